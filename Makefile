@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: results are then the same on any number of cores, and two processes share two cores well.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup demo test test-fast lint format clean
+
+help:  ## Show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[operator,trainer,dev]'
+	@touch $@
+
+setup: $(VENV)/.installed  ## Create .venv with everything that the demo and the tests need
+
+demo: setup  ## Run the whole loop on this machine: three iterations of real self-evolution, then the report
+	$(BIN)/selfevo run examples/arithmetic.yaml
+	$(BIN)/selfevo report examples/arithmetic.yaml -o selfevo-report.html
+
+test: setup lint  ## Run every test
+	./tests/install-debian-packages
+	$(BIN)/pytest
+
+test-fast: setup  ## Run the fast tests (under 90 seconds)
+	$(BIN)/pytest -m "not slow"
+
+lint: setup  ## Formatting, ruff, the type checker, the import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove what the targets made (the environment and the demo's outputs)
+	rm -rf $(VENV) .selfevo selfevo-report.html

@@ -1,0 +1,110 @@
+"""The layout in the object store, and the manifest that makes a directory of it exist (DESIGN.md, decisions 1 to 3).
+
+    <storage.uri>/<namespace>/<phase>/<key>/MANIFEST.json            the step's output exists when this does
+    <storage.uri>/<namespace>/<phase>/<key>/attempts/<id>/<file>     each attempt writes under a name of its own
+    <storage.uri>/<namespace>/<phase>/<key>/shards/<i>/...           a rollout shard: a committed directory itself
+    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<step>/...   an intra-phase checkpoint: likewise
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+SCHEMA_VERSION = 1
+"""Version of what is stored. It is part of every step's key: a new meaning of the bytes gets new keys."""
+
+MANIFEST_NAME = "MANIFEST.json"
+
+
+def step_prefix(namespace: str, phase: str, key: str) -> str:
+    """Where a step's output lies, relative to ``storage.uri``."""
+    return f"{namespace}/{phase}/{key}"
+
+
+def shard_prefix(prefix: str, index: int) -> str:
+    """Where shard ``index`` of the step at ``prefix`` lies; zero-padded so that listings sort."""
+    return f"{prefix}/shards/{index:05d}"
+
+
+def checkpoint_prefix(prefix: str, step: int) -> str:
+    """Where the checkpoint taken after optimizer step ``step`` lies; zero-padded so that listings sort."""
+    return f"{prefix}/checkpoints/{step:08d}"
+
+
+def _safe_relative(path: str) -> str:
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\\" in path or "\x00" in path or any(p in ("", ".", "..") for p in parts):
+        raise ValueError(f"path {path!r} must be relative, without '.', '..', backslashes or empty parts")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_safe_relative)]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class StoredFile(_Stored):
+    """One file of a committed directory."""
+
+    name: RelativePath
+    """The name readers use, e.g. ``model/config.json``."""
+    path: RelativePath
+    """Where its bytes lie, relative to the committed directory, e.g. ``attempts/6f1c/model/config.json``."""
+    size: Annotated[int, Field(ge=0)]
+    """Bytes."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(_Stored):
+    """What a committed directory holds. Written last, once, with a conditional put."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    phase: str
+    iteration: int = 0
+    write_id: str
+    """Random id of this write: a retried put that meets its own success as 412 recognises itself by it."""
+    attempt: str = ""
+    """The attempt (Job name or process) that wrote it, for people."""
+    created_at: str
+    """RFC 3339, UTC."""
+    files: list[StoredFile]
+    metrics: dict[str, float] = {}
+    timings: dict[str, float] = {}
+    """Seconds by activity."""
+    parents: dict[str, str] = {}
+    """Role of the input -> ``<phase>/<key>`` of the step that made it, or a model's URI."""
+    inputs: dict[str, Any] = {}
+    """The whole of what the key was computed from."""
+    versions: dict[str, str] = {}
+
+    def file(self, name: str) -> StoredFile | None:
+        """The entry called ``name``, or None."""
+        return next((f for f in self.files if f.name == name), None)
+
+    def under(self, folder: str) -> list[StoredFile]:
+        """The entries below ``folder/``."""
+        return [f for f in self.files if f.name.startswith(folder.rstrip("/") + "/")]
+
+
+_S3 = re.compile(r"^s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?$")
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """``s3://bucket/some/prefix`` -> (``bucket``, ``some/prefix``).
+
+    Raises:
+        ValueError: when ``uri`` is not of that form.
+    """
+    match = _S3.match(uri)
+    if match is None:
+        raise ValueError(f"{uri!r} is not of the form s3://<bucket>/<prefix>")
+    return match["bucket"], (match["prefix"] or "").strip("/")
