@@ -4,6 +4,8 @@
     <storage.uri>/<namespace>/<phase>/<key>/attempts/<id>/<file>     each attempt writes under a name of its own
     <storage.uri>/<namespace>/<phase>/<key>/shards/<i>/...           a rollout shard: a committed directory itself
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<step>/...   an intra-phase checkpoint: likewise
+
+What lies there without a MANIFEST.json beside it does not exist: readers take files only through the manifest.
 """
 
 from __future__ import annotations
@@ -35,19 +37,31 @@ def checkpoint_prefix(prefix: str, step: int) -> str:
     return f"{prefix}/checkpoints/{step:08d}"
 
 
-def _safe_relative(path: str) -> str:
+def safe_relative(path: str) -> str:
+    """``path`` itself, if it stays below whatever it is joined to; both halves of a store use it on every name.
+
+    Raises:
+        ValueError: when it is empty, absolute, or has ``.``, ``..``, empty parts, backslashes or NUL.
+    """
     parts = path.split("/")
     if not path or path.startswith("/") or "\\" in path or "\x00" in path or any(p in ("", ".", "..") for p in parts):
         raise ValueError(f"path {path!r} must be relative, without '.', '..', backslashes or empty parts")
     return path
 
 
-RelativePath = Annotated[str, AfterValidator(_safe_relative)]
+RelativePath = Annotated[str, AfterValidator(safe_relative)]
 
 
 class _Stored(BaseModel):
+    # ser_json_inf_nan: a diverged loss is NaN. The default would store it as null, which no reader could parse, and a
+    # manifest that nobody can read blocks its key for good; as the string "NaN" it comes back as the float it was.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        ser_json_inf_nan="strings",
     )
 
 
@@ -63,20 +77,27 @@ class StoredFile(_Stored):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Manifest(_Stored):
-    """What a committed directory holds. Written last, once, with a conditional put."""
+def _fit_in_one_folder(files: list[StoredFile]) -> list[StoredFile]:
+    names = {f.name for f in files}
+    if len(names) < len(files):
+        raise ValueError("two files have the same name")
+    for name in names:
+        parts = name.split("/")
+        for depth in range(1, len(parts)):
+            if (folder := "/".join(parts[:depth])) in names:
+                raise ValueError(f"{folder!r} is both a file and the folder of {name!r}")
+    return files
+
+
+class ManifestDraft(_Stored):
+    """What a phase says about the directory that it commits; the commit adds the rest."""
 
     schema_version: int = SCHEMA_VERSION
     key: str
     phase: str
     iteration: int = 0
-    write_id: str
-    """Random id of this write: a retried put that meets its own success as 412 recognises itself by it."""
     attempt: str = ""
     """The attempt (Job name or process) that wrote it, for people."""
-    created_at: str
-    """RFC 3339, UTC."""
-    files: list[StoredFile]
     metrics: dict[str, float] = {}
     timings: dict[str, float] = {}
     """Seconds by activity."""
@@ -85,6 +106,16 @@ class Manifest(_Stored):
     inputs: dict[str, Any] = {}
     """The whole of what the key was computed from."""
     versions: dict[str, str] = {}
+
+
+class Manifest(ManifestDraft):
+    """What a committed directory holds. Written last, once, with a conditional put."""
+
+    write_id: str
+    """Random id of this write: a retried put that meets its own success as 412 recognises itself by it."""
+    created_at: str
+    """RFC 3339, UTC."""
+    files: Annotated[list[StoredFile], AfterValidator(_fit_in_one_folder)]
 
     def file(self, name: str) -> StoredFile | None:
         """The entry called ``name``, or None."""

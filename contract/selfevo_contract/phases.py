@@ -1,0 +1,123 @@
+"""What one trainer process is told (PhaseConfig) and what it reports back (PhaseResult)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
+from selfevo_contract.base import Sha256, Wire
+from selfevo_contract.inputs import Inputs, Phase
+from selfevo_contract.plan import Step
+from selfevo_contract.spec import Engine, RunSpec, Storage, TransformersEngine
+
+CONFIG_ENV = "SELFEVO_PHASE_CONFIG"
+"""Environment variable that holds a PhaseConfig as JSON."""
+CONFIG_FILE_ENV = "SELFEVO_PHASE_CONFIG_FILE"
+"""Environment variable that names a file with a PhaseConfig as JSON."""
+SHARD_ENV = "JOB_COMPLETION_INDEX"
+"""Set by an Indexed Job: the shard that this process makes."""
+WORKDIR_ENV = "SELFEVO_WORKDIR"
+CACHE_ENV = "SELFEVO_CACHE_DIR"
+TERMINATION_LOG_ENV = "SELFEVO_TERMINATION_LOG"
+TERMINATION_LOG_DEFAULT = "/dev/termination-log"
+TERMINATION_LOG_LIMIT = 4096
+"""Bytes that Kubernetes keeps of a termination message."""
+
+
+class PhaseConfig(Wire):
+    """Everything that a trainer process needs to know."""
+
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
+    run: str
+    """Name of the run, for logs."""
+    namespace: str
+    step: str
+    """Name of the step, for logs."""
+    iteration: int
+    key: Sha256
+    attempt: str = ""
+    """Name of the Job or process, recorded in the manifest."""
+    storage: Storage
+    inputs: Inputs
+    engine: Engine = TransformersEngine()
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def prefix(self) -> str:
+        """Where the step's output lies, relative to storage.uri."""
+        return step_prefix(self.namespace, self.inputs.phase, self.key)
+
+
+class Progress(Wire):
+    """One line of JSON on a trainer's standard output: how far it is. Everything else it says goes to standard error."""
+
+    event: Literal["progress"] = "progress"
+    phase: Phase
+    step: str
+    """Name of the step."""
+    doing: str
+    """What it is doing, for people: ``training``, ``writing questions``, ..."""
+    done: int = 0
+    total: int = 0
+    metrics: dict[str, float] = {}
+    """Newest figures, e.g. {"reward": 0.41}."""
+    shard: int | None = None
+    resumed_from: int | None = None
+
+
+class PhaseResult(Wire):
+    """The termination message: at most 4 KiB of JSON."""
+
+    phase: Phase
+    key: Sha256
+    outcome: Literal["committed", "found", "shard", "failed", "terminated"]
+    """`found`: the output was there already. `shard`: a shard is committed, others are missing."""
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    metrics: dict[str, float] = {}
+    timings: dict[str, float] = {}
+    resumed_from: int | None = None
+    """Optimizer step of the checkpoint that the process went on from."""
+
+    def message_bytes(self) -> bytes:
+        """JSON of at most TERMINATION_LOG_LIMIT bytes: first the message, then timings and metrics give way."""
+        result = self
+        steps: list[dict[str, object]] = [
+            {},
+            {"message": self.message[:512]},
+            {"timings": {}},
+            {"metrics": dict(sorted(self.metrics.items())[:24])},
+            {"metrics": {}},
+        ]
+        for shorter in steps:
+            result = result.model_copy(update=shorter)
+            data = result.model_dump_json(by_alias=True, exclude_none=True).encode()
+            if len(data) <= TERMINATION_LOG_LIMIT:
+                return data
+        return result.model_copy(update={"message": ""}).model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: str = "") -> PhaseConfig:
+    """What the process of ``step`` is told. Pure."""
+    roles = {
+        "challenger-train": spec.challenger,
+        "solver-rollout": spec.rollout,
+        "solver-train": spec.solver,
+        "evaluate": spec.evaluation,
+    }
+    role = roles.get(step.phase)
+    return PhaseConfig(
+        run=run,
+        namespace=namespace,
+        step=step.name,
+        iteration=step.iteration,
+        key=step.key,
+        attempt=attempt,
+        storage=spec.storage,
+        inputs=step.inputs,
+        engine=getattr(role, "engine", TransformersEngine()),
+        checkpoint_every=getattr(role, "checkpoint_every", 1),
+    )

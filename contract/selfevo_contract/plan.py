@@ -1,0 +1,207 @@
+"""spec -> the steps of the run, each with its key. Pure: the whole plan is known before anything runs.
+
+    iteration t:  challenger-train(t) -> solver-rollout(t) -> solver-train(t) -> [verifier-train(t)] -> [evaluate(t)]
+    at the end:   [finetune]
+
+It is a DAG, not a list: evaluate(t) needs solver-train(t) alone and may run beside challenger-train(t+1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.grpo import Sampling
+from selfevo_contract.inputs import (
+    BaseModelRef,
+    ChallengerTrainInputs,
+    EvaluateInputs,
+    FinetuneInputs,
+    Inputs,
+    Loading,
+    ModelRef,
+    Phase,
+    SolverRolloutInputs,
+    SolverTrainInputs,
+    StepModelRef,
+    VerifierTrainInputs,
+    input_key,
+)
+from selfevo_contract.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it computes (``inputs``), under which key, and the steps that it waits for."""
+
+    name: str
+    """E.g. ``solver-train-2``; unique in the plan."""
+    iteration: int
+    inputs: Inputs
+    key: str
+    parents: tuple[str, ...]
+    """Names of steps of this plan."""
+
+    @property
+    def phase(self) -> Phase:
+        return self.inputs.phase
+
+    @property
+    def shards(self) -> int:
+        """Parts that run independently."""
+        return self.inputs.shards if isinstance(self.inputs, SolverRolloutInputs) else 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps, parents before children."""
+
+    steps: tuple[Step, ...]
+    solvers: tuple[ModelRef, ...]
+    """Solver(0), Solver(1), ...: what each iteration ends with; index 0 is the base."""
+    challengers: tuple[ModelRef, ...]
+    """Challenger(0), Challenger(1), ..."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}
+
+    def evaluation_of(self, iteration: int) -> Step | None:
+        """The step that scores iteration ``iteration``'s Solver, if the plan has one."""
+        return self.by_name.get(f"evaluate-{iteration}")
+
+
+class _Builder:
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.steps: list[Step] = []
+        self.loading = Loading(dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
+
+    def seed(self, phase: Phase, iteration: int) -> int:
+        return derive_seed(self.spec.seed, phase, iteration)
+
+    def add(self, inputs: Inputs, iteration: int, *needs: ModelRef | StepModelRef) -> StepModelRef:
+        key = input_key(inputs)
+        wanted = {need.key for need in needs if isinstance(need, StepModelRef)}
+        parents = tuple(step.name for step in self.steps if step.key in wanted)
+        self.steps.append(Step(f"{inputs.phase}-{iteration}", iteration, inputs, key, parents))
+        return StepModelRef(phase=inputs.phase, key=key)
+
+    def challenger_train(self, iteration: int, challenger: ModelRef, solver: ModelRef) -> ModelRef:
+        spec = self.spec
+        if spec.challenger.grpo.max_steps == 0:
+            return challenger  # the control arm: its weights are never touched
+        inputs = ChallengerTrainInputs(
+            seed=self.seed("challenger-train", iteration),
+            challenger=challenger,
+            solver=solver,
+            loading=self.loading,
+            prompt=spec.challenger.prompt,
+            grpo=spec.challenger.grpo,
+            reward=spec.challenger.reward,
+            solver_prompt=spec.solver.prompt,
+            solver_sampling=self.answer_sampling,
+            grading=spec.grading,
+            exclude=spec.exclude,
+        )
+        return self.add(inputs, iteration, challenger, solver)
+
+    @property
+    def answer_sampling(self) -> Sampling:
+        return self.spec.rollout.answer_sampling or self.spec.solver.grpo.sampling
+
+    def rollout(self, iteration: int, challenger: ModelRef, solver: ModelRef) -> StepModelRef:
+        spec = self.spec
+        inputs = SolverRolloutInputs(
+            seed=self.seed("solver-rollout", iteration),
+            challenger=challenger,
+            solver=solver,
+            loading=self.loading,
+            questions=spec.rollout.questions,
+            samples=spec.rollout.samples,
+            shards=spec.rollout.shards,
+            band=spec.rollout.band,
+            labels=spec.rollout.labels,
+            truth=spec.rollout.truth,
+            challenger_prompt=spec.challenger.prompt,
+            solver_prompt=spec.solver.prompt,
+            question_sampling=spec.challenger.grpo.sampling,
+            answer_sampling=self.answer_sampling,
+            grading=spec.grading,
+            exclude=spec.exclude,
+        )
+        return self.add(inputs, iteration, challenger, solver)
+
+    def solver_train(self, iteration: int, solver: ModelRef, curriculum: StepModelRef) -> ModelRef:
+        spec = self.spec
+        if spec.solver.grpo.max_steps == 0:
+            return solver
+        inputs = SolverTrainInputs(
+            seed=self.seed("solver-train", iteration),
+            solver=solver,
+            curriculum=curriculum.key,
+            loading=self.loading,
+            prompt=spec.solver.prompt,
+            grpo=spec.solver.grpo,
+            reward=spec.solver.reward,
+            grading=spec.grading,
+        )
+        return self.add(inputs, iteration, solver, curriculum)
+
+    def verifier_train(self, iteration: int, solver: ModelRef, challenger: ModelRef, verifier: ModelRef) -> ModelRef:
+        if self.spec.verifier is None:
+            return verifier
+        inputs = VerifierTrainInputs(
+            seed=self.seed("verifier-train", iteration),
+            solver=solver,
+            challenger=challenger,
+            verifier=verifier,
+            settings=self.spec.verifier,
+        )
+        return self.add(inputs, iteration, solver, challenger, verifier)
+
+    def evaluate(self, iteration: int, model: ModelRef) -> None:
+        evaluation = self.spec.evaluation
+        last = iteration == self.spec.iterations
+        if evaluation is None or not (last or iteration % evaluation.every == 0):
+            return
+        inputs = EvaluateInputs(
+            # The same questions are answered with the same random stream by every model: scores are paired.
+            seed=self.seed("evaluate", 0),
+            model=model,
+            loading=self.loading,
+            tasks=evaluation.tasks,
+            samples=evaluation.samples,
+            prompt=self.spec.solver.prompt,
+            sampling=evaluation.sampling or self.spec.solver.grpo.sampling,
+            grading=self.spec.grading,
+        )
+        self.add(inputs, iteration, model)
+
+    def finetune(self, model: ModelRef) -> None:
+        if self.spec.finetune is not None:
+            inputs = FinetuneInputs(seed=self.seed("finetune", 0), model=model, settings=self.spec.finetune)
+            self.add(inputs, self.spec.iterations, model)
+
+
+def plan(spec: RunSpec) -> Plan:
+    """The steps of a run.
+
+    A valid spec has a plan. What is in the plan and not built yet is refused by
+    `selfevo_contract.run.refuse_what_is_not_built`.
+    """
+    builder = _Builder(spec)
+    base: ModelRef = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
+    challengers, solvers, verifier = [base], [base], base
+    builder.evaluate(0, base)
+    for t in range(1, spec.iterations + 1):
+        challenger = builder.challenger_train(t, challengers[-1], solvers[-1])
+        curriculum = builder.rollout(t, challenger, solvers[-1])
+        solver = builder.solver_train(t, solvers[-1], curriculum)
+        verifier = builder.verifier_train(t, solver, challenger, verifier)
+        builder.evaluate(t, solver)
+        challengers.append(challenger)
+        solvers.append(solver)
+    builder.finetune(solvers[-1])
+    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers))

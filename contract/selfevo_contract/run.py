@@ -1,0 +1,76 @@
+"""SelfEvolutionRun: the resource as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from selfevo_contract.base import Closed
+from selfevo_contract.errors import InputError
+from selfevo_contract.spec import RunSpec
+from selfevo_contract.status import RunStatus
+
+API_VERSION = "selfevo.dev/v1alpha1"
+KIND = "SelfEvolutionRun"
+
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+
+
+class Metadata(BaseModel):
+    """The part of an object's metadata that we read. The rest belongs to Kubernetes and is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    name: DnsLabel
+    namespace: DnsLabel = "default"
+    uid: str = ""
+    generation: int = 1
+
+
+class SelfEvolutionRun(Closed):
+    """One self-evolution run, as applied."""
+
+    api_version: Literal["selfevo.dev/v1alpha1"]
+    kind: Literal["SelfEvolutionRun"]
+    metadata: Metadata
+    spec: RunSpec
+    status: RunStatus | None = None
+
+
+_NOT_BUILT = {
+    "verifier": "the phase verifier-train",
+    "finetune": "the phase finetune",
+    "guards": "guards",
+    "budget": "budgets",
+    "fork_from": "forks",
+}
+
+
+def refuse_what_is_not_built(spec: RunSpec) -> None:
+    """A spec may name what has its place in the plan and is not built yet; such a run must not start.
+
+    Raises:
+        InputError: one sentence that names the field.
+    """
+    for field, what in _NOT_BUILT.items():
+        if getattr(spec, field) is not None:
+            alias = RunSpec.model_fields[field].alias
+            raise InputError(
+                f"spec.{alias} asks for {what}, which this version of selfevo does not have yet; remove spec.{alias}",
+                reason="NotBuilt",
+            )
+    engines = {
+        "challenger": spec.challenger.engine,
+        "rollout": spec.rollout.engine,
+        "solver": spec.solver.engine,
+    }
+    if spec.evaluation is not None:
+        engines["evaluation"] = spec.evaluation.engine
+    for part, engine in engines.items():
+        if engine.kind != "transformers":
+            raise InputError(
+                f"spec.{part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have yet; "
+                f"use 'transformers'",
+                reason="NotBuilt",
+            )

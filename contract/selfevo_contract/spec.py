@@ -1,0 +1,343 @@
+"""``spec`` of a SelfEvolutionRun: what a person writes. Every field has a default, a bound and a description."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from selfevo_contract.base import Closed, Sha256
+from selfevo_contract.grpo import ChallengerGrpo, Grpo, Sampling
+from selfevo_contract.parts import Budget, Finetune, ForkFrom, Guards, Pods, Verifier
+
+_URI = {
+    "hf": re.compile(r"^hf://[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?$"),
+    "s3": re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$"),
+    # file:./x is relative to the manifest, and has a meaning on one machine only
+    "file": re.compile(r"^file:(///[^\x00]+|(?!/)[^\x00]+)$"),
+}
+
+
+def _uri_of(*schemes: str) -> AfterValidator:
+    forms = {
+        "hf": "hf://<owner>/<model>@<revision>",
+        "s3": "s3://<bucket>/<prefix>",
+        "file": "file:///<absolute path>",
+    }
+
+    def check(uri: str) -> str:
+        if not any(_URI[scheme].match(uri) for scheme in schemes):
+            raise ValueError(f"write it as {' or '.join(forms[s] for s in schemes)}")
+        if uri.startswith(("s3://", "hf://", "file:///")) and ".." in uri.split("/"):
+            raise ValueError("write the path without '..'")
+        return uri
+
+    return AfterValidator(check)
+
+
+ModelUri = Annotated[str, Field(min_length=1, max_length=2048), _uri_of("hf", "s3", "file")]
+StoreUri = Annotated[str, Field(min_length=1, max_length=2048), _uri_of("s3", "file")]
+
+
+class Model(Closed):
+    """The base model: both roles start from it, each with weights of its own."""
+
+    uri: ModelUri
+    """Where it lies: hf://owner/model@revision, s3://bucket/prefix, file:///path, or file:path beside the manifest."""
+    digest: Sha256 | None = None
+    """sha256 over the model's files (`selfevo artifacts digest`); when given it is checked, and it identifies the
+    model in place of the URI, so that the same weights at another place share every step."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Type of the weights in training and generation."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository brings along."""
+
+
+class Data(Closed):
+    """A JSON-lines file."""
+
+    uri: StoreUri
+    """Where it lies: s3://bucket/key, file:///path, or file:path beside the manifest."""
+    digest: Sha256 | None = None
+    """sha256 of the file; when given it is checked, and it identifies the data in place of the URI."""
+
+
+class Storage(Closed):
+    """The object store that holds every output."""
+
+    uri: StoreUri
+    """s3://bucket/prefix, file:///path, or file:path beside the manifest."""
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$", max_length=2048)] | None = None
+    """Address of an S3-compatible store; AWS when not given."""
+    region: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Region of the bucket."""
+    credentials_secret: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")] | None = None
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the pod's own identity when not given."""
+    require_conditional_put: bool = True
+    """Refuse a store that ignores `If-None-Match: *`, because two attempts could then overwrite each other."""
+
+
+class Prompt(Closed):
+    """What a role is asked. Rendered through the tokenizer's chat template where it has one."""
+
+    system: Annotated[str, Field(max_length=65536)] = ""
+    """System message; none when empty."""
+    user: Annotated[str, Field(min_length=1, max_length=65536)]
+    """User message; `{question}` is replaced by the question, and nothing else is."""
+
+
+class TransformersEngine(Closed):
+    """Generation in the trainer's own process by transformers."""
+
+    kind: Literal["transformers"] = "transformers"
+    """Which engine."""
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Sequences generated at once."""
+
+
+class VllmEngine(Closed):
+    """Generation in the trainer's own process by vLLM."""
+
+    kind: Literal["vllm"]
+    """Which engine."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the GPU's memory that vLLM may take."""
+
+
+class ServerEngine(Closed):
+    """Generation by an OpenAI-compatible server beside the trainer."""
+
+    kind: Literal["server"]
+    """Which engine."""
+    gpus: Annotated[int, Field(ge=0, le=64)] = 4
+    """GPUs of the server."""
+
+
+Engine = Annotated[TransformersEngine | VllmEngine | ServerEngine, Field(discriminator="kind")]
+
+
+class Repetition(Closed):
+    """Penalty on questions that resemble others of the batch: |C|/B by BLEU clusters (METHOD.md)."""
+
+    distance: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Clusters are cut at this average BLEU distance."""
+    weight: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Factor of the share (lambda in the paper); 0 turns the penalty off."""
+
+
+class ChallengerReward(Closed):
+    """What the Challenger is paid for."""
+
+    mode: Literal["paper", "code"] = "paper"
+    """Formulas of the paper (arXiv 2508.05004) or of its public code, where they differ."""
+    solver_samples: Annotated[int, Field(ge=2, le=1024)] = 10
+    """Answers that the frozen Solver gives to each question."""
+    repetition: Repetition = Repetition()
+    """The repetition penalty."""
+
+
+class SolverReward(Closed):
+    """What the Solver is paid for."""
+
+    mode: Literal["paper", "code"] = "paper"
+    """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format."""
+
+
+CHALLENGER_SYSTEM = (
+    "You set problems for mathematics competitions. First think in private: choose a field at random (algebra, "
+    "geometry, number theory, combinatorics, prealgebra, probability, statistics, calculus) and invent one new "
+    "problem that challenges advanced high-school students, can be solved without pictures, and has exactly one answer "
+    "that can be checked. Revise it until it is precise and hard. Then, outside of your private thoughts and with "
+    "nothing after it, write exactly these two parts:\n"
+    "<question>\nthe full statement of the problem on one or more lines\n</question>\n\n"
+    "\\boxed{final answer}\n"
+    "Keep the tags as they are, and do not show the solution."
+)
+CHALLENGER_USER = "Write one new, challenging problem now. Keep to the format exactly."
+SOLVER_SYSTEM = "Reason step by step, and put your final answer within \\boxed{}."
+
+
+class Challenger(Closed):
+    """The role that writes questions."""
+
+    prompt: Prompt = Prompt(system=CHALLENGER_SYSTEM, user=CHALLENGER_USER)
+    """What it is asked; R-Zero's request in our words."""
+    grpo: ChallengerGrpo = ChallengerGrpo()
+    """Its training."""
+    reward: ChallengerReward = ChallengerReward()
+    """What it is paid for."""
+    engine: Engine = TransformersEngine()
+    """How the frozen Solver answers while the Challenger trains."""
+    checkpoint_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Optimizer steps between two checkpoints in the store."""
+    pods: Pods = Pods()
+    """Pods of its phase, over spec.pods."""
+
+
+class Band(Closed):
+    """Questions enter the curriculum when min <= majority share <= max (paper 0.25..0.75, code 0.3..0.8)."""
+
+    min: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Smallest majority share."""
+    max: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """Largest majority share."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Band:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}; no question could enter, so swap or widen them")
+        return self
+
+
+class ArithmeticTruth(Closed):
+    """`a + b` and `a - b` in decimal digits, computed exactly."""
+
+    kind: Literal["arithmetic"]
+    """Which source of truth."""
+
+
+class Rollout(Closed):
+    """How a curriculum is made: the Challenger writes, the Solver answers, the majority labels."""
+
+    questions: Annotated[int, Field(ge=1, le=10_000_000)] = 8000
+    """Questions that the Challenger writes."""
+    samples: Annotated[int, Field(ge=2, le=1024)] = 10
+    """Answers that the Solver gives to each question."""
+    band: Band = Band()
+    """Majority shares that enter the curriculum."""
+    shards: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Parts that are generated independently, each by a pod of its own."""
+    answer_sampling: Sampling | None = None
+    """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
+    labels: Literal["majority", "random", "truth"] = "majority"
+    """Where labels come from. `random` and `truth` are the control arms of an experiment."""
+    truth: ArithmeticTruth | None = None
+    """A source of true answers, for measuring label accuracy; training never sees it unless labels is `truth`."""
+    engine: Engine = TransformersEngine()
+    """How both roles generate."""
+    pods: Pods = Pods()
+    """Pods of the phase, over spec.pods."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Rollout:
+        if self.labels == "truth" and self.truth is None:
+            raise ValueError("labels 'truth' needs truth, for example {kind: arithmetic}")
+        if self.shards > self.questions:
+            raise ValueError(f"shards {self.shards} is above questions {self.questions}; lower shards")
+        return self
+
+
+class Solver(Closed):
+    """The role that answers."""
+
+    prompt: Prompt = Prompt(system=SOLVER_SYSTEM, user="{question}")
+    """What it is asked, in training, rollout and evaluation."""
+    grpo: Grpo = Grpo()
+    """Its training."""
+    reward: SolverReward = SolverReward()
+    """What it is paid for."""
+    engine: Engine = TransformersEngine()
+    """How it generates in its phase."""
+    checkpoint_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Optimizer steps between two checkpoints in the store."""
+    pods: Pods = Pods()
+    """Pods of its phase, over spec.pods."""
+
+    @model_validator(mode="after")
+    def _asks(self) -> Solver:
+        if "{question}" not in self.prompt.user:
+            raise ValueError(
+                f"prompt.user {self.prompt.user[:40]!r} never shows the question; put {{question}} into it"
+            )
+        return self
+
+
+class Task(Closed):
+    """One held-out set of questions with answers."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
+    """Name in metrics and reports."""
+    data: Data
+    """JSON lines with the columns question and answer."""
+
+
+class Evaluation(Closed):
+    """Scores of the base and of every iteration's Solver on held-out tasks."""
+
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=32)]
+    """What is asked."""
+    samples: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Answers sampled for each question, beside the greedy one."""
+    sampling: Sampling | None = None
+    """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
+    metric: Literal["mean", "greedy"] = "mean"
+    """What «best» goes by: the mean over samples, or greedy accuracy; averaged over tasks."""
+    every: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Evaluate every so many iterations, and the last."""
+    engine: Engine = TransformersEngine()
+    """How the Solver answers."""
+    pods: Pods = Pods()
+    """Pods of the phase, over spec.pods."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Evaluation:
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"tasks has the name {twice[0]!r} twice; give each task a name of its own")
+        return self
+
+
+class Grading(Closed):
+    """How answers are compared."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Hard limit of one symbolic comparison, which runs in a process that can be killed."""
+    memory_mebibytes: Annotated[int, Field(ge=256, le=1_048_576)] = 2048
+    """Memory of one such process."""
+
+
+class RunSpec(Closed):
+    """One self-evolution run."""
+
+    iterations: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Rounds of Challenger and Solver training; may be raised later."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of every random choice."""
+    suspend: bool = False
+    """Hold the run: no new step starts, running ones stop at a checkpoint."""
+    model: Model
+    """The base model."""
+    storage: Storage
+    """Where outputs go."""
+    challenger: Challenger = Challenger()
+    """The role that writes questions."""
+    rollout: Rollout = Rollout()
+    """How the curriculum is made."""
+    solver: Solver = Solver()
+    """The role that answers."""
+    verifier: Verifier | None = None
+    """The third role, for tasks without a checkable answer."""
+    evaluation: Evaluation | None = None
+    """Held-out scores."""
+    exclude: Annotated[list[Data], Field(max_length=32)] = []
+    """Data whose questions the Challenger may not ask: worth nothing to it, and never in a curriculum."""
+    finetune: Finetune | None = None
+    """Training on labelled data after the last iteration."""
+    grading: Grading = Grading()
+    """How answers are compared."""
+    guards: Guards | None = None
+    """When a run that goes wrong is stopped."""
+    budget: Budget | None = None
+    """What a run may cost."""
+    parallel_steps: Annotated[int, Field(ge=1, le=64)] = 1
+    """Steps that may run at once, where the plan allows it."""
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """Times that a step is tried again after an external service failed."""
+    pods: Pods = Pods()
+    """Pods of every phase."""
+    queue: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")] | None = None
+    """A Kueue LocalQueue."""
+    fork_from: ForkFrom | None = None
+    """Start from an iteration of another run."""
