@@ -27,6 +27,11 @@ def step_prefix(namespace: str, phase: str, key: str) -> str:
     return f"{namespace}/{phase}/{key}"
 
 
+def step_uri(storage_uri: str, namespace: str, phase: str, key: str) -> str:
+    """Where a step's output lies: ``s3://models/selfevo/research/solver-train/<key>``."""
+    return f"{storage_uri.rstrip('/')}/{step_prefix(namespace, phase, key)}"
+
+
 def shard_prefix(prefix: str, index: int) -> str:
     """Where shard ``index`` of the step at ``prefix`` lies; zero-padded so that listings sort."""
     return f"{prefix}/shards/{index:05d}"

@@ -85,7 +85,7 @@ class SolverRolloutInputs(Wire):
     shards: int
     band: Band
     labels: Literal["majority", "random", "truth"]
-    truth: ArithmeticTruth | None
+    truth: ArithmeticTruth | None = None
     challenger_prompt: Prompt
     solver_prompt: Prompt
     question_sampling: Sampling

@@ -51,7 +51,7 @@ class PhaseConfig(Wire):
 
 
 class Progress(Wire):
-    """One line of JSON on a trainer's standard output: how far it is. Everything else it says goes to standard error."""
+    """One line of JSON on a trainer's standard output: how far it is. All else that it says goes to standard error."""
 
     event: Literal["progress"] = "progress"
     phase: Phase

@@ -292,6 +292,9 @@ class Evaluation(Closed):
 class Grading(Closed):
     """How answers are compared."""
 
+    method: Literal["math-verify", "exact"] = "math-verify"
+    """`math-verify`: mathematically equal answers are equal. `exact`: equal after normalising, which is enough for
+    integers, choices and words."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Hard limit of one symbolic comparison, which runs in a process that can be killed."""
     memory_mebibytes: Annotated[int, Field(ge=256, le=1_048_576)] = 2048

@@ -60,6 +60,10 @@ class StepStatus(_Status):
     key: str
     state: StepState = "Pending"
     attempts: int = 0
+    """Number of the newest attempt that was seen."""
+    ended: int = 0
+    """Attempts up to this one are accounted for: an ended Job that is seen again is not counted again, and the next
+    attempt is this one's successor."""
     failures: int = 0
     """Attempts that count against backoffLimit."""
     reused: bool = False

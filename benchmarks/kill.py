@@ -1,0 +1,185 @@
+"""Kill phases with SIGKILL at random moments of whole runs; every output must be bit-equal to the undisturbed one's.
+
+    python benchmarks/kill.py --kills 100
+
+One undisturbed run is the reference. Then whole runs are made with a process killed at a random moment of every step
+(sometimes more than once), started again and again until it is done. What is compared is the sha256 of every file whose
+content is determined: weights, curriculum, questions, answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+from runs import arithmetic
+from selfevo_contract.artifacts import step_prefix
+from selfevo_contract.phases import CACHE_ENV, CONFIG_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, phase_config
+from selfevo_contract.plan import Plan, Step, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_trainer.store import open_store, read_manifest
+
+SMALL = {
+    "iterations": 1,
+    "challenger": {"grpo": {"maxSteps": 4, "promptsPerStep": 8, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
+    "rollout": {"questions": 160, "samples": 6, "shards": 2},
+    "solver": {"grpo": {"maxSteps": 5, "promptsPerStep": 16, "perDeviceTrainBatchSize": 64}, "checkpointEvery": 2},
+    "evaluation": {"samples": 1},
+}
+_TIMED = "metrics.jsonl"
+"""The one file of a step that holds seconds, so that it may differ."""
+
+
+@dataclass
+class Outcome:
+    """What a killed run did."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    resumed: int = 0
+    """Attempts that went on from an intra-phase checkpoint."""
+    different: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """Runs the steps of one manifest as processes against one store."""
+
+    def __init__(self, run: SelfEvolutionRun, workdir: Path) -> None:
+        self.run = run
+        self.plan: Plan = plan(run.spec)
+        self.workdir = workdir
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.result = workdir / "result.json"
+        self.log = workdir / "log.txt"
+
+    def start(self, step: Step, shard: int) -> subprocess.Popen[str]:
+        config = phase_config(self.run.spec, self.run.metadata.name, self.run.metadata.namespace, step)
+        env = {
+            **os.environ,
+            CONFIG_ENV: config.model_dump_json(by_alias=True, exclude_none=True),
+            TERMINATION_LOG_ENV: str(self.result),
+            WORKDIR_ENV: str(self.workdir / "work"),
+            CACHE_ENV: str(self.workdir / "cache"),
+            "JOB_COMPLETION_INDEX": str(shard),
+        }
+        self.result.unlink(missing_ok=True)
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "selfevo_trainer"], env=env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def finish(self, step: Step, shard: int) -> dict[str, Any]:
+        """Run to the end; raises when it fails."""
+        process = self.start(step, shard)
+        process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"{step.name} ended with {process.returncode}; see {self.log}")
+        return dict(json.loads(self.result.read_text()))
+
+    def kill_at_random(self, step: Step, shard: int, rng: random.Random, seconds: float) -> bool:
+        """Start it and kill it: anywhere in its life, or (mostly) anywhere after its first word of progress.
+
+        Returns:
+            whether it was still running.
+        """
+        process = self.start(step, shard)
+        assert process.stdout is not None
+        if rng.random() < 0.8:
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, seconds * 0.5))
+        else:
+            time.sleep(rng.uniform(0, seconds))
+        alive = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return alive
+
+    def digests(self) -> dict[str, str]:
+        """sha256 of every determined file, by step and name."""
+        store = open_store(self.run.spec.storage.uri)
+        found = {}
+        for step in self.plan.steps:
+            manifest = read_manifest(store, step_prefix(self.run.metadata.namespace, step.phase, step.key))
+            assert manifest is not None, f"{step.name} is not committed"
+            found |= {f"{step.name}/{file.name}": file.sha256 for file in manifest.files if file.name != _TIMED}
+        return found
+
+
+def reference(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
+    """The undisturbed run: digests, and seconds of each step."""
+    runner = Runner(arithmetic(SMALL, store=folder / "store"), folder)
+    seconds = {}
+    for step in runner.plan.steps:
+        begun = time.time()
+        for shard in range(step.shards):
+            runner.finish(step, shard)
+        seconds[step.name] = (time.time() - begun) / step.shards
+    return runner.digests(), seconds
+
+
+def disturbed(
+    folder: Path, expected: dict[str, str], seconds: dict[str, float], kills: int, rng: random.Random
+) -> Outcome:
+    """One whole run with at most ``kills`` kills."""
+    runner, outcome = Runner(arithmetic(SMALL, store=folder / "store"), folder), Outcome()
+    for step in runner.plan.steps:
+        for shard in range(step.shards):
+            tries = rng.choice((1, 1, 2, 3))
+            while tries and outcome.kills.total() < kills:
+                tries -= 1
+                if runner.kill_at_random(step, shard, rng, seconds[step.name]):
+                    outcome.kills[step.phase] += 1
+            outcome.resumed += runner.finish(step, shard).get("resumedFrom") is not None
+    found = runner.digests()
+    outcome.different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return outcome
+
+
+def measure(kills: int, seed: int, folder: Path, say: Any = print) -> dict[str, Any]:
+    """Whole runs until ``kills`` processes were killed."""
+    rng = random.Random(seed)
+    expected, seconds = reference(folder / "reference")
+    total, runs, resumed, different = Counter[str](), 0, 0, []
+    while total.total() < kills:
+        outcome = disturbed(folder / f"run-{runs}", expected, seconds, kills - total.total(), rng)
+        runs, resumed, total = runs + 1, resumed + outcome.resumed, total + outcome.kills
+        different += [f"run {runs}: {name}" for name in outcome.different]
+        say(f"{total.total()} of {kills} kills in {runs} runs, {resumed} resumed, {len(different)} files differ")
+    return {
+        "kills": total.total(),
+        "kills_by_phase": dict(total),
+        "runs": runs,
+        "attempts_resumed_from_a_checkpoint": resumed,
+        "files_compared": len(expected) * runs,
+        "files_different": different,
+        "seed": seed,
+    }
+
+
+def main() -> int:
+    """Returns 1 when any output differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kill.json")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="selfevo-kill-") as folder:
+        result = measure(arguments.kills, arguments.seed, Path(folder))
+    arguments.out.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+    return 1 if result["files_different"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Does it learn, and from what? The demo's run beside its controls, over seeds.
+
+    python benchmarks/learning.py --seeds 5
+
+Arms, alike in everything but one setting of the manifest:
+    main        majority labels, trained Challenger
+    random      the same labels dealt out at random: what training does without any signal
+    truth       true labels: the ceiling that better labels could reach
+    untrained   the Challenger is never trained: what its training is worth
+
+Steps with equal inputs are shared (all but `untrained` start with the same Challenger training), as in any store.
+Every phase is a process of its own, forked from one that has torch loaded already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+from runs import arithmetic, merged
+from selfevo_contract.artifacts import step_prefix
+from selfevo_contract.phases import CACHE_ENV, CONFIG_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, phase_config
+from selfevo_contract.plan import Step, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_trainer.main import main as trainer_main
+from selfevo_trainer.store import open_store, read_manifest
+
+ARMS: dict[str, dict[str, Any]] = {
+    "main": {},
+    "random": {"rollout": {"labels": "random"}},
+    "truth": {"rollout": {"labels": "truth"}},
+    "untrained": {"challenger": {"grpo": {"maxSteps": 0}}},
+}
+
+
+def load_heavy_modules() -> None:
+    """What every phase imports, once; no thread pool is started, so forking afterwards is safe."""
+    import selfevo_trainer.engines.transformers_engine
+    import selfevo_trainer.phases.challenger
+    import selfevo_trainer.phases.evaluate
+    import selfevo_trainer.phases.rollout
+    import selfevo_trainer.phases.solver  # noqa: F401
+
+
+def run_step(run: SelfEvolutionRun, step: Step, shard: int, folder: Path) -> None:
+    """One phase in a forked process.
+
+    Raises:
+        RuntimeError: it failed; its log says why.
+    """
+    log = folder / "log.txt"
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
+            os.environ[CONFIG_ENV] = config.model_dump_json(by_alias=True, exclude_none=True)
+            os.environ[TERMINATION_LOG_ENV] = str(folder / "result.json")
+            os.environ[WORKDIR_ENV] = str(folder / "work")
+            os.environ[CACHE_ENV] = str(folder / "cache")
+            os.environ[SHARD_ENV] = str(shard)
+            with log.open("a") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            code = trainer_main()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
+        raise RuntimeError(f"{step.name} ended with {code}; see {log}")
+
+
+def run_arm(over: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+    """One whole run; returns what its manifests say, by iteration."""
+    run = arithmetic(merged(over, {"seed": seed}), store=folder / "store")
+    the_plan = plan(run.spec)
+    store = open_store(run.spec.storage.uri)
+    rows: dict[int, dict[str, float]] = {}
+    for step in the_plan.steps:
+        prefix = step_prefix(run.metadata.namespace, step.phase, step.key)
+        manifest = read_manifest(store, prefix)
+        if manifest is None:
+            for shard in range(step.shards):
+                run_step(run, step, shard, folder)
+            manifest = read_manifest(store, prefix)
+        assert manifest is not None
+        row = rows.setdefault(step.iteration, {})
+        for name, value in manifest.metrics.items():
+            row[f"{step.phase}/{name}"] = round(value, 5)
+    return {str(iteration): row for iteration, row in sorted(rows.items())}
+
+
+def series(arm: dict[str, Any], name: str) -> list[float]:
+    """A metric over the iterations that have it."""
+    return [row[name] for _, row in sorted(arm.items(), key=lambda item: int(item[0])) if name in row]
+
+
+def summarise(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the question hangs on: gains in points by arm and seed, and whether the controls behave."""
+    runs = {arm: by_seed for arm, by_seed in runs.items() if by_seed}
+    gains = {
+        arm: {
+            seed: [round(100 * (value - series(run, "evaluate/mean")[0]), 2) for value in series(run, "evaluate/mean")]
+            for seed, run in by_seed.items()
+        }
+        for arm, by_seed in runs.items()
+    }
+    found: dict[str, Any] = {"gain_points_mean_of_samples": gains}
+    for arm, by_seed in gains.items():
+        finals = [values[-1] for values in by_seed.values()]
+        found[f"{arm}_final_gain_mean"] = round(statistics.fmean(finals), 2)
+    if "main" in gains:
+        found["main_at_least_5_after_iteration_1"] = sum(values[1] >= 5 for values in gains["main"].values())
+        found["main_at_least_15_after_last"] = sum(values[-1] >= 15 for values in gains["main"].values())
+        rewards = [
+            (series(run, "challenger-train/uncertainty_first")[0], series(run, "challenger-train/uncertainty_last")[0])
+            for run in runs["main"].values()
+        ]
+        found["challenger_uncertainty_first_last_iteration_1"] = rewards
+        found["challenger_uncertainty_rose_iteration_1"] = sum(last > first for first, last in rewards)
+    if "random" in gains:
+        found["random_within_4_points"] = sum(max(map(abs, values)) <= 4 for values in gains["random"].values())
+    found["label_accuracy"] = {
+        arm: {seed: series(run, "solver-rollout/label_accuracy") for seed, run in by_seed.items()}
+        for arm, by_seed in runs.items()
+    }
+    found["greedy"] = {
+        arm: {seed: series(run, "evaluate/greedy") for seed, run in by_seed.items()} for arm, by_seed in runs.items()
+    }
+    if "untrained" in gains and "main" in gains:
+        both = gains["main"].keys() & gains["untrained"].keys()
+        found["trained_minus_untrained_final_points"] = {
+            seed: round(gains["main"][seed][-1] - gains["untrained"][seed][-1], 2) for seed in sorted(both)
+        }
+    return found
+
+
+def main() -> int:
+    """Run what is asked for, writing the result after every run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/selfevo-learning"), help="stores; kept")
+    parser.add_argument("--set", default="{}", help="JSON laid over the manifest's spec, in every arm")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "learning.json")
+    arguments = parser.parse_args()
+    load_heavy_modules()
+    over = json.loads(arguments.set)
+    runs: dict[str, dict[str, Any]] = {arm: {} for arm in arguments.arms}
+    begun = time.time()
+    for seed in range(arguments.seeds):
+        for arm in arguments.arms:
+            folder = arguments.folder / f"seed-{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            runs[arm][str(seed)] = run_arm(merged(over, ARMS[arm]), seed, folder)
+            means = [round(100 * value, 1) for value in series(runs[arm][str(seed)], "evaluate/mean")]
+            print(f"{time.time() - begun:6.0f} s  seed {seed}  {arm:10} mean of samples {means}", flush=True)
+            result = {"machine": machine(), "set": over, "arms": ARMS, "summary": summarise(runs), "runs": runs}
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(summarise(runs), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

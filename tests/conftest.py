@@ -1,0 +1,31 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness import versitygw
+from harness.gotools import ToolUnavailable
+from harness.versitygw import S3Server
+
+
+@pytest.fixture(scope="session")
+def s3_server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One versitygw for the whole session. Tests take ``s3_server``, which also sets the credentials."""
+    try:
+        with versitygw.running(tmp_path_factory.mktemp("s3")) as server:
+            yield server
+    except ToolUnavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def s3_server(s3_server_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A real S3 server on loopback, with its credentials where boto3 looks for them."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server_process.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server_process

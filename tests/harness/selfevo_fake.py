@@ -1,0 +1,18 @@
+"""The command `selfevo` with the fake trainer in place of the real one, and short waits between attempts."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import selfevo.local
+import selfevo.run
+from selfevo.main import main
+from selfevo_operator.reconcile import Policy
+
+selfevo.local.TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+selfevo.run.POLICY = Policy(timedelta(milliseconds=50), timedelta(seconds=1))
+
+if __name__ == "__main__":
+    main()

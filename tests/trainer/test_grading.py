@@ -1,0 +1,462 @@
+"""Equality of answers: what is equal, and that nothing a model writes can hang, crash or take over the grader."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostile_answers import code_answers, hanging_answers, hostile_answers, lambdify_exploit, malformed_answers
+from selfevo_contract.errors import ServiceError
+from selfevo_trainer import grading, grading_worker
+from selfevo_trainer.extraction import normalise_answer
+from selfevo_trainer.grading import Grader
+
+EQUAL = [
+    ("0.5", r"\frac{1}{2}"),
+    ("1/2", "0.5"),
+    ("1/2", r"\dfrac12"),
+    ("2x+1", "1+2x"),
+    ("x^2-1", "(x-1)(x+1)"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
+    ("2^{10}", "1024"),
+    ("10!", "3628800"),
+    (r"\log_{2}{8}", "3"),
+    (r"\sin(\pi/6)", "1/2"),
+    (r"\binom{10}{3}", "120"),
+    ("1\\frac{1}{2}", "3/2"),
+    (r"\{1,2\}", r"\{2,1\}"),
+    ("1,2", "2,1"),
+    (r"\pm 3", "3,-3"),
+    ("[1,2)", "[1, 2)"),
+    (r"(-\infty,2]", r"x\le 2"),
+    ("(1,2)", "1<x<2"),
+    (r"x \leq 2", r"2 \geq x"),
+    ("y=2x+1", "2x-y+1=0"),
+    ("x=3", "3"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}"),
+    (r"\text{Monday}", "Monday"),
+    ("10,000,000", "10^7"),
+    (r"\int_0^1 x^2 dx", "1/3"),
+    (r"\sum_{n=1}^{\infty}\frac{1}{n^2}", r"\frac{\pi^2}{6}"),
+    ("5", r"5\text{ cm}"),
+    ("90^\\circ", "90"),
+]
+
+UNEQUAL = [
+    ("1/2", "1/3"),
+    ("2x+1", "2x-1"),
+    ("x^2+1", "(x-1)(x+1)"),
+    (r"\sqrt{2}", "1.41"),
+    ("[1,2]", "(1,2)"),
+    ("(1,2)", "(2,1)"),
+    (r"\{1,2\}", r"\{1,3\}"),
+    ("x<2", "x>2"),
+    ("x=3", "y=3"),
+    ("a_1", "a_2"),
+    ("A", "B"),
+    (r"\text{Monday}", r"\text{Tuesday}"),
+    (r"\infty", r"-\infty"),
+    (r"\frac{a}{b}", r"\frac{b}{a}"),
+    ("1 1/2", "11/2"),
+    ("12,34", "1234"),
+    (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\frac{1}{0}", r"\frac{2}{0}"),
+    ("7", "seven"),
+]
+
+MATH_VERIFY_SAYS = [
+    # Decisions of math-verify 0.9.0 that one may wonder about; here so that an update cannot change them unseen.
+    ("50\\%", "0.5", True),
+    ("50\\%", "50", True),  # so equality is not transitive: 50 is not 0.5
+    ("50", "0.5", False),
+    ("0.333333", "1/3", True),  # six decimals
+    ("0.3333", "1/3", False),
+    (r"\pi", "3.14159265", True),
+    (r"\pi", "3.14", False),
+    ("x", "X", True),  # lower case throughout
+    ("5 cm", "5 m", True),  # units are dropped
+    ("(1,2)", r"\{1,2\}", True),  # an interval, a point or a set: the context would say
+    (r"\sqrt{-1}", "i", False),  # real unless it sees both as complex
+    ("e^{i\\pi}", "-1", False),
+]
+
+
+FOLDER = str(Path(grading_worker.__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(timeout_s=10, workers=1) as grader:
+        yield grader
+
+
+def gone(processes):
+    return not psutil.wait_procs(processes, timeout=5)[1]
+
+
+def workers():
+    """Supervisors and comparers below this process."""
+    return psutil.Process().children(recursive=True)
+
+
+# --- what is equal
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [(a, b, True) for a, b in EQUAL] + [(a, b, False) for a, b in UNEQUAL] + MATH_VERIFY_SAYS,
+)
+def test_truth_table(grader, a, b, equal):
+    assert grader.equal(a, b) is equal
+
+
+@pytest.mark.slow
+def test_equality_is_symmetric_and_does_not_depend_on_the_batch():
+    """Also with a grader that has decided nothing yet, in the other order."""
+    pairs = [*EQUAL, *UNEQUAL]
+    with Grader(timeout_s=10) as fresh:
+        assert fresh.equal_many([(b, a) for a, b in reversed(pairs)]) == [
+            *[False] * len(UNEQUAL),
+            *[True] * len(EQUAL),
+        ]
+
+
+PLAIN = [
+    ("1,000", "1000", True),
+    ("1000", "1000.000", True),
+    ("+5", "5", True),
+    ("-0", "0", True),
+    ("007", "7", True),
+    (".5", "0.50", True),
+    ("7", "8", False),
+    ("1,000", "1.000", False),
+    ("0.1", "0.10000000000000000000000001", False),  # one float, two numbers
+    ("1" + "0" * 400, "1" + "0" * 401, False),  # both infinite as floats
+    ("9" * 5000, "9" * 5000, True),  # more digits than int() takes
+    ("9" * 5000, "9" * 4999 + "8", False),
+    ("$5$", "5.", True),
+    (r"\dfrac{1}{2}", r"\frac {1}{2}", True),
+    (r"\frac{1}{0}", r"\frac{1}{0}", True),  # the same text, whatever it means
+    ("", "", False),
+    ("", "5", False),
+    (" ", " ", False),
+]
+
+
+def test_plain_numbers_and_equal_texts_start_no_worker():
+    before = workers()
+    with Grader() as grader:
+        assert grader.equal_many([(a, b) for a, b, _ in PLAIN]) == [equal for _, _, equal in PLAIN]
+        assert workers() == before
+        assert grader.stats.as_dict() == {
+            "exact": len(PLAIN),
+            "symbolic": 0,
+            "timed_out": 0,
+            "crashed": 0,
+            "cached": 0,
+            "refused": 0,
+        }
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False), st.decimals(allow_nan=False, allow_infinity=False))
+def test_plain_numbers_compare_exactly(a, b):
+    assert Grader().equal(f"{a:f}", f"{b:f}") == (a == b)
+
+
+def test_each_pair_is_decided_once(grader):
+    before = grader.stats.as_dict()
+    pairs = [("3/7", r"\frac{3}{7}"), (r"\frac{3}{7}", "3/7"), (" $3/7$ ", r"\dfrac{3}{7}")]
+    assert grader.equal_many(pairs) == [True] * 3
+    assert grader.equal_many(pairs) == [True] * 3
+    after = grader.stats.as_dict()
+    assert after["symbolic"] - before["symbolic"] == 1
+    assert after["cached"] - before["cached"] == 3
+
+
+def test_the_memory_of_decided_pairs_is_bounded():
+    with Grader(workers=1, cache_size=2) as grader:
+        grader.equal_many([(f"{i}/7", "x") for i in range(1, 6)])
+        assert len(grader._cache) == 2
+
+
+def test_long_answers_are_compared_by_form_only():
+    long = "+".join(f"x^{{{i}}}" for i in range(400))
+    before = workers()
+    with Grader() as grader:
+        assert grader.equal_many([(long, long), (long, long + "+0"), ("1/2", long)]) == [True, False, False]
+        assert workers() == before
+
+
+def test_an_empty_batch():
+    with Grader() as grader:
+        assert grader.equal_many([]) == []
+
+
+# --- what cannot happen
+
+
+def test_the_exploit_is_real_without_the_gate(tmp_path):
+    """Otherwise the tests below would prove nothing. Plain math-verify, as trainers call it, in a process of its own."""
+    sentinel = tmp_path / "s"
+    code = f"""
+from math_verify import parse, verify
+verify(parse({boxed(r"\sqrt{2}")}), parse({boxed(lambdify_exploit(sentinel))}), timeout_seconds=60)
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=120, check=True, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    if not sentinel.exists():
+        pytest.skip("this version of sympy does not run it any more; find another way in, or drop the test")
+
+
+def boxed(answer):
+    return repr(rf"\boxed{{{answer}}}")
+
+
+def mixed(hostile):
+    """(batch, expected verdict or None): each hostile answer against two others, and good answers between them."""
+    good = [(a, b, True) for a, b in EQUAL[:6]] + [(a, b, False) for a, b in UNEQUAL[:6]]
+    batch = []
+    for i, answer in enumerate(hostile):
+        batch += [(answer, r"\sqrt{2}", None), good[i % len(good)], ("x^2+x", answer, None), (answer, answer, None)]
+    return batch
+
+
+def grade_mixed(hostile, timeout_s, memory_mib=512):
+    before = workers()
+    batch = mixed(hostile)
+    started = time.monotonic()
+    with Grader(timeout_s=timeout_s, memory_mib=memory_mib) as grader:
+        verdicts = grader.equal_many([(a, b) for a, b, _ in batch])
+        elapsed = time.monotonic() - started
+        processes = [process for process in workers() if process not in before]
+        # The batch is whole, and good answers among bad ones are graded right.
+        assert len(verdicts) == len(batch)
+        wrong = [pair for pair, verdict in zip(batch, verdicts, strict=True) if pair[2] not in (None, verdict)]
+        assert wrong == []
+        # Every answer equals itself; nothing hostile equals a good one.
+        for (a, b, expected), verdict in zip(batch, verdicts, strict=True):
+            if expected is None:
+                assert verdict == (a == b), (a[:80], b[:80])
+        # And it can be used on.
+        assert grader.equal("3/8", r"\frac{3}{8}")
+    assert gone(processes)
+    assert workers() == before
+    stats = grader.stats
+    hung = stats.timed_out + stats.crashed
+    assert elapsed < 60 + 2 * (grading._WALL_FACTOR * timeout_s + 2) * hung
+    return stats
+
+
+def test_some_hostile_answers_among_good_ones(tmp_path):
+    sentinel = tmp_path / "s"
+    malformed = malformed_answers()
+    picked = [
+        lambdify_exploit(sentinel),
+        code_answers(sentinel)["import-system-in-operatorname"],
+        hanging_answers()["power-tower-5"],
+        hanging_answers()["factorial-tower"],
+        *(malformed[name] for name in ("nul-bytes", "surrogates", "nested-braces-10000", "megabyte-of-frac", "json")),
+    ]
+    stats = grade_mixed(picked, timeout_s=0.5)
+    assert not sentinel.exists()
+    assert stats.refused >= 1
+    assert stats.timed_out >= 2
+
+
+@pytest.mark.slow
+def test_all_hostile_answers_among_good_ones(tmp_path):
+    sentinel = tmp_path / "s"
+    hostile = hostile_answers(sentinel)
+    assert len(hostile) >= 60
+    stats = grade_mixed(list(hostile.values()), timeout_s=1.0)
+    assert not sentinel.exists()
+    assert stats.refused >= 1
+
+
+@pytest.mark.parametrize("answer", ["lambdify-exploit", "lambdify-overline", "lambdify-subscript"])
+def test_code_in_a_symbol_is_refused_and_nothing_runs(grader, tmp_path, answer):
+    sentinel = tmp_path / "s"
+    assert not grader.equal(code_answers(sentinel)[answer], r"\sqrt{3}")
+    assert not sentinel.exists()
+
+
+GATED = """
+import sys
+sys.path.insert(0, {folder!r})
+import grading_worker
+grading_worker.load()
+sys.addaudithook(grading_worker._Gate())
+try:
+    {attempt}
+except BaseException as error:
+    print(type(error).__name__)
+else:
+    print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome"),
+    [
+        ("eval('1+1')", "_Refused"),
+        ("exec('pass')", "_Refused"),
+        ("compile('1', 'x.py', 'eval')", "_Refused"),
+        ("__import__('os').system('true')", "_Refused"),
+        ("__import__('os').fork()", "_Refused"),
+        ("__import__('subprocess').run(['true'])", "_Refused"),
+        ("__import__('os').remove('s')", "_Refused"),
+        ("open('s', 'w')", "_Refused"),
+        ("open('s', 'a')", "_Refused"),
+        ("__import__('socket').create_connection(('127.0.0.1', 9))", "_Refused"),
+        ("__import__('ctypes').CDLL(None)", "_Refused"),
+        ("__import__('pickle').loads(b'cos\\nsystem\\n.')", "_Refused"),
+        ("__import__('sympy').sympify('x.is_real')", "_Refused"),
+        ("__import__('sympy').lambdify([], __import__('sympy').Symbol('exit()'))", "_Refused"),
+        # What grading itself needs.
+        ("__import__('sympy').Number('12.5')", "done"),
+        ("__import__('sympy').factor(__import__('sympy').Symbol('x')**2 - 1)", "done"),
+        ("__import__('csv')", "done"),
+        ("open('/dev/null').read()", "done"),
+    ],
+)
+def test_the_gate(tmp_path, attempt, outcome):
+    code = GATED.format(folder=FOLDER, attempt=attempt)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout.strip() == outcome, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_knows_no_secrets_and_no_torch(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    before = workers()
+    with Grader(workers=1) as grader:
+        grader.equal("1/2", "0.5")
+        found = [process for process in workers() if process not in before]
+        assert len(found) == 2  # the supervisor and its comparer
+        for process in found:
+            assert "AWS_SECRET_ACCESS_KEY" not in process.environ()
+            assert "hunter2" not in " ".join(process.cmdline())
+            maps = " ".join(entry.path for entry in process.memory_maps())
+            assert "torch" not in maps
+            assert "numpy" not in maps
+    assert gone(found)
+
+
+def test_memory_is_limited():
+    with Grader(workers=1, timeout_s=20, memory_mib=128) as grader:
+        assert not grader.equal(r"\operatorname{zeros}(20000,20000)", "x^2")
+        assert grader.equal("1/2", "0.5")
+
+
+def test_a_comparer_is_replaced_before_its_caches_are_full():
+    before = workers()
+    with Grader(workers=1) as grader:
+        grader.equal("1/2", "0.5")
+        first = {process.pid for process in workers() if process not in before}
+        count = grading_worker.JOBS_PER_COMPARER + 20
+        assert grader.equal_many([(f"{i}/7", rf"\frac{{{i}}}{{7}}") for i in range(1, count)]) == [True] * (count - 1)
+        now = {process.pid for process in workers() if process not in before}
+        assert len(first & now) == 1  # the supervisor is the same
+        assert grader.stats.crashed == grader.stats.timed_out == 0
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "comparer"])
+def test_a_batch_is_finished_when_workers_are_killed_from_outside(victim):
+    before = workers()
+    with Grader(workers=2, timeout_s=3) as grader:
+        assert grader.equal("1/2", "0.5")
+        killed = []
+
+        def kill():
+            time.sleep(0.5)
+            for process in psutil.Process().children() if victim == "supervisor" else workers():
+                if process not in before and (victim == "supervisor" or process.ppid() != os.getpid()):
+                    process.kill()
+                    killed.append(process.pid)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        pairs = [(f"{i}^{{{i}^{{{i}^{{{i}}}}}}}", "x") for i in (5, 6)]
+        pairs += [(f"{i}/11", rf"\frac{{{i}}}{{11}}") for i in range(1, 40)]
+        verdicts = grader.equal_many(pairs)
+        killer.join()
+        assert killed
+        assert verdicts == [False, False, *[True] * 39]
+        found = [process for process in workers() if process not in before]
+    assert gone(found)
+    assert workers() == before
+
+
+def test_a_busy_worker_ends_with_the_grader():
+    before = workers()
+    grader = Grader(workers=1, timeout_s=60)
+    assert grader.equal("1/2", "0.5")
+    [worker] = grader._pool._workers
+    worker.give(0, ("5^{5^{5^{5}}}", "x"), 240.0)
+    time.sleep(0.2)
+    found = [process for process in workers() if process not in before]
+    assert len(found) == 2
+    started = time.monotonic()
+    grader.close()
+    assert time.monotonic() - started < 3
+    assert gone(found)
+    assert workers() == before
+    assert grader.equal("1/3", r"\frac{1}{3}")  # closed is not broken
+    grader.close()
+
+
+def test_workers_end_when_the_trainer_is_killed(tmp_path):
+    code = textwrap.dedent(
+        """
+        import json, os, psutil
+        from selfevo_trainer.grading import Grader
+        grader = Grader(workers=1)
+        grader.equal("1/2", "0.5")
+        print(json.dumps([process.pid for process in psutil.Process().children(recursive=True)]), flush=True)
+        os.kill(os.getpid(), 9)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == -9
+    pids = json.loads(done.stdout)
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(running(pid) for pid in pids):
+        time.sleep(0.05)
+    assert not any(running(pid) for pid in pids)
+
+
+def running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # nobody here reaps orphans
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_workers_that_cannot_start_are_an_error_and_not_a_verdict(monkeypatch, tmp_path):
+    (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = workers()
+    with Grader(workers=1) as grader:
+        assert grader.equal("7", "7.0")
+        with pytest.raises(ServiceError, match="broken installation") as raised:
+            grader.equal("1/2", "0.5")
+    assert raised.value.reason == "GraderUnavailable"
+    assert workers() == before
+
+
+def test_the_hostile_answers_are_what_they_say(tmp_path):
+    hostile = hostile_answers(tmp_path / "s")
+    assert len(hostile) == len(code_answers(tmp_path)) + len(hanging_answers()) + len(malformed_answers())
+    assert len({normalise_answer(answer) for answer in hostile.values()}) > 60

@@ -1,0 +1,134 @@
+"""Votes: who wins, with what share, and that the batched form is the plain one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfevo_trainer.extraction import normalise_answer
+from selfevo_trainer.grading import Grader
+from selfevo_trainer.voting import Vote, vote, vote_many
+
+
+class Modulo:
+    """Compares whole numbers modulo 3, and keeps the batches that it was asked."""
+
+    def __init__(self):
+        self.batches = []
+
+    def equal_many(self, pairs):
+        self.batches.append(list(pairs))
+        return [equal_mod_3(a, b) for a, b in pairs]
+
+
+def equal_mod_3(a, b):
+    return int(a) % 3 == int(b) % 3
+
+
+def never(a, b):
+    return False
+
+
+ANSWERS = st.lists(st.none() | st.integers(0, 12).map(str), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("answers", "answer", "share"),
+    [
+        (["4"], "4", 1.0),
+        (["4", "5", "5"], "5", 2 / 3),
+        (["4", "5"], "4", 0.5),  # a tie: the one first seen
+        (["5", "4", "4", "5"], "5", 0.5),
+        # Without a box: in the total, never the winner.
+        ([None, None, "5"], "5", 1 / 3),
+        ([None, None, None], None, 0.0),
+        ([None, "4", None, "5", "5"], "5", 0.4),
+    ],
+)
+def test_majority(answers, answer, share):
+    outcome = vote(answers, never)
+    assert (outcome.answer, outcome.share, outcome.total) == (answer, share, len(answers))
+
+
+def test_equal_answers_are_one_class_named_by_its_first_member():
+    outcome = vote(["4", "1", "5", "7", None], equal_mod_3)
+    assert outcome == Vote(answer="4", count=3, total=5, classes=(("4", 3), ("5", 1)))
+
+
+def test_an_answer_is_compared_with_first_members_only():
+    """Equality of answers is not transitive (50 % equals 50 and 0.5): a class does not grow by its members' friends."""
+    close = lambda a, b: abs(int(a) - int(b)) <= 1  # noqa: E731
+    assert vote(["1", "2", "3"], close).classes == (("1", 2), ("3", 1))
+
+
+def test_a_vote_is_a_record():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        vote(["1"], never).answer = "2"
+
+
+def test_no_answers_are_an_error_and_not_a_share_of_zero():
+    with pytest.raises(ValueError, match="at least one answer"):
+        vote([], never)
+    with pytest.raises(ValueError, match="at least one answer"):
+        vote_many([["1"], []], Modulo())
+
+
+@given(ANSWERS)
+def test_the_share_is_a_share(answers):
+    outcome = vote(answers, equal_mod_3)
+    boxed = sum(answer is not None for answer in answers)
+    assert sum(count for _, count in outcome.classes) == boxed
+    assert outcome.total == len(answers)
+    if boxed:
+        assert 0 < outcome.share <= 1
+        assert outcome.count == max(count for _, count in outcome.classes)
+        assert (outcome.answer, outcome.count) in outcome.classes
+    else:
+        assert outcome == Vote(answer=None, count=0, total=len(answers), classes=())
+
+
+@given(st.data())
+def test_counts_do_not_depend_on_the_order(data):
+    """Where equality is an equivalence; the winner's name and ties may differ."""
+    answers = data.draw(ANSWERS)
+    shuffled = data.draw(st.permutations(answers))
+    sizes = [sorted(count for _, count in vote(each, equal_mod_3).classes) for each in (answers, shuffled)]
+    assert sizes[0] == sizes[1]
+
+
+@given(st.lists(ANSWERS, max_size=6))
+def test_the_batched_vote_is_the_plain_vote(answers_QM):
+    assert vote_many(answers_QM, Modulo()) == [vote(answers, equal_mod_3) for answers in answers_QM]
+
+
+@given(st.lists(ANSWERS, max_size=6))
+def test_one_batch_per_class_and_each_text_compared_once_with_each_class(answers_QM):
+    comparer = Modulo()
+    votes = vote_many(answers_QM, comparer)
+    assert len(comparer.batches) <= max((len(outcome.classes) for outcome in votes), default=0)
+    assert all(comparer.batches)
+    for a, b in (pair for batch in comparer.batches for pair in batch):
+        assert normalise_answer(a) != normalise_answer(b)
+
+
+def test_texts_of_one_form_are_not_compared():
+    comparer = Modulo()
+    [outcome] = vote_many([["1000", "1,000", " $1000$ ", "+1000.0"]], comparer)
+    assert outcome == Vote(answer="1000", count=4, total=4, classes=(("1000", 4),))
+    assert comparer.batches == []
+
+
+def test_integers_are_voted_on_without_a_worker():
+    with Grader() as grader:
+        votes = vote_many([["12", "13", "12", None], ["7", "+7", "7.0", "8"]], grader)
+        assert [(outcome.answer, outcome.share) for outcome in votes] == [("12", 0.5), ("7", 0.75)]
+        assert grader.stats.symbolic == 0
+
+
+def test_a_vote_over_formulas():
+    with Grader(workers=1) as grader:
+        [outcome] = vote_many([["x^2-1", r"\frac{1}{2}", "(x-1)(x+1)", "0.5", "1/2", None]], grader)
+    assert outcome == Vote(answer=r"\frac{1}{2}", count=3, total=6, classes=(("x^2-1", 2), (r"\frac{1}{2}", 3)))

@@ -1,0 +1,48 @@
+"""Completions against true answers or labels, by the comparison that the run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from selfevo_contract.spec import Grading
+from selfevo_trainer.extraction import last_boxed, normalise_answer
+from selfevo_trainer.grading import Grader
+from selfevo_trainer.voting import Comparer
+
+
+class ExactGrader:
+    """Answers are equal when their normalised forms are: for integers, choices and words it says what math-verify says,
+    and starts no process."""
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """One verdict for each pair, in order."""
+        forms = ((normalise_answer(a), normalise_answer(b)) for a, b in pairs)
+        return [bool(a) and a == b for a, b in forms]
+
+    def __enter__(self) -> ExactGrader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_grader(grading: Grading) -> Grader | ExactGrader:
+    """The comparison that ``grading.method`` names, a context manager."""
+    if grading.method == "exact":
+        return ExactGrader()
+    return Grader(timeout_s=grading.timeout_seconds, memory_mib=grading.memory_mebibytes)
+
+
+def extract_and_grade(texts: Sequence[str], truths: Sequence[str], comparer: Comparer) -> tuple[list[bool], list[bool]]:
+    r"""Whether each text has an answer in a box, and whether that answer is right.
+
+    Returns:
+        (boxed, right), each of the length of ``texts``; what has no box is never compared and never right.
+    """
+    answers = [last_boxed(text) for text in texts]
+    pairs = [(answer, truth) for answer, truth in zip(answers, truths, strict=True) if answer is not None]
+    verdicts = iter(comparer.equal_many(pairs))
+    boxed = [answer is not None for answer in answers]
+    return boxed, [has and next(verdicts) for has in boxed]

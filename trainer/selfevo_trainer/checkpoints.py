@@ -1,0 +1,66 @@
+"""Intra-phase checkpoints: a trainer's state, committed to the store, checked before it is opened.
+
+TRL's own checkpoint folder is what is committed, less ``training_args.bin``, which nothing reads back and which only a
+pickle can hold. The optimizer's state is torch's format; its digest is checked before it is opened, and transformers
+opens it with ``weights_only=True`` (docs/decisions/0002-optimizer-state.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from selfevo_contract.artifacts import MANIFEST_NAME, checkpoint_prefix
+from selfevo_contract.errors import SelfevoError
+from selfevo_trainer.context import Context
+from selfevo_trainer.store import fetch, read_manifest
+
+_LEFT_OUT = {"training_args.bin", "README.md"}
+_KEPT = 2
+
+log = logging.getLogger("selfevo")
+
+
+def _steps(context: Context) -> list[int]:
+    """Steps with a committed checkpoint, newest first."""
+    prefix = f"{context.config.prefix}/checkpoints"
+    pattern = re.compile(rf"^{re.escape(prefix)}/(\d{{8}})/{re.escape(MANIFEST_NAME)}$")
+    found = (pattern.match(info.key) for info in context.store.list(prefix))
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def save(context: Context, folder: Path, step: int) -> None:
+    """Commit the trainer's folder as the checkpoint of ``step``; older ones but the last are removed."""
+    files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name not in _LEFT_OUT}
+    with context.clock.during("checkpoint"):
+        context.commit(checkpoint_prefix(context.config.prefix, step), files)
+        for old in _steps(context)[_KEPT:]:
+            context.store.delete_prefix(checkpoint_prefix(context.config.prefix, old))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def latest(context: Context) -> tuple[Path, int] | None:
+    """The newest checkpoint that is whole, on this disk, and its step. A damaged one is passed over, and said."""
+    with context.clock.during("checkpoint"):
+        for step in _steps(context):
+            prefix = checkpoint_prefix(context.config.prefix, step)
+            dest = context.workdir / f"checkpoint-{step}"
+            try:
+                manifest = read_manifest(context.store, prefix)
+                if manifest is None:
+                    continue
+                context.check_own(manifest, prefix)
+                fetch(context.store, prefix, manifest, dest)
+            except SelfevoError as error:
+                log.warning("the checkpoint of step %d is passed over: %s", step, error)
+                shutil.rmtree(dest, ignore_errors=True)
+                continue
+            return dest, step
+    return None
+
+
+def clear(context: Context) -> None:
+    """Remove all checkpoints: the step's output is committed."""
+    context.store.delete_prefix(f"{context.config.prefix}/checkpoints")

@@ -1,0 +1,95 @@
+"""Which answered questions become the curriculum, and why others do not. Pure (METHOD.md, "Voting and labelling")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from selfevo_trainer.extraction import normalise_question
+
+EMPTY_MAJORITY = "empty_majority"
+"""No answer had a box: there is nothing to label with."""
+PROOF = "proof"
+"""Asks for a proof, which no boxed answer can be checked against."""
+MARKUP = "markup"
+"""Question or majority answer quotes the prompt's own markup: the model talks about its task, not about mathematics."""
+DUPLICATE = "duplicate"
+"""The same text, normalised, as an earlier question."""
+HELD_OUT = "held_out"
+"""A question that the run may not train on."""
+BELOW_BAND = "below_band"
+"""Majority share under the band: too hard, or no clear answer."""
+ABOVE_BAND = "above_band"
+"""Majority share over the band: nothing left to learn."""
+
+REASONS = (EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, BELOW_BAND, ABOVE_BAND)
+"""In the order in which they are checked; a question is dropped for the first that applies."""
+
+_PROOF = re.compile(r"\b(?:prove|show\s+that)\b|证明|證明", re.IGNORECASE)
+# The prompt's tags and box, and the marks of chat templates (<|im_end|>). \boxed inside an answer is a nested box.
+_MARKUP = re.compile(r"</?question>|\\boxed|<\|\w[\w-]{0,63}\|>")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An answered question."""
+
+    question: str
+    answer: str | None
+    """The majority answer."""
+    share: float
+    """p, the majority share."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What came of each candidate."""
+
+    reasons: list[str | None]
+    """One for each candidate, in order: why it was dropped, or None when it is kept."""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many were dropped, by reason: all REASONS, zeros too."""
+        return {reason: self.reasons.count(reason) for reason in REASONS}
+
+
+def select(
+    candidates: Sequence[Candidate], band: tuple[float, float], held_out: AbstractSet[str] = frozenset()
+) -> Selection:
+    """Checks each candidate against REASONS in order.
+
+    Args:
+        band: smallest and largest majority share that enter, both inclusive. Source: R-Zero, arXiv 2508.05004 keeps
+            |p - 1/2| <= delta with delta = 0.25; its public code keeps 0.3..0.8.
+        held_out: normalised texts (``normalise_question``) of the questions that may not be asked.
+
+    What the text says comes before what the vote says, so that the counts by band are of questions fit for training.
+    A text that reached the duplicate check is taken, whatever comes of it then: its copies are duplicates, else asking
+    a question ten times would be ten chances to fall into the band.
+    """
+    seen: set[str] = set()
+    return Selection([_reason(candidate, band, held_out, seen) for candidate in candidates])
+
+
+def _reason(candidate: Candidate, band: tuple[float, float], held_out: AbstractSet[str], seen: set[str]) -> str | None:
+    question, answer = candidate.question, candidate.answer
+    if answer is None or not answer.strip():
+        return EMPTY_MAJORITY
+    if _PROOF.search(question):
+        return PROOF
+    if _MARKUP.search(question) or _MARKUP.search(answer):
+        return MARKUP
+    text = normalise_question(question)
+    if text in seen:
+        return DUPLICATE
+    seen.add(text)
+    if text in held_out:
+        return HELD_OUT
+    if candidate.share < band[0]:
+        return BELOW_BAND
+    if candidate.share > band[1]:
+        return ABOVE_BAND
+    return None

@@ -1,0 +1,87 @@
+"""JSON-lines data that a person names: held-out tasks and questions to exclude."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.spec import Data
+from selfevo_trainer.context import Context
+from selfevo_trainer.extraction import normalise_question
+from selfevo_trainer.store import open_store
+
+
+def read_data(context: Context, data: Data, field: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of ``data``, each with ``columns`` as strings.
+
+    Args:
+        field: the spec's field that names it, for messages.
+
+    Raises:
+        InputError: it is not there, not JSON lines, lacks a column, is empty, or has another digest.
+    """
+    with context.clock.during("store"):
+        raw = _read(context, data.uri, field)
+    if data.digest is not None and hashlib.sha256(raw).hexdigest() != data.digest:
+        raise InputError(
+            f"{field}.digest is {data.digest[:12]}... and the file at {data.uri} has "
+            f"{hashlib.sha256(raw).hexdigest()[:12]}...; correct the digest or restore the file"
+        )
+    rows = [
+        _row(line, number, field, data.uri, columns) for number, line in enumerate(raw.splitlines(), 1) if line.strip()
+    ]
+    if not rows:
+        raise InputError(f"{field}.uri is {data.uri!r}, which holds no rows; name a file with at least one")
+    return rows
+
+
+def _read(context: Context, uri: str, field: str) -> bytes:
+    if uri.startswith("file://"):
+        try:
+            return Path(uri.removeprefix("file://")).read_bytes()
+        except OSError as error:
+            raise InputError(f"{field}.uri is {uri!r}, which cannot be read: {error.strerror}; correct it") from None
+    folder, _, name = uri.rpartition("/")
+    storage = context.config.storage
+    store = open_store(folder, endpoint=storage.endpoint, region=storage.region, require_conditional_put=False)
+    if not store.exists(name):
+        raise InputError(f"{field}.uri is {uri!r}, and there is no such object; correct it")
+    return store.read_bytes(name)
+
+
+def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...]) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise InputError(f"{field}.uri is {uri!r}, whose line {number} is not JSON; write one object a line") from None
+    for column in columns:
+        if not isinstance(row, dict) or column not in row:
+            raise InputError(f"{field}.uri is {uri!r}, whose line {number} has no column {column!r}; add it")
+    return {column: str(row[column]) for column in columns}
+
+
+def excluded_questions(context: Context, exclude: Iterable[Data]) -> frozenset[str]:
+    """Normalised texts of the questions that may not be asked."""
+    return frozenset(
+        normalise_question(row["question"])
+        for index, data in enumerate(exclude)
+        for row in read_data(context, data, f"spec.exclude[{index}]", ("question",))
+    )
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """One object a line, in order. Lone surrogates, which a model can write and UTF-8 cannot, become escapes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="ascii") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=True) + "\n")
+    return path
+
+
+def read_jsonl(text: bytes) -> list[dict[str, Any]]:
+    """What write_jsonl wrote."""
+    return [json.loads(line) for line in text.splitlines() if line.strip()]

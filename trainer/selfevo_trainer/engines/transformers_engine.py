@@ -1,0 +1,91 @@
+"""Generation in the trainer's own process by transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig
+
+from selfevo_contract.grpo import Sampling
+from selfevo_contract.inputs import Loading
+from selfevo_trainer.engines.base import Completion
+from selfevo_trainer.models import eos_token_ids, load_for_generation, load_tokenizer
+from selfevo_trainer.prompts import Messages, encode
+
+
+class TransformersEngine:
+    """`generate()` over batches of at most ``batch_size`` sequences, longest prompts first."""
+
+    def __init__(self, path: Path, loading: Loading, batch_size: int) -> None:
+        self.tokenizer = load_tokenizer(path, loading)
+        self.model = load_for_generation(path, loading)
+        self.eos = eos_token_ids(self.model, self.tokenizer)
+        self.batch_size = batch_size
+
+    def generate(
+        self, prompts: Sequence[Messages], sampling: Sampling, samples: int, seed: int
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`."""
+        if not prompts:
+            return []
+        ids = [encode(self.tokenizer, prompt) for prompt in prompts]
+        # Prompts of like length share a batch, so that little of it is padding.
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
+        rows = [i for i in order for _ in range(samples)]
+        found: list[list[Completion]] = [[] for _ in prompts]
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+            torch.manual_seed(seed)
+            for start in range(0, len(rows), self.batch_size):
+                batch = rows[start : start + self.batch_size]
+                for i, completion in zip(batch, self._generate_batch([ids[i] for i in batch], sampling), strict=True):
+                    found[i].append(completion)
+        return found
+
+    def _generate_batch(self, ids: list[list[int]], sampling: Sampling) -> list[Completion]:
+        longest = max(len(row) for row in ids)
+        pad = self.tokenizer.pad_token_id
+        where = self.model.device
+        input_ids = torch.tensor([[pad] * (longest - len(row)) + row for row in ids], device=where)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=where)
+        output = self.model.generate(
+            input_ids=input_ids, attention_mask=mask, generation_config=self._generation_config(sampling)
+        )
+        tokens = output[:, longest:].tolist()
+        kept = [self._until_end(row) for row in tokens]
+        texts = self.tokenizer.batch_decode([row for row, _ in kept], skip_special_tokens=True)
+        return [Completion(text, len(row), not ended) for text, (row, ended) in zip(texts, kept, strict=True)]
+
+    def _until_end(self, row: list[int]) -> tuple[list[int], bool]:
+        for position, token in enumerate(row):
+            if token in self.eos:
+                return row[: position + 1], True
+        return row, False
+
+    def _generation_config(self, sampling: Sampling) -> GenerationConfig:
+        greedy = sampling.temperature == 0
+        chosen = (
+            {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            if greedy
+            else {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,  # 0 is off; transformers' own default of 50 would cut the distribution
+            }
+        )
+        return GenerationConfig(
+            max_new_tokens=sampling.max_completion_length,
+            eos_token_id=sorted(self.eos),
+            pad_token_id=self.tokenizer.pad_token_id,
+            bos_token_id=self.tokenizer.bos_token_id,
+            **chosen,
+        )
+
+    def close(self) -> None:
+        """Give the memory back."""
+        del self.model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

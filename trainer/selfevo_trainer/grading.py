@@ -1,0 +1,341 @@
+"""Whether two answers are mathematically equal, in bounded time, whatever a model wrote (METHOD.md, "Voting").
+
+Cheap first: equal normalised forms are equal, and two plain numbers are equal exactly when their forms are. What is
+left goes to math-verify, in worker processes that the kernel ends at a time or memory limit (``grading_worker.py``,
+which also says what in math-verify can be made to run code, and what stops it). No worker is started before the first
+such comparison, so a run whose answers are integers never pays for one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from selfevo_contract.errors import ServiceError
+from selfevo_trainer.extraction import canonical_number, normalise_answer
+
+Pair = tuple[str, str]
+
+MAX_CHARS = 2000
+"""Longer answers are compared by form only. A 6 x 6 matrix of fractions takes 600 characters; the ANTLR parser takes
+1.5 s of CPU for a polynomial of 2,400, so that far beyond this no comparison would end within its limit anyway, and a
+megabyte would occupy a worker for the whole of it."""
+
+# No formula holds control characters, and none needs a double underscore, without which Python cannot be talked into
+# much. A second line of defence only: what stops code is the worker's gate.
+_NO_FORMULA = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]|__")
+
+_WALL_FACTOR = 4
+"""Wall-clock seconds that a comparison may take for each second of CPU: other processes want the cores too."""
+_STARTS = 3
+"""Workers that may fail in a row before grading gives up."""
+_START_SECONDS = 300.0
+_GRACE_SECONDS = 10.0
+# What a worker's interpreter needs; the trainer's environment holds the object store's credentials.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+
+
+@dataclass
+class GraderStats:
+    """How the comparisons so far were decided. Each pair of distinct forms is decided once, then ``cached``."""
+
+    exact: int = 0
+    """By form: identical, plain numbers, too long, or no formula at all."""
+    symbolic: int = 0
+    """By math-verify. Memory errors that sympy itself swallows are in here, as unequal."""
+    timed_out: int = 0
+    """Over the time limit: not equal."""
+    crashed: int = 0
+    """The worker died or ran out of memory: not equal."""
+    cached: int = 0
+    refused: int = 0
+    """Times that a comparison would have run code made from an answer, and was kept from it. Not always malice: the
+    numeric value of an infinite sum with a free symbol is computed that way."""
+
+    def as_dict(self) -> dict[str, int]:
+        """For metrics."""
+        return asdict(self)
+
+
+class Grader:
+    """Compares answers. A context manager; leaving it ends the workers. One batch at a time, from any thread.
+
+    >>> with Grader() as grader:
+    ...     grader.equal_many([("1,000", "1000"), ("0.5", "0.50"), ("7", "8")])
+    [True, True, False]
+
+    Args:
+        timeout_s: CPU seconds that one symbolic comparison may take; four times that by the clock.
+        memory_mib: memory that it may take.
+        max_chars: longer answers are compared by form only.
+        workers: processes; by default one for each core that this process may use, at most 8.
+        cache_size: decided pairs that are remembered.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 5.0,
+        memory_mib: int = 2048,
+        max_chars: int = MAX_CHARS,
+        workers: int | None = None,
+        cache_size: int = 100_000,
+    ) -> None:
+        self.stats = GraderStats()
+        self._max_chars = max_chars
+        self._cache: OrderedDict[Pair, bool] = OrderedDict()
+        self._cache_size = cache_size
+        self._pool = _Pool(workers or min(8, _cores()), timeout_s, memory_mib << 20)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers. A later comparison starts new ones."""
+        self._pool.close()
+
+    def equal(self, a: str, b: str) -> bool:
+        """``equal_many`` for one pair."""
+        return self.equal_many([(a, b)])[0]
+
+    def equal_many(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Whether each pair is equal. Symmetric. Undecidable within the limits means not equal.
+
+        Raises:
+            ServiceError: no worker could be started.
+        """
+        with self._lock:
+            keys = [self._decide_by_form(a, b) for a, b in pairs]
+            undecided = list(dict.fromkeys(key for key in keys if not isinstance(key, bool)))
+            known = {key: self._cache[key] for key in undecided if key in self._cache}
+            self.stats.cached += sum(key in known for key in keys if not isinstance(key, bool))
+            new = [key for key in undecided if key not in known]
+            known.update(zip(new, self._compare(new), strict=True))
+            for key in undecided:
+                self._cache[key] = known[key]
+                self._cache.move_to_end(key)
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+            return [key if isinstance(key, bool) else known[key] for key in keys]
+
+    def _decide_by_form(self, a: str, b: str) -> bool | Pair:
+        """The verdict where the forms suffice, else the forms, in an order that does not depend on that of a and b."""
+        a, b = normalise_answer(a), normalise_answer(b)
+        if not a or not b:
+            self.stats.exact += 1
+            return False  # no answer equals nothing, itself included
+        equal = a == b
+        if (
+            equal
+            or (canonical_number(a) is not None and canonical_number(b) is not None)
+            or max(len(a), len(b)) > self._max_chars
+            or _NO_FORMULA.search(a)
+            or _NO_FORMULA.search(b)
+        ):
+            self.stats.exact += 1
+            return equal
+        return (a, b) if a < b else (b, a)
+
+    def _compare(self, pairs: Sequence[Pair]) -> list[bool]:
+        verdicts = self._pool.run(pairs) if pairs else []
+        for verdict in verdicts:
+            setattr(self.stats, verdict.how, getattr(self.stats, verdict.how) + 1)
+            self.stats.refused += verdict.refused
+        return [verdict.equal for verdict in verdicts]
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    equal: bool
+    how: str
+    """Field of GraderStats."""
+    refused: int = 0
+
+
+_TIMED_OUT = _Verdict(False, "timed_out")
+_CRASHED = _Verdict(False, "crashed")
+
+
+class _Worker:
+    """One ``grading_worker.py``, and the job that it has."""
+
+    def __init__(self, limits: dict[str, Any]) -> None:
+        # -P: the script's folder is not searched for modules. A process group of its own: Ctrl-C in the terminal is for
+        # the trainer, which then closes its workers.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("grading_worker.py")), json.dumps(limits)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            process_group=0,
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self.ready = False
+        self.job: int | None = None
+        self.deadline = time.monotonic() + _START_SECONDS
+        self._partial = b""
+
+    def give(self, job: int, pair: Pair, seconds: float) -> None:
+        """Send a job. At most 2 * MAX_CHARS characters, which is less than a pipe holds: this does not block."""
+        self.job, self.deadline = job, time.monotonic() + seconds
+        line = json.dumps({"id": job, "a": pair[0], "b": pair[1]}).encode() + b"\n"
+        with suppress(BrokenPipeError):  # dead: its end of output says so
+            while line:
+                line = line[os.write(self.stdin, line) :]
+
+    def messages(self) -> list[dict[str, Any]] | None:
+        """What it said; None when it is gone. Call when its output is readable."""
+        data = os.read(self.stdout, 1 << 16)
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        return [json.loads(line) for line in lines] if data else None
+
+    def stop(self) -> None:
+        """End it, and its comparer, and leave no zombie."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        for act, patience in ((None, 0.5 if self.ready and self.job is None else 0.0), (signal.SIGTERM, 2.0)):
+            if act is not None:
+                with suppress(ProcessLookupError):
+                    self.process.send_signal(act)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience)
+                break
+        with suppress(ProcessLookupError, PermissionError):  # what is left of the group, if anything
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class _Pool:
+    """Workers that are replaced when they die."""
+
+    def __init__(self, size: int, timeout_s: float, memory_bytes: int) -> None:
+        wall_s = _WALL_FACTOR * timeout_s
+        self._size = size
+        self._limits = {"cpu_s": timeout_s, "wall_s": wall_s, "memory_bytes": memory_bytes}
+        self._job_seconds = wall_s + _GRACE_SECONDS
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+        # Also when nobody closed: at garbage collection and at the interpreter's end.
+        self._finalizer = weakref.finalize(self, _stop_all, self._workers)
+
+    def close(self) -> None:
+        _stop_all(self._workers)
+
+    def run(self, pairs: Sequence[Pair]) -> list[_Verdict]:
+        """A verdict for each pair. A job whose worker vanished gets a second one; then it counts as crashed."""
+        verdicts: list[_Verdict | None] = [None] * len(pairs)
+        waiting = deque(range(len(pairs)))
+        retried: set[int] = set()
+        try:
+            while waiting or any(worker.job is not None for worker in self._workers):
+                busy = sum(worker.job is not None for worker in self._workers)
+                while len(self._workers) < min(self._size, busy + len(waiting)):
+                    self._workers.append(_Worker(self._limits))
+                for worker in self._workers:
+                    if waiting and worker.ready and worker.job is None:
+                        job = waiting.popleft()
+                        worker.give(job, pairs[job], self._job_seconds)
+                for worker in self._wait():
+                    job_before = worker.job
+                    verdict = self._hear(worker)
+                    if verdict is None and worker not in self._workers and job_before is not None:
+                        if job_before in retried:
+                            verdict = _CRASHED
+                        else:
+                            retried.add(job_before)
+                            waiting.appendleft(job_before)
+                    if verdict is not None and job_before is not None:
+                        verdicts[job_before] = verdict
+        except BaseException:
+            # An answer that nobody waits for any more would be taken for the next batch's.
+            self.close()
+            raise
+        return [verdict or _CRASHED for verdict in verdicts]
+
+    def _wait(self) -> list[_Worker]:
+        """Workers that said something or whose time is over."""
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.stdout, selectors.EVENT_READ, worker)
+            due = min((worker.deadline for worker in self._workers if self._awaited(worker)), default=float("inf"))
+            events = selector.select(None if due == float("inf") else max(0.0, due - time.monotonic()))
+        heard = [key.data for key, _ in events]
+        now = time.monotonic()
+        return heard + [w for w in self._workers if self._awaited(w) and w.deadline <= now and w not in heard]
+
+    @staticmethod
+    def _awaited(worker: _Worker) -> bool:
+        return not worker.ready or worker.job is not None
+
+    def _hear(self, worker: _Worker) -> _Verdict | None:
+        """What became of the worker's job, if it was decided. A worker that is of no use any more is removed."""
+        if self._awaited(worker) and worker.deadline <= time.monotonic():
+            # Its own limits did not work, or it hangs at the start.
+            self._remove(worker, "it did not answer in time")
+            return _TIMED_OUT if worker.job is not None else None
+        messages = worker.messages()
+        if messages is None:
+            self._remove(worker, "it ended")
+            return None
+        verdict: _Verdict | None = None
+        for message in messages:
+            if message.get("ready"):
+                worker.ready = True
+                self._failed_starts = 0
+            elif "failed" in message:
+                self._remove(worker, str(message["failed"]))
+                return None
+            elif "lost" in message and worker.job is not None:
+                verdict = _TIMED_OUT if message["lost"] == "timed_out" else _CRASHED
+                worker.job = None
+            elif worker.job is not None and message.get("id") == worker.job:
+                verdict = _Verdict(message["equal"] is True, "symbolic", int(message["refused"]))
+                worker.job = None
+        return verdict
+
+    def _remove(self, worker: _Worker, why: str) -> None:
+        self._workers.remove(worker)
+        worker.stop()
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS:
+                self._failed_starts = 0
+                raise ServiceError(
+                    f"{_STARTS} grading workers in a row did not start, the last because {why}; check that math-verify "
+                    "is installed (pip install 'selfevo[trainer]') and that the pod has memory to spare",
+                    reason="GraderUnavailable",
+                )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _stop_all(workers: list[_Worker]) -> None:
+    while workers:
+        workers.pop().stop()

@@ -1,0 +1,236 @@
+"""GRPO by TRL's GRPOTrainer, its own way: reward functions, callbacks, ``train(resume_from_checkpoint=)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOConfig, GRPOTrainer
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.errors import DataError, InputError, ServiceError, Terminated
+from selfevo_contract.grpo import Grpo
+from selfevo_contract.inputs import Loading
+from selfevo_trainer import checkpoints
+from selfevo_trainer.context import Context
+from selfevo_trainer.data import write_jsonl
+from selfevo_trainer.models import load_for_training, load_tokenizer
+
+RewardFunction = Callable[..., list[float]]
+
+SHOWN = ("reward", "kl", "entropy", "completions/mean_length")
+"""What a line of progress shows of TRL's metrics."""
+
+
+def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, processes: int = 1) -> GRPOConfig:
+    """Our settings as TRL's. One optimizer step consumes exactly ``grpo.completions_per_step`` completions.
+
+    Raises:
+        InputError: the batch does not divide over the processes.
+    """
+    per_pass = grpo.per_device_train_batch_size * processes
+    if grpo.completions_per_step % per_pass:
+        raise InputError(
+            f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} x {processes} processes does not divide the "
+            f"{grpo.completions_per_step} completions of a step; choose another perDeviceTrainBatchSize"
+        )
+    on_cpu = not torch.cuda.is_available()
+    accumulation = grpo.completions_per_step // per_pass
+    return GRPOConfig(
+        output_dir=str(output_dir),
+        seed=seed,
+        max_steps=grpo.max_steps,
+        per_device_train_batch_size=grpo.per_device_train_batch_size,
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=accumulation,
+        num_generations=grpo.num_generations,
+        num_iterations=grpo.num_iterations,
+        learning_rate=grpo.learning_rate,
+        lr_scheduler_type=grpo.lr_scheduler_type,
+        warmup_steps=grpo.warmup_steps,
+        weight_decay=grpo.weight_decay,
+        max_grad_norm=grpo.max_grad_norm,
+        beta=grpo.beta,
+        epsilon=grpo.epsilon,
+        epsilon_high=grpo.epsilon_high,
+        loss_type=grpo.loss_type,
+        scale_rewards=grpo.scale_rewards,
+        mask_truncated_completions=grpo.mask_truncated_completions,
+        gradient_checkpointing=grpo.gradient_checkpointing,
+        temperature=grpo.temperature,
+        top_p=grpo.top_p,
+        top_k=grpo.top_k,
+        max_completion_length=grpo.max_completion_length,
+        # TRL's own default (True) turns the k3 estimator of the KL into another one; R-Zero's is k3 as it is
+        use_bias_correction_kl=False,
+        shuffle_dataset=False,  # the order is ours, see `schedule`
+        use_cpu=on_cpu,
+        bf16=not on_cpu and loading.dtype == "bfloat16",
+        fp16=not on_cpu and loading.dtype == "float16",
+        save_strategy="no",  # the callback below asks for saves
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
+    """Which row each prompt of the whole training takes: permutations of all rows, one after another.
+
+    TRL drops what does not fill a batch and starts an epoch anew; a data set with exactly the prompts of all steps has
+    one epoch and drops nothing, also when the curriculum has fewer rows than a step has prompts.
+
+    Returns:
+        row numbers, promptsPerStep for each generation batch.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "schedule"))
+    batches = -(-grpo.max_steps // grpo.num_iterations)
+    needed = batches * grpo.prompts_per_step
+    order: list[int] = []
+    while len(order) < needed:
+        order += torch.randperm(rows, generator=generator).tolist()
+    return order[:needed]
+
+
+class _Hooks(TrainerCallback):  # type: ignore[misc]
+    """Says how far training is, asks for checkpoints, stops on request."""
+
+    def __init__(self, context: Context, grpo: Grpo, valid: Callable[[], None]) -> None:
+        self.context = context
+        self.grpo = grpo
+        self.valid = valid
+        # Within the passes over one batch of completions a restart could not take the batch up again.
+        every = context.config.checkpoint_every
+        self.every = -(-every // grpo.num_iterations) * grpo.num_iterations
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        self.valid()
+        step, last = state.global_step, state.global_step >= self.grpo.max_steps
+        whole = step % self.grpo.num_iterations == 0
+        if self.context.stop.requested and whole:
+            control.should_training_stop = True
+        if not last and whole and (step % self.every == 0 or self.context.stop.requested):
+            control.should_save = True
+        return control
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            checkpoints.save(self.context, folder, state.global_step)
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        if state.is_world_process_zero:
+            shown = {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
+            self.context.progress("training", state.global_step, self.grpo.max_steps, shown)
+
+
+def train(
+    context: Context,
+    *,
+    model_dir: Path,
+    loading: Loading,
+    grpo: Grpo,
+    seed: int,
+    dataset: Dataset,
+    reward: RewardFunction,
+    valid: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+    """Train the model at ``model_dir``, from the newest checkpoint if there is one.
+
+    Args:
+        dataset: one row for each prompt of the whole training, in order (`schedule`).
+        valid: called after each step; raises DataError when going on makes no sense.
+
+    Returns:
+        the files to commit (name -> path), and one mapping of TRL's metrics for each step.
+
+    Raises:
+        Terminated: SIGTERM came; what was done is committed as a checkpoint.
+        DataError: the loss is not finite, or ``valid`` said so.
+        ServiceError: training ended before its last step.
+    """
+    with context.clock.during("load"):
+        tokenizer = load_tokenizer(model_dir, loading)
+        model = load_for_training(model_dir, loading)
+        output = context.workdir / "trainer"
+        hooks = _Hooks(context, grpo, valid)
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=_timed(context, reward),
+            args=grpo_config(grpo, loading, seed, output, torch.distributed.get_world_size() if _distributed() else 1),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+        trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
+        _time_generation(context, trainer.model)
+    resume = checkpoints.latest(context)
+    context.resumed_from = resume[1] if resume else None
+    context.progress("training", resume[1] if resume else 0, grpo.max_steps)
+    with context.stop.deferred(), context.clock.during("training"):
+        trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    step = trainer.state.global_step
+    if context.stop.requested and step < grpo.max_steps:
+        raise Terminated(f"stopped on request after step {step} of {grpo.max_steps}; the checkpoint is committed")
+    if step < grpo.max_steps:
+        raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    _check_finite(trainer.model)
+    with context.clock.during("store"):
+        trainer.save_model(str(context.workdir / "model"))
+    return _model_files(context, history), history
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _timed(context: Context, reward: RewardFunction) -> RewardFunction:
+    def timed(*args: Any, **kwargs: Any) -> list[float]:
+        with context.clock.during("reward"):
+            return reward(*args, **kwargs)
+
+    timed.__name__ = getattr(reward, "__name__", type(reward).__name__)
+    return timed
+
+
+def _time_generation(context: Context, model: Any) -> None:
+    """TRL sends its profile to trackers only; the policy's own `generate` is where its generation time is spent."""
+    generate = model.generate
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with context.clock.during("generation"):
+            return generate(*args, **kwargs)
+
+    model.generate = timed
+
+
+def _check_finite(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise DataError(
+                f"training made {name} infinite or NaN; lower learningRate or maxGradNorm", reason="NotFinite"
+            )
+
+
+def _model_files(context: Context, history: Sequence[dict[str, Any]]) -> dict[str, Path]:
+    folder = context.workdir / "model"
+    left_out = {"training_args.bin", "README.md"}
+    files = {f"model/{file.name}": file for file in folder.iterdir() if file.is_file() and file.name not in left_out}
+    files["metrics.jsonl"] = write_jsonl(context.workdir / "metrics.jsonl", history)
+    return files
+
+
+def summary(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """First and last value of each metric, for the manifest."""
+    found: dict[str, float] = {}
+    for name in names:
+        values = [row[name] for row in history if isinstance(row.get(name), int | float)]
+        if values:
+            found[f"{name}_first"], found[f"{name}_last"] = float(values[0]), float(values[-1])
+    return found

@@ -1,0 +1,142 @@
+"""One entry point for every phase: a PhaseConfig in, a PhaseResult out, an exit code as agreed.
+
+Nothing heavy is imported before the output is known to be missing: a step that is done already costs half a second.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import time
+import traceback
+
+from pydantic import ValidationError
+
+from selfevo_contract.artifacts import SCHEMA_VERSION, shard_prefix
+from selfevo_contract.errors import ExitCode, InputError, SelfevoError
+from selfevo_contract.explain import explain
+from selfevo_contract.inputs import input_key
+from selfevo_contract.phases import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
+from selfevo_trainer import progress
+from selfevo_trainer.context import Context
+from selfevo_trainer.quiet import quieten
+from selfevo_trainer.signals import StopRequest, die_with_parent
+from selfevo_trainer.store import open_store, read_manifest
+
+_PHASES = {
+    "challenger-train": "selfevo_trainer.phases.challenger",
+    "solver-rollout": "selfevo_trainer.phases.rollout",
+    "solver-train": "selfevo_trainer.phases.solver",
+    "evaluate": "selfevo_trainer.phases.evaluate",
+}
+
+log = logging.getLogger("selfevo")
+
+
+def read_config() -> PhaseConfig:
+    """The PhaseConfig that this process is told by its environment.
+
+    Raises:
+        InputError: there is none, it is not valid, or its key is not the digest of its inputs.
+    """
+    if CONFIG_ENV in os.environ:
+        source, text = CONFIG_ENV, os.environ[CONFIG_ENV]
+    elif CONFIG_FILE_ENV in os.environ:
+        source = os.environ[CONFIG_FILE_ENV]
+        try:
+            with open(source, encoding="utf-8") as file:  # noqa: PTH123
+                text = file.read()
+        except OSError as error:
+            raise InputError(f"{CONFIG_FILE_ENV} names {source}, which cannot be read: {error.strerror}") from None
+    else:
+        raise InputError(f"no phase to run: set {CONFIG_ENV} or {CONFIG_FILE_ENV} to a PhaseConfig")
+    try:
+        config = PhaseConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise InputError(f"{source}: " + "; ".join(explain(error, PhaseConfig))) from None
+    if config.schema_version > SCHEMA_VERSION:
+        raise InputError(
+            f"schemaVersion is {config.schema_version} and this trainer knows {SCHEMA_VERSION}; "
+            "use a newer trainer image"
+        )
+    if config.schema_version == SCHEMA_VERSION and input_key(config.inputs) != config.key:
+        raise InputError(
+            f"key {config.key[:12]} is not the digest of inputs ({input_key(config.inputs)[:12]}); "
+            "operator and trainer are of different versions, so upgrade both to the same"
+        )
+    return config
+
+
+def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
+    """Do the phase, or find it done."""
+    storage = config.storage
+    store = open_store(
+        storage.uri,
+        endpoint=storage.endpoint,
+        region=storage.region,
+        require_conditional_put=storage.require_conditional_put,
+        cache_dir=Context.cache_dir_from_env(),
+    )
+    context = Context.create(config, store, stop, shard=_shard(config), started=started)
+    prefix = config.prefix if context.shard is None else shard_prefix(config.prefix, context.shard)
+    for place in dict.fromkeys((config.prefix, prefix)):
+        found = read_manifest(store, place)
+        if found is not None:
+            context.check_own(found, place)
+            if place == config.prefix:
+                return context.result("found", metrics=found.metrics, timings=found.timings)
+    if config.inputs.phase not in _PHASES:
+        raise InputError(f"the phase {config.inputs.phase} is not built yet", reason="NotBuilt")
+    with context.workspace():
+        phase = importlib.import_module(_PHASES[config.inputs.phase])  # torch and its like, for the first time
+        context.clock.seconds["startup"] = time.time() - started
+        return phase.run(context)
+
+
+def _shard(config: PhaseConfig) -> int | None:
+    if config.inputs.phase != "solver-rollout":
+        return None
+    value = os.environ.get(SHARD_ENV, "0")
+    shards = config.inputs.shards
+    if not value.isdigit() or int(value) >= shards:
+        raise InputError(f"{SHARD_ENV} is {value!r}; it must be a whole number below the {shards} shards of the step")
+    return int(value)
+
+
+def main() -> int:
+    """Run the phase; returns the exit code."""
+    started = time.time()
+    quieten()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config: PhaseConfig | None = None
+    try:
+        die_with_parent()
+        stop = StopRequest.install()
+        config = read_config()
+        result = run_phase(config, stop, started)
+    except SelfevoError as error:
+        result = _failure(config, error.exit_code, error.reason, str(error))
+        if os.environ.get("SELFEVO_DEBUG"):
+            traceback.print_exc()
+    except BaseException as error:
+        # Not foreseen: the log gets the whole story, the termination message its first line. Counted and tried again.
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        result = _failure(config, ExitCode.SERVICE, "Crashed", text)
+    if result.message:
+        print(f"{result.phase}: {result.message}", file=sys.stderr)
+    progress.write_result(result)
+    return result.exit_code
+
+
+def _failure(config: PhaseConfig | None, code: ExitCode, reason: str, message: str) -> PhaseResult:
+    return PhaseResult(
+        phase=config.inputs.phase if config else "evaluate",
+        key=config.key if config else "0" * 64,
+        outcome="terminated" if code == ExitCode.TERMINATED else "failed",
+        exit_code=int(code),
+        reason=reason,
+        message=message,
+    )

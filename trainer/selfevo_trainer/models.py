@@ -1,0 +1,217 @@
+"""Models: where they are fetched from, what is refused, how they are loaded.
+
+Weights are safetensors only. transformers' own messages for broken input are tracebacks; here each is one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
+from selfevo_contract.digests import model_digest
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.inputs import BaseModelRef, Loading, ModelRef, StepModelRef
+from selfevo_trainer.context import Context
+from selfevo_trainer.store import download_tree, fetch, open_store, read_manifest
+
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def fetch_model(context: Context, ref: ModelRef, name: str) -> Path:
+    """The model's files on this disk, checked.
+
+    Args:
+        name: folder of the working directory to put them in, when they are not on this disk already.
+
+    Raises:
+        InputError: there is no such model, or it is not one that we load.
+        ServiceError: store or hub cannot be reached.
+    """
+    with context.clock.during("store"):
+        if isinstance(ref, StepModelRef):
+            return _fetch_step(context, ref, context.workdir / name)
+        path = _fetch_base(context, ref, context.workdir / name)
+        _check_files(path, ref.uri)
+        if ref.digest is not None and model_digest(path) != ref.digest:
+            raise InputError(
+                f"spec.model.digest is {ref.digest[:12]}... and the files at {ref.uri} have "
+                f"{model_digest(path)[:12]}...; correct the digest or restore the files"
+            )
+        return path
+
+
+def _fetch_step(context: Context, ref: StepModelRef, dest: Path) -> Path:
+    prefix = step_prefix(context.config.namespace, ref.phase, ref.key)
+    manifest = read_manifest(context.store, prefix)
+    if manifest is None:
+        raise InputError(
+            f"{context.store.uri_of(prefix)}/{MANIFEST_NAME} does not exist, and this step starts from that model; "
+            "run the step that makes it first"
+        )
+    fetch(context.store, prefix, manifest, dest, folder="model")
+    return dest / "model"
+
+
+def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
+    scheme, _, rest = ref.uri.partition("://")
+    if scheme == "file":
+        path = Path(rest)
+        if not path.is_dir():
+            raise InputError(f"spec.model.uri is {ref.uri!r}, and there is no such folder; correct it")
+        return path
+    if scheme == "s3":
+        storage = context.config.storage
+        store = open_store(
+            ref.uri,
+            endpoint=storage.endpoint,
+            region=storage.region,
+            require_conditional_put=False,
+            cache_dir=context.cache_dir,
+        )
+        return download_tree(store, "", dest)
+    return _fetch_hub(ref.uri, rest, dest)
+
+
+def _fetch_hub(uri: str, rest: str, dest: Path) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    repo, _, revision = rest.partition("@")
+    try:
+        snapshot_download(
+            repo,
+            revision=revision or None,
+            local_dir=dest,
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"],
+        )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        raise InputError(
+            f"spec.model.uri is {uri!r}, and the hub has no such model or revision for this token; "
+            "check the name, and HF_TOKEN for a private or gated one"
+        ) from None
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise ServiceError(
+            f"spec.model.uri is {uri!r}, and the hub at {os.environ.get('HF_ENDPOINT', 'its usual address')} did not "
+            f"deliver it ({type(error).__name__}); check the network and HF_ENDPOINT"
+        ) from None
+    return dest
+
+
+def _check_files(path: Path, uri: str) -> None:
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"spec.model.uri is {uri!r}, which holds no config.json; name a folder with a transformers model"
+        )
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        pickled = [file.name for pattern in _PICKLES for file in path.glob(pattern)]
+        if pickled:
+            raise InputError(
+                f"spec.model.uri is {uri!r}, whose weights are pickled ({pickled[0]}), and loading a pickle can run "
+                "code; convert them with save_pretrained(safe_serialization=True)"
+            )
+        raise InputError(f"spec.model.uri is {uri!r}, which holds no *.safetensors; name a folder with weights")
+    for file in weights:
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"spec.model.uri is {uri!r}, whose file {file.name} is not whole ({error}); download it again"
+            ) from None
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        with contextlib.suppress(json.JSONDecodeError, KeyError, AttributeError):
+            named = set(json.loads(index.read_text())["weight_map"].values())
+            missing = sorted(named - {file.name for file in weights})
+            if missing:
+                raise InputError(f"spec.model.uri is {uri!r}, which lacks {missing[0]}; download it again")
+
+
+def device() -> str:
+    """Where tensors live in this process."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def load_tokenizer(path: Path, loading: Loading) -> Any:
+    """The tokenizer, with an end and a padding token.
+
+    A tokenizer without a padding token is padded with its end token, as TRL does; masks keep it out of every sum.
+
+    Raises:
+        InputError: it cannot be loaded, or has no end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), trust_remote_code=loading.trust_remote_code, padding_side="left", local_files_only=True
+        )
+    except Exception as error:
+        raise InputError(
+            f"the tokenizer in {path} cannot be loaded ({_first_line(error)}); save it with save_pretrained"
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer in {path} has no eos_token, so no answer would ever end; "
+            "set eos_token in tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_for_generation(path: Path, loading: Loading) -> Any:
+    """Frozen weights in the run's dtype, on this process's device."""
+    import torch
+
+    model = _load(path, loading, getattr(torch, loading.dtype))
+    model.requires_grad_(False)
+    return model.to(device()).eval()
+
+
+def load_for_training(path: Path, loading: Loading) -> Any:
+    """Weights in float32: with bfloat16 ones AdamW's updates at a learning rate of 1e-6 would round to nothing.
+
+    The forward pass runs in the run's dtype by autocast (docs/decisions/0003-master-weights.md). TRL reloads the
+    reference model from the path that the model remembers.
+    """
+    import torch
+
+    return _load(path, loading, torch.float32)
+
+
+def _load(path: Path, loading: Loading, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=dtype,
+            trust_remote_code=loading.trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except Exception as error:
+        raise InputError(
+            f"the model in {path} cannot be loaded ({_first_line(error)}); check config.json, the weights, and "
+            "spec.model.trustRemoteCode for architectures that bring their own code"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Every token that ends an answer: the tokenizer's and those of the model's generation_config."""
+    declared = model.generation_config.eos_token_id
+    ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+    return {*ids, tokenizer.eos_token_id}

@@ -1,0 +1,95 @@
+"""evaluate: held-out accuracy of one Solver, greedy and as the mean over samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.grpo import Sampling
+from selfevo_contract.inputs import EvaluateInputs
+from selfevo_contract.phases import PhaseResult
+from selfevo_contract.spec import Task
+from selfevo_trainer.answers import extract_and_grade
+from selfevo_trainer.context import Context
+from selfevo_trainer.data import read_data, write_jsonl
+from selfevo_trainer.engines import Completion, Engine, open_engine
+from selfevo_trainer.models import fetch_model
+from selfevo_trainer.prompts import messages
+from selfevo_trainer.voting import Comparer
+
+Row = dict[str, Any]
+
+
+def run(context: Context) -> PhaseResult:
+    """Score every task, commit the answers and the scores."""
+    inputs = context.config.inputs
+    assert isinstance(inputs, EvaluateInputs)
+    data = [
+        read_data(context, task.data, f"spec.evaluation.tasks[{index}].data", ("question", "answer"))
+        for index, task in enumerate(inputs.tasks)
+    ]
+    path = fetch_model(context, inputs.model, "model")
+    with context.clock.during("load"):
+        engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
+    metrics: dict[str, float] = {}
+    files = {}
+    with context.grader() as grader:
+        for task, rows in zip(inputs.tasks, data, strict=True):
+            answered = answer(context, inputs, task, rows, engine, grader)
+            metrics.update(scores(task.name, answered, inputs.samples))
+            files[f"answers/{task.name}.jsonl"] = write_jsonl(context.workdir / f"{task.name}.jsonl", answered)
+    engine.close()
+    for kind in ("greedy", "mean"):
+        metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
+    committed = context.commit(context.config.prefix, files, metrics)
+    return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+
+
+def answer(
+    context: Context, inputs: EvaluateInputs, task: Task, rows: list[dict[str, str]], engine: Engine, grader: Comparer
+) -> list[Row]:
+    """Each row with its greedy answer and the number of right samples."""
+    total = len(rows) * (1 + inputs.samples)
+    prompts = [messages(inputs.prompt, row["question"]) for row in rows]
+    context.progress(f"{task.name}: greedy", 0, total)
+    greedy = engine.generate(prompts, _greedy(inputs.sampling), 1, 0)
+    context.progress(f"{task.name}: sampling", len(rows), total)
+    seed = derive_seed(inputs.seed, "evaluate", task.name)
+    sampled = engine.generate(prompts, inputs.sampling, inputs.samples, seed)
+    with context.clock.during("grading"):
+        greedy_right = right([group[0] for group in greedy], [row["answer"] for row in rows], grader)
+        flat = [completion for group in sampled for completion in group]
+        sampled_right = right(flat, [row["answer"] for row in rows for _ in range(inputs.samples)], grader)
+    return [
+        {
+            **row,
+            "greedy": group[0].text[:4000],
+            "greedy_right": greedy_right[i],
+            "samples_right": sum(sampled_right[i * inputs.samples : (i + 1) * inputs.samples]),
+            "mean_tokens": sum(item.tokens for item in sampled[i]) / inputs.samples,
+        }
+        for i, (row, group) in enumerate(zip(rows, greedy, strict=True))
+    ]
+
+
+def _greedy(sampling: Sampling) -> Sampling:
+    return sampling.model_copy(update={"temperature": 0.0})
+
+
+def right(completions: list[Completion], truths: list[str], grader: Comparer) -> list[bool]:
+    """Whether each completion's boxed answer equals its truth."""
+    return extract_and_grade([completion.text for completion in completions], truths, grader)[1]
+
+
+def scores(task: str, rows: list[Row], samples: int) -> dict[str, float]:
+    """Greedy accuracy, and the mean over samples with its standard error over questions."""
+    count = len(rows)
+    shares = [row["samples_right"] / samples for row in rows]
+    mean = sum(shares) / count
+    variance = sum((share - mean) ** 2 for share in shares) / max(1, count - 1)
+    return {
+        f"{task}/greedy": sum(row["greedy_right"] for row in rows) / count,
+        f"{task}/mean": mean,
+        f"{task}/mean_stderr": (variance / count) ** 0.5,
+        f"{task}/tokens": sum(row["mean_tokens"] for row in rows) / count,
+    }

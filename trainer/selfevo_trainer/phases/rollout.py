@@ -1,0 +1,191 @@
+"""solver-rollout: the Challenger writes, the Solver answers, the vote labels, the band filters (METHOD.md, step 2).
+
+Each shard commits itself; whoever then sees all shards writes the step's manifest (DESIGN.md, decision 3).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+from selfevo_contract.artifacts import shard_prefix
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.errors import DataError
+from selfevo_contract.inputs import SolverRolloutInputs
+from selfevo_contract.phases import PhaseResult
+from selfevo_trainer.context import Context
+from selfevo_trainer.curriculum import Candidate, select
+from selfevo_trainer.data import excluded_questions, read_jsonl, write_jsonl
+from selfevo_trainer.engines import open_engine
+from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
+from selfevo_trainer.models import fetch_model
+from selfevo_trainer.prompts import messages
+from selfevo_trainer.store import read_file, read_manifest
+from selfevo_trainer.truth import true_answer
+from selfevo_trainer.voting import vote_many
+
+Row = dict[str, Any]
+
+
+def run(context: Context) -> PhaseResult:
+    """Make this shard, then the whole if all shards are there."""
+    inputs = context.config.inputs
+    assert isinstance(inputs, SolverRolloutInputs) and context.shard is not None
+    prefix = shard_prefix(context.config.prefix, context.shard)
+    if read_manifest(context.store, prefix) is None:
+        rows = make_shard(context, inputs, context.shard)
+        file = write_jsonl(context.workdir / "questions.jsonl", rows)
+        context.commit(prefix, {"questions.jsonl": file}, {"questions": float(len(rows))})
+    shards = read_shards(context, inputs.shards)
+    if shards is None:
+        return context.result("shard", {})
+    return finish(context, inputs, shards)
+
+
+def shard_size(inputs: SolverRolloutInputs, shard: int) -> int:
+    """Questions of ``shard``: as equal as can be, and ``inputs.questions`` in all."""
+    return inputs.questions // inputs.shards + (shard < inputs.questions % inputs.shards)
+
+
+def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> list[Row]:
+    """Write and answer this shard's questions.
+
+    Returns:
+        a row for each completion of the Challenger: ``question`` (None when it was not valid), ``proposed`` (the
+        Challenger's own answer), ``answers``, ``majority``, ``share``, ``truth``.
+    """
+    count = shard_size(inputs, shard)
+    total = count * (1 + inputs.samples)
+    context.progress("writing questions", 0, total)
+    with context.clock.during("load"):
+        path = fetch_model(context, inputs.challenger, "challenger")
+        engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
+    seed = derive_seed(inputs.seed, "questions", shard)
+    [written] = engine.generate([messages(inputs.challenger_prompt)], inputs.question_sampling, count, seed)
+    engine.close()
+    rows = [_parsed(completion.text) for completion in written]
+    valid = [row for row in rows if row["question"] is not None]
+
+    context.progress("answering", count, total)
+    with context.clock.during("load"):
+        path = fetch_model(context, inputs.solver, "solver")
+        engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
+    prompts = [messages(inputs.solver_prompt, row["question"]) for row in valid]
+    seed = derive_seed(inputs.seed, "answers", shard)
+    answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed)
+    engine.close()
+
+    context.progress("voting", total, total)
+    with context.clock.during("grading"), context.grader() as grader:
+        votes = vote_many([[last_boxed(completion.text) for completion in group] for group in answers], grader)
+    for row, vote in zip(valid, votes, strict=True):
+        row.update(
+            majority=vote.answer,
+            share=vote.share,
+            votes=[[answer, size] for answer, size in vote.classes],
+            truth=true_answer(inputs.truth, row["question"]),
+        )
+    return rows
+
+
+def _parsed(text: str) -> Row:
+    parsed = parse_challenger(text)
+    if parsed is None:
+        return {"question": None, "raw": text[:2000]}
+    return {"question": parsed.question, "proposed": parsed.answer}
+
+
+def read_shards(context: Context, shards: int) -> list[Row] | None:
+    """All shards' rows in order, or None while one is missing."""
+    rows: list[Row] = []
+    with context.clock.during("store"):
+        prefixes = [shard_prefix(context.config.prefix, index) for index in range(shards)]
+        manifests = [read_manifest(context.store, prefix) for prefix in prefixes]
+        for prefix, manifest in zip(prefixes, manifests, strict=True):
+            if manifest is None:
+                return None
+            context.check_own(manifest, prefix)
+            rows += read_jsonl(read_file(context.store, prefix, manifest, "questions.jsonl"))
+    return rows
+
+
+def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> PhaseResult:
+    """Filter, label and commit the step.
+
+    Raises:
+        DataError: no question was valid, or none is left.
+    """
+    valid = [row for row in rows if row["question"] is not None]
+    if not valid:
+        raise DataError(
+            f"the Challenger wrote no valid question in {len(rows)} completions (<question>...</question> and "
+            "\\boxed{...}); change spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength",
+            reason="NoValidQuestion",
+        )
+    excluded = excluded_questions(context, inputs.exclude)
+    selection = select(
+        [Candidate(row["question"], row["majority"], row["share"]) for row in valid],
+        band=(inputs.band.min, inputs.band.max),
+        held_out=excluded,
+    )
+    for row, dropped in zip(valid, selection.reasons, strict=True):
+        row["dropped"] = dropped
+    kept = relabel([row for row in valid if row["dropped"] is None], inputs)
+    metrics = measure(rows, kept, selection.dropped, inputs)
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.dropped.items()))
+        raise DataError(
+            f"the curriculum is empty: of {len(valid)} valid questions none is left ({reasons}); widen "
+            f"spec.rollout.band ({inputs.band.min}..{inputs.band.max}) or raise spec.rollout.questions",
+            reason="EmptyCurriculum",
+        )
+    files = {
+        "curriculum.jsonl": write_jsonl(context.workdir / "curriculum.jsonl", kept),
+        "questions.jsonl": write_jsonl(context.workdir / "all.jsonl", rows),
+    }
+    committed = context.commit(context.config.prefix, files, metrics)
+    return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+
+
+def relabel(kept: list[Row], inputs: SolverRolloutInputs) -> list[Row]:
+    """The curriculum: question, answer (its label) and share. `random` deals the majority answers out anew."""
+    labels = [row["majority"] for row in kept]
+    if inputs.labels == "random":
+        random.Random(derive_seed(inputs.seed, "labels")).shuffle(labels)
+    elif inputs.labels == "truth":
+        labels = [row["truth"] for row in kept]
+    return [
+        {"question": row["question"], "answer": label, "share": row["share"], "truth": row["truth"]}
+        for row, label in zip(kept, labels, strict=True)
+        if label is not None
+    ]
+
+
+def measure(rows: list[Row], kept: list[Row], dropped: dict[str, int], inputs: SolverRolloutInputs) -> dict[str, float]:
+    """What the manifest says of a rollout.
+
+    ``label_accuracy`` counts a question without a known truth (a malformed one) as labelled wrongly.
+    """
+    valid = [row for row in rows if row["question"] is not None]
+    texts = Counter(normalise_question(row["question"]) for row in valid)
+    in_band = sum(inputs.band.min <= row["share"] <= inputs.band.max and row["majority"] is not None for row in valid)
+    metrics = {
+        "questions": float(len(rows)),
+        "valid": float(len(valid)),
+        "kept": float(len(kept)),
+        "distinct_share": len(texts) / len(rows),
+        "in_band_share": in_band / len(valid),
+        "majority_share_mean": sum(row["share"] for row in valid) / len(valid),
+        **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
+    }
+    if inputs.truth is not None:
+        metrics["malformed_share"] = sum(row["truth"] is None for row in valid) / len(valid)
+        metrics["majority_accuracy"] = sum(_right(row, row["majority"]) for row in valid) / len(valid)
+        if kept:
+            metrics["label_accuracy"] = sum(_right(row, row["answer"]) for row in kept) / len(kept)
+    return metrics
+
+
+def _right(row: Row, answer: str | None) -> bool:
+    return row["truth"] is not None and answer == row["truth"]

@@ -1,0 +1,86 @@
+"""solver-train: GRPO on Solver(t-1) over curriculum(t) (METHOD.md, iteration step 3)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from selfevo_contract.artifacts import step_prefix
+from selfevo_contract.errors import InputError
+from selfevo_contract.inputs import SolverTrainInputs
+from selfevo_contract.phases import PhaseResult
+from selfevo_trainer import checkpoints
+from selfevo_trainer.answers import extract_and_grade
+from selfevo_trainer.context import Context
+from selfevo_trainer.data import read_jsonl
+from selfevo_trainer.grpo import schedule, summary, train
+from selfevo_trainer.models import fetch_model, load_tokenizer
+from selfevo_trainer.prompts import completion_text, for_trainer, messages
+from selfevo_trainer.rewards.correctness import solver_reward
+from selfevo_trainer.store import read_file, read_manifest
+from selfevo_trainer.voting import Comparer
+
+SUMMARY = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "accuracy")
+
+
+def read_curriculum(context: Context, key: str) -> list[dict[str, Any]]:
+    """The questions and labels that solver-rollout ``key`` committed.
+
+    Raises:
+        InputError: it is not there.
+    """
+    prefix = step_prefix(context.config.namespace, "solver-rollout", key)
+    with context.clock.during("store"):
+        manifest = read_manifest(context.store, prefix)
+        if manifest is None:
+            raise InputError(
+                f"{context.store.uri_of(prefix)}/MANIFEST.json does not exist, and this step trains on that "
+                "curriculum; run the step that makes it first"
+            )
+        return read_jsonl(read_file(context.store, prefix, manifest, "curriculum.jsonl"))
+
+
+class SolverReward:
+    """TRL reward function: the answer against the label. Shapes: B completions in, B rewards out."""
+
+    __name__ = "solver"
+
+    def __init__(self, mode: Literal["paper", "code"], grader: Comparer) -> None:
+        self.mode = mode
+        self.grader = grader
+
+    def __call__(self, completions: list[Any], label: list[str], log_metric: Any = None, **_: Any) -> list[float]:
+        boxed, correct = extract_and_grade([completion_text(each) for each in completions], label, self.grader)
+        if log_metric is not None:
+            log_metric("accuracy", sum(correct) / len(correct))
+        return [solver_reward(self.mode, correct=right, boxed=has) for right, has in zip(correct, boxed, strict=True)]
+
+
+def run(context: Context) -> PhaseResult:
+    """Train, commit, clear the checkpoints."""
+    inputs = context.config.inputs
+    assert isinstance(inputs, SolverTrainInputs)
+    model_dir = fetch_model(context, inputs.solver, "solver")
+    curriculum = read_curriculum(context, inputs.curriculum)
+    tokenizer = load_tokenizer(model_dir, inputs.loading)
+    rows = [curriculum[i] for i in schedule(len(curriculum), inputs.grpo, inputs.seed)]
+    dataset = Dataset.from_list(
+        [
+            {"prompt": for_trainer(tokenizer, messages(inputs.prompt, row["question"])), "label": row["answer"]}
+            for row in rows
+        ]
+    )
+    with context.grader() as grader:
+        files, history = train(
+            context,
+            model_dir=model_dir,
+            loading=inputs.loading,
+            grpo=inputs.grpo,
+            seed=inputs.seed,
+            dataset=dataset,
+            reward=SolverReward(inputs.reward.mode, grader),
+        )
+    committed = context.commit(context.config.prefix, files, summary(history, SUMMARY))
+    checkpoints.clear(context)
+    return context.result("committed" if committed.won else "found", committed.manifest.metrics)

@@ -1,0 +1,56 @@
+"""SIGTERM: where a phase can save its state it is told and finishes the step, elsewhere it ends at once."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from selfevo_contract.errors import Terminated
+
+PARENT_ENV = "SELFEVO_PARENT_PID"
+
+
+class StopRequest:
+    """Whether SIGTERM has arrived."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferred = False
+
+    @classmethod
+    def install(cls) -> StopRequest:
+        """Handle SIGTERM and SIGINT from now on."""
+        stop = cls()
+        signal.signal(signal.SIGTERM, stop._handle)
+        signal.signal(signal.SIGINT, stop._handle)
+        return stop
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        first, self.requested = not self.requested, True
+        if first and not self._deferred:
+            raise Terminated("stopped on request; the next attempt starts this phase where its last commit ends")
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, a request is only noted; whoever runs inside looks at ``requested`` and stops where it can."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the local runner that started us is gone (Linux; elsewhere nothing happens)."""
+    parent = os.environ.get(PARENT_ENV)
+    if parent is None:
+        return
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if str(os.getppid()) != parent:
+        raise Terminated(f"the process {parent} that started this phase is gone")
