@@ -31,11 +31,12 @@ test: setup lint  ## Run every test
 test-fast: setup  ## Run the fast tests (under 90 seconds)
 	$(BIN)/pytest -m "not slow"
 
-lint: setup  ## Formatting, ruff, the type checker, the import rules
+lint: setup  ## Formatting, ruff, the type checker, the import rules, YAML
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/yamllint .
 
 format: setup  ## Format the code
 	$(BIN)/ruff format .

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import arithmetic
+from runs import arithmetic, phase_environment
 from selfevo_contract.artifacts import step_prefix
-from selfevo_contract.phases import CACHE_ENV, CONFIG_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, phase_config
+from selfevo_contract.phases import phase_config
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_trainer.store import open_store, read_manifest
@@ -67,11 +67,7 @@ class Runner:
         config = phase_config(self.run.spec, self.run.metadata.name, self.run.metadata.namespace, step)
         env = {
             **os.environ,
-            CONFIG_ENV: config.model_dump_json(by_alias=True, exclude_none=True),
-            TERMINATION_LOG_ENV: str(self.result),
-            WORKDIR_ENV: str(self.workdir / "work"),
-            CACHE_ENV: str(self.workdir / "cache"),
-            "JOB_COMPLETION_INDEX": str(shard),
+            **phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), self.workdir, shard),
         }
         self.result.unlink(missing_ok=True)
         with self.log.open("a") as log:

@@ -20,14 +20,13 @@ import os
 import statistics
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import arithmetic, merged
+from runs import arithmetic, forked, load_heavy_modules, merged, phase_environment
 from selfevo_contract.artifacts import step_prefix
-from selfevo_contract.phases import CACHE_ENV, CONFIG_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, phase_config
+from selfevo_contract.phases import phase_config
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_trainer.main import main as trainer_main
@@ -41,42 +40,20 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_heavy_modules() -> None:
-    """What every phase imports, once; no thread pool is started, so forking afterwards is safe."""
-    import selfevo_trainer.engines.transformers_engine
-    import selfevo_trainer.phases.challenger
-    import selfevo_trainer.phases.evaluate
-    import selfevo_trainer.phases.rollout
-    import selfevo_trainer.phases.solver  # noqa: F401
-
-
 def run_step(run: SelfEvolutionRun, step: Step, shard: int, folder: Path) -> None:
     """One phase in a forked process.
 
     Raises:
         RuntimeError: it failed; its log says why.
     """
+    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
+
+    def phase() -> int:
+        os.environ |= phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder, shard)
+        return trainer_main()
+
     log = folder / "log.txt"
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-            os.environ[CONFIG_ENV] = config.model_dump_json(by_alias=True, exclude_none=True)
-            os.environ[TERMINATION_LOG_ENV] = str(folder / "result.json")
-            os.environ[WORKDIR_ENV] = str(folder / "work")
-            os.environ[CACHE_ENV] = str(folder / "cache")
-            os.environ[SHARD_ENV] = str(shard)
-            with log.open("a") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            code = trainer_main()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = forked(phase, log).code
     if code != 0:
         raise RuntimeError(f"{step.name} ended with {code}; see {log}")
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from selfevo_contract.digests import file_digest, model_digest
+from selfevo_contract.phases import CACHE_ENV, CONFIG_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV
 from selfevo_contract.run import SelfEvolutionRun
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -36,3 +41,52 @@ def arithmetic(over: Mapping[str, Any], *, store: Path, name: str = "arithmetic"
     document["metadata"]["name"] = name
     document["spec"] = merged(merged(document["spec"], files), over)
     return SelfEvolutionRun.model_validate(document)
+
+
+@dataclass(frozen=True)
+class Forked:
+    """How a forked process ended."""
+
+    code: int
+    wall_s: float
+    cpu_s: float
+    """User and system time of the process and of the children that it waited for."""
+
+
+def load_heavy_modules() -> None:
+    """What every phase imports, once; no thread pool is started, so forking afterwards is safe."""
+    import selfevo_trainer.engines.transformers_engine
+    import selfevo_trainer.phases.challenger
+    import selfevo_trainer.phases.evaluate
+    import selfevo_trainer.phases.rollout
+    import selfevo_trainer.phases.solver  # noqa: F401
+
+
+def forked(function: Callable[[], int], log: Path) -> Forked:
+    """Call ``function`` in a process of its own that has all modules of this one loaded; its output goes to ``log``."""
+    begun = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with log.open("a") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            code = function()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status, usage = os.wait4(pid, 0)
+    return Forked(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, usage.ru_utime + usage.ru_stime)
+
+
+def phase_environment(config_json: str, folder: Path, shard: int = 0) -> dict[str, str]:
+    """The environment of a trainer process that works below ``folder``."""
+    return {
+        CONFIG_ENV: config_json,
+        TERMINATION_LOG_ENV: str(folder / "result.json"),
+        WORKDIR_ENV: str(folder / "work"),
+        CACHE_ENV: str(folder / "cache"),
+        SHARD_ENV: str(shard),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import shutil
@@ -195,7 +196,7 @@ class Context:
             phase=self.config.inputs.phase,
             key=self.config.key,
             outcome=outcome,
-            metrics=dict(metrics),
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             timings=dict(self.timings() if timings is None else timings),
             resumed_from=self.resumed_from,
         )

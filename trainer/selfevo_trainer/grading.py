@@ -246,7 +246,11 @@ class _Pool:
         _stop_all(self._workers)
 
     def run(self, pairs: Sequence[Pair]) -> list[_Verdict]:
-        """A verdict for each pair. A job whose worker vanished gets a second one; then it counts as crashed."""
+        """A verdict for each pair.
+
+        A job whose process died gets a second one, for a kernel short of memory kills whom it likes. Then it counts
+        as crashed.
+        """
         verdicts: list[_Verdict | None] = [None] * len(pairs)
         waiting = deque(range(len(pairs)))
         retried: set[int] = set()
@@ -260,16 +264,15 @@ class _Pool:
                         job = waiting.popleft()
                         worker.give(job, pairs[job], self._job_seconds)
                 for worker in self._wait():
-                    job_before = worker.job
+                    had = worker.job
                     verdict = self._hear(worker)
-                    if verdict is None and worker not in self._workers and job_before is not None:
-                        if job_before in retried:
-                            verdict = _CRASHED
-                        else:
-                            retried.add(job_before)
-                            waiting.appendleft(job_before)
-                    if verdict is not None and job_before is not None:
-                        verdicts[job_before] = verdict
+                    if had is None or (worker.job == had and worker in self._workers):
+                        continue  # nothing is decided
+                    if verdict is None and had not in retried:
+                        retried.add(had)
+                        waiting.appendleft(had)
+                    else:
+                        verdicts[had] = verdict or _CRASHED
         except BaseException:
             # An answer that nobody waits for any more would be taken for the next batch's.
             self.close()
@@ -292,7 +295,10 @@ class _Pool:
         return not worker.ready or worker.job is not None
 
     def _hear(self, worker: _Worker) -> _Verdict | None:
-        """What became of the worker's job, if it was decided. A worker that is of no use any more is removed."""
+        """The verdict on the worker's job, if it said one. A worker that is of no use any more is removed.
+
+        A worker left without its job and without a verdict lost it.
+        """
         if self._awaited(worker) and worker.deadline <= time.monotonic():
             # Its own limits did not work, or it hangs at the start.
             self._remove(worker, "it did not answer in time")
@@ -310,7 +316,7 @@ class _Pool:
                 self._remove(worker, str(message["failed"]))
                 return None
             elif "lost" in message and worker.job is not None:
-                verdict = _TIMED_OUT if message["lost"] == "timed_out" else _CRASHED
+                verdict = _TIMED_OUT if message["lost"] == "timed_out" else None
                 worker.job = None
             elif worker.job is not None and message.get("id") == worker.job:
                 verdict = _Verdict(message["equal"] is True, "symbolic", int(message["refused"]))

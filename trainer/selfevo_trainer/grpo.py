@@ -19,7 +19,7 @@ from selfevo_contract.inputs import Loading
 from selfevo_trainer import checkpoints
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import write_jsonl
-from selfevo_trainer.models import load_for_training, load_tokenizer
+from selfevo_trainer.models import load_for_training
 
 RewardFunction = Callable[..., list[float]]
 
@@ -133,6 +133,7 @@ def train(
     context: Context,
     *,
     model_dir: Path,
+    tokenizer: Any,
     loading: Loading,
     grpo: Grpo,
     seed: int,
@@ -143,6 +144,7 @@ def train(
     """Train the model at ``model_dir``, from the newest checkpoint if there is one.
 
     Args:
+        tokenizer: the model's.
         dataset: one row for each prompt of the whole training, in order (`schedule`).
         valid: called after each step; raises DataError when going on makes no sense.
 
@@ -155,7 +157,6 @@ def train(
         ServiceError: training ended before its last step.
     """
     with context.clock.during("load"):
-        tokenizer = load_tokenizer(model_dir, loading)
         model = load_for_training(model_dir, loading)
         output = context.workdir / "trainer"
         hooks = _Hooks(context, grpo, valid)

@@ -14,6 +14,14 @@ from selfevo_contract.errors import Terminated
 PARENT_ENV = "SELFEVO_PARENT_PID"
 
 
+class Interrupted(BaseException):
+    """SIGTERM arrived where nothing can be saved.
+
+    Like KeyboardInterrupt it is no Exception: a library's `except Exception` around what it loads or computes must not
+    turn it into a broken model file.
+    """
+
+
 class StopRequest:
     """Whether SIGTERM has arrived."""
 
@@ -32,7 +40,7 @@ class StopRequest:
     def _handle(self, _signal: int, _frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
         if first and not self._deferred:
-            raise Terminated("stopped on request; the next attempt starts this phase where its last commit ends")
+            raise Interrupted("stopped on request; the next attempt goes on where this one's last commit ends")
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

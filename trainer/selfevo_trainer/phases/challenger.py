@@ -116,7 +116,8 @@ def run(context: Context) -> PhaseResult:
     model_dir = fetch_model(context, inputs.challenger, "challenger")
     solver_dir = fetch_model(context, inputs.solver, "solver")
     excluded = excluded_questions(context, inputs.exclude)
-    prompt = for_trainer(load_tokenizer(model_dir, inputs.loading), messages(inputs.prompt))
+    tokenizer = load_tokenizer(model_dir, inputs.loading)
+    prompt = for_trainer(tokenizer, messages(inputs.prompt))
     dataset = Dataset.from_list([{"prompt": prompt} for _ in schedule(1, inputs.grpo, inputs.seed)])
     with context.clock.during("load"):
         engine = context.timed_engine(open_engine(context.config.engine, solver_dir, inputs.loading))
@@ -125,6 +126,7 @@ def run(context: Context) -> PhaseResult:
         files, history = train(
             context,
             model_dir=model_dir,
+            tokenizer=tokenizer,
             loading=inputs.loading,
             grpo=inputs.grpo,
             seed=inputs.seed,

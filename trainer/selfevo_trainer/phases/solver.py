@@ -75,6 +75,7 @@ def run(context: Context) -> PhaseResult:
         files, history = train(
             context,
             model_dir=model_dir,
+            tokenizer=tokenizer,
             loading=inputs.loading,
             grpo=inputs.grpo,
             seed=inputs.seed,
