@@ -41,8 +41,8 @@ class Faults:
     """The server has answered with this status: close the connection and tell the client nothing?"""
     strip: frozenset[str] = frozenset()
     """Headers (lower case) that the server does not get to see; the request is signed anew without them."""
-    answer: Callable[[Request], int | None] = lambda _: None
-    """Answer with this status, in place of the server?"""
+    answer: Callable[[Request], int | tuple[int, str] | None] = lambda _: None
+    """Answer with this status, or status and S3 error code, in place of the server?"""
 
 
 @dataclass
@@ -116,9 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.proxy.seen.append(request)
         if faults.lose_request(request):
             return self._hang_up()
-        status = faults.answer(request)
-        if status is not None:
-            return self._reply(status, {}, b"")
+        instead = faults.answer(request)
+        if instead is not None:
+            status, code = instead if isinstance(instead, tuple) else (instead, "")
+            content = f"<Error><Code>{code}</Code><Message>by the proxy</Message></Error>" if code else ""
+            return self._reply(status, {}, content.encode())
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
         if faults.strip & request.headers.keys():
             headers = self._signed_anew(headers, body)

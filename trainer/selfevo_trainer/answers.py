@@ -17,8 +17,8 @@ class ExactGrader:
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """One verdict for each pair, in order."""
-        forms = ((normalise_answer(a), normalise_answer(b)) for a, b in pairs)
-        return [bool(a) and a == b for a, b in forms]
+        form = {text: normalise_answer(text) for text in {text for pair in pairs for text in pair}}
+        return [bool(form[a]) and form[a] == form[b] for a, b in pairs]
 
     def __enter__(self) -> ExactGrader:
         return self

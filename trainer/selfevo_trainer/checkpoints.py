@@ -13,9 +13,9 @@ import shutil
 from pathlib import Path
 
 from selfevo_contract.artifacts import MANIFEST_NAME, checkpoint_prefix
-from selfevo_contract.errors import SelfevoError
+from selfevo_contract.errors import InputError
 from selfevo_trainer.context import Context
-from selfevo_trainer.store import fetch, read_manifest
+from selfevo_trainer.store import CorruptArtifact, fetch, read_manifest
 
 _LEFT_OUT = {"training_args.bin", "README.md"}
 _KEPT = 2
@@ -42,7 +42,11 @@ def save(context: Context, folder: Path, step: int) -> None:
 
 
 def latest(context: Context) -> tuple[Path, int] | None:
-    """The newest checkpoint that is whole, on this disk, and its step. A damaged one is passed over, and said."""
+    """The newest checkpoint that is whole, on this disk, and its step.
+
+    A damaged one is passed over, which the log says, and removed, for its place is needed when training gets there
+    again. A store that fails is no damage: that is for the next attempt.
+    """
     with context.clock.during("checkpoint"):
         for step in _steps(context):
             prefix = checkpoint_prefix(context.config.prefix, step)
@@ -53,9 +57,11 @@ def latest(context: Context) -> tuple[Path, int] | None:
                     continue
                 context.check_own(manifest, prefix)
                 fetch(context.store, prefix, manifest, dest)
-            except SelfevoError as error:
+            except InputError as error:
                 log.warning("the checkpoint of step %d is passed over: %s", step, error)
                 shutil.rmtree(dest, ignore_errors=True)
+                if isinstance(error, CorruptArtifact):
+                    context.store.delete_prefix(prefix)
                 continue
             return dest, step
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import platform
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfevo_contract.artifacts import Manifest, ManifestDraft
-from selfevo_contract.errors import InputError
+from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.grpo import Sampling
 from selfevo_contract.inputs import BaseModelRef, StepModelRef
 from selfevo_contract.phases import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
@@ -86,8 +87,9 @@ class Context:
     @staticmethod
     def cache_dir_from_env() -> Path:
         """The node's content-addressed cache."""
-        default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "selfevo"
-        return Path(os.environ.get(CACHE_ENV, default))
+        if CACHE_ENV in os.environ:
+            return Path(os.environ[CACHE_ENV])
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfevo"
 
     @classmethod
     def create(
@@ -99,14 +101,28 @@ class Context:
             root.mkdir(parents=True, exist_ok=True)
             workdir = Path(tempfile.mkdtemp(prefix=f"{config.step}-", dir=root))
         except OSError as error:
-            raise InputError(f"{WORKDIR_ENV} {root} cannot be written: {error.strerror}; name a writable one") from None
+            if error.errno in _FULL:
+                raise _disk_full(root) from None
+            raise InputError(
+                f"{WORKDIR_ENV} is {str(root)!r}, which cannot be written: {error.strerror}; name a folder that can"
+            ) from None
         return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env())
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
-        """The working directory, removed afterwards: what matters lies in the store."""
+        """The working directory, removed afterwards: what matters lies in the store.
+
+        Raises:
+            ServiceError: in place of whatever a library raised when the disk filled up.
+        """
         try:
             yield self.workdir
+        except SelfevoError:
+            raise
+        except Exception as error:
+            if _is_disk_full(error, self.workdir):
+                raise _disk_full(self.workdir.parent) from error
+            raise
         finally:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
@@ -119,7 +135,7 @@ class Context:
                 doing=doing,
                 done=done,
                 total=total,
-                metrics=dict(metrics or {}),
+                metrics=_finite(metrics or {}),
                 shard=self.shard,
                 resumed_from=self.resumed_from,
             )
@@ -196,10 +212,48 @@ class Context:
             phase=self.config.inputs.phase,
             key=self.config.key,
             outcome=outcome,
-            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-            timings=dict(self.timings() if timings is None else timings),
+            metrics=_finite(metrics),
+            timings=_finite(self.timings() if timings is None else timings),
             resumed_from=self.resumed_from,
         )
+
+
+@contextlib.contextmanager
+def held_in(field: str) -> Iterator[None]:
+    """Inside, a store is asked for an input: what it finds wrong is said of ``field``, not of storage.uri."""
+    try:
+        yield
+    except SelfevoError as error:
+        said = str(error).replace("storage.uri", field)
+        raise type(error)(said if field in said else f"{field}: {said}", reason=error.reason) from error
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    # Messages are JSON, which has no NaN; the manifest keeps what a diverged loss was.
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = 64 << 10
+
+
+def _is_disk_full(error: BaseException, folder: Path) -> bool:
+    """Python, safetensors and torch each say it in another way, torch without a reason."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (isinstance(cause, OSError) and cause.errno in _FULL) or os.strerror(errno.ENOSPC) in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < _NO_ROOM
+    return False
+
+
+def _disk_full(folder: Path) -> ServiceError:
+    return ServiceError(
+        f"{WORKDIR_ENV} is {str(folder)!r}, where the disk is full; free space there or enlarge the volume",
+        reason="DiskFull",
+    )
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec import Data
-from selfevo_trainer.context import Context
+from selfevo_trainer.context import Context, held_in
 from selfevo_trainer.extraction import normalise_question
 from selfevo_trainer.store import open_store
 
@@ -47,10 +47,11 @@ def _read(context: Context, uri: str, field: str) -> bytes:
             raise InputError(f"{field}.uri is {uri!r}, which cannot be read: {error.strerror}; correct it") from None
     folder, _, name = uri.rpartition("/")
     storage = context.config.storage
-    store = open_store(folder, endpoint=storage.endpoint, region=storage.region, require_conditional_put=False)
-    if not store.exists(name):
-        raise InputError(f"{field}.uri is {uri!r}, and there is no such object; correct it")
-    return store.read_bytes(name)
+    with held_in(f"{field}.uri"):
+        store = open_store(folder, endpoint=storage.endpoint, region=storage.region, require_conditional_put=False)
+        if store.exists(name):
+            return store.read_bytes(name)
+    raise InputError(f"{field}.uri is {uri!r}, and there is no such object; correct it")
 
 
 def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...]) -> dict[str, str]:
@@ -61,7 +62,18 @@ def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...
     for column in columns:
         if not isinstance(row, dict) or column not in row:
             raise InputError(f"{field}.uri is {uri!r}, whose line {number} has no column {column!r}; add it")
+        value = row[column]
+        if not isinstance(value, str | int | float) or isinstance(value, bool) or not _is_text(str(value)):
+            raise InputError(
+                f"{field}.uri is {uri!r}, whose line {number} has {json.dumps(value)[:40]} in column {column!r}; "
+                "write a string or a number"
+            )
     return {column: str(row[column]) for column in columns}
+
+
+def _is_text(value: str) -> bool:
+    # Half of a surrogate pair, which JSON can spell and no tokenizer reads.
+    return all(not "\ud800" <= character <= "\udfff" for character in value) and bool(value.strip())
 
 
 def excluded_questions(context: Context, exclude: Iterable[Data]) -> frozenset[str]:

@@ -201,10 +201,11 @@ class _Worker:
     def give(self, job: int, pair: Pair, seconds: float) -> None:
         """Send a job. At most 2 * MAX_CHARS characters, which is less than a pipe holds: this does not block."""
         self.job, self.deadline = job, time.monotonic() + seconds
-        line = json.dumps({"id": job, "a": pair[0], "b": pair[1]}).encode() + b"\n"
+        message = json.dumps({"id": job, "a": pair[0], "b": pair[1]}).encode()
+        data = len(message).to_bytes(4, "big") + message
         with suppress(BrokenPipeError):  # dead: its end of output says so
-            while line:
-                line = line[os.write(self.stdin, line) :]
+            while data:
+                data = data[os.write(self.stdin, data) :]
 
     def messages(self) -> list[dict[str, Any]] | None:
         """What it said; None when it is gone. Call when its output is readable."""
@@ -239,6 +240,7 @@ class _Pool:
         self._job_seconds = wall_s + _GRACE_SECONDS
         self._workers: list[_Worker] = []
         self._failed_starts = 0
+        self._numbered = 0
         # Also when nobody closed: at garbage collection and at the interpreter's end.
         self._finalizer = weakref.finalize(self, _stop_all, self._workers)
 
@@ -251,8 +253,10 @@ class _Pool:
         A job whose process died gets a second one, for a kernel short of memory kills whom it likes. Then it counts
         as crashed.
         """
-        verdicts: list[_Verdict | None] = [None] * len(pairs)
-        waiting = deque(range(len(pairs)))
+        first = self._numbered  # no number is used twice, so that no late message can be about another job
+        self._numbered += len(pairs)
+        verdicts: dict[int, _Verdict] = {}
+        waiting = deque(range(first, self._numbered))
         retried: set[int] = set()
         try:
             while waiting or any(worker.job is not None for worker in self._workers):
@@ -262,7 +266,7 @@ class _Pool:
                 for worker in self._workers:
                     if waiting and worker.ready and worker.job is None:
                         job = waiting.popleft()
-                        worker.give(job, pairs[job], self._job_seconds)
+                        worker.give(job, pairs[job - first], self._job_seconds)
                 for worker in self._wait():
                     had = worker.job
                     verdict = self._hear(worker)
@@ -277,7 +281,7 @@ class _Pool:
             # An answer that nobody waits for any more would be taken for the next batch's.
             self.close()
             raise
-        return [verdict or _CRASHED for verdict in verdicts]
+        return [verdicts[job] for job in range(first, first + len(pairs))]
 
     def _wait(self) -> list[_Worker]:
         """Workers that said something or whose time is over."""
@@ -315,10 +319,12 @@ class _Pool:
             elif "failed" in message:
                 self._remove(worker, str(message["failed"]))
                 return None
-            elif "lost" in message and worker.job is not None:
+            elif worker.job is None or message.get("id") != worker.job:
+                pass  # a comparer that died idle
+            elif "lost" in message:
                 verdict = _TIMED_OUT if message["lost"] == "timed_out" else None
                 worker.job = None
-            elif worker.job is not None and message.get("id") == worker.job:
+            else:
                 verdict = _Verdict(message["equal"] is True, "symbolic", int(message["refused"]))
                 worker.job = None
         return verdict

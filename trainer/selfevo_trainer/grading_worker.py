@@ -8,10 +8,11 @@ in its memory. Two processes:
 - Its child, the **comparer**, answers jobs from standard input until a limit kills it; then the supervisor says so and
   forks the next one, which takes milliseconds where a new interpreter takes seconds.
 
-Protocol, one JSON object a line. In: ``{"id": 7, "a": "1/2", "b": "0.5"}``, one job at a time. Out: ``{"ready": true}``
-or ``{"failed": "..."}`` once; then for each job ``{"id": 7, "equal": true, "refused": 0}``, or from the supervisor
-``{"lost": "timed_out"}``, ``{"lost": "crashed"}``. JSON and not pickle: what comes out of a process that parsed hostile
-text must not be able to do more than say yes or no.
+Protocol, in JSON. In: ``{"id": 7, "a": "1/2", "b": "0.5"}``, one job at a time, its length in 4 bytes before it, so
+that a comparer takes its own job and not a byte of the next. Out, one a line: ``{"ready": true}`` or
+``{"failed": "..."}`` once; then for each job ``{"id": 7, "equal": true, "refused": 0}``, or from the supervisor
+``{"id": 7, "lost": "timed_out"}``, ``{"id": 7, "lost": "crashed"}``. JSON and not pickle: what comes out of a process
+that parsed hostile text must not be able to do more than say yes or no.
 
 Limits, all of them the kernel's. math-verify has a time limit of its own, but it raises from a Python signal handler,
 and 10**(10**10) is one call in C during which no handler runs; a signal whose action is the default ends the process
@@ -41,10 +42,12 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import os
 import re
 import resource
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -57,6 +60,7 @@ Compare = Callable[[str, str], bool]
 JOBS_PER_COMPARER = 500
 """Then a new one: sympy's and ANTLR's caches grow, and would in the end count against an innocent comparison."""
 _RECYCLE, _OUT_OF_MEMORY = 64, 65
+_JOB, _IDLE = struct.Struct("q"), -1
 
 # What most answers look like; warms the parser's tables and gets sympy's lazy imports done before the fork.
 _WARM_UP = [
@@ -102,6 +106,7 @@ def main() -> int:
     memory = _address_space() + limits["memory_bytes"]
     comparer = 0
     first = True
+    doing = mmap.mmap(-1, _JOB.size)  # shared with the comparers: the job in hand
     stopping = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -112,9 +117,10 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     while True:
+        doing[:] = _JOB.pack(_IDLE)
         comparer = os.fork()
         if comparer == 0:
-            _serve(compare, say, limits["cpu_s"], limits["wall_s"], memory, first)
+            _serve(compare, say, doing, limits["cpu_s"], limits["wall_s"], memory, first)
         first = False
         _, status = os.waitpid(comparer, 0)
         comparer = 0
@@ -123,11 +129,17 @@ def main() -> int:
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _RECYCLE:
             continue
         timed_out = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGALRM)
-        say({"lost": "timed_out" if timed_out else "crashed"})
+        say({"id": _JOB.unpack(doing[:])[0], "lost": "timed_out" if timed_out else "crashed"})
 
 
 def _serve(
-    compare: Compare, say: Callable[[dict[str, Any]], None], cpu_s: float, wall_s: float, memory: int, first: bool
+    compare: Compare,
+    say: Callable[[dict[str, Any]], None],
+    doing: mmap.mmap,
+    cpu_s: float,
+    wall_s: float,
+    memory: int,
+    first: bool,
 ) -> NoReturn:
     """Be the comparer: answer jobs until the input ends or a limit ends this process."""
     limit_signals = (signal.SIGPROF, signal.SIGALRM)
@@ -151,7 +163,8 @@ def _serve(
             os._exit(0)
         say({"ready": True})
     for _ in range(JOBS_PER_COMPARER):
-        job = json.loads(_read_line())
+        job = json.loads(_read(int.from_bytes(_read(4), "big")))
+        doing[:] = _JOB.pack(job["id"])
         refused = gate.refused
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
         signal.setitimer(signal.ITIMER_REAL, wall_s)
@@ -164,18 +177,19 @@ def _serve(
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         say({"id": job["id"], "equal": equal, "refused": gate.refused - refused})
+        doing[:] = _JOB.pack(_IDLE)
     os._exit(_RECYCLE)
 
 
-def _read_line() -> bytes:
-    """The next job; ends this process when there is none. Unbuffered: what is not read yet is the next comparer's."""
-    line = b""
-    while not line.endswith(b"\n"):
-        chunk = os.read(0, 1 << 16)
+def _read(count: int) -> bytes:
+    """Exactly ``count`` bytes of input; ends this process when there is none."""
+    data = b""
+    while len(data) < count:
+        chunk = os.read(0, count - len(data))
         if not chunk:
             os._exit(0)
-        line += chunk
-    return line
+        data += chunk
+    return data
 
 
 def load() -> Compare:

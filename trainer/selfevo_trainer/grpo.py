@@ -100,7 +100,7 @@ def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
 class _Hooks(TrainerCallback):  # type: ignore[misc]
     """Says how far training is, asks for checkpoints, stops on request."""
 
-    def __init__(self, context: Context, grpo: Grpo, valid: Callable[[], None]) -> None:
+    def __init__(self, context: Context, grpo: Grpo, valid: Callable[[list[dict[str, Any]]], None]) -> None:
         self.context = context
         self.grpo = grpo
         self.valid = valid
@@ -109,7 +109,6 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
         self.every = -(-every // grpo.num_iterations) * grpo.num_iterations
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        self.valid()
         step, last = state.global_step, state.global_step >= self.grpo.max_steps
         whole = step % self.grpo.num_iterations == 0
         if self.context.stop.requested and whole:
@@ -127,6 +126,8 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             shown = {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
             self.context.progress("training", state.global_step, self.grpo.max_steps, shown)
+        # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
+        self.valid(state.log_history)
 
 
 def train(
@@ -139,14 +140,14 @@ def train(
     seed: int,
     dataset: Dataset,
     reward: RewardFunction,
-    valid: Callable[[], None] = lambda: None,
+    valid: Callable[[list[dict[str, Any]]], None] = lambda history: None,
 ) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Train the model at ``model_dir``, from the newest checkpoint if there is one.
 
     Args:
         tokenizer: the model's.
         dataset: one row for each prompt of the whole training, in order (`schedule`).
-        valid: called after each step; raises DataError when going on makes no sense.
+        valid: gets TRL's metrics of all steps so far after each; raises DataError when going on makes no sense.
 
     Returns:
         the files to commit (name -> path), and one mapping of TRL's metrics for each step.
@@ -173,18 +174,30 @@ def train(
     resume = checkpoints.latest(context)
     context.resumed_from = resume[1] if resume else None
     context.progress("training", resume[1] if resume else 0, grpo.max_steps)
-    with context.stop.deferred(), context.clock.during("training"):
-        trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    try:
+        with context.stop.deferred(), context.clock.during("training"):
+            _train(trainer, resume[0] if resume else None)
+    except DataError:
+        checkpoints.clear(context)  # no attempt will go on from them
+        raise
     step = trainer.state.global_step
     if context.stop.requested and step < grpo.max_steps:
         raise Terminated(f"stopped on request after step {step} of {grpo.max_steps}; the checkpoint is committed")
     if step < grpo.max_steps:
         raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
     history = [row for row in trainer.state.log_history if "loss" in row]
-    _check_finite(trainer.model)
     with context.clock.during("store"):
         trainer.save_model(str(context.workdir / "model"))
     return _model_files(context, history), history
+
+
+def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (RuntimeError, ValueError):
+        _check_finite(trainer.model)  # a model of NaN cannot be sampled from: then that is what went wrong
+        raise
+    _check_finite(trainer.model)
 
 
 def _distributed() -> bool:

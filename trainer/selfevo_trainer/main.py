@@ -5,12 +5,15 @@ Nothing heavy is imported before the output is known to be missing: a step that 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import logging
 import os
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -19,11 +22,11 @@ from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
 from selfevo_contract.inputs import input_key
 from selfevo_contract.phases import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_trainer import progress
+from selfevo_trainer import checkpoints, progress
 from selfevo_trainer.context import Context
 from selfevo_trainer.quiet import quieten
-from selfevo_trainer.signals import StopRequest, die_with_parent
-from selfevo_trainer.store import open_store, read_manifest
+from selfevo_trainer.signals import Interrupted, StopRequest, die_with_parent
+from selfevo_trainer.store import open_store, probe_conditional_put, read_manifest
 
 _PHASES = {
     "challenger-train": "selfevo_trainer.phases.challenger",
@@ -46,27 +49,39 @@ def read_config() -> PhaseConfig:
     elif CONFIG_FILE_ENV in os.environ:
         source = os.environ[CONFIG_FILE_ENV]
         try:
-            with open(source, encoding="utf-8") as file:  # noqa: PTH123
-                text = file.read()
+            text = Path(source).read_text(encoding="utf-8")
         except OSError as error:
-            raise InputError(f"{CONFIG_FILE_ENV} names {source}, which cannot be read: {error.strerror}") from None
+            raise InputError(
+                f"{CONFIG_FILE_ENV} is {source!r}, which cannot be read: {error.strerror}; name a PhaseConfig"
+            ) from None
+        except UnicodeDecodeError:
+            raise InputError(f"{CONFIG_FILE_ENV} is {source!r}, which is not UTF-8; name a PhaseConfig") from None
     else:
-        raise InputError(f"no phase to run: set {CONFIG_ENV} or {CONFIG_FILE_ENV} to a PhaseConfig")
+        raise InputError(f"there is no phase to run; set {CONFIG_ENV} or {CONFIG_FILE_ENV} to a PhaseConfig")
+    _check_version(text)
     try:
         config = PhaseConfig.model_validate_json(text)
     except ValidationError as error:
         raise InputError(f"{source}: " + "; ".join(explain(error, PhaseConfig))) from None
-    if config.schema_version > SCHEMA_VERSION:
-        raise InputError(
-            f"schemaVersion is {config.schema_version} and this trainer knows {SCHEMA_VERSION}; "
-            "use a newer trainer image"
-        )
     if config.schema_version == SCHEMA_VERSION and input_key(config.inputs) != config.key:
         raise InputError(
-            f"key {config.key[:12]} is not the digest of inputs ({input_key(config.inputs)[:12]}); "
-            "operator and trainer are of different versions, so upgrade both to the same"
+            f"key is {config.key[:12]}... and the digest of inputs is {input_key(config.inputs)[:12]}...; operator and "
+            "trainer are of different versions, so bring both to the same"
         )
     return config
+
+
+def _check_version(text: str) -> None:
+    """First the version: a newer PhaseConfig may have fields that this trainer would call wrong."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return  # validation says what it is
+    version = content.get("schemaVersion") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"schemaVersion is {version} and this trainer knows up to {SCHEMA_VERSION}; use a newer spec.pods.image"
+        )
 
 
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
@@ -81,15 +96,22 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
     )
     context = Context.create(config, store, stop, shard=_shard(config), started=started)
     prefix = config.prefix if context.shard is None else shard_prefix(config.prefix, context.shard)
-    for place in dict.fromkeys((config.prefix, prefix)):
-        found = read_manifest(store, place)
-        if found is not None:
-            context.check_own(found, place)
-            if place == config.prefix:
-                return context.result("found", metrics=found.metrics, timings=found.timings)
-    if config.inputs.phase not in _PHASES:
-        raise InputError(f"the phase {config.inputs.phase} is not built yet", reason="NotBuilt")
     with context.workspace():
+        for place in dict.fromkeys((config.prefix, prefix)):
+            found = read_manifest(store, place)
+            if found is not None:
+                context.check_own(found, place)
+                if place == config.prefix:
+                    with contextlib.suppress(SelfevoError):  # an attempt that was killed right after its commit left them
+                        checkpoints.clear(context)
+                    return context.result("found", metrics=found.metrics, timings=found.timings)
+        if config.inputs.phase not in _PHASES:
+            raise InputError(
+                f"inputs.phase is {config.inputs.phase!r}, which this trainer does not have yet; "
+                "remove it from the run",
+                reason="NotBuilt",
+            )
+        probe_conditional_put(store)  # a store that cannot be written is found now, not after hours of training
         phase = importlib.import_module(_PHASES[config.inputs.phase])  # torch and its like, for the first time
         context.clock.seconds["startup"] = time.time() - started
         return phase.run(context)
@@ -100,8 +122,8 @@ def _shard(config: PhaseConfig) -> int | None:
         return None
     value = os.environ.get(SHARD_ENV, "0")
     shards = config.inputs.shards
-    if not value.isdigit() or int(value) >= shards:
-        raise InputError(f"{SHARD_ENV} is {value!r}; it must be a whole number below the {shards} shards of the step")
+    if not value.isdecimal() or int(value) >= shards:
+        raise InputError(f"{SHARD_ENV} is {value!r}; it must be a whole number below spec.rollout.shards, {shards}")
     return int(value)
 
 
@@ -120,18 +142,22 @@ def main() -> int:
         result = _failure(config, error.exit_code, error.reason, str(error))
         if os.environ.get("SELFEVO_DEBUG"):
             traceback.print_exc()
+    except Interrupted as error:
+        result = _failure(config, ExitCode.TERMINATED, "Terminated", str(error))
     except BaseException as error:
         # Not foreseen: the log gets the whole story, the termination message its first line. Counted and tried again.
         traceback.print_exc()
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
         result = _failure(config, ExitCode.SERVICE, "Crashed", text)
     if result.message:
-        print(f"{result.phase}: {result.message}", file=sys.stderr)
+        print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
     return result.exit_code
 
 
 def _failure(config: PhaseConfig | None, code: ExitCode, reason: str, message: str) -> PhaseResult:
+    # One line, and without the surrogates by which Python stands for a file name's odd bytes: no JSON could hold them.
+    message = " ".join(message.encode("utf-8", "replace").decode().split())
     return PhaseResult(
         phase=config.inputs.phase if config else "evaluate",
         key=config.key if config else "0" * 64,

@@ -17,7 +17,7 @@ from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.inputs import BaseModelRef, Loading, ModelRef, StepModelRef
-from selfevo_trainer.context import Context
+from selfevo_trainer.context import Context, held_in
 from selfevo_trainer.store import download_tree, fetch, open_store, read_manifest
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -67,14 +67,15 @@ def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
         return path
     if scheme == "s3":
         storage = context.config.storage
-        store = open_store(
-            ref.uri,
-            endpoint=storage.endpoint,
-            region=storage.region,
-            require_conditional_put=False,
-            cache_dir=context.cache_dir,
-        )
-        return download_tree(store, "", dest)
+        with held_in("spec.model.uri"):
+            store = open_store(
+                ref.uri,
+                endpoint=storage.endpoint,
+                region=storage.region,
+                require_conditional_put=False,
+                cache_dir=context.cache_dir,
+            )
+            return download_tree(store, "", dest)
     return _fetch_hub(ref.uri, rest, dest)
 
 
@@ -192,18 +193,26 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=dtype,
             trust_remote_code=loading.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
         )
     except Exception as error:
         raise InputError(
             f"the model in {path} cannot be loaded ({_first_line(error)}); check config.json, the weights, and "
             "spec.model.trustRemoteCode for architectures that bring their own code"
         ) from None
+    # transformers fills what is missing with random numbers and a warning.
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(
+            f"the weights in {path} lack {missing[0]} ({len(missing)} in all) of the model that config.json describes; "
+            "download them again or correct config.json"
+        )
+    return model
 
 
 def _first_line(error: Exception) -> str:

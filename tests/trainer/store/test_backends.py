@@ -12,7 +12,7 @@ import pytest
 
 from harness.s3proxy import Faults, Request, proxied
 from harness.versitygw import S3Server
-from selfevo_contract.errors import InputError
+from selfevo_contract.errors import InputError, ServiceError
 from selfevo_trainer.store import ObjectInfo, ObjectNotFound, ObjectStore, open_store
 from selfevo_trainer.store.digests import digest_of_bytes
 from selfevo_trainer.store.s3 import MIB, S3Store
@@ -134,6 +134,16 @@ def test_uris_say_where_an_object_lies(store: ObjectStore) -> None:
     assert store.uri_of("") == store.uri
 
 
+def test_a_bucket_without_a_prefix_is_a_store(s3_server: S3Server) -> None:
+    bucket = s3_server.make_bucket()
+    for uri in (f"s3://{bucket}", f"s3://{bucket}/"):
+        store = open_store(uri, endpoint=s3_server.endpoint)
+        store.put_bytes("a/b", b"1")
+        assert store.uri_of("a/b") == f"s3://{bucket}/a/b"
+        assert store.list("") == store.list("a") == [ObjectInfo("a/b", 1)]
+        assert store.read_bytes("a/b") == b"1"
+
+
 def test_a_large_file_goes_in_parts(s3_server: S3Server, tmp_path: Path) -> None:
     with proxied(s3_server) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
@@ -148,8 +158,16 @@ def test_a_large_file_goes_in_parts(s3_server: S3Server, tmp_path: Path) -> None
         assert proxy.count("GET", "large") == 3
 
 
-def test_a_multipart_upload_whose_last_reply_is_lost_is_done(s3_server: S3Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forgetful", [False, True], ids=["versitygw", "forgetful"])
+def test_a_multipart_upload_whose_last_reply_is_lost_is_done(
+    s3_server: S3Server, tmp_path: Path, forgetful: bool
+) -> None:
     lost: list[Request] = []
+
+    def forget_the_upload(request: Request) -> tuple[int, str] | None:
+        # versitygw recognises the repetition, as AWS does; others say that there is no such upload any more.
+        again = forgetful and bool(lost) and request.method == "POST" and "uploadId=" in request.path
+        return (404, "NoSuchUpload") if again else None
 
     def lose_first_completion(request: Request, status: int) -> bool:
         if request.method == "POST" and "uploadId=" in request.path and not lost:
@@ -157,7 +175,8 @@ def test_a_multipart_upload_whose_last_reply_is_lost_is_done(s3_server: S3Server
             return True
         return False
 
-    with proxied(s3_server, Faults(lose_reply=lose_first_completion)) as proxy:
+    faults = Faults(lose_reply=lose_first_completion, answer=forget_the_upload)
+    with proxied(s3_server, faults) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
         assert isinstance(store, S3Store)
         store.multipart_threshold = 6 * MIB
@@ -166,6 +185,20 @@ def test_a_multipart_upload_whose_last_reply_is_lost_is_done(s3_server: S3Server
         digest = store.upload_file(tmp_path / "large", "large")
         assert lost
         assert digest == store.digest_of("large") == digest_of_bytes(content)
+
+
+def test_an_upload_that_the_store_forgot_halfway_is_a_service_error(s3_server: S3Server, tmp_path: Path) -> None:
+    def forget(request: Request) -> tuple[int, str] | None:
+        return (404, "NoSuchUpload") if "partNumber=2" in request.path else None
+
+    with proxied(s3_server, Faults(answer=forget)) as proxy:
+        store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
+        assert isinstance(store, S3Store)
+        store.multipart_threshold = 6 * MIB
+        (tmp_path / "large").write_bytes(bytes(10 * MIB))
+        with pytest.raises(ServiceError, match="lost an upload"):
+            store.upload_file(tmp_path / "large", "large")
+        assert store.list("") == []
 
 
 def test_the_digest_is_of_what_was_sent_when_the_file_changes_meanwhile(s3_server: S3Server, tmp_path: Path) -> None:

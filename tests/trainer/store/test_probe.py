@@ -13,6 +13,7 @@ from harness.s3proxy import Faults, Request, proxied
 from harness.versitygw import S3Server
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_trainer.store import ObjectStore, commit, open_store, probe_conditional_put, verify
+from selfevo_trainer.store.digests import Digest
 
 PREFIX = f"team/solver/{KEY}"
 
@@ -68,6 +69,24 @@ def test_its_owner_may_accept_the_risk(
         (warning,) = caplog.messages
         assert store.uri in warning
         assert "requireConditionalPut" in warning
+
+
+def test_with_the_risk_accepted_no_attempt_removes_files(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delayed put of the loser might still replace the manifest: then it must find its files."""
+    with proxied(s3_server, FLAWS["ignores"]()) as proxy:
+        store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint, require_conditional_put=False)
+        upload = store.upload_file
+
+        def overtaken(path: Path, key: str) -> Digest:
+            monkeypatch.setattr(store, "upload_file", upload)
+            commit(store, PREFIX, write_files(tmp_path / "1", {"a": b"1"}), draft())
+            return upload(path, key)
+
+        monkeypatch.setattr(store, "upload_file", overtaken)
+        assert not commit(store, PREFIX, write_files(tmp_path / "2", {"a": b"2"}), draft()).won
+        assert len(store.list(f"{PREFIX}/attempts")) == 2
 
 
 def test_a_sound_store_is_asked_once_and_left_clean(s3_server: S3Server) -> None:

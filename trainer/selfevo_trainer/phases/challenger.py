@@ -36,7 +36,7 @@ SUMMARY = (
     "completions/clipped_ratio",
 )
 _PATIENCE = 3
-"""Steps without a single valid question after which training is given up."""
+"""Batches without a single valid question after which training is given up."""
 
 
 class ChallengerReward:
@@ -51,8 +51,6 @@ class ChallengerReward:
         self.engine = engine
         self.grader = grader
         self.excluded = excluded
-        self.valid_seen = 0
-        self.calls = 0
 
     def __call__(self, completions: list[Any], trainer_state: Any, log_metric: Any = None, **_: Any) -> list[float]:
         reward = self.inputs.reward
@@ -70,8 +68,6 @@ class ChallengerReward:
         mine = _offset(len(texts), len(everyone))
         repetition_B = repetition_share(everyone, reward.repetition.distance)[mine : mine + len(texts)]
         rewards = challenger_rewards(reward.mode, shares_B, repetition_B, reward.repetition.weight)
-        self.calls += 1
-        self.valid_seen += len(valid)
         if log_metric is not None:
             log_metric("valid", len(valid) / len(questions))
             log_metric("repetition", float(repetition_B.mean()))
@@ -90,11 +86,13 @@ class ChallengerReward:
             return None
         return parsed.question
 
-    def check(self) -> None:
-        """Raises DataError when the Challenger has not written one valid question."""
-        if self.calls >= min(_PATIENCE, self.inputs.grpo.max_steps) and self.valid_seen == 0:
+    def check(self, history: list[dict[str, Any]]) -> None:
+        """Raises DataError when the Challenger has not written one valid question in its first steps."""
+        grpo = self.inputs.grpo
+        shares = [row["valid"] for row in history if isinstance(row.get("valid"), int | float)]
+        if len(shares) >= min(_PATIENCE, -(-grpo.max_steps // grpo.num_iterations)) and not any(shares):
             raise DataError(
-                f"the Challenger wrote no valid question in {self.calls * self.inputs.grpo.completions_per_step} "
+                f"the Challenger wrote no valid question in {len(shares) * grpo.completions_per_step} "
                 "completions (<question>...</question> and \\boxed{...}); change spec.challenger.prompt, raise "
                 "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format",
                 reason="NoValidQuestion",

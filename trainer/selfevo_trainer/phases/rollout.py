@@ -134,7 +134,8 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
     kept = relabel([row for row in valid if row["dropped"] is None], inputs)
     metrics = measure(rows, kept, selection.dropped, inputs)
     if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.dropped.items()))
+        dropped = {**selection.dropped, "no_truth": selection.reasons.count(None)}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
         raise DataError(
             f"the curriculum is empty: of {len(valid)} valid questions none is left ({reasons}); widen "
             f"spec.rollout.band ({inputs.band.min}..{inputs.band.max}) or raise spec.rollout.questions",

@@ -1,0 +1,40 @@
+"""The report: one self-contained HTML file that says what a run did.
+
+write_report -> collect (the store -> data) -> figures, lineage (data -> plots) -> page (all of it -> HTML)
+
+What it stands on is in the store alone, so a run that is half done, or that ran elsewhere, has a report too.
+Left out: the models themselves, and every answer's full text; both are in the store, at the paths that the page names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import Plan
+from selfevo_contract.run import SelfEvolutionRun
+
+if TYPE_CHECKING:
+    from selfevo_trainer.store import ObjectStore
+
+__all__ = ["write_report"]
+
+
+def write_report(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, path: Path) -> None:
+    """Writes the report of ``run`` to ``path``, which appears complete or not at all.
+
+    Raises:
+        SelfevoError: one sentence about what is wrong with the store, a file in it, ``path``, or the installation.
+    """
+    try:
+        from selfevo.report.collect import collect
+        from selfevo.report.output import write_atomically
+        from selfevo.report.page import render
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("plotly", "jinja2", "markupsafe"):
+            raise
+        raise InputError(
+            f"the report needs the package {error.name}, which is not installed; pip install 'selfevo[trainer]'"
+        ) from None
+    write_atomically(path, render(collect(run, plan, store)))

@@ -1,0 +1,144 @@
+"""The store -> a Report. Reads a step, keeps what the page shows of it, and lets the rest go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from selfevo.report.data import Evaluation, Iteration, OptimizerStep, Report, Rollout, Samples, StepRecord
+from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_rows, read_shards
+from selfevo.report.samples import samples_of
+from selfevo.report.scores import Answers, answers_of, best_of, evaluation_of
+from selfevo.report.timings import by_phase, seconds_of
+from selfevo_contract.artifacts import Manifest
+from selfevo_contract.inputs import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_trainer.store import ObjectStore
+
+
+def collect(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> Report:
+    """What the store has of ``plan``'s steps. A step that is not there yet is said to be missing; it is no error.
+
+    Raises:
+        SelfevoError: the store failed, or what it has is damaged or another's.
+    """
+    return _Collector(run, plan, store).report()
+
+
+class _Collector:
+    def __init__(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> None:
+        self.run, self.plan, self.store = run, plan, store
+        self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
+        self.records: dict[str, StepRecord] = {}
+        self.base_answers: dict[str, Answers] | None = None
+        self.evaluations: dict[int, Evaluation | None] = {}
+        self.rollouts: dict[int, Rollout] = {}
+        self.samples: list[Samples] = []
+        self.challenger: list[OptimizerStep] = []
+        self.solver: list[OptimizerStep] = []
+
+    def report(self) -> Report:
+        for step in self.plan.steps:  # parents before children
+            self.records[step.name] = self.read(step)
+        records = tuple(self.records.values())
+        iterations = tuple(self.iteration(number) for number in range(self.run.spec.iterations + 1))
+        return Report(
+            run=self.run,
+            plan=self.plan,
+            iterations=iterations,
+            best=best_of(iterations, self.metric),
+            challenger=tuple(self.challenger),
+            solver=tuple(self.solver),
+            samples=tuple(self.samples),
+            times=by_phase(records),
+            steps=records,
+            versions=versions_of(records),
+        )
+
+    def iteration(self, number: int) -> Iteration:
+        return Iteration(
+            number=number,
+            evaluation=self.evaluations.get(number),
+            evaluated=self.plan.evaluation_of(number) is not None,
+            rollout=self.rollouts.get(number),
+        )
+
+    def read(self, step: Step) -> StepRecord:
+        prefix = prefix_of(self.run.metadata.namespace, step)
+        manifest = own_manifest(self.store, prefix, step)
+        begun = manifest is not None or all(self.records[parent].manifest for parent in step.parents)
+        shards = read_shards(self.store, prefix, step) if begun and step.phase == "solver-rollout" else []
+        if manifest is not None:
+            self.take(step, prefix, manifest)
+        progress = progress_of(self.store, prefix, step, len(shards)) if manifest is None and begun else ""
+        return StepRecord(step, self.store.uri_of(prefix), manifest, seconds_of(manifest, shards), progress)
+
+    def take(self, step: Step, prefix: str, manifest: Manifest) -> None:
+        """Keep what the page shows of a step's files."""
+
+        def rows(name: str) -> list[dict[str, Any]]:
+            return read_rows(self.store, prefix, manifest, name)
+
+        match step.inputs:
+            case EvaluateInputs() as inputs:
+                answers = {
+                    task.name: answers_of(rows(f"answers/{task.name}.jsonl"), inputs.samples) for task in inputs.tasks
+                }
+                if step.iteration == 0:
+                    self.base_answers = answers
+                base = None if step.iteration == 0 else self.base_answers
+                self.evaluations[step.iteration] = evaluation_of(answers, manifest.metrics, answers, base, self.metric)
+            case SolverRolloutInputs() as inputs:
+                self.rollouts[step.iteration] = rollout_of(manifest.metrics)
+                self.samples.append(
+                    samples_of(step.iteration, rows("questions.jsonl"), rows("curriculum.jsonl"), inputs.samples)
+                )
+            case ChallengerTrainInputs():
+                self.challenger += optimizer_steps(step.iteration, rows("metrics.jsonl"))
+            case SolverTrainInputs():
+                self.solver += optimizer_steps(step.iteration, rows("metrics.jsonl"))
+
+
+def rollout_of(metrics: Mapping[str, float]) -> Rollout:
+    """From the manifest's metrics."""
+    dropped = {
+        name.removeprefix("dropped_"): int(n) for name, n in metrics.items() if name.startswith("dropped_") and n
+    }
+    return Rollout(
+        questions=int(metrics.get("questions", 0)),
+        valid=int(metrics.get("valid", 0)),
+        kept=int(metrics.get("kept", 0)),
+        in_band=metrics.get("in_band_share"),
+        majority_share=metrics.get("majority_share_mean"),
+        distinct=metrics.get("distinct_share"),
+        label_accuracy=metrics.get("label_accuracy"),
+        majority_accuracy=metrics.get("majority_accuracy"),
+        malformed=metrics.get("malformed_share"),
+        dropped=dict(sorted(dropped.items(), key=lambda item: -item[1])),
+    )
+
+
+def optimizer_steps(iteration: int, rows: Sequence[Mapping[str, Any]]) -> list[OptimizerStep]:
+    """From TRL's rows, one for each optimizer step; only their numbers are kept."""
+    return [
+        OptimizerStep(
+            iteration,
+            int(row.get("step", number)),
+            {name: float(value) for name, value in row.items() if isinstance(value, int | float)},
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def versions_of(records: Iterable[StepRecord]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Package -> version -> names of the steps that ran with it."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.manifest is not None:
+            for package, version in record.manifest.versions.items():
+                found[package][version].append(record.step.name)
+    return {
+        package: {version: tuple(steps) for version, steps in versions.items()} for package, versions in found.items()
+    }

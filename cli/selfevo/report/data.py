@@ -1,0 +1,194 @@
+"""What a report says, as plain data. Shares and scores are 0..1, times are seconds; None is "not there (yet)"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from selfevo_contract.artifacts import Manifest
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.run import SelfEvolutionRun
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy, or a difference of two, with its standard error over questions."""
+
+    value: float
+    stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One model on one held-out task."""
+
+    task: str
+    mean: Score
+    """Mean over samples."""
+    greedy: Score
+    tokens: float | None
+    """Mean length of a sampled answer."""
+    questions: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on all tasks, which count alike."""
+
+    mean: Score
+    greedy: Score
+    tasks: tuple[TaskScore, ...]
+    gain: Score | None
+    """In the run's metric, over the base; paired by question. None for the base, or while the base has no score."""
+
+    @property
+    def questions(self) -> int:
+        return sum(task.questions for task in self.tasks)
+
+    @property
+    def tokens(self) -> float | None:
+        known = [task.tokens for task in self.tasks if task.tokens is not None]
+        return sum(known) / len(known) if known else None
+
+    def score(self, metric: str) -> Score:
+        """What ``spec.evaluation.metric`` chooses."""
+        return self.greedy if metric == "greedy" else self.mean
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The figures of one curriculum."""
+
+    questions: int
+    valid: int
+    kept: int
+    in_band: float | None
+    majority_share: float | None
+    distinct: float | None
+    label_accuracy: float | None
+    majority_accuracy: float | None
+    malformed: float | None
+    dropped: Mapping[str, int]
+    """By reason, the frequent ones first; reasons without a question left out."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One line of the report's table. Number 0 is the base."""
+
+    number: int
+    evaluation: Evaluation | None
+    evaluated: bool
+    """Whether the plan evaluates it."""
+    rollout: Rollout | None
+
+
+@dataclass(frozen=True)
+class OptimizerStep:
+    """TRL's metrics of one optimizer step."""
+
+    iteration: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """One class of equal answers."""
+
+    answer: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion of the Challenger and what came of it. Its texts are a model's: hostile."""
+
+    question: str | None
+    """None when the completion was not in the asked form."""
+    raw: str
+    """The start of such a completion."""
+    proposed: str | None
+    """The Challenger's own answer."""
+    votes: tuple[Votes, ...]
+    """The largest classes first."""
+    others: Votes | None
+    """The classes too small to be shown, together: how many answers, in ``count``, and how many classes, in text."""
+    unboxed: int
+    """Answers without a box."""
+    share: float | None
+    label: str | None
+    """What the Solver was trained on; None when dropped."""
+    truth: str | None
+    right: bool | None
+    """Label, or majority where it was dropped, against the truth; None when the truth is not known."""
+    dropped: str | None
+    """Why, or None when it is in the curriculum."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few questions of one iteration."""
+
+    iteration: int
+    kept: tuple[Sample, ...]
+    dropped: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """Process seconds by activity; parallel shards and all iterations added up."""
+
+    phase: str
+    seconds: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of the plan and what the store has of it."""
+
+    step: Step
+    uri: str
+    manifest: Manifest | None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By activity; shards added up."""
+    progress: str = ""
+    """How far a step without a manifest is, e.g. ``1 of 2 shards``."""
+
+    @property
+    def total(self) -> float | None:
+        return sum(self.seconds.values()) if self.seconds else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows."""
+
+    run: SelfEvolutionRun
+    plan: Plan
+    iterations: tuple[Iteration, ...]
+    best: int | None
+    """Number of the iteration with the best score, the earlier of equals; None without one."""
+    challenger: tuple[OptimizerStep, ...]
+    solver: tuple[OptimizerStep, ...]
+    samples: tuple[Samples, ...]
+    times: tuple[PhaseTime, ...]
+    steps: tuple[StepRecord, ...]
+    versions: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Package -> version -> names of the steps that ran with it."""
+
+    @property
+    def metric(self) -> str:
+        return self.run.spec.evaluation.metric if self.run.spec.evaluation else "mean"
+
+    @property
+    def missing(self) -> tuple[StepRecord, ...]:
+        return tuple(record for record in self.steps if record.manifest is None)
+
+    @property
+    def newest_commit(self) -> str | None:
+        return max((record.manifest.created_at for record in self.steps if record.manifest), default=None)

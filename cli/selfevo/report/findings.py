@@ -1,0 +1,152 @@
+"""The report in a sentence, and what it cannot show. Pure: every statement follows from this run's own numbers."""
+
+from __future__ import annotations
+
+import math
+
+from selfevo.report.data import Evaluation, Report, Score
+from selfevo.report.text import listed, percent, points
+
+CLEAR = 2.0
+"""Standard errors from which on a difference is called one."""
+
+
+def with_error(score: Score) -> str:
+    """``47.8 ± 1.6 %``."""
+    if score.stderr is None:
+        return percent(score.value)
+    return f"{100 * score.value:.1f} ± {percent(score.stderr)}"
+
+
+def gain_with_error(gain: Score) -> str:
+    """``+30.1 ± 1.5``, in percentage points."""
+    return points(gain.value) if gain.stderr is None else f"{points(gain.value)} ± {100 * gain.stderr:.1f}"
+
+
+def is_clear(gain: Score) -> bool:
+    """Whether a difference is larger than its standard error can explain. Without an error nothing is."""
+    return gain.stderr is not None and abs(gain.value) > CLEAR * gain.stderr
+
+
+def headline(report: Report) -> str:
+    """One sentence: from which score to which, at which iteration, and whether that is a difference."""
+    evaluation = report.run.spec.evaluation
+    if evaluation is None:
+        return "The manifest asks for no evaluation (spec.evaluation), so how good the Solvers are is not known."
+    what = "Greedy accuracy" if report.metric == "greedy" else f"Mean accuracy of {evaluation.samples} samples"
+    base = report.iterations[0].evaluation
+    trained = {i.number: i.evaluation for i in report.iterations[1:] if i.evaluation is not None}
+    if base is None and not trained:
+        return f"{what} on held-out questions is not known yet: no evaluation is done."
+    asked = base or next(iter(trained.values()))
+    where = f"on {asked.questions:,} held-out questions" if asked.questions else "on the held-out questions"
+    if not trained:
+        return f"{what} {where} is {_score(base, report)} for the base; no trained Solver has a score yet."
+    # The best of the trained ones: when the base is above it, that is what there is to say.
+    best = max(trained, key=lambda number: trained[number].score(report.metric).value)
+    top = trained[best]
+    finished = len(trained) == sum(i.evaluated for i in report.iterations[1:])
+    rank = "the only one" if finished and len(trained) == 1 else "the best" if finished else "the best so far"
+    if base is None:
+        return f"{what} {where} is {_score(top, report)} at iteration {best}, {rank}; the base has no score yet."
+    gain = top.gain or Score(top.score(report.metric).value - base.score(report.metric).value)
+    change = f"{gain_with_error(gain)} points"
+    from_base, to_best = f"{_score(base, report)} (base)", f"{_score(top, report)} at iteration {best}, {rank}"
+    if gain.stderr is None:
+        return f"{what} {where} went from {from_base} to {to_best}: {change}."
+    if not is_clear(gain):
+        return (
+            f"{what} {where} is {from_base} and {to_best}: {change}, which is within two standard errors, so no clear "
+            "change."
+        )
+    if gain.value < 0:
+        return f"No iteration scored above the base: {what.lower()} {where} is {from_base} and {to_best}: {change}."
+    return f"{what} {where} rose from {from_base} to {to_best}: {change}."
+
+
+def _score(evaluation: Evaluation | None, report: Report) -> str:
+    return with_error(evaluation.score(report.metric)) if evaluation else "not known"
+
+
+def missing(report: Report) -> str:
+    """What is not there yet, in a sentence; empty for a finished run."""
+    if not report.missing:
+        return ""
+    names = [f"{r.step.name} ({r.progress})" if r.progress else r.step.name for r in report.missing]
+    done = len(report.steps) - len(report.missing)
+    return f"This run is not finished: {done} of {len(report.steps)} steps are done. Not there yet: {listed(names)}."
+
+
+def limits(report: Report) -> list[str]:
+    """What these numbers cannot show, or show only with care."""
+    return [
+        *_greedy(report),
+        *_seeds(report),
+        *_controls(report),
+        *_labels(report),
+        "Times are of the attempts that committed; what failed attempts, queues and pod starts cost is not in them.",
+    ]
+
+
+def _greedy(report: Report) -> list[str]:
+    base = report.iterations[0].evaluation
+    trained = [i for i in report.iterations[1:] if i.evaluation is not None]
+    if base is None or not trained:
+        return []
+    last = trained[-1]
+    assert last.evaluation is not None
+    mean, greedy = (last.evaluation.mean.value - base.mean.value, last.evaluation.greedy.value - base.greedy.value)
+    return [
+        "Judge by the mean of samples. Greedy accuracy looks at the single most likely answer, and can tip for many "
+        f"questions at once when the model's habits shift: from the base to iteration {last.number} it moved by "
+        f"{points(greedy)} points, the mean by {points(mean)}."
+    ]
+
+
+def _seeds(report: Report) -> list[str]:
+    if not any(i.evaluation for i in report.iterations):
+        return []
+    found = [
+        f"This is one run with one seed ({report.run.spec.seed}). ± is one standard error over questions; how much "
+        "another seed would differ, only another seed can say."
+    ]
+    if sum(i.evaluation is not None for i in report.iterations[1:]) > 1:
+        found.append(
+            "The best iteration is chosen by the scores that are shown, on the same questions, so its score is "
+            "likely a little too good."
+        )
+    return found
+
+
+def _controls(report: Report) -> list[str]:
+    spec = report.run.spec
+    if spec.rollout.labels == "random":
+        return [
+            "Labels were dealt out at random (spec.rollout.labels): this is a control arm, and no gain is expected."
+        ]
+    controls = ["with random labels (spec.rollout.labels: random)"]
+    if spec.challenger.grpo.max_steps:
+        controls.append("with an untrained Challenger (spec.challenger.grpo.maxSteps: 0)")
+    return [
+        f"What caused a change is not shown by one run. The controls are the same run {' and one '.join(controls)}."
+    ]
+
+
+def _labels(report: Report) -> list[str]:
+    known = [(i.number, i.rollout) for i in report.iterations if i.rollout and i.rollout.label_accuracy is not None]
+    if not known:
+        return ["Label accuracy is not known: the manifest names no source of true answers (spec.rollout.truth)."]
+    found = ["Label accuracy counts a question without a known truth, a malformed one, as labelled wrongly."]
+    (first, before), (last, after) = known[0], known[-1]
+    a, b = before.label_accuracy or 0.0, after.label_accuracy or 0.0
+    error = math.hypot(_binomial_error(a, before.kept), _binomial_error(b, after.kept))
+    if a - b > CLEAR * error:
+        found.append(
+            f"Labels get worse: {percent(a)} of them are right in iteration {first}, {percent(b)} in iteration {last}. "
+            "What the Solver is paid for is then less and less the truth."
+        )
+    return found
+
+
+def _binomial_error(share: float, count: int) -> float:
+    return math.sqrt(share * (1 - share) / count) if count else 1.0

@@ -1,0 +1,150 @@
+"""A Report as one HTML file: everything inside, nothing from the network.
+
+Three defences stand between a model's text and the reader's browser: jinja2's autoescape with ``shown`` for characters
+that escaping leaves alone, plots that hold numbers only, and a content security policy that runs the two scripts whose
+digests it names and loads nothing at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from selfevo.report import figures, findings, text
+from selfevo.report.data import Report, Samples
+from selfevo.report.figures import Figure
+from selfevo.report.lineage import lineage
+from selfevo.report.samples import INVALID, UNLABELLED
+from selfevo.report.timings import overhead
+from selfevo_contract.run import API_VERSION, KIND
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+REASONS = {
+    INVALID: "not in the asked form",
+    UNLABELLED: "no known truth to label with",
+    "empty_majority": "no answer had a box",
+    "proof": "asks for a proof",
+    "markup": "quotes the prompt's markup",
+    "duplicate": "asked before",
+    "held_out": "a held-out question",
+    "below_band": "below the band",
+    "above_band": "above the band",
+}
+"""Why a question is not in the curriculum, for people."""
+
+
+def render(report: Report) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        shown=text.shown,
+        plain=text.plain,
+        percent=text.percent,
+        points=text.points,
+        count=text.count,
+        duration=text.duration,
+        score=findings.with_error,
+        gain=findings.gain_with_error,
+    )
+    page = environment.get_template("report.html.j2").render(_variables(report))
+    # A name or a path from outside may hold what UTF-8 cannot encode; a model's text comes here as an escape already.
+    return page.encode("utf-8", "backslashreplace").decode()
+
+
+def _variables(report: Report) -> dict[str, Any]:
+    scores, shares, times = figures.scores(report), figures.shares(report), figures.times(report)
+    challenger = figures.optimizer_figures(
+        "challenger", report.challenger, (*figures.CHALLENGER, *figures.BOTH), figures.BLUE
+    )
+    solver = figures.optimizer_figures("solver", report.solver, (*figures.SOLVER, *figures.BOTH), figures.GREEN)
+    drawn = [figure for figure in (scores, shares, *challenger, *solver, times) if figure is not None]
+    plotly_js, script = get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return {
+        "report": report,
+        "spec": report.run.spec,
+        "phases": figures.PHASES,
+        "reasons": REASONS,
+        "headline": findings.headline(report),
+        "missing": findings.missing(report),
+        "limits": findings.limits(report),
+        "scores": scores,
+        "shares": shares,
+        "challenger": challenger,
+        "solver": solver,
+        "times": times,
+        "activities": figures.activities_of(report),
+        "overhead": overhead(report.times),
+        "graph": lineage(report),
+        "open_samples": report.samples[-1].iteration if report.samples else None,
+        "dropped_counts": {samples.iteration: _dropped_counts(report, samples) for samples in report.samples},
+        "manifest": _manifest(report),
+        "selfevo_version": _version(),
+        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "plotly_js": Markup(plotly_js),
+        "script": Markup(script),
+        "script_hashes": [_csp_hash(code) for code in (plotly_js, script)],
+        "figures_json": Markup(_figures_json(drawn)),
+    }
+
+
+def _figures_json(drawn: list[Figure]) -> str:
+    # to_json writes NaN as null, which JSON has. Escaped, "<" cannot end the script element whatever a title says.
+    plots = [{"id": figure.id, **json.loads(figure.plot.to_json())} for figure in drawn]
+    return json.dumps(plots, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _csp_hash(code: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() + "'"
+
+
+def _dropped_counts(report: Report, samples: Samples) -> list[tuple[str, int]]:
+    rollout = report.iterations[samples.iteration].rollout
+    if rollout is None:
+        return []
+    invalid = {INVALID: rollout.questions - rollout.valid} if rollout.questions > rollout.valid else {}
+    counts = {**invalid, **rollout.dropped}
+    return [
+        (REASONS.get(reason, reason), number) for reason, number in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+
+
+def _manifest(report: Report) -> str:
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": report.run.metadata.name, "namespace": report.run.metadata.namespace},
+        "spec": _without_values(report.run.spec.wire()),
+    }
+    return yaml.safe_dump(document, sort_keys=False, width=100)
+
+
+def _without_values(value: Any, field: str = "") -> Any:
+    """A report is passed around: the values of environment variables, where tokens may hide, stay behind."""
+    if field == "env":
+        return [{**variable, "value": "(not shown)"} for variable in value]
+    if isinstance(value, dict):
+        return {name: _without_values(item, name) for name, item in value.items()}
+    return [_without_values(item) for item in value] if isinstance(value, list) else value
+
+
+def _version() -> str:
+    try:
+        return metadata.version("selfevo")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,82 @@
+"""A few questions of a rollout, chosen so that they show its range. Pure, and without chance: one run, one report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from selfevo.report.data import Sample, Samples, Votes
+
+KEPT = 12
+DROPPED_PER_REASON = 2
+CLASSES = 4
+"""Classes of answers that one question shows; the rest is one line."""
+INVALID = "invalid"
+"""The reason of a completion that was not in the asked form: it never became a question."""
+UNLABELLED = "unlabelled"
+"""The reason of a question that passed every check and has no label: labels are the truth, and it is not known."""
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """``count`` of ``items`` at even distances, the first and the last among them.
+
+    >>> spread([0, 1, 2, 3, 4, 5, 6, 7, 8], 3)
+    [0, 4, 8]
+    """
+    if len(items) <= count:
+        return list(items)
+    if count == 1:
+        return [items[len(items) // 2]]
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def samples_of(
+    iteration: int, questions: Sequence[Row], curriculum: Sequence[Row], samples: int, kept: int = KEPT
+) -> Samples:
+    """From the rows of solver-rollout's questions.jsonl and curriculum.jsonl; ``samples`` answers to each question."""
+    labels = {row["question"]: row["answer"] for row in curriculum}
+    trained = [row for row in questions if row.get("question") in labels and row.get("dropped") is None]
+    by_share = sorted(trained, key=lambda row: row["share"])
+    by_reason: dict[str, list[Row]] = defaultdict(list)
+    for row in questions:
+        if row.get("question") is None:
+            by_reason[INVALID].append(row)
+        elif row.get("dropped") is not None:
+            by_reason[row["dropped"]].append(row)
+        elif row["question"] not in labels:
+            by_reason[UNLABELLED].append(row)
+    return Samples(
+        iteration=iteration,
+        kept=tuple(_sample(row, samples, labels[row["question"]], None) for row in spread(by_share, kept)),
+        dropped=tuple(
+            _sample(row, samples, None, reason)
+            for reason, rows in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+            for row in spread(rows, DROPPED_PER_REASON)
+        ),
+    )
+
+
+def _sample(row: Row, samples: int, label: str | None, dropped: str | None) -> Sample:
+    classes = sorted(((str(answer), int(size)) for answer, size in row.get("votes") or []), key=lambda item: -item[1])
+    # One class more than is shown takes no more room than the line that would stand for it.
+    shown = classes if len(classes) <= CLASSES + 1 else classes[:CLASSES]
+    rest = classes[len(shown) :]
+    truth = row.get("truth")
+    judged = label if dropped is None else row.get("majority")
+    return Sample(
+        question=row.get("question"),
+        raw=str(row.get("raw", "")),
+        proposed=row.get("proposed"),
+        votes=tuple(Votes(answer, size) for answer, size in shown),
+        others=Votes(f"{len(rest)} others", sum(size for _, size in rest)) if rest else None,
+        unboxed=max(0, samples - sum(size for _, size in classes)) if row.get("question") is not None else 0,
+        share=row.get("share"),
+        label=label,
+        truth=truth,
+        right=None if truth is None or judged is None else judged == truth,
+        dropped=dropped,
+    )

@@ -1,0 +1,643 @@
+"""The report: what it says of a run, that no model's text can take it over, and that a browser draws it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import chromium
+from harness.fake_run import HOSTILE, FakeRun, fake_run
+from selfevo.report import write_report
+from selfevo.report.collect import collect
+from selfevo.report.data import Evaluation, Iteration, Report, Score, TaskScore
+from selfevo.report.findings import headline, limits, missing
+from selfevo.report.lineage import BASE, lineage
+from selfevo.report.page import render
+from selfevo.report.samples import KEPT, samples_of, spread
+from selfevo.report.scores import Answers, average, gain_of, standard_error
+from selfevo.report.text import duration, listed, percent, points, shown
+from selfevo.report.timings import overhead, seconds_of
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest
+from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_trainer.store import CorruptArtifact, read_manifest
+
+FIGURES = (
+    "scores",
+    "shares",
+    *(
+        f"challenger-{name}"
+        for name in (
+            "reward",
+            "uncertainty",
+            "repetition",
+            "majority-share",
+            "valid",
+            "distinct",
+            "kl",
+            "entropy",
+            "mean-length",
+            "clipped-ratio",
+        )
+    ),
+    *(f"solver-{name}" for name in ("reward", "kl", "entropy", "mean-length", "clipped-ratio")),
+    "times",
+)
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
+    """A finished run of two iterations."""
+    return fake_run(tmp_path_factory.mktemp("fake"))
+
+
+@pytest.fixture(scope="module")
+def report(fake: FakeRun) -> Report:
+    return collect(fake.run, fake.plan, fake.store)
+
+
+@pytest.fixture(scope="module")
+def page(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its report as a file."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(fake.run, fake.plan, fake.store, path)
+    return path
+
+
+class Parsed(HTMLParser):
+    """A page's elements, and the text of each kind of element."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style", "title") else ""
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif not self._inside:
+            self.text += data
+
+
+def plots(parsed: Parsed) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(parsed.scripts[0])
+    return found
+
+
+# ---- what is collected
+
+
+def test_every_step_of_a_finished_run_is_there(report: Report) -> None:
+    assert not report.missing
+    assert missing(report) == ""
+    assert [iteration.number for iteration in report.iterations] == [0, 1, 2]
+    assert len(report.challenger) == len(report.solver) == 2 * 2
+    assert [(step.iteration, step.step) for step in report.solver] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_scores_are_the_manifests_and_gains_are_paired(fake: FakeRun, report: Report) -> None:
+    for iteration in report.iterations:
+        manifest = read_manifest(fake.store, fake.prefix(f"evaluate-{iteration.number}"))
+        assert manifest is not None and iteration.evaluation is not None
+        assert iteration.evaluation.mean.value == pytest.approx(manifest.metrics["mean"])
+        assert iteration.evaluation.mean.stderr == pytest.approx(manifest.metrics["held-out/mean_stderr"])
+        assert iteration.evaluation.greedy.value == pytest.approx(manifest.metrics["greedy"])
+        assert iteration.evaluation.questions == 80
+    base, last = report.iterations[0].evaluation, report.iterations[2].evaluation
+    assert base is not None and base.gain is None
+    assert last is not None and last.gain is not None
+    assert last.gain.value == pytest.approx(last.mean.value - base.mean.value)
+    # Questions are as hard for both: the paired error is below that of two independent scores.
+    assert last.gain.stderr is not None and base.mean.stderr is not None and last.mean.stderr is not None
+    assert 0 < last.gain.stderr < math.hypot(base.mean.stderr, last.mean.stderr)
+    assert report.best == 2
+
+
+def test_the_metric_chooses_the_best(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, spec__evaluation__metric="greedy")
+    report = collect(fake.run, fake.plan, fake.store)
+    base, last = report.iterations[0].evaluation, report.iterations[2].evaluation
+    assert base is not None and last is not None and last.gain is not None
+    assert last.gain.value == pytest.approx(last.greedy.value - base.greedy.value)
+    assert headline(report).startswith("Greedy accuracy ")
+
+
+def test_rollouts_are_the_manifests(fake: FakeRun, report: Report) -> None:
+    assert report.iterations[0].rollout is None
+    for iteration in report.iterations[1:]:
+        manifest = read_manifest(fake.store, fake.prefix(f"solver-rollout-{iteration.number}"))
+        assert manifest is not None and iteration.rollout is not None
+        assert iteration.rollout.in_band == manifest.metrics["in_band_share"]
+        assert iteration.rollout.label_accuracy == manifest.metrics["label_accuracy"]
+        assert iteration.rollout.kept == manifest.metrics["kept"]
+        assert "proof" not in iteration.rollout.dropped
+        assert iteration.rollout.kept + sum(iteration.rollout.dropped.values()) == iteration.rollout.valid
+
+
+def test_samples_show_the_curriculum_from_the_smallest_share_to_the_largest(report: Report) -> None:
+    for samples in report.samples:
+        assert len(samples.kept) == KEPT
+        shares = [sample.share for sample in samples.kept if sample.share is not None]
+        assert shares == sorted(shares)
+        assert all(sample.label is not None and sample.dropped is None for sample in samples.kept)
+        reasons = {sample.dropped for sample in samples.dropped}
+        assert {"invalid", "above_band", "below_band"} <= reasons
+        for sample in (*samples.kept, *samples.dropped):
+            if sample.question is not None:
+                shown_votes = sum(votes.count for votes in sample.votes)
+                assert shown_votes + (sample.others.count if sample.others else 0) + sample.unboxed == 10
+
+
+def test_samples_say_whether_the_label_is_right() -> None:
+    common = {"share": 0.5, "majority": "4", "votes": [["4", 2], ["5", 1]], "proposed": "4"}
+    rows = [
+        {**common, "question": "2 + 2", "truth": "4", "dropped": None},
+        {**common, "question": "2 + 1", "truth": "3", "dropped": None},
+        {**common, "question": "2 ++ 2", "truth": None, "dropped": None},
+        {**common, "question": "1 + 3", "truth": "4", "dropped": "above_band"},
+        {**common, "question": "no label", "truth": None, "dropped": None},
+        {"question": None, "raw": "what?"},
+    ]
+    curriculum = [{"question": row["question"], "answer": "4"} for row in rows[:3]]
+    samples = samples_of(1, rows, curriculum, samples=4)
+    assert [sample.right for sample in samples.kept] == [True, False, None]
+    assert [sample.unboxed for sample in samples.kept] == [1, 1, 1]
+    assert {sample.dropped: sample.right for sample in samples.dropped} == {
+        "above_band": True,
+        "unlabelled": None,
+        "invalid": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("items", "count", "wanted"),
+    [([], 3, []), ([1, 2], 3, [1, 2]), ([1, 2, 3], 1, [2]), (list(range(9)), 3, [0, 4, 8]), ([0, 1, 2, 3], 2, [0, 3])],
+)
+def test_spread(items: list[int], count: int, wanted: list[int]) -> None:
+    assert spread(items, count) == wanted
+
+
+def test_a_process_that_wrote_shard_and_manifest_is_counted_once() -> None:
+    def manifest(**timings: float) -> Manifest:
+        return Manifest(
+            key="a" * 64,
+            phase="solver-rollout",
+            write_id="1",
+            created_at="2026-01-01T00:00:00Z",
+            files=[],
+            timings=timings,
+        )
+
+    first, second = manifest(generation=4.0, total=5.0), manifest(generation=6.0, grading=1.0, total=7.0)
+    whole = manifest(generation=6.0, grading=1.0, store=0.5, total=8.0)
+    assert sum(seconds_of(whole, [first, second]).values()) == pytest.approx(5.0 + 8.0)
+    assert seconds_of(whole, [first, second])["generation"] == pytest.approx(10.0)
+    # Another process found all shards there and only wrote the manifest.
+    finisher = manifest(store=0.5, total=1.0)
+    assert sum(seconds_of(finisher, [first, second]).values()) == pytest.approx(5.0 + 7.0 + 1.0)
+    # Interrupted: shards without a manifest.
+    assert sum(seconds_of(None, [first]).values()) == pytest.approx(5.0)
+    assert seconds_of(None, []) == {}
+
+
+def test_time_is_all_accounted_for(report: Report) -> None:
+    by_step = sum(record.total or 0.0 for record in report.steps)
+    assert sum(time.total for time in report.times) == pytest.approx(by_step)
+    share = overhead(report.times)
+    productive = sum(time.seconds["training"] + time.seconds["generation"] for time in report.times)
+    assert share == pytest.approx(1 - productive / by_step)
+    assert overhead([]) is None
+
+
+def test_versions_that_changed_on_the_way_are_both_there(report: Report) -> None:
+    assert set(report.versions["trl"]) == {"1.16.0", "1.17.0"}
+    assert "solver-train-2" in report.versions["trl"]["1.17.0"]
+
+
+def test_lineage_has_every_step_and_every_edge(fake: FakeRun, report: Report) -> None:
+    graph = lineage(report)
+    assert {node.name for node in graph.nodes} == {BASE, *fake.plan.by_name}
+    edges = {(edge.parent, edge.child) for edge in graph.edges}
+    assert {(parent, step.name) for step in fake.plan.steps for parent in step.parents} <= edges
+    assert {child for parent, child in edges if parent == BASE} == {
+        "evaluate-0",
+        "challenger-train-1",
+        "solver-rollout-1",
+        "solver-train-1",
+    }
+    assert [node.name for node in graph.nodes if node.best] == ["solver-train-2"]
+    places = [(node.x, node.y) for node in graph.nodes]
+    assert len(set(places)) == len(places)
+    assert all(node.x < graph.width and node.y < graph.height for node in graph.nodes)
+
+
+# ---- what may be said
+
+
+def test_standard_errors() -> None:
+    assert standard_error([0.5]) is None
+    assert standard_error([0.0, 1.0]) == 0.5
+    assert average([Score(0.2, 0.03), Score(0.4, 0.04)]) == Score(pytest.approx(0.3), pytest.approx(0.025))
+    assert average([Score(0.2, 0.03), Score(0.4)]).stderr is None
+
+
+def test_no_gain_is_taken_over_other_questions() -> None:
+    before = Answers(("a", "b"), (0.0, 0.5), (0.0, 1.0))
+    assert gain_of({"t": before}, {"t": before}, "mean") == Score(0.0, 0.0)
+    assert gain_of({"t": before}, {"t": dataclasses.replace(before, questions=("a", "c"))}, "mean") is None
+    assert gain_of({"t": before}, {}, "mean") is None
+
+
+def scored(report: Report, *scores: Score | None, gains: tuple[Score | None, ...]) -> Report:
+    """``report`` with other scores: the base's first."""
+
+    def evaluation(score: Score | None, gain: Score | None) -> Evaluation | None:
+        return Evaluation(score, score, (TaskScore("t", score, score, None, 500),), gain) if score else None
+
+    iterations = tuple(
+        Iteration(number, evaluation(score, gain), evaluated=True, rollout=None)
+        for number, (score, gain) in enumerate(zip(scores, gains, strict=True))
+    )
+    return dataclasses.replace(report, iterations=iterations)
+
+
+@pytest.mark.parametrize(
+    ("scores", "gains", "said"),
+    [
+        (
+            (Score(0.5, 0.01), Score(0.6, 0.01), Score(0.55, 0.01)),
+            (None, Score(0.1, 0.008), Score(0.05, 0.008)),
+            "rose from 50.0 ± 1.0 % (base) to 60.0 ± 1.0 % at iteration 1, the best: +10.0 ± 0.8 points.",
+        ),
+        (
+            (Score(0.5, 0.01), Score(0.51, 0.01), None),
+            (None, Score(0.01, 0.008), None),
+            "is 50.0 ± 1.0 % (base) and 51.0 ± 1.0 % at iteration 1, the best so far: +1.0 ± 0.8 points, which is "
+            "within two standard errors, so no clear change.",
+        ),
+        (
+            (Score(0.5, 0.01), Score(0.4, 0.01), Score(0.3, 0.01)),
+            (None, Score(-0.1, 0.008), Score(-0.2, 0.008)),
+            "No iteration scored above the base: mean accuracy of 8 samples on 500 held-out questions is 50.0 ± 1.0 % "
+            "(base) and 40.0 ± 1.0 % at iteration 1, the best: −10.0 ± 0.8 points.",
+        ),
+        (
+            (Score(0.5, 0.01), None, None),
+            (None, None, None),
+            "is 50.0 ± 1.0 % for the base; no trained Solver has a score yet.",
+        ),
+        (
+            (None, Score(0.5, 0.01), None),
+            (None, None, None),
+            "is 50.0 ± 1.0 % at iteration 1, the best so far; the base has no score yet.",
+        ),
+        ((None, None, None), (None, None, None), "is not known yet: no evaluation is done."),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_errors_allow(
+    report: Report, scores: tuple[Score | None, ...], gains: tuple[Score | None, ...], said: str
+) -> None:
+    sentence = headline(scored(report, *scores, gains=gains)).replace("\u202f", " ")
+    assert sentence.endswith(said)
+    assert sentence.count(". ") == 0
+
+
+def test_limits_follow_from_the_run(tmp_path: Path, report: Report) -> None:
+    text = " ".join(limits(report))
+    assert "Judge by the mean of samples" in text
+    assert "one seed (0)" in text
+    control = fake_run(
+        tmp_path,
+        spec__rollout__labels="random",
+        spec__rollout__truth=None,
+        spec__evaluation=None,
+        spec__iterations=1,
+    )
+    text = " ".join(limits(collect(control.run, control.plan, control.store)))
+    assert "control arm" in text
+    assert "Label accuracy is not known" in text
+    assert "Judge by" not in text
+
+
+def test_numbers_read_well() -> None:
+    assert percent(0.4775) == "47.8\u202f%"
+    assert percent(None) == "–"
+    assert points(-0.02) == "−2.0"
+    assert [duration(s) for s in (4.31, 59.97, 75, 3600, 7384)] == [
+        "4.3\u202fs",
+        "1\u202fmin",
+        "1\u202fmin 15\u202fs",
+        "1\u202fh",
+        "2\u202fh 3\u202fmin",
+    ]
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(["a"]) == "a"
+    assert listed([]) == ""
+
+
+# ---- hostile text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("<b> & \"q\" 'q'", "&lt;b&gt; &amp; &#34;q&#34; &#39;q&#39;"),
+        ("3\u202e5", '3<span class="esc">\\u202e</span>5'),
+        ("\x00", '<span class="esc">\\u0000</span>'),
+        ("\ud800x", '<span class="esc">\\ud800</span>x'),
+        ("\U000e0041", '<span class="esc">\\U000e0041</span>'),
+        ("a\n\tb é 数 ∑ 👍", "a\n\tb é 数 ∑ 👍"),
+        (None, "None"),
+    ],
+)
+def test_text_is_shown_as_the_characters_that_are_there(text: object, html: str) -> None:
+    assert shown(text) == html
+
+
+def test_long_text_says_how_much_is_left_out() -> None:
+    assert shown("<" * 2000, limit=2) == '&lt;&lt;<span class="esc">… 1,998 more characters</span>'
+
+
+def test_hostile_text_becomes_no_element(page: Path) -> None:
+    parsed = Parsed(page.read_text(encoding="utf-8"))
+    names = [name for name, _ in parsed.elements]
+    assert names.count("script") == 3  # the figures' numbers, plotly, and what draws
+    assert names.count("svg") == 1  # the lineage
+    assert names.count("style") == 1
+    assert not {"img", "iframe", "object", "embed", "form", "base", "foreignobject"} & set(names)
+    assert not [name for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
+    # It is all there, as text.
+    for text in ("<script>document.title='owned'</script>", "</style><img src=x onerror=alert(1)>", "{{ ''.__class__"):
+        assert text in parsed.text
+
+
+def test_hostile_text_is_in_no_script(page: Path) -> None:
+    parsed = Parsed(page.read_text(encoding="utf-8"))
+    figures, _, drawing = parsed.scripts
+    assert len(drawing) < 1000
+    assert {plot["id"] for plot in plots(parsed)} == set(FIGURES)
+    for text in HOSTILE:
+        assert text[:20] not in figures
+        assert json.dumps(text)[1:-1][:20] not in figures
+
+
+def test_characters_that_act_unseen_are_escapes(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    own = html[: html.index('<script type="application/json"')]
+    unseen = {0, *range(1, 9), *range(0x0E, 0x20), 0x7F, *range(0x80, 0xA0), 0x200B, 0x2028, 0x2029, 0xFEFF}
+    bidi = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
+    assert not {f"{ord(c):04x}" for c in set(own) if ord(c) in unseen | bidi or 0xD800 <= ord(c) <= 0xDFFF}
+    assert "\\u202e" in own
+    assert "\\ud800" in own
+
+
+def test_nothing_is_loaded_from_outside(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    parsed = Parsed(html)
+    for _, attributes in parsed.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action", "formaction", "background"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:")), (name, value)
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for _, a in parsed.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+
+
+def test_plotly_is_there_once(page: Path) -> None:
+    parsed = Parsed(page.read_text(encoding="utf-8"))
+    assert sum("* plotly.js v" in script for script in parsed.scripts) == 1
+    viewport = [a for name, a in parsed.elements if name == "meta" and a.get("name") == "viewport"]
+    assert viewport[0]["content"] == "width=device-width, initial-scale=1"
+
+
+def test_plots_hold_the_numbers(page: Path, report: Report) -> None:
+    by_id = {plot["id"]: plot for plot in plots(Parsed(page.read_text(encoding="utf-8")))}
+    mean = by_id["scores"]["data"][0]
+    assert mean["y"] == [i.evaluation.mean.value for i in report.iterations if i.evaluation]
+    assert mean["error_y"]["array"] == [i.evaluation.mean.stderr for i in report.iterations if i.evaluation]
+    assert [trace["name"] for trace in by_id["shares"]["data"]] == ["in the band", "majority share", "label accuracy"]
+    # A NaN that TRL logged is a gap.
+    assert [trace["y"][0] for trace in by_id["solver-kl"]["data"]] == [None, None]
+
+
+def test_environment_values_stay_behind(tmp_path: Path) -> None:
+    secret = [{"name": "HF_TOKEN", "value": "hf_secret"}]
+    fake = fake_run(tmp_path, until="challenger-train-1", spec__pods={"env": secret})
+    html = render(collect(fake.run, fake.plan, fake.store))
+    assert "HF_TOKEN" in html
+    assert "hf_secret" not in html
+
+
+# ---- runs of other shapes
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        ("evaluate-0", "0 of 9 steps are done. Not there yet: evaluate-0, challenger-train-1, solver-rollout-1,"),
+        ("challenger-train-1", "challenger-train-1 (checkpoint after optimizer step 1 of 2), solver-rollout-1,"),
+        ("solver-rollout-2", "6 of 9 steps are done. Not there yet: solver-rollout-2 (1 of 2 shards), solver-train-2"),
+        ("evaluate-2", "8 of 9 steps are done. Not there yet: evaluate-2."),
+    ],
+)
+def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, said: str) -> None:
+    fake = fake_run(tmp_path, until=until)
+    path = tmp_path / "report.html"
+    write_report(fake.run, fake.plan, fake.store, path)
+    parsed = Parsed(path.read_text(encoding="utf-8"))
+    assert said in parsed.text
+    assert "not yet" in parsed.text
+    ids = {attributes.get("id") for name, attributes in parsed.elements if name == "div"}
+    assert {plot["id"] for plot in plots(parsed)} <= ids
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec__evaluation": None},
+        {"spec__challenger__grpo__maxSteps": 0},
+        {"spec__solver__grpo__maxSteps": 0},
+        {"spec__evaluation__every": 2, "spec__iterations": 3},
+        {"spec__rollout__labels": "random"},
+        {"spec__iterations": 14},
+        {"spec__rollout__truth": None},
+        {
+            "spec__evaluation__tasks": [
+                {"name": "one", "data": {"uri": "file:///one"}},
+                {"name": "two", "data": {"uri": "file:///two"}},
+            ]
+        },
+    ],
+    ids=lambda changes: next(iter(changes)).removeprefix("spec__"),
+)
+def test_runs_of_other_shapes(tmp_path: Path, changes: dict[str, Any]) -> None:
+    fake = fake_run(tmp_path, **changes)
+    report = collect(fake.run, fake.plan, fake.store)
+    parsed = Parsed(render(report))
+    assert not report.missing
+    ids = {attributes.get("id") for name, attributes in parsed.elements if name == "div"}
+    assert {plot["id"] for plot in plots(parsed)} <= ids
+    for column in range(len(report.plan.by_name)):
+        assert report.steps[column].step.name in parsed.text
+
+
+# ---- what goes wrong
+
+
+def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-train-1")
+    theirs = fake.store.read_bytes(f"{fake.prefix('evaluate-0')}/{MANIFEST_NAME}")
+    fake.store.put_bytes(f"{fake.prefix('solver-train-1')}/{MANIFEST_NAME}", theirs)
+    with pytest.raises(InputError, match="belongs to evaluate"):
+        write_report(fake.run, fake.plan, fake.store, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-rollout-1")
+    prefix = fake.prefix("challenger-train-1")
+    manifest = read_manifest(fake.store, prefix)
+    assert manifest is not None
+    stored = manifest.file("metrics.jsonl")
+    assert stored is not None
+    fake.store.put_bytes(f"{prefix}/{stored.path}", b"{}")
+    with pytest.raises(CorruptArtifact, match=r"metrics\.jsonl"):
+        write_report(fake.run, fake.plan, fake.store, tmp_path / "report.html")
+
+
+def test_an_unwritable_path_is_one_sentence(fake: FakeRun, tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "report.html", tmp_path, Path("/")):
+        with pytest.raises(SelfevoError) as caught:
+            write_report(fake.run, fake.plan, fake.store, path)
+        assert str(caught.value).startswith(f"the report cannot be written to {path}: ")
+        assert "-o" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_report_is_replaced(fake: FakeRun, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    write_report(fake.run, fake.plan, fake.store, path)
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_store_gives_the_same_report(fake: FakeRun, page: Path, tmp_path: Path) -> None:
+    write_report(fake.run, fake.plan, fake.store, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = "import selfevo.report.page, selfevo.report.collect, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- in a browser
+
+DRAWN = """
+Object.fromEntries([...document.querySelectorAll(".plot")].map(plot => [plot.id, {
+  marks: plot.querySelectorAll("path.js-line, .points path, .bars path").length,
+  empty: [...plot.querySelectorAll("path.js-line")].filter(line => !line.getAttribute("d")).length,
+  width: plot.querySelector(".main-svg")?.getBoundingClientRect().width ?? 0,
+  room: plot.getBoundingClientRect().width,
+  text: getComputedStyle(plot.querySelector(".xtick text")).fill,
+}]))
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    path = chromium.find()
+    if path is None:
+        pytest.skip("there is no Chromium here (tests/install-debian-packages installs it)")
+    return path
+
+
+def luminance(colour: str) -> float:
+    """Of ``rgb(r, g, b)``, 0..1."""
+    red, green, blue = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("width", "mobile", "dark"),
+    [(1200, False, False), (1200, False, True), (390, True, False), (390, True, True)],
+    ids=["desktop", "desktop-dark", "phone", "phone-dark"],
+)
+def test_a_browser_draws_every_plot(
+    browser: str, page: Path, tmp_path: Path, width: int, mobile: bool, dark: bool
+) -> None:
+    with chromium.opened(browser, page, width=width, height=900, mobile=mobile, dark=dark) as tab:
+        drawn = tab.evaluate(DRAWN)
+        assert set(drawn) == set(FIGURES)
+        for name, plot in drawn.items():
+            assert plot["marks"] > 0, name
+            assert plot["empty"] == 0, name
+            assert 0 < plot["width"] <= plot["room"] + 1, name
+            # Text stands out from the page, whichever of the two it is.
+            assert (luminance(plot["text"]) > 0.5) == dark, name
+        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (luminance(background) < 0.2) == dark
+        # Nothing sticks out sideways, with everything unfolded too.
+        tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        assert tab.evaluate("document.title") == "demo: self-evolution report"
+        assert tab.requests == [page.resolve().as_uri()]
+        assert tab.complaints == []
+        shot = tab.screenshot(tmp_path / "report.png")
+    assert shot.read_bytes().startswith(b"\x89PNG")
+    assert shot.stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_a_browser_runs_no_script_but_ours(browser: str, page: Path, tmp_path: Path) -> None:
+    """Even if escaping failed: the policy names the scripts that may run."""
+    html = page.read_text(encoding="utf-8")
+    broken = tmp_path / "broken.html"
+    injected = "<script>window.owned = 1</script><img src='https://attacker.example/' onerror='window.owned = 2'>"
+    broken.write_text(html.replace("<nav", f"{injected}<nav", 1), encoding="utf-8")
+    with chromium.opened(browser, broken) as tab:
+        assert tab.evaluate("window.owned") is None
+        assert tab.evaluate("document.querySelectorAll('.plot .main-svg').length") > 0
+        assert any("Content Security Policy" in complaint for complaint in tab.complaints)
+
+
+@pytest.mark.slow
+def test_a_browser_draws_an_unfinished_run(browser: str, tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-rollout-1")
+    path = tmp_path / "report.html"
+    write_report(fake.run, fake.plan, fake.store, path)
+    with chromium.opened(browser, path) as tab:
+        drawn = tab.evaluate(DRAWN)
+        assert {"scores", "challenger-reward", "times"} <= set(drawn)
+        assert "shares" not in drawn
+        assert all(plot["marks"] > 0 for plot in drawn.values())
+        assert tab.complaints == []

@@ -1,0 +1,292 @@
+"""A small run that nobody computed, committed to a file:// store as the trainer would: files, metrics, timings.
+
+Its figures are made up but hang together. Its models are hostile: what they wrote is in HOSTILE, and all of it is among
+the questions, the answers and the malformed completions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts import write_files
+from harness.runs import make_run
+from selfevo_contract.artifacts import ManifestDraft, checkpoint_prefix, shard_prefix, step_prefix
+from selfevo_contract.inputs import (
+    BaseModelRef,
+    ChallengerTrainInputs,
+    EvaluateInputs,
+    SolverRolloutInputs,
+    SolverTrainInputs,
+    StepModelRef,
+)
+from selfevo_contract.plan import Plan, Step, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_trainer.store import ObjectStore, commit, open_store
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    "</script><script>alert(1)</script>",
+    "</style><img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "<iframe src='https://attacker.example/'></iframe>",
+    "<!-- <script>",
+    "{{ ''.__class__.__mro__ }}{% raw %}",
+    "&lt;b&gt; &amp;amp; &#x202e;",
+    "5 + 3 \u202e8 = 3 - 11\u202c",
+    "a\u200bb\u2066c\u2069\ufeff",
+    "NUL \x00 bell \x07 escape \x1b[2J",
+    "lone \ud800 surrogates \udfff",
+    "\u2028line\u2029paragraph\x85next",
+    "Z\u0335\u0322" + "\u0336\u0321" * 200,
+    "\u05d0\u05d1\u05d2 1 + 2",
+    "x" * 5000,
+    ']]>{"figures": [null]}',
+)
+"""Texts that try to leave the place that they are put in, or to look like other texts."""
+
+
+OF_TRUTH = {"malformed_share", "majority_accuracy", "label_accuracy"}
+"""Metrics that a rollout has when the truth is known."""
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """A run, its plan, and the store that holds what is done of it."""
+
+    run: SelfEvolutionRun
+    plan: Plan
+    store: ObjectStore
+
+    def prefix(self, name: str) -> str:
+        """Where the step called ``name`` lies in the store."""
+        step = self.plan.by_name[name]
+        return step_prefix(self.run.metadata.namespace, step.phase, step.key)
+
+
+def fake_run(folder: Path, *, until: str | None = None, **changes: Any) -> FakeRun:
+    """Commits a run below ``folder``.
+
+    Args:
+        until: Name of the step at which it was interrupted: of this one there is the first shard or a checkpoint, of
+            those after it nothing. The whole run when not given.
+        changes: To the manifest, as ``make_run`` takes them.
+    """
+    settings = {
+        "spec__storage__uri": (folder / "store").absolute().as_uri(),
+        "spec__rollout__questions": 60,
+        "spec__rollout__samples": 10,
+        "spec__rollout__truth": {"kind": "arithmetic"},
+        "spec__evaluation__samples": 8,
+        **changes,
+    }
+    run = make_run(**settings)
+    found = FakeRun(run, plan(run.spec), open_store(run.spec.storage.uri))
+    for number, step in enumerate(found.plan.steps):
+        work = folder / "work" / step.name
+        interrupted = step.name == until
+        _Committer(found, step, work, random.Random(number)).commit(interrupted=interrupted)
+        if interrupted:
+            break
+    return found
+
+
+class _Committer:
+    def __init__(self, of: FakeRun, step: Step, work: Path, rng: random.Random) -> None:
+        self.of, self.step, self.work, self.rng = of, step, work, rng
+        self.place = step_prefix(of.run.metadata.namespace, step.phase, step.key)
+
+    def commit(self, *, interrupted: bool) -> None:
+        match self.step.inputs:
+            case EvaluateInputs() as inputs:
+                if not interrupted:
+                    self.evaluation(inputs)
+            case SolverRolloutInputs() as inputs:
+                self.rollout(inputs, interrupted=interrupted)
+            case ChallengerTrainInputs() | SolverTrainInputs() as inputs:
+                if interrupted:
+                    self.put(checkpoint_prefix(self.place, 1), {"model.safetensors": b"half"}, {}, {})
+                else:
+                    self.training(inputs)
+            case _:
+                raise NotImplementedError(self.step.phase)
+
+    def put(
+        self, place: str, files: Mapping[str, bytes], metrics: Mapping[str, float], timings: Mapping[str, float]
+    ) -> None:
+        draft = ManifestDraft(
+            key=self.step.key,
+            phase=self.step.phase,
+            iteration=self.step.iteration,
+            attempt=f"demo-{self.step.name}",
+            metrics=dict(metrics),
+            timings={**timings, "total": sum(timings.values()) + 0.25} if timings else {},
+            parents=_parents(self.step),
+            inputs=self.step.inputs.wire(),
+            versions={"python": "3.11.9", "selfevo": "0.1.0", "trl": "1.16.0" if self.step.iteration < 2 else "1.17.0"},
+        )
+        commit(self.of.store, place, write_files(self.work / place.rsplit("/", 1)[-1], files), draft)
+
+    def timings(self, *activities: str) -> dict[str, float]:
+        return {activity: round(self.rng.uniform(0.5, 20.0), 3) for activity in activities}
+
+    def training(self, inputs: ChallengerTrainInputs | SolverTrainInputs) -> None:
+        challenger = isinstance(inputs, ChallengerTrainInputs)
+        rows = [self.row(step, challenger) for step in range(1, inputs.grpo.max_steps + 1)]
+        files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", "metrics.jsonl": jsonl(rows)}
+        activities = ("startup", "load", "training", "generation", "reward", "checkpoint", "store")
+        self.put(self.place, files, {"reward_last": rows[-1]["reward"]}, self.timings(*activities))
+
+    def row(self, step: int, challenger: bool) -> dict[str, float]:
+        """What TRL logs of one optimizer step."""
+        wave = math.sin(step + self.step.iteration)
+        row = {
+            "loss": 0.001 * step,
+            "reward": 0.4 + 0.02 * step + 0.01 * wave,
+            "kl": math.nan if step == 1 else 0.001 * step,
+            "entropy": 1.0 - 0.05 * step,
+            "completions/mean_length": 17.0 + wave,
+            "completions/clipped_ratio": 0.01 * step,
+            "grad_norm": 0.4,
+            "step": float(step),
+        }
+        if challenger:
+            row |= {"uncertainty": 0.5 + 0.02 * step, "repetition": 1 / 128, "valid": 0.98, "distinct": 0.9}
+            row |= {"majority_share": 0.7 - 0.02 * step}
+        return row
+
+    def evaluation(self, inputs: EvaluateInputs) -> None:
+        metrics: dict[str, float] = {}
+        files: dict[str, bytes] = {}
+        skill = 0.45 + 0.12 * self.step.iteration
+        for task in inputs.tasks:
+            rows = [self.answered(i, skill, inputs.samples) for i in range(80)]
+            files[f"answers/{task.name}.jsonl"] = jsonl(rows)
+            shares = [row["samples_right"] / inputs.samples for row in rows]
+            mean = sum(shares) / len(rows)
+            variance = sum((share - mean) ** 2 for share in shares) / (len(rows) - 1)
+            metrics[f"{task.name}/greedy"] = sum(row["greedy_right"] for row in rows) / len(rows)
+            metrics[f"{task.name}/mean"] = mean
+            metrics[f"{task.name}/mean_stderr"] = (variance / len(rows)) ** 0.5
+            metrics[f"{task.name}/tokens"] = sum(row["mean_tokens"] for row in rows) / len(rows)
+        for kind in ("greedy", "mean"):
+            metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
+        self.put(self.place, files, metrics, self.timings("startup", "load", "generation", "grading", "store"))
+
+    def answered(self, number: int, skill: float, samples: int) -> dict[str, Any]:
+        # A question is as hard in every evaluation, so that differences by question are smaller than those between.
+        hardness = random.Random(f"question {number}").uniform(-0.35, 0.35)
+        right = sum(self.rng.random() < skill + hardness for _ in range(samples))
+        return {
+            "question": f"{number} + {number}",
+            "answer": str(2 * number),
+            "greedy": HOSTILE[number % len(HOSTILE)],
+            "greedy_right": skill + hardness > 0.5,
+            "samples_right": right,
+            "mean_tokens": 12.0 + self.step.iteration,
+        }
+
+    def rollout(self, inputs: SolverRolloutInputs, *, interrupted: bool) -> None:
+        shards = [self.shard(inputs, index) for index in range(inputs.shards)]
+        clocks = [self.timings("startup", "load", "generation", "grading", "store") for _ in shards]
+        for index, (rows, clock) in enumerate(zip(shards, clocks, strict=True)):
+            metrics = {"questions": float(len(rows))}
+            self.put(shard_prefix(self.place, index), {"questions.jsonl": jsonl(rows)}, metrics, clock)
+            if interrupted:
+                return
+        rows = [row for shard in shards for row in shard]
+        self.drop(rows, inputs)
+        kept = [
+            {"question": row["question"], "answer": row["majority"], "share": row["share"], "truth": row["truth"]}
+            for row in rows
+            if row["question"] is not None and row["dropped"] is None
+        ]
+        files = {"curriculum.jsonl": jsonl(kept), "questions.jsonl": jsonl(rows)}
+        # The last shard's process goes on and writes the step's manifest.
+        metrics = rollout_metrics(rows, kept)
+        if inputs.truth is None:
+            metrics = {name: value for name, value in metrics.items() if name not in OF_TRUTH}
+        self.put(self.place, files, metrics, {**clocks[-1], "store": clocks[-1]["store"] + 1.0})
+
+    def shard(self, inputs: SolverRolloutInputs, index: int) -> list[dict[str, Any]]:
+        count = inputs.questions // inputs.shards
+        rows = [self.question(inputs.samples, index * count + i) for i in range(count)]
+        if inputs.truth is None:
+            rows = [{**row, "truth": None} if "truth" in row else row for row in rows]
+        return rows
+
+    def question(self, samples: int, number: int) -> dict[str, Any]:
+        nasty = HOSTILE[number % len(HOSTILE)]
+        if number % 10 == 9:
+            return {"question": None, "raw": nasty}
+        left, right = self.rng.randrange(1000), self.rng.randrange(1000)
+        question = f"{left} + {right}" if number % 3 else nasty
+        truth = str(left + right) if number % 3 else None
+        agree = self.rng.randint(1, samples)
+        answers = [truth or nasty] * agree + [self.rng.choice([*HOSTILE, "7", "8"]) for _ in range(samples - agree)]
+        classes = Counter(answers)
+        majority, size = classes.most_common(1)[0]
+        votes = [[answer, n] for answer, n in classes.items()]
+        return {
+            "question": question,
+            "proposed": nasty,
+            "majority": majority,
+            "share": size / samples,
+            "votes": votes,
+            "truth": truth,
+        }
+
+    def drop(self, rows: Sequence[dict[str, Any]], inputs: SolverRolloutInputs) -> None:
+        seen: set[str] = set()
+        for row in rows:
+            if row["question"] is None:
+                continue
+            row["dropped"] = None
+            if row["question"] in seen:
+                row["dropped"] = "duplicate"
+            elif row["share"] < inputs.band.min:
+                row["dropped"] = "below_band"
+            elif row["share"] > inputs.band.max:
+                row["dropped"] = "above_band"
+            seen.add(row["question"])
+
+
+def rollout_metrics(rows: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The metrics of a rollout's manifest."""
+    valid = [row for row in rows if row["question"] is not None]
+    dropped = Counter(row["dropped"] for row in valid if row["dropped"] is not None)
+    return {
+        "questions": float(len(rows)),
+        "valid": float(len(valid)),
+        "kept": float(len(kept)),
+        "distinct_share": len({row["question"] for row in valid}) / len(rows),
+        "in_band_share": sum(0.25 <= row["share"] <= 0.75 for row in valid) / len(valid),
+        "majority_share_mean": sum(row["share"] for row in valid) / len(valid),
+        **{f"dropped_{reason}": float(number) for reason, number in dropped.items()},
+        "dropped_proof": 0.0,
+        "malformed_share": sum(row["truth"] is None for row in valid) / len(valid),
+        "majority_accuracy": sum(row["majority"] == row["truth"] for row in valid) / len(valid),
+        "label_accuracy": sum(row["answer"] == row["truth"] for row in kept) / len(kept),
+    }
+
+
+def jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """As the trainer writes it: ASCII, so that lone surrogates survive."""
+    return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows).encode("ascii")
+
+
+def _parents(step: Step) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for role in ("challenger", "solver", "model"):
+        ref = getattr(step.inputs, role, None)
+        if isinstance(ref, StepModelRef):
+            found[role] = f"{ref.phase}/{ref.key}"
+        elif isinstance(ref, BaseModelRef):
+            found[role] = ref.uri
+    return found

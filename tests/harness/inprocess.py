@@ -1,0 +1,119 @@
+"""Runs a trainer phase in this process as its own process would run: environment in; exit code, result, and log out.
+
+One pytest process so imports torch once for all phases. What a phase does to its process (environment, signal handlers,
+logging) is put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runs import phase_environment
+from selfevo_contract.artifacts import Manifest
+from selfevo_contract.phases import CONFIG_ENV, TERMINATION_LOG_ENV, PhaseConfig, PhaseResult, Progress, phase_config
+from selfevo_contract.plan import Plan, Step, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_trainer.store import ObjectStore, open_store, read_file, read_manifest
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a phase ended."""
+
+    code: int
+    result: PhaseResult
+    """What it left in the termination file."""
+    log: str
+    """Its standard error."""
+    progress: list[Progress] = field(default_factory=list)
+
+
+def run_main(environment: Mapping[str, str]) -> Ended:
+    """``python -m selfevo_trainer`` with ``environment`` over this process's own."""
+    from selfevo_trainer.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    termination = Path(environment[TERMINATION_LOG_ENV])
+    termination.unlink(missing_ok=True)
+    with _process_state(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        os.environ |= dict(environment)
+        code = main()
+    said = [Progress.model_validate_json(line) for line in out.getvalue().splitlines()]
+    return Ended(code, PhaseResult.model_validate_json(termination.read_bytes()), err.getvalue(), said)
+
+
+@contextlib.contextmanager
+def _process_state() -> Iterator[None]:
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    root = logging.getLogger()
+    logging_before, root.handlers, level = root.handlers, [], root.level  # so that main() sets up logging as it does
+    try:
+        yield
+    finally:
+        root.handlers, root.level = logging_before, level
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ |= environment
+
+
+class Phases:
+    """The steps of one run, in this process, against the run's store."""
+
+    def __init__(self, run: SelfEvolutionRun, folder: Path) -> None:
+        self.run = run
+        self.plan: Plan = plan(run.spec)
+        self.folder = folder
+        (folder / "work").mkdir(parents=True, exist_ok=True)
+
+    def step(self, name: str) -> Step:
+        return self.plan.by_name[name]
+
+    def config(self, name: str) -> PhaseConfig:
+        metadata = self.run.metadata
+        return phase_config(self.run.spec, metadata.name, metadata.namespace, self.step(name), attempt="test")
+
+    def environment(self, name: str, shard: int = 0) -> dict[str, str]:
+        config = self.config(name).model_dump_json(by_alias=True, exclude_none=True)
+        return phase_environment(config, self.folder, shard)
+
+    def __call__(self, name: str, shard: int = 0, environment: Mapping[str, str] | None = None) -> Ended:
+        """Run the step. The value of CONFIG_ENV and all else can be replaced by ``environment``."""
+        return run_main({**self.environment(name, shard), **(environment or {})})
+
+    @property
+    def store(self) -> ObjectStore:
+        storage = self.run.spec.storage
+        return open_store(storage.uri, endpoint=storage.endpoint, region=storage.region)
+
+    def prefix(self, name: str) -> str:
+        return self.config(name).prefix
+
+    def manifest(self, name: str) -> Manifest | None:
+        return read_manifest(self.store, self.prefix(name))
+
+    def committed(self, name: str) -> Manifest:
+        manifest = self.manifest(name)
+        assert manifest is not None, f"{name} is not committed"
+        return manifest
+
+    def read(self, name: str, file: str) -> bytes:
+        """A committed file of the step."""
+        return read_file(self.store, self.prefix(name), self.committed(name), file)
+
+    def objects(self, name: str, below: str = "") -> list[str]:
+        """Keys of the store below the step's prefix, relative to it."""
+        prefix = self.prefix(name)
+        found = self.store.list(f"{prefix}/{below}" if below else prefix)
+        return [info.key.removeprefix(f"{prefix}/") for info in found]
+
+
+__all__ = ["CONFIG_ENV", "Ended", "Phases", "run_main"]
