@@ -4,7 +4,8 @@
 
 One undisturbed run is the reference. Then whole runs are made with a process killed at a random moment of every step
 (sometimes more than once), started again and again until it is done. What is compared is the sha256 of every file whose
-content is determined: weights, curriculum, questions, answers.
+content is determined: weights, curriculum, questions, answers. The processes are forked from a server that has torch
+loaded, so that kills fall on the phase's own work and not on imports.
 """
 
 from __future__ import annotations
@@ -13,22 +14,23 @@ import argparse
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import arithmetic, phase_environment
+from runs import HEAVY_MODULES, arithmetic, phase_environment
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import phase_config
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_trainer.main import main as trainer_main
 from selfevo_trainer.store import open_store, read_manifest
 
 SMALL = {
@@ -38,8 +40,18 @@ SMALL = {
     "solver": {"grpo": {"maxSteps": 5, "promptsPerStep": 16, "perDeviceTrainBatchSize": 64}, "checkpointEvery": 2},
     "evaluation": {"samples": 1},
 }
+_FORKSERVER = get_context("forkserver")
 _TIMED = "metrics.jsonl"
 """The one file of a step that holds seconds, so that it may differ."""
+
+
+def run_phase(environment: dict[str, str], log: str) -> None:
+    """In the new process: be the trainer, its output in ``log``."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ |= environment
+    sys.exit(trainer_main())
 
 
 @dataclass
@@ -63,24 +75,21 @@ class Runner:
         self.result = workdir / "result.json"
         self.log = workdir / "log.txt"
 
-    def start(self, step: Step, shard: int) -> subprocess.Popen[str]:
+    def start(self, step: Step, shard: int) -> BaseProcess:
         config = phase_config(self.run.spec, self.run.metadata.name, self.run.metadata.namespace, step)
-        env = {
-            **os.environ,
-            **phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), self.workdir, shard),
-        }
+        environment = phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), self.workdir, shard)
         self.result.unlink(missing_ok=True)
-        with self.log.open("a") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "selfevo_trainer"], env=env, stdout=subprocess.PIPE, stderr=log, text=True
-            )
+        self.log.unlink(missing_ok=True)
+        process = _FORKSERVER.Process(target=run_phase, args=(environment, str(self.log)))
+        process.start()
+        return process
 
     def finish(self, step: Step, shard: int) -> dict[str, Any]:
         """Run to the end; raises when it fails."""
         process = self.start(step, shard)
-        process.communicate()
-        if process.returncode != 0:
-            raise RuntimeError(f"{step.name} ended with {process.returncode}; see {self.log}")
+        process.join()
+        if process.exitcode != 0:
+            raise RuntimeError(f"{step.name} ended with {process.exitcode}: {self.log.read_text()[-2000:]}")
         return dict(json.loads(self.result.read_text()))
 
     def kill_at_random(self, step: Step, shard: int, rng: random.Random, seconds: float) -> bool:
@@ -90,15 +99,13 @@ class Runner:
             whether it was still running.
         """
         process = self.start(step, shard)
-        assert process.stdout is not None
         if rng.random() < 0.8:
-            process.stdout.readline()
-            time.sleep(rng.uniform(0, seconds * 0.5))
-        else:
-            time.sleep(rng.uniform(0, seconds))
-        alive = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+            while process.is_alive() and not (self.log.exists() and b'"progress"' in self.log.read_bytes()):
+                time.sleep(0.01)
+        process.join(rng.uniform(0, seconds))
+        alive = process.is_alive()
+        process.kill()
+        process.join()
         return alive
 
     def digests(self) -> dict[str, str]:
@@ -145,6 +152,7 @@ def disturbed(
 def measure(kills: int, seed: int, folder: Path, say: Any = print) -> dict[str, Any]:
     """Whole runs until ``kills`` processes were killed."""
     rng = random.Random(seed)
+    _FORKSERVER.set_forkserver_preload([*HEAVY_MODULES, "kill"])
     expected, seconds = reference(folder / "reference")
     total, runs, resumed, different = Counter[str](), 0, 0, []
     while total.total() < kills:

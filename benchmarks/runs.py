@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 import traceback
@@ -53,13 +54,17 @@ class Forked:
     """User and system time of the process and of the children that it waited for."""
 
 
+HEAVY_MODULES = [
+    "selfevo_trainer.engines.transformers_engine",
+    *(f"selfevo_trainer.phases.{name}" for name in ("challenger", "rollout", "solver", "evaluate")),
+]
+"""What the phases import and torch with it; no thread pool is started, so forking afterwards is safe."""
+
+
 def load_heavy_modules() -> None:
-    """What every phase imports, once; no thread pool is started, so forking afterwards is safe."""
-    import selfevo_trainer.engines.transformers_engine
-    import selfevo_trainer.phases.challenger
-    import selfevo_trainer.phases.evaluate
-    import selfevo_trainer.phases.rollout
-    import selfevo_trainer.phases.solver  # noqa: F401
+    """Import them once."""
+    for name in HEAVY_MODULES:
+        importlib.import_module(name)
 
 
 def forked(function: Callable[[], int], log: Path) -> Forked:

@@ -238,7 +238,7 @@ class _Gate:
     )
     # What sympify makes of numbers and of sympy's own constants: constructors, quoted words, digits, arithmetic. No
     # attribute and no call of anything else.
-    _LITERALS = re.compile(r"(?:\b(?:Integer|Float|Rational|Symbol)\b|'[\w.+-]*'|\bE\b|[0-9.]+|[-+*/(),\s])*", re.ASCII)
+    _LITERALS = re.compile(r"(?:\b(?:Integer|Float|Rational|Symbol)\b|'[\w.+-]*'|\bE\b|[-+*/(),.0-9\s])*", re.ASCII)
     # What lambdify makes of arithmetic in its one argument, as in the ratio of a series' terms.
     _ARITHMETIC = re.compile(
         r"def _lambdifygenerated\((\w+)\):\n    return (?:\b\1\b|\b[0-9]+(?:\.[0-9]+)?\b|[-+*/() ])*\n", re.ASCII
