@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
+# Two processes, a test file each at a time: a file's fixtures (a trained model, a server) are made once.
+PARALLEL ?= --numprocesses 2 --dist loadfile
+
 .PHONY: help setup demo test test-fast lint format clean
 
 help:  ## Show this help
@@ -26,10 +29,10 @@ demo: setup  ## Run the whole loop on this machine: three iterations of real sel
 
 test: setup lint  ## Run every test
 	./tests/install-debian-packages
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-fast: setup  ## Run the fast tests (under 90 seconds)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 lint: setup  ## Formatting, ruff, the type checker, the import rules, YAML
 	$(BIN)/ruff format --check .

@@ -26,7 +26,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    path = _path(detail["loc"])
+    path = _path(_without_tags(detail["loc"], model))
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     shown = _shown(value)
     if kind == "extra_forbidden":
@@ -65,6 +65,26 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text or "the document"
+
+
+def _without_tags(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """``loc`` as the document has it: pydantic puts a union's tag between ``engine`` and ``batchSize``."""
+    kept: list[int | str] = []
+    found = [model]
+    for part in loc:
+        if len(found) > 1 and (tagged := [one for one in found if part in _tags(one)]):
+            found = tagged
+            continue
+        kept.append(part)
+        if isinstance(part, str):
+            fields = [f for one in found for name, f in one.model_fields.items() if (f.alias or name) == part]
+            found = _models_in(fields[0].annotation) if fields else []
+    return tuple(kept)
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    tags = [get_args(model.model_fields[name].annotation) for name in ("kind", "phase") if name in model.model_fields]
+    return tags[0] if tags else ()
 
 
 def _shown(value: Any) -> str:

@@ -41,6 +41,9 @@ class Grpo(Closed):
     """Steps of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """AdamW's weight decay."""
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """AdamW's epsilon. Where nearly all groups have equal rewards, gradients are tiny and a small epsilon lets AdamW
+    blow them up to full steps; a larger one keeps tiny gradients tiny."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Gradients are clipped to this norm."""
     beta: Annotated[float, Field(ge=0, le=10)] = 0.01

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 import yaml
 
 from harness.runs import document
+from selfevo.main import main
 from selfevo_contract.run import SelfEvolutionRun
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("selfevo_fake.py")))
@@ -86,6 +89,20 @@ class Project:
             check=False,
             **options,
         )
+
+    def look(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """The same in this process, half a second faster: for verbs that start nothing."""
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        before = sys.argv
+        sys.argv = ["selfevo", *args]
+        try:
+            with contextlib.chdir(self.root), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.argv = before
+        return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start the command."""

@@ -54,6 +54,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         lr_scheduler_type=grpo.lr_scheduler_type,
         warmup_steps=grpo.warmup_steps,
         weight_decay=grpo.weight_decay,
+        adam_epsilon=grpo.adam_epsilon,
         max_grad_norm=grpo.max_grad_norm,
         beta=grpo.beta,
         epsilon=grpo.epsilon,

@@ -102,7 +102,8 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
             if found is not None:
                 context.check_own(found, place)
                 if place == config.prefix:
-                    with contextlib.suppress(SelfevoError):  # an attempt that was killed right after its commit left them
+                    # an attempt that was killed right after its commit left them
+                    with contextlib.suppress(SelfevoError):
                         checkpoints.clear(context)
                     return context.result("found", metrics=found.metrics, timings=found.timings)
         if config.inputs.phase not in _PHASES:

@@ -6,6 +6,7 @@ Weights are safetensors only. transformers' own messages for broken input are tr
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -59,27 +60,30 @@ def _fetch_step(context: Context, ref: StepModelRef, dest: Path) -> Path:
 
 
 def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
+    """A model as its makers left it, or one that a step of some run committed (`selfevo artifacts path`)."""
     scheme, _, rest = ref.uri.partition("://")
-    if scheme == "file":
-        path = Path(rest)
-        if not path.is_dir():
-            raise InputError(f"spec.model.uri is {ref.uri!r}, and there is no such folder; correct it")
-        return path
-    if scheme == "s3":
-        storage = context.config.storage
-        with held_in("spec.model.uri"):
-            store = open_store(
-                ref.uri,
-                endpoint=storage.endpoint,
-                region=storage.region,
-                require_conditional_put=False,
-                cache_dir=context.cache_dir,
-            )
-            return download_tree(store, "", dest)
-    return _fetch_hub(ref.uri, rest, dest)
+    if scheme == "hf":
+        return _fetch_hub(ref.uri, rest, dest)
+    folder = Path(rest)
+    if scheme == "file" and not folder.is_dir():
+        raise InputError(f"spec.model.uri is {ref.uri!r}, and there is no such folder; correct it")
+    if scheme == "file" and not (folder / MANIFEST_NAME).is_file():
+        return folder
+    storage = context.config.storage
+    with held_in("spec.model.uri"):
+        store = open_store(
+            ref.uri,
+            endpoint=storage.endpoint,
+            region=storage.region,
+            require_conditional_put=False,
+            cache_dir=context.cache_dir,
+        )
+        manifest = read_manifest(store, "")
+        return download_tree(store, "", dest) if manifest is None else fetch(store, "", manifest, dest, folder="model")
 
 
 def _fetch_hub(uri: str, rest: str, dest: Path) -> Path:
+    import httpx
     from huggingface_hub import errors, snapshot_download
 
     repo, _, revision = rest.partition("@")
@@ -95,7 +99,9 @@ def _fetch_hub(uri: str, rest: str, dest: Path) -> Path:
             f"spec.model.uri is {uri!r}, and the hub has no such model or revision for this token; "
             "check the name, and HF_TOKEN for a private or gated one"
         ) from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except (httpx.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise ServiceError(
             f"spec.model.uri is {uri!r}, and the hub at {os.environ.get('HF_ENDPOINT', 'its usual address')} did not "
             f"deliver it ({type(error).__name__}); check the network and HF_ENDPOINT"
@@ -212,7 +218,24 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
             f"the weights in {path} lack {missing[0]} ({len(missing)} in all) of the model that config.json describes; "
             "download them again or correct config.json"
         )
+    _forget_generation_habits(model)
     return model
+
+
+def _forget_generation_habits(model: Any) -> None:
+    """Leave of the model's generation_config where answers end, and how it is meant to be sampled.
+
+    generate() takes what it is not told from there: a repetition penalty or a least length would bend every sample of
+    training, rollout and evaluation, and no manifest would say so. Sampling settings without do_sample, which some
+    published models have, would make save_pretrained fail after hours of training.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    tokens = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sampling = {name: getattr(own, name) for name in ("temperature", "top_p", "top_k")}
+    sampled = any(value is not None for value in sampling.values())
+    model.generation_config = GenerationConfig(**tokens, **sampling, do_sample=True if sampled else None)
 
 
 def _first_line(error: Exception) -> str:

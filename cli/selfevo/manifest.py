@@ -1,0 +1,239 @@
+"""A run's manifest: read, checked, its places resolved, its inputs pinned by digest.
+
+Everything that a person can get wrong here is told in one sentence with the file, the line, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from selfevo.digest_cache import DigestCache
+from selfevo_contract.artifacts import MANIFEST_NAME
+from selfevo_contract.digests import model_digest
+from selfevo_contract.errors import InputError
+from selfevo_contract.explain import explain
+from selfevo_contract.run import KIND, SelfEvolutionRun
+from selfevo_contract.spec import Data, Model, StoreUri
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it, where PyYAML differs: 1e-6 is a number, a date is a string, no key comes twice."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":timestamp"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[str, yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    first = seen[key.value].start_mark.line + 1
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} is here and in line {first}; keep one of them",
+                        problem_mark=key.start_mark,
+                    )
+                seen[key.value] = key
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def load(path: Path, *, storage: str | None = None, cache: Path | None = None) -> SelfEvolutionRun:
+    """The run that the manifest at ``path`` describes.
+
+    ``file:`` URIs are taken from the manifest's folder and made absolute. A model or data file on this machine without
+    a digest gets one, so that keys follow the content: an edited file is another input, a moved one is the same.
+
+    Args:
+        path: A YAML or JSON file with exactly one SelfEvolutionRun.
+        storage: Replaces ``spec.storage.uri``: a URI, or a path from the current folder.
+        cache: A folder in which digests of large files are remembered.
+
+    Raises:
+        InputError: one line for each thing that is wrong.
+    """
+    run = _validate(path, _only_run(path, _documents(path)))
+    folder = path.resolve().parent
+    digests = DigestCache(cache)
+    spec = run.spec
+    evaluation = spec.evaluation
+    if evaluation is not None:
+        tasks = [
+            task.model_copy(update={"data": _data(task.data, folder, f"spec.evaluation.tasks[{n}].data", digests)})
+            for n, task in enumerate(evaluation.tasks)
+        ]
+        evaluation = evaluation.model_copy(update={"tasks": tasks})
+    uri = _absolute(spec.storage.uri, folder) if storage is None else _storage_option(storage)
+    changes = {
+        "model": _model(spec.model, folder, digests),
+        "storage": spec.storage.model_copy(update={"uri": uri}),
+        "evaluation": evaluation,
+        "exclude": [_data(data, folder, f"spec.exclude[{n}]", digests) for n, data in enumerate(spec.exclude)],
+    }
+    digests.save()
+    return run.model_copy(update={"spec": spec.model_copy(update=changes)})
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def _documents(path: Path) -> list[tuple[Any, yaml.Node | None]]:
+    """Every document of the file, with its positions where there are any."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; name the manifest of a run") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; name the manifest of a run") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text in UTF-8; name the manifest of a run") from None
+    try:
+        if path.suffix == ".json":
+            return [(json.loads(text, object_pairs_hook=_no_duplicates), None)]
+        nodes = list(yaml.compose_all(text, _Loader))
+        return [(value, node) for value, node in zip(_construct(text), nodes, strict=True) if value is not None]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}; correct it") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        remedy = "" if "; " in str(error.problem) else "; correct the YAML"
+        raise InputError(f"{path}{line}: {error.problem}{remedy}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}; correct it") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply; name the manifest of a run") from None
+
+
+def _construct(text: str) -> Iterator[Any]:
+    loader: Any = _Loader(text)
+    try:
+        while loader.check_data():
+            yield loader.get_data()
+    finally:
+        loader.dispose()
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice; keep one of them")
+        found[name] = value
+    return found
+
+
+def _only_run(path: Path, documents: list[tuple[Any, yaml.Node | None]]) -> tuple[Any, yaml.Node | None]:
+    if not documents:
+        raise InputError(f"{path} is empty; write a {KIND} into it")
+    runs = [pair for pair in documents if isinstance(pair[0], dict) and pair[0].get("kind") == KIND]
+    if len(runs) == 1:
+        return runs[0]
+    if len(documents) == 1:
+        return documents[0]  # validation says what it is instead
+    found = "no" if not runs else str(len(runs))
+    raise InputError(f"{path} holds {found} {KIND} in {len(documents)} documents; keep exactly one")
+
+
+def _validate(path: Path, document: tuple[Any, yaml.Node | None]) -> SelfEvolutionRun:
+    value, node = document
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {type(value).__name__}; write a {KIND}: apiVersion, kind, metadata, spec")
+    try:
+        return SelfEvolutionRun.model_validate(value)
+    except ValidationError as error:
+        places = [_line(node, detail["loc"]) for detail in error.errors(include_url=False, include_input=False)]
+        sentences = explain(error, SelfEvolutionRun)
+        lines = [f"{path}{place}: {sentence}" for place, sentence in zip(places, sentences, strict=True)]
+        raise InputError("\n".join(lines)) from None
+
+
+def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> str:
+    """``:12``, the line of the innermost part of ``loc`` that the document has."""
+    if node is None:
+        return ""
+    mark = node.start_mark
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((key, value) for key, value in node.value if key.value == part), None)
+            if entry is None:
+                continue  # a union's tag, or a field that is missing
+            mark, node = entry[0].start_mark, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            mark = node.start_mark
+    return f":{mark.line + 1}"
+
+
+# --- places and digests -----------------------------------------------------------------------------------------------
+
+
+def _absolute(uri: str, folder: Path, *, quoted: bool = True) -> str:
+    """``file:base`` -> ``file:///work/examples/base``. Other URIs are as they should be."""
+    if not uri.startswith("file:") or uri.startswith("file:///"):
+        return uri
+    return _file_uri(folder / uri.removeprefix("file:"), quoted=quoted)
+
+
+def _file_uri(path: Path, *, quoted: bool) -> str:
+    # The store reads %41 as A; models and data are opened by the path as it stands.
+    text = str(path.resolve())
+    return f"file://{text.replace('%', '%25') if quoted else text}"
+
+
+def _storage_option(value: str) -> str:
+    if "://" not in value:
+        return _file_uri(Path(value.removeprefix("file:")).expanduser(), quoted=True)
+    try:
+        return TypeAdapter(StoreUri).validate_python(value)
+    except ValidationError as error:
+        why = str(error.errors()[0].get("ctx", {}).get("error", "write it as s3://<bucket>/<prefix>, or as a path"))
+        raise InputError(f"--storage is {value!r}; {why}") from None
+
+
+def _model(model: Model, folder: Path, digests: DigestCache) -> Model:
+    uri = _absolute(model.uri, folder, quoted=False)
+    if not uri.startswith("file://") or model.digest is not None:
+        return model.model_copy(update={"uri": uri})
+    place = Path(uri.removeprefix("file://"))
+    said = f"spec.model.uri is {model.uri!r}"
+    if not place.is_dir():
+        raise InputError(f"{said}, and there is no folder {place}; correct it")
+    if (place / MANIFEST_NAME).is_file():  # a step's output: its address holds the key of all that made it
+        return model.model_copy(update={"uri": uri})
+    if not (place / "config.json").is_file():
+        raise InputError(f"{said}, and {place} holds no config.json; name a folder with a transformers model")
+    return model.model_copy(update={"uri": uri, "digest": _explained(said, lambda: model_digest(place, digests.of))})
+
+
+def _data(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
+    uri = _absolute(data.uri, folder, quoted=False)
+    if not uri.startswith("file://") or data.digest is not None:
+        return data.model_copy(update={"uri": uri})
+    place = Path(uri.removeprefix("file://"))
+    said = f"{field}.uri is {data.uri!r}"
+    if not place.is_file():
+        raise InputError(f"{said}, and there is no file {place}; correct it")
+    return data.model_copy(update={"uri": uri, "digest": _explained(said, lambda: digests.of(place))})
+
+
+def _explained(said: str, digest: Callable[[], str]) -> str:
+    try:
+        return digest()
+    except OSError as error:
+        raise InputError(f"{said}, and {error.filename} cannot be read: {error.strerror}") from None

@@ -1,0 +1,152 @@
+"""What happens to a run, in words: one line a transition, and the table at its end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from selfevo.text import aligned, percent, printable, seconds
+from selfevo_contract.plan import Plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
+
+COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
+
+
+class News(NamedTuple):
+    """Something that has happened."""
+
+    text: str
+    passing: bool = False
+    """A picture of how things stand would not show it afterwards."""
+
+
+def transitions(before: RunStatus, after: RunStatus) -> Iterator[News]:
+    """A sentence for everything that is new in ``after``."""
+    old_steps = {(step.name, step.key): step for step in before.steps}
+    old_attempts = {attempt.name: attempt for attempt in before.attempts}
+    for attempt in after.attempts:
+        old = old_attempts.get(attempt.name)
+        if (old is None or old.state != attempt.state) and attempt.state == "Failed" and attempt.reason != "Lost":
+            yield News(_failure(attempt, after), passing=True)
+    for step in after.steps:
+        known = old_steps.get((step.name, step.key))
+        if known is not None and known.state == step.state:
+            continue
+        if step.state == "Running":
+            yield News(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
+        elif step.state == "Succeeded":
+            yield from _success(step, after)
+
+
+def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
+    step = next((step for step in after.steps if step.name == attempt.step), None)
+    if attempt.reason == "Terminated":
+        return f"{attempt.step} stopped at a checkpoint"
+    line = f"{attempt.step} failed: {printable(attempt.message)}"
+    if step is not None and step.state == "Pending" and step.retry_at and attempt.finished_at:
+        wait = datetime.fromisoformat(step.retry_at) - datetime.fromisoformat(attempt.finished_at)
+        line += f"; tried again in {seconds(wait.total_seconds())}"
+    return line
+
+
+def _success(step: StepStatus, after: RunStatus) -> Iterator[News]:
+    how = "was in the store already" if step.reused else f"done in {seconds(duration(step) or 0.0)}"
+    said = highlights(step)
+    yield News(f"{step.name} {how}" + (f": {said}" if said else ""))
+    if step.phase == "evaluate":
+        line = score_line(step.iteration, after)
+        if line:
+            yield News(line, passing=True)
+
+
+def score_line(iteration: int, status: RunStatus) -> str:
+    """``iteration 2: score 69.8 % (base 47.8 %)``."""
+    scores = {line.iteration: line.score for line in status.iterations}
+    if scores.get(iteration) is None:
+        return ""
+    if iteration == 0:
+        return f"base: score {percent(scores[0])}"
+    base = f" (base {percent(scores[0])})" if scores.get(0) is not None else ""
+    return f"iteration {iteration}: score {percent(scores[iteration])}{base}"
+
+
+def highlights(step: StepStatus) -> str:
+    """The few figures of a step that tell how it went."""
+    m = step.metrics
+    if step.phase == "evaluate":
+        return ", ".join(f"{name} {percent(m[name])}" for name in ("mean", "greedy") if name in m)
+    if step.phase == "solver-rollout":
+        parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
+        right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
+        return ", ".join(parts + right)
+    parts = []
+    for name in ("reward", "kl"):
+        if f"{name}_last" in m:
+            first = f"{m[f'{name}_first']:.3g} -> " if f"{name}_first" in m and name != "kl" else ""
+            parts.append(f"{name} {first}{m[f'{name}_last']:.3g}")
+    return ", ".join(parts)
+
+
+def duration(step: StepStatus) -> float | None:
+    """Seconds from a step's first start to its end."""
+    if step.started_at is None or step.finished_at is None:
+        return None
+    return (datetime.fromisoformat(step.finished_at) - datetime.fromisoformat(step.started_at)).total_seconds()
+
+
+def table(status: RunStatus) -> list[list[str]]:
+    """The rows under COLUMNS: the base and every iteration that is kept in the status."""
+    best = status.best.iteration if status.best else None
+    return [_row(line, line.iteration == best) for line in status.iterations]
+
+
+def table_lines(status: RunStatus) -> list[str]:
+    """The same as text, between empty lines; nothing when there is nothing to tell."""
+    rows = table(status)
+    return ["", *aligned([COLUMNS, *rows], right=range(len(COLUMNS))), ""] if rows else []
+
+
+def _row(line: IterationStatus, best: bool) -> list[str]:
+    m = line.metrics
+    name = "base" if line.iteration == 0 else str(line.iteration)
+    kept = m.get("rollout/kept")
+    return [
+        f"{name} (best)" if best else name,
+        percent(line.score),
+        percent(m.get("evaluation/greedy")),
+        percent(m.get("rollout/in_band_share")),
+        percent(m.get("rollout/majority_share_mean")),
+        percent(m.get("rollout/label_accuracy")),
+        "-" if kept is None else f"{kept:.0f}",
+    ]
+
+
+def counts(status: RunStatus, plan: Plan) -> str:
+    """``5 of 13 steps done``."""
+    done = sum(step.state == "Succeeded" for step in status.steps)
+    return f"{done} of {len(plan.steps)} steps done"
+
+
+def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -> list[str]:
+    """Where the best model lies, and what to do next."""
+    best = status.best
+    if best is None or best.model_uri is None:
+        return []
+    which = "the base model" if best.iteration == 0 else f"iteration {best.iteration}'s Solver"
+    by = f", score {percent(best.score)}" if best.score is not None else ""
+    return [
+        f"Best model: {which}{by}",
+        f"  {best.model_uri}",
+        "",
+        "Next:",
+        f"  selfevo report {manifest}{options} -o report.html",
+        f"  selfevo artifacts path {manifest}{options} --iteration best --role solver",
+        *([f"  selfevo artifacts fetch {manifest}{options} --to best-model"] if best.iteration > 0 else []),
+    ]
+
+
+def newest(metrics: Mapping[str, float]) -> str:
+    """The figures of a running step, short: ``reward 0.41  kl 0.002``."""
+    return "  ".join(f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in list(metrics.items())[:3])

@@ -1,0 +1,105 @@
+"""What a run's object store says: which steps are done, and where models lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfevo_contract.artifacts import Manifest, step_prefix
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus, StepStatus
+
+if TYPE_CHECKING:
+    from selfevo_trainer.store import ObjectStore
+
+
+def open_run_store(run: SelfEvolutionRun, cache: Path | None = None) -> ObjectStore:
+    """The store that ``spec.storage`` names."""
+    from selfevo_trainer.store import open_store
+
+    storage = run.spec.storage
+    try:
+        return open_store(
+            storage.uri,
+            endpoint=storage.endpoint,
+            region=storage.region,
+            require_conditional_put=storage.require_conditional_put,
+            cache_dir=cache,
+        )
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"storage.uri is {storage.uri!r}, which needs the package {error.name}; pip install 'selfevo[trainer]'"
+        ) from None
+
+
+def prefix_of(run: SelfEvolutionRun, step: Step) -> str:
+    """Where the step's output lies in the store."""
+    return step_prefix(run.metadata.namespace, step.phase, step.key)
+
+
+def committed_steps(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> dict[str, Manifest]:
+    """Step name -> manifest, of every step whose output is committed. A step without its parents is not looked for.
+
+    Raises:
+        InputError: something else lies under a step's key, or the store cannot be used.
+        ServiceError: the store does not answer.
+    """
+    from selfevo_trainer.store import read_manifest
+
+    found: dict[str, Manifest] = {}
+    for step in plan.steps:
+        if not all(parent in found for parent in step.parents):
+            continue
+        manifest = read_manifest(store, prefix_of(run, step))
+        if manifest is None:
+            continue
+        if (manifest.phase, manifest.key) != (step.phase, step.key):
+            raise InputError(
+                f"{store.uri_of(prefix_of(run, step))}/MANIFEST.json belongs to {manifest.phase} {manifest.key[:12]}, "
+                f"not to {step.name} {step.key[:12]}; remove it or choose another storage.uri",
+                reason="ForeignManifest",
+            )
+        found[step.name] = manifest
+    return found
+
+
+def recorded(status: RunStatus | None, plan: Plan, committed: Mapping[str, Manifest]) -> RunStatus:
+    """``status`` in agreement with the store: what is committed is done, and nothing else is.
+
+    So a lost status is rebuilt, a step that another run committed is taken over, and after a change of storage.uri or
+    a cleaned store no step counts as done whose output is elsewhere.
+    """
+    before = status or RunStatus()
+    known = {(record.name, record.key): record for record in before.steps}
+    steps = []
+    for step in plan.steps:
+        record = known.get((step.name, step.key))
+        manifest = committed.get(step.name)
+        if manifest is not None:
+            done = record is not None and record.state == "Succeeded"
+            steps.append(record if record is not None and done else _found(step, record, manifest))
+        elif record is not None and record.state != "Succeeded":
+            steps.append(record)
+    return before.model_copy(update={"steps": steps})
+
+
+def _found(step: Step, record: StepStatus | None, manifest: Manifest) -> StepStatus:
+    # A NaN, which JSON cannot say, would make the status unreadable.
+    metrics = {name: value for name, value in manifest.metrics.items() if math.isfinite(value)}
+    return StepStatus(
+        name=step.name,
+        phase=step.phase,
+        iteration=step.iteration,
+        key=step.key,
+        state="Succeeded",
+        attempts=record.attempts if record else 0,
+        ended=record.ended if record else 0,
+        reused=True,
+        finished_at=manifest.created_at,
+        metrics=metrics,
+        timings=dict(manifest.timings),
+    )

@@ -1,0 +1,125 @@
+"""Where a local run keeps what is not in the store: its status, its processes' logs, scratch. All of it may be lost.
+
+<workdir>/cache/                             files by digest, shared by all runs
+<workdir>/runs/<namespace>/<name>/
+    status.json                              the run as it was resolved, and its status
+    lock                                     held while a `selfevo run` drives it; names its process
+    logs/<child>.log                         what each process said
+    children/<child>/                        what each process was told, and its termination message
+    scratch/<child>/                         working directories of processes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.run import Metadata, SelfEvolutionRun
+
+DEFAULT = Path(".selfevo")
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, workdir: Path, metadata: Metadata) -> None:
+        self.workdir = workdir.resolve()
+        self.name = f"{metadata.namespace}/{metadata.name}"
+        self.root = self.workdir / "runs" / metadata.namespace / metadata.name
+        self.cache = self.workdir / "cache"
+        self.logs = self.root / "logs"
+        self.children = self.root / "children"
+        self.scratch = self.root / "scratch"
+        self._status = self.root / "status.json"
+        self._lock = self.root / "lock"
+
+    def make(self) -> None:
+        """Raises InputError when it cannot be written."""
+        try:
+            for folder in (self.cache, self.logs, self.children, self.scratch):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run: one process drives it at a time.
+
+        Raises:
+            InputError: another one does.
+        """
+        try:
+            held = self._lock.open("a+")
+        except OSError as error:
+            raise self._unwritable(error) from None
+        with held as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"run {self.name} is already being driven by process {self._holder()} in {self.root}; wait for it, "
+                    "stop it with Ctrl-C, or choose another --workdir",
+                    reason="AlreadyRunning",
+                ) from None
+            except OSError as error:
+                raise InputError(
+                    f"--workdir {self.workdir} cannot be locked ({error.strerror}); name a folder on a local disk"
+                ) from None
+            with contextlib.suppress(OSError):  # a full disk: the number is for people only
+                file.seek(0)
+                file.truncate()
+                file.write(str(os.getpid()))
+                file.flush()
+            # Whoever held the lock before is gone, and with it whoever used these.
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(exist_ok=True)
+            yield
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"--workdir {self.workdir} cannot be written ({error.strerror}); name a folder that you may write"
+        )
+
+    def driver(self) -> int | None:
+        """The process that drives the run now."""
+        try:
+            with self._lock.open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self._holder()
+            return int(holder) if holder.isdigit() else 0
+        except OSError:
+            pass
+        return None
+
+    def _holder(self) -> str:
+        with contextlib.suppress(OSError):
+            return self._lock.read_text().strip() or "unknown"
+        return "unknown"
+
+    def read(self) -> SelfEvolutionRun | None:
+        """The run as it was last recorded; None when there is no record, or none that can be read."""
+        try:
+            return SelfEvolutionRun.model_validate_json(self._status.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, run: SelfEvolutionRun) -> None:
+        """Record the run, all of it or nothing."""
+        draft = self._status.with_suffix(".draft")
+        with draft.open("w") as file:
+            json.dump(run.model_dump(mode="json", by_alias=True, exclude_none=True), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._status)

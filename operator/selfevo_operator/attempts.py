@@ -1,0 +1,131 @@
+"""What the end of an attempt means for its step: done, given up, or tried again, and when (DESIGN.md, decision 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from selfevo_contract.errors import ExitCode
+from selfevo_contract.status import AttemptStatus, StepStatus
+from selfevo_operator import reasons
+from selfevo_operator.children import Child, stamp
+
+ATTEMPTS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long to wait before a step is tried again: 10 s, 20 s, 40 s, ... 5 min."""
+
+    backoff_base: timedelta = timedelta(seconds=10)
+    backoff_cap: timedelta = timedelta(minutes=5)
+
+    def delay(self, failures: int) -> timedelta:
+        return min(self.backoff_cap, self.backoff_base * (1 << min(max(failures - 1, 0), 30)))
+
+
+def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy, now: datetime) -> StepStatus:
+    """The record after the end of ``child``, taken into account exactly once."""
+    status = with_(status, ended=child.attempt)
+    finished = child.finished_at or now
+    result = child.result
+    reason, message = _cause(child)
+
+    if child.state == "Succeeded":
+        confirmed = result is not None and result.outcome in ("committed", "found")
+        if confirmed or status.failures >= backoff_limit:
+            return with_(
+                status,
+                state="Succeeded",
+                finished_at=stamp(finished),
+                retry_at=None,
+                reason="",
+                message="",
+                reused=result is not None and result.outcome == "found",
+                metrics=dict(result.metrics) if result else {},
+                timings=dict(result.timings) if result else {},
+            )
+        # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
+        reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
+
+    code = _exit_code(child)
+    if child.state == "Failed" and code in (ExitCode.INPUT, ExitCode.DATA):
+        return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
+    if child.state == "Failed" and code == ExitCode.TERMINATED:
+        # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
+        retry_at = stamp(finished + policy.delay(0))
+        return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
+
+    failures = status.failures + 1
+    if failures > backoff_limit:
+        what = f"{status.name} failed {failures} times (spec.backoffLimit is {backoff_limit}), the last time: {message}"
+        return with_(
+            status,
+            state="Failed",
+            failures=failures,
+            finished_at=stamp(finished),
+            reason=reasons.BACKOFF_LIMIT_EXCEEDED,
+            message=what,
+        )
+    retry_at = stamp(finished + policy.delay(failures))
+    return with_(status, state="Pending", failures=failures, retry_at=retry_at, reason=reason, message=message)
+
+
+def _exit_code(child: Child) -> int | None:
+    return child.result.exit_code if child.exit_code is None and child.result else child.exit_code
+
+
+def _cause(child: Child) -> tuple[str, str]:
+    """Why an attempt ended as it did: in the trainer's own words where they arrived."""
+    if child.state != "Failed":
+        return "", ""
+    code = _exit_code(child)
+    usual = {
+        ExitCode.INPUT: reasons.INVALID_INPUT,
+        ExitCode.SERVICE: reasons.SERVICE_FAILED,
+        ExitCode.DATA: reasons.BAD_DATA,
+        ExitCode.TERMINATED: reasons.TERMINATED,
+        137: reasons.KILLED,
+    }
+    ended = "ended without an exit code" if code is None else f"ended with exit code {code}"
+    reason = (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
+    message = (child.result.message if child.result else "") or ": ".join(filter(None, (ended, child.message)))
+    return reason, message
+
+
+def attempts(before: Sequence[AttemptStatus], children: Sequence[Child]) -> list[AttemptStatus]:
+    """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list."""
+    seen = {child.name for child in children}
+    known = {attempt.name: attempt if attempt.name in seen else _lost(attempt) for attempt in before}
+    for child in children:
+        old = known.get(child.name)
+        if old is not None and old.state in ("Succeeded", "Failed") and old.reason != reasons.LOST:
+            continue  # an end is final: what shows it alive is older
+        reason, message = _cause(child)
+        known[child.name] = AttemptStatus(
+            name=child.name,
+            step=child.step,
+            attempt=child.attempt,
+            state=child.state,
+            exit_code=_exit_code(child),
+            reason=reason,
+            message=message,
+            started_at=stamp(child.started_at),
+            finished_at=stamp(child.finished_at),
+            log=child.log,
+        )
+    ordered = sorted(known.values(), key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
+    return ordered[-ATTEMPTS_SHOWN:]
+
+
+def _lost(attempt: AttemptStatus) -> AttemptStatus:
+    if attempt.state in ("Succeeded", "Failed"):
+        return attempt
+    message = "it is gone, and how it ended was not seen; what it had committed is found by the next attempt"
+    return attempt.model_copy(update={"state": "Failed", "reason": reasons.LOST, "message": message})
+
+
+def with_(status: StepStatus, **changes: Any) -> StepStatus:
+    return status.model_copy(update=changes)

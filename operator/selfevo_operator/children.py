@@ -1,0 +1,82 @@
+"""What reconcile sees (children) and says (actions): a Job in a cluster, or a process on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from selfevo_contract.phases import PhaseResult
+from selfevo_contract.plan import Step
+
+# A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
+NAME_LIMIT = 57
+
+
+@dataclass(frozen=True)
+class Child:
+    """What is observed of one attempt at a step: a Job, or a process on this machine."""
+
+    name: str
+    step: str
+    key: str
+    attempt: int
+    state: Literal["Pending", "Running", "Succeeded", "Failed"]
+    exit_code: int | None = None
+    result: PhaseResult | None = None
+    """The termination message; of an indexed child, the one that committed the step."""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    message: str = ""
+    """What is known of its end when it left no result, e.g. ``OOMKilled``."""
+    log: str | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state in ("Pending", "Running")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Create the child ``name``; when it exists already, this is done."""
+
+    step: Step
+    attempt: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the child ``name`` by SIGTERM; when it has ended already, this is done."""
+
+    name: str
+    reason: str
+
+
+Action = Start | Stop
+
+
+def child_name(run: str, step: Step, attempt: int) -> str:
+    """The child's name, the same at every look: ``demo-solver-train-2-1f0c33aa-1``.
+
+    A run name that is too long gives way to its beginning and its digest.
+    """
+    tail = f"{step.name}-{step.key[:8]}-{attempt}"
+    name = f"{run}-{tail}"
+    if len(name) <= NAME_LIMIT:
+        return name
+    mark = hashlib.sha256(run.encode()).hexdigest()[:8]
+    head = run[: NAME_LIMIT - len(tail) - len(mark) - 2].rstrip("-")
+    return f"{head}-{mark}-{tail}" if head else f"r{mark}-{tail}"
+
+
+def stamp(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC, with milliseconds: as text, in the order of time."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_stamp(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,52 @@
+"""A run's phase as conditions: Ready, Reconciling and Stalled as kstatus reads them, and three of our own.
+
+| phase     | Ready | Reconciling | Stalled | Suspended | Complete | Failed |
+|-----------|-------|-------------|---------|-----------|----------|--------|
+| Pending   | False | True        | False   | False     | False    | False  |
+| Running   | False | True        | False   | False     | False    | False  |
+| Suspended | False | False       | False   | True      | False    | False  |
+| Succeeded | True  | False       | False   | False     | True     | False  |
+| Failed    | False | False       | True    | False     | False    | True   |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from selfevo_contract.status import Condition, RunPhase
+
+_TRUE_IN: dict[str, tuple[RunPhase, ...]] = {
+    "Ready": ("Succeeded",),
+    "Reconciling": ("Pending", "Running"),
+    "Stalled": ("Failed",),
+    "Suspended": ("Suspended",),
+    "Complete": ("Succeeded",),
+    "Failed": ("Failed",),
+}
+# What the API server accepts as a condition's reason.
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
+_MESSAGE_LIMIT = 1024
+
+
+def conditions(
+    before: Sequence[Condition], phase: RunPhase, reason: str, message: str, generation: int, now: str
+) -> list[Condition]:
+    """The six conditions. ``lastTransitionTime`` moves only where a condition's status flips."""
+    known = {condition.type: condition for condition in before}
+    reason = reason if _REASON.fullmatch(reason) and len(reason) <= 256 else phase
+    found = []
+    for kind, phases in _TRUE_IN.items():
+        status = "True" if phase in phases else "False"
+        old = known.get(kind)
+        found.append(
+            Condition(
+                type=kind,
+                status=status,
+                reason=reason,
+                message=message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…",
+                observed_generation=generation,
+                last_transition_time=old.last_transition_time if old and old.status == status else now,
+            )
+        )
+    return found

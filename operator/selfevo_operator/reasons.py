@@ -1,0 +1,32 @@
+"""Reasons in one place: CamelCase constants for conditions, attempts and events, so that programs can rely on them.
+
+A trainer brings reasons of its own along (`selfevo_contract.errors`), such as InvalidInput or EmptyCurriculum.
+"""
+
+from __future__ import annotations
+
+# Where a run stands
+STARTING = "Starting"
+RUNNING = "StepsRunning"
+BACKING_OFF = "BackingOff"
+SUSPENDED = "Suspended"
+COMPLETE = "AllStepsSucceeded"
+
+# How an attempt ended, where its process left no reason
+INVALID_INPUT = "InvalidInput"
+BAD_DATA = "BadData"
+SERVICE_FAILED = "ServiceFailed"
+TERMINATED = "Terminated"
+KILLED = "Killed"
+CRASHED = "Crashed"
+RESULT_LOST = "ResultLost"
+LOST = "Lost"
+
+# Why a step is given up
+BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+
+# Why a child is stopped
+NOT_IN_PLAN = "NotInPlan"
+STEP_ENDED = "StepEnded"
+SUPERSEDED = "Superseded"
+RUN_FAILED = "RunFailed"

@@ -1,0 +1,236 @@
+"""One look at a run: what is observed -> what to do next, and what to say about it. Pure (DESIGN.md, decision 5).
+
+Level-based: the status is the record of what is done, children are evidence that updates it, and nothing is remembered
+between two calls. So a repeated call changes nothing, a lost event is caught by the next look, and a child that is gone
+never means that its step is not done. At worst, a process starts, finds its output committed, and says so.
+
+The same function drives Jobs in a cluster and processes on one machine: it knows neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunPhase, RunStatus, StepStatus
+from selfevo_operator import reasons
+from selfevo_operator.attempts import Policy, account, attempts, with_
+from selfevo_operator.children import Action, Child, Start, Stop, child_name, parse_stamp, stamp
+from selfevo_operator.conditions import conditions
+from selfevo_operator.summary import SCORES, best_of, iterations_of, newest_and_best
+
+__all__ = ["Action", "Child", "Outcome", "Policy", "Start", "Stop", "child_name", "reconcile"]
+
+
+POLICY = Policy()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to do, what to write, and when to look again although nothing has happened."""
+
+    actions: tuple[Action, ...]
+    status: RunStatus
+    wake_at: datetime | None
+
+
+def reconcile(
+    run: SelfEvolutionRun, plan: Plan, children: Sequence[Child], now: datetime, policy: Policy = POLICY
+) -> Outcome:
+    """What to do about ``run``, given its recorded status and the ``children`` that exist."""
+    spec, before = run.spec, run.status or RunStatus()
+
+    # Collect what is observed. Records are by name and key: a changed step starts afresh, a dropped one is forgotten.
+    records = {(record.name, record.key): record for record in before.steps}
+    attempts_at: dict[tuple[str, str], list[Child]] = {}
+    for child in sorted(children, key=lambda child: child.attempt):
+        attempts_at.setdefault((child.step, child.key), []).append(child)
+    # A new generation is a person's answer to a failure: what had failed is tried again.
+    answered = before.observed_generation != run.metadata.generation
+    steps: dict[str, StepStatus] = {}
+    for step in plan.steps:
+        of_step = (step.name, step.key)
+        record = records.get(of_step) or StepStatus(
+            name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
+        )
+        steps[step.name] = _observe(record, attempts_at.get(of_step, []), answered, spec.backoff_limit, policy, now)
+    live = [child for child in children if child.live]
+
+    # Decide.
+    phase = _phase(steps.values(), live, spec.suspend)
+    stops = _stops(phase, steps, live)
+    starts, wake_at = _starts(run, plan, steps, live, now) if phase in ("Pending", "Running") else ([], None)
+
+    # Say where it stands, once.
+    status = _status(run, plan, steps, children, phase, starts, now)
+    return Outcome((*stops, *starts), status, wake_at)
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+def _observe(
+    status: StepStatus, mine: Sequence[Child], answered: bool, backoff_limit: int, policy: Policy, now: datetime
+) -> StepStatus:
+    """The step's record, brought up to date with what its children (by attempt) show."""
+    if status.state == "Failed" and answered:
+        status = with_(status, state="Pending", failures=0, finished_at=None, retry_at=None, reason="", message="")
+    if status.state in ("Succeeded", "Failed"):
+        return status
+
+    for child in mine:
+        first = status.started_at or stamp(child.started_at)
+        status = with_(status, attempts=max(status.attempts, child.attempt), started_at=first)
+        if not child.live and child.attempt > status.ended:
+            status = account(status, child, backoff_limit, policy, now)
+            if status.state == "Succeeded":
+                return status
+
+    current = _current(status, mine)
+    if current is not None:  # whatever earlier attempts came to, another one is under way
+        return with_(status, state=current.state, retry_at=None, finished_at=None, reason="", message="")
+    return with_(status, state="Pending") if status.state == "Running" else status
+
+
+def _current(status: StepStatus, children: Iterable[Child]) -> Child | None:
+    """The live child that stands for the step. One that is recorded as ended is a stale sight or a ghost."""
+    mine = [c for c in children if c.live and (c.step, c.key) == (status.name, status.key) and c.attempt > status.ended]
+    return max(mine, key=lambda child: child.attempt, default=None)
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def _phase(steps: Iterable[StepStatus], live: Sequence[Child], suspend: bool) -> RunPhase:
+    steps = list(steps)
+    if any(step.state == "Failed" for step in steps):
+        return "Failed"
+    if all(step.state == "Succeeded" for step in steps):
+        return "Succeeded"
+    if suspend:
+        return "Suspended"
+    begun = any(step.attempts or step.state == "Succeeded" for step in steps)
+    return "Running" if begun or live else "Pending"
+
+
+def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[Child]) -> list[Stop]:
+    """Children that nobody waits for any more. They end at a checkpoint, so that nothing is lost."""
+    stops = []
+    for child in live:
+        step = steps.get(child.step)
+        if phase in ("Failed", "Suspended"):
+            reason = reasons.RUN_FAILED if phase == "Failed" else reasons.SUSPENDED
+        elif step is None or step.key != child.key:
+            reason = reasons.NOT_IN_PLAN
+        elif step.state in ("Succeeded", "Failed"):
+            reason = reasons.STEP_ENDED
+        elif _current(step, live) is not child:
+            reason = reasons.SUPERSEDED
+        else:
+            continue
+        stops.append(Stop(child.name, reason))
+    return stops
+
+
+def _starts(
+    run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus], live: Sequence[Child], now: datetime
+) -> tuple[list[Start], datetime | None]:
+    """Steps whose time has come, in the plan's order, and the end of the shortest wait among the others."""
+    # Every live child takes a slot, also one that is being stopped: it still holds its memory and its GPUs.
+    slots = run.spec.parallel_steps - len(live)
+    busy_names = {child.step for child in live}
+    busy_keys = {child.key for child in live}
+    starts: list[Start] = []
+    waits: list[datetime] = []
+    # What had begun comes first: it has a checkpoint, and if a stale list hides its child, that child keeps its slot.
+    for step in sorted(plan.steps, key=lambda step: steps[step.name].attempts <= steps[step.name].ended):
+        status = steps[step.name]
+        ready = status.state == "Pending" and _parents_done(step, steps)
+        # Two steps with equal inputs have one key: the second one finds what the first one commits.
+        if not ready or step.name in busy_names or step.key in busy_keys:
+            continue
+        retry_at = parse_stamp(status.retry_at)
+        if retry_at is not None and retry_at > now:
+            waits.append(retry_at)
+        elif len(starts) < slots:
+            # Not the newest seen plus one: when a list is stale and a live child is missing from it, the same number
+            # gives the same name, and creating what exists does nothing.
+            attempt = status.ended + 1
+            starts.append(Start(step, attempt, child_name(run.metadata.name, step, attempt)))
+            busy_keys.add(step.key)
+    return starts, min(waits, default=None)
+
+
+def _parents_done(step: Step, steps: Mapping[str, StepStatus]) -> bool:
+    return all(steps[parent].state == "Succeeded" for parent in step.parents)
+
+
+# --- the status -------------------------------------------------------------------------------------------------------
+
+
+def _status(
+    run: SelfEvolutionRun,
+    plan: Plan,
+    steps: Mapping[str, StepStatus],
+    children: Sequence[Child],
+    phase: RunPhase,
+    starts: Sequence[Start],
+    now: datetime,
+) -> RunStatus:
+    before, at = run.status or RunStatus(), stamp(now) or ""
+    iterations = iterations_of(run, plan, steps)
+    scored = [iteration for iteration in iterations if iteration.score is not None]
+    best = best_of(run, plan, steps, iterations)
+    shown = newest_and_best(iterations, best)
+    reason, message = _reason(phase, steps, starts)
+    ended = phase in ("Succeeded", "Failed")
+    return RunStatus(
+        observed_generation=run.metadata.generation,
+        phase=phase,
+        iteration=max((s.iteration for s in steps.values() if s.attempts or s.state == "Succeeded"), default=0),
+        score=scored[-1].score if scored else None,
+        best=best,
+        model_uri=best.model_uri if best else None,
+        started_at=before.started_at or at,
+        finished_at=(before.finished_at or at) if ended else None,
+        iterations=shown,
+        steps=_steps_shown(plan, steps, {iteration.iteration for iteration in shown}),
+        attempts=attempts(before.attempts, children),
+        conditions=conditions(before.conditions, phase, reason, message, run.metadata.generation, at),
+    )
+
+
+def _reason(phase: RunPhase, steps: Mapping[str, StepStatus], starts: Sequence[Start]) -> tuple[str, str]:
+    failed = next((step for step in steps.values() if step.state == "Failed"), None)
+    if failed is not None:
+        named = failed.message if failed.message.startswith(failed.name) else f"{failed.name}: {failed.message}"
+        return failed.reason, named
+    done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
+    if phase == "Succeeded":
+        return reasons.COMPLETE, done
+    if phase == "Suspended":
+        return reasons.SUSPENDED, f"suspended, {done}"
+    running = [step.name for step in steps.values() if step.state == "Running"]
+    if running:
+        return reasons.RUNNING, f"{done}, running {', '.join(running)}"
+    waiting = next((step for step in steps.values() if step.retry_at), None)
+    if waiting is not None and not starts:
+        return reasons.BACKING_OFF, f"{done}, {waiting.name} is tried again at {waiting.retry_at}: {waiting.message}"
+    return (reasons.STARTING if phase == "Pending" else reasons.RUNNING), done
+
+
+def _steps_shown(plan: Plan, steps: Mapping[str, StepStatus], iterations: set[int]) -> list[StepStatus]:
+    """Steps that have begun or may begin. Figures of old iterations are in the store; scores stay, to know the best."""
+    found = []
+    for step in plan.steps:
+        status = steps[step.name]
+        if status.state == "Pending" and not status.attempts and not _parents_done(step, steps):
+            continue
+        if status.state == "Succeeded" and status.iteration not in iterations:
+            scores = {name: value for name, value in status.metrics.items() if name in SCORES}
+            status = with_(status, metrics=scores, timings={})
+        found.append(status)
+    return found

@@ -1,0 +1,70 @@
+"""What a person reads of a run's iterations: scores, figures, and which model is the best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from selfevo_contract.artifacts import step_uri
+from selfevo_contract.inputs import ModelRef, StepModelRef
+from selfevo_contract.plan import Plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import IterationStatus, StepStatus
+
+ITERATIONS_SHOWN = 10
+SCORES = ("mean", "greedy")
+"""What evaluate reports and `spec.evaluation.metric` chooses from."""
+
+METRIC_PREFIX = {
+    "challenger-train": "challenger",
+    "solver-rollout": "rollout",
+    "solver-train": "solver",
+    "verifier-train": "verifier",
+    "evaluate": "evaluation",
+    "finetune": "finetune",
+}
+
+
+def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus]) -> list[IterationStatus]:
+    """Every iteration of which something is done, 0 (the base) first."""
+    done: dict[int, list[StepStatus]] = {}
+    for step in steps.values():
+        if step.state == "Succeeded":
+            done.setdefault(step.iteration, []).append(step)
+    # What «best» goes by is not part of evaluate's key: a change of mind evaluates nothing again.
+    metric = run.spec.evaluation.metric if run.spec.evaluation else ""
+    keys = {step.key for members in done.values() for step in members}
+    found = []
+    for number, members in sorted(done.items()):
+        metrics = {f"{METRIC_PREFIX[m.phase]}/{name}": value for m in members for name, value in m.metrics.items()}
+        score = next((m.metrics.get(metric) for m in members if m.phase == "evaluate"), None)
+        ref = plan.solvers[number]
+        there = not isinstance(ref, StepModelRef) or ref.key in keys
+        uri = model_uri(run, ref) if there else None
+        found.append(IterationStatus(iteration=number, score=score, metrics=metrics, model_uri=uri))
+    return found
+
+
+def model_uri(run: SelfEvolutionRun, ref: ModelRef) -> str:
+    """Where a model of the plan lies, or will."""
+    if not isinstance(ref, StepModelRef):
+        return ref.uri
+    return step_uri(run.spec.storage.uri, run.metadata.namespace, ref.phase, ref.key)
+
+
+def best_of(
+    run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus], iterations: Sequence[IterationStatus]
+) -> IterationStatus | None:
+    """The iteration with the highest score, the earlier of equals; without evaluation the last one that is finished."""
+    if run.spec.evaluation is not None:
+        scored = [iteration for iteration in iterations if iteration.score is not None]
+        return max(scored, key=lambda iteration: iteration.score or 0.0, default=None)
+    open_ones = {step.iteration for step in steps.values() if step.state != "Succeeded" and step.phase != "finetune"}
+    finished = [i for i in iterations if i.iteration > 0 and i.iteration not in open_ones and i.model_uri]
+    return finished[-1] if finished else None
+
+
+def newest_and_best(iterations: Sequence[IterationStatus], best: IterationStatus | None) -> list[IterationStatus]:
+    shown = list(iterations[-ITERATIONS_SHOWN:])
+    if best is not None and best not in shown:
+        shown[0] = best
+    return shown

@@ -1,0 +1,200 @@
+"""The command's verbs, their words and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness.cli import Project
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "boto3", "plotly", "jinja2", "numpy", "kopf", "kubernetes")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A run that has ended well. Not to be changed."""
+    project = Project(tmp_path_factory.mktemp("done") / "project")
+    project.evaluated()
+    assert project.selfevo("run", "run.yaml", "--quiet").returncode == 0
+    return project
+
+
+@pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["artifacts", "path", "--help"]], ids=" ".join)
+def test_help_imports_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['selfevo', *sys.argv[1:]]\n"
+        "from selfevo.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Usage: selfevo" in shown.stdout
+
+
+def test_plan_shows_steps_keys_and_what_exists(done: Project, project: Project) -> None:
+    shown = done.look("plan", "run.yaml")
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    assert lines[0] == f"run default/demo, store file://{done.store}"
+    assert lines[1].split() == ["step", "key", "in", "store", "waits", "for"]
+    assert lines[-1] == "5 of 5 steps are in the store"
+    project.evaluated()
+    fresh = json.loads(project.look("plan", "run.yaml", "--output", "json").stdout)
+    assert [(step["name"], step["exists"]) for step in fresh["steps"]] == [
+        ("evaluate-0", False),
+        ("challenger-train-1", False),
+        ("solver-rollout-1", False),
+        ("solver-train-1", False),
+        ("evaluate-1", False),
+    ]
+    there = json.loads(done.look("plan", "run.yaml", "-o", "json").stdout)["steps"]
+    assert [step["key"] for step in there] == [step["key"] for step in fresh["steps"]]
+    assert there[2]["parents"] == ["challenger-train-1"] and there[2]["shards"] == 2
+    assert there[2]["uri"] == f"file://{done.store}/default/solver-rollout/{there[2]['key']}"
+    assert all(step["exists"] for step in there)
+    assert not project.workdir.exists()  # a look leaves nothing behind
+
+
+def test_status_is_the_record_and_is_rebuilt_from_the_store_when_that_is_lost(done: Project) -> None:
+    shown = done.look("status", "run.yaml").stdout
+    assert shown.startswith("run default/demo: Succeeded, 5 of 5 steps done\n")
+    assert "1 (best)  60.0 %" in shown
+    recorded = json.loads(done.look("status", "run.yaml", "--output", "json").stdout)
+    rebuilt = json.loads(done.look("status", "run.yaml", "-o", "json", "--workdir", "none").stdout)
+    assert recorded["phase"] == rebuilt["phase"] == "Succeeded"
+    assert recorded["best"] == rebuilt["best"]
+    assert recorded["iterations"] == rebuilt["iterations"]
+    assert recorded["attempts"] and "attempts" not in [name for name, value in rebuilt.items() if value]
+
+
+def test_status_of_a_run_that_was_never_started(project: Project) -> None:
+    shown = project.look("status", "run.yaml")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("run default/demo: Pending, 0 of 3 steps done (not being driven; `selfevo run`")
+
+
+def test_status_tells_why_a_run_failed(project: Project) -> None:
+    project.order("challenger-train-1", exit=4)
+    project.selfevo("run", "run.yaml")
+    shown = project.look("status", "run.yaml").stdout
+    assert "demo: Failed, 0 of 3 steps done\nEmptyCurriculum: challenger-train-1: told to end with 4" in shown
+
+
+def test_artifacts_path_prints_a_uri_and_nothing_else(done: Project) -> None:
+    steps = {step["name"]: step for step in json.loads(done.look("plan", "run.yaml", "-o", "json").stdout)["steps"]}
+    wanted = {
+        (): steps["solver-train-1"]["uri"],
+        ("--iteration", "1", "--role", "challenger"): steps["challenger-train-1"]["uri"],
+        ("--iteration", "0"): f"file://{done.root}/model",
+        ("--iteration", "0", "--role", "challenger"): f"file://{done.root}/model",
+    }
+    for args, uri in wanted.items():
+        shown = done.look("artifacts", "path", "run.yaml", *args)
+        assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"{uri}\n", "")
+
+
+def test_an_untrained_challenger_is_the_base(project: Project) -> None:
+    project.write(spec__challenger__grpo__maxSteps=0)
+    shown = project.look("artifacts", "path", "run.yaml", "--iteration", "1", "--role", "challenger")
+    assert shown.stdout == f"file://{project.root}/model\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--iteration", "best"], "no iteration can be called best yet: none is evaluated; run it first"),
+        (["--iteration", "1"], "iteration 1's solver is not there yet: solver-train-1 has not been done; run it first"),
+        (["--iteration", "2"], "--iteration is '2'; it must be best, or a whole number from 0 to 1"),
+        (["--iteration", "last"], "--iteration is 'last'; it must be best, or a whole number from 0 to 1"),
+    ],
+    ids=["no best", "not yet", "too high", "not a number"],
+)
+def test_a_model_that_is_not_there_is_one_sentence(project: Project, args: list[str], said: str) -> None:
+    shown = project.look("artifacts", "path", "run.yaml", *args)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"selfevo: {said}\n")
+
+
+def test_artifacts_ls_lists_what_is_committed(done: Project) -> None:
+    rows = json.loads(done.look("artifacts", "ls", "run.yaml", "-o", "json").stdout)
+    assert [(row["step"], row["files"], row["bytes"]) for row in rows] == [
+        (name, 1, 75)
+        for name in ("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-1")
+    ]
+    assert "5 of 5 steps are in the store" in done.look("artifacts", "ls", "run.yaml").stdout
+
+
+def test_artifacts_fetch_brings_the_models_files(done: Project) -> None:
+    shown = done.look("artifacts", "fetch", "run.yaml", "--to", "best")
+    assert shown.returncode == 0
+    assert "solver-train" not in json.loads((done.root / "best" / "config.json").read_text())
+    again = done.look("artifacts", "fetch", "run.yaml", "--to", "best")
+    assert (again.returncode, again.stderr) == (
+        2,
+        "selfevo: --to best is there already; name a new or empty folder\n",
+    )
+    base = done.look("artifacts", "fetch", "run.yaml", "--iteration", "0", "--to", "base")
+    assert base.returncode == 2 and "is the base model itself; take it from file://" in base.stderr
+
+
+def test_artifacts_verify_reads_every_byte(project: Project) -> None:
+    project.selfevo("run", "run.yaml", "-q")
+    shown = project.look("artifacts", "verify", "run.yaml")
+    assert (shown.returncode, shown.stdout.splitlines()[-1]) == (
+        0,
+        "3 of 3 steps are in the store, 0 damaged, 3 files read",
+    )
+    (stored,) = (project.store / "default" / "solver-train").glob("*/attempts/*/model/config.json")
+    stored.write_text("flipped")
+    (shard,) = (project.store / "default" / "solver-rollout").glob("*/shards/00001/attempts/*/model/config.json")
+    shard.unlink()
+    shown = project.look("artifacts", "verify", "run.yaml")
+    assert shown.returncode == 4
+    assert shown.stdout.splitlines()[-1].endswith("2 damaged, 3 files read")
+    assert "solver-train-1: damaged\n" in shown.stdout and "is damaged: expected 75 bytes" in shown.stdout
+    assert "is missing" in shown.stdout
+
+
+def test_artifacts_digest_is_what_the_spec_takes(done: Project) -> None:
+    digest = done.look("artifacts", "digest", "model").stdout.strip()
+    assert done.recorded().spec.model.digest == digest
+    assert len(done.look("artifacts", "digest", "heldout.jsonl").stdout.strip()) == 64
+    for path, said in (("nothing", "cannot be read: No such file"), ("orders", "holds no file of a model")):
+        shown = done.look("artifacts", "digest", path)
+        assert shown.returncode == 2 and said in shown.stderr
+
+
+def test_logs_are_those_of_the_newest_attempt_or_of_all_its_shards(done: Project) -> None:
+    assert '"step":"solver-train-1"' in done.look("logs", "run.yaml", "solver-train-1").stdout
+    shards = done.look("logs", "run.yaml", "solver-rollout-1").stdout
+    assert shards.count("==> ") == 2 and '"shard":1' in shards
+    unknown = done.look("logs", "run.yaml", "solver-train-9")
+    assert unknown.returncode == 2 and "'solver-train-9' is no step of the run; choose one of" in unknown.stderr
+    none = done.look("logs", "run.yaml", "evaluate-0", "--attempt", "7")
+    assert none.returncode == 2 and "there is no log of evaluate-0, attempt 7 in" in none.stderr
+
+
+def test_a_mistake_in_the_manifest_is_sentences_and_exit_code_2(project: Project) -> None:
+    project.write(spec__rollout__samples=1, spec__queue="team-a", spec__qeue="team-a")
+    shown = project.look("plan", "run.yaml")
+    assert shown.returncode == 2
+    assert [line.split(": ", 2)[::2] for line in shown.stderr.splitlines()] == [
+        ["selfevo", "spec.rollout.samples is 1; it must be at least 2"],
+        ["selfevo", "spec.qeue is not a field; did you mean 'queue'?"],
+    ]
+
+
+def test_a_defect_is_a_sentence_too_and_debug_shows_the_traceback(project: Project) -> None:
+    code = "import selfevo.show; selfevo.show.load = None; from selfevo.main import main; main()"
+    command = [sys.executable, "-c", code, "plan", "run.yaml"]
+    shown = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=False)
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("selfevo: unexpected TypeError: ") and len(shown.stderr.splitlines()) == 1
+    debug = {**project.environment, "SELFEVO_DEBUG": "1"}
+    shown = subprocess.run(command, cwd=project.root, env=debug, capture_output=True, text=True, check=False)
+    assert "Traceback" in shown.stderr

@@ -1,0 +1,304 @@
+"""`selfevo run`, whole, with the fake trainer: it commits, fails, hangs and dies as it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from harness.cli import COMMAND, Project, alive, wait_for
+
+STEPS = ["challenger-train-1", "solver-rollout-1", "solver-rollout-1", "solver-train-1"]  # the rollout has two shards
+
+
+# --- what is done, and done once --------------------------------------------------------------------------------------
+
+
+def test_a_run_does_every_step_once_says_so_and_can_be_repeated_at_no_cost(project: Project) -> None:
+    project.evaluated()
+    first = project.selfevo("run", "run.yaml")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert sorted(project.worked()) == sorted([*STEPS, "evaluate-0", "evaluate-1"])
+    assert "iteration 1: score 60.0 % (base 50.0 %)" in first.stdout
+    assert "1 (best)  60.0 %  70.0 %   50.0 %          60.0 %               -     8" in first.stdout
+    status = project.recorded().status
+    assert status is not None and status.phase == "Succeeded" and status.model_uri is not None
+    assert status.model_uri in first.stdout
+    assert status.model_uri.startswith(f"file://{project.store}/default/solver-train/")
+
+    again = project.selfevo("run", "run.yaml")
+    assert again.returncode == 0
+    assert len(project.worked()) == 6
+    assert len(project.diary("start")) == 6  # not even a process was started
+    assert "5 steps in the store already: evaluate-0, challenger-train-1, solver-rollout-1" in again.stdout
+
+
+def test_raising_iterations_extends_and_a_fork_shares_what_is_equal(project: Project) -> None:
+    project.selfevo("run", "run.yaml")
+    project.write(spec__iterations=2)
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    second = [step.replace("-1", "-2") for step in STEPS]
+    assert project.worked() == [*STEPS, *second]
+    # Another run, another name, another learning rate in the Solver's training: the first rollout is the same.
+    fork = project.write("fork.yaml", spec__solver__grpo__learningRate=1e-4, metadata__name="fork")
+    assert project.selfevo("run", fork.name).returncode == 0
+    assert project.worked() == [*STEPS, *second, "solver-train-1"]
+
+
+@pytest.mark.slow
+def test_a_lost_status_costs_nothing_that_was_committed(project: Project) -> None:
+    project.selfevo("run", "run.yaml")
+    project.status_file.write_text('{"half a fi')
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    shutil.rmtree(project.workdir)
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    assert project.worked() == STEPS
+
+
+@pytest.mark.slow
+def test_what_is_not_in_the_store_is_not_done_whatever_the_status_says(project: Project) -> None:
+    project.selfevo("run", "run.yaml")
+    assert project.selfevo("run", "run.yaml", "--storage", "elsewhere").returncode == 0
+    assert (project.root / "elsewhere" / "default" / "solver-train").is_dir()
+    shutil.rmtree(project.store / "default" / "solver-train")
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    assert project.worked() == [*STEPS, *STEPS, "solver-train-1"]
+
+
+def test_a_suspended_run_starts_nothing(project: Project) -> None:
+    project.write(spec__suspend=True)
+    done = project.selfevo("run", "run.yaml")
+    assert (done.returncode, project.diary("start")) == (0, [])
+    assert "spec.suspend is true, 0 of 3 steps done" in done.stdout
+
+
+@pytest.mark.slow
+def test_quiet_says_nothing_and_threads_are_as_the_environment_says(project: Project) -> None:
+    project.environment["OMP_NUM_THREADS"] = "3"
+    done = project.selfevo("run", "run.yaml", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {entry["omp"] for entry in project.diary()} == {"3"}
+
+
+@pytest.mark.slow
+def test_no_reader_of_the_output_is_no_reason_to_stop(project: Project) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "run", "run.yaml"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert project.worked() == STEPS
+    assert "Traceback" not in done.stderr
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+def overlap(project: Project, step: str) -> int:
+    """Most processes of a step at one time."""
+    moments = [(entry["time"], 1) for entry in project.diary("start") if entry["step"] == step]
+    moments += [(entry["time"], -1) for entry in project.diary("end") if entry["step"] == step]
+    counts, now = [0], 0
+    for _, change in sorted(moments):
+        now += change
+        counts.append(now)
+    return max(counts)
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_workers_bound_the_shards_that_are_made_at_once(project: Project, workers: int) -> None:
+    project.write(spec__rollout__shards=3)
+    project.order("solver-rollout-1", seconds=1)
+    assert project.selfevo("run", "run.yaml", "--workers", str(workers)).returncode == 0
+    assert sorted(e["shard"] for e in project.diary() if e["step"] == "solver-rollout-1") == [0, 1, 2]
+    assert overlap(project, "solver-rollout-1") == workers
+
+
+def test_a_failed_shard_is_made_again_and_the_others_are_kept(project: Project) -> None:
+    project.order("solver-rollout-1", exit=3, times=1, shard=1)
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 0
+    assert "solver-rollout-1 failed: told to end with 3; tell otherwise; tried again in" in done.stdout
+    status = project.recorded().status
+    assert status is not None
+    assert [(a.attempt, a.state, a.exit_code) for a in status.attempts if a.step == "solver-rollout-1"] == [
+        (1, "Failed", 3),
+        (2, "Succeeded", 0),
+    ]
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_of_services_and_crashes_are_tried_again(project: Project) -> None:
+    project.order("challenger-train-1", exit=3, times=2)
+    project.order("solver-train-1", kill=9, times=1)
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 0
+    assert project.worked().count("challenger-train-1") == 3
+    assert "ended with exit code 137: killed, perhaps because memory ran out; about to die" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_result_that_was_lost_is_found_by_another_process(project: Project) -> None:
+    project.evaluated()
+    project.order("evaluate-1", mute=True, times=1)
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 0
+    assert len(project.diary("committed")) == 5
+    assert "iteration 1: score 60.0 %" in done.stdout
+
+
+@pytest.mark.parametrize("code", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_what_trying_again_cannot_help_ends_the_run_with_its_code(project: Project, code: int) -> None:
+    project.order("solver-train-1", exit=code)
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == code
+    first, second = done.stderr.splitlines()
+    assert first == f"selfevo: solver-train-1: told to end with {code}; tell otherwise"
+    assert second.startswith("selfevo: its log is ") and second.endswith("-1.log")
+    assert project.worked().count("solver-train-1") == 1
+    # The next `selfevo run` is the person's answer to it.
+    project.order("solver-train-1")
+    assert project.selfevo("run", "run.yaml").returncode == 0
+
+
+@pytest.mark.slow
+def test_the_backoff_limit_ends_the_run(project: Project) -> None:
+    project.write(spec__backoffLimit=1)
+    project.order("challenger-train-1", exit=3)
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 3
+    assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: told to end" in done.stderr
+
+
+# --- being stopped ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=str)
+def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(project: Project, number: signal.Signals) -> None:
+    project.order("solver-train-1", hang=True)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: "solver-train-1" in project.worked())
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert "stopping at the next checkpoint" in out
+    assert "Stopped, 2 of 3 steps done. Go on with:\n  selfevo_fake.py run run.yaml\n" in out
+    assert not any(alive(entry["pid"]) for entry in project.diary())
+    status = project.recorded().status
+    assert status is not None and status.phase == "Suspended"
+
+    project.order("solver-train-1")
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    assert project.worked() == [*STEPS, "solver-train-1"]
+
+
+@pytest.mark.slow
+def test_nohup_is_heeded(project: Project) -> None:
+    project.order("challenger-train-1", seconds=1)
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = project.start("run", "run.yaml")
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    wait_for(lambda: project.worked())
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait(project: Project) -> None:
+    project.order("challenger-train-1", stubborn=True)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: project.worked())
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not any(alive(entry["pid"]) for entry in project.diary())
+
+
+def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project) -> None:
+    project.order("solver-train-1", hang=True)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: "solver-train-1" in project.worked())
+    process.kill()
+    process.communicate(timeout=30)
+    wait_for(lambda: not any(alive(entry["pid"]) for entry in project.diary()))
+    status = project.recorded().status
+    assert status is not None and status.phase == "Running"
+
+    project.order("solver-train-1")
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 0
+    assert project.worked() == [*STEPS, "solver-train-1"]
+    status = project.recorded().status
+    assert status is not None and all(step.failures == 0 for step in status.steps)
+
+
+def test_two_commands_for_one_run_are_told_apart(project: Project) -> None:
+    project.order("challenger-train-1", hang=True)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: project.worked())
+    second = project.selfevo("run", "run.yaml")
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"selfevo: run default/demo is already being driven by process {process.pid} in ")
+    assert len(second.stderr.splitlines()) == 1
+    # A look is allowed, and so is another run in the same workdir.
+    looked = project.selfevo("status", "run.yaml")
+    assert f"run default/demo: Running, 0 of 3 steps done (driven by process {process.pid})" in looked.stdout
+    project.order("challenger-train-1")
+    other = project.write("other.yaml", metadata__name="other", spec__seed=7)
+    assert project.selfevo("run", other.name).returncode == 0
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+
+# --- what is wrong from the start -------------------------------------------------------------------------------------
+
+
+def test_an_unwritable_workdir_is_one_sentence(project: Project) -> None:
+    (project.root / "file").write_text("")
+    done = project.selfevo("run", "run.yaml", "--workdir", "file/workdir")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"selfevo: --workdir {project.root}/file/workdir cannot be written (Not a directory); "
+        "name a folder that you may write\n"
+    )
+
+
+def test_what_is_not_built_yet_is_refused(project: Project) -> None:
+    project.write(spec__verifier={})
+    done = project.selfevo("run", "run.yaml")
+    assert (done.returncode, project.diary("start")) == (2, [])
+    assert done.stderr == (
+        "selfevo: spec.verifier asks for the phase verifier-train, which this version of selfevo does not have yet; "
+        "remove spec.verifier\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_foreign_manifest_under_a_key_is_refused(project: Project) -> None:
+    project.selfevo("run", "run.yaml")
+    (place,) = (project.store / "default" / "challenger-train").glob("*/MANIFEST.json")
+    content = json.loads(place.read_text())
+    place.write_text(json.dumps({**content, "key": "f" * 64}))
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 2
+    assert "MANIFEST.json belongs to challenger-train ffffffffffff, not to challenger-train-1" in done.stderr

@@ -1,0 +1,242 @@
+"""What a reader sees of a run: words, lines, and the live picture."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import struct
+import subprocess
+import termios
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.cli import COMMAND, Project, wait_for
+from harness.runs import make_run
+from selfevo import narrate
+from selfevo.screen import Screen, _window
+from selfevo.text import aligned, count, percent, printable, seconds, size
+from selfevo.view import Lines, open_view
+from selfevo_contract.phases import Progress
+from selfevo_contract.plan import plan
+from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
+
+START = "2026-01-01T12:00:00.000Z"
+RUN = make_run()
+PLAN = plan(RUN.spec)
+
+
+def step(name: str, state: str = "Succeeded", **fields: Any) -> StepStatus:
+    of = PLAN.by_name[name]
+    return StepStatus(
+        name=name,
+        phase=of.phase,
+        iteration=of.iteration,
+        key=of.key,
+        state=state,  # type: ignore[arg-type]
+        attempts=fields.pop("attempts", 1),
+        started_at=START,
+        **fields,
+    )
+
+
+def said(before: RunStatus, after: RunStatus) -> list[str]:
+    return [item.text for item in narrate.transitions(before, after)]
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def test_starts_ends_and_scores_are_told_once() -> None:
+    running = RunStatus(steps=[step("evaluate-0", "Running")])
+    assert said(RunStatus(), running) == ["evaluate-0 started"]
+    assert said(running, running) == []
+    done = RunStatus(
+        steps=[step("evaluate-0", finished_at="2026-01-01T12:01:05.000Z", metrics={"mean": 0.478, "greedy": 0.53})],
+        iterations=[IterationStatus(iteration=0, score=0.478)],
+    )
+    assert said(running, done) == [
+        "evaluate-0 done in 1 min 05 s: mean 47.8 %, greedy 53.0 %",
+        "base: score 47.8 %",
+    ]
+
+
+def test_a_failure_tells_why_and_when_it_is_tried_again() -> None:
+    attempt = AttemptStatus(
+        name="a", step="evaluate-0", attempt=1, state="Failed", message="no \x1b[2Jstore", finished_at=START
+    )
+    waiting = step("evaluate-0", "Pending", retry_at="2026-01-01T12:00:04.000Z", failures=1)
+    after = RunStatus(steps=[waiting], attempts=[attempt])
+    assert said(RunStatus(steps=[step("evaluate-0", "Running")]), after) == [
+        "evaluate-0 failed: no \\x1b[2Jstore; tried again in 4.0 s"
+    ]
+    assert said(after, RunStatus(steps=[step("evaluate-0", "Running", attempts=2)], attempts=[attempt])) == [
+        "evaluate-0 started, attempt 2"
+    ]
+
+
+def test_figures_of_each_phase() -> None:
+    rollout = {"questions": 800.0, "kept": 384.0, "in_band_share": 0.5, "label_accuracy": 0.9}
+    assert (
+        narrate.highlights(step("solver-rollout-1", metrics=rollout))
+        == "384 of 800 questions kept, 90.0 % of labels right"
+    )
+    train = {"reward_first": 0.39, "reward_last": 0.47, "kl_first": 0.0, "kl_last": 0.012}
+    assert narrate.highlights(step("challenger-train-1", metrics=train)) == "reward 0.39 -> 0.47, kl 0.012"
+    assert narrate.highlights(step("solver-train-1", metrics={})) == ""
+
+
+def test_the_table_has_the_base_and_marks_the_best() -> None:
+    lines = [
+        IterationStatus(iteration=0, score=0.478, metrics={"evaluation/greedy": 0.53}),
+        IterationStatus(
+            iteration=1,
+            score=0.597,
+            metrics={"rollout/kept": 384.0, "rollout/in_band_share": 0.5, "rollout/label_accuracy": 0.91},
+        ),
+    ]
+    assert narrate.table(RunStatus(iterations=lines, best=lines[1])) == [
+        ["base", "47.8 %", "53.0 %", "-", "-", "-", "-"],
+        ["1 (best)", "59.7 %", "-", "50.0 %", "-", "91.0 %", "384"],
+    ]
+    assert narrate.table_lines(RunStatus()) == []
+
+
+def test_text_helpers() -> None:
+    assert [seconds(value) for value in (0.04, 59.9, 60, 3599.6, 3600)] == [
+        *("0.0 s", "59.9 s", "1 min 00 s", "1 h 00 min", "1 h 00 min"),
+    ]
+    assert [size(value) for value in (75, 683_816, 16_000_000_000)] == ["75 B", "683.8 kB", "16.0 GB"]
+    assert (percent(None), percent(0.5), count(1, "file"), count(0, "file")) == ("-", "50.0 %", "1 file", "0 files")
+    assert printable("a\tb\n\x00\x9b31m") == "a\tb\n\\x00\\x9b31m"
+    assert aligned([("a", "b"), ("long", "1")], right=(1,)) == ["a     b", "long  1"]
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_plain_and_begin_with_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    view = open_view(RUN, PLAN, quiet=False)
+    assert isinstance(view, Lines)  # pytest's output is no terminal
+    status = RunStatus(steps=[step("evaluate-0"), step("challenger-train-1", "Running")])
+    view.show(status, {})
+    view.show(status, {})
+    out = capsys.readouterr().out
+    assert re.sub(r"\d\d:\d\d:\d\d ", "", out).splitlines() == [
+        "selfevo run demo, store file:///store",
+        "1 step in the store already: evaluate-0",
+        "challenger-train-1 started",
+    ]
+    assert "\x1b" not in out
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    view = open_view(RUN, PLAN, quiet=True)
+    view.show(RunStatus(steps=[step("evaluate-0")]), {})
+    view.say("x")
+    view.close()
+    view.summary(RunStatus())
+    assert capsys.readouterr() == ("", "")
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def picture(status: RunStatus, reports: dict[str, list[Progress]], width: int = 80, height: int = 30) -> list[str]:
+    screen = Screen(RUN, PLAN)
+    screen.close()
+    screen._console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
+    screen._status, screen._reports = status, reports
+    screen._console.print(screen._picture())
+    return screen._console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_picture_has_a_line_for_every_step() -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
+    status = RunStatus(
+        phase="Running",
+        iteration=1,
+        steps=[
+            step("evaluate-0", finished_at="2026-01-01T12:00:04.200Z", metrics={"mean": 0.5}),
+            step("challenger-train-1", reused=True, metrics={"reward_last": 0.4}),
+            step("solver-rollout-1", "Running"),
+            step("solver-train-1", "Pending", retry_at=soon, message="[bold]no store[/]"),
+            step("evaluate-1", "Failed", message="wrong"),
+        ],
+    )
+    reports = [
+        Progress(phase="solver-rollout", step="solver-rollout-1", doing="[red]answering", done=done, total=10, shard=n)
+        for n, done in enumerate((10, 5))
+    ]
+    lines = picture(status, {"solver-rollout-1": reports}, width=100)
+    assert lines[0].startswith("selfevo run demo  iteration 1 of 2  0.")
+    assert lines[1] == "store file:///store"
+    shown = [re.sub(r"\s+", " ", line).strip() for line in lines[3:]]
+    assert shown[0] == "✓ evaluate-0 4.2 s mean 50.0 %"
+    assert shown[1] == "✓ challenger-train-1 stored reward 0.4"
+    assert re.fullmatch(r"● solver-rollout-1 .* ━{24} 15/20 \[red\]answering", shown[2])
+    assert re.fullmatch(r"↻ solver-train-1 in (29|30) s \[bold\]no store\[/\]", shown[3])
+    assert shown[4] == "✗ evaluate-1 wrong"
+    assert shown[5:] == ["· challenger-train-2", "· solver-rollout-2", "· solver-train-2", "· evaluate-2"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_cuts_off_figures_not_names(width: int) -> None:
+    long = step("evaluate-0", "Failed", message="word " * 100)
+    lines = picture(RunStatus(steps=[long]), {}, width=width)
+    (failed,) = [line for line in lines if line.startswith("✗")]
+    assert failed.startswith("✗  evaluate-0 ") and failed.endswith("…")
+    assert len(lines) <= 4 + 9 + 1 and max(map(len, lines)) <= width  # at most the heading is broken in two
+
+
+def test_a_low_terminal_shows_the_steps_around_those_under_way() -> None:
+    names = [f"s{n}" for n in range(40)]
+    records = {name: step("evaluate-0") for name in names[:20]}
+    shown, before, after = _window(names, records, 12)
+    assert (len(shown), before + len(shown) + after) == (10, 40)
+    assert "s19" in shown and "s20" in shown and "s26" in shown
+    assert _window(names, {}, 12)[0][0] == "s0"
+    assert _window(names, {name: step("evaluate-0") for name in names}, 12)[0][-1] == "s39"
+    assert _window(names, {}, 50) == (names, 0, 0)
+
+
+def test_in_a_terminal_the_picture_lives_and_ctrl_c_is_heard(project: Project) -> None:
+    project.order("solver-train-1", hang=True)
+    terminal, inside = os.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    flags = termios.tcgetattr(inside)
+    project.environment.update(TERM="xterm-256color", LANG="C.UTF-8")
+    process = subprocess.Popen(
+        [*COMMAND, "run", "run.yaml"],
+        cwd=project.root,
+        env=project.environment,
+        stdin=inside,
+        stdout=inside,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    seen = bytearray()
+
+    def read_until(wanted: str) -> None:
+        while wanted.encode() not in seen:
+            seen.extend(os.read(terminal, 65536))
+
+    read_until("1/3 training")
+    wait_for(lambda: "solver-train-1" in project.worked())
+    os.write(terminal, b"\x03")
+    read_until("Go on with:")
+    process.wait(timeout=30)
+    assert process.returncode == 130
+    assert process.stderr is not None and process.stderr.read() == b""
+    process.stderr.close()
+    text = seen.decode()
+    assert "✓" in text and "stopping at the next checkpoint" in text and "^C" not in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    assert termios.tcgetattr(inside) == flags
+    os.close(terminal)
+    os.close(inside)

@@ -1,0 +1,68 @@
+"""Every example is a run that can be started, and its keys move only on purpose.
+
+Keys are what outputs are found by: a key that moves without a reason trains everything again. After a deliberate
+change: SELFEVO_UPDATE_GOLDEN=1 pytest tests/contract/test_examples.py, and say in the commit why they moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfevo.manifest import load
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+GOLDEN = ROOT / "tests" / "golden" / "keys.json"
+# Names a folder that the reader has yet to fill in.
+WITHOUT_MODEL = {"own-model.yaml"}
+
+
+def run_of(path: Path) -> SelfEvolutionRun:
+    if path.name in WITHOUT_MODEL:
+        return SelfEvolutionRun.model_validate(yaml.safe_load(path.read_text()))
+    return load(path)
+
+
+def test_the_examples_are_all_there() -> None:
+    assert {path.name for path in EXAMPLES} >= {
+        "arithmetic.yaml",
+        "own-model.yaml",
+        "qwen3-4b-base.yaml",
+        "qwen3-8b-base.yaml",
+        "octothinker-3b-hybrid-base.yaml",
+        "octothinker-8b-hybrid-base.yaml",
+    }
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_validates_and_asks_for_what_is_built(path: Path) -> None:
+    refuse_what_is_not_built(run_of(path).spec)
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem.endswith("-base")], ids=lambda path: path.stem)
+def test_the_papers_settings(path: Path) -> None:
+    spec = run_of(path).spec
+    assert spec.iterations == 3 and spec.challenger.reward.mode == spec.solver.reward.mode == "paper"
+    challenger, solver = spec.challenger.grpo, spec.solver.grpo
+    assert (challenger.max_steps, challenger.prompts_per_step, challenger.num_generations) == (5, 128, 4)
+    assert (solver.max_steps, solver.prompts_per_step, solver.num_generations) == (15, 128, 5)
+    for grpo in (challenger, solver):
+        assert (grpo.learning_rate, grpo.weight_decay, grpo.beta, grpo.max_grad_norm) == (1e-6, 0.01, 0.01, 1.0)
+        assert (grpo.epsilon, grpo.epsilon_high, grpo.temperature, grpo.top_p) == (0.2, 0.3, 1.0, 0.99)
+        assert (grpo.max_completion_length, grpo.loss_type, grpo.scale_rewards) == (4096, "grpo", "group")
+    assert (spec.rollout.questions, spec.rollout.samples) == (8000, 10)
+    assert (spec.rollout.band.min, spec.rollout.band.max) == (0.25, 0.75)
+
+
+def test_keys_of_the_examples_are_as_they_were() -> None:
+    keys = {path.stem: {step.name: step.key for step in plan(run_of(path).spec).steps} for path in EXAMPLES}
+    if os.environ.get("SELFEVO_UPDATE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(keys, indent=1) + "\n")
+    assert keys == json.loads(GOLDEN.read_text())

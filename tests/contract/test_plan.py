@@ -1,0 +1,166 @@
+"""What a step's key depends on, and what it must not depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.runs import DIGEST, make_run
+from selfevo_contract.inputs import BaseModelRef, StepModelRef, input_key, inputs_adapter
+from selfevo_contract.phases import PhaseConfig, phase_config
+from selfevo_contract.plan import Plan, plan
+
+
+def planned(**changes: Any) -> Plan:
+    return plan(make_run(**changes).spec)
+
+
+def keys(**changes: Any) -> dict[str, str]:
+    return {step.name: step.key for step in planned(**changes).steps}
+
+
+def moved(**changes: Any) -> set[str]:
+    """Names of the steps whose keys differ from those of the unchanged run."""
+    before, after = keys(), keys(**changes)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+ALL = set(keys())
+
+
+def test_the_plan_is_a_dag_in_order() -> None:
+    assert [(step.name, step.parents) for step in planned().steps] == [
+        ("evaluate-0", ()),
+        ("challenger-train-1", ()),
+        ("solver-rollout-1", ("challenger-train-1",)),
+        ("solver-train-1", ("solver-rollout-1",)),
+        ("evaluate-1", ("solver-train-1",)),
+        ("challenger-train-2", ("challenger-train-1", "solver-train-1")),
+        ("solver-rollout-2", ("solver-train-1", "challenger-train-2")),
+        ("solver-train-2", ("solver-train-1", "solver-rollout-2")),
+        ("evaluate-2", ("solver-train-2",)),
+    ]
+
+
+SCHEDULING: list[dict[str, Any]] = [
+    {"metadata__name": "other"},
+    {"metadata__namespace": "other"},
+    {"spec__suspend": True},
+    {"spec__queue": "team-a"},
+    {"spec__parallelSteps": 7},
+    {"spec__backoffLimit": 0},
+    {"spec__pods": {"image": "x", "resources": {"limits": {"nvidia.com/gpu": 8}}, "priorityClassName": "high"}},
+    {"spec__solver__pods": {"resources": {"limits": {"nvidia.com/gpu": 8}}}},
+    {"spec__evaluation__pods": {"nodeSelector": {"a": "b"}}},
+    {"spec__challenger__engine": {"kind": "transformers", "batchSize": 7}},
+    {"spec__rollout__engine": {"kind": "vllm"}},
+    {"spec__evaluation__engine": {"kind": "server", "gpus": 1}},
+    {"spec__challenger__checkpointEvery": 5},
+    {"spec__evaluation__metric": "greedy"},
+    {"spec__budget": {"wallTime": "1h"}},
+    {"spec__guards": {"minInBand": 0.1}},
+    {"spec__storage": {"uri": "s3://elsewhere/x", "endpoint": "http://minio:9000", "requireConditionalPut": False}},
+    {"spec__model__uri": "s3://bucket/base"},  # a digest names the weights
+    {"spec__evaluation__tasks": [{"name": "held-out", "data": {"uri": "s3://bucket/x.jsonl", "digest": DIGEST}}]},
+]
+
+
+@pytest.mark.parametrize("changes", SCHEDULING, ids=[next(iter(changes)) for changes in SCHEDULING])
+def test_where_and_how_fast_things_run_moves_no_key(changes: dict[str, Any]) -> None:
+    assert moved(**changes) == set()
+
+
+@given(st.lists(st.sampled_from(SCHEDULING), max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_nor_does_any_mixture_of_it(changes: list[dict[str, Any]]) -> None:
+    assert moved(**{name: value for one in changes for name, value in one.items()}) == set()
+
+
+AFTER_SOLVER_1 = {
+    *("solver-train-1", "evaluate-1"),
+    *("challenger-train-2", "solver-rollout-2", "solver-train-2", "evaluate-2"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"spec__seed": 1}, ALL),
+        ({"spec__model__digest": "e" * 64}, ALL),
+        ({"spec__model__dtype": "bfloat16"}, ALL),
+        ({"spec__grading": {"timeoutSeconds": 1.0}}, ALL),
+        ({"spec__solver__grpo__learningRate": 1e-4}, AFTER_SOLVER_1),
+        ({"spec__solver__grpo__maxSteps": 3}, AFTER_SOLVER_1),
+        ({"spec__solver__reward": {"mode": "code"}}, AFTER_SOLVER_1),
+        # The Solver's sampling is also how it answers the Challenger, the rollout and the evaluation.
+        ({"spec__solver__grpo__temperature": 0.7}, ALL),
+        ({"spec__challenger__grpo__learningRate": 1e-4}, ALL - {"evaluate-0"}),
+        ({"spec__challenger__reward": {"mode": "code"}}, ALL - {"evaluate-0"}),
+        ({"spec__exclude": [{"uri": "s3://bucket/x", "digest": DIGEST}]}, ALL - {"evaluate-0"}),
+        ({"spec__rollout__samples": 5}, ALL - {"evaluate-0", "challenger-train-1"}),
+        ({"spec__rollout__labels": "random"}, ALL - {"evaluate-0", "challenger-train-1"}),
+        ({"spec__rollout__shards": 4}, ALL - {"evaluate-0", "challenger-train-1"}),
+        ({"spec__evaluation__samples": 3}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
+        ({"spec__evaluation__sampling": {"temperature": 0.5}}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_change_moves_what_depends_on_it_and_nothing_else(changes: dict[str, Any], wanted: set[str]) -> None:
+    assert moved(**changes) == wanted
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+@settings(max_examples=20, deadline=None)
+def test_raising_iterations_keeps_the_earlier_keys(few: int, more: int) -> None:
+    first, second = keys(spec__iterations=few), keys(spec__iterations=few + more)
+    assert first.items() <= second.items()
+    assert len(second) == 1 + 4 * (few + more)
+
+
+def test_evaluating_less_often_keeps_the_keys_of_what_is_left() -> None:
+    every, second = keys(spec__iterations=5), keys(spec__iterations=5, spec__evaluation__every=2)
+    assert second.items() <= every.items()
+    assert every.keys() - second.keys() == {"evaluate-1", "evaluate-3"}
+
+
+def test_without_a_digest_the_uri_names_the_input() -> None:
+    assert keys(spec__model={"uri": "s3://bucket/a"}) != keys(spec__model={"uri": "s3://bucket/b"})
+    assert keys(spec__model={"uri": "s3://bucket/a"}) != keys(spec__model={"uri": "s3://bucket/a", "digest": DIGEST})
+
+
+def test_keys_are_different_from_one_another() -> None:
+    found = keys(spec__iterations=10)
+    assert len(set(found.values())) == len(found)
+
+
+def test_an_untrained_role_has_no_step_and_keeps_the_base() -> None:
+    control = planned(spec__challenger__grpo__maxSteps=0)
+    assert not [step for step in control.steps if step.phase == "challenger-train"]
+    assert all(isinstance(ref, BaseModelRef) for ref in control.challengers)
+    frozen = planned(spec__solver__grpo__maxSteps=0)
+    assert all(isinstance(ref, BaseModelRef) for ref in frozen.solvers)
+    assert all(isinstance(ref, StepModelRef) for ref in frozen.challengers[1:])
+
+
+def test_optional_parts_have_their_place() -> None:
+    names = [step.name for step in planned(spec__verifier={}, spec__finetune={"data": "s3://bucket/x"}).steps]
+    assert names[4:6] == ["verifier-train-1", "evaluate-1"]
+    assert names[-1] == "finetune-2"
+
+
+def test_what_a_process_is_told_survives_the_wire_for_every_step() -> None:
+    for changes in ({}, {"spec__rollout__truth": {"kind": "arithmetic"}}, {"spec__verifier": {}}):
+        run = make_run(**changes)
+        for step in plan(run.spec).steps:
+            config = phase_config(run.spec, "demo", "default", step, "attempt")
+            for read in (
+                PhaseConfig.model_validate(config.wire()),
+                PhaseConfig.model_validate_json(config.model_dump_json(by_alias=True)),
+            ):
+                assert read == config
+                assert input_key(read.inputs) == step.key
+            assert inputs_adapter.validate_python(step.inputs.wire()) == step.inputs

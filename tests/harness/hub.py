@@ -1,0 +1,142 @@
+"""A stand-in for the model hub on loopback: as much of its HTTP interface as a download takes.
+
+    with hub({"tiny/model": {"main": folder}}) as running:      # HF_ENDPOINT=running.endpoint
+        ...
+
+What a revision says of a repository, the tree of its files, and each file, with the headers that the client checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+Repositories = Mapping[str, Mapping[str, Path]]
+"""owner/name -> revision -> the folder that it holds."""
+
+
+@dataclass
+class Hub:
+    """A running stand-in."""
+
+    endpoint: str
+    repositories: Repositories
+    broken: tuple[str, ...] = ()
+    """Answer with 503 what begins with one of these: ("/",) is everything."""
+    hang_up: tuple[str, ...] = ()
+    """Close the connection on these."""
+    refuse_unknown: int = 404
+    """Status for a repository that is not there: 404, or 401 as the hub answers people without a token."""
+    seen: list[str] = field(default_factory=list)
+    """Method and path of each request."""
+
+    def commit(self, repository: str, revision: str) -> tuple[str, Path] | None:
+        """The commit that ``revision`` names (a branch, or a commit itself), and its files."""
+        for name, folder in self.repositories.get(repository, {}).items():
+            sha = hashlib.sha1(f"{repository}@{name}".encode()).hexdigest()
+            if revision in (name, sha):
+                return sha, folder
+        return None
+
+
+@contextmanager
+def hub(repositories: Repositories) -> Iterator[Hub]:
+    """A hub with ``repositories``, until the block ends."""
+    handler = type("Handler", (_Handler,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    running = Hub(f"http://127.0.0.1:{server.server_address[1]}", repositories)
+    handler.hub = running  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests look at ``seen``."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.seen.append(f"{self.command} {path}")
+        parts = path.strip("/").split("/")
+        if self.hub.hang_up and path.startswith(self.hub.hang_up):
+            self.close_connection = True
+            return None
+        if self.hub.broken and path.startswith(self.hub.broken):
+            return self._reply(503, b"down")
+        if parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "revision":
+            return self._revision("/".join(parts[2:4]), "/".join(parts[5:]))
+        if parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "tree":
+            return self._tree("/".join(parts[2:4]), parts[5])
+        if len(parts) >= 5 and parts[2] == "resolve":
+            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        return self._reply(404, b"no such page")
+
+    def _revision(self, repository: str, revision: str) -> None:
+        if (found := self._found(repository, revision)) is None:
+            return
+        sha, folder = found
+        siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+        self._json({"_id": "1", "id": repository, "modelId": repository, "sha": sha, "siblings": siblings, "tags": []})
+
+    def _tree(self, repository: str, revision: str) -> None:
+        if (found := self._found(repository, revision)) is None:
+            return
+        files = sorted(found[1].iterdir())
+        self._json(
+            [{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _etag(file)} for file in files]
+        )
+
+    def _file(self, repository: str, revision: str, name: str) -> None:
+        if (found := self._found(repository, revision)) is None:
+            return
+        sha, folder = found
+        file = folder / name
+        if not file.is_file():
+            return self._reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+        self._reply(200, file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": sha})
+
+    def _found(self, repository: str, revision: str) -> tuple[str, Path] | None:
+        found = self.hub.commit(repository, revision)
+        if found is None:
+            known = repository in self.hub.repositories
+            code = "RevisionNotFound" if known else "RepoNotFound"
+            self._reply(404 if known else self.hub.refuse_unknown, b"", {"X-Error-Code": code})
+        return found
+
+    def _json(self, value: object) -> None:
+        self._reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _reply(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _etag(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()

@@ -1,0 +1,544 @@
+"""reconcile by tables: one observation in, actions and status out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from harness.runs import make_run
+from selfevo_contract.phases import PhaseResult
+from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_operator.reconcile import Child, Outcome, Policy, Start, Stop, child_name, reconcile
+
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+class Sight:
+    """One run under observation: what is recorded, what exists, and the calls in between."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.changes = changes
+        self.run: SelfEvolutionRun = make_run(**changes)
+        self.plan: Plan = plan(self.run.spec)
+        self.children: dict[str, Child] = {}
+        self.outcome: Outcome | None = None
+
+    def change(self, *, answer: bool = True, **changes: Any) -> Sight:
+        """A person changes the spec, which makes a new generation."""
+        status, generation = self.run.status, self.run.metadata.generation + int(answer)
+        self.changes = {**self.changes, **changes, "metadata__generation": generation}
+        self.run = make_run(**self.changes).model_copy(update={"status": status})
+        self.plan = plan(self.run.spec)
+        return self
+
+    def child(self, step: str, attempt: int = 1, state: str = "Running", **fields: Any) -> Child:
+        """A child exists as described."""
+        of = self.plan.by_name[step]
+        name = child_name(self.run.metadata.name, of, attempt)
+        ended = state in ("Succeeded", "Failed")
+        made = Child(
+            name=name,
+            step=step,
+            key=of.key,
+            attempt=attempt,
+            state=state,  # type: ignore[arg-type]
+            **{"started_at": NOW, "finished_at": NOW if ended else None, **fields},
+        )
+        if state == "Succeeded" and "result" not in fields:
+            made = replace(made, exit_code=0, result=self.result(step))
+        self.children[name] = made
+        return made
+
+    def result(self, step: str, outcome: str = "committed", **fields: Any) -> PhaseResult:
+        of = self.plan.by_name[step]
+        return PhaseResult(phase=of.phase, key=of.key, outcome=outcome, **fields)  # type: ignore[arg-type]
+
+    def done(self, *names: str, **metrics: float) -> Sight:
+        """Steps are recorded as done."""
+        for name in names:
+            self.child(name, state="Succeeded", result=self.result(name, metrics=metrics), exit_code=0)
+        self.look()
+        self.children = {}
+        return self
+
+    def look(self, seconds: float = 0, policy: Policy | None = None) -> Outcome:
+        """Reconcile once, keep the status, and insist that a second look changes nothing."""
+        children: Sequence[Child] = list(self.children.values())
+        policy = policy or Policy()
+        outcome = reconcile(self.run, self.plan, children, at(seconds), policy)
+        self.run = self.run.model_copy(update={"status": outcome.status})
+        again = reconcile(self.run, self.plan, list(reversed(children)), at(seconds), policy)
+        assert again == outcome
+        self.outcome = outcome
+        return outcome
+
+    @property
+    def status(self) -> RunStatus:
+        assert self.run.status is not None
+        return self.run.status
+
+    def step(self, name: str) -> StepStatus:
+        return next(step for step in self.status.steps if step.name == name)
+
+    def conditions(self) -> dict[str, str]:
+        return {condition.type: condition.status for condition in self.status.conditions}
+
+
+def starts(outcome: Outcome) -> list[tuple[str, int]]:
+    return [(a.step.name, a.attempt) for a in outcome.actions if isinstance(a, Start)]
+
+
+def stops(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(a.name, a.reason) for a in outcome.actions if isinstance(a, Stop)]
+
+
+ALL = [
+    "evaluate-0",
+    *("challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-1"),
+    *("challenger-train-2", "solver-rollout-2", "solver-train-2", "evaluate-2"),
+]
+
+
+# --- starting steps ---------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_run_starts_its_first_step_and_is_pending() -> None:
+    sight = Sight()
+    assert starts(sight.look()) == [("evaluate-0", 1)]
+    assert sight.status.phase == "Pending"
+    assert sight.conditions()["Reconciling"] == "True"
+
+
+def test_steps_that_do_not_wait_for_each_other_start_together_within_parallel_steps() -> None:
+    assert starts(Sight(spec__parallelSteps=2).look()) == [("evaluate-0", 1), ("challenger-train-1", 1)]
+
+
+def test_a_running_child_takes_a_slot() -> None:
+    sight = Sight(spec__parallelSteps=2)
+    sight.child("evaluate-0")
+    assert starts(sight.look()) == [("challenger-train-1", 1)]
+    sight.child("challenger-train-1", state="Pending")
+    assert starts(sight.look()) == []
+
+
+def test_a_step_waits_for_its_parents() -> None:
+    sight = Sight(spec__parallelSteps=9).done("evaluate-0", "challenger-train-1")
+    assert starts(sight.look()) == [("solver-rollout-1", 1)]
+
+
+def test_evaluation_of_one_iteration_runs_beside_the_challenger_of_the_next() -> None:
+    sight = Sight(spec__parallelSteps=2).done(*ALL[:4])
+    assert starts(sight.look()) == [("evaluate-1", 1), ("challenger-train-2", 1)]
+
+
+def test_two_steps_with_one_key_do_not_run_at_once() -> None:
+    # Neither role is trained: every iteration's evaluation is of the base.
+    sight = Sight(spec__parallelSteps=9, spec__solver__grpo__maxSteps=0, spec__challenger__grpo__maxSteps=0)
+    assert sight.plan.by_name["evaluate-0"].key == sight.plan.by_name["evaluate-2"].key
+    assert starts(sight.look()) == [("evaluate-0", 1), ("solver-rollout-1", 1), ("solver-rollout-2", 1)]
+
+
+def test_the_step_follows_its_child() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Pending")
+    sight.look()
+    assert sight.step("evaluate-0").state == "Pending"
+    sight.child("evaluate-0")
+    sight.look()
+    assert (sight.step("evaluate-0").state, sight.status.phase) == ("Running", "Running")
+
+
+# --- the end of a step ------------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_succeeded_ends_its_step_and_starts_the_next() -> None:
+    sight = Sight()
+    result = sight.result("evaluate-0", metrics={"mean": 0.5}, timings={"total": 3.0})
+    sight.child("evaluate-0", state="Succeeded", exit_code=0, result=result)
+    outcome = sight.look()
+    assert starts(outcome) == [("challenger-train-1", 1)]
+    step = sight.step("evaluate-0")
+    assert (step.state, step.metrics, step.timings, step.reused) == ("Succeeded", {"mean": 0.5}, {"total": 3.0}, False)
+
+
+def test_an_output_that_was_there_already_is_told() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", "found"))
+    sight.look()
+    assert sight.step("evaluate-0").reused
+
+
+def test_a_missing_child_of_a_step_that_is_done_means_nothing() -> None:
+    sight = Sight().done(*ALL)
+    assert sight.look().actions == ()
+    assert sight.status.phase == "Succeeded"
+
+
+def test_a_child_that_vanished_is_started_again_under_its_name_and_not_counted() -> None:
+    sight = Sight()
+    child = sight.child("evaluate-0")
+    sight.look()
+    sight.children.clear()
+    outcome = sight.look()
+    # The same name: should the child be there after all and the list be stale, creating it again does nothing.
+    assert [a.name for a in outcome.actions if isinstance(a, Start)] == [child.name]
+    assert sight.step("evaluate-0").failures == 0
+    assert [(a.state, a.reason) for a in sight.status.attempts] == [("Failed", "Lost")]
+    sight.child("evaluate-0")
+    sight.look()
+    assert [(a.state, a.reason) for a in sight.status.attempts] == [("Running", "")]
+
+
+def test_an_ended_child_that_is_seen_alive_later_changes_nothing_but_waits() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=137)
+    sight.look()
+    ghost = sight.child("evaluate-0", state="Running")
+    outcome = sight.look(60)
+    assert starts(outcome) == []  # never two live children of one step
+    assert stops(outcome) == [(ghost.name, "Superseded")]
+    assert sight.step("evaluate-0").failures == 1
+
+
+def test_success_without_a_result_is_looked_up_by_another_attempt() -> None:
+    sight = Sight(spec__backoffLimit=1)
+    sight.child("evaluate-0", state="Succeeded", result=None)
+    assert starts(sight.look(10)) == [("evaluate-0", 2)]
+    sight.child("evaluate-0", 2, state="Succeeded", result=sight.result("evaluate-0", "found", metrics={"mean": 0.4}))
+    sight.look(10)
+    assert sight.status.score == 0.4
+
+
+def test_success_without_a_result_is_believed_in_the_end() -> None:
+    sight = Sight(spec__backoffLimit=0)
+    sight.child("evaluate-0", state="Succeeded", result=None)
+    sight.look()
+    assert (sight.step("evaluate-0").state, sight.step("evaluate-0").metrics) == ("Succeeded", {})
+
+
+def test_an_indexed_child_whose_shards_never_saw_each_other_is_tried_again() -> None:
+    sight = Sight().done("evaluate-0", "challenger-train-1")
+    sight.child("solver-rollout-1", state="Succeeded", result=sight.result("solver-rollout-1", "shard"))
+    assert starts(sight.look(10)) == [("solver-rollout-1", 2)]
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "usual_reason"), [(2, "InvalidInput"), (4, "BadData")], ids=["wrong input", "bad data"]
+)
+def test_what_trying_again_cannot_help_ends_the_run(code: int, usual_reason: str) -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=code)
+    assert sight.look(9999).actions == ()
+    assert sight.status.phase == "Failed"
+    assert sight.step("evaluate-0").reason == usual_reason
+
+
+def test_the_trainers_own_words_reach_the_condition() -> None:
+    sight = Sight()
+    said = sight.result(
+        "evaluate-0", "failed", exit_code=4, reason="EmptyCurriculum", message="no question in the band"
+    )
+    sight.child("evaluate-0", state="Failed", exit_code=4, result=said)
+    sight.look()
+    failed = next(condition for condition in sight.status.conditions if condition.type == "Failed")
+    assert failed.status == "True"
+    assert failed.reason == "EmptyCurriculum"
+    assert failed.message == "evaluate-0: no question in the band"
+    assert (sight.conditions()["Stalled"], sight.conditions()["Ready"]) == ("True", "False")
+
+
+def test_a_reason_that_kubernetes_would_refuse_is_replaced() -> None:
+    sight = Sight()
+    said = sight.result("evaluate-0", "failed", exit_code=2, reason="not a reason!", message="x" * 5000)
+    sight.child("evaluate-0", state="Failed", exit_code=2, result=said)
+    sight.look()
+    assert {condition.reason for condition in sight.status.conditions} == {"Failed"}
+    assert max(len(condition.message) for condition in sight.status.conditions) == 1024
+
+
+@pytest.mark.parametrize("code", [3, 1, 137, 139, None], ids=str)
+def test_other_failures_are_counted_and_tried_again_after_a_wait(code: int | None) -> None:
+    sight = Sight().done(*[name for name in ALL if name != "evaluate-0"])
+    sight.child("evaluate-0", state="Failed", exit_code=code)
+    outcome = sight.look()
+    assert (starts(outcome), outcome.wake_at) == ([], at(10))
+    assert next(c for c in sight.status.conditions if c.type == "Reconciling").reason == "BackingOff"
+    assert starts(sight.look(9.9)) == []
+    assert starts(sight.look(10)) == [("evaluate-0", 2)]
+    assert sight.step("evaluate-0").failures == 1
+
+
+def test_waits_double_up_to_a_cap() -> None:
+    policy = Policy(timedelta(seconds=10), timedelta(minutes=5))
+    assert [policy.delay(n).total_seconds() for n in (1, 2, 3, 5, 6, 100)] == [10, 20, 40, 160, 300, 300]
+
+
+def test_a_waiting_step_leaves_its_slot_to_others() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=3)
+    sight.look()
+    assert starts(sight.look(1)) == [("challenger-train-1", 1)]
+
+
+def test_the_backoff_limit_ends_the_run() -> None:
+    sight = Sight(spec__backoffLimit=2)
+    for attempt in (1, 2, 3):
+        sight.child("evaluate-0", attempt, state="Failed", exit_code=3, message="the endpoint does not answer")
+        sight.look()
+    assert sight.status.phase == "Failed"
+    assert sight.step("evaluate-0").reason == "BackoffLimitExceeded"
+    ready = next(condition for condition in sight.status.conditions if condition.type == "Ready")
+    assert ready.message == (
+        "evaluate-0 failed 3 times (spec.backoffLimit is 2), the last time: ended with exit code 3: "
+        "the endpoint does not answer"
+    )
+
+
+def test_termination_is_not_counted() -> None:
+    sight = Sight(spec__backoffLimit=0)
+    for attempt in (1, 2, 3):
+        sight.child("evaluate-0", attempt, state="Failed", exit_code=143, finished_at=at(attempt * 100))
+        sight.look(attempt * 100)
+    assert starts(sight.look(310)) == [("evaluate-0", 4)]
+    assert sight.step("evaluate-0").failures == 0
+
+
+def test_a_failed_run_stops_what_is_still_running() -> None:
+    sight = Sight(spec__parallelSteps=2)
+    running = sight.child("challenger-train-1")
+    sight.child("evaluate-0", state="Failed", exit_code=2)
+    assert stops(sight.look()) == [(running.name, "RunFailed")]
+
+
+def test_a_new_generation_is_an_answer_to_a_failure() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=2)
+    sight.look()
+    assert sight.look().actions == ()
+    # The storage's endpoint was wrong, say: not part of any key.
+    sight.change(spec__storage__endpoint="https://s3.example.org")
+    assert starts(sight.look()) == [("evaluate-0", 2)]
+    assert (sight.status.phase, sight.step("evaluate-0").failures) == ("Running", 0)
+
+
+def test_a_later_attempt_that_succeeded_outweighs_earlier_failures_when_the_status_is_lost() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", 1, state="Failed", exit_code=2)
+    sight.child("evaluate-0", 2, state="Succeeded")
+    sight.look()
+    assert sight.step("evaluate-0").state == "Succeeded"
+
+
+def test_what_fails_after_the_success_changes_nothing() -> None:
+    recorded = Sight().done("evaluate-0")
+    recorded.child("evaluate-0", 2, state="Failed", exit_code=2)  # a ghost that ended late
+    recorded.look()
+    lost = Sight()
+    lost.child("evaluate-0", 1, state="Succeeded")
+    lost.child("evaluate-0", 2, state="Failed", exit_code=3)
+    lost.look()
+    for sight in (recorded, lost):
+        assert (sight.step("evaluate-0").state, sight.step("evaluate-0").failures) == ("Succeeded", 0)
+        assert sight.status.phase != "Failed"
+
+
+# --- what a person changes --------------------------------------------------------------------------------------------
+
+
+def test_suspend_stops_children_and_resume_goes_on() -> None:
+    sight = Sight()
+    child = sight.child("evaluate-0")
+    sight.look()
+    sight.change(spec__suspend=True)
+    assert stops(sight.look()) == [(child.name, "Suspended")]
+    assert sight.status.phase == "Suspended"
+    assert (sight.conditions()["Suspended"], sight.conditions()["Reconciling"]) == ("True", "False")
+    sight.child("evaluate-0", state="Failed", exit_code=143)
+    assert sight.look(1).actions == ()
+    sight.change(spec__suspend=False)
+    assert starts(sight.look(60)) == [("evaluate-0", 2)]
+
+
+def test_a_finished_run_stays_finished_when_suspended() -> None:
+    sight = Sight().done(*ALL).change(spec__suspend=True)
+    sight.look()
+    assert sight.status.phase == "Succeeded"
+
+
+def test_raised_iterations_extend_a_finished_run() -> None:
+    sight = Sight().done(*ALL, mean=0.5)
+    finished = sight.status.finished_at
+    assert finished is not None
+    sight.change(spec__iterations=3)
+    assert starts(sight.look(50)) == [("challenger-train-3", 1)]
+    assert (sight.status.phase, sight.status.finished_at) == ("Running", None)
+    sight.done("challenger-train-3", "solver-rollout-3", "solver-train-3", "evaluate-3")
+    assert sight.status.phase == "Succeeded"
+
+
+def test_a_changed_spec_keeps_what_it_shares_and_plans_the_rest_anew() -> None:
+    sight = Sight().done(*ALL[:4])
+    old = sight.child("evaluate-1")
+    before = {step.name: step for step in sight.status.steps}
+    sight.change(spec__solver__grpo__learningRate=1e-4)
+    outcome = sight.look()
+    # The old child still holds the only slot: it is stopped first.
+    assert (stops(outcome), starts(outcome)) == ([(old.name, "NotInPlan")], [])
+    sight.children.clear()
+    assert starts(sight.look()) == [("solver-train-1", 1)]
+    kept = {step.name for step in sight.status.steps if step.state == "Succeeded"}
+    assert kept == {"evaluate-0", "challenger-train-1", "solver-rollout-1"}
+    assert sight.step("solver-train-1").key != before["solver-train-1"].key
+
+
+def test_a_step_is_not_started_while_its_old_self_is_alive() -> None:
+    sight = Sight(spec__parallelSteps=3)
+    sight.child("challenger-train-1")
+    sight.change(spec__challenger__grpo__learningRate=1e-4)
+    assert starts(sight.look()) == [("evaluate-0", 1)]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_deterministic_and_tell_what_they_are_of() -> None:
+    sight = Sight()
+    step = sight.plan.by_name["solver-train-2"]
+    assert child_name("demo", step, 3) == f"demo-solver-train-2-{step.key[:8]}-3"
+
+
+def test_names_fit_and_differ_for_long_runs() -> None:
+    step = replace(Sight().plan.by_name["challenger-train-1"], name="challenger-train-1000")
+    for length in range(1, 64):
+        name = child_name("r" * length, step, 100)
+        assert len(name) <= 57 and name[0].isalpha() and "--" not in name
+        assert child_name("r" * (length - 1) + "s", step, 100) != name
+
+
+# --- the status -------------------------------------------------------------------------------------------------------
+
+
+def test_best_is_the_highest_score_and_the_earlier_of_equals() -> None:
+    sight = Sight(spec__iterations=3)
+    for number, score in enumerate((0.2, 0.6, 0.6, 0.4)):
+        sight.done(*[name for name in sight.plan.by_name if name.endswith(f"-{number}")], mean=score, greedy=0.1)
+    best = sight.status.best
+    assert best is not None
+    assert (best.iteration, best.score, sight.status.score) == (1, 0.6, 0.4)
+    key = sight.plan.by_name["solver-train-1"].key
+    assert sight.status.model_uri == best.model_uri == f"file:///store/default/solver-train/{key}"
+
+
+def test_best_goes_by_the_metric_that_the_spec_names_and_a_change_of_it_runs_nothing() -> None:
+    sight = Sight(spec__iterations=1)
+    sight.done("evaluate-0", mean=0.2, greedy=0.9)
+    sight.done("challenger-train-1", "solver-rollout-1", "solver-train-1")
+    sight.done("evaluate-1", mean=0.6, greedy=0.1)
+    assert sight.status.best is not None and sight.status.best.iteration == 1
+    sight.change(spec__evaluation__metric="greedy")
+    assert sight.look().actions == ()
+    assert sight.status.best is not None and sight.status.best.iteration == 0
+    assert sight.status.model_uri == "file:///models/base"
+
+
+def test_without_evaluation_the_last_finished_iteration_is_best() -> None:
+    sight = Sight(spec__evaluation=None)
+    sight.look()
+    assert sight.status.best is None
+    sight.done("challenger-train-1", "solver-rollout-1", "solver-train-1", "challenger-train-2")
+    assert sight.status.best is not None and sight.status.best.iteration == 1
+
+
+def test_iterations_show_the_figures_of_their_steps_under_the_phase() -> None:
+    sight = Sight().done("evaluate-0", mean=0.3).done("challenger-train-1", reward=0.4)
+    assert [line.metrics for line in sight.status.iterations] == [
+        {"evaluation/mean": 0.3},
+        {"challenger/reward": 0.4},
+    ]
+
+
+def test_status_keeps_ten_iterations_and_the_best_one() -> None:
+    sight = Sight(spec__iterations=30)
+    for number in range(31):
+        names = [step.name for step in sight.plan.steps if step.iteration == number]
+        sight.done(*names, mean=0.9 if number == 4 else number / 100, loss=1.0)
+    assert [line.iteration for line in sight.status.iterations] == [4, *range(22, 31)]
+    assert sight.status.best is not None and sight.status.best.iteration == 4
+    # Older steps keep what tells the best model, and no more: the status has to fit into etcd.
+    assert sight.step("evaluate-3").metrics == {"mean": 0.03}
+    assert "loss" in sight.step("evaluate-4").metrics
+    assert sight.status.phase == "Succeeded"
+
+
+def test_a_large_status_fits_into_etcd() -> None:
+    sight = Sight(spec__iterations=500)
+    metrics = {f"a-rather-long-name/{n}": n / 7 for n in range(24)}
+    for step in sight.plan.steps:
+        sight.child(step.name, state="Succeeded", result=sight.result(step.name, metrics={"mean": 0.5, **metrics}))
+    sight.look()
+    assert len(sight.status.model_dump_json(by_alias=True, exclude_defaults=True)) < 1_000_000
+
+
+def test_attempts_keep_the_last_twenty_in_order_of_their_start() -> None:
+    sight = Sight(spec__backoffLimit=100)
+    for attempt in range(1, 31):
+        started = at(attempt * 1000)
+        sight.child(
+            "evaluate-0", attempt, state="Failed", exit_code=3, started_at=started, finished_at=started, log="a.log"
+        )
+        sight.look(attempt * 1000)
+    assert [line.attempt for line in sight.status.attempts] == list(range(11, 31))
+    assert {(line.exit_code, line.reason, line.log) for line in sight.status.attempts} == {
+        (3, "ServiceFailed", "a.log")
+    }
+
+
+def test_conditions_move_their_transition_time_only_when_they_flip() -> None:
+    sight = Sight()
+    sight.look(0)
+    sight.child("evaluate-0")
+    sight.look(100)
+    times = {condition.type: condition.last_transition_time for condition in sight.status.conditions}
+    assert set(times.values()) == {"2026-01-01T12:00:00.000Z"}
+    sight.change(spec__suspend=True)
+    sight.look(200)
+    moved = {c.type for c in sight.status.conditions if c.last_transition_time != times[c.type]}
+    assert moved == {"Reconciling", "Suspended"}
+    assert {condition.observed_generation for condition in sight.status.conditions} == {2}
+    assert sight.status.observed_generation == 2
+
+
+def test_a_finished_run_says_so() -> None:
+    sight = Sight().done(*ALL)
+    assert sight.conditions() == {
+        "Ready": "True",
+        "Reconciling": "False",
+        "Stalled": "False",
+        "Suspended": "False",
+        "Complete": "True",
+        "Failed": "False",
+    }
+    assert (sight.status.iteration, sight.status.started_at, sight.status.finished_at) == (
+        2,
+        "2026-01-01T12:00:00.000Z",
+        "2026-01-01T12:00:00.000Z",
+    )
+
+
+def test_the_record_survives_json() -> None:
+    sight = Sight().done(*ALL[:5], mean=0.25)
+    text = sight.status.model_dump_json(by_alias=True)
+    assert RunStatus.model_validate_json(text) == sight.status
