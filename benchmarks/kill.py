@@ -36,7 +36,7 @@ from selfevo_trainer.store import open_store, read_manifest
 SMALL = {
     "iterations": 1,
     "challenger": {"grpo": {"maxSteps": 4, "promptsPerStep": 8, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
-    "rollout": {"questions": 160, "samples": 6, "shards": 2},
+    "rollout": {"questions": 160, "samples": 6, "band": {"min": 0.1, "max": 0.95}, "shards": 2},
     "solver": {"grpo": {"maxSteps": 5, "promptsPerStep": 16, "perDeviceTrainBatchSize": 64}, "checkpointEvery": 2},
     "evaluation": {"samples": 1},
 }

@@ -36,7 +36,7 @@ def over(steps: int, checkpoint_every: int, round_: int) -> dict[str, Any]:
         "seed": round_,
         "evaluation": None,
         "challenger": {"grpo": {"maxSteps": 0}},
-        "rollout": {"questions": 400, "shards": 1},
+        "rollout": {"questions": 400, "shards": 1, "band": {"min": 0.1, "max": 0.95}},
         "solver": {"grpo": {"maxSteps": steps}, "checkpointEvery": checkpoint_every},
     }
 

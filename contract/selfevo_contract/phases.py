@@ -97,7 +97,8 @@ class PhaseResult(Wire):
             data = result.model_dump_json(by_alias=True, exclude_none=True).encode()
             if len(data) <= TERMINATION_LOG_LIMIT:
                 return data
-        return result.model_copy(update={"message": ""}).model_dump_json(by_alias=True, exclude_none=True).encode()
+        result = result.model_copy(update={"message": "", "reason": self.reason[:64]})
+        return result.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
 def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: str = "") -> PhaseConfig:

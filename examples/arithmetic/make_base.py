@@ -1,6 +1,6 @@
 """Make the demonstration's base model: a 170-thousand-parameter Qwen3 that adds and subtracts, half of the time right.
 
-    python examples/arithmetic/make_base.py --out DIR [--seed 2] [--steps 1400] [--heldout FILE]
+    python examples/arithmetic/make_base.py --out DIR [--seed 3] [--steps 1400] [--heldout FILE]
 
 The model is built to leave something to elicit. It has learnt two ways to answer: at once (`\\boxed{85}`, mostly a
 guess) or worked by columns, low digit first (`7815 3408\\boxed{85}`, mostly right). Sampled at temperature 1 it picks
@@ -40,9 +40,10 @@ HELDOUT_WEIGHTS = (8, 37, 37, 18)
 # --- the pre-training text --------------------------------------------------------------------------------------------
 
 SOLVER_WEIGHTS = (15, 37, 32, 16)
-CHALLENGER_WEIGHTS = (65, 25, 8, 2)  # mostly easy: the Challenger has to learn to ask harder ones
+CHALLENGER_WEIGHTS = (96, 2.8, 0.9, 0.3)  # nearly all easy: the Challenger has to learn to ask harder ones
 CHALLENGER_SHARE = 0.2
-DIRECT_SHARE = {1: 0.30, 2: 0.42, 3: 0.52, 4: 0.65}  # the harder the question, the likelier a guess
+# One-digit sums are known by heart, so there is nothing to learn from them; beyond, the harder the likelier a guess.
+DIRECT_SHARE = {1: 0.95, 2: 0.42, 3: 0.52, 4: 0.65}
 CHALLENGER_PROMPT = "ask"
 
 # --- the vocabulary ---------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ WARMUP_STEPS = 50
 CLIP_NORM = 1.0
 IGNORED = -100  # the label that the loss leaves out
 
-SHIPPED_SEED = 2  # the seed of base/ beside this file
+SHIPPED_SEED = 3  # the seed of base/ beside this file
 SAMPLES = 8
 MAX_ANSWER_TOKENS = 32
 GATE_SEED = 0

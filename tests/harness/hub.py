@@ -82,16 +82,16 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if self.hub.hang_up and path.startswith(self.hub.hang_up):
             self.close_connection = True
-            return None
-        if self.hub.broken and path.startswith(self.hub.broken):
-            return self._reply(503, b"down")
-        if parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "revision":
-            return self._revision("/".join(parts[2:4]), "/".join(parts[5:]))
-        if parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "tree":
-            return self._tree("/".join(parts[2:4]), parts[5])
-        if len(parts) >= 5 and parts[2] == "resolve":
-            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-        return self._reply(404, b"no such page")
+        elif self.hub.broken and path.startswith(self.hub.broken):
+            self._reply(503, b"down")
+        elif parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "revision":
+            self._revision("/".join(parts[2:4]), "/".join(parts[5:]))
+        elif parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "tree":
+            self._tree("/".join(parts[2:4]), parts[5])
+        elif len(parts) >= 5 and parts[2] == "resolve":
+            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        else:
+            self._reply(404, b"no such page")
 
     def _revision(self, repository: str, revision: str) -> None:
         if (found := self._found(repository, revision)) is None:
@@ -113,9 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sha, folder = found
         file = folder / name
-        if not file.is_file():
-            return self._reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
-        self._reply(200, file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": sha})
+        if file.is_file():
+            self._reply(200, file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": sha})
+        else:
+            self._reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
 
     def _found(self, repository: str, revision: str) -> tuple[str, Path] | None:
         found = self.hub.commit(repository, revision)

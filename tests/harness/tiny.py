@@ -26,8 +26,8 @@ SETTINGS: dict[str, Any] = {
         "grpo": {"maxSteps": 3, "promptsPerStep": 2, "numGenerations": 4, "perDeviceTrainBatchSize": 8},
         "reward": {"solverSamples": 4},
     },
-    "rollout": {"questions": 24, "samples": 4, "band": {"min": 0.0, "max": 1.0}, "shards": 2},
-    "solver": {"grpo": {"maxSteps": 3, "promptsPerStep": 4, "numGenerations": 4, "perDeviceTrainBatchSize": 8}},
+    "rollout": {"questions": 40, "samples": 4, "band": {"min": 0.3, "max": 1.0}, "shards": 2},
+    "solver": {"grpo": {"maxSteps": 3, "promptsPerStep": 4, "numGenerations": 8, "perDeviceTrainBatchSize": 16}},
     "evaluation": {"samples": 2},
     "grading": {"method": "exact"},
 }

@@ -62,7 +62,9 @@ def read_config() -> PhaseConfig:
     try:
         config = PhaseConfig.model_validate_json(text)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(explain(error, PhaseConfig))) from None
+        first, *others = explain(error, PhaseConfig)
+        more = f" ({len(others)} more are wrong)" if others else ""
+        raise InputError(f"{source}: {first}{more}") from None
     if config.schema_version == SCHEMA_VERSION and input_key(config.inputs) != config.key:
         raise InputError(
             f"key is {config.key[:12]}... and the digest of inputs is {input_key(config.inputs)[:12]}...; operator and "

@@ -165,6 +165,9 @@ def load_tokenizer(path: Path, loading: Loading) -> Any:
         raise InputError(
             f"the tokenizer in {path} cannot be loaded ({_first_line(error)}); save it with save_pretrained"
         ) from None
+    # Of a folder without a vocabulary transformers makes a tokenizer that knows no words.
+    if not tokenizer("1 + 1", add_special_tokens=False)["input_ids"]:
+        raise InputError(f"the tokenizer in {path} has no vocabulary; add tokenizer.json, or what its kind has instead")
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer in {path} has no eos_token, so no answer would ever end; "

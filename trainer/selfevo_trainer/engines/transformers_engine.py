@@ -67,7 +67,8 @@ class TransformersEngine:
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
         greedy = sampling.temperature == 0
         chosen = (
-            {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            # transformers' defaults: with any others it warns that greedy decoding ignores them
+            {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
             if greedy
             else {
                 "do_sample": True,

@@ -1,0 +1,625 @@
+"""What people and surroundings get wrong: one sentence, the agreed exit code, no traceback, nothing committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.curricula import give_curriculum
+from harness.inprocess import Ended, Phases
+from harness.mounts import fill, tmpfs
+from harness.ports import free_port
+from harness.tiny import BASE, settings, write_questions
+from harness.versitygw import REGION, S3Server
+from runs import arithmetic, merged
+from selfevo_contract.errors import ExitCode
+from selfevo_contract.phases import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV
+
+INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
+
+
+class World:
+    """A run of which one thing is about to be wrong."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.step = "evaluate-0"
+        self.shards = 1
+        """Processes to start; the last one's end is looked at."""
+        self.spec: dict[str, Any] = {"rollout": {"shards": 1}}
+        self.environment: dict[str, str] = {}
+        self.questions = write_questions(folder / "heldout.jsonl", 4)
+        self.store = folder / "store"
+
+    @cached_property
+    def base(self) -> Path:
+        """A model of its own to break."""
+        copy = Path(shutil.copytree(BASE, self.folder / "base"))
+        self.over({"model": {"uri": f"file://{copy}", "digest": None}})
+        return copy
+
+    def over(self, spec: dict[str, Any]) -> None:
+        self.spec = merged(self.spec, spec)
+
+    def phases(self) -> Phases:
+        over = settings(merged(settings({}, questions=self.questions), self.spec))
+        return Phases(arithmetic(over, store=self.store), self.folder)
+
+    def config(self, **changes: Any) -> None:
+        """Tell the process another PhaseConfig: fields by their names on the wire."""
+        self.environment[CONFIG_ENV] = json.dumps(
+            {**json.loads(self.phases().environment(self.step)[CONFIG_ENV]), **changes}
+        )
+
+    def put_manifest(self, text: str) -> None:
+        self.phases().store.put_bytes(f"{self.phases().prefix(self.step)}/MANIFEST.json", text.encode())
+
+    def run(self) -> Ended:
+        phases = self.phases()
+        return [phases(self.step, shard, self.environment) for shard in range(self.shards)][-1]
+
+    def committed(self) -> dict[str, bytes]:
+        """The step's manifest, if there is one that can be read."""
+        manifest = self.store / self.phases().prefix(self.step) / "MANIFEST.json"
+        return {str(manifest): manifest.read_bytes()} if manifest.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that is wrong, and what must be said of it."""
+
+    arrange: Callable[[World], Any]
+    code: int
+    says: list[str]
+    """Parts of the message; ``{folder}`` is the test's own folder."""
+    reason: str = "InvalidInput"
+
+
+def check(world: World, ended: Ended, code: int, reason: str, says: list[str]) -> None:
+    """The contract of every failure."""
+    result = ended.result
+    message = result.message
+    assert "Traceback" not in ended.log, ended.log
+    assert (ended.code, result.exit_code, result.outcome, result.reason) == (code, code, "failed", reason), ended.log
+    wanted = [part.format(folder=world.folder) for part in says]
+    assert [part for part in wanted if part not in message] == [], message
+    # What and which value, then the remedy.
+    assert "\n" not in message and "; " in message and not message.endswith("."), message
+    assert message.count("; ") <= 2 and len(message) < 700, message
+    assert ended.log.strip().endswith(message)
+    assert list((world.folder / "work").glob("*-*")) == []
+
+
+def said_of_model(*says: str) -> list[str]:
+    return ["spec.model.uri is 'file://{folder}/base'", *says]
+
+
+def said_of_data(*says: str) -> list[str]:
+    return ["spec.evaluation.tasks[0].data.uri is 'file://{folder}/heldout.jsonl'", *says]
+
+
+def model_at(path: str) -> Callable[[World], None]:
+    return lambda world: world.over({"model": {"uri": f"file://{world.folder}/{path}", "digest": None}})
+
+
+def rid_of(*names: str) -> Callable[[World], None]:
+    return lambda world: [(world.base / name).unlink() for name in names] and None
+
+
+def pickled(world: World) -> None:
+    (world.base / "model.safetensors").rename(world.base / "pytorch_model.bin")
+
+
+def weights(change: Callable[[bytes], bytes]) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        file = world.base / "model.safetensors"
+        file.write_bytes(change(file.read_bytes()))
+
+    return arrange
+
+
+def sharded(world: World) -> None:
+    (world.base / "model.safetensors").rename(world.base / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (world.base / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def wrong_digest(world: World) -> None:
+    world.over({"model": {"uri": f"file://{world.base}", "digest": "d" * 64}})
+
+
+def questions(text: str | bytes) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        world.questions.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return arrange
+
+
+def no_questions(world: World) -> None:
+    world.questions.unlink()
+
+
+def questions_are_a_folder(world: World) -> None:
+    world.questions.unlink()
+    world.questions.mkdir()
+
+
+def questions_of_another_digest(world: World) -> None:
+    data = {"uri": f"file://{world.questions}", "digest": "d" * 64}
+    world.over({"evaluation": {"tasks": [{"name": "tiny", "data": data}]}})
+
+
+def foreign_manifest(world: World) -> None:
+    """Another step's output lies under this one's key."""
+    phases = world.phases()
+    give_curriculum(phases)
+    text = phases.store.read_bytes(f"{phases.prefix('solver-rollout-1')}/MANIFEST.json").decode()
+    world.put_manifest(text)
+
+
+def configured(text: str) -> Callable[[World], None]:
+    return lambda world: world.environment.__setitem__(CONFIG_ENV, text)
+
+
+def configured_by_file(name: str, content: bytes | None = None) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        if content is not None:
+            (world.folder / name).write_bytes(content)
+        world.environment[CONFIG_FILE_ENV] = str(world.folder / name)
+        world.environment[CONFIG_ENV] = ""  # see `unset`
+
+    return arrange
+
+
+def in_config(**changes: Any) -> Callable[[World], None]:
+    return lambda world: world.config(**changes)
+
+
+def shard(value: str) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        world.step = "solver-rollout-1"
+        world.environment[SHARD_ENV] = value
+
+    return arrange
+
+
+def below_a_file(world: World) -> str:
+    (world.folder / "file").write_text("")
+    return f"{world.folder}/file/below"
+
+
+def workdir_below_a_file(world: World) -> None:
+    world.environment[WORKDIR_ENV] = below_a_file(world)
+
+
+def store_below_a_file(world: World) -> None:
+    world.store = Path(below_a_file(world))
+
+
+def read_only_store(world: World) -> None:
+    world.store = world.stack.enter_context(tmpfs(world.folder / "store", "ro,size=1m"))
+
+
+FAST = {
+    # the model
+    "the model's folder is missing": Case(
+        model_at("absent"), INPUT, ["spec.model.uri is 'file://{folder}/absent'", "no such folder", "correct it"]
+    ),
+    "the model's folder is a file": Case(
+        model_at("heldout.jsonl"), INPUT, ["spec.model.uri is 'file://{folder}/heldout.jsonl'", "no such folder"]
+    ),
+    "the model's folder has no config.json": Case(
+        rid_of("config.json"), INPUT, said_of_model("no config.json", "name a folder with a transformers model")
+    ),
+    "the weights are pickled": Case(
+        pickled, INPUT, said_of_model("pickled (pytorch_model.bin)", "can run code", "save_pretrained")
+    ),
+    "there are no weights": Case(rid_of("model.safetensors"), INPUT, said_of_model("no *.safetensors")),
+    "the weights are cut short": Case(
+        weights(lambda data: data[:-1000]), INPUT, said_of_model("model.safetensors is not whole", "download it again")
+    ),
+    "the weights' header is garbage": Case(
+        weights(lambda data: data[:8] + b"x" * 200 + data[208:]), INPUT, said_of_model("model.safetensors is not whole")
+    ),
+    "the weights' header is longer than the file": Case(
+        weights(lambda data: b"\xff" * 8 + data[8:]), INPUT, said_of_model("model.safetensors is not whole")
+    ),
+    "the weights' file is empty": Case(
+        weights(lambda data: b""), INPUT, said_of_model("model.safetensors is not whole")
+    ),
+    "a file of the weights is missing": Case(
+        sharded, INPUT, said_of_model("lacks model-00002-of-00002.safetensors", "download it again")
+    ),
+    "the model has another digest": Case(
+        wrong_digest, INPUT, ["spec.model.digest is dddddddddddd...", "file://{folder}/base", "correct the digest"]
+    ),
+    # data
+    "the questions are missing": Case(no_questions, INPUT, said_of_data("No such file", "correct it")),
+    "the questions are a folder": Case(questions_are_a_folder, INPUT, said_of_data("Is a directory", "correct it")),
+    "the questions are not JSON": Case(
+        questions('{"question": "1 + 1", "answer": "2"}\nquestion,answer\n'),
+        INPUT,
+        said_of_data("line 2 is not JSON", "one object a line"),
+    ),
+    "the questions are not text": Case(questions(b"\xff\xfe\x00\n"), INPUT, said_of_data("line 1 is not JSON")),
+    "the questions lack a column": Case(
+        questions('{"question": "1 + 1", "answer": "2"}\n{"question": "1 + 1", "label": "2"}\n'),
+        INPUT,
+        said_of_data("line 2 has no column 'answer'", "add it"),
+    ),
+    "a row of the questions is no object": Case(
+        questions('["1 + 1", "2"]\n'), INPUT, said_of_data("line 1 has no column 'question'")
+    ),
+    "an answer is null": Case(
+        questions('{"question": "1 + 1", "answer": null}\n'),
+        INPUT,
+        said_of_data("line 1 has null in column 'answer'", "write a string or a number"),
+    ),
+    "a question is empty": Case(
+        questions('{"question": " ", "answer": 2}\n'), INPUT, said_of_data("line 1 has \" \" in column 'question'")
+    ),
+    "a question is half a character": Case(
+        questions('{"question": "\\ud800", "answer": 2}\n'), INPUT, said_of_data("line 1 has", "in column 'question'")
+    ),
+    "the questions are none": Case(
+        questions("\n\n"), INPUT, said_of_data("holds no rows", "name a file with at least one")
+    ),
+    "the questions have another digest": Case(
+        questions_of_another_digest,
+        INPUT,
+        ["spec.evaluation.tasks[0].data.digest is dddddddddddd...", "correct the digest"],
+    ),
+    # what lies in the store already
+    "another step's manifest lies under the key": Case(
+        foreign_manifest,
+        INPUT,
+        ["file://{folder}/store/default/evaluate/", "MANIFEST.json belongs to solver-rollout", "storage.uri"],
+        "ForeignManifest",
+    ),
+    "something else lies under the manifest's name": Case(
+        lambda world: world.put_manifest('{"cake": true}'),
+        INPUT,
+        ["MANIFEST.json", "is not a manifest of selfevo", "move it away"],
+        "ForeignManifest",
+    ),
+    "the manifest is no JSON": Case(
+        lambda world: world.put_manifest("\x00" * 100), INPUT, ["is not a manifest of selfevo"], "ForeignManifest"
+    ),
+    "the manifest is of a newer selfevo": Case(
+        lambda world: world.put_manifest('{"schemaVersion": 99, "futureField": 1}'),
+        INPUT,
+        ["MANIFEST.json", "has schemaVersion 99", "reads up to 1", "upgrade selfevo"],
+        "ManifestTooNew",
+    ),
+    # what the process is told
+    "the PhaseConfig is of a newer selfevo": Case(
+        in_config(schemaVersion=99), INPUT, ["schemaVersion is 99", "knows up to 1", "use a newer spec.pods.image"]
+    ),
+    "the PhaseConfig is newer and has fields that nobody knows here": Case(
+        in_config(schemaVersion=2, futureField={"a": 1}), INPUT, ["schemaVersion is 2", "use a newer spec.pods.image"]
+    ),
+    "the PhaseConfig has a field that is none": Case(
+        in_config(checkpointEvry=3), INPUT, [CONFIG_ENV, "checkpointEvry is not a field", "'checkpointEvery'"]
+    ),
+    "the PhaseConfig has a wrong type": Case(
+        in_config(checkpointEvery="3"), INPUT, [CONFIG_ENV, 'checkpointEvery is "3"', "whole number"]
+    ),
+    "the key is not that of the inputs": Case(
+        in_config(key="a" * 64), INPUT, ["key is aaaaaaaaaaaa...", "digest of inputs", "bring both to the same"]
+    ),
+    "the PhaseConfig is not JSON": Case(configured("{"), INPUT, [CONFIG_ENV, "JSON"]),
+    "the PhaseConfig is empty": Case(configured("{}"), INPUT, [CONFIG_ENV, "is missing"]),
+    "the PhaseConfig is a list": Case(configured("[]"), INPUT, [CONFIG_ENV, "the document is []"]),
+    "the PhaseConfig's file is missing": Case(
+        configured_by_file("absent.json"),
+        INPUT,
+        [f"{CONFIG_FILE_ENV} is '{{folder}}/absent.json'", "No such file", "name a PhaseConfig"],
+    ),
+    "the PhaseConfig's file is not text": Case(
+        configured_by_file("config.bin", b"\xff\xfe"), INPUT, [f"{CONFIG_FILE_ENV} is", "not UTF-8"]
+    ),
+    "there is no PhaseConfig": Case(
+        lambda world: world.environment.__setitem__(CONFIG_ENV, ""), INPUT, ["no phase to run", CONFIG_ENV, "set"]
+    ),
+    "the shard is none of the step's": Case(shard("1"), INPUT, [f"{SHARD_ENV} is '1'", "spec.rollout.shards, 1"]),
+    "the shard is no number": Case(shard("one"), INPUT, [f"{SHARD_ENV} is 'one'", "whole number"]),
+    # disks
+    "the working directory cannot be made": Case(
+        workdir_below_a_file, INPUT, [f"{WORKDIR_ENV} is '{{folder}}/file/below'", "Not a directory", "name a folder"]
+    ),
+    "the store's folder cannot be made": Case(
+        store_below_a_file, INPUT, ["storage.uri file://{folder}/file/below", "a file, not a folder"], "StoreInvalid"
+    ),
+    "the store is read-only": Case(
+        read_only_store, INPUT, ["storage.uri file://{folder}/store", "read-only", "may write"], "StoreInvalid"
+    ),
+}
+
+
+def tokenizer_without_end(world: World) -> None:
+    config = json.loads((world.base / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (world.base / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def in_model_config(**changes: Any) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        file = world.base / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return arrange
+
+
+def training(phase: str) -> Callable[[World], None]:
+    return lambda world: setattr(world, "step", phase)
+
+
+def exclusion_without_column(world: World) -> None:
+    world.step = "challenger-train-1"
+    world.questions.write_text('{"text": "1 + 1"}\n')
+
+
+def damaged_curriculum(world: World) -> None:
+    world.step = "solver-train-1"
+    phases = world.phases()
+    give_curriculum(phases)
+    [file] = (world.store / phases.prefix("solver-rollout-1")).glob("attempts/*/curriculum.jsonl")
+    file.write_bytes(file.read_bytes().replace(b"7", b"8"))
+
+
+def out_of_band(world: World) -> None:
+    world.step = "solver-rollout-1"
+    world.over({"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"samples": 7, "band": {"min": 0.99, "max": 0.99}}})
+
+
+def never_valid(step: str) -> Callable[[World], None]:
+    """Asked like a Solver, the model answers, and no question is to be seen."""
+
+    def arrange(world: World) -> None:
+        world.step = step
+        world.over({"challenger": {"prompt": {"user": "37 + 48"}}})
+        if step == "solver-rollout-1":
+            world.over({"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"shards": 2}})
+            world.shards = 2
+
+    return arrange
+
+
+def full_store(world: World) -> None:
+    world.store = world.stack.enter_context(tmpfs(world.folder / "store", "size=1m"))
+    fill(world.store)
+
+
+def full_workdir(step: str, room: str) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        world.step = step
+        workdir = world.stack.enter_context(tmpfs(world.folder / "scratch", f"size={room}"))
+        world.environment[WORKDIR_ENV] = str(workdir)
+        if step == "solver-train-1":
+            give_curriculum(world.phases())
+        else:
+            fill(workdir)
+
+    return arrange
+
+
+FULL = [f"{WORKDIR_ENV} is '{{folder}}/scratch'", "disk is full", "free space there"]
+
+SLOW = {
+    "the tokenizer has no end token": Case(
+        tokenizer_without_end, INPUT, ["tokenizer in {folder}/base", "no eos_token", "tokenizer_config.json"]
+    ),
+    "the tokenizer is missing": Case(
+        rid_of("tokenizer.json", "tokenizer_config.json"),
+        INPUT,
+        ["tokenizer in {folder}/base has no vocabulary", "add tokenizer.json"],
+    ),
+    "config.json is no JSON": Case(
+        lambda world: (world.base / "config.json").write_text("{"), INPUT, ["in {folder}/base cannot be loaded"]
+    ),
+    "nobody knows the architecture": Case(
+        in_model_config(model_type="cake", architectures=["Cake"]), INPUT, ["{folder}/base", "cannot be loaded"]
+    ),
+    "the weights have other shapes than config.json says": Case(
+        in_model_config(hidden_size=64), INPUT, ["the model in {folder}/base cannot be loaded", "check config.json"]
+    ),
+    "an exclusion lacks its column": Case(
+        exclusion_without_column,
+        INPUT,
+        ["spec.exclude[0].uri is 'file://{folder}/heldout.jsonl'", "line 1 has no column 'question'"],
+    ),
+    "the curriculum is not there": Case(
+        training("solver-train-1"),
+        INPUT,
+        ["file://{folder}/store/default/solver-rollout/", "MANIFEST.json does not exist", "run the step that makes it"],
+    ),
+    "the curriculum is damaged": Case(
+        damaged_curriculum,
+        INPUT,
+        ["curriculum.jsonl", "is damaged", "expected", "found", "to have it made again"],
+        "CorruptArtifact",
+    ),
+    "no question is in the band": Case(
+        out_of_band,
+        DATA,
+        [
+            "the curriculum is empty",
+            "above_band",
+            "below_band",
+            "spec.rollout.band (0.99..0.99)",
+            "spec.rollout.questions",
+        ],
+        "EmptyCurriculum",
+    ),
+    "the Challenger in training writes no valid question": Case(
+        never_valid("challenger-train-1"),
+        DATA,
+        ["no valid question in 24 completions", "spec.challenger.prompt", "maxCompletionLength"],
+        "NoValidQuestion",
+    ),
+    "the Challenger in a rollout writes no valid question": Case(
+        never_valid("solver-rollout-1"),
+        DATA,
+        ["no valid question in 40 completions", "spec.challenger.prompt", "maxCompletionLength"],
+        "NoValidQuestion",
+    ),
+    "the store's disk is full": Case(
+        full_store, SERVICE, ["storage.uri file://{folder}/store", "the disk is full", "free space there"], "DiskFull"
+    ),
+    "the working directory's disk is full": Case(full_workdir("evaluate-0", "1m"), SERVICE, FULL, "DiskFull"),
+    # 700 KB of weights, and 1.4 MB of AdamW's state in the first checkpoint.
+    "the disk fills up with a checkpoint": Case(full_workdir("solver-train-1", "1500k"), SERVICE, FULL, "DiskFull"),
+    "the disk fills up with the model": Case(full_workdir("solver-train-1", "500k"), SERVICE, FULL, "DiskFull"),
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        yield World(tmp_path, stack)
+
+
+@pytest.fixture
+def told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty PhaseConfig stands for none: the process's environment is added to, not taken from."""
+    import selfevo_trainer.main
+
+    read = selfevo_trainer.main.read_config
+
+    def without_empty() -> Any:
+        if os.environ.get(CONFIG_ENV) == "":
+            del os.environ[CONFIG_ENV]
+        return read()
+
+    monkeypatch.setattr(selfevo_trainer.main, "read_config", without_empty)
+
+
+def wrong(world: World, case: Case) -> None:
+    case.arrange(world)
+    before = world.committed()
+    ended = world.run()
+    check(world, ended, case.code, case.reason, case.says)
+    assert world.committed() == before
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_what_is_wrong_is_one_sentence(name: str, world: World, told_nothing: None) -> None:
+    wrong(world, FAST[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_what_is_wrong_and_shows_later_is_one_sentence_too(name: str, world: World) -> None:
+    wrong(world, SLOW[name])
+
+
+def test_what_shows_without_torch_does_not_wait_for_it(tmp_path: Path, world: World) -> None:
+    FAST["the model's folder is missing"].arrange(world)
+    program = (
+        "import sys, selfevo_trainer.main as main; code = main.main();"
+        "print(code, sorted({'torch', 'transformers', 'trl', 'boto3'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, **world.phases().environment(world.step)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "2 []", done.stderr
+
+
+def test_the_process_ends_with_the_exit_code(world: World) -> None:
+    environment = {**os.environ, **world.phases().environment(world.step), CONFIG_ENV: "{}"}
+    done = subprocess.run([sys.executable, "-m", "selfevo_trainer"], env=environment, capture_output=True, text=True)
+    result = json.loads(Path(environment[TERMINATION_LOG_ENV]).read_bytes())
+    assert done.returncode == result["exitCode"] == 2
+    assert done.stdout == "" and done.stderr.strip().endswith(result["message"])
+
+
+def test_what_nobody_foresaw_is_told_in_the_log_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import selfevo_trainer.main
+
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("a file called \udcff\nand a second line")
+
+    monkeypatch.setattr(selfevo_trainer.main, "run_phase", fails)
+    ended = world.run()
+    assert (ended.code, ended.result.outcome, ended.result.reason) == (3, "failed", "Crashed")
+    assert ended.result.message == "ZeroDivisionError: a file called ?"
+    assert "Traceback" in ended.log
+
+
+# --- an object store on the network -----------------------------------------------------------------------------------
+
+
+def s3(world: World, server: S3Server, **storage: Any) -> None:
+    world.over(
+        {"storage": {"uri": "s3://no-such-bucket/runs", "endpoint": server.endpoint, "region": REGION, **storage}}
+    )
+
+
+def test_a_missing_bucket_is_one_sentence(world: World, s3_server: S3Server) -> None:
+    s3(world, s3_server)
+    says = ["storage.uri s3://no-such-bucket/runs", "no bucket 'no-such-bucket'", s3_server.endpoint, "create it"]
+    check(world, world.run(), INPUT, "BucketNotFound", says)
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_one_sentence(world: World, s3_server: S3Server, name: str) -> None:
+    bucket = s3_server.make_bucket()
+    s3(world, s3_server, uri=f"s3://{bucket}/runs")
+    world.environment[name] = "mistyped"
+    says = [f"storage.uri s3://{bucket}/runs", "refused the credentials", "check AWS_ACCESS_KEY_ID"]
+    check(world, world.run(), INPUT, "StoreCredentials", says)
+    assert s3_server.client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_missing_credentials_are_one_sentence(
+    world: World, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3(world, s3_server)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    says = ["storage.uri s3://no-such-bucket/runs", "no credentials found", "storage.credentialsSecret"]
+    check(world, world.run(), INPUT, "StoreCredentials", says)
+
+
+@pytest.mark.slow  # a store that does not answer is asked four times
+def test_an_unreachable_endpoint_is_one_sentence_and_tried_again(world: World, s3_server: S3Server) -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    s3(world, s3_server, endpoint=endpoint)
+    says = [f"storage.endpoint {endpoint}", "not reachable", "Connection refused", "check the address"]
+    check(world, world.run(), SERVICE, "StoreUnreachable", says)
+
+
+# --- a model that breaks while it learns ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [None, RuntimeError("probability tensor contains either `inf`, `nan`")])
+def test_training_that_ends_in_nan_is_bad_data_however_it_shows(error: Exception | None) -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    from selfevo_contract.errors import DataError
+    from selfevo_trainer.grpo import _train
+
+    model = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(model.bias, float("nan"))
+
+    def train(resume_from_checkpoint: str | None) -> None:
+        if error is not None:
+            raise error
+
+    with pytest.raises(DataError, match=r"training made bias infinite or NaN; lower learningRate") as caught:
+        _train(SimpleNamespace(model=model, train=train), None)
+    assert caught.value.reason == "NotFinite"

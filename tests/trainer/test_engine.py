@@ -1,0 +1,181 @@
+"""Generation by transformers: what the interface promises, and what transformers' own defaults would break."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.tiny import BASE, HELDOUT
+from selfevo_contract.grpo import Sampling
+from selfevo_contract.inputs import Loading
+from selfevo_contract.spec import Prompt, TransformersEngine
+from selfevo_trainer.prompts import Messages, messages
+
+pytestmark = pytest.mark.slow
+
+LOADING = Loading(dtype="float32", trust_remote_code=False)
+BARE = Prompt(user="{question}")
+
+
+def asks(count: int) -> list[Messages]:
+    """Questions of one to four digits: prompts of different lengths."""
+    lines = HELDOUT.read_text().splitlines()[:count]
+    return [messages(BARE, json.loads(line)["question"]) for line in lines]
+
+
+def sampling(**settings: Any) -> Sampling:
+    return Sampling.model_validate({"topP": 1.0, "maxCompletionLength": 32, **settings})
+
+
+GREEDY = sampling(temperature=0)
+SAMPLED = sampling(temperature=1.0)
+
+
+def open_at(path: Path, batch_size: int = 64) -> Any:
+    from selfevo_trainer.engines import open_engine
+
+    return open_engine(TransformersEngine.model_validate({"batchSize": batch_size}), path, LOADING)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    made = open_at(BASE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def batches_of(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The engine with another batch size."""
+
+    def resized(size: int) -> Any:
+        monkeypatch.setattr(engine, "batch_size", size)
+        return engine
+
+    return resized
+
+
+def test_a_seed_means_the_same_texts(engine: Any) -> None:
+    import torch
+
+    first = engine.generate(asks(6), SAMPLED, 4, seed=7)
+    torch.manual_seed(123)  # the process's random state has no say
+    assert engine.generate(asks(6), SAMPLED, 4, seed=7) == first
+    assert engine.generate(asks(6), SAMPLED, 4, seed=8) != first
+
+
+def test_the_process_random_state_stays_as_it_was(engine: Any) -> None:
+    import torch
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    engine.generate(asks(3), SAMPLED, 2, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_samples_differ_among_each_other(engine: Any) -> None:
+    [group] = engine.generate([messages(Prompt(user="ask"))], SAMPLED, 16, seed=0)
+    assert len({completion.text for completion in group}) > 8
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 64])
+def test_each_prompt_gets_its_samples_whatever_the_batch_size(batches_of: Any, size: int) -> None:
+    groups = batches_of(size).generate(asks(4), SAMPLED, 3, seed=0)
+    assert [len(group) for group in groups] == [3, 3, 3, 3]
+
+
+def test_no_prompts_are_no_completions(engine: Any) -> None:
+    assert engine.generate([], SAMPLED, 3, seed=0) == []
+
+
+def test_completions_belong_to_their_prompts_in_order(engine: Any) -> None:
+    # Sorting by length must not show. The worked answers begin with the last digits of both operands.
+    prompts = asks(40)
+    for prompt, [completion] in zip(prompts, engine.generate(prompts, GREEDY, 1, seed=0), strict=True):
+        left, _, right = prompt[-1]["content"].split(" ")
+        if not completion.text.startswith("\\boxed{"):
+            assert completion.text.startswith(left[-1] + right[-1])
+
+
+def test_greedy_answers_are_those_of_each_prompt_alone(batches_of: Any) -> None:
+    prompts = asks(40)
+    together = batches_of(64).generate(prompts, GREEDY, 1, seed=0)
+    alone = batches_of(1).generate(prompts, GREEDY, 1, seed=99)
+    assert together == alone
+
+
+@pytest.mark.parametrize("picky", [sampling(topK=1), sampling(topP=1e-6)], ids=["topK", "topP"])
+def test_sampling_among_one_token_is_greedy(engine: Any, picky: Sampling) -> None:
+    prompts = asks(10)
+    assert engine.generate(prompts, picky, 1, seed=3) == engine.generate(prompts, GREEDY, 1, seed=0)
+
+
+def test_top_k_0_leaves_the_whole_vocabulary(engine: Any) -> None:
+    # transformers' own default is 50, and would cut the distribution that training is about.
+    wild = sampling(temperature=10.0, maxCompletionLength=1)
+    [group] = engine.generate(asks(1), wild, 1000, seed=0)
+    assert len({completion.text for completion in group}) > 60
+    [few] = engine.generate(asks(1), wild.model_copy(update={"top_k": 5}), 1000, seed=0)
+    assert len({completion.text for completion in few}) <= 5
+
+
+def test_a_completion_cut_at_its_limit_says_so(engine: Any) -> None:
+    whole = engine.generate(asks(20), GREEDY, 1, seed=0)
+    lengths = [group[0].tokens for group in whole]
+    assert not any(group[0].truncated for group in whole)
+    limit = sorted(lengths)[10]
+    cut = engine.generate(asks(20), sampling(temperature=0, maxCompletionLength=limit), 1, seed=0)
+    for [completion], [before], length in zip(cut, whole, lengths, strict=True):
+        assert completion.truncated == (length > limit)
+        assert completion.tokens == min(length, limit)
+        # The end token counts and does not show.
+        assert before.text.startswith(completion.text) and len(before.text) >= len(completion.text)
+
+
+@pytest.fixture
+def base_copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BASE, tmp_path / "base"))
+
+
+def test_any_of_the_declared_end_tokens_ends_an_answer(base_copy: Path) -> None:
+    # Chat models declare more ends in generation_config.json than their tokenizer has.
+    config = json.loads((base_copy / "generation_config.json").read_text())
+    brace = json.loads((base_copy / "tokenizer.json").read_text())["model"]["vocab"]["}"]
+    (base_copy / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": [brace]}))
+    engine = open_at(base_copy)
+    assert engine.eos == {brace, engine.tokenizer.eos_token_id}
+    for [completion] in engine.generate(asks(10), GREEDY, 1, seed=0):
+        assert completion.text.endswith("}") and not completion.truncated
+        assert completion.text.count("}") == 1
+    engine.close()
+
+
+def test_the_models_own_generation_settings_have_no_say(base_copy: Path, engine: Any) -> None:
+    config = json.loads((base_copy / "generation_config.json").read_text())
+    hostile = {"temperature": 0.01, "top_k": 1, "repetition_penalty": 5.0, "max_new_tokens": 2, "min_new_tokens": 30}
+    (base_copy / "generation_config.json").write_text(json.dumps({**config, **hostile}))
+    other = open_at(base_copy)
+    assert other.generate(asks(5), SAMPLED, 3, seed=2) == engine.generate(asks(5), SAMPLED, 3, seed=2)
+    other.close()
+
+
+def test_weights_are_frozen(engine: Any) -> None:
+    assert not engine.model.training
+    assert not any(parameter.requires_grad for parameter in engine.model.parameters())
+
+
+@pytest.mark.parametrize("kind", [{"kind": "vllm"}, {"kind": "server"}])
+def test_an_engine_that_is_not_built_yet_is_refused(kind: dict[str, Any]) -> None:
+    from pydantic import TypeAdapter
+
+    from selfevo_contract.errors import InputError
+    from selfevo_contract.spec import Engine
+    from selfevo_trainer.engines import open_engine
+
+    with pytest.raises(InputError, match=f"{kind['kind']}.*use 'transformers'"):
+        open_engine(TypeAdapter(Engine).validate_python(kind), BASE, LOADING)

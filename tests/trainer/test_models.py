@@ -1,0 +1,225 @@
+"""Where models come from, and how they are loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.hub import Hub, hub
+from harness.inprocess import Ended, Phases, run_main
+from harness.ports import free_port
+from harness.tiny import BASE, forget, settings, write_questions
+from harness.versitygw import REGION, S3Server
+from runs import arithmetic
+from selfevo_contract.digests import model_digest
+from selfevo_contract.errors import InputError
+from selfevo_contract.inputs import Loading
+from selfevo_contract.phases import TERMINATION_LOG_ENV, PhaseResult
+
+LOADING = Loading(dtype="float32", trust_remote_code=False)
+
+
+def phases(folder: Path, uri: str, digest: str | None = None, storage: dict[str, Any] | None = None) -> Phases:
+    """A run on the model at ``uri``; its first step is the base's evaluation."""
+    folder.mkdir(exist_ok=True)
+    questions = write_questions(folder / "heldout.jsonl", 4)
+    over = settings({"model": {"uri": uri, "digest": digest}, "storage": storage or {}}, questions=questions)
+    return Phases(arithmetic(over, store=folder / "store"), folder)
+
+
+@pytest.fixture
+def base_copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BASE, tmp_path / "base"))
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(base_copy: Path) -> Iterator[Hub]:
+    (base_copy / "README.md").write_text("not asked for")
+    (base_copy / "pytorch_model.bin").write_bytes(b"not asked for either")
+    with hub({"tiny/arithmetic": {"main": base_copy, "v1": base_copy}}) as made:
+        yield made
+
+
+def evaluate(made: Phases, endpoint: str) -> Ended:
+    """In a process of its own: the hub's client reads its address when it is imported."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        **made.environment("evaluate-0"),
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(made.folder / "hf"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "selfevo_trainer"], env=environment, capture_output=True, text=True, timeout=300
+    )
+    result = PhaseResult.model_validate_json(Path(environment[TERMINATION_LOG_ENV]).read_bytes())
+    return Ended(done.returncode, result, done.stderr)
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_is_fetched_by_its_revision_and_used(tmp_path: Path, running: Hub) -> None:
+    uri = "hf://tiny/arithmetic@v1"
+    made = phases(tmp_path, uri, digest=model_digest(BASE))
+    ended = evaluate(made, running.endpoint)
+    assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+    assert made.committed("evaluate-0").parents == {"model": uri}
+    sha, _ = running.commit("tiny/arithmetic", "v1")  # type: ignore[misc]
+    fetched = {path.rsplit("/", 1)[-1] for path in running.seen if f"/resolve/{sha}/" in path}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= fetched
+    assert not fetched & {"README.md", "pytorch_model.bin"}
+    # It is the same model as on the disk.
+    local = phases(tmp_path, f"file://{BASE}", digest=model_digest(BASE))
+    assert local.step("evaluate-0").key == made.step("evaluate-0").key
+
+
+V1 = "hf://tiny/arithmetic@v1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("uri", "trouble", "code", "says"),
+    [
+        ("hf://tiny/absent@main", {}, 2, ["no such model", "HF_TOKEN"]),
+        ("hf://tiny/private", {"refuse_unknown": 401}, 2, ["no such model", "HF_TOKEN"]),
+        ("hf://tiny/arithmetic@v9", {}, 2, ["no such model or revision"]),
+        (V1, {"broken": ("/",)}, 3, ["did not deliver", "HF_ENDPOINT"]),
+        (V1, {"hang_up": ("/tiny",)}, 3, ["did not deliver", "HF_ENDPOINT"]),
+        (V1, {"endpoint": "closed"}, 3, ["did not deliver", "HF_ENDPOINT"]),
+    ],
+    ids=["no such model", "private", "no such revision", "down", "files break off", "no hub"],
+)
+def test_a_model_that_the_hub_does_not_give_is_one_sentence(
+    tmp_path: Path, running: Hub, uri: str, trouble: dict[str, Any], code: int, says: list[str]
+) -> None:
+    for name, value in trouble.items():
+        setattr(running, name, f"http://127.0.0.1:{free_port()}" if name == "endpoint" else value)
+    ended = evaluate(phases(tmp_path, uri), running.endpoint)
+    assert ended.code == code, ended.log
+    assert ended.result.reason == ("InvalidInput" if code == 2 else "ServiceFailed")
+    assert [part for part in [f"spec.model.uri is {uri!r}", *says] if part not in ended.result.message] == []
+    assert "\n" not in ended.result.message and "Traceback" not in ended.log
+
+
+# --- an object store --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_model_in_the_object_store_is_fetched_and_used(tmp_path: Path, s3_server: S3Server) -> None:
+    bucket = s3_server.make_bucket()
+    for file in BASE.iterdir():
+        s3_server.client.upload_file(str(file), bucket, f"models/tiny/{file.name}")
+    storage = {"uri": f"s3://{bucket}/runs", "endpoint": s3_server.endpoint, "region": REGION}
+    made = phases(tmp_path, f"s3://{bucket}/models/tiny", digest=model_digest(BASE), storage=storage)
+    ended = made("evaluate-0")
+    assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+    assert made.committed("evaluate-0").parents == {"model": f"s3://{bucket}/models/tiny"}
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("{bucket}/nothing", ["spec.model.uri", "s3://{bucket}/nothing", "there is nothing"]),
+        ("no-such-bucket/tiny", ["spec.model.uri s3://no-such-bucket/tiny", "no bucket 'no-such-bucket'"]),
+    ],
+)
+def test_a_model_missing_from_the_object_store_is_told_by_its_own_field(
+    tmp_path: Path, s3_server: S3Server, place: str, says: list[str]
+) -> None:
+    bucket = s3_server.make_bucket()
+    storage = {"uri": f"s3://{bucket}/runs", "endpoint": s3_server.endpoint, "region": REGION}
+    ended = phases(tmp_path, f"s3://{place.format(bucket=bucket)}", storage=storage)("evaluate-0")
+    assert ended.code == 2, ended.log
+    assert [part for part in says if part.format(bucket=bucket) not in ended.result.message] == []
+    assert "storage.uri" not in ended.result.message and "Traceback" not in ended.log
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_tokenizer_without_a_padding_token_is_padded_with_its_end_token(base_copy: Path) -> None:
+    from selfevo_trainer.models import load_tokenizer
+
+    assert load_tokenizer(base_copy, LOADING).pad_token == "<|pad|>"
+    forget(base_copy, "pad_token")
+    tokenizer = load_tokenizer(base_copy, LOADING)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == (tokenizer.eos_token, tokenizer.eos_token_id)
+    assert tokenizer.padding_side == "left"
+
+
+@pytest.mark.slow
+def test_prompts_are_plain_text_where_there_is_no_chat_template(base_copy: Path) -> None:
+    from selfevo_contract.spec import Prompt
+    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.prompts import encode, for_trainer, messages
+
+    conversation = messages(Prompt(system="Think.", user="Q: {question}"), "1 + {question}")
+    tokenizer = load_tokenizer(base_copy, LOADING)
+    assert for_trainer(tokenizer, conversation) == conversation
+    rendered = "<|system|>Think.<|end|><|user|>Q: 1 + {question}<|end|><|assistant|>"
+    assert tokenizer.decode(encode(tokenizer, conversation)) == rendered
+
+    forget(base_copy, "chat_template")
+    tokenizer = load_tokenizer(base_copy, LOADING)
+    assert for_trainer(tokenizer, conversation) == "Think.\n\nQ: 1 + {question}\n"
+    assert tokenizer.decode(encode(tokenizer, conversation)) == "Think.\n\nQ: 1 + {question}\n"
+
+
+@pytest.mark.slow
+def test_weights_lie_in_the_runs_dtype_for_generation_and_in_float32_for_training() -> None:
+    import torch
+
+    from selfevo_trainer.models import load_for_generation, load_for_training
+
+    half = Loading(dtype="bfloat16", trust_remote_code=False)
+    frozen, trained = load_for_generation(BASE, half), load_for_training(BASE, half)
+    assert {parameter.dtype for parameter in frozen.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+
+
+@pytest.mark.slow
+def test_a_generation_config_that_could_not_be_saved_costs_no_training(base_copy: Path, tmp_path: Path) -> None:
+    # As Llama 2 was published: a temperature, and no do_sample. save_pretrained refuses to write that.
+    from selfevo_trainer.models import load_for_training
+
+    own = {"temperature": 0.9, "top_p": 0.6, "repetition_penalty": 1.1, "eos_token_id": [1, 5], "pad_token_id": 0}
+    (base_copy / "generation_config.json").write_text(json.dumps(own))
+    load_for_training(base_copy, LOADING).save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
+    assert (saved["eos_token_id"], saved["pad_token_id"], saved["temperature"]) == ([1, 5], 0, 0.9)
+    assert "repetition_penalty" not in saved  # it was not trained with one
+
+
+@pytest.mark.slow
+def test_weights_that_are_missing_are_not_made_up(base_copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from selfevo_trainer.models import load_for_generation
+
+    file = base_copy / "model.safetensors"
+    weights = load_file(file)
+    gone = "model.layers.1.mlp.up_proj.weight"
+    save_file({name: value for name, value in weights.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"lack {gone} \(1 in all\).*download them again"):
+        load_for_generation(base_copy, LOADING)
+
+
+def test_a_step_that_starts_from_a_step_that_is_not_there_says_which(tmp_path: Path) -> None:
+    made = phases(tmp_path, f"file://{BASE}")
+    ended = run_main(made.environment("evaluate-1"))
+    key = made.step("solver-train-1").key
+    assert ended.code == 2
+    assert ended.result.message.startswith(f"file://{tmp_path}/store/default/solver-train/{key}/MANIFEST.json does not")
+    assert "run the step that makes it first" in ended.result.message

@@ -1,0 +1,294 @@
+"""Every phase, for real and tiny: a model of each architecture goes through a whole iteration."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.inprocess import Ended, Phases
+from harness.tiny import Architecture, make, settings, write_questions
+from runs import arithmetic
+from selfevo_contract.artifacts import Manifest
+from selfevo_contract.inputs import input_key, inputs_adapter
+
+pytestmark = pytest.mark.slow
+
+STEPS = ("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-1")
+TRAINED = ("challenger-train-1", "solver-train-1")
+MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+OVER: dict[Architecture, dict[str, Any]] = {
+    "qwen3": {"challenger": {"reward": {"mode": "paper"}}, "solver": {"reward": {"mode": "paper"}}},
+    # As OctoThinker's base models come: prompts are plain text, and padding is with the end token. Batches are split
+    # and graded by math-verify, as the defaults are.
+    "llama": {
+        "challenger": {"reward": {"mode": "code"}, "engine": {"batchSize": 7}},
+        "solver": {"reward": {"mode": "code"}},
+        "grading": {"method": "math-verify"},
+    },
+}
+
+
+class Pipeline:
+    """One architecture's iteration, run once for all tests."""
+
+    def __init__(self, architecture: Architecture, folder: Path) -> None:
+        self.folder = folder
+        self.base = make(folder / "base", architecture)
+        self.questions = write_questions(folder / "heldout.jsonl")
+        self.over = OVER[architecture]
+        self.phases = self.variant({})
+        self.ended: dict[str, list[Ended]] = {}
+        for name in STEPS:
+            self.ended[name] = [self.phases(name, shard) for shard in range(self.phases.step(name).shards)]
+
+    def variant(self, over: dict[str, Any]) -> Phases:
+        """The same run with other settings, over the same store."""
+        base = {"model": {"uri": f"file://{self.base}", "digest": None}}
+        spec = settings(settings(self.over, questions=self.questions) | base)
+        spec["rollout"] = spec["rollout"] | over
+        return Phases(arithmetic(spec, store=self.folder / "store"), self.folder)
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], Pipeline]:
+    made: dict[Architecture, Pipeline] = {}
+
+    def get(architecture: Architecture) -> Pipeline:
+        if architecture not in made:
+            made[architecture] = Pipeline(architecture, tmp_path_factory.mktemp(architecture))
+        return made[architecture]
+
+    return get
+
+
+@pytest.fixture(params=["qwen3", "llama"])
+def pipeline(request: pytest.FixtureRequest, pipelines: Callable[[Architecture], Pipeline]) -> Pipeline:
+    return pipelines(request.param)
+
+
+def jsonl(text: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def names(manifest: Manifest) -> set[str]:
+    return {file.name for file in manifest.files}
+
+
+def test_every_step_commits_and_says_so(pipeline: Pipeline) -> None:
+    outcomes = {name: [ended.result.outcome for ended in each] for name, each in pipeline.ended.items()}
+    assert outcomes == {
+        "evaluate-0": ["committed"],
+        "challenger-train-1": ["committed"],
+        "solver-rollout-1": ["shard", "committed"],
+        "solver-train-1": ["committed"],
+        "evaluate-1": ["committed"],
+    }
+    for name, each in pipeline.ended.items():
+        for ended in each:
+            assert ended.code == 0 and "Traceback" not in ended.log, ended.log
+            assert ended.result.key == pipeline.phases.step(name).key
+            assert ended.result.timings["total"] >= ended.result.timings["startup"] > 0
+            assert ended.progress and {line.step for line in ended.progress} == {name}
+
+
+def test_nothing_is_left_in_the_working_directory(pipeline: Pipeline) -> None:
+    assert list((pipeline.folder / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_manifest_says_where_its_step_comes_from(pipeline: Pipeline, name: str) -> None:
+    phases, manifest = pipeline.phases, pipeline.phases.committed(name)
+    step = phases.step(name)
+    made_by = {other: f"{phases.step(other).phase}/{phases.step(other).key}" for other in STEPS}
+    base = f"file://{pipeline.base}"
+    assert (
+        manifest.parents
+        == {
+            "evaluate-0": {"model": base},
+            "challenger-train-1": {"challenger": base, "solver": base},
+            "solver-rollout-1": {"challenger": made_by["challenger-train-1"], "solver": base},
+            "solver-train-1": {"solver": base, "curriculum": made_by["solver-rollout-1"]},
+            "evaluate-1": {"model": made_by["solver-train-1"]},
+        }[name]
+    )
+    assert (manifest.key, manifest.phase, manifest.iteration) == (step.key, step.phase, step.iteration)
+    assert manifest.attempt == "test"
+    # The key can be computed again from what is stored, years later.
+    assert input_key(inputs_adapter.validate_python(manifest.inputs)) == step.key
+    assert manifest.versions.keys() >= {"python", "selfevo", "torch", "transformers", "trl"}
+    assert manifest.timings["total"] > 0 and manifest.metrics
+
+
+def test_each_phase_commits_its_files(pipeline: Pipeline) -> None:
+    committed = {name: names(pipeline.phases.committed(name)) for name in STEPS}
+    model = {f"model/{file}" for file in MODEL_FILES}
+    if pipeline.phases.run.spec.solver.reward.mode == "paper":  # the one with a chat template
+        model.add("model/chat_template.jinja")
+    assert committed == {
+        "evaluate-0": {"answers/tiny.jsonl"},
+        "challenger-train-1": {*model, "metrics.jsonl"},
+        "solver-rollout-1": {"curriculum.jsonl", "questions.jsonl"},
+        "solver-train-1": {*model, "metrics.jsonl"},
+        "evaluate-1": {"answers/tiny.jsonl"},
+    }
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_moves_the_weights_and_keeps_the_architecture(pipeline: Pipeline, name: str) -> None:
+    import torch
+    from safetensors.torch import load, load_file
+
+    before = load_file(pipeline.base / "model.safetensors")
+    after = load(pipeline.phases.read(name, "model/model.safetensors"))
+    assert {key: (value.shape, value.dtype) for key, value in after.items()} == {
+        key: (value.shape, value.dtype) for key, value in before.items()
+    }
+    assert all(torch.isfinite(value).all() for value in after.values())
+    moved = [key for key in before if not torch.equal(before[key], after[key])]
+    assert len(moved) == len(before), sorted(set(before) - set(moved))
+    kept = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embeddings")
+    config, base = (
+        json.loads(text)
+        for text in (pipeline.phases.read(name, "model/config.json"), (pipeline.base / "config.json").read_bytes())
+    )
+    assert {key: config[key] for key in kept} == {key: base[key] for key in kept}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_takes_exactly_its_steps(pipeline: Pipeline, name: str) -> None:
+    rows = jsonl(pipeline.phases.read(name, "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        for metric in ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "loss"):
+            assert isinstance(row[metric], float), metric
+        assert row["entropy"] > 0 and 0 < row["completions/mean_length"] <= 32
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)  # to the weights that the phase starts from
+    assert rows[-1]["kl"] > 0
+    manifest = pipeline.phases.committed(name)
+    for metric in ("reward", "kl", "entropy"):
+        assert manifest.metrics[f"{metric}_first"] == rows[0][metric]
+        assert manifest.metrics[f"{metric}_last"] == rows[-1][metric]
+
+
+def test_the_challenger_is_paid_for_uncertainty_less_repetition(pipeline: Pipeline) -> None:
+    mode = pipeline.phases.run.spec.challenger.reward.mode
+    for row in jsonl(pipeline.phases.read("challenger-train-1", "metrics.jsonl")):
+        assert 0 < row["valid"] <= 1 and 0 < row["distinct"] <= 1 and 1 / 8 <= row["repetition"] <= 1
+        paid = row["valid"] * row["uncertainty"]
+        if mode == "code":  # nothing is floored, so that the means add up
+            assert 0 <= row["uncertainty"] <= 0.5
+            assert row["reward"] == pytest.approx(paid - (1 - row["valid"]) - row["repetition"], abs=1e-5)
+        else:
+            assert max(0, paid - row["repetition"]) - 1e-5 <= row["reward"] <= paid + 1e-5
+
+
+def test_the_solver_is_paid_for_the_label(pipeline: Pipeline) -> None:
+    mode = pipeline.phases.run.spec.solver.reward.mode
+    for row in jsonl(pipeline.phases.read("solver-train-1", "metrics.jsonl")):
+        if mode == "paper":
+            assert row["reward"] == pytest.approx(row["accuracy"], abs=1e-6)
+        else:
+            boxed = (row["reward"] - 0.9 * row["accuracy"]) / 0.1
+            assert row["accuracy"] - 1e-5 <= boxed <= 1 + 1e-5
+
+
+def test_a_rollout_answers_every_valid_question_and_keeps_the_votes(pipeline: Pipeline) -> None:
+    phases = pipeline.phases
+    rows = jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
+    assert len(rows) == 40
+    valid = [row for row in rows if row["question"] is not None]
+    assert len(valid) >= 20
+    for row in valid:
+        assert sum(size for _, size in row["votes"]) <= 4
+        assert row["share"] == max([size for _, size in row["votes"]], default=0) / 4
+    kept = [row for row in valid if row["dropped"] is None]
+    assert jsonl(phases.read("solver-rollout-1", "curriculum.jsonl")) == [
+        {"question": row["question"], "answer": row["majority"], "share": row["share"], "truth": row["truth"]}
+        for row in kept
+    ]
+    metrics = phases.committed("solver-rollout-1").metrics
+    assert (metrics["questions"], metrics["valid"], metrics["kept"]) == (40, len(valid), len(kept))
+    dropped = Counter(row["dropped"] for row in valid if row["dropped"] is not None)
+    assert {name: count for name, count in metrics.items() if name.startswith("dropped_") and count} == {
+        f"dropped_{reason}": count for reason, count in dropped.items()
+    }
+
+
+def test_shards_write_different_questions(pipeline: Pipeline) -> None:
+    phases = pipeline.phases
+    shards = [key for key in phases.objects("solver-rollout-1", "shards") if key.endswith("MANIFEST.json")]
+    assert shards == ["shards/00000/MANIFEST.json", "shards/00001/MANIFEST.json"]
+    rows = jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
+    assert [row["question"] for row in rows[:20]] != [row["question"] for row in rows[20:]]
+
+
+@pytest.mark.parametrize("name", ["evaluate-0", "evaluate-1"])
+def test_scores_are_those_of_the_committed_answers(pipeline: Pipeline, name: str) -> None:
+    rows = jsonl(pipeline.phases.read(name, "answers/tiny.jsonl"))
+    asked = [json.loads(line) for line in pipeline.questions.read_text().splitlines()]
+    assert [(row["question"], row["answer"]) for row in rows] == [(row["question"], row["answer"]) for row in asked]
+    metrics = pipeline.phases.committed(name).metrics
+    assert metrics["tiny/mean"] == metrics["mean"] == pytest.approx(sum(row["samples_right"] for row in rows) / 16)
+    assert metrics["tiny/greedy"] == metrics["greedy"] == sum(row["greedy_right"] for row in rows) / 8
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_is_done_is_found(pipeline: Pipeline, name: str) -> None:
+    before = pipeline.phases.objects(name)
+    again = pipeline.phases(name)
+    assert (again.code, again.result.outcome) == (0, "found")
+    manifest = pipeline.phases.committed(name)
+    assert again.result.metrics == manifest.metrics and again.result.timings == manifest.timings
+    assert pipeline.phases.objects(name) == before
+
+
+def test_checkpoints_go_when_the_step_is_committed(pipeline: Pipeline) -> None:
+    for name in TRAINED:
+        assert pipeline.phases.objects(name, "checkpoints") == []
+
+
+def test_what_a_killed_attempt_left_behind_its_commit_goes_when_the_step_is_found(pipeline: Pipeline) -> None:
+    phases = pipeline.phases
+    phases.store.put_bytes(f"{phases.prefix('solver-train-1')}/checkpoints/00000002/attempts/x/file", b"left")
+    assert phases("solver-train-1").result.outcome == "found"
+    assert phases.objects("solver-train-1", "checkpoints") == []
+
+
+def test_random_labels_are_the_majority_answers_dealt_anew(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    pipeline = pipelines("qwen3")
+    phases = pipeline.variant({"labels": "random"})
+    assert [phases("solver-rollout-1", shard).result.outcome for shard in (0, 1)] == ["shard", "committed"]
+    majority = jsonl(pipeline.phases.read("solver-rollout-1", "curriculum.jsonl"))
+    dealt = jsonl(phases.read("solver-rollout-1", "curriculum.jsonl"))
+    # The same questions are written and answered; only labels are another matter.
+    assert [row["question"] for row in dealt] == [row["question"] for row in majority]
+    assert Counter(row["answer"] for row in dealt) == Counter(row["answer"] for row in majority)
+    assert [row["answer"] for row in dealt] != [row["answer"] for row in majority]
+
+
+def test_true_labels_are_true(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    phases = pipelines("qwen3").variant({"labels": "truth", "shards": 1})
+    assert phases("solver-rollout-1").result.outcome == "committed"
+    rows = jsonl(phases.read("solver-rollout-1", "curriculum.jsonl"))
+    assert rows
+    for row in rows:
+        left, sign, right = row["question"].split(" ")
+        assert row["answer"] == row["truth"] == str(int(left) + (1 if sign == "+" else -1) * int(right))
+    assert phases.committed("solver-rollout-1").metrics["label_accuracy"] == 1
+
+
+def test_a_shard_that_is_there_is_not_made_again(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    phases = pipelines("qwen3").variant({"questions": 6, "shards": 3})
+    assert phases("solver-rollout-1", 1).result.outcome == "shard"
+    shard = list(phases.objects("solver-rollout-1", "shards/00001"))
+    assert phases("solver-rollout-1", 1).result.outcome == "shard"
+    assert phases.objects("solver-rollout-1", "shards/00001") == shard
+    assert phases.manifest("solver-rollout-1") is None
+    # Whoever sees all shards makes the whole, in whatever order they come.
+    assert [phases("solver-rollout-1", index).result.outcome for index in (2, 0)] == ["shard", "committed"]

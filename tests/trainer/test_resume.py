@@ -1,0 +1,304 @@
+"""A phase that was stopped, killed or broken goes on where its checkpoints end, and ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.curricula import give_curriculum
+from harness.inprocess import Phases
+from harness.tiny import settings, write_questions
+from runs import arithmetic
+from selfevo_contract.artifacts import checkpoint_prefix
+from selfevo_trainer.store import read_manifest
+
+pytestmark = pytest.mark.slow
+
+SOLVER: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 5}, "checkpointEvery": 2}}
+TWICE: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 6, "numIterations": 2}, "checkpointEvery": 1}}
+TRAIN = "solver-train-1"
+KILLED: dict[str, Any] = {
+    "iterations": 1,
+    "challenger": {
+        "grpo": {"maxSteps": 8, "promptsPerStep": 2, "perDeviceTrainBatchSize": 16},
+        "reward": {"solverSamples": 4},
+        "checkpointEvery": 1,
+    },
+    "rollout": {"questions": 100, "samples": 4, "band": {"min": 0.1, "max": 1.0}, "shards": 1},
+    "solver": {"grpo": {"maxSteps": 10, "promptsPerStep": 4, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
+    "evaluation": None,
+    "grading": {"method": "exact"},
+}
+
+Digests = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_questions(tmp_path_factory.mktemp("questions") / "heldout.jsonl", 4)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> Callable[[dict[str, Any], str], Digests]:
+    """What a phase writes when nothing happens to it: computed once for each settings."""
+    made: dict[str, Digests] = {}
+
+    def digests_of(over: dict[str, Any], name: str) -> Digests:
+        if repr((over, name)) not in made:
+            phases = make(tmp_path_factory.mktemp("undisturbed"), questions, over)
+            ended = phases(name)
+            assert (ended.code, ended.result.resumed_from) == (0, None), ended.log
+            made[repr((over, name))] = digests(phases, name)
+        return made[repr((over, name))]
+
+    return digests_of
+
+
+def make(folder: Path, questions: Path, over: dict[str, Any]) -> Phases:
+    """The shipped base with a curriculum of its own."""
+    phases = Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
+    give_curriculum(phases)
+    return phases
+
+
+def digests(phases: Phases, name: str) -> Digests:
+    """Of every file that holds no seconds."""
+    return {file.name: file.sha256 for file in phases.committed(name).files if file.name != "metrics.jsonl"}
+
+
+def checkpoints(phases: Phases, name: str = TRAIN) -> list[int]:
+    """Steps with a committed checkpoint."""
+    found = phases.objects(name, "checkpoints")
+    return sorted(int(key.split("/")[1]) for key in found if key.endswith("/MANIFEST.json"))
+
+
+@pytest.fixture
+def at_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callable[[], None]], None]]:
+    """Makes something happen while the n-th batch of this process is paid, once."""
+
+    def arrange(number: int, happen: Callable[[], None], phase: str = "solver", reward: str = "SolverReward") -> None:
+        import importlib
+
+        kind = getattr(importlib.import_module(f"selfevo_trainer.phases.{phase}"), reward)
+        real, seen = kind.__call__, []
+
+        def paid(self: Any, *args: Any, **kwargs: Any) -> list[float]:
+            seen.append(1)
+            if len(seen) == number:
+                happen()
+            rewards: list[float] = real(self, *args, **kwargs)
+            return rewards
+
+        monkeypatch.setattr(kind, "__call__", paid)
+
+    yield arrange
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def crash() -> None:
+    raise OSError("the node lost its memory")
+
+
+def test_sigterm_in_training_saves_the_step_and_the_next_attempt_ends_with_the_same_bytes(
+    tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any
+) -> None:
+    phases = make(tmp_path, questions, SOLVER)
+    at_batch(3, sigterm)
+    ended = phases(TRAIN)
+    assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated")
+    assert "step 3 of 5" in ended.result.message and "Traceback" not in ended.log
+    assert checkpoints(phases) == [2, 3]  # every second step, and where it was stopped
+    assert phases.manifest(TRAIN) is None
+
+    again = phases(TRAIN)
+    assert (again.code, again.result.outcome, again.result.resumed_from) == (0, "committed", 3), again.log
+    assert [line.done for line in again.progress if line.doing == "training"] == [3, 4, 5, 5]
+    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+    assert checkpoints(phases) == [] == phases.objects(TRAIN, "checkpoints")
+
+
+def test_a_crash_resumes_from_the_last_checkpoint_with_the_same_metrics(
+    tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any
+) -> None:
+    import json
+
+    phases = make(tmp_path, questions, SOLVER)
+    at_batch(4, crash)
+    ended = phases(TRAIN)
+    assert (ended.code, ended.result.reason) == (3, "Crashed")
+    assert ended.result.message == "OSError: the node lost its memory"
+    assert checkpoints(phases) == [2]
+    assert phases(TRAIN).result.resumed_from == 2
+    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+    rows = [json.loads(line) for line in phases.read(TRAIN, "metrics.jsonl").splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_a_checkpoint_holds_no_pickle_but_torchs_own_formats_which_are_opened_as_weights_only(
+    tmp_path: Path, questions: Path, at_batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    phases = make(tmp_path, questions, SOLVER)
+    at_batch(4, crash)
+    phases(TRAIN)
+    manifest = read_manifest(phases.store, checkpoint_prefix(phases.prefix(TRAIN), 2))
+    assert manifest is not None and (manifest.key, manifest.phase) == (phases.step(TRAIN).key, "solver-train")
+    names = {file.name for file in manifest.files}
+    assert "training_args.bin" not in names
+    assert {name for name in names if not name.endswith((".json", ".jinja"))} == {
+        "model.safetensors",
+        "optimizer.pt",
+        "rng_state.pth",
+        "scheduler.pt",
+    }
+
+    opened: list[bool] = []
+    load = torch.load
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        opened.append(kwargs.get("weights_only", True))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", watched)
+    assert phases(TRAIN).result.resumed_from == 2
+    assert len(opened) >= 3 and all(opened)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "resumed_from"),
+    [((4,), 3), ((3, 4), None)],
+    ids=["the newest", "all"],
+)
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any, damaged: tuple[int, ...], resumed_from: int | None
+) -> None:
+    # How often checkpoints are taken is not in the key: the output is the same step's.
+    phases = make(tmp_path, questions, {"solver": {**SOLVER["solver"], "checkpointEvery": 1}})
+    at_batch(5, crash)
+    phases(TRAIN)
+    assert checkpoints(phases) == [3, 4]  # two are kept
+    for step in damaged:
+        prefix = checkpoint_prefix(phases.prefix(TRAIN), step)
+        manifest = read_manifest(phases.store, prefix)
+        assert manifest is not None
+        file = manifest.file("optimizer.pt")
+        assert file is not None
+        path = tmp_path / "store" / prefix / file.path
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    ended = phases(TRAIN)
+    assert (ended.code, ended.result.resumed_from) == (0, resumed_from), ended.log
+    for step in damaged:
+        assert f"the checkpoint of step {step} is passed over" in ended.log and "optimizer.pt" in ended.log
+    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+
+
+def test_a_store_that_fails_is_no_reason_to_train_again(
+    tmp_path: Path, questions: Path, at_batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import selfevo_trainer.checkpoints
+    from selfevo_contract.errors import ServiceError
+
+    phases = make(tmp_path, questions, SOLVER)
+    at_batch(4, crash)
+    phases(TRAIN)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ServiceError("storage.uri file:///x: the store failed; try again later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(selfevo_trainer.checkpoints, "fetch", fails)
+        ended = phases(TRAIN)
+    assert (ended.code, ended.result.reason) == (3, "ServiceFailed")
+    assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
+
+
+def test_several_passes_over_a_batch_are_saved_at_its_end_only(
+    tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import selfevo_trainer.checkpoints
+
+    saved: list[int] = []
+    save = selfevo_trainer.checkpoints.save
+
+    def watched(context: Any, folder: Path, step: int) -> None:
+        saved.append(step)
+        save(context, folder, step)
+
+    expected = undisturbed(TWICE, TRAIN)
+    monkeypatch.setattr(selfevo_trainer.checkpoints, "save", watched)
+    phases = make(tmp_path, questions, TWICE)
+    at_batch(2, sigterm)  # in step 3, the first of the two passes
+    ended = phases(TRAIN)
+    assert ended.code == 143 and "step 4 of 6" in ended.result.message
+    assert saved == [2, 4]
+    assert phases(TRAIN).result.resumed_from == 4
+    assert saved == [2, 4]
+    assert digests(phases, TRAIN) == expected
+
+
+def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any) -> None:
+    phases = make(tmp_path, questions, {})
+    at_batch(2, sigterm, "challenger", "ChallengerReward")
+    assert phases("challenger-train-1").code == 143
+    assert phases("challenger-train-1").result.resumed_from == 2
+    assert digests(phases, "challenger-train-1") == undisturbed({}, "challenger-train-1")
+
+
+@pytest.mark.parametrize("name", ["evaluate-0", "solver-rollout-1"])
+def test_sigterm_where_nothing_can_be_saved_ends_at_once(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from selfevo_trainer.engines.transformers_engine import TransformersEngine
+
+    phases = Phases(
+        arithmetic(
+            settings({"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"shards": 1}}, questions=questions),
+            store=tmp_path / "store",
+        ),
+        tmp_path,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersEngine, "generate", lambda *_, **__: sigterm())
+        ended = phases(name)
+    assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated")
+    assert "Traceback" not in ended.log and "stopped on request" in ended.result.message
+    assert phases.objects(name) == [] and list((tmp_path / "work").iterdir()) == []
+    assert phases(name).result.outcome == "committed"
+
+
+def test_sigterm_while_a_model_is_loaded_is_not_taken_for_a_broken_model(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    phases = make(tmp_path, questions, SOLVER)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: sigterm())
+    assert [phases(name).code for name in (TRAIN, "evaluate-0")] == [143, 143]
+
+
+def test_kills_at_random_moments_of_a_whole_run_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import kill
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(kill, "SMALL", KILLED)
+    # The server that forks imports torch when it is first asked: no phase's time, by which kills are spread.
+    kill._FORKSERVER.set_forkserver_preload([*kill.HEAVY_MODULES, "kill"])
+    first = kill._FORKSERVER.Process(target=int)
+    first.start()
+    first.join()
+    # With this seed one run takes all the kills, and each training some after its first checkpoints.
+    result = kill.measure(kills=8, seed=3778, folder=tmp_path, say=lambda _: None)
+    assert result["kills"] == 8
+    assert result["attempts_resumed_from_a_checkpoint"] >= 1
+    assert result["files_compared"] >= 14 and result["files_different"] == []

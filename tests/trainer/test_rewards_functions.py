@@ -1,0 +1,246 @@
+"""The reward functions as TRL calls them: completions in, rewards out, the frozen Solver a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.grpo import ChallengerGrpo, Sampling
+from selfevo_contract.inputs import BaseModelRef, ChallengerTrainInputs, Loading
+from selfevo_contract.spec import ChallengerReward, Grading, Prompt
+from selfevo_trainer.answers import ExactGrader
+from selfevo_trainer.engines import Completion
+from selfevo_trainer.extraction import normalise_question
+from selfevo_trainer.prompts import Messages
+
+pytestmark = pytest.mark.slow  # the reward functions live beside TRL
+
+SAMPLING = Sampling.model_validate({"temperature": 0.5})
+
+
+class FrozenSolver:
+    """Answers each question in turn with the next row of ``answers``; None is an answer without a box."""
+
+    def __init__(self, answers: Sequence[Sequence[str | None]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self.calls: list[tuple[Sampling, int, int]] = []
+
+    def generate(
+        self, prompts: Sequence[Messages], sampling: Sampling, samples: int, seed: int
+    ) -> list[list[Completion]]:
+        self.calls.append((sampling, samples, seed))
+        self.asked = [prompt[-1]["content"] for prompt in prompts]
+        assert len(prompts) == len(self.answers)
+        return [[_completion(answer) for answer in row] for row in self.answers]
+
+    def close(self) -> None: ...
+
+
+def _completion(answer: str | None) -> Completion:
+    return Completion("I do not know" if answer is None else f"so \\boxed{{{answer}}}", 5, truncated=False)
+
+
+def asked(question: str) -> str:
+    return f"<question>{question}</question>\\boxed{{1}}"
+
+
+def inputs(reward: dict[str, Any], grpo: dict[str, Any] | None = None) -> ChallengerTrainInputs:
+    base = BaseModelRef(uri="file:///base")
+    return ChallengerTrainInputs(
+        seed=3,
+        challenger=base,
+        solver=base,
+        loading=Loading(dtype="float32", trust_remote_code=False),
+        prompt=Prompt(user="ask"),
+        grpo=ChallengerGrpo.model_validate(grpo or {}),
+        reward=ChallengerReward.model_validate({"solverSamples": 4, **reward}),
+        solver_prompt=Prompt(system="think", user="Q: {question}"),
+        solver_sampling=SAMPLING,
+        grading=Grading(),
+        exclude=[],
+    )
+
+
+def challenger(
+    reward: dict[str, Any], answers: Sequence[Sequence[str | None]], excluded: Sequence[str] = ()
+) -> tuple[Any, FrozenSolver]:
+    from selfevo_trainer.phases.challenger import ChallengerReward as Reward
+
+    solver = FrozenSolver(answers)
+    return Reward(inputs(reward), solver, ExactGrader(), frozenset(map(normalise_question, excluded))), solver
+
+
+def pay(function: Any, texts: Sequence[str], step: int = 0) -> tuple[list[float], dict[str, float]]:
+    logged: dict[str, float] = {}
+    chat = [[{"role": "assistant", "content": text}] for text in texts]
+    rewards = function(
+        prompts=[None] * len(texts),
+        completions=chat,
+        trainer_state=SimpleNamespace(global_step=step),
+        log_metric=logged.__setitem__,
+        log_extra=None,
+    )
+    return rewards, logged
+
+
+# Four completions. The first two ask the same (|C|/B = 2/4), the third is alone (1/4), so is the fourth.
+BATCH = [asked("1 + 1"), asked("1 + 1"), asked("2 + 9"), "no question here"]
+ANSWERS = [
+    ["2", "2", "3", None],  # p = 2/4, although one of four has no box
+    ["2", "2", "2", "2"],  # p = 1: the same question, sampled anew
+    ["11", "12", "11", "11"],  # p = 3/4
+]
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        # max(0, 1 - 2|p - 1/2| - |C|/B); invalid: 0
+        ({"mode": "paper"}, [1.0 - 0.5, 0.0, 0.5 - 0.25, 0.0]),
+        # min(p, 1 - p) - |C|/B; invalid: -1 - |C|/B
+        ({"mode": "code"}, [0.5 - 0.5, 0.0 - 0.5, 0.25 - 0.25, -1.0 - 0.25]),
+        ({"mode": "paper", "repetition": {"weight": 0.5}}, [0.75, 0.0, 0.375, 0.0]),
+        ({"mode": "paper", "repetition": {"weight": 0.0}}, [1.0, 0.0, 0.5, 0.0]),
+        ({"mode": "code", "repetition": {"weight": 0.0}}, [0.5, 0.0, 0.25, -1.0]),
+        # Identical copies are at BLEU distance 1 - 0.1^(1/4) = 0.44 here: a narrower cut sees four different questions.
+        ({"mode": "paper", "repetition": {"distance": 0.4}}, [0.75, 0.0, 0.25, 0.0]),
+    ],
+)
+def test_the_challenger_is_paid_by_the_table(reward: dict[str, Any], expected: list[float]) -> None:
+    function, _ = challenger(reward, ANSWERS)
+    rewards, _ = pay(function, BATCH)
+    assert rewards == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("paper", [0.0, 0.0]), ("code", [0.0 - 0.5, -1.0 - 0.5])])
+def test_a_question_nobody_answered_in_a_box_is_certain_to_be_worthless_but_valid(
+    mode: str, expected: list[float]
+) -> None:
+    function, _ = challenger({"mode": mode}, [[None] * 4])
+    rewards, logged = pay(function, [asked("1 + 1"), "nothing"])
+    assert rewards == pytest.approx(expected, abs=1e-9)
+    assert (logged["valid"], logged["majority_share"], logged["uncertainty"]) == (0.5, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("paper", [0.75, 0.0]), ("code", [0.25, -1.25])])
+def test_an_excluded_question_is_worth_what_an_invalid_one_is(mode: str, expected: list[float]) -> None:
+    function, solver = challenger({"mode": mode}, [["2", "2", "3", "4"]], excluded=["2 + 9"])
+    batch = [asked("1 + 1"), asked("2  +  9"), "x", "y"]  # written in another way, and still excluded
+    rewards, logged = pay(function, batch)
+    assert solver.asked == ["Q: 1 + 1"]  # it is not even answered
+    assert rewards[:2] == pytest.approx(expected, abs=1e-9)
+    assert rewards[1:] == [rewards[1]] * 3
+    assert logged["valid"] == 0.25
+
+
+def test_a_batch_without_a_valid_question_is_paid_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    function, solver = challenger({"mode": "code"}, [])
+    rewards, logged = pay(function, ["a", "b", "", "<question></question>\\boxed{}"])
+    assert rewards == pytest.approx([-1.25] * 4)
+    assert solver.asked == [] and logged == {"valid": 0.0, "repetition": 0.25, "distinct": 0.0}
+
+
+def test_the_solver_is_asked_with_its_own_prompt_and_sampling_and_a_seed_of_the_step() -> None:
+    function, solver = challenger({}, ANSWERS)
+    for step in (0, 5):
+        pay(function, BATCH, step)
+    assert solver.asked == ["Q: 1 + 1", "Q: 1 + 1", "Q: 2 + 9"]
+    # The seed is of the run and the step alone: a resumed training asks as the undisturbed one did.
+    assert solver.calls == [(SAMPLING, 4, derive_seed(3, "answers", step)) for step in (0, 5)]
+
+
+def test_what_the_batch_was_like_is_logged() -> None:
+    function, _ = challenger({"mode": "paper"}, ANSWERS)
+    _, logged = pay(function, BATCH)
+    assert logged == pytest.approx(
+        {
+            "valid": 3 / 4,
+            "repetition": (0.5 + 0.5 + 0.25 + 0.25) / 4,
+            "distinct": 2 / 4,
+            "uncertainty": (1.0 + 0.0 + 0.5) / 3,
+            "majority_share": (0.5 + 1.0 + 0.75) / 3,
+        }
+    )
+
+
+def test_plain_text_completions_are_paid_alike() -> None:
+    function, _ = challenger({"mode": "paper"}, ANSWERS)
+    state = SimpleNamespace(global_step=0)
+    assert function(completions=BATCH, trainer_state=state) == pytest.approx([0.5, 0.0, 0.25, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("grpo", "valid", "given_up"),
+    [
+        ({}, [0.0, 0.0], False),
+        ({}, [0.0, 0.0, 0.0], True),
+        ({}, [0.0, 0.0, 0.01], False),
+        ({}, [0.1, 0.0, 0.0, 0.0, 0.0], False),  # it can; TRL's own signal is enough then
+        ({"maxSteps": 1}, [0.0], True),
+        ({"maxSteps": 2}, [0.0, 0.0], True),
+        # Steps that pay no new batch log nothing of it: two batches in four steps.
+        ({"maxSteps": 4, "numIterations": 2}, [0.0, None, 0.0], True),
+        ({"maxSteps": 4, "numIterations": 2}, [0.0, None], False),
+    ],
+)
+def test_a_challenger_that_never_writes_a_valid_question_is_given_up(
+    grpo: dict[str, Any], valid: list[float | None], given_up: bool
+) -> None:
+    from selfevo_contract.errors import DataError
+    from selfevo_trainer.phases.challenger import ChallengerReward as Reward
+
+    function = Reward(inputs({}, grpo), FrozenSolver([]), ExactGrader(), frozenset())
+    history = [{"loss": 0.0} if share is None else {"loss": 0.0, "valid": share} for share in valid]
+    if not given_up:
+        function.check(history)
+        return
+    with pytest.raises(DataError) as caught:
+        function.check(history)
+    batches = len([share for share in valid if share is not None])
+    assert caught.value.reason == "NoValidQuestion"
+    assert f"in {batches * 2048} completions" in str(caught.value) and "spec.challenger.prompt" in str(caught.value)
+
+
+# label, completion, paper, code
+SOLVED = [
+    ("4", "2 + 2 is \\boxed{4}", 1.0, 1.0),
+    ("4", "\\boxed{5}", 0.0, 0.1),
+    ("4", "4", 0.0, 0.0),
+    ("4", "\\boxed{5} no, \\boxed{4}", 1.0, 1.0),
+    ("4", "\\boxed{4", 0.0, 0.0),
+    ("1/2", "\\boxed{0.5}", 0.0, 0.1),  # equal as numbers: for math-verify, not for the exact comparison used here
+]
+
+
+@pytest.mark.parametrize(("mode", "column"), [("paper", 2), ("code", 3)])
+@pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
+def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> None:
+    from selfevo_trainer.phases.solver import SolverReward
+
+    logged: dict[str, float] = {}
+    texts = [row[1] for row in SOLVED]
+    rewards = SolverReward(mode, ExactGrader())(  # type: ignore[arg-type]
+        completions=[[{"role": "assistant", "content": text}] for text in texts] if chat else texts,
+        label=[row[0] for row in SOLVED],
+        log_metric=logged.__setitem__,
+        prompts=None,
+        trainer_state=None,
+    )
+    assert rewards == pytest.approx([row[column] for row in SOLVED])
+    assert logged == {"accuracy": pytest.approx(2 / 6)}
+
+
+def test_the_solver_is_graded_by_what_the_run_asks_for() -> None:
+    from selfevo_trainer.answers import open_grader
+    from selfevo_trainer.phases.solver import SolverReward
+
+    with open_grader(Grading(method="math-verify")) as grader:
+        assert SolverReward("paper", grader)(completions=["\\boxed{0.5}", "\\boxed{1/3}"], label=["1/2", "1/2"]) == [
+            1.0,
+            0.0,
+        ]
