@@ -1,4 +1,4 @@
-"""The layout in the object store, and the manifest that makes a directory of it exist (DESIGN.md, decisions 1 to 3).
+"""The layout in the object store, and the manifest that makes a directory of it exist (docs/design.md, 1 to 3).
 
     <storage.uri>/<namespace>/<phase>/<key>/MANIFEST.json            the step's output exists when this does
     <storage.uri>/<namespace>/<phase>/<key>/attempts/<id>/<file>     each attempt writes under a name of its own

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a phase's process ends (DESIGN.md, decision 7)."""
+    """How a phase's process ends (docs/design.md, decision 7)."""
 
     DONE = 0
     INPUT = 2

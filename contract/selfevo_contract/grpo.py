@@ -23,7 +23,7 @@ class Sampling(Closed):
 
 
 class Grpo(Closed):
-    """GRPO (TRL's GRPOTrainer). Defaults are R-Zero's (METHOD.md, «GRPO settings of the reference»)."""
+    """GRPO (TRL's GRPOTrainer). Defaults are R-Zero's (docs/method.md, «GRPO settings of the reference»)."""
 
     max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 15
     """Optimizer steps; 0 leaves the weights as they are."""

@@ -1,7 +1,7 @@
 """What determines a step's output, phase by phase. A step's key is the digest of this and of nothing else.
 
 Resources, queue, image, engine, shard parallelism, checkpoint interval and names are not here: changing them must not
-train anything again (DESIGN.md, decision 1).
+train anything again (docs/design.md, decision 1).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Pods(Closed):
 
 
 class Verifier(Closed):
-    """The third role (METHOD.md, «Verifier»)."""
+    """The third role (docs/method.md, «Verifier»)."""
 
     max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     """Optimizer steps an iteration."""

@@ -118,7 +118,7 @@ Engine = Annotated[TransformersEngine | VllmEngine | ServerEngine, Field(discrim
 
 
 class Repetition(Closed):
-    """Penalty on questions that resemble others of the batch: |C|/B by BLEU clusters (METHOD.md)."""
+    """Penalty on questions that resemble others of the batch: |C|/B by BLEU clusters (docs/method.md)."""
 
     distance: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Clusters are cut at this average BLEU distance."""

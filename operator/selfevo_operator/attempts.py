@@ -1,4 +1,4 @@
-"""What the end of an attempt means for its step: done, given up, or tried again, and when (DESIGN.md, decision 7)."""
+"""What the end of an attempt means for its step: done, given up, or tried again, and when (docs/design.md, 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look at a run: what is observed -> what to do next, and what to say about it. Pure (DESIGN.md, decision 5).
+"""One look at a run: what is observed -> what to do next, and what to say about it. Pure (docs/design.md, decision 5).
 
 Level-based: the status is the record of what is done, children are evidence that updates it, and nothing is remembered
 between two calls. So a repeated call changes nothing, a lost event is caught by the next look, and a child that is gone

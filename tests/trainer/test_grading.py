@@ -479,3 +479,11 @@ def test_the_hostile_answers_are_what_they_say(tmp_path):
     hostile = hostile_answers(tmp_path / "s")
     assert len(hostile) == len(code_answers(tmp_path)) + len(hanging_answers()) + len(malformed_answers())
     assert len({normalise_answer(answer) for answer in hostile.values()}) > 60
+
+
+def test_modules_that_are_imported_late_need_no_bytecode_on_disk(tmp_path, monkeypatch) -> None:
+    """A fresh installation has none, and the gate lets the comparer write none."""
+    monkeypatch.setattr("selfevo_trainer.grading._ENVIRONMENT", (*grading._ENVIRONMENT, "PYTHONPYCACHEPREFIX"))
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "empty"))
+    with Grader(timeout_s=60) as grader:
+        assert grader.equal(r"\sum_{n=1}^{\infty}\frac{1}{n^2}", r"\frac{\pi^2}{6}")

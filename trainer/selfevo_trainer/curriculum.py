@@ -1,4 +1,4 @@
-"""Which answered questions become the curriculum, and why others do not. Pure (METHOD.md, "Voting and labelling")."""
+"""Which answered questions become the curriculum, and why others do not. Pure (docs/method.md, "Voting")."""
 
 from __future__ import annotations
 

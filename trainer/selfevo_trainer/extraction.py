@@ -1,8 +1,9 @@
 r"""What a completion says: its question, its boxed answer, and the forms in which texts are compared.
 
-Everything here reads hostile text (DESIGN.md, decision 8), so every function is one pass without recursion and without
-backtracking: linear time on megabytes, whatever they hold. Nothing here decides that two answers are mathematically
-equal; that is ``grading.py``. ``normalise_answer`` only removes differences that cannot change the mathematics.
+Everything here reads hostile text (docs/design.md, decision 8), so every function is one pass without recursion and
+without backtracking: linear time on megabytes, whatever they hold. Nothing here decides that two answers are
+mathematically equal; that is ``grading.py``. ``normalise_answer`` only removes differences that cannot change the
+mathematics.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def last_boxed(text: str) -> str | None:
 
     "Last" is by where the box opens, so the inner one of two nested boxes counts. A box that never closes (a completion
     cut at its maximum length) is no box: an earlier balanced one then counts. An empty last box is an answer that says
-    nothing; no earlier one takes its place (METHOD.md: "non-empty ... the last of each counts").
+    nothing; no earlier one takes its place (docs/method.md: "non-empty ... the last of each counts").
 
     >>> last_boxed(r"first \boxed{1}, better \boxed{\frac{1}{2}}, and cut: \boxed{\frac{1}")
     '\\frac{1}{2}'
@@ -71,7 +72,7 @@ class ParsedQuestion:
 
 
 def parse_challenger(completion: str) -> ParsedQuestion | None:
-    r"""A Challenger's completion, or None when it is invalid (METHOD.md, "Challenger reward").
+    r"""A Challenger's completion, or None when it is invalid (docs/method.md, "Challenger reward").
 
     Valid: holds a non-empty ``<question>...</question>`` and a non-empty ``\boxed{...}``; the last of each counts.
     """

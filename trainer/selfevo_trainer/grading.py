@@ -1,4 +1,4 @@
-"""Whether two answers are mathematically equal, in bounded time, whatever a model wrote (METHOD.md, "Voting").
+"""Whether two answers are mathematically equal, in bounded time, whatever a model wrote (docs/method.md, "Voting").
 
 Cheap first: equal normalised forms are equal, and two plain numbers are equal exactly when their forms are. What is
 left goes to math-verify, in worker processes that the kernel ends at a time or memory limit (``grading_worker.py``,

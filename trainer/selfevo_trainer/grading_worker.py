@@ -155,6 +155,9 @@ def _serve(
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
+    # A module that sympy imports late would be cached on disk when it is first compiled; the gate lets nothing write,
+    # and the import would fail with it, on every fresh installation and every read-only image.
+    sys.dont_write_bytecode = True
     gate = _Gate()
     sys.addaudithook(gate)
     if first:  # does it work under these limits? Else every comparison would be lost, and none be equal.

@@ -1,4 +1,4 @@
-"""Majority votes: answers to one question -> classes of equal answers -> label and share (METHOD.md, "Voting").
+"""Majority votes: answers to one question -> classes of equal answers -> label and share (docs/method.md, "Voting").
 
 Pure; what "equal" means is an argument. Suffixes: Q questions, M answers to one question, C classes of one question.
 """

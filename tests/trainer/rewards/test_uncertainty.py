@@ -1,4 +1,4 @@
-"""The Challenger's reward, by the table in METHOD.md."""
+"""The Challenger's reward, by the table in docs/method.md."""
 
 from __future__ import annotations
 

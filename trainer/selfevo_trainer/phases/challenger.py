@@ -1,4 +1,4 @@
-"""challenger-train: GRPO on Challenger(t-1) while the frozen Solver(t-1) answers (METHOD.md, iteration step 1)."""
+"""challenger-train: GRPO on Challenger(t-1) while the frozen Solver(t-1) answers (docs/method.md, iteration step 1)."""
 
 from __future__ import annotations
 

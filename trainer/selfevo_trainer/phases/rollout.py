@@ -1,6 +1,6 @@
-"""solver-rollout: the Challenger writes, the Solver answers, the vote labels, the band filters (METHOD.md, step 2).
+"""solver-rollout: the Challenger writes, the Solver answers, the vote labels, the band filters (docs/method.md).
 
-Each shard commits itself; whoever then sees all shards writes the step's manifest (DESIGN.md, decision 3).
+Each shard commits itself; whoever then sees all shards writes the step's manifest (docs/design.md, decision 3).
 """
 
 from __future__ import annotations

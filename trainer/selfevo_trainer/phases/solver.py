@@ -1,4 +1,4 @@
-"""solver-train: GRPO on Solver(t-1) over curriculum(t) (METHOD.md, iteration step 3)."""
+"""solver-train: GRPO on Solver(t-1) over curriculum(t) (docs/method.md, iteration step 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""The Solver's reward: the answer against the label (METHOD.md, "Solver reward"). Pure.
+r"""The Solver's reward: the answer against the label (docs/method.md, "Solver reward"). Pure.
 
 What "format" is. The public code's math reward comes from EasyR1: format is a full match of
 ``<think>.*</think>.*\boxed{.*}.*``. Our prompt asks for a box and not for think tags, and a model that writes none

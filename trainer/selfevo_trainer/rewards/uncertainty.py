@@ -1,4 +1,4 @@
-"""The Challenger's reward: how uncertain the Solver is, less how much the batch repeats itself (METHOD.md). Pure.
+"""The Challenger's reward: how uncertain the Solver is, less how much the batch repeats itself (docs/method.md). Pure.
 
 Suffix: B completions of the batch.
 """

@@ -1,4 +1,4 @@
-"""Commit by manifest: a directory of the store exists when its MANIFEST.json does (DESIGN.md, decision 2).
+"""Commit by manifest: a directory of the store exists when its MANIFEST.json does (docs/design.md, decision 2).
 
 Two attempts may commit the same step at the same time: a pod that was thought dead, a Job that was started twice. Each
 uploads below a name of its own, then all put the manifest on the condition that there is none. The store lets one of
