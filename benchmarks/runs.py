@@ -32,9 +32,9 @@ def arithmetic(over: Mapping[str, Any], *, store: Path, name: str = "arithmetic"
     """examples/arithmetic.yaml with ``over`` laid over its spec, its files named absolutely, its store at ``store``."""
     document = yaml.safe_load((EXAMPLES / "arithmetic.yaml").read_text())
     base, heldout = EXAMPLES / "arithmetic" / "base", EXAMPLES / "arithmetic" / "heldout.jsonl"
-    data = {"uri": heldout.as_uri(), "digest": file_digest(heldout)}
+    data = {"uri": f"file://{heldout}", "digest": file_digest(heldout)}
     files = {
-        "model": {"uri": base.as_uri(), "digest": model_digest(base)},
+        "model": {"uri": f"file://{base}", "digest": model_digest(base)},
         "storage": {"uri": store.absolute().as_uri()},
         "evaluation": {"tasks": [{"name": "arithmetic", "data": data}]},
         "exclude": [data],

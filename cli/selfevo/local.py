@@ -31,6 +31,7 @@ from selfevo_contract.phases import (
     CACHE_ENV,
     CONFIG_ENV,
     CONFIG_FILE_ENV,
+    PARENT_ENV,
     SHARD_ENV,
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
@@ -43,7 +44,6 @@ from selfevo_contract.spec import RunSpec
 from selfevo_operator.reconcile import Action, Child, Start
 
 TRAINER = (sys.executable, "-m", "selfevo_trainer")
-PARENT_ENV = "SELFEVO_PARENT_PID"
 
 
 @dataclass(frozen=True)

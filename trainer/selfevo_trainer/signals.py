@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from selfevo_contract.errors import Terminated
-
-PARENT_ENV = "SELFEVO_PARENT_PID"
+from selfevo_contract.phases import PARENT_ENV
 
 
 class Interrupted(BaseException):
