@@ -18,12 +18,16 @@ help:  ## Show this help
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[operator,trainer]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[operator,trainer,dev]'
 	@touch $@
 
-setup: $(VENV)/.installed  ## Create .venv with everything that the demo and the tests need
+setup: $(VENV)/.dev  ## Create .venv with everything that the demo, the tests and the checks need
 
-demo: setup  ## Run the whole loop on this machine: three iterations of real self-evolution, then the report
+demo: $(VENV)/.installed  ## Run the whole loop on this machine: three iterations of real self-evolution, then the report
 	$(BIN)/selfevo run examples/arithmetic.yaml
 	$(BIN)/selfevo report examples/arithmetic.yaml -o selfevo-report.html
 
