@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from selfevo.text import printable
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.inputs import SolverRolloutInputs
+from selfevo_contract.inputs import Phase, SolverRolloutInputs
 from selfevo_contract.phases import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -37,6 +37,7 @@ from selfevo_contract.phases import (
     WORKDIR_ENV,
     PhaseResult,
     Progress,
+    part_of,
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
@@ -221,7 +222,7 @@ class Processes:
         if not local.running and not local.waiting and local.finished_at is None:
             local.finished_at = datetime.now(UTC)
 
-    def _spawn(self, process: Process, phase: str) -> bool:
+    def _spawn(self, process: Process, phase: Phase) -> bool:
         place = self._folder.children / process.child
         scratch = self._folder.scratch / process.child / str(process.shard or 0)
         environment = {
@@ -270,14 +271,8 @@ class Processes:
                     os.kill(process.popen.pid, signal.SIGTERM)
 
 
-def _pod_environment(spec: RunSpec, phase: str) -> dict[str, str]:
-    roles = {
-        "challenger-train": spec.challenger,
-        "solver-rollout": spec.rollout,
-        "solver-train": spec.solver,
-        "evaluate": spec.evaluation,
-    }
-    role = roles.get(phase)
+def _pod_environment(spec: RunSpec, phase: Phase) -> dict[str, str]:
+    role = part_of(spec, phase)
     return {variable.name: variable.value for variable in [*spec.pods.env, *(role.pods.env if role else [])]}
 
 

@@ -24,8 +24,6 @@ from pydantic import ValidationError
 from selfevo_contract.errors import InputError
 from selfevo_contract.run import Metadata, SelfEvolutionRun
 
-DEFAULT = Path(".selfevo")
-
 
 class RunFolder:
     """The folder of one run."""

@@ -10,7 +10,16 @@ from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
 from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.inputs import Inputs, Phase
 from selfevo_contract.plan import Step
-from selfevo_contract.spec import Engine, RunSpec, Storage, TransformersEngine
+from selfevo_contract.spec import (
+    Challenger,
+    Engine,
+    Evaluation,
+    Rollout,
+    RunSpec,
+    Solver,
+    Storage,
+    TransformersEngine,
+)
 
 CONFIG_ENV = "SELFEVO_PHASE_CONFIG"
 """Environment variable that holds a PhaseConfig as JSON."""
@@ -103,15 +112,19 @@ class PhaseResult(Wire):
         return result.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
-def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: str = "") -> PhaseConfig:
-    """What the process of ``step`` is told. Pure."""
-    roles = {
+def part_of(spec: RunSpec, phase: Phase) -> Challenger | Rollout | Solver | Evaluation | None:
+    """The part of the spec that says how ``phase`` runs: its engine, its pods, its checkpoints."""
+    return {
         "challenger-train": spec.challenger,
         "solver-rollout": spec.rollout,
         "solver-train": spec.solver,
         "evaluate": spec.evaluation,
-    }
-    role = roles.get(step.phase)
+    }.get(phase)
+
+
+def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: str = "") -> PhaseConfig:
+    """What the process of ``step`` is told. Pure."""
+    role = part_of(spec, step.phase)
     return PhaseConfig(
         run=run,
         namespace=namespace,

@@ -31,9 +31,14 @@ def _steps(context: Context) -> list[int]:
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
+def kept_files(folder: Path) -> dict[str, Path]:
+    """What is stored of a folder that TRL saved: all of it but the pickled arguments and the model card."""
+    return {file.name: file for file in folder.iterdir() if file.is_file() and file.name not in _LEFT_OUT}
+
+
 def save(context: Context, folder: Path, step: int) -> None:
     """Commit the trainer's folder as the checkpoint of ``step``; older ones but the last are removed."""
-    files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name not in _LEFT_OUT}
+    files = kept_files(folder)
     with context.clock.during("checkpoint"):
         context.commit(checkpoint_prefix(context.config.prefix, step), files)
         for old in _steps(context)[_KEPT:]:

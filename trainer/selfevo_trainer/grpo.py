@@ -16,6 +16,7 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, InputError, ServiceError, Terminated
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.inputs import Loading
+from selfevo_contract.phases import PhaseResult
 from selfevo_trainer import checkpoints
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import write_jsonl
@@ -234,9 +235,7 @@ def _check_finite(model: Any) -> None:
 
 
 def _model_files(context: Context, history: Sequence[dict[str, Any]]) -> dict[str, Path]:
-    folder = context.workdir / "model"
-    left_out = {"training_args.bin", "README.md"}
-    files = {f"model/{file.name}": file for file in folder.iterdir() if file.is_file() and file.name not in left_out}
+    files = {f"model/{name}": file for name, file in checkpoints.kept_files(context.workdir / "model").items()}
     files["metrics.jsonl"] = write_jsonl(context.workdir / "metrics.jsonl", history)
     return files
 
@@ -249,3 +248,12 @@ def summary(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str
         if values:
             found[f"{name}_first"], found[f"{name}_last"] = float(values[0]), float(values[-1])
     return found
+
+
+def commit_training(
+    context: Context, files: dict[str, Path], history: Sequence[dict[str, Any]], names: Sequence[str]
+) -> PhaseResult:
+    """Commit what training made, with a summary of the metrics ``names``, and clear the checkpoints."""
+    committed = context.commit(context.config.prefix, files, summary(history, names))
+    checkpoints.clear(context)
+    return context.result("committed" if committed.won else "found", committed.manifest.metrics)

@@ -11,12 +11,11 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.inputs import ChallengerTrainInputs
 from selfevo_contract.phases import PhaseResult
-from selfevo_trainer import checkpoints
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import excluded_questions
 from selfevo_trainer.engines import Engine, open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.grpo import schedule, summary, train
+from selfevo_trainer.grpo import commit_training, schedule, train
 from selfevo_trainer.models import fetch_model, load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
 from selfevo_trainer.rewards.repetition import repetition_share
@@ -132,6 +131,4 @@ def run(context: Context) -> PhaseResult:
             reward=reward,
             valid=reward.check,
         )
-    committed = context.commit(context.config.prefix, files, summary(history, SUMMARY))
-    checkpoints.clear(context)
-    return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+    return commit_training(context, files, history, SUMMARY)

@@ -10,11 +10,10 @@ from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.inputs import SolverTrainInputs
 from selfevo_contract.phases import PhaseResult
-from selfevo_trainer import checkpoints
 from selfevo_trainer.answers import extract_and_grade
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_jsonl
-from selfevo_trainer.grpo import schedule, summary, train
+from selfevo_trainer.grpo import commit_training, schedule, train
 from selfevo_trainer.models import fetch_model, load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
 from selfevo_trainer.rewards.correctness import solver_reward
@@ -82,6 +81,4 @@ def run(context: Context) -> PhaseResult:
             dataset=dataset,
             reward=SolverReward(inputs.reward.mode, grader),
         )
-    committed = context.commit(context.config.prefix, files, summary(history, SUMMARY))
-    checkpoints.clear(context)
-    return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+    return commit_training(context, files, history, SUMMARY)
