@@ -44,9 +44,13 @@ class GoTool:
     ldflags: str = "-s -w"
     go_mod: str = ""
     """Further lines for go.mod, such as ``replace`` directives."""
+    binary: str = ""
+    """What the one program is called, where the last element of its path is no name."""
 
     @property
     def binaries(self) -> tuple[str, ...]:
+        if self.binary:
+            return (self.binary,)
         return tuple(package.rsplit("/", 1)[-1] for package in self.packages)
 
 
