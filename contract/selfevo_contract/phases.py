@@ -27,6 +27,25 @@ CONFIG_FILE_ENV = "SELFEVO_PHASE_CONFIG_FILE"
 """Environment variable that names a file with a PhaseConfig as JSON."""
 SHARD_ENV = "JOB_COMPLETION_INDEX"
 """Set by an Indexed Job: the shard that this process makes."""
+DISTRIBUTED_PHASES: tuple[Phase, ...] = ("challenger-train", "solver-train")
+"""Phases that several processes can share. The others run in one process."""
+PROCESSES_ENV = "SELFEVO_PROCESSES"
+"""Training processes that a pod starts, one a GPU; 1 when not set. All of them, and the one that the pod starts, are
+`python -m selfevo_trainer`: the first one starts the others and speaks for them (docs/distributed.md)."""
+NODES_ENV = "SELFEVO_NODES"
+"""Pods that train together, 1 when not set."""
+NODE_RANK_ENV = SHARD_ENV
+"""Set by an Indexed Job: which of the pods that train together this is; 0 coordinates."""
+MASTER_ADDR_ENV = "MASTER_ADDR"
+"""Where pod 0 is reached; needed with more than one pod."""
+MASTER_PORT_ENV = "MASTER_PORT"
+MASTER_PORT_DEFAULT = 29500
+"""Port at which pod 0 coordinates. torch's own rendezvous takes a free one."""
+JOIN_SECONDS_ENV = "SELFEVO_JOIN_SECONDS"
+"""How long pods that train together wait for each other."""
+JOIN_SECONDS_DEFAULT = 1800
+PROCESSES_MAX = 64
+"""Most processes of a pod, and most pods."""
 PARENT_ENV = "SELFEVO_PARENT_PID"
 """Process that started the phase on this machine: the phase ends when it is gone."""
 WORKDIR_ENV = "SELFEVO_WORKDIR"
