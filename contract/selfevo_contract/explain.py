@@ -56,7 +56,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{path} is {shown}; it must match {context['pattern']}"
     if kind == "value_error":
         message = str(context.get("error", detail["msg"]))
-        return f"{path} is {shown}; {message}" if isinstance(value, str) else f"{path}: {message}"
+        return f"{path} is {shown}; {message}" if isinstance(value, str | int | float) else f"{path}: {message}"
     return f"{path} is {shown}; {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 

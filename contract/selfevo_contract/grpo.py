@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from selfevo_contract.base import Closed
+from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Rule
 
 
 class Sampling(Closed):
@@ -16,28 +17,28 @@ class Sampling(Closed):
     """Softmax temperature; 0 is greedy decoding."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Nucleus sampling: the smallest set of tokens whose probability reaches this."""
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    top_k: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
     """Sample among this many most likely tokens only; 0 turns it off."""
-    max_completion_length: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    max_completion_length: Annotated[Whole, Field(ge=1, le=1_000_000)] = 4096
     """Longest completion, in tokens."""
 
 
 class Grpo(Closed):
     """GRPO (TRL's GRPOTrainer). Defaults are R-Zero's (docs/method.md, «GRPO settings of the reference»)."""
 
-    max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 15
+    max_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 15
     """Optimizer steps; 0 leaves the weights as they are."""
-    prompts_per_step: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    prompts_per_step: Annotated[Whole, Field(ge=1, le=1_000_000)] = 128
     """Prompts of one step; each gets numGenerations completions."""
-    num_generations: Annotated[int, Field(ge=2, le=1024)] = 5
+    num_generations: Annotated[Whole, Field(ge=2, le=1024)] = 5
     """Group size: completions of one prompt, among which advantages are normalised."""
-    per_device_train_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    per_device_train_batch_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 8
     """Completions in one forward and backward pass of one device; gradients are accumulated over the rest."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
     """AdamW's learning rate."""
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     """Schedule of the learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
     """Steps of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """AdamW's weight decay."""
@@ -56,7 +57,7 @@ class Grpo(Closed):
     """How token losses are averaged."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
-    num_iterations: Annotated[int, Field(ge=1, le=64)] = 1
+    num_iterations: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Optimizer passes over one batch of completions (mu in the GRPO paper)."""
     mask_truncated_completions: bool = False
     """Leave completions that hit maxCompletionLength out of the loss."""
@@ -66,20 +67,26 @@ class Grpo(Closed):
     """Softmax temperature of the role's completions, in training and in rollout."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Nucleus sampling of the role's completions."""
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    top_k: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
     """Top-k sampling of the role's completions; 0 turns it off."""
-    max_completion_length: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    max_completion_length: Annotated[Whole, Field(ge=1, le=1_000_000)] = 4096
     """Longest completion, in tokens."""
 
-    @model_validator(mode="after")
-    def _batches_divide(self) -> Grpo:
-        if self.completions_per_step % self.per_device_train_batch_size:
-            raise ValueError(
-                f"perDeviceTrainBatchSize {self.per_device_train_batch_size} does not divide the "
-                f"{self.completions_per_step} completions of a step (promptsPerStep {self.prompts_per_step} x "
-                f"numGenerations {self.num_generations}); choose a divisor of {self.completions_per_step}"
-            )
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.promptsPerStep * self.numGenerations % self.perDeviceTrainBatchSize == 0",
+            lambda grpo: grpo.completions_per_step % grpo.per_device_train_batch_size == 0,
+            lambda grpo: (
+                f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} does not divide the "
+                f"{grpo.completions_per_step} completions of a step (promptsPerStep {grpo.prompts_per_step} x "
+                f"numGenerations {grpo.num_generations}); choose a divisor of {grpo.completions_per_step}"
+            ),
+            "'perDeviceTrainBatchSize ' + string(self.perDeviceTrainBatchSize) + ' does not divide the ' + "
+            "string(self.promptsPerStep * self.numGenerations) + ' completions of a step (promptsPerStep ' + "
+            "string(self.promptsPerStep) + ' x numGenerations ' + string(self.numGenerations) + "
+            "'); choose a divisor of ' + string(self.promptsPerStep * self.numGenerations)",
+        ),
+    )
 
     @property
     def completions_per_step(self) -> int:
@@ -102,9 +109,9 @@ class Grpo(Closed):
 class ChallengerGrpo(Grpo):
     """GRPO of the Challenger: the same settings, the reference's other sizes."""
 
-    max_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 5
+    max_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 5
     """Optimizer steps; 0 leaves the Challenger untrained (the control arm)."""
-    prompts_per_step: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    prompts_per_step: Annotated[Whole, Field(ge=1, le=1_000_000)] = 512
     """Prompts of one step; all are the same Challenger prompt, each gets numGenerations completions."""
-    num_generations: Annotated[int, Field(ge=2, le=1024)] = 4
+    num_generations: Annotated[Whole, Field(ge=2, le=1024)] = 4
     """Group size: completions of one prompt, among which advantages are normalised."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
+from selfevo_contract.parts import DnsLabel
 from selfevo_contract.spec import RunSpec
 from selfevo_contract.status import RunStatus
 
 API_VERSION = "selfevo.dev/v1alpha1"
 KIND = "SelfEvolutionRun"
-
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 
 
 class Metadata(BaseModel):

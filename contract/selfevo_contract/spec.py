@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field
 
-from selfevo_contract.base import Closed, Sha256
+from selfevo_contract.base import Closed, Sha256, Whole
 from selfevo_contract.grpo import ChallengerGrpo, Grpo, Sampling
-from selfevo_contract.parts import Budget, Finetune, ForkFrom, Guards, Pods, Verifier
+from selfevo_contract.parts import Budget, Finetune, ForkFrom, Guards, LabelName, Name, Pods, Verifier
+from selfevo_contract.rules import Keyed, Rule, form
 
-_URI = {
-    "hf": re.compile(r"^hf://[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?$"),
-    "s3": re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$"),
+_FORMS = {
+    "hf": ("hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?", "hf://<owner>/<model>@<revision>"),
+    "s3": (r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x20\x7f]*)?", "s3://<bucket>/<prefix>"),
     # file:./x is relative to the manifest, and has a meaning on one machine only
-    "file": re.compile(r"^file:(///[^\x00]+|(?!/)[^\x00]+)$"),
+    "file": (r"file:(///[^\x00-\x1f\x7f]+|[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*)", "file:///<absolute path>"),
 }
+_CLIMBS = re.compile(r"/[.][.](/|\Z)")
+_STAYS = Rule(
+    r"self.startsWith('file:') && !self.startsWith('file:///') || !self.matches(r'/[.][.](/|\z)')",
+    lambda uri: (uri.startswith("file:") and not uri.startswith("file:///")) or not _CLIMBS.search(uri),
+    "write the path without '..'",
+)
 
 
-def _uri_of(*schemes: str) -> AfterValidator:
-    forms = {
-        "hf": "hf://<owner>/<model>@<revision>",
-        "s3": "s3://<bucket>/<prefix>",
-        "file": "file:///<absolute path>",
-    }
-
-    def check(uri: str) -> str:
-        if not any(_URI[scheme].match(uri) for scheme in schemes):
-            raise ValueError(f"write it as {' or '.join(forms[s] for s in schemes)}")
-        if uri.startswith(("s3://", "hf://", "file:///")) and ".." in uri.split("/"):
-            raise ValueError("write the path without '..'")
-        return uri
-
-    return AfterValidator(check)
+def _uri(*schemes: str) -> Rule:
+    patterns, remedies = zip(*(_FORMS[scheme] for scheme in schemes), strict=True)
+    return form("|".join(patterns), " or ".join(remedies))
 
 
-ModelUri = Annotated[str, Field(min_length=1, max_length=2048), _uri_of("hf", "s3", "file")]
-StoreUri = Annotated[str, Field(min_length=1, max_length=2048), _uri_of("s3", "file")]
+Endpoint = Annotated[
+    str,
+    Field(max_length=2048),
+    form(r"https?://[^\x00-\x20\x7f/]+/?", "http(s)://<host>:<port>, without a path"),
+]
+ModelUri = Annotated[str, Field(min_length=1, max_length=2048), _uri("hf", "s3", "file"), _STAYS]
+StoreUri = Annotated[str, Field(min_length=1, max_length=2048), _uri("s3", "file"), _STAYS]
 
 
 class Model(Closed):
@@ -68,11 +68,11 @@ class Storage(Closed):
 
     uri: StoreUri
     """s3://bucket/prefix, file:///path, or file:path beside the manifest."""
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$", max_length=2048)] | None = None
+    endpoint: Endpoint | None = None
     """Address of an S3-compatible store; AWS when not given."""
     region: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """Region of the bucket."""
-    credentials_secret: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")] | None = None
+    credentials_secret: Name | None = None
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the pod's own identity when not given."""
     require_conditional_put: bool = True
     """Refuse a store that ignores `If-None-Match: *`, because two attempts could then overwrite each other."""
@@ -92,7 +92,7 @@ class TransformersEngine(Closed):
 
     kind: Literal["transformers"] = "transformers"
     """Which engine."""
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    batch_size: Annotated[Whole, Field(ge=1, le=65536)] = 64
     """Sequences generated at once."""
 
 
@@ -110,7 +110,7 @@ class ServerEngine(Closed):
 
     kind: Literal["server"]
     """Which engine."""
-    gpus: Annotated[int, Field(ge=0, le=64)] = 4
+    gpus: Annotated[Whole, Field(ge=0, le=64)] = 4
     """GPUs of the server."""
 
 
@@ -131,7 +131,7 @@ class ChallengerReward(Closed):
 
     mode: Literal["paper", "code"] = "paper"
     """Formulas of the paper (arXiv 2508.05004) or of its public code, where they differ."""
-    solver_samples: Annotated[int, Field(ge=2, le=1024)] = 10
+    solver_samples: Annotated[Whole, Field(ge=2, le=1024)] = 10
     """Answers that the frozen Solver gives to each question."""
     repetition: Repetition = Repetition()
     """The repetition penalty."""
@@ -169,7 +169,7 @@ class Challenger(Closed):
     """What it is paid for."""
     engine: Engine = TransformersEngine()
     """How the frozen Solver answers while the Challenger trains."""
-    checkpoint_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
     """Optimizer steps between two checkpoints in the store."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
@@ -183,11 +183,15 @@ class Band(Closed):
     max: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Largest majority share."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Band:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}; no question could enter, so swap or widen them")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.min <= self.max",
+            lambda band: band.min <= band.max,
+            lambda band: f"min {band.min} is above max {band.max}; no question could enter, so swap or widen them",
+            "'min ' + string(self.min) + ' is above max ' + string(self.max) + "
+            "'; no question could enter, so swap or widen them'",
+        ),
+    )
 
 
 class ArithmeticTruth(Closed):
@@ -200,13 +204,13 @@ class ArithmeticTruth(Closed):
 class Rollout(Closed):
     """How a curriculum is made: the Challenger writes, the Solver answers, the majority labels."""
 
-    questions: Annotated[int, Field(ge=1, le=10_000_000)] = 8000
+    questions: Annotated[Whole, Field(ge=1, le=10_000_000)] = 8000
     """Questions that the Challenger writes."""
-    samples: Annotated[int, Field(ge=2, le=1024)] = 10
+    samples: Annotated[Whole, Field(ge=2, le=1024)] = 10
     """Answers that the Solver gives to each question."""
     band: Band = Band()
     """Majority shares that enter the curriculum."""
-    shards: Annotated[int, Field(ge=1, le=1024)] = 1
+    shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
     """Parts that are generated independently, each by a pod of its own."""
     answer_sampling: Sampling | None = None
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
@@ -218,14 +222,22 @@ class Rollout(Closed):
     """How both roles generate."""
     pods: Pods = Pods()
     """Pods of the phase, over spec.pods."""
+    queue: LabelName | None = None
+    """Another Kueue LocalQueue for this phase, whose pods are many and small; spec.queue when not given."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Rollout:
-        if self.labels == "truth" and self.truth is None:
-            raise ValueError("labels 'truth' needs truth, for example {kind: arithmetic}")
-        if self.shards > self.questions:
-            raise ValueError(f"shards {self.shards} is above questions {self.questions}; lower shards")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.labels != 'truth' || has(self.truth)",
+            lambda rollout: rollout.labels != "truth" or rollout.truth is not None,
+            "labels 'truth' needs truth, for example {kind: arithmetic}",
+        ),
+        Rule(
+            "self.shards <= self.questions",
+            lambda rollout: rollout.shards <= rollout.questions,
+            lambda rollout: f"shards {rollout.shards} is above questions {rollout.questions}; lower shards",
+            "'shards ' + string(self.shards) + ' is above questions ' + string(self.questions) + '; lower shards'",
+        ),
+    )
 
 
 class Solver(Closed):
@@ -239,24 +251,30 @@ class Solver(Closed):
     """What it is paid for."""
     engine: Engine = TransformersEngine()
     """How it generates in its phase."""
-    checkpoint_every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
     """Optimizer steps between two checkpoints in the store."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 
-    @model_validator(mode="after")
-    def _asks(self) -> Solver:
-        if "{question}" not in self.prompt.user:
-            raise ValueError(
-                f"prompt.user {self.prompt.user[:40]!r} never shows the question; put {{question}} into it"
-            )
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.prompt.user.contains('{question}')",
+            lambda solver: "{question}" in solver.prompt.user,
+            "prompt.user never shows the question; put {question} into it",
+        ),
+    )
 
 
 class Task(Closed):
     """One held-out set of questions with answers."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
+    name: Annotated[
+        str,
+        Field(max_length=40),
+        form(
+            "[a-z0-9]([-a-z0-9]*[a-z0-9])?", "lower-case letters, digits and '-', with a letter or digit at both ends"
+        ),
+    ]
     """Name in metrics and reports."""
     data: Data
     """JSON lines with the columns question and answer."""
@@ -265,28 +283,20 @@ class Task(Closed):
 class Evaluation(Closed):
     """Scores of the base and of every iteration's Solver on held-out tasks."""
 
-    tasks: Annotated[list[Task], Field(min_length=1, max_length=32)]
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=32), Keyed("name")]
     """What is asked."""
-    samples: Annotated[int, Field(ge=1, le=1024)] = 8
+    samples: Annotated[Whole, Field(ge=1, le=1024)] = 8
     """Answers sampled for each question, beside the greedy one."""
     sampling: Sampling | None = None
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
     metric: Literal["mean", "greedy"] = "mean"
     """What «best» goes by: the mean over samples, or greedy accuracy; averaged over tasks."""
-    every: Annotated[int, Field(ge=1, le=10_000)] = 1
+    every: Annotated[Whole, Field(ge=1, le=10_000)] = 1
     """Evaluate every so many iterations, and the last."""
     engine: Engine = TransformersEngine()
     """How the Solver answers."""
     pods: Pods = Pods()
     """Pods of the phase, over spec.pods."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Evaluation:
-        names = [task.name for task in self.tasks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"tasks has the name {twice[0]!r} twice; give each task a name of its own")
-        return self
 
 
 class Grading(Closed):
@@ -297,16 +307,16 @@ class Grading(Closed):
     integers, choices and words."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Hard limit of one symbolic comparison, which runs in a process that can be killed."""
-    memory_mebibytes: Annotated[int, Field(ge=256, le=1_048_576)] = 2048
+    memory_mebibytes: Annotated[Whole, Field(ge=256, le=1_048_576)] = 2048
     """Memory of one such process."""
 
 
 class RunSpec(Closed):
     """One self-evolution run."""
 
-    iterations: Annotated[int, Field(ge=1, le=1000)] = 3
+    iterations: Annotated[Whole, Field(ge=1, le=1000)] = 3
     """Rounds of Challenger and Solver training; may be raised later."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of every random choice."""
     suspend: bool = False
     """Hold the run: no new step starts, running ones stop at a checkpoint."""
@@ -334,13 +344,17 @@ class RunSpec(Closed):
     """When a run that goes wrong is stopped."""
     budget: Budget | None = None
     """What a run may cost."""
-    parallel_steps: Annotated[int, Field(ge=1, le=64)] = 1
+    parallel_steps: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Steps that may run at once, where the plan allows it."""
-    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    backoff_limit: Annotated[Whole, Field(ge=0, le=100)] = 3
     """Times that a step is tried again after an external service failed."""
     pods: Pods = Pods()
     """Pods of every phase."""
-    queue: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")] | None = None
-    """A Kueue LocalQueue."""
+    queue: LabelName | None = None
+    """A Kueue LocalQueue that the run's Jobs wait in."""
+    priority_class: LabelName | None = None
+    """A Kueue WorkloadPriorityClass of the run's Jobs; it orders the queue, and leaves the pods' own priority alone."""
+    ttl_seconds_after_finished: Annotated[Whole, Field(ge=60, le=31_536_000)] = 86_400
+    """Seconds that an ended Job, its pods and their logs are kept."""
     fork_from: ForkFrom | None = None
     """Start from an iteration of another run."""

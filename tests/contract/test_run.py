@@ -39,7 +39,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"spec__challenger__engine": {"batchSize": 8}}, "spec.challenger.engine has no 'kind'; add it"),
     # wrong types: nothing is coerced
     ({"spec__iterations": "3"}, 'spec.iterations is "3"; it must be a whole number'),
-    ({"spec__rollout__samples": 10.0}, "spec.rollout.samples is 10.0; it must be a whole number"),
+    ({"spec__rollout__samples": 10.5}, "spec.rollout.samples is 10.5; it must be a whole number"),
     ({"spec__rollout__samples": True}, "spec.rollout.samples is true; it must be a whole number"),
     ({"spec__suspend": "yes"}, 'spec.suspend is "yes"; it must be true or false'),
     ({"spec__solver__grpo__learningRate": "1e-6"}, 'spec.solver.grpo.learningRate is "1e-6"; it must be a number'),
@@ -82,7 +82,41 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"spec__storage__uri": "s3://B"},
         'spec.storage.uri is "s3://B"; write it as s3://<bucket>/<prefix> or file:///<absolute path>',
     ),
+    (
+        {"spec__model__digest": "D" * 64},
+        f'spec.model.digest is "{"D" * 64}"; write it as 64 lower-case hexadecimal digits',
+    ),
+    (
+        {"spec__storage__endpoint": "s3.example.com"},
+        'spec.storage.endpoint is "s3.example.com"; write it as http(s)://<host>:<port>, without a path',
+    ),
+    (
+        {"spec__queue": "Team A"},
+        "spec.queue is \"Team A\"; write it as lower-case letters, digits, '-' and '.', with a letter or digit at both "
+        "ends of each part",
+    ),
+    (
+        {"spec__pods": {"resources": {"limits": {"memory": "64 GB"}}}},
+        'spec.pods.resources.limits.memory is "64 GB"; write a quantity such as 8, 500m or 64Gi',
+    ),
+    (
+        {"spec__pods": {"sharedMemory": -1}},
+        "spec.pods.sharedMemory is -1; write a quantity such as 8, 500m or 64Gi",
+    ),
+    (
+        {"spec__pods": {"env": [{"name": "WORLD_SIZE", "value": "8"}]}},
+        'spec.pods.env[0].name is "WORLD_SIZE"; selfevo sets this variable itself; remove it (credentials come from '
+        "storage.credentialsSecret)",
+    ),
     # at odds with one another
+    (
+        {"spec__pods": {"env": [{"name": "A"}, {"name": "A", "value": "1"}]}},
+        "spec.pods.env: 'A' is there twice; give each a name of its own",
+    ),
+    (
+        {"spec__pods": {"tolerations": [{"effect": "NoSchedule"}]}},
+        "spec.pods.tolerations[0]: a toleration without a key needs operator Exists; add either",
+    ),
     (
         {"spec__rollout__band": {"min": 0.8, "max": 0.2}},
         "spec.rollout.band: min 0.8 is above max 0.2; no question could enter, so swap or widen them",
@@ -96,7 +130,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"spec__solver__prompt__user": "Answer!"},
-        "spec.solver: prompt.user 'Answer!' never shows the question; put {question} into it",
+        "spec.solver: prompt.user never shows the question; put {question} into it",
     ),
 ]
 
@@ -104,6 +138,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "sentence"), BAD, ids=[next(iter(changes)) for changes, _ in BAD])
 def test_a_mistake_is_one_sentence_with_field_value_and_remedy(changes: dict[str, Any], sentence: str) -> None:
     assert sentences(document(**changes)) == [sentence]
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert repr(make_run(spec__rollout__samples=10.0).spec.rollout.samples) == "10"
+
+
+def test_nothing_behind_a_name_is_as_if_it_were_not_there() -> None:
+    made = document(spec__solver__engine={"kind": "transformers"}, spec__pods={"resources": {"limits": {"cpu": 1}}})
+    spec = made["spec"]
+    spec["queue"] = spec["seed"] = spec["pods"]["env"] = spec["pods"]["resources"]["limits"]["memory"] = None
+    spec["solver"]["engine"]["batchSize"] = None
+    run = SelfEvolutionRun.model_validate(made)
+    assert run == make_run(spec__pods={"resources": {"limits": {"cpu": 1}}})
+    spec["storage"] = None
+    assert sentences(made) == ["spec.storage is missing; add it"]
 
 
 def test_all_mistakes_are_told_at_once() -> None:
