@@ -1,0 +1,242 @@
+"""The list of what a Job of ours may hold, down to every field of its pods. Defence in depth: `jobs.render` asks last.
+
+Rendering starts from a few typed fields, so nothing else should ever get here. But a spec is written by people who may
+not create pods themselves, and the operator may: a field that slips through (a host path, a host's network, another
+user) would lend them its rights. So what is not on the list is refused, whatever put it there; where PodSecurity
+`restricted` asks for a value, the list has that value and no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from selfevo_contract.errors import InputError
+
+Rule = Callable[[Any], bool] | Mapping[str, Any] | Sequence[Any]
+"""A test of a value; the fields of a mapping, each with its rule; or, in a list of one, the rule of every item.
+
+A field whose name ends with ``!`` must be there: missing is not neutral where Kubernetes' default is a right."""
+
+
+class NotAllowed(InputError):
+    """What was rendered holds something that is not on the list. A defect of ours, not of the person's spec."""
+
+    reason = "NotAllowed"
+
+
+def check(pod_spec: Mapping[str, Any]) -> None:
+    """Every field of a pod's spec is on the list, with a value that it may have.
+
+    Raises:
+        NotAllowed: the first that is not.
+    """
+    _check("pod.spec", pod_spec, _POD)
+
+
+def check_job(job: Mapping[str, Any]) -> None:
+    """The same of a whole Job.
+
+    Raises:
+        NotAllowed: the first field that is not on the list.
+    """
+    _check("job", job, _JOB)
+
+
+def _check(path: str, value: Any, rule: Rule) -> None:
+    if callable(rule):
+        if not rule(value):
+            raise NotAllowed(_refusal(path, f"is {value!r:.80}"))
+    elif isinstance(rule, Mapping):
+        if not isinstance(value, Mapping):
+            raise NotAllowed(_refusal(path, f"is {value!r:.80} in place of a mapping"))
+        for name in rule:
+            if name.endswith("!") and name[:-1] not in value:
+                raise NotAllowed(_refusal(f"{path}.{name[:-1]}", "is missing"))
+        for name, item in value.items():
+            of_item = rule.get(name) or rule.get(f"{name}!")
+            if of_item is None:
+                raise NotAllowed(_refusal(f"{path}.{name}", "is there"))
+            _check(f"{path}.{name}", item, of_item)
+    else:
+        if not isinstance(value, list):
+            raise NotAllowed(_refusal(path, f"is {value!r:.80} in place of a list"))
+        for index, item in enumerate(value):
+            _check(f"{path}[{index}]", item, rule[0])
+
+
+def _refusal(path: str, what: str) -> str:
+    return f"{path} {what}, which is not what selfevo may create; this is a defect of selfevo, so please report it"
+
+
+# --- tests of a value -------------------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _quantity(value: object) -> bool:
+    return _text(value) or _whole(value)
+
+
+def _only(*values: object) -> Callable[[Any], bool]:
+    # 1 == True in Python, and not in Kubernetes
+    return lambda value: any(type(value) is type(one) and value == one for one in values)
+
+
+def _map(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Mapping) and all(_text(k) and of(v) for k, v in value.items())
+
+
+def _id_of_no_root(value: object) -> bool:
+    return _whole(value) and value != 0
+
+
+def _our_label(prefix: str) -> Callable[[Any], bool]:
+    names = re.compile(prefix)
+    return lambda value: _map(_text)(value) and all(names.match(name) for name in value)
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+_PROBE: Rule = {
+    "httpGet": {"path": _text, "port": _whole},
+    "periodSeconds": _whole,
+    "failureThreshold": _whole,
+    "timeoutSeconds": _whole,
+}
+
+_CONTAINER: dict[str, Any] = {
+    "name!": _only("trainer"),
+    "image": _text,
+    "imagePullPolicy": _only("Always", "IfNotPresent", "Never"),
+    "command!": _only(["python", "-m", "selfevo_trainer"]),
+    "env": [
+        {
+            "name": _text,
+            "value": _text,
+            "valueFrom": {
+                "secretKeyRef": {
+                    "name": _text,
+                    "key": _only("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+                    "optional": _only(True, False),
+                }
+            },
+        }
+    ],
+    "ports": [{"name": _text, "containerPort": _whole, "protocol": _only("TCP")}],
+    "resources": {"requests": _map(_quantity), "limits": _map(_quantity)},
+    "volumeMounts": [
+        {"name": _only("work", "tmp", "shm"), "mountPath": _only("/work", "/tmp", "/dev/shm")},
+    ],
+    "terminationMessagePath": _only("/dev/termination-log"),
+    "terminationMessagePolicy": _only("FallbackToLogsOnError"),
+    "securityContext!": {
+        "allowPrivilegeEscalation!": _only(False),
+        "capabilities!": {"drop!": _only(["ALL"])},
+        "readOnlyRootFilesystem!": _only(True),
+        "runAsNonRoot!": _only(True),
+        "seccompProfile!": {"type!": _only("RuntimeDefault")},
+    },
+}
+
+_INIT_CONTAINER: Rule = {
+    **_CONTAINER,
+    "name!": _only("fetch-model", "server"),
+    "command!": _only(["python", "-m", "selfevo_trainer.serve"], ["python", "-m", "selfevo_trainer.serve", "--fetch"]),
+    "restartPolicy": _only("Always"),
+    "startupProbe": _PROBE,
+    "readinessProbe": _PROBE,
+}
+
+_POD: Rule = {
+    "automountServiceAccountToken!": _only(False),
+    "containers!": [_CONTAINER],
+    "enableServiceLinks!": _only(False),
+    "imagePullSecrets": [{"name": _text}],
+    "initContainers": [_INIT_CONTAINER],
+    "nodeSelector": _map(_text),
+    "priorityClassName": _text,
+    "restartPolicy!": _only("Never"),
+    "runtimeClassName": _text,
+    "securityContext!": {
+        "fsGroup": _id_of_no_root,
+        "fsGroupChangePolicy": _only("OnRootMismatch"),
+        "runAsGroup": _id_of_no_root,
+        "runAsNonRoot!": _only(True),
+        "runAsUser": _id_of_no_root,
+        "seccompProfile!": {"type!": _only("RuntimeDefault")},
+    },
+    "serviceAccountName": _text,
+    "subdomain": _text,
+    "terminationGracePeriodSeconds": _whole,
+    "tolerations": [
+        {
+            "key": _text,
+            "operator": _only("Exists", "Equal"),
+            "value": _text,
+            "effect": _only("NoSchedule", "PreferNoSchedule", "NoExecute"),
+            "tolerationSeconds": lambda value: isinstance(value, int),
+        }
+    ],
+    "volumes": [
+        {
+            "name": _only("work", "tmp", "shm"),
+            "emptyDir!": {"medium": _only("Memory"), "sizeLimit": _quantity},
+        }
+    ],
+}
+
+_LABELS = _our_label(r"^(app\.kubernetes\.io/|selfevo\.dev/|kueue\.x-k8s\.io/(queue-name|priority-class)$)")
+_ANNOTATIONS = _our_label(r"^selfevo\.dev/")
+
+_JOB: Rule = {
+    "apiVersion": _only("batch/v1"),
+    "kind": _only("Job"),
+    "metadata": {
+        "name": _text,
+        "namespace": _text,
+        "labels": _LABELS,
+        "annotations": _ANNOTATIONS,
+        "ownerReferences": [
+            {
+                "apiVersion": _only("selfevo.dev/v1alpha1"),
+                "kind": _only("SelfEvolutionRun"),
+                "name": _text,
+                "uid": _text,
+                "controller": _only(True),
+                "blockOwnerDeletion": _only(True),
+            }
+        ],
+    },
+    "spec": {
+        "activeDeadlineSeconds": _whole,
+        "backoffLimit": _whole,
+        "backoffLimitPerIndex": _whole,
+        "completionMode": _only("Indexed", "NonIndexed"),
+        "completions": _whole,
+        "parallelism": _whole,
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": _only("FailJob", "Ignore", "Count"),
+                    "onExitCodes": {
+                        "containerName": _only("trainer", "fetch-model"),
+                        "operator": _only("In", "NotIn"),
+                        "values": [_whole],
+                    },
+                    "onPodConditions": [{"type": _only("DisruptionTarget"), "status": _only("True")}],
+                }
+            ]
+        },
+        "podReplacementPolicy!": _only("Failed"),
+        "template": {"metadata": {"labels": _LABELS, "annotations": _ANNOTATIONS}, "spec": _POD},
+        "ttlSecondsAfterFinished": _whole,
+    },
+}

@@ -1,0 +1,130 @@
+"""Environment variables of a step's containers. Pure.
+
+Kubernetes expands ``$(NAME)`` in a value and makes ``$`` of ``$$``. A prompt may hold either (``$$x^2$$`` is LaTeX),
+and a changed prompt is another key: what is written here arrives as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.parts import EnvVar
+from selfevo_contract.phases import (
+    CACHE_ENV,
+    CONFIG_ENV,
+    MASTER_ADDR_ENV,
+    MASTER_PORT_DEFAULT,
+    MASTER_PORT_ENV,
+    NODES_ENV,
+    PROCESSES_ENV,
+    WORKDIR_ENV,
+    PhaseConfig,
+)
+from selfevo_contract.spec import Storage
+
+WORK = "/work"
+"""Mount of the working volume, and the home of the user, who has no other."""
+CONFIG_LIMIT = 96 * 1024
+"""Bytes of a PhaseConfig. Linux takes 128 KiB for one variable, its name included."""
+
+_PLACES = {
+    WORKDIR_ENV: f"{WORK}/phase",
+    CACHE_ENV: f"{WORK}/cache/selfevo",
+    "HOME": WORK,
+    "TMPDIR": "/tmp",
+    "XDG_CACHE_HOME": f"{WORK}/cache",
+    "XDG_CONFIG_HOME": f"{WORK}/config",
+    "XDG_DATA_HOME": f"{WORK}/data",
+    "HF_HOME": f"{WORK}/cache/huggingface",
+    "TORCHINDUCTOR_CACHE_DIR": f"{WORK}/cache/torchinductor",
+    "TRITON_CACHE_DIR": f"{WORK}/cache/triton",
+    # The user has a number only; libraries that ask for its name look here before they look into /etc/passwd and fail.
+    "USER": "selfevo",
+    "LOGNAME": "selfevo",
+    # What crashes in native code leaves a stack at the end of its log, and so in the termination message.
+    "PYTHONFAULTHANDLER": "1",
+}
+
+Variable = dict[str, Any]
+
+
+def variables(
+    users: Iterable[EnvVar], config: PhaseConfig, more: Sequence[Variable] = (), *, credentials: bool = True
+) -> list[Variable]:
+    """The person's variables, then ours; a name that is in both is ours, and stands there once.
+
+    Args:
+        more: Further variables of ours.
+        credentials: Whether the container talks to the object store.
+
+    Raises:
+        InputError: the PhaseConfig is too long.
+    """
+    ours = [
+        *(plain(name, value) for name, value in _PLACES.items()),
+        *(_credentials(config.storage) if credentials else []),
+        *more,
+        {"name": CONFIG_ENV, "value": config_text(config)},
+    ]
+    names = {variable["name"] for variable in ours}
+    return [*(plain(user.name, user.value) for user in users if user.name not in names), *ours]
+
+
+def plain(name: str, value: str) -> Variable:
+    """A variable that has exactly this value in the container."""
+    return {"name": name, "value": value.replace("$", "$$")}
+
+
+def config_text(config: PhaseConfig) -> str:
+    """The PhaseConfig as JSON in ASCII and without a ``$``.
+
+    Raises:
+        InputError: it is longer than a variable may be.
+    """
+    text = json.dumps(config.wire(), separators=(",", ":")).replace("$", "\\u0024")
+    if len(text) > CONFIG_LIMIT:
+        raise InputError(
+            f"what {config.step} is told is {len(text)} bytes of JSON, above {CONFIG_LIMIT} (it travels as an "
+            "environment variable); shorten the prompts of spec.challenger and spec.solver"
+        )
+    return text
+
+
+def launch(processes: int, nodes: int, coordinator: str) -> list[Variable]:
+    """What tells the trainer to train in several processes; nothing when one does it alone.
+
+    The trainer starts them itself, and Kubernetes tells each pod its rank (JOB_COMPLETION_INDEX).
+
+    Args:
+        processes: In each pod.
+        nodes: Pods.
+        coordinator: Host name of the pod with rank 0.
+    """
+    several = [plain(PROCESSES_ENV, str(processes))] if processes > 1 else []
+    if nodes > 1:
+        several += [
+            plain(NODES_ENV, str(nodes)),
+            plain(MASTER_ADDR_ENV, coordinator),
+            plain(MASTER_PORT_ENV, str(MASTER_PORT_DEFAULT)),
+        ]
+    return several
+
+
+def _credentials(storage: Storage) -> list[Variable]:
+    """From the Secret that the run names. Without one, the platform gives the pod an identity (its service account)."""
+    secret = storage.credentials_secret
+    if secret is None or not storage.uri.startswith("s3://"):
+        return []
+    return [
+        _of_secret(secret, "AWS_ACCESS_KEY_ID"),
+        _of_secret(secret, "AWS_SECRET_ACCESS_KEY"),
+        _of_secret(secret, "AWS_SESSION_TOKEN", optional=True),
+    ]
+
+
+def _of_secret(secret: str, key: str, *, optional: bool = False) -> Variable:
+    reference = {"name": secret, "key": key, **({"optional": True} if optional else {})}
+    return {"name": key, "valueFrom": {"secretKeyRef": reference}}

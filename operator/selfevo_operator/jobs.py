@@ -1,0 +1,231 @@
+"""A step as a Job, and the headless Service that its pods find each other by. Pure: the contract's types in, JSON out.
+
+What Kubernetes does for us here, and what follows from it:
+
+- **Retries.** The Job replaces a pod that failed, spec.backoffLimit times, with its own back-off. Exit codes are a
+  contract (docs/design.md, decision 7): a pod that says 2 or 4 fails the Job at once; one that was disrupted, or that
+  SIGTERM ended with 143, is replaced without being counted and goes on from its last checkpoint. All pods of a Job bear
+  the same attempt; each commit has an id of its own, so they do not meet.
+- **Shards.** A rollout is an Indexed Job, with one shard too. Each index has the backoffLimit to itself, and one that
+  used it up does not stop the others: shards commit themselves, and the next attempt makes only what is missing.
+- **Several nodes.** An Indexed Job, all pods at once. A Job knows no «all or nothing»: it replaces the pod that failed
+  and leaves the others alone. So the trainers see to that: when one ends, the others notice, save and end with 143,
+  every index is replaced, and they join anew. One failure counts once. Without Kueue the pods are scheduled one by one,
+  and those that came first hold their GPUs until all are there.
+- **Replacement** when a pod has ended, not when it is asked to end (podReplacementPolicy Failed): two would hold two
+  sets of GPUs, and the second would start from an older checkpoint.
+- **The Service** belongs to the run, not to the Job. Its name is the same in every attempt, so nothing is left over
+  when a Job is gone, and creating it again does nothing. Create it before the Job: then no crash lies between a Job
+  that runs and the names that its pods look up.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+from selfevo_contract.canonical import digest
+from selfevo_contract.errors import ExitCode, InputError
+from selfevo_contract.inputs import SolverRolloutInputs
+from selfevo_contract.phases import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, phase_config
+from selfevo_contract.plan import Step
+from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
+from selfevo_contract.spec import Data, RunSpec
+from selfevo_operator import allowed, served
+from selfevo_operator.pods import PodSettings, nodes_of, pods_of
+from selfevo_operator.template import TRAINER, Place, pod_spec
+
+__all__ = ["PodSettings", "render", "template_digest"]
+
+MANAGED_BY = "selfevo-operator"
+KEY = "selfevo.dev/key"
+TEMPLATE = "selfevo.dev/template"
+ATTEMPT = "selfevo.dev/attempt"
+
+Manifest = dict[str, Any]
+
+
+def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings: PodSettings) -> list[Manifest]:
+    """The Job ``name`` for one attempt at ``step``, and after it the Service that it needs, if any.
+
+    Raises:
+        InputError: the run cannot be had on a cluster as it is; one sentence for the person who wrote it.
+    """
+    spec = run.spec
+    _refuse_paths_of_one_machine(spec)
+    nodes = nodes_of(spec, step.phase)
+    service = _service_name(run) if nodes > 1 else ""
+    config = phase_config(spec, run.metadata.name, run.metadata.namespace, step, name)
+    labels = _labels(run, step, attempt)
+    place = Place(nodes, service, f"{name}-0.{service}") if service else Place()
+    pods = pods_of(spec, step.phase)
+    optional = {"activeDeadlineSeconds": pods.active_deadline_seconds}
+    job: Manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": run.metadata.namespace,
+            "labels": {**labels, **_queue(spec, step)},
+            "annotations": {KEY: step.key},
+            "ownerReferences": [_owner(run)],
+        },
+        "spec": {
+            **_completions(spec, step, nodes),
+            **{field: value for field, value in optional.items() if value is not None},
+            "ttlSecondsAfterFinished": spec.ttl_seconds_after_finished,
+            "podReplacementPolicy": "Failed",
+            "template": {
+                "metadata": {"labels": labels, "annotations": {KEY: step.key}},
+                "spec": pod_spec(spec, config, place, settings),
+            },
+        },
+    }
+    job["spec"]["podFailurePolicy"] = {"rules": _failure_rules(job["spec"]["template"]["spec"])}
+    job["metadata"]["annotations"][TEMPLATE] = template_digest(job)
+    allowed.check_job(job)
+    return [job, _service(run, service)] if service else [job]
+
+
+def template_digest(job: Manifest) -> str:
+    """What a rendered Job is apart from its name and its attempt: 16 hexadecimal digits.
+
+    Compare it with the annotation of an existing Job to see whether that was rendered from another spec. It has no
+    meaning for a Job as an API server gives it back, with defaults filled in.
+    """
+    bare = copy.deepcopy(job)
+    template = bare["spec"]["template"]
+    bare["metadata"].pop("name")
+    bare["metadata"]["annotations"].pop(TEMPLATE, None)
+    for labelled in (bare, template):
+        labelled["metadata"]["labels"].pop(ATTEMPT)
+    containers = template["spec"]["containers"] + template["spec"].get("initContainers", [])
+    for variable in (variable for container in containers for variable in container["env"]):
+        if variable["name"] == CONFIG_ENV:
+            variable["value"] = {**json.loads(variable["value"]), "attempt": ""}
+        elif variable["name"] == MASTER_ADDR_ENV:
+            variable["value"] = ""
+    return digest(bare)[:16]
+
+
+def _labels(run: SelfEvolutionRun, step: Step, attempt: int) -> dict[str, str]:
+    return {
+        **_labels_of_run(run),
+        "selfevo.dev/step": step.name,
+        "selfevo.dev/phase": step.phase,
+        "selfevo.dev/iteration": str(step.iteration),
+        ATTEMPT: str(attempt),
+    }
+
+
+def _labels_of_run(run: SelfEvolutionRun) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "selfevo",
+        "app.kubernetes.io/instance": run.metadata.name,
+        "app.kubernetes.io/component": "trainer",
+        "app.kubernetes.io/part-of": "selfevo",
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        "selfevo.dev/run": run.metadata.name,
+    }
+
+
+def _queue(spec: RunSpec, step: Step) -> dict[str, str]:
+    """Labels by which Kueue takes the Job over; its webhook then creates it suspended."""
+    queue = (spec.rollout.queue if step.phase == "solver-rollout" else None) or spec.queue
+    if queue is None:
+        return {}
+    priority = {"kueue.x-k8s.io/priority-class": spec.priority_class} if spec.priority_class else {}
+    return {"kueue.x-k8s.io/queue-name": queue, **priority}
+
+
+def _owner(run: SelfEvolutionRun) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": run.metadata.name,
+        "uid": run.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _completions(spec: RunSpec, step: Step, nodes: int) -> dict[str, Any]:
+    if isinstance(step.inputs, SolverRolloutInputs):
+        indexed = {"completionMode": "Indexed", "completions": step.shards, "parallelism": step.shards}
+        return {**indexed, "backoffLimitPerIndex": spec.backoff_limit}
+    mode = "Indexed" if nodes > 1 else "NonIndexed"
+    return {"completionMode": mode, "completions": nodes, "parallelism": nodes, "backoffLimit": spec.backoff_limit}
+
+
+def _failure_rules(pod: Manifest) -> list[dict[str, Any]]:
+    """The exit codes' contract. The first rule that fits counts; where none fits, the failure is counted."""
+    ours = [c["name"] for c in [*pod["containers"], *pod.get("initContainers", [])] if c["name"] != served.SERVER]
+    final = [int(ExitCode.INPUT), int(ExitCode.DATA)]
+    stopped = [int(ExitCode.TERMINATED)]
+    return [
+        *(_on_exit("FailJob", container, final) for container in ours),
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        _on_exit("Ignore", TRAINER, stopped),
+    ]
+
+
+def _on_exit(action: str, container: str, codes: list[int]) -> dict[str, Any]:
+    return {"action": action, "onExitCodes": {"containerName": container, "operator": "In", "values": codes}}
+
+
+def _service_name(run: SelfEvolutionRun) -> str:
+    """Of this run and of no namesake that was there before; a letter first, as a Service's name wants it."""
+    mark = hashlib.sha256(run.metadata.uid.encode()).hexdigest()[:8]
+    return f"selfevo-{run.metadata.name[:40].rstrip('-')}-{mark}"
+
+
+def _service(run: SelfEvolutionRun, name: str) -> Manifest:
+    """Names for the run's pods from the moment that they have an address: ranks join before they are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": run.metadata.namespace,
+            "labels": _labels_of_run(run),
+            "ownerReferences": [_owner(run)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"app.kubernetes.io/managed-by": MANAGED_BY, "selfevo.dev/run": run.metadata.name},
+            "ports": [{"name": "coordinator", "port": MASTER_PORT_DEFAULT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _refuse_paths_of_one_machine(spec: RunSpec) -> None:
+    """What lies on one machine is not there in a pod. An image may bring a model or data along, so those may be paths.
+
+    Raises:
+        InputError: the first field that names such a place.
+    """
+    if spec.storage.uri.startswith("file:"):
+        raise InputError(
+            f"spec.storage.uri is {spec.storage.uri!r}, and a pod's disk is gone with the pod; use s3://<bucket>/<prefix>"
+        )
+    named = [("spec.model.uri", spec.model.uri), *_data(spec)]
+    for field, uri in named:
+        if uri.startswith("file:") and not uri.startswith("file:///"):
+            raise InputError(
+                f"{field} is {uri!r}, a path beside the manifest, and a pod does not have it; upload it and use s3://, "
+                "or file:/// when it is in the trainer's image"
+            )
+
+
+def _data(spec: RunSpec) -> list[tuple[str, str]]:
+    def of(field: str, data: Data) -> tuple[str, str]:
+        return f"{field}.uri", data.uri
+
+    tasks = spec.evaluation.tasks if spec.evaluation else []
+    return [
+        *(of(f"spec.evaluation.tasks[{index}].data", task.data) for index, task in enumerate(tasks)),
+        *(of(f"spec.exclude[{index}]", data) for index, data in enumerate(spec.exclude)),
+    ]

@@ -1,0 +1,94 @@
+"""What a run asks of a phase's pods: the part's fields over spec.pods, and what the operator decides for all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.inputs import Phase
+from selfevo_contract.parts import EnvVar, Pods, Resources
+from selfevo_contract.phases import DISTRIBUTED_PHASES, part_of
+from selfevo_contract.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What the operator's flags decide for the pods of every run."""
+
+    image: str = ""
+    """Trainer image where a run names none."""
+    image_pull_policy: str | None = None
+    """Where a run says nothing; Kubernetes' own default when not given."""
+    run_as_user: int | None = 10001
+    """User of every container; None where the platform gives one (OpenShift)."""
+    run_as_group: int | None = 10001
+    fs_group: int | None = 10001
+    default_service_account: str = ""
+    """Identity of pods where a run names none; the namespace's own when empty."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What the GPUs of a served model are called where the phase itself asks for none."""
+
+
+def merged(base: Pods, part: Pods) -> Pods:
+    """``part`` over ``base`` (spec.pods), field by field.
+
+    What the part does not set (None, or nothing in it) is inherited. Environment, node selector and resources are
+    merged by name, and the part wins; every other list replaces the inherited one as a whole. So a part cannot take
+    away what it inherits except by naming it, as in {nvidia.com/gpu: 0}.
+    """
+    return base.model_copy(
+        update={name: _over(getattr(base, name), getattr(part, name)) for name in type(base).model_fields}
+    )
+
+
+def _over(base: Any, part: Any) -> Any:
+    if isinstance(part, Resources):
+        return part.model_copy(
+            update={"requests": {**base.requests, **part.requests}, "limits": {**base.limits, **part.limits}}
+        )
+    if isinstance(part, Mapping):
+        return {**base, **part}
+    if isinstance(part, list) and part and isinstance(part[0], EnvVar):
+        return list({variable.name: variable for variable in [*base, *part]}.values())
+    return base if part is None or part == [] else part
+
+
+def pods_of(spec: RunSpec, phase: Phase) -> Pods:
+    """The pods of a phase."""
+    own = _own(spec, phase)
+    return spec.pods if own is None else merged(spec.pods, own)
+
+
+def field_of(phase: Phase) -> str:
+    """Where a person changes the pods of this phase alone."""
+    return {
+        "challenger-train": "spec.challenger.pods",
+        "solver-rollout": "spec.rollout.pods",
+        "solver-train": "spec.solver.pods",
+        "verifier-train": "spec.verifier.pods",
+        "evaluate": "spec.evaluation.pods",
+        "finetune": "spec.finetune.pods",
+    }[phase]
+
+
+def nodes_of(spec: RunSpec, phase: Phase) -> int:
+    """Pods that train together. A phase that is no such training has one, whatever spec.pods says of the others.
+
+    Raises:
+        InputError: such a phase asks for several by itself.
+    """
+    if phase in DISTRIBUTED_PHASES:
+        return pods_of(spec, phase).nodes or 1
+    own = _own(spec, phase)
+    if own is not None and (own.nodes or 1) > 1:
+        field = f"{field_of(phase)}.nodes"
+        remedy = "use spec.rollout.shards" if phase == "solver-rollout" else f"remove {field}"
+        raise InputError(f"{field} is {own.nodes}, and this phase does not run on several nodes; {remedy}")
+    return 1
+
+
+def _own(spec: RunSpec, phase: Phase) -> Pods | None:
+    part: Any = {"verifier-train": spec.verifier, "finetune": spec.finetune}.get(phase) or part_of(spec, phase)
+    return None if part is None else part.pods

@@ -1,0 +1,84 @@
+"""Requests and limits of a container: what the API server would refuse is refused here, and the GPUs are counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.parts import Quantity, Resources
+
+_SUFFIX = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "k": Decimal(10**3),
+    **{name: Decimal(1000) ** power for power, name in enumerate("MGTPE", start=2)},
+    **{f"{name}i": Decimal(1024) ** power for power, name in enumerate("KMGTPE", start=1)},
+}
+_DIGITS = re.compile(r"[0-9.]+([eE][0-9]+)?")
+
+
+def amount(quantity: Quantity) -> Decimal:
+    """A quantity as a number: ``500m`` is 0.5, ``64Gi`` is 68719476736."""
+    text = str(quantity)
+    number = _DIGITS.match(text)
+    assert number is not None, text  # the contract takes quantities only
+    return Decimal(number[0]) * _SUFFIX[text[number.end() :]]
+
+
+def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
+    """What a container's ``resources`` say; empty when nothing is asked for.
+
+    A device, such as a GPU, is set aside whole: its request is its limit. So a part of the spec that lowers an
+    inherited limit of devices need not know that there was a request.
+
+    Raises:
+        InputError: a name that is no resource of a container, a part of a device, or a request above its limit.
+    """
+    for kind, quantities in (("requests", asked.requests), ("limits", asked.limits)):
+        for name, quantity in quantities.items():
+            _check(f"{field}.{kind}.{name}", name, quantity)
+    requests = {}
+    for name, quantity in asked.requests.items():
+        limit = asked.limits.get(name)
+        if "/" in name:
+            if limit is None:
+                raise InputError(
+                    f"{field}.requests.{name} is {quantity} without a limit, and devices are set aside whole; "
+                    f"write it as {field}.limits.{name}"
+                )
+            continue
+        if limit is not None and amount(quantity) > amount(limit):
+            raise InputError(
+                f"{field}.requests.{name} is {quantity}, above its limit {limit}; lower the request or raise the limit "
+                "(what a part of the spec does not set, it inherits from spec.pods)"
+            )
+        requests[name] = quantity
+    shown = {"requests": requests, "limits": asked.limits}
+    return {kind: dict(sorted(quantities.items())) for kind, quantities in shown.items() if quantities}
+
+
+def gpu(limits: Mapping[str, Quantity], field: str) -> tuple[str | None, int]:
+    """Name of the resource that counts GPUs (any vendor's ``*/gpu``) and how many the container gets.
+
+    Raises:
+        InputError: GPUs of two vendors.
+    """
+    found = {name: int(amount(quantity)) for name, quantity in limits.items() if name.endswith("/gpu")}
+    used = {name: count for name, count in found.items() if count}
+    if len(used) > 1:
+        raise InputError(f"{field}.limits has GPUs of two kinds, {' and '.join(sorted(used))}; set one of them to 0")
+    name = next(iter(used or found), None)
+    return name, found.get(name or "", 0)
+
+
+def _check(path: str, name: str, quantity: Quantity) -> None:
+    domain, _, device = name.partition("/")
+    if domain.endswith("kubernetes.io") or domain.startswith("requests.") or len(domain) > 244 or len(device) > 63:
+        raise InputError(f"{path} is not a resource of a container; use a device plugin's name such as nvidia.com/gpu")
+    value = amount(quantity)
+    if device and value != int(value):
+        raise InputError(f"{path} is {quantity!r}, and devices are not shared; it must be a whole number")

@@ -1,0 +1,167 @@
+"""The spec of a step's pods, as a namespace that enforces PodSecurity `restricted` admits it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.grpo import Grpo
+from selfevo_contract.parts import Pods
+from selfevo_contract.phases import DISTRIBUTED_PHASES, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
+from selfevo_contract.spec import RunSpec, ServerEngine
+from selfevo_operator import served
+from selfevo_operator.environment import WORK, Variable, launch, variables
+from selfevo_operator.pods import PodSettings, field_of, pods_of
+from selfevo_operator.resources import gpu, resources
+
+TRAINER = "trainer"
+"""The container whose exit code and termination message count."""
+COMMAND = ["python", "-m", "selfevo_trainer"]
+
+GRACE_SECONDS = 120
+"""From SIGTERM to SIGKILL: the optimizer step under way, and its checkpoint to the store."""
+SHARED_MEMORY = "1Gi"
+"""The runtime's own 64 MiB are too few for NCCL and for data loaders."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How the pods of a step find each other."""
+
+    nodes: int = 1
+    """Pods that train together."""
+    service: str = ""
+    """Headless Service that gives them names; empty when a pod is alone."""
+    coordinator: str = ""
+    """Host name of the first."""
+
+
+def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings) -> dict[str, Any]:
+    """The spec of the pods that do what ``config`` says.
+
+    Raises:
+        InputError: what the run asks for cannot be had; one sentence.
+    """
+    phase = config.inputs.phase
+    pods, field = pods_of(spec, phase), field_of(phase)
+    asked = resources(pods.resources, f"{field}.resources")
+    device, gpus = gpu(pods.resources.limits, f"{field}.resources")
+    ours = _processes(config, gpus, place, field)
+    server: dict[str, Any] = {}
+    if isinstance(config.engine, ServerEngine):
+        ours += served.client_variables()
+        devices = {device or settings.gpu_resource: config.engine.gpus} if config.engine.gpus else {}
+        server["initContainers"] = [
+            served.fetching(
+                _container(served.FETCH, pods, field, settings, variables(pods.env, config, served.server_variables())),
+                asked,
+            ),
+            served.serving(
+                _container(
+                    served.SERVER,
+                    pods,
+                    field,
+                    settings,
+                    variables(pods.env, config, served.server_variables(), credentials=False),
+                ),
+                devices,
+            ),
+        ]
+    trainer = _container(TRAINER, pods, field, settings, variables(pods.env, config, ours))
+    optional = {
+        "imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets],
+        "nodeSelector": dict(sorted(pods.node_selector.items())),
+        "tolerations": [toleration.wire() for toleration in pods.tolerations],
+        "priorityClassName": pods.priority_class_name,
+        "runtimeClassName": pods.runtime_class_name,
+        "serviceAccountName": pods.service_account_name or settings.default_service_account,
+        "subdomain": place.service,
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": pods.termination_grace_period_seconds or GRACE_SECONDS,
+        "securityContext": _pod_security(settings),
+        **server,
+        "containers": [{**trainer, **({"resources": asked} if asked else {})}],
+        "volumes": [
+            {"name": "work", "emptyDir": {} if pods.scratch is None else {"sizeLimit": pods.scratch}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory or SHARED_MEMORY}},
+        ],
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _container(name: str, pods: Pods, field: str, settings: PodSettings, environment: list[Variable]) -> dict[str, Any]:
+    """A container without any right, on a root file system that nobody can write.
+
+    Our termination message is JSON, written to its file. Where Python itself died, the file is empty and the end of the
+    log stands in for it, which helps a person: whoever reads the message must expect text that is no PhaseResult.
+    """
+    image = pods.image or settings.image
+    if not image:
+        raise InputError(f"{field}.image is not given, nor is the operator's --image; name the trainer's image")
+    policy = pods.image_pull_policy or settings.image_pull_policy
+    return {
+        "name": name,
+        "image": image,
+        **({"imagePullPolicy": policy} if policy else {}),
+        "command": list(_COMMANDS[name]),
+        "env": environment,
+        "volumeMounts": [
+            {"name": "work", "mountPath": WORK},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+        ],
+        "terminationMessagePath": TERMINATION_LOG_DEFAULT,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+
+
+_COMMANDS: Mapping[str, list[str]] = {TRAINER: COMMAND, **served.COMMANDS}
+
+
+def _pod_security(settings: PodSettings) -> dict[str, Any]:
+    numbers = {
+        "runAsUser": settings.run_as_user,
+        "runAsGroup": settings.run_as_group,
+        "fsGroup": settings.fs_group,
+    }
+    return {
+        "runAsNonRoot": True,
+        **{name: number for name, number in numbers.items() if number is not None},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _processes(config: PhaseConfig, gpus: int, place: Place, field: str) -> list[Variable]:
+    """What tells the trainer of its processes, one a GPU.
+
+    Raises:
+        InputError: the trainer would find that they cannot share a step; better before the GPUs are waited for.
+    """
+    if config.inputs.phase not in DISTRIBUTED_PHASES:
+        return []
+    processes = max(gpus, 1)
+    if processes > PROCESSES_MAX:
+        raise InputError(f"{field}.resources.limits has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
+    grpo: Grpo | None = getattr(config.inputs, "grpo", None)
+    everywhere = processes * place.nodes
+    if grpo is not None and grpo.completions_per_step % (grpo.per_device_train_batch_size * everywhere):
+        where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"
+        raise InputError(
+            f"{where} {grpo.per_device_train_batch_size} x {everywhere} processes (one for each GPU of each node) does "
+            f"not divide the {grpo.completions_per_step} completions of a step; choose another one, or other GPUs"
+        )
+    return launch(processes, place.nodes, place.coordinator)

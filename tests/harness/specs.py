@@ -1,0 +1,107 @@
+"""Runs such as nobody would write: a hypothesis strategy over what may be set of pods, engines, places and prompts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import strategies as st
+
+from harness.runs import DOCUMENT
+
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+_HOSTILE = st.sampled_from(
+    ["$(HOME)", "$$", "$", "$$(USER)", "\\$(A)", "../..", "/etc/passwd", "a\nb", " ", "{question}"]
+)
+_NAME = st.sampled_from(["a", "team-a", "x.y", "0", "a" * 63, "default"])
+_QUANTITY = st.one_of(
+    st.integers(0, 9),
+    st.sampled_from(["1", "500m", "64Gi", "0", "1e3", "1.5", "1E", "9999999Ei", "1e99", "1000000000000000"]),
+)
+_RESOURCE = st.sampled_from(["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu"]) | st.sampled_from(
+    ["example.com/nic", "kubernetes.io/x", "requests.a/b", "a/" + "b" * 64, "a" * 250 + "/b", "attach.kubernetes.io/c"]
+)
+_LABEL = st.one_of(st.sampled_from(["pool", "example.com/pool", "a", "A_b.c", "kubernetes.io/hostname"]), _HOSTILE)
+_VARIABLES = st.sampled_from(["A", "_b", "HF_ENDPOINT", "HOME", "PATH", "TMPDIR", "LD_PRELOAD", "USER", "C1"])
+
+
+def _some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+_TOLERATION = _some(
+    key=_LABEL,
+    operator=st.sampled_from(["Exists", "Equal"]),
+    value=st.one_of(st.sampled_from(["", "true"]), _HOSTILE),
+    effect=st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"]),
+    tolerationSeconds=st.integers(0, 3600),
+)
+_ENV = st.lists(
+    st.fixed_dictionaries({"name": _VARIABLES}, optional={"value": st.one_of(_TEXT, _HOSTILE)}),
+    max_size=4,
+    unique_by=lambda variable: variable["name"],
+)
+PODS = _some(
+    image=st.one_of(st.sampled_from(["own", "registry.example:5000/a/b@sha256:" + "0" * 64]), _HOSTILE),
+    imagePullPolicy=st.sampled_from(["Always", "IfNotPresent", "Never"]),
+    imagePullSecrets=st.lists(_NAME, max_size=2, unique=True),
+    runtimeClassName=_NAME,
+    resources=_some(
+        requests=st.dictionaries(_RESOURCE, _QUANTITY, max_size=3),
+        limits=st.dictionaries(_RESOURCE, _QUANTITY, max_size=3),
+    ),
+    nodeSelector=st.dictionaries(_LABEL, st.one_of(st.just("a"), _HOSTILE), max_size=2),
+    tolerations=st.lists(_TOLERATION, max_size=2),
+    priorityClassName=_NAME,
+    serviceAccountName=_NAME,
+    env=_ENV,
+    nodes=st.integers(1, 3),
+    activeDeadlineSeconds=st.sampled_from([1, 60, 2147483647]),
+    terminationGracePeriodSeconds=st.sampled_from([1, 3600]),
+    sharedMemory=_QUANTITY,
+    scratch=_QUANTITY,
+)
+_ENGINE = st.one_of(
+    st.just({"kind": "transformers"}),
+    st.just({"kind": "vllm"}),
+    st.fixed_dictionaries({"kind": st.just("server"), "gpus": st.integers(0, 64)}),
+)
+_PROMPT = st.one_of(_TEXT, _HOSTILE).filter(bool)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    """A SelfEvolutionRun as JSON-ready data; the models may refuse it."""
+    document = copy.deepcopy(DOCUMENT)
+    document["metadata"] |= {"uid": draw(st.uuids().map(str)), "name": draw(st.sampled_from(["demo", "4b", "a" * 63]))}
+    spec = document["spec"]
+    spec["storage"] = draw(
+        st.fixed_dictionaries(
+            {
+                "uri": st.sampled_from(
+                    ["s3://models/selfevo", "s3://models", "s3://models/a", "s3://models/b", "file:///s"]
+                )
+            },
+            optional={"credentialsSecret": _NAME, "region": st.just("eu")},
+        )
+    )
+    spec["model"]["uri"] = draw(st.sampled_from(["file:///models/base", "hf://a/b@c", "s3://models/base", "file:base"]))
+    for part in ("challenger", "rollout", "solver", "evaluation"):
+        if draw(st.booleans()):
+            spec[part]["engine"] = draw(_ENGINE)
+        if draw(st.booleans()):
+            spec[part]["pods"] = draw(PODS)
+    for role in ("challenger", "solver"):
+        spec[role]["grpo"]["perDeviceTrainBatchSize"] = draw(st.sampled_from([1, 2, 16]))
+        spec[role]["prompt"] = {"system": draw(_PROMPT), "user": f"{draw(_PROMPT)} {{question}}"}
+    spec["rollout"]["shards"] = draw(st.integers(1, 16))
+    spec |= draw(
+        _some(
+            pods=PODS,
+            queue=_NAME,
+            priorityClass=_NAME,
+            backoffLimit=st.integers(0, 100),
+            ttlSecondsAfterFinished=st.integers(60, 31536000),
+        )
+    )
+    return document

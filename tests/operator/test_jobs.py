@@ -1,0 +1,691 @@
+"""A step as a Job: golden manifests for the whole, tables for each promise, and a search for a spec that breaks one.
+
+After a wanted change: SELFEVO_UPDATE_GOLDEN=1 .venv/bin/pytest tests/operator/test_jobs.py, and read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from pydantic import ValidationError
+
+from harness import specs
+from harness.podsecurity import in_container, violations
+from harness.runs import make_run
+from selfevo_contract.errors import InputError
+from selfevo_contract.parts import Pods, Resources
+from selfevo_contract.phases import CONFIG_ENV, PhaseConfig
+from selfevo_contract.plan import Step, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_operator.children import child_name
+from selfevo_operator.jobs import PodSettings, render, template_digest
+from selfevo_operator.pods import merged
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "jobs"
+SETTINGS = PodSettings(image="registry.example/selfevo-trainer:0.1.0")
+UID = "5f0c2a52-3a3c-4a57-9f0e-0d6f6f3f7b11"
+
+CHALLENGER, ROLLOUT, SOLVER, EVALUATE = "challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-0"
+
+
+def run_of(**changes: Any) -> SelfEvolutionRun:
+    """A run as an API server gives it, on a store that a cluster can have."""
+    return make_run(**{"metadata__uid": UID, "spec__storage__uri": "s3://models/selfevo", **changes})
+
+
+def step_of(run: SelfEvolutionRun, name: str) -> Step:
+    return plan(run.spec).by_name[name]
+
+
+def manifests(step: str, attempt: int = 1, settings: PodSettings = SETTINGS, **changes: Any) -> list[dict[str, Any]]:
+    run = run_of(**changes)
+    of = step_of(run, step)
+    return render(run, of, attempt, child_name(run.metadata.name, of, attempt), settings)
+
+
+def job_of(step: str, **changes: Any) -> dict[str, Any]:
+    return manifests(step, **changes)[0]
+
+
+def pod_of(step: str, **changes: Any) -> dict[str, Any]:
+    return job_of(step, **changes)["spec"]["template"]["spec"]
+
+
+def trainer_of(step: str, **changes: Any) -> dict[str, Any]:
+    (container,) = pod_of(step, **changes)["containers"]
+    return container
+
+
+def env_of(step: str, **changes: Any) -> dict[str, str]:
+    return in_container(trainer_of(step, **changes)["env"])
+
+
+def refusal(step: str, **changes: Any) -> str:
+    with pytest.raises(InputError) as refused:
+        manifests(step, **changes)
+    message = str(refused.value)
+    assert "\n" not in message and not message.endswith(".")
+    return message
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+TWO_NODES = {"spec__solver__pods": {"nodes": 2}, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
+GPUS_8 = {"limits": {"nvidia.com/gpu": 8}, "requests": {"cpu": 32, "memory": "256Gi"}}
+CASES: dict[str, dict[str, Any]] = {
+    "challenger-on-the-defaults": {"step": CHALLENGER},
+    "challenger-on-eight-gpus": {
+        "step": CHALLENGER,
+        "spec__challenger__grpo__perDeviceTrainBatchSize": 2,
+        "spec__challenger__pods": {"resources": GPUS_8},
+    },
+    "challenger-with-a-served-solver": {
+        "step": CHALLENGER,
+        "spec__challenger__engine": {"kind": "server", "gpus": 4},
+        "spec__challenger__grpo__perDeviceTrainBatchSize": 2,
+        "spec__challenger__pods": {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 4}}},
+        "spec__storage__credentialsSecret": "s3-credentials",
+    },
+    "rollout-in-eight-shards": {
+        "step": ROLLOUT,
+        "spec__rollout__shards": 8,
+        "spec__rollout__queue": "inference",
+        "spec__queue": "team-a",
+        "spec__priorityClass": "low",
+    },
+    "rollout-in-one-shard": {"step": ROLLOUT, "spec__rollout__shards": 1},
+    "solver-on-two-nodes": {
+        "step": SOLVER,
+        "spec__solver__grpo__perDeviceTrainBatchSize": 1,
+        "spec__solver__pods": {"nodes": 2, "resources": GPUS_8, "sharedMemory": "16Gi"},
+        "spec__queue": "team-a",
+    },
+    "evaluation-with-every-field-of-a-pod": {
+        "step": EVALUATE,
+        "attempt": 3,
+        "spec__storage__credentialsSecret": "s3-credentials",
+        "spec__storage__endpoint": "https://minio.example",
+        "spec__backoffLimit": 0,
+        "spec__ttlSecondsAfterFinished": 3600,
+        "spec__pods": {
+            "image": "registry.example/own:1",
+            "imagePullPolicy": "Always",
+            "imagePullSecrets": ["registry"],
+            "runtimeClassName": "nvidia",
+            "nodeSelector": {"pool": "a100", "zone": "b"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "priorityClassName": "research",
+            "serviceAccountName": "trainer",
+            "env": [{"name": "HF_ENDPOINT", "value": "https://hub.example"}, {"name": "PRICE", "value": "$$5 $(HOME)"}],
+            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+            "activeDeadlineSeconds": 7200,
+            "terminationGracePeriodSeconds": 30,
+            "sharedMemory": "64Mi",
+            "scratch": "50Gi",
+        },
+        "spec__evaluation__pods": {"nodeSelector": {"pool": "l4"}, "activeDeadlineSeconds": 600},
+    },
+    "a-name-that-is-as-long-as-may-be": {
+        "step": SOLVER,
+        "metadata__name": "4b-" + "long-" * 11 + "names",
+        **TWO_NODES,
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_manifests_are_the_golden_ones(case: str) -> None:
+    text = json.dumps(manifests(**CASES[case]), indent=1) + "\n"
+    file = GOLDEN / f"{case}.json"
+    if os.environ.get("SELFEVO_UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text(), f"{file.name} differs"
+
+
+def test_there_is_no_golden_manifest_that_nobody_compares() -> None:
+    assert {file.stem for file in GOLDEN.glob("*.json")} == set(CASES)
+
+
+# --- who it belongs to ------------------------------------------------------------------------------------------------
+
+
+def test_labels_say_which_attempt_of_which_step_of_which_run_it_is() -> None:
+    job, service = manifests(SOLVER, attempt=2, **TWO_NODES)
+    of_run = {
+        "app.kubernetes.io/name": "selfevo",
+        "app.kubernetes.io/instance": "demo",
+        "app.kubernetes.io/component": "trainer",
+        "app.kubernetes.io/part-of": "selfevo",
+        "app.kubernetes.io/managed-by": "selfevo-operator",
+        "selfevo.dev/run": "demo",
+    }
+    of_step = {
+        "selfevo.dev/step": SOLVER,
+        "selfevo.dev/phase": "solver-train",
+        "selfevo.dev/iteration": "1",
+        "selfevo.dev/attempt": "2",
+    }
+    template = job["spec"]["template"]["metadata"]
+    assert job["metadata"]["labels"] == template["labels"] == {**of_run, **of_step}
+    assert service["metadata"]["labels"] == of_run
+    assert template["annotations"] == {"selfevo.dev/key": step_of(run_of(**TWO_NODES), SOLVER).key}
+    assert set(job["metadata"]["annotations"]) == {"selfevo.dev/key", "selfevo.dev/template"}
+
+
+def test_the_run_controls_what_is_created_for_it() -> None:
+    owner = {
+        "apiVersion": "selfevo.dev/v1alpha1",
+        "kind": "SelfEvolutionRun",
+        "name": "demo",
+        "uid": UID,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    for manifest in manifests(SOLVER, **TWO_NODES):
+        assert manifest["metadata"]["ownerReferences"] == [owner]
+        assert manifest["metadata"]["namespace"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "labels"),
+    [
+        (SOLVER, {}, {}),
+        (SOLVER, {"spec__queue": "a"}, {"queue-name": "a"}),
+        (SOLVER, {"spec__queue": "a", "spec__rollout__queue": "b"}, {"queue-name": "a"}),
+        (ROLLOUT, {"spec__queue": "a", "spec__rollout__queue": "b"}, {"queue-name": "b"}),
+        (ROLLOUT, {"spec__queue": "a"}, {"queue-name": "a"}),
+        (ROLLOUT, {"spec__queue": "a", "spec__priorityClass": "p"}, {"queue-name": "a", "priority-class": "p"}),
+        (SOLVER, {"spec__priorityClass": "p"}, {}),
+    ],
+)
+def test_kueue_takes_over_a_job_with_a_queue(step: str, changes: dict[str, Any], labels: dict[str, str]) -> None:
+    job = job_of(step, **changes)
+    prefix = "kueue.x-k8s.io/"
+    found = {n.removeprefix(prefix): v for n, v in job["metadata"]["labels"].items() if n.startswith(prefix)}
+    assert found == labels
+    assert "suspend" not in job["spec"], "its webhook does that"
+    assert not any(name.startswith(prefix) for name in job["spec"]["template"]["metadata"]["labels"])
+
+
+# --- how often it is tried --------------------------------------------------------------------------------------------
+
+
+def decided(job: dict[str, Any], code: int = 0, *, container: str = "trainer", disrupted: bool = False) -> str:
+    """What the Job controller does about a failed pod: the first rule that fits."""
+    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        on_exit = rule.get("onExitCodes")
+        if (
+            on_exit
+            and on_exit["containerName"] == container
+            and on_exit["operator"] == "In"
+            and code in on_exit["values"]
+        ):
+            return rule["action"]
+        if any(on["type"] == "DisruptionTarget" and disrupted for on in rule.get("onPodConditions", [])):
+            return rule["action"]
+    return "Count"
+
+
+@pytest.mark.parametrize("step", [CHALLENGER, ROLLOUT, SOLVER, EVALUATE])
+@pytest.mark.parametrize(
+    ("code", "disrupted", "action"),
+    [
+        (2, False, "FailJob"),
+        (2, True, "FailJob"),
+        (4, False, "FailJob"),
+        (3, False, "Count"),
+        (1, False, "Count"),
+        (137, False, "Count"),
+        (137, True, "Ignore"),
+        (3, True, "Ignore"),
+        (143, True, "Ignore"),
+        (143, False, "Ignore"),
+    ],
+)
+def test_exit_codes_decide_whether_a_pod_is_replaced(step: str, code: int, disrupted: bool, action: str) -> None:
+    assert decided(job_of(step), code, disrupted=disrupted) == action
+
+
+def test_a_step_is_one_pod_that_is_replaced_when_it_has_ended() -> None:
+    spec = job_of(SOLVER, spec__backoffLimit=5)["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("NonIndexed", 1, 1)
+    assert spec["backoffLimit"] == 5
+    assert "backoffLimitPerIndex" not in spec
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("shards", [1, 16])
+def test_every_shard_is_an_index_with_retries_of_its_own(shards: int) -> None:
+    spec = job_of(ROLLOUT, spec__rollout__shards=shards, spec__backoffLimit=5)["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", shards, shards)
+    assert spec["backoffLimitPerIndex"] == 5
+    assert "backoffLimit" not in spec, "it would count over all indexes"
+    assert "maxFailedIndexes" not in spec, "the other shards' work is kept"
+
+
+def test_deadline_and_ttl_are_the_jobs() -> None:
+    spec = job_of(SOLVER, spec__pods={"activeDeadlineSeconds": 60}, spec__ttlSecondsAfterFinished=120)["spec"]
+    assert (spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (60, 120)
+    assert "activeDeadlineSeconds" not in spec["template"]["spec"]
+    spec = job_of(SOLVER)["spec"]
+    assert "activeDeadlineSeconds" not in spec
+    assert spec["ttlSecondsAfterFinished"] == 86400
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def several_of(step: str, **changes: Any) -> dict[str, str]:
+    names = ("SELFEVO_PROCESSES", "SELFEVO_NODES", "MASTER_ADDR", "MASTER_PORT")
+    return {name: value for name, value in env_of(step, **changes).items() if name in names}
+
+
+@pytest.mark.parametrize(
+    ("step", "limits", "processes"),
+    [
+        (CHALLENGER, {}, None),
+        (CHALLENGER, {"nvidia.com/gpu": 1}, None),
+        (CHALLENGER, {"nvidia.com/gpu": 4}, "4"),
+        (SOLVER, {"amd.com/gpu": "8"}, "8"),
+        (SOLVER, {"nvidia.com/gpu": 0, "amd.com/gpu": 2}, "2"),
+        (SOLVER, {"nvidia.com/mig-1g.5gb": 4}, None),
+        (ROLLOUT, {"nvidia.com/gpu": 8}, None),
+        (EVALUATE, {"nvidia.com/gpu": 8}, None),
+    ],
+)
+def test_a_training_has_one_process_for_each_gpu(step: str, limits: dict[str, Any], processes: str | None) -> None:
+    changes = {f"spec__{role}__grpo__perDeviceTrainBatchSize": 2 for role in ("challenger", "solver")}
+    found = several_of(step, spec__pods={"resources": {"limits": limits}}, **changes)
+    assert found == ({"SELFEVO_PROCESSES": processes} if processes else {})
+
+
+def test_nodes_find_each_other_by_a_service_that_the_run_keeps() -> None:
+    job, service = manifests(SOLVER, **TWO_NODES)
+    spec, name = job["spec"], service["metadata"]["name"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    assert spec["backoffLimit"] == 3
+    assert "backoffLimitPerIndex" not in spec, "a failure of one ends them all, and counts once"
+    assert spec["template"]["spec"]["subdomain"] == name
+    several = several_of(SOLVER, **TWO_NODES)
+    assert several == {
+        "SELFEVO_NODES": "2",
+        "MASTER_ADDR": f"{job['metadata']['name']}-0.{name}",
+        "MASTER_PORT": "29500",
+    }
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    labels = spec["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert manifests(SOLVER, attempt=2, **TWO_NODES)[1] == service
+
+
+def test_a_namesake_has_a_service_of_its_own() -> None:
+    names = {manifests(SOLVER, metadata__uid=uid, **TWO_NODES)[1]["metadata"]["name"] for uid in ("a", "b")}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("name", ["4b", "a" * 63, "a" * 39 + "-" + "b" * 20, "0" * 63])
+def test_names_are_names_to_kubernetes_whatever_the_run_is_called(name: str) -> None:
+    job, service = manifests(SOLVER, metadata__name=name, **TWO_NODES)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", service["metadata"]["name"])
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", job["metadata"]["name"] + "-1023")
+
+
+def test_nodes_of_all_phases_are_meant_for_the_trainings() -> None:
+    changes = {f"spec__{role}__grpo__perDeviceTrainBatchSize": 8 for role in ("challenger", "solver")}
+    for step, pods in ((CHALLENGER, 2), (SOLVER, 2), (EVALUATE, 1)):
+        found = manifests(step, spec__pods={"nodes": 2}, **changes)
+        assert (found[0]["spec"]["completions"], len(found)) == (pods, pods)
+    job = job_of(ROLLOUT, spec__pods={"nodes": 2}, spec__rollout__shards=3, **changes)
+    assert job["spec"]["completions"] == 3
+    assert several_of(EVALUATE, spec__pods={"nodes": 2}, **changes) == {}
+
+
+# --- pods -------------------------------------------------------------------------------------------------------------
+
+
+def pods(**fields: Any) -> Pods:
+    return Pods.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("base", "part", "together"),
+    [
+        ({}, {}, {}),
+        ({"image": "a"}, {}, {"image": "a"}),
+        ({"image": "a"}, {"image": "b"}, {"image": "b"}),
+        ({"nodes": 2}, {"nodes": 1}, {"nodes": 1}),
+        (
+            {"nodeSelector": {"a": "1", "b": "1"}},
+            {"nodeSelector": {"b": "2"}},
+            {"nodeSelector": {"a": "1", "b": "2"}},
+        ),
+        (
+            {"resources": {"limits": {"nvidia.com/gpu": 8, "memory": "1Gi"}, "requests": {"cpu": 1}}},
+            {"resources": {"limits": {"nvidia.com/gpu": 0}}},
+            {"resources": {"limits": {"nvidia.com/gpu": 0, "memory": "1Gi"}, "requests": {"cpu": 1}}},
+        ),
+        (
+            {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}]},
+            {"env": [{"name": "C", "value": "2"}, {"name": "A", "value": "2"}]},
+            {"env": [{"name": "A", "value": "2"}, {"name": "B", "value": "1"}, {"name": "C", "value": "2"}]},
+        ),
+        (
+            {"tolerations": [{"key": "a", "operator": "Exists"}]},
+            {"tolerations": [{"key": "b", "operator": "Exists"}]},
+            {"tolerations": [{"key": "b", "operator": "Exists"}]},
+        ),
+        (
+            {"tolerations": [{"key": "a", "operator": "Exists"}]},
+            {},
+            {"tolerations": [{"key": "a", "operator": "Exists"}]},
+        ),
+        ({"imagePullSecrets": ["a", "b"]}, {"imagePullSecrets": ["c"]}, {"imagePullSecrets": ["c"]}),
+    ],
+)
+def test_a_part_of_the_spec_goes_over_what_is_meant_for_all(
+    base: dict[str, Any], part: dict[str, Any], together: dict[str, Any]
+) -> None:
+    assert merged(pods(**base), pods(**part)) == pods(**together)
+
+
+def test_merging_keeps_every_field_of_either_side() -> None:
+    """Also one that is added to the contract one day."""
+    full = pods(**CASES["evaluation-with-every-field-of-a-pod"]["spec__pods"], nodes=2)
+    unset = [name for name in Pods.model_fields if getattr(full, name) in (None, [], {}, Resources())]
+    assert not unset, "give it a value here, so that it is looked at"
+    assert merged(full, Pods()) == merged(Pods(), full) == merged(full, full) == full
+
+
+def test_fields_of_the_pods_arrive() -> None:
+    pod = pod_of(**{k: v for k, v in CASES["evaluation-with-every-field-of-a-pod"].items() if k != "attempt"})
+    (container,) = pod["containers"]
+    assert (container["image"], container["imagePullPolicy"]) == ("registry.example/own:1", "Always")
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["nodeSelector"] == {"pool": "l4", "zone": "b"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("research", "nvidia")
+    assert (pod["serviceAccountName"], pod["terminationGracePeriodSeconds"]) == ("trainer", 30)
+    assert {v["name"]: v["emptyDir"] for v in pod["volumes"]} == {
+        "work": {"sizeLimit": "50Gi"},
+        "tmp": {},
+        "shm": {"medium": "Memory", "sizeLimit": "64Mi"},
+    }
+
+
+def test_the_operators_flags_fill_in_what_the_run_leaves_open() -> None:
+    flags = PodSettings(image="default", image_pull_policy="Never", default_service_account="trainers", run_as_user=7)
+    pod = pod_of(SOLVER, settings=flags)
+    assert (pod["containers"][0]["image"], pod["containers"][0]["imagePullPolicy"]) == ("default", "Never")
+    assert pod["serviceAccountName"] == "trainers"
+    assert pod["securityContext"]["runAsUser"] == 7
+    own = {"image": "own", "imagePullPolicy": "Always", "serviceAccountName": "me"}
+    pod = pod_of(SOLVER, settings=flags, spec__pods=own)
+    assert (pod["containers"][0]["image"], pod["containers"][0]["imagePullPolicy"]) == ("own", "Always")
+    assert pod["serviceAccountName"] == "me"
+
+
+def test_where_the_platform_gives_the_user_none_is_asked_for() -> None:
+    flags = PodSettings(image="default", run_as_user=None, run_as_group=None, fs_group=None)
+    pod = pod_of(SOLVER, settings=flags)
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert violations(pod) == []
+
+
+# --- environment ------------------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    "$$x^2$$ costs $5, $(HOME) $(SELFEVO_WORKDIR) $$(USER) \\$ {question} \u00e9\u4e2d \"'`$(id)` \\frac{1}{2}\x07"
+)
+
+
+def test_the_trainer_is_told_exactly_what_the_plan_says() -> None:
+    run = run_of(spec__solver__prompt={"system": HOSTILE, "user": HOSTILE})
+    step = step_of(run, SOLVER)
+    env = in_container(render(run, step, 2, "demo-2", SETTINGS)[0]["spec"]["template"]["spec"]["containers"][0]["env"])
+    config = PhaseConfig.model_validate_json(env[CONFIG_ENV])
+    assert config.inputs == step.inputs
+    assert config.inputs.prompt.system == HOSTILE  # type: ignore[union-attr]
+    assert (config.key, config.attempt, config.step, config.run) == (step.key, "demo-2", SOLVER, "demo")
+    assert env[CONFIG_ENV].isascii()
+
+
+def test_a_persons_variables_arrive_as_they_were_written() -> None:
+    users = [{"name": "FIRST", "value": "1"}, {"name": "TEXT", "value": HOSTILE}, {"name": "EMPTY"}]
+    env = env_of(SOLVER, spec__pods={"env": users})
+    assert (env["FIRST"], env["TEXT"], env["EMPTY"]) == ("1", HOSTILE, "")
+    assert list(env)[:3] == ["FIRST", "TEXT", "EMPTY"]
+
+
+def test_what_we_set_ourselves_holds_and_stands_there_once() -> None:
+    variables = trainer_of(SOLVER, spec__pods={"env": [{"name": "HOME", "value": "/root"}]})["env"]
+    assert [v["value"] for v in variables if v["name"] == "HOME"] == ["/work"]
+
+
+def test_all_that_is_written_lies_on_volumes() -> None:
+    container = trainer_of(SOLVER)
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert sorted(mounts) == ["/dev/shm", "/tmp", "/work"]
+    places = {name: value for name, value in in_container(container["env"]).items() if value.startswith("/")}
+    assert {"SELFEVO_WORKDIR", "SELFEVO_CACHE_DIR", "HOME", "HF_HOME", "TMPDIR", "XDG_CACHE_HOME"} <= set(places)
+    assert all(place.startswith(tuple(mounts)) for place in places.values())
+
+
+def test_credentials_come_from_the_named_secret_or_from_the_pods_identity() -> None:
+    def secrets(**changes: Any) -> dict[str, Any]:
+        return {
+            v["name"]: v["valueFrom"]["secretKeyRef"] for v in trainer_of(SOLVER, **changes)["env"] if "valueFrom" in v
+        }
+
+    assert secrets() == {}
+    assert secrets(spec__storage__credentialsSecret="s3") == {
+        "AWS_ACCESS_KEY_ID": {"name": "s3", "key": "AWS_ACCESS_KEY_ID"},
+        "AWS_SECRET_ACCESS_KEY": {"name": "s3", "key": "AWS_SECRET_ACCESS_KEY"},
+        "AWS_SESSION_TOKEN": {"name": "s3", "key": "AWS_SESSION_TOKEN", "optional": True},
+    }
+
+
+# --- a served model ---------------------------------------------------------------------------------------------------
+
+SERVED = {k: v for k, v in CASES["challenger-with-a-served-solver"].items() if k != "step"}
+
+
+def test_a_served_model_is_fetched_then_served_until_the_trainer_ends() -> None:
+    pod = pod_of(CHALLENGER, **SERVED)
+    fetch, server = pod["initContainers"]
+    (trainer,) = pod["containers"]
+    assert "restartPolicy" not in fetch
+    assert server["restartPolicy"] == "Always"
+    assert {"startupProbe", "readinessProbe"} <= set(server)
+    port = server["ports"][0]["containerPort"]
+    assert server["startupProbe"]["httpGet"]["port"] == port
+    assert in_container(trainer["env"])["SELFEVO_SERVER_URL"] == f"http://127.0.0.1:{port}/v1"
+    assert violations(pod) == []
+
+
+def test_server_and_trainer_have_gpus_of_their_own() -> None:
+    pod = pod_of(CHALLENGER, **SERVED)
+    fetch, server = pod["initContainers"]
+    assert server["resources"] == {"limits": {"nvidia.com/gpu": 4}}
+    assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 4}
+    assert fetch["resources"] == {"requests": {"cpu": 32, "memory": "256Gi"}}
+    other = {**SERVED, "spec__challenger__pods": {"resources": {"limits": {"amd.com/gpu": 1}}}}
+    assert pod_of(CHALLENGER, **other)["initContainers"][1]["resources"] == {"limits": {"amd.com/gpu": 4}}
+    none = {**SERVED, "spec__challenger__engine": {"kind": "server", "gpus": 0}}
+    assert "resources" not in pod_of(CHALLENGER, **none)["initContainers"][1]
+
+
+def test_only_who_talks_to_the_store_has_its_credentials() -> None:
+    pod = pod_of(CHALLENGER, **SERVED)
+    with_secrets = [
+        container["name"]
+        for container in [*pod["initContainers"], *pod["containers"]]
+        if any("valueFrom" in variable for variable in container["env"])
+    ]
+    assert with_secrets == ["fetch-model", "trainer"]
+
+
+def test_a_model_that_cannot_be_fetched_fails_the_job_and_a_server_that_ends_does_not() -> None:
+    job = job_of(CHALLENGER, **SERVED)
+    assert decided(job, 2, container="fetch-model") == "FailJob"
+    assert decided(job, 3, container="fetch-model") == "Count"
+    assert decided(job, 2, container="server") == "Count"
+
+
+# --- the digest of a template -----------------------------------------------------------------------------------------
+
+
+def digest_of(step: str, **changes: Any) -> str:
+    return job_of(step, **changes)["metadata"]["annotations"]["selfevo.dev/template"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_attempts_have_one_template(case: str) -> None:
+    first, second = (manifests(**{**CASES[case], "attempt": attempt})[0] for attempt in (1, 12))
+    assert first["metadata"]["name"] != second["metadata"]["name"]
+    annotation = first["metadata"]["annotations"]["selfevo.dev/template"]
+    assert annotation == second["metadata"]["annotations"]["selfevo.dev/template"]
+    assert template_digest(first) == annotation, "the annotation itself is not in it"
+    assert re.fullmatch(r"[0-9a-f]{16}", annotation)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec__pods": {"image": "other"}},
+        {"spec__solver__pods": {"resources": {"limits": {"cpu": 2}}}},
+        {"spec__pods": {"env": [{"name": "A", "value": "1"}]}},
+        {"spec__pods": {"nodeSelector": {"a": "b"}}},
+        {"spec__pods": {"activeDeadlineSeconds": 5}},
+        {"spec__queue": "a"},
+        {"spec__ttlSecondsAfterFinished": 100},
+        {"spec__backoffLimit": 1},
+        {"spec__storage__region": "eu-central-1"},
+        {"spec__storage__credentialsSecret": "s"},
+        {"spec__solver__checkpointEvery": 2},
+        {"spec__solver__engine": {"kind": "transformers", "batchSize": 2}},
+        {"settings": PodSettings(image="other")},
+        {"settings": PodSettings(image=SETTINGS.image, run_as_user=5)},
+        {"metadata__uid": "another"},
+    ],
+)
+def test_a_job_of_another_spec_has_another_template(changes: dict[str, Any]) -> None:
+    assert digest_of(SOLVER, **changes) != digest_of(SOLVER)
+
+
+def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
+    others = {
+        "spec__iterations": 3,
+        "spec__suspend": True,
+        "spec__rollout__pods": {"image": "x"},
+        "spec__parallelSteps": 2,
+    }
+    assert digest_of(SOLVER, **others) == digest_of(SOLVER)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "said"),
+    [
+        (SOLVER, {"spec__storage__uri": "file:///store"}, "spec.storage.uri is 'file:///store'"),
+        (SOLVER, {"spec__storage__uri": "file:store"}, "use s3://"),
+        (SOLVER, {"spec__model__uri": "file:base"}, "spec.model.uri is 'file:base'"),
+        (
+            SOLVER,
+            {"spec__evaluation__tasks": [{"name": "a", "data": {"uri": "file:x.jsonl"}}]},
+            "spec.evaluation.tasks[0].data.uri is 'file:x.jsonl'",
+        ),
+        (
+            SOLVER,
+            {"spec__exclude": [{"uri": "s3://bucket/a"}, {"uri": "file:./b"}]},
+            "spec.exclude[1].uri is 'file:./b'",
+        ),
+        (SOLVER, {"settings": PodSettings()}, "spec.solver.pods.image is not given"),
+        (ROLLOUT, {"spec__rollout__pods": {"nodes": 2}}, "spec.rollout.pods.nodes is 2"),
+        (EVALUATE, {"spec__evaluation__pods": {"nodes": 3}}, "spec.evaluation.pods.nodes is 3"),
+        (SOLVER, {"spec__solver__pods": {"nodes": 2}}, "16 x 2 processes"),
+        (
+            CHALLENGER,
+            {"spec__pods": {"resources": {"limits": {"nvidia.com/gpu": 3}}}},
+            "spec.challenger.grpo.perDeviceTrainBatchSize 16 x 3 processes",
+        ),
+        (
+            SOLVER,
+            {"spec__pods": {"resources": {"limits": {"nvidia.com/gpu": 65}}}},
+            "65 GPUs; a pod trains on at most 64",
+        ),
+        (
+            SOLVER,
+            {"spec__pods": {"resources": {"limits": {"nvidia.com/gpu": 1, "amd.com/gpu": 1}}}},
+            "GPUs of two kinds, amd.com/gpu and nvidia.com/gpu",
+        ),
+        (SOLVER, {"spec__pods": {"resources": {"limits": {"nvidia.com/gpu": "500m"}}}}, "it must be a whole number"),
+        (SOLVER, {"spec__pods": {"resources": {"requests": {"nvidia.com/gpu": 1}}}}, "without a limit"),
+        (
+            SOLVER,
+            {
+                "spec__pods": {"resources": {"requests": {"memory": "64Gi"}}},
+                "spec__solver__pods": {"resources": {"limits": {"memory": "32G"}}},
+            },
+            "spec.solver.pods.resources.requests.memory is 64Gi, above its limit 32G",
+        ),
+        (
+            SOLVER,
+            {"spec__solver__prompt": {"user": "{question}" + "x" * 60_000, "system": "y" * 60_000}},
+            "bytes of JSON",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_one_sentence(step: str, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(step, **changes)
+
+
+def test_what_an_image_brings_along_may_be_a_path() -> None:
+    assert manifests(SOLVER, spec__model__uri="file:///models/base", spec__exclude=[{"uri": "file:///data/x.jsonl"}])
+
+
+def test_a_lowered_limit_of_devices_needs_no_request() -> None:
+    eight = {"requests": {"nvidia.com/gpu": 8, "cpu": 4}, "limits": {"nvidia.com/gpu": 8}}
+    changes = {
+        "spec__pods": {"resources": eight},
+        "spec__evaluation__pods": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+    }
+    assert trainer_of(EVALUATE, **changes)["resources"] == {"requests": {"cpu": 4}, "limits": {"nvidia.com/gpu": 1}}
+
+
+# --- whatever is asked for --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@given(document=specs.documents())
+@settings(max_examples=3000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_whatever_a_valid_run_asks_for_it_gets_restricted_pods_or_a_sentence(document: dict[str, Any]) -> None:
+    try:
+        run = SelfEvolutionRun.model_validate(document)
+    except ValidationError:
+        return
+    for step in plan(run.spec).steps[:4]:
+        name = child_name(run.metadata.name, step, 1)
+        try:
+            job, *services = render(run, step, 1, name, SETTINGS)  # which asks the list of `allowed` by itself
+        except InputError as error:
+            assert error.reason != "NotAllowed", error
+            assert str(error).startswith("spec."), error
+            continue
+        pod = job["spec"]["template"]["spec"]
+        assert violations(pod) == []
+        assert len(services) == (job["spec"]["completions"] > 1 and step.shards == 1)
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            names = [variable["name"] for variable in container["env"]]
+            assert len(names) == len(set(names))
+            env = in_container(container["env"])
+            assert PhaseConfig.model_validate_json(env[CONFIG_ENV]).inputs == step.inputs
