@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,15 @@ from selfevo_operator import reasons
 from selfevo_operator.children import Child, stamp
 
 ATTEMPTS_SHOWN = 20
+STOPPED = (
+    reasons.SUSPENDED,
+    reasons.RUN_FAILED,
+    reasons.NOT_IN_PLAN,
+    reasons.STEP_ENDED,
+    reasons.SUPERSEDED,
+    reasons.OUTDATED,
+)
+"""Reasons of attempts that we ended ourselves."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +60,15 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
         reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
 
     code = _exit_code(child)
-    if child.state == "Failed" and code in (ExitCode.INPUT, ExitCode.DATA):
+    hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
+    if child.state == "Failed" and hopeless:
         return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
     if child.state == "Failed" and code == ExitCode.TERMINATED:
         # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
         retry_at = stamp(finished + policy.delay(0))
         return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
 
-    failures = status.failures + 1
+    failures = status.failures + (child.failures if child.state == "Failed" else 1)
     if failures > backoff_limit:
         what = f"{status.name} failed {failures} times (spec.backoffLimit is {backoff_limit}), the last time: {message}"
         return with_(
@@ -90,20 +100,31 @@ def _cause(child: Child) -> tuple[str, str]:
         137: reasons.KILLED,
     }
     ended = "ended without an exit code" if code is None else f"ended with exit code {code}"
-    reason = (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
+    reason = child.reason or (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
     message = (child.result.message if child.result else "") or ": ".join(filter(None, (ended, child.message)))
     return reason, message
 
 
-def attempts(before: Sequence[AttemptStatus], children: Sequence[Child]) -> list[AttemptStatus]:
-    """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list."""
+def attempts(
+    before: Sequence[AttemptStatus], children: Sequence[Child], stops: Mapping[str, str]
+) -> list[AttemptStatus]:
+    """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list.
+
+    ``stops`` says of children that are being stopped, why: when they are gone, nobody else will know.
+    """
     seen = {child.name for child in children}
     known = {attempt.name: attempt if attempt.name in seen else _lost(attempt) for attempt in before}
     for child in children:
         old = known.get(child.name)
-        if old is not None and old.state in ("Succeeded", "Failed") and old.reason != reasons.LOST:
+        if old is not None and old.state in ("Succeeded", "Failed") and old.reason not in (*STOPPED, reasons.LOST):
             continue  # an end is final: what shows it alive is older
         reason, message = _cause(child)
+        if child.live and child.name in stops:
+            reason, message = stops[child.name], "stopped; it ends at its last checkpoint"
+        elif child.live and child.stopping and old is not None and old.reason:
+            reason, message = old.reason, old.message
+        elif child.live and child.waiting is not None:
+            reason, message = child.waiting.reason, child.waiting.message
         known[child.name] = AttemptStatus(
             name=child.name,
             step=child.step,
@@ -123,6 +144,8 @@ def attempts(before: Sequence[AttemptStatus], children: Sequence[Child]) -> list
 def _lost(attempt: AttemptStatus) -> AttemptStatus:
     if attempt.state in ("Succeeded", "Failed"):
         return attempt
+    if attempt.reason in STOPPED:
+        return attempt.model_copy(update={"state": "Failed"})
     message = "it is gone, and how it ended was not seen; what it had committed is found by the next attempt"
     return attempt.model_copy(update={"state": "Failed", "reason": reasons.LOST, "message": message})
 

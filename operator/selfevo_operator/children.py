@@ -15,6 +15,16 @@ NAME_LIMIT = 57
 
 
 @dataclass(frozen=True)
+class Hindrance:
+    """Why something does not go on, in a constant for programs and a sentence for people."""
+
+    reason: str
+    message: str
+    stuck: bool = True
+    """It will not go away by itself; a queue or a full cluster will."""
+
+
+@dataclass(frozen=True)
 class Child:
     """What is observed of one attempt at a step: a Job, or a process on this machine."""
 
@@ -28,9 +38,19 @@ class Child:
     """The termination message; of an indexed child, the one that committed the step."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    reason: str = ""
+    """Why it ended, a constant of `reasons`, where the surroundings know better than its exit code says."""
     message: str = ""
     """What is known of its end when it left no result, e.g. ``OOMKilled``."""
     log: str | None = None
+    failures: int = 1
+    """How often it failed, when it failed: a Job tries again by itself."""
+    waiting: Hindrance | None = None
+    """Why it does not run yet."""
+    outdated: bool = False
+    """It would look otherwise if it were started now: the spec has changed since."""
+    stopping: bool = False
+    """It has been told to end, and is still there."""
 
     @property
     def live(self) -> bool:

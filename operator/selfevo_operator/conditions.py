@@ -7,6 +7,9 @@
 | Suspended | False | False       | False   | True      | False    | False  |
 | Succeeded | True  | False       | False   | False     | True     | False  |
 | Failed    | False | False       | True    | False     | False    | True   |
+
+A run that is Pending or Running and cannot go on by itself (an image that is not there, a Job that the cluster refuses)
+is Stalled as well.
 """
 
 from __future__ import annotations
@@ -30,14 +33,21 @@ _MESSAGE_LIMIT = 1024
 
 
 def conditions(
-    before: Sequence[Condition], phase: RunPhase, reason: str, message: str, generation: int, now: str
+    before: Sequence[Condition],
+    phase: RunPhase,
+    reason: str,
+    message: str,
+    generation: int,
+    now: str,
+    *,
+    stuck: bool = False,
 ) -> list[Condition]:
     """The six conditions. ``lastTransitionTime`` moves only where a condition's status flips."""
     known = {condition.type: condition for condition in before}
     reason = reason if _REASON.fullmatch(reason) and len(reason) <= 256 else phase
     found = []
     for kind, phases in _TRUE_IN.items():
-        status = "True" if phase in phases else "False"
+        status = "True" if phase in phases or (stuck and kind == "Stalled") else "False"
         old = known.get(kind)
         found.append(
             Condition(

@@ -18,11 +18,11 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_operator import reasons
 from selfevo_operator.attempts import Policy, account, attempts, with_
-from selfevo_operator.children import Action, Child, Start, Stop, child_name, parse_stamp, stamp
+from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, child_name, parse_stamp, stamp
 from selfevo_operator.conditions import conditions
 from selfevo_operator.summary import SCORES, best_of, iterations_of, newest_and_best
 
-__all__ = ["Action", "Child", "Outcome", "Policy", "Start", "Stop", "child_name", "reconcile"]
+__all__ = ["Action", "Child", "Hindrance", "Outcome", "Policy", "Start", "Stop", "child_name", "reconcile"]
 
 
 POLICY = Policy()
@@ -38,9 +38,17 @@ class Outcome:
 
 
 def reconcile(
-    run: SelfEvolutionRun, plan: Plan, children: Sequence[Child], now: datetime, policy: Policy = POLICY
+    run: SelfEvolutionRun,
+    plan: Plan,
+    children: Sequence[Child],
+    now: datetime,
+    policy: Policy = POLICY,
+    problem: Hindrance | None = None,
 ) -> Outcome:
-    """What to do about ``run``, given its recorded status and the ``children`` that exist."""
+    """What to do about ``run``, given its recorded status and the ``children`` that exist.
+
+    ``problem`` is what kept the actions of the last look from being carried out; it is said, and changes nothing else.
+    """
     spec, before = run.spec, run.status or RunStatus()
 
     # Collect what is observed. Records are by name and key: a changed step starts afresh, a dropped one is forgotten.
@@ -65,8 +73,9 @@ def reconcile(
     starts, wake_at = _starts(run, plan, steps, live, now) if phase in ("Pending", "Running") else ([], None)
 
     # Say where it stands, once.
-    status = _status(run, plan, steps, children, phase, starts, now)
-    return Outcome((*stops, *starts), status, wake_at)
+    status = _status(run, plan, steps, children, phase, starts, stops, problem, now)
+    ending = {child.name for child in live if child.stopping}
+    return Outcome((*[stop for stop in stops if stop.name not in ending], *starts), status, wake_at)
 
 
 # --- one step ---------------------------------------------------------------------------------------------------------
@@ -129,6 +138,8 @@ def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[Chil
             reason = reasons.STEP_ENDED
         elif _current(step, live) is not child:
             reason = reasons.SUPERSEDED
+        elif child.state == "Pending" and child.outdated:  # nothing of it has begun, so nothing is lost
+            reason = reasons.OUTDATED
         else:
             continue
         stops.append(Stop(child.name, reason))
@@ -178,6 +189,8 @@ def _status(
     children: Sequence[Child],
     phase: RunPhase,
     starts: Sequence[Start],
+    stops: Sequence[Stop],
+    problem: Hindrance | None,
     now: datetime,
 ) -> RunStatus:
     before, at = run.status or RunStatus(), stamp(now) or ""
@@ -185,8 +198,9 @@ def _status(
     scored = [iteration for iteration in iterations if iteration.score is not None]
     best = best_of(run, plan, steps, iterations)
     shown = newest_and_best(iterations, best)
-    reason, message = _reason(phase, steps, starts)
     ended = phase in ("Succeeded", "Failed")
+    hindrance = None if ended else problem or _hindrance(children)
+    reason, message = _reason(phase, steps, starts, hindrance)
     return RunStatus(
         observed_generation=run.metadata.generation,
         phase=phase,
@@ -198,12 +212,31 @@ def _status(
         finished_at=(before.finished_at or at) if ended else None,
         iterations=shown,
         steps=_steps_shown(plan, steps, {iteration.iteration for iteration in shown}),
-        attempts=attempts(before.attempts, children),
-        conditions=conditions(before.conditions, phase, reason, message, run.metadata.generation, at),
+        attempts=attempts(before.attempts, children, {stop.name: stop.reason for stop in stops}),
+        conditions=conditions(
+            before.conditions,
+            phase,
+            reason,
+            message,
+            run.metadata.generation,
+            at,
+            stuck=hindrance is not None and hindrance.stuck,
+        ),
     )
 
 
-def _reason(phase: RunPhase, steps: Mapping[str, StepStatus], starts: Sequence[Start]) -> tuple[str, str]:
+def _hindrance(children: Sequence[Child]) -> Hindrance | None:
+    """Why nothing goes on, when nothing does; what needs a person comes first."""
+    live = [child for child in children if child.live]
+    found = [child.waiting for child in live if child.waiting is not None and not child.stopping]
+    if any(child.state == "Running" for child in live):
+        return None
+    return next((hindrance for hindrance in found if hindrance.stuck), found[0] if found else None)
+
+
+def _reason(
+    phase: RunPhase, steps: Mapping[str, StepStatus], starts: Sequence[Start], hindrance: Hindrance | None
+) -> tuple[str, str]:
     failed = next((step for step in steps.values() if step.state == "Failed"), None)
     if failed is not None:
         named = failed.message if failed.message.startswith(failed.name) else f"{failed.name}: {failed.message}"
@@ -211,6 +244,8 @@ def _reason(phase: RunPhase, steps: Mapping[str, StepStatus], starts: Sequence[S
     done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
     if phase == "Succeeded":
         return reasons.COMPLETE, done
+    if hindrance is not None:
+        return hindrance.reason, f"{done}, {hindrance.message}"
     if phase == "Suspended":
         return reasons.SUSPENDED, f"suspended, {done}"
     running = [step.name for step in steps.values() if step.state == "Running"]

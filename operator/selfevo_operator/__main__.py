@@ -1,0 +1,7 @@
+"""`python -m selfevo_operator`."""
+
+import sys
+
+from selfevo_operator.main import main
+
+sys.exit(main())

@@ -1,0 +1,185 @@
+"""What the operator knows of the cluster: runs and their Jobs, as newest seen. No effects.
+
+Watch events, lists and the replies to our own writes all come through here. An older version never replaces a newer
+one, and an object that is known to be deleted does not come back from a list that was read before: UIDs are not reused.
+Resource versions of one kind grow and may be compared (Kubernetes documents it since 1.35).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from selfevo_operator.observe import JobSight, job_sight
+
+_TOMBSTONES = 20_000
+
+
+class Key(NamedTuple):
+    """A run's place."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSight:
+    """What is kept of a run: thousands of them may exist, so spec and status stay compressed until they are needed."""
+
+    key: Key
+    uid: str
+    version: int
+    generation: int
+    deleting: bool
+    phase: str
+    observed_generation: int
+    packed: bytes
+
+    def document(self) -> dict[str, Any]:
+        """The run as the API server gave it, of its metadata what we read."""
+        spec, status = json.loads(zlib.decompress(self.packed))
+        return {
+            "apiVersion": "selfevo.dev/v1alpha1",
+            "kind": "SelfEvolutionRun",
+            "metadata": {
+                "name": self.key.name,
+                "namespace": self.key.namespace,
+                "uid": self.uid,
+                "generation": self.generation,
+            },
+            "spec": spec,
+            "status": status,
+        }
+
+
+def run_sight(run: Mapping[str, Any]) -> RunSight:
+    """What is kept of ``run``."""
+    metadata, status = run["metadata"], run.get("status") or {}
+    content = json.dumps([run.get("spec"), status], separators=(",", ":"))
+    return RunSight(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        generation=metadata.get("generation", 1),
+        deleting="deletionTimestamp" in metadata,
+        phase=str(status.get("phase") or "Pending"),
+        observed_generation=status.get("observedGeneration") or 0,
+        packed=zlib.compress(content.encode(), 1),
+    )
+
+
+class Cache:
+    """Runs by place, Jobs by the UID of the run that controls them."""
+
+    def __init__(self) -> None:
+        self.runs: dict[Key, RunSight] = {}
+        self._jobs: dict[str, dict[str, JobSight]] = {}
+        self._owner_of: dict[str, str] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    # --- runs
+
+    def put_run(self, run: Mapping[str, Any]) -> Key | None:
+        """Take ``run`` in; returns its place when it is news."""
+        metadata = run["metadata"]
+        key, uid = Key(metadata["namespace"], metadata["name"]), metadata["uid"]
+        old = self.runs.get(key)
+        if uid in self._gone or (old and old.uid == uid and old.version >= int(metadata["resourceVersion"])):
+            return None
+        if old and old.uid != uid:
+            self._bury(old.uid)
+        self.runs[key] = run_sight(run)
+        return key
+
+    def drop_run(self, key: Key, uid: str) -> Key | None:
+        """The run ``uid`` is deleted; returns its place when that is news."""
+        self._bury(uid)
+        known = self.runs.get(key)
+        if known is None or known.uid != uid:
+            return None
+        del self.runs[key]
+        return key
+
+    # --- Jobs
+
+    def put_job(self, job: Mapping[str, Any]) -> Key | None:
+        """Take ``job`` in; returns the place of its run when it is news."""
+        metadata = job["metadata"]
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        owner = self._owner_of.get(uid)
+        old = self._jobs.get(owner, {}).get(uid) if owner is not None else None
+        if uid in self._gone or (old is not None and old.version >= version):
+            return None
+        sight = job_sight(job)
+        if not sight.owner:
+            return None  # nobody's: not for us to touch
+        if owner is not None and owner != sight.owner:
+            self._forget_job(uid)
+        self._jobs.setdefault(sight.owner, {})[uid] = sight
+        self._owner_of[uid] = sight.owner
+        return Key(sight.namespace, sight.run)
+
+    def drop_job(self, job: Mapping[str, Any]) -> Key | None:
+        """``job`` is deleted; returns the place of its run when that is news."""
+        uid = job["metadata"]["uid"]
+        self._bury(uid)
+        gone = self._forget_job(uid)
+        return Key(gone.namespace, gone.run) if gone else None
+
+    def jobs_of(self, run_uid: str) -> list[JobSight]:
+        """The Jobs that the run controls, in the order of their names."""
+        return sorted(self._jobs.get(run_uid, {}).values(), key=lambda job: job.name)
+
+    def job_count(self) -> int:
+        return len(self._owner_of)
+
+    # --- lists
+
+    def replace_runs(self, runs: Iterable[Mapping[str, Any]], version: int, namespace: str | None) -> set[Key]:
+        """Take in a whole list, read at ``version``; returns the places where that was news."""
+        listed, news = set(), set()
+        for run in runs:
+            listed.add(run["metadata"]["uid"])
+            news.add(self.put_run(run))
+        for key, known in list(self.runs.items()):
+            here = namespace is None or key.namespace == namespace
+            if here and known.uid not in listed and known.version <= version:
+                news.add(self.drop_run(key, known.uid))
+        return {key for key in news if key is not None}
+
+    def replace_jobs(self, jobs: Iterable[Mapping[str, Any]], version: int, namespace: str | None) -> set[Key]:
+        """Take in a whole list, read at ``version``; returns the places of the runs for which that was news."""
+        listed, news = set(), set()
+        for job in jobs:
+            listed.add(job["metadata"]["uid"])
+            news.add(self.put_job(job))
+        known = [job for jobs_of in self._jobs.values() for job in jobs_of.values()]
+        for sight in known:
+            here = namespace is None or sight.namespace == namespace
+            if here and sight.uid not in listed and sight.version <= version:
+                self._bury(sight.uid)
+                self._forget_job(sight.uid)
+                news.add(Key(sight.namespace, sight.run))
+        return {key for key in news if key is not None}
+
+    def _forget_job(self, uid: str) -> JobSight | None:
+        owner = self._owner_of.pop(uid, None)
+        if owner is None:
+            return None
+        jobs = self._jobs[owner]
+        gone = jobs.pop(uid)
+        if not jobs:
+            del self._jobs[owner]
+        return gone
+
+    def _bury(self, uid: str) -> None:
+        self._gone[uid] = None
+        while len(self._gone) > _TOMBSTONES:
+            self._gone.popitem(last=False)

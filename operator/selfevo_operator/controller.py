@@ -1,0 +1,331 @@
+"""One look at one run: what the cache knows -> the pure reconcile -> the few writes that follow from it.
+
+Order of writes: what is not needed any more is deleted, what is needed is created, then the status says so, then an
+Event tells. Between any two of them we may be killed: names of children are deterministic, so that creating one again
+meets itself, and whatever the status did not come to say is read off the Jobs at the next look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from selfevo_contract.errors import SelfevoError
+from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus
+from selfevo_operator import reasons
+from selfevo_operator.cache import Cache, Key, RunSight
+from selfevo_operator.children import Child, Hindrance, Start, Stop, stamp
+from selfevo_operator.events import event
+from selfevo_operator.jobs import PodSettings, render, template_digest
+from selfevo_operator.kube import Api, ApiError
+from selfevo_operator.observe import NOTHING, Evidence, JobSight, child_of, evidence_of, job_sight
+from selfevo_operator.reconcile import Outcome, Policy, reconcile
+from selfevo_operator.refusal import refused_status, understand
+from selfevo_operator.status_patch import status_patch
+
+AT_ONCE = 0.0
+_KNOWN_PLANS = 4096
+_KNOWN_ENDS = 4096
+_PATIENCE_S = 5.0
+"""A Job that has no ready pod for so long is asked for the reason."""
+_ASK_AGAIN_S = 15.0
+_QUIET_S = 2.0
+"""Changes that no decision hangs on (a pod runs now) are written at most this often for one run."""
+_REFUSED_BASE_S, _REFUSED_CAP_S = 5.0, 300.0
+
+
+@dataclass
+class Told:
+    """What a look had to say, for metrics; nothing depends on it."""
+
+    created: Callable[[Key], None] = lambda key: None
+    facts: Callable[[str], None] = lambda reason: None
+
+
+@dataclass
+class _Memory:
+    """Of one run, what may be forgotten at any time: it saves calls and nothing else."""
+
+    wrote_at: datetime | None = None
+    asked: dict[str, tuple[datetime, Evidence]] = field(default_factory=dict)
+    """UID of a Job that does not start -> when its pods were asked, and what they said."""
+    refusals: int = 0
+
+
+class Controller:
+    """Looks at runs. ``look`` may be called for many keys at once, for one key by one caller at a time."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        settings: PodSettings,
+        clock: Callable[[], datetime],
+        policy: Policy | None = None,
+        told: Told | None = None,
+    ) -> None:
+        self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
+        self._policy, self._told = policy or Policy(), told or Told()
+        self._understood: OrderedDict[str, tuple[int, SelfEvolutionRun, Plan]] = OrderedDict()
+        self._ends: OrderedDict[str, Evidence] = OrderedDict()
+        self._memory: dict[str, _Memory] = {}
+
+    async def look(self, key: Key) -> float | None:
+        """Bring the run at ``key`` one step further.
+
+        Returns:
+            seconds until it wants to be looked at although nothing has happened; None for not at all.
+
+        Raises:
+            ApiError: the cluster did not do what was asked; look again after a while.
+        """
+        sight = self._cache.runs.get(key)
+        if sight is None or sight.deleting:  # the garbage collector takes the children
+            if sight is not None:
+                self._memory.pop(sight.uid, None)
+            return None
+        jobs = self._cache.jobs_of(sight.uid)
+        if _settled(sight, jobs):
+            self._memory.pop(sight.uid, None)
+            return None
+        document = sight.document()
+        before = _recorded(document["status"])
+        try:
+            run, steps = self._understand(sight, document)
+        except SelfevoError as error:
+            status = refused_status(before, sight.generation, error.reason, str(error), self._clock())
+            await self._write(sight, None, document["status"], before, status)
+            return None
+        run = run.model_copy(update={"status": before})
+
+        outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
+        acted, problem = bool(outcome.actions), await self._act(run, sight, outcome)
+        if acted:
+            # What was just created and deleted is part of what the status says.
+            jobs = self._cache.jobs_of(sight.uid)
+            children = await self._children(run, steps, jobs)
+            outcome = reconcile(run, steps, children, self._clock(), self._policy, problem)
+        memory = self._memory.setdefault(sight.uid, _Memory())
+        memory.refusals = memory.refusals + 1 if problem else 0
+        waits = [self._wait(outcome, memory, jobs)]
+        quiet = self._quiet_for(memory, before, outcome.status)
+        if quiet > 0:
+            waits.append(quiet)
+        else:
+            waits.append(await self._write(sight, run, document["status"], before, outcome.status))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    # --- what is there
+
+    def _understand(self, sight: RunSight, document: dict[str, Any]) -> tuple[SelfEvolutionRun, Plan]:
+        known = self._understood.get(sight.uid)
+        if known is not None and known[0] == sight.generation:
+            self._understood.move_to_end(sight.uid)
+            return known[1], known[2]
+        run = understand({**document, "status": None})
+        steps = plan(run.spec)
+        self._understood[sight.uid] = (sight.generation, run, steps)
+        while len(self._understood) > _KNOWN_PLANS:
+            self._understood.popitem(last=False)
+        return run, steps
+
+    async def _children(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[Child]:
+        ended = {(step.name, step.key): step.ended for step in (run.status or RunStatus()).steps}
+        children = []
+        for job in jobs:
+            if job.finished:
+                new = job.attempt > ended.get((job.step, job.key), 0)
+                children.append(child_of(job, await self._end_of(job) if new else NOTHING))
+            else:
+                children.append(child_of(job, await self._start_of(run, job), self._template(run, steps, job)))
+        return children
+
+    async def _end_of(self, job: JobSight) -> Evidence:
+        """What the pods of a finished Job say: asked once, they do not change."""
+        if job.uid not in self._ends:
+            self._ends[job.uid] = evidence_of(await self._api.list_pods(job.namespace, job.uid))
+            while len(self._ends) > _KNOWN_ENDS:
+                self._ends.popitem(last=False)
+        return self._ends[job.uid]
+
+    async def _start_of(self, run: SelfEvolutionRun, job: JobSight) -> Evidence:
+        """Why a Job does not start, asked when it takes long."""
+        memory, now = self._memory.setdefault(run.metadata.uid, _Memory()), self._clock()
+        if job.ready or job.suspended or job.stopping:
+            memory.asked.pop(job.uid, None)
+            return NOTHING
+        if (now - (job.started_at or job.created_at)).total_seconds() < _PATIENCE_S:
+            return NOTHING
+        asked = memory.asked.get(job.uid)
+        if asked is None or (now - asked[0]).total_seconds() >= _ASK_AGAIN_S:
+            asked = (now, evidence_of(await self._api.list_pods(job.namespace, job.uid)))
+            memory.asked[job.uid] = asked
+        return asked[1]
+
+    def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight) -> str:
+        """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
+        step = steps.by_name.get(job.step)
+        if step is None or step.key != job.key or job.ready or job.ended_pods:
+            return ""
+        try:
+            return template_digest(render(run, step, job.attempt, job.name, self._settings)[0])
+        except SelfevoError:
+            return ""
+
+    # --- what is done
+
+    async def _act(self, run: SelfEvolutionRun, sight: RunSight, outcome: Outcome) -> Hindrance | None:
+        """Carry the actions out; returns what kept one from it."""
+        problem = None
+        for action in outcome.actions:
+            if isinstance(action, Stop):
+                await self._stop(sight, action)
+            else:
+                problem = await self._start(run, sight, action) or problem
+        return problem
+
+    async def _stop(self, sight: RunSight, action: Stop) -> None:
+        job = next((job for job in self._cache.jobs_of(sight.uid) if job.name == action.name), None)
+        if job is None or job.stopping:
+            return
+        try:
+            left = await self._api.delete_job(job.namespace, job.name, job.uid)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            # Gone, or another one bears its name.
+            self._cache.drop_job({"metadata": {"uid": job.uid}})
+            return
+        if left.get("kind") == "Job":
+            self._cache.put_job(left)
+
+    async def _start(self, run: SelfEvolutionRun, sight: RunSight, action: Start) -> Hindrance | None:
+        namespace = sight.key.namespace
+        try:
+            job, *services = render(run, action.step, action.attempt, action.name, self._settings)
+            for service in services:
+                await self._create_service(namespace, service)
+            made = await self._api.create_job(namespace, job)
+        except SelfevoError as error:
+            return Hindrance(error.reason, str(error))
+        except ApiError as error:
+            if error.status == 409 and error.reason == "AlreadyExists":
+                return await self._meet(sight, action)
+            if error.status in (400, 403, 404, 422):
+                return Hindrance(reasons.CREATE_REFUSED, f"the cluster refuses Job {action.name}: {error.message}")
+            raise
+        self._cache.put_job(made)
+        self._told.created(sight.key)
+        return None
+
+    async def _create_service(self, namespace: str, service: dict[str, Any]) -> None:
+        try:
+            await self._api.create_service(namespace, service)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+
+    async def _meet(self, sight: RunSight, action: Start) -> Hindrance | None:
+        """A Job of that name exists: ours, then we had not seen it yet; or somebody else's, then it is left alone."""
+        try:
+            job = await self._api.get_job(sight.key.namespace, action.name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return Hindrance(reasons.NAME_TAKEN, f"Job {action.name} was there and is gone; trying again", stuck=False)
+        if job_sight(job).owner == sight.uid:
+            self._cache.put_job(job)
+            return None
+        return Hindrance(
+            reasons.NAME_TAKEN,
+            f"Job {action.name} exists and is not controlled by this run; delete it, or give the run another name",
+        )
+
+    async def _write(
+        self,
+        sight: RunSight,
+        run: SelfEvolutionRun | None,
+        recorded: dict[str, Any],
+        before: RunStatus,
+        status: RunStatus,
+    ) -> float | None:
+        """Write the status where it differs, and tell of it; AT_ONCE when somebody else was faster."""
+        patch = status_patch(recorded, status, sight.version)
+        if not patch:
+            return None
+        key = sight.key
+        try:
+            written = await self._api.patch_status(key.namespace, key.name, patch)
+        except ApiError as error:
+            if error.status == 404:
+                return None  # deleted; the watch will tell
+            if error.status not in (409, 422):
+                raise
+            current = await self._api.get_run(key.namespace, key.name)
+            if self._cache.put_run(current) is None and int(current["metadata"]["resourceVersion"]) <= sight.version:
+                raise  # not a conflict: the server does not like what we write
+            return AT_ONCE
+        self._cache.put_run(written)
+        self._memory.setdefault(sight.uid, _Memory()).wrote_at = self._clock()
+        if run is not None:
+            await self._tell(run, before, status)
+        return None
+
+    async def _tell(self, run: SelfEvolutionRun, before: RunStatus, status: RunStatus) -> None:
+        told = event(run, before, status, stamp(self._clock()) or "")
+        if told is None:
+            return
+        self._told.facts(told["reason"])
+        with contextlib.suppress(ApiError):  # told before, or not to be told: the status is the record
+            await self._api.create_event(run.metadata.namespace, told)
+
+    # --- when to look again
+
+    def _wait(self, outcome: Outcome, memory: _Memory, jobs: Sequence[JobSight]) -> float | None:
+        waits = []
+        if outcome.wake_at is not None:
+            waits.append(max(0.0, (outcome.wake_at - self._clock()).total_seconds()))
+        if memory.refusals:
+            waits.append(min(_REFUSED_CAP_S, _REFUSED_BASE_S * (1 << min(memory.refusals - 1, 10))))
+        elif outcome.actions:
+            waits.append(AT_ONCE)  # one thing made room for another
+        if any(not job.finished and not job.ready and not job.suspended and not job.stopping for job in jobs):
+            waits.append(_ASK_AGAIN_S if memory.asked else _PATIENCE_S)
+        return min(waits, default=None)
+
+    def _quiet_for(self, memory: _Memory, before: RunStatus, after: RunStatus) -> float:
+        """Seconds for which a change that decides nothing is kept back."""
+        if memory.wrote_at is None or before == after or _weight(before) != _weight(after):
+            return 0.0
+        return _QUIET_S - (self._clock() - memory.wrote_at).total_seconds()
+
+
+def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:
+    """The record is final, of this generation, and nothing runs: there is nothing to think about."""
+    ended = sight.phase in ("Succeeded", "Failed") and sight.observed_generation == sight.generation
+    return ended and all(job.finished for job in jobs)
+
+
+def _recorded(status: dict[str, Any]) -> RunStatus:
+    try:
+        return RunStatus.model_validate(status)
+    except ValidationError:
+        return RunStatus()  # not written by us; what is committed is found again at the price of pod starts
+
+
+def _weight(status: RunStatus) -> tuple[object, ...]:
+    """What of a status decisions hang on."""
+    steps = [
+        (s.name, s.key, s.attempts, s.ended, s.failures, s.retry_at, s.state in ("Succeeded", "Failed"))
+        for s in status.steps
+    ]
+    conditions = [(c.type, c.status, c.reason) for c in status.conditions if c.status == "True"]
+    return status.phase, status.observed_generation, steps, conditions

@@ -1,0 +1,74 @@
+"""Who we are to the API server: the pod's ServiceAccount, or a kubeconfig outside of a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from selfevo_operator.kube import Endpoint
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_TOKEN_LIFE_S = 60.0
+"""The kubelet renews the token long before it ends; reading it once a minute is early enough."""
+
+
+class CredentialsError(Exception):
+    """There is no way to the API server; the message is one sentence."""
+
+
+def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
+    """How kopf reaches the API server. Asked again whenever the server does not know us any more.
+
+    Raises:
+        CredentialsError: neither a ServiceAccount nor a usable kubeconfig is there.
+    """
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    if kubeconfig is None and host and (_ACCOUNT / "token").exists():
+        # By address as the kubelet tells it, as client-go does: a name needs a DNS that answers.
+        port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        return kopf.ConnectionInfo(
+            server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+            ca_path=str(_ACCOUNT / "ca.crt"),
+            token=(_ACCOUNT / "token").read_text().strip(),
+        )
+    if kubeconfig is not None:
+        if not Path(kubeconfig).is_file():
+            raise CredentialsError(f"--kubeconfig is {kubeconfig!r}, and there is no such file; name a kubeconfig")
+        os.environ["KUBECONFIG"] = kubeconfig  # where kopf and the official client look
+    try:
+        found = kopf.login_with_kubeconfig(settings=settings)
+        if found is not None and not (
+            found.token or found.certificate_path or found.certificate_data or found.username
+        ):
+            # A plugin (exec, OIDC) makes the token: the official client knows how.
+            found = kopf.login_via_client(logger=logging.getLogger("selfevo"), settings=settings)
+    except Exception as error:
+        raise CredentialsError(f"the kubeconfig cannot be used: {error}; name another by --kubeconfig") from None
+    if found is None:
+        raise CredentialsError("there is neither a ServiceAccount nor a kubeconfig; name one by --kubeconfig")
+    return found
+
+
+class _Headers:
+    def __init__(self, info: kopf.ConnectionInfo) -> None:
+        self._fixed = dict(info.as_http_headers())
+        self._in_cluster = info.ca_path == str(_ACCOUNT / "ca.crt")
+        self._read_at = time.monotonic()
+
+    def __call__(self) -> Mapping[str, str]:
+        if self._in_cluster and time.monotonic() - self._read_at > _TOKEN_LIFE_S:
+            self._fixed["Authorization"] = f"Bearer {(_ACCOUNT / 'token').read_text().strip()}"
+            self._read_at = time.monotonic()
+        return self._fixed
+
+
+def endpoint(info: kopf.ConnectionInfo) -> Endpoint:
+    """The same for our own calls."""
+    tls: Any = info.as_ssl_context() if info.server.startswith("https://") else None
+    return Endpoint(info.server.rstrip("/"), tls if tls is not None else True, _Headers(info))

@@ -1,0 +1,96 @@
+"""What a change of status is worth telling as a Kubernetes Event: at most one a change. Pure.
+
+An Event's name is made from what it tells, so that telling it twice (a reply was lost, the operator was started anew)
+creates it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
+from selfevo_contract.status import RunStatus, StepStatus
+
+_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that has happened."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -> dict[str, Any] | None:
+    """The Event that tells what is new in ``after``; None when nothing is worth one.
+
+    Args:
+        at: RFC 3339 time.
+    """
+    facts = list(_facts(before, after))
+    if not facts:
+        return None
+    loudest = max(facts, key=lambda fact: fact.type == "Warning")
+    message = "; ".join(fact.message for fact in facts)
+    # What was told belongs to this state of affairs: generation, and how many attempts there had been of each step.
+    tries = sum(step.attempts + step.failures for step in after.steps)
+    mark = hashlib.sha256(f"{run.metadata.uid} {run.metadata.generation} {tries} {message}".encode()).hexdigest()[:16]
+    moment = at.split(".")[0].rstrip("Z") + "Z"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{run.metadata.name}.{mark}", "namespace": run.metadata.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": run.metadata.name,
+            "namespace": run.metadata.namespace,
+            "uid": run.metadata.uid,
+        },
+        "type": loudest.type,
+        "reason": loudest.reason,
+        "message": message if len(message) <= _LIMIT else message[: _LIMIT - 1] + "…",
+        "source": {"component": "selfevo-operator"},
+        "reportingComponent": "selfevo-operator",
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
+
+
+def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
+    old = {(step.name, step.key): step for step in before.steps}
+    for step in after.steps:
+        known = old.get((step.name, step.key)) or StepStatus(
+            name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
+        )
+        yield from _of_step(known, step)
+    if before.phase != after.phase and after.phase in ("Succeeded", "Failed", "Suspended"):
+        main = next(c for c in after.conditions if c.type == "Ready")
+        yield Fact(
+            after.phase, f"run {after.phase}: {main.message}", "Warning" if after.phase == "Failed" else "Normal"
+        )
+    elif before.phase == "Suspended" and after.phase in ("Pending", "Running"):
+        yield Fact("Resumed", "run resumed")
+    stuck = {c.type: c for c in after.conditions}.get("Stalled")
+    was = {c.type: c for c in before.conditions}.get("Stalled")
+    if stuck and stuck.status == "True" and after.phase != "Failed" and (was is None or was.reason != stuck.reason):
+        yield Fact(stuck.reason, stuck.message, "Warning")
+
+
+def _of_step(before: StepStatus, after: StepStatus) -> Iterator[Fact]:
+    if after.state == "Succeeded" and before.state != "Succeeded":
+        how = "was in the store already" if after.reused else "is done"
+        yield Fact("StepSucceeded", f"{after.name} {how}")
+    elif after.state == "Failed" and before.state != "Failed":
+        yield Fact("StepFailed", f"{after.name} failed: {after.message}", "Warning")
+    elif after.failures > before.failures:
+        yield Fact("AttemptFailed", f"{after.name}, attempt {after.ended}: {after.message}", "Warning")
+    elif after.attempts > before.attempts:
+        again = f", attempt {after.attempts}" if after.attempts > 1 else ""
+        yield Fact("StepStarted", f"{after.name} started{again}")

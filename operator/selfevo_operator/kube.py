@@ -1,0 +1,175 @@
+"""The few calls to the API server that the operator makes, as plain JSON over one HTTP session.
+
+Not the official client: its generated models cost more time in one read than a whole look at a run, and its import
+costs 45 MiB (docs/decisions/0007-kube-by-hand.md). No call is tried again here: whoever asks has a queue for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import aiohttp
+
+FIELD_MANAGER = "selfevo-operator"
+JOB_SELECTOR = "app.kubernetes.io/managed-by=selfevo-operator"
+PAGE = 500
+_RUNS = "/apis/selfevo.dev/v1alpha1"
+_BATCH = "/apis/batch/v1"
+
+
+class ApiError(Exception):
+    """The API server said no, or nothing (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{status} {reason}: {message}" if status else message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds that the server wants us to wait."""
+
+
+class Api(Protocol):
+    """What the controller needs of a cluster."""
+
+    async def get_run(self, namespace: str, name: str) -> dict[str, Any]: ...
+
+    async def patch_status(self, namespace: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]: ...
+
+    async def get_job(self, namespace: str, name: str) -> dict[str, Any]: ...
+
+    async def create_job(self, namespace: str, job: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> dict[str, Any]: ...
+
+    async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None: ...
+
+    async def list_pods(self, namespace: str, job_uid: str) -> list[dict[str, Any]]: ...
+
+    async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the API server is, and how we show who we are."""
+
+    server: str
+    ssl: Any
+    headers: Callable[[], Mapping[str, str]]
+    """Asked for every request: the token of a ServiceAccount changes while we run."""
+
+
+Observer = Callable[[str, str, int], None]
+"""Told of every call: verb, resource, status code (0: no answer)."""
+
+
+class Kube:
+    """`Api` on a real cluster."""
+
+    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, observer: Observer) -> None:
+        self._session, self._endpoint, self._observer = session, endpoint, observer
+
+    @staticmethod
+    def session(timeout: float = 30.0) -> aiohttp.ClientSession:
+        """A session whose calls end: a black hole is an error after ``timeout`` seconds."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=10),
+            trust_env=False,
+        )
+
+    async def get_run(self, namespace: str, name: str) -> dict[str, Any]:
+        return await self._call("get", "selfevolutionruns", self._run(namespace, name))
+
+    async def patch_status(self, namespace: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
+        path = f"{self._run(namespace, name)}/status?fieldManager={FIELD_MANAGER}"
+        content = "application/json-patch+json"
+        return await self._call("patch", "selfevolutionruns/status", path, patch, content=content)
+
+    async def get_job(self, namespace: str, name: str) -> dict[str, Any]:
+        return await self._call("get", "jobs", f"{_BATCH}/namespaces/{namespace}/jobs/{name}")
+
+    async def create_job(self, namespace: str, job: Mapping[str, Any]) -> dict[str, Any]:
+        path = f"{_BATCH}/namespaces/{namespace}/jobs?fieldManager={FIELD_MANAGER}"
+        return await self._call("create", "jobs", path, job)
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> dict[str, Any]:
+        """In the foreground: the Job stays visible until its pods are gone, and only the Job with this UID."""
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        return await self._call("delete", "jobs", f"{_BATCH}/namespaces/{namespace}/jobs/{name}", options)
+
+    async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None:
+        path = f"/api/v1/namespaces/{namespace}/services?fieldManager={FIELD_MANAGER}"
+        await self._call("create", "services", path, service)
+
+    async def list_pods(self, namespace: str, job_uid: str) -> list[dict[str, Any]]:
+        path = f"/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io/controller-uid%3D{job_uid}"
+        found = await self._call("list", "pods", path)
+        return list(found.get("items") or [])
+
+    async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        await self._call("create", "events", f"/api/v1/namespaces/{namespace}/events", event)
+
+    async def list_runs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
+        """All runs, and the resource version of the list."""
+        return await self._list("selfevolutionruns", self._in(_RUNS, namespace, "selfevolutionruns"), "")
+
+    async def list_jobs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
+        """All Jobs that are ours, and the resource version of the list."""
+        return await self._list("jobs", self._in(_BATCH, namespace, "jobs"), JOB_SELECTOR)
+
+    @staticmethod
+    def _run(namespace: str, name: str) -> str:
+        return f"{_RUNS}/namespaces/{namespace}/selfevolutionruns/{name}"
+
+    @staticmethod
+    def _in(group: str, namespace: str | None, resource: str) -> str:
+        return f"{group}/namespaces/{namespace}/{resource}" if namespace else f"{group}/{resource}"
+
+    async def _list(self, resource: str, path: str, selector: str) -> tuple[list[dict[str, Any]], int]:
+        items: list[dict[str, Any]] = []
+        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        while True:
+            page = await self._call("list", resource, f"{path}?{urlencode(query)}")
+            metadata = page.get("metadata") or {}
+            items += page.get("items") or []
+            if not metadata.get("continue"):
+                return items, int(metadata.get("resourceVersion") or 0)
+            query["continue"] = metadata["continue"]
+
+    async def _call(
+        self, verb: str, resource: str, path: str, body: Any = None, *, content: str = "application/json"
+    ) -> dict[str, Any]:
+        method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
+        headers = {**self._endpoint.headers(), "Accept": "application/json", "Content-Type": content}
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        status = 0
+        try:
+            async with self._session.request(
+                method, self._endpoint.server + path, data=data, headers=headers, ssl=self._endpoint.ssl
+            ) as response:
+                text = await response.read()
+                status = response.status
+                if status < 300:
+                    return json.loads(text)  # type: ignore[no-any-return]
+                retry_after = response.headers.get("Retry-After", "")
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            what = str(error) or type(error).__name__
+            raise ApiError(
+                0, "Unreachable", f"{verb} {resource}: no answer from {self._endpoint.server}: {what}"
+            ) from None
+        finally:
+            self._observer(verb, resource, status)
+        raise _error(status, text, float(retry_after) if retry_after.isdecimal() else 0.0)
+
+
+def _error(status: int, text: bytes, retry_after: float) -> ApiError:
+    try:
+        said = json.loads(text)
+        return ApiError(status, said.get("reason") or "", said.get("message") or "no message", retry_after)
+    except (ValueError, AttributeError):
+        return ApiError(status, "", text.decode("utf-8", "replace")[:200] or "no message", retry_after)

@@ -1,0 +1,135 @@
+"""kopf's wiring, and nothing else: two watch streams into the queue, settings, the process's beginning and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import kopf
+
+from selfevo_operator.credentials import CredentialsError, connection, endpoint
+from selfevo_operator.health import serve
+from selfevo_operator.kube import JOB_SELECTOR, Kube
+from selfevo_operator.operator import Operator, OperatorError
+from selfevo_operator.settings import Settings, read_settings
+
+log = logging.getLogger("selfevo")
+
+_INACTIVE_S = 70.0
+"""The server sends bookmarks every minute: a stream that says nothing for longer is dead and opened anew."""
+
+
+class _Nothing(kopf.DiffBaseStorage):  # type: ignore[misc]
+    """kopf keeps a digest of what it handled last; we handle events only, so there is nothing to keep or compare."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        return None
+
+
+def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)  # type: ignore[untyped-decorator]
+    def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
+        return connection(kubeconfig, settings)
+
+    @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)  # type: ignore[untyped-decorator]
+    async def on_run(event: Any, **_: Any) -> None:
+        operator.saw_run(event["type"], event["object"])
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)  # type: ignore[untyped-decorator]
+    async def on_job(event: Any, **_: Any) -> None:
+        operator.saw_job(event["type"], event["object"])
+
+    kubeconfig = settings.kubeconfig
+    return registry
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # neither CRDs nor namespaces: no cluster-wide rights for it
+    settings.persistence.diffbase_storage = _Nothing()
+    settings.watching.inactivity_timeout = _INACTIVE_S
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors["batch", "v1", "jobs"] = JOB_SELECTOR
+    settings.networking.request_timeout = 60
+    settings.process.ultimate_exiting_timeout = 20
+    return settings
+
+
+async def run(settings: Settings) -> None:
+    """Run until a signal ends it.
+
+    Raises:
+        OperatorError, CredentialsError: it cannot go on; the message is one sentence.
+    """
+    kopf_settings = _kopf_settings()
+    async with Kube.session() as session, contextlib.AsyncExitStack() as stack:
+        kube = Kube(session, endpoint(connection(settings.kubeconfig, kopf_settings)), lambda *call: called(*call))
+        operator = Operator(kube, settings)
+        called = operator.metrics.called
+        runner = await serve(operator, settings.host, settings.port)
+        stack.push_async_callback(runner.cleanup)
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=_registry(operator, settings),
+                settings=kopf_settings,
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+            ),
+            name="watching",
+        )
+        others = [asyncio.create_task(operator.resync(kube)), asyncio.create_task(operator.work())]
+        try:
+            done, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                _raise(task)
+        finally:
+            for task in [watching, *others]:
+                task.cancel()
+            await asyncio.gather(watching, *others, return_exceptions=True)
+
+
+def _raise(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is None or isinstance(error, OperatorError | CredentialsError):
+        if error is not None:
+            raise error
+        return  # a signal
+    raise OperatorError(f"watching ended: {type(error).__name__}: {error}; starting anew") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the operator; returns the exit code."""
+    settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if settings.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    if not settings.verbose:
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+    where = ", ".join(settings.namespaces) or "all namespaces"
+    log.info("selfevo operator, process %d: runs of %s", os.getpid(), where)
+    try:
+        asyncio.run(run(settings))
+    except (OperatorError, CredentialsError) as error:
+        log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,67 @@
+"""What Prometheus sees of the operator."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from selfevo_contract.status import RunPhase
+
+_FAST = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+
+
+class _Runs(Collector):
+    """Counted when asked: a gauge that is kept up to date by hand drifts."""
+
+    def __init__(self, phases: Callable[[], Iterable[str]], jobs: Callable[[], int]) -> None:
+        self._phases, self._jobs = phases, jobs
+
+    def collect(self) -> Iterator[Any]:
+        runs = GaugeMetricFamily("selfevo_runs", "Runs by phase.", labels=["phase"])
+        tally = Tally(self._phases())
+        for phase in get_args(RunPhase):
+            runs.add_metric([phase], tally[phase])
+        yield runs
+        yield GaugeMetricFamily("selfevo_jobs", "Jobs of runs that the operator knows of.", value=self._jobs())
+
+
+class Metrics:
+    """The operator's metrics in a registry of their own."""
+
+    def __init__(self, phases: Callable[[], Iterable[str]], jobs: Callable[[], int]) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        registry.register(_Runs(phases, jobs))
+        self.transitions = Counter(
+            "selfevo_transitions", "Transitions of runs, by the reason that their Event gives.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.reconcile = Histogram(
+            "selfevo_reconcile_duration_seconds", "Time of one look at one run, API calls included.", buckets=_FAST,
+            registry=registry,
+        )  # fmt: skip
+        self.errors = Counter("selfevo_reconcile_errors", "Looks that failed and are tried again.", registry=registry)
+        self.depth = Gauge("selfevo_queue_depth", "Runs that wait to be looked at.", registry=registry)
+        self.age = Gauge("selfevo_queue_oldest_seconds", "How long the oldest of them has waited.", registry=registry)
+        self.calls = Counter(
+            "selfevo_api_calls", "Calls to the API server; code 0 is no answer.", ["verb", "resource", "code"],
+            registry=registry,
+        )  # fmt: skip
+        self.gap = Histogram(
+            "selfevo_step_gap_seconds", "From hearing that a step's Job has ended to the next Job's existence.",
+            buckets=_FAST, registry=registry,
+        )  # fmt: skip
+        self.events = Counter("selfevo_watch_events", "Watch events.", ["resource"], registry=registry)
+        self.missed = Counter(
+            "selfevo_watch_missed", "Objects whose change a list showed and the watch had not.", ["resource"],
+            registry=registry,
+        )  # fmt: skip
+
+    def called(self, verb: str, resource: str, code: int) -> None:
+        self.calls.labels(verb, resource, str(code)).inc()

@@ -1,0 +1,196 @@
+"""The running operator: the queue's workers, the regular lists, and what the probes are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from selfevo_operator.cache import Cache, Key
+from selfevo_operator.controller import Controller, Told
+from selfevo_operator.kube import Api, ApiError, Kube
+from selfevo_operator.metrics import Metrics
+from selfevo_operator.queue import WorkQueue
+from selfevo_operator.settings import Settings
+
+log = logging.getLogger("selfevo")
+
+STUCK_S = 120.0
+"""A look that takes longer, or a key that waits longer, is not load but a defect: the liveness probe says so."""
+BLIND_S = 30.0
+"""The watch may be so far behind a list."""
+
+
+class OperatorError(Exception):
+    """The operator cannot go on; the message is one sentence."""
+
+
+class Operator:
+    """Feeds what is seen through the queue to the controller."""
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        self.settings, self.cache = settings, Cache()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.metrics = Metrics(lambda: (run.phase for run in self.cache.runs.values()), lambda: self.cache.job_count())
+        self.listed = False
+        """Whether everything has been listed once: until then nothing is decided."""
+        self._api = api
+        self._controller = Controller(
+            api, self.cache, settings.pods, lambda: datetime.now(UTC),
+            told=Told(self._created, lambda reason: self.metrics.transitions.labels(reason).inc()),
+        )  # fmt: skip
+        self._wake = asyncio.Event()
+        self._ended_at: dict[Key, float] = {}
+        self._blind_since: dict[str, float] = {}
+
+    # --- what is seen
+
+    def saw_run(self, kind: str | None, run: Mapping[str, Any]) -> None:
+        """A watch event of a run."""
+        self.metrics.events.labels("selfevolutionruns").inc()
+        metadata = run["metadata"]
+        if kind == "DELETED":
+            self._add(self.cache.drop_run(Key(metadata["namespace"], metadata["name"]), metadata["uid"]))
+        else:
+            self._add(self.cache.put_run(run))
+
+    def saw_job(self, kind: str | None, job: Mapping[str, Any]) -> None:
+        """A watch event of a Job."""
+        self.metrics.events.labels("jobs").inc()
+        key = self.cache.drop_job(job) if kind == "DELETED" else self.cache.put_job(job)
+        if key is not None and any(
+            c.get("type") == "Complete" for c in (job.get("status") or {}).get("conditions") or []
+        ):
+            self._ended_at.setdefault(key, time.monotonic())
+        self._add(key)
+
+    def _add(self, key: Key | None) -> None:
+        if key is not None:
+            self.queue.add(key, time.monotonic())
+            self._wake.set()
+
+    def _created(self, key: Key) -> None:
+        if (ended := self._ended_at.pop(key, None)) is not None:
+            self.metrics.gap.observe(time.monotonic() - ended)
+
+    # --- the workers
+
+    async def work(self) -> None:
+        """Look at what the queue says, with a pool of workers, for ever."""
+        async with asyncio.TaskGroup() as group:
+            slots = asyncio.Semaphore(self.settings.workers)
+            while True:
+                await slots.acquire()
+                key = await self._next()
+                group.create_task(self._look(key, slots))
+
+    async def _next(self) -> Key:
+        while True:
+            now = time.monotonic()
+            if self.listed and (key := self.queue.take(now)) is not None:
+                return key
+            self._wake.clear()
+            due = self.queue.next_due() if self.listed else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), None if due is None else max(0.0, due - now))
+            except TimeoutError:
+                continue
+
+    async def _look(self, key: Key, slots: asyncio.Semaphore) -> None:
+        began = time.monotonic()
+        try:
+            again = await self._controller.look(key)
+        except Exception as error:
+            delay = error.retry_after if isinstance(error, ApiError) else 0.0
+            wait = self.queue.done(key, time.monotonic(), failed=True, delay=delay)
+            self.metrics.errors.inc()
+            if isinstance(error, ApiError):
+                log.warning("%s: %s; looked at again in %.1f s", key, error, wait)
+            else:
+                log.exception("%s: a defect; looked at again in %.1f s", key, wait)
+        else:
+            self.queue.done(key, time.monotonic())
+            if again is not None:
+                self.queue.add_at(key, time.monotonic() + again)
+        finally:
+            self.metrics.reconcile.observe(time.monotonic() - began)
+            slots.release()
+            self._wake.set()
+
+    # --- the lists
+
+    async def resync(self, kube: Kube) -> None:
+        """List everything now and then: what the watch did not bring comes this way, and is counted.
+
+        Raises:
+            OperatorError: the watch is silent, or we may not list at all.
+        """
+        while True:
+            started = time.monotonic()
+            try:
+                await self._list(kube)
+            except ApiError as error:
+                if not self.listed:
+                    raise OperatorError(_cannot_list(error)) from None
+                log.warning("listing failed: %s; tried again in %.0f s", error, self.settings.resync_seconds)
+            else:
+                if not self.listed:
+                    self.listed = True
+                    log.info(
+                        "listed %d runs and %d Jobs in %.1f s",
+                        len(self.cache.runs), self.cache.job_count(), time.monotonic() - started,
+                    )  # fmt: skip
+                for key in self.cache.runs:
+                    self._add(key)
+            await asyncio.sleep(self.settings.resync_seconds)
+
+    async def _list(self, kube: Kube) -> None:
+        for scope in self.settings.scopes:
+            runs, version = await kube.list_runs(scope)
+            news = {"selfevolutionruns": self.cache.replace_runs(runs, version, scope)}
+            jobs, version = await kube.list_jobs(scope)
+            news["jobs"] = self.cache.replace_jobs(jobs, version, scope)
+            if self.listed:
+                self._judge(news)
+
+    def _judge(self, news: Mapping[str, set[Key]]) -> None:
+        """What a list shows and the watch has not shown is a race once; time after time the watch is dead."""
+        now = time.monotonic()
+        for resource, keys in news.items():
+            for key in keys:
+                self._add(key)
+            if not keys:
+                self._blind_since.pop(resource, None)
+                continue
+            self.metrics.missed.labels(resource).inc(len(keys))
+            since = self._blind_since.setdefault(resource, now)
+            if now - since > BLIND_S + self.settings.resync_seconds:
+                raise OperatorError(
+                    f"the watch of {resource} has been silent for {now - since:.0f} s while they changed; starting anew"
+                )
+
+    # --- the probes
+
+    def unhealthy(self) -> str:
+        """Why the process should be started anew; empty when it should not."""
+        now = time.monotonic()
+        if (worked := self.queue.longest_work(now)) > STUCK_S:
+            return f"a look has taken {worked:.0f} s"
+        if self.listed and (waited := self.queue.age(now)) > STUCK_S:
+            return f"a run has waited {waited:.0f} s to be looked at"
+        return ""
+
+    def unready(self) -> str:
+        """Why it is not ready; empty when it is."""
+        return "" if self.listed else "runs and Jobs are not listed yet"
+
+
+def _cannot_list(error: ApiError) -> str:
+    if error.status == 404:
+        return "the API server knows no SelfEvolutionRun; apply crds/ (or install the chart), then start again"
+    if error.status in (401, 403):
+        return f"the API server refuses us: {error.message}; grant the rights that the chart's Role lists"
+    return f"runs and Jobs cannot be listed: {error}"

@@ -1,0 +1,95 @@
+"""What the operator is told when it starts: flags, or environment variables of the same names."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfevo_operator.jobs import PodSettings
+
+ENV_PREFIX = "SELFEVO_OPERATOR_"
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this operator runs."""
+
+    namespaces: tuple[str, ...]
+    """Whose runs it drives; empty for all."""
+    pods: PodSettings
+    host: str
+    port: int
+    workers: int
+    resync_seconds: float
+    kubeconfig: str | None
+    verbose: bool
+
+    @property
+    def scopes(self) -> tuple[str | None, ...]:
+        """What is listed and watched: each namespace, or None for the whole cluster."""
+        return self.namespaces or (None,)
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the command line, else from the environment, else defaults. Ends with a sentence where wrong."""
+
+    def default(name: str, value: str) -> str:
+        return environment.get(ENV_PREFIX + name, value)
+
+    parser = argparse.ArgumentParser(
+        prog="python -m selfevo_operator", description="Turns SelfEvolutionRuns into Jobs."
+    )
+    scope = parser.add_mutually_exclusive_group()
+    scope.add_argument("--namespace", action="append", metavar="NS", help="a namespace to serve; may be given often")
+    scope.add_argument("--all-namespaces", action="store_true", help="serve the whole cluster (needs a ClusterRole)")
+    parser.add_argument("--image", default=default("IMAGE", ""), help="trainer image of runs that name none")
+    parser.add_argument(
+        "--image-pull-policy", default=default("IMAGE_PULL_POLICY", ""), help="pull policy of that image"
+    )
+    parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
+                        help="where /healthz, /readyz and /metrics are served")  # fmt: skip
+    parser.add_argument("--workers", default=default("WORKERS", "16"), help="runs looked at at the same time")
+    parser.add_argument("--resync-seconds", default=default("RESYNC_SECONDS", "120"),
+                        help="how often everything is listed anew")  # fmt: skip
+    parser.add_argument("--kubeconfig", default=default("KUBECONFIG", "") or None, help="outside of a cluster")
+    parser.add_argument("--verbose", action="store_true", default=default("VERBOSE", "") not in ("", "0", "false"))
+    told = parser.parse_args(arguments)
+
+    namespaces = told.namespace or [name for name in default("NAMESPACE", "").split(",") if name]
+    everywhere = told.all_namespaces or default("ALL_NAMESPACES", "") not in ("", "0", "false")
+    if everywhere and not told.namespace:
+        namespaces = []
+    elif not namespaces:
+        parser.error("neither --namespace nor --all-namespaces is given; name whose runs to drive")
+    for name in namespaces:
+        if not _NAMESPACE.fullmatch(name):
+            parser.error(f"--namespace is {name!r}, which is no namespace's name; correct it")
+    host, _, port = told.listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        parser.error(f"--listen is {told.listen!r}; write it as HOST:PORT, for example 0.0.0.0:8080")
+    if not told.workers.isdecimal() or not 1 <= int(told.workers) <= 256:
+        parser.error(f"--workers is {told.workers!r}; it must be a whole number from 1 to 256")
+    try:
+        resync = float(told.resync_seconds)
+    except ValueError:
+        resync = 0.0
+    if not 1 <= resync <= 86400:
+        parser.error(f"--resync-seconds is {told.resync_seconds!r}; it must be a number from 1 to 86400")
+    if not told.image:
+        parser.error("--image is not given; name the trainer image that runs use when their spec.pods.image is empty")
+    return Settings(
+        namespaces=tuple(dict.fromkeys(namespaces)),
+        pods=PodSettings(
+            image=told.image, **({"image_pull_policy": told.image_pull_policy} if told.image_pull_policy else {})
+        ),
+        host=host or "0.0.0.0",
+        port=int(port),
+        workers=int(told.workers),
+        resync_seconds=resync,
+        kubeconfig=told.kubeconfig,
+        verbose=told.verbose,
+    )
