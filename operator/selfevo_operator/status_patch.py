@@ -42,6 +42,7 @@ def status_patch(recorded: Mapping[str, Any], status: RunStatus, version: int) -
 
 
 def _merged(recorded: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Our conditions, and those of others in their places."""
-    types = {condition["type"] for condition in ours}
-    return [*ours, *[condition for condition in recorded if condition.get("type") not in types]]
+    """Every condition in its place: another writer that puts its own first is no reason to write."""
+    left = {condition["type"]: condition for condition in ours}
+    kept = [left.pop(str(condition.get("type")), condition) for condition in recorded]
+    return [*kept, *left.values()]

@@ -1,0 +1,143 @@
+"""The work queue by examples, and by a property: nothing added is ever lost, and no key is worked on twice at once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfevo_operator.queue import Backoff, WorkQueue
+
+
+def queue() -> WorkQueue[str]:
+    return WorkQueue(Backoff(base=1.0, cap=8.0))
+
+
+def test_a_key_waits_once_however_often_it_is_added() -> None:
+    q = queue()
+    q.add("a", 0)
+    q.add("a", 1)
+    assert (q.take(2), q.take(2)) == ("a", None)
+
+
+def test_keys_come_in_the_order_of_their_first_adding() -> None:
+    q = queue()
+    for key in ("b", "a", "b", "c"):
+        q.add(key, 0)
+    assert [q.take(0) for _ in range(4)] == ["b", "a", "c", None]
+
+
+def test_a_key_added_while_it_is_worked_on_comes_again_afterwards_and_not_beside_itself() -> None:
+    q = queue()
+    q.add("a", 0)
+    assert q.take(0) == "a"
+    q.add("a", 1)
+    assert q.take(1) is None
+    q.done("a", 2)
+    assert q.take(2) == "a"
+
+
+def test_failures_in_a_row_wait_longer_and_a_success_forgets_them() -> None:
+    q = queue()
+    waits, now = [], 0.0
+    for _ in range(5):
+        q.add("a", now)
+        assert q.take(now) == "a"
+        waits.append(q.done("a", now, failed=True))
+        assert q.take(now) is None and q.next_due() == now + waits[-1]
+        now += waits[-1]
+    assert waits == [1, 2, 4, 8, 8]
+    assert q.take(now) == "a"
+    q.done("a", now)
+    q.add("a", now)
+    q.take(now)
+    assert q.done("a", now, failed=True) == 1
+
+
+def test_a_failure_waits_as_long_as_the_server_says() -> None:
+    q = queue()
+    q.add("a", 0)
+    q.take(0)
+    assert q.done("a", 0, failed=True, delay=30) == 30
+    assert q.take(29.9) is None
+    assert q.take(30) == "a"
+
+
+def test_what_happens_during_a_failing_look_does_not_shorten_its_wait() -> None:
+    q = queue()
+    q.add("a", 0)
+    q.take(0)
+    q.add("a", 0)
+    q.done("a", 0, failed=True)
+    assert q.take(0.5) is None
+    assert q.take(1) == "a"
+
+
+def test_an_event_comes_before_the_time_that_a_key_waits_for_and_replaces_it() -> None:
+    q = queue()
+    q.add_at("a", 100)
+    q.add("a", 1)
+    assert q.take(1) == "a"
+    q.done("a", 1)
+    assert q.take(200) is None
+
+
+def test_of_two_times_the_earlier_counts() -> None:
+    q = queue()
+    q.add_at("a", 10)
+    q.add_at("a", 5)
+    q.add_at("a", 20)
+    assert q.next_due() == 5
+    assert q.take(5) == "a"
+    q.done("a", 5)
+    assert q.take(30) is None and q.next_due() is None
+
+
+def test_it_tells_how_long_keys_wait_and_work_takes() -> None:
+    q = queue()
+    q.add("a", 0)
+    q.add("b", 3)
+    assert (q.depth, q.age(10)) == (2, 10)
+    q.take(10)
+    assert (q.depth, q.age(10), q.longest_work(14)) == (1, 7, 4)
+    q.take(11)
+    q.done("a", 12)
+    assert (q.age(12), q.longest_work(14), q.pending()) == (0, 3, True)
+    q.done("b", 14)
+    assert not q.pending()
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["add", "later", "take", "done", "fail"]), st.sampled_from("abc"), st.floats(0, 5)),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_nothing_is_lost_and_no_key_is_worked_on_twice(actions: list[tuple[str, str, float]]) -> None:
+    q, now, working, owed = queue(), 0.0, set(), set()
+    for action, key, wait in actions:
+        now += wait
+        if action == "add":
+            q.add(key, now)
+            owed.add(key)
+        elif action == "later":
+            q.add_at(key, now + wait)
+            owed.add(key)
+        elif action == "take" and (taken := q.take(now)) is not None:
+            assert taken not in working
+            working.add(taken)
+            owed.discard(taken)
+        elif action in ("done", "fail") and key in working:
+            working.discard(key)
+            q.done(key, now, failed=action == "fail")
+            if action == "fail":
+                owed.add(key)
+    for key in working:
+        q.done(key, now)
+    seen = set()
+    while (due := q.next_due()) is not None or q.depth:
+        now = max(now, due or now)
+        if (taken := q.take(now)) is not None:
+            seen.add(taken)
+            q.done(taken, now)
+    assert owed <= seen
