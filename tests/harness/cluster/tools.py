@@ -62,6 +62,13 @@ PROMTOOL = GoTool(
     ("github.com/prometheus/prometheus/cmd/promtool",),
     tags=("remove_all_sd",),
 )
+HELM = GoTool("helm", "v4.3.1", "helm.sh/helm/v4", ("helm.sh/helm/v4/cmd/helm",))
+KUBECONFORM = GoTool(
+    "kubeconform", "v0.8.0", "github.com/yannh/kubeconform", ("github.com/yannh/kubeconform/cmd/kubeconform",)
+)
+KUBE_SCORE = GoTool(
+    "kube-score", "v1.20.0", "github.com/zegl/kube-score", ("github.com/zegl/kube-score/cmd/kube-score",)
+)
 
 
 def program(tool: GoTool) -> Path:
@@ -79,7 +86,8 @@ def program(tool: GoTool) -> Path:
 
 def main() -> None:
     """Build everything that the tests need, with the time that each took."""
-    for tool in (ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER, KWOK, KUBELET, PROMTOOL, KUBECTL):
+    cluster = (ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER, KWOK, KUBELET, KUBECTL)
+    for tool in (*cluster, PROMTOOL, HELM, KUBECONFORM, KUBE_SCORE):
         begun = time.monotonic()
         try:
             print(f"{program(tool)}  {time.monotonic() - begun:.0f} s", flush=True)
