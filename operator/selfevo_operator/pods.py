@@ -89,6 +89,25 @@ def nodes_of(spec: RunSpec, phase: Phase) -> int:
     return 1
 
 
+def refuse_odd(pods: Pods, field: str) -> None:
+    """What the contract takes and the API server does not.
+
+    Raises:
+        InputError: the first such field.
+    """
+    if pods.image is not None and pods.image != pods.image.strip():
+        raise InputError(f"{field}.image is {pods.image!r}; remove the space around it")
+    keys = [(f"{field}.nodeSelector", key) for key in pods.node_selector]
+    keys += [(f"{field}.tolerations[{n}].key", one.key or "") for n, one in enumerate(pods.tolerations)]
+    for where, key in keys:
+        domain, _, name = key.rpartition("/")
+        if len(name) > 63 or len(domain) > 253:
+            raise InputError(
+                f"{where} has the key {key!r}, which no label or taint can have; a key has at most 63 characters "
+                "after the '/', and 253 before it"
+            )
+
+
 def _own(spec: RunSpec, phase: Phase) -> Pods | None:
     part: Any = {"verifier-train": spec.verifier, "finetune": spec.finetune}.get(phase) or part_of(spec, phase)
     return None if part is None else part.pods

@@ -21,7 +21,7 @@ _QUANTITY = st.one_of(
 _RESOURCE = st.sampled_from(["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu"]) | st.sampled_from(
     ["example.com/nic", "kubernetes.io/x", "requests.a/b", "a/" + "b" * 64, "a" * 250 + "/b", "attach.kubernetes.io/c"]
 )
-_LABEL = st.one_of(st.sampled_from(["pool", "example.com/pool", "a", "A_b.c", "kubernetes.io/hostname"]), _HOSTILE)
+_LABEL = st.sampled_from(["pool", "example.com/pool", "a", "A_b.c", "kubernetes.io/hostname", "a" * 64, "$(HOME)"])
 _VARIABLES = st.sampled_from(["A", "_b", "HF_ENDPOINT", "HOME", "PATH", "TMPDIR", "LD_PRELOAD", "USER", "C1"])
 
 
@@ -29,12 +29,16 @@ def _some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
     return st.fixed_dictionaries({}, optional=fields)
 
 
-_TOLERATION = _some(
-    key=_LABEL,
-    operator=st.sampled_from(["Exists", "Equal"]),
-    value=st.one_of(st.sampled_from(["", "true"]), _HOSTILE),
-    effect=st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"]),
-    tolerationSeconds=st.integers(0, 3600),
+_TOLERATION = st.sampled_from(
+    [
+        {"operator": "Exists"},
+        {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5},
+        {"key": "a", "value": "b"},
+        {"key": "a", "operator": "Equal", "value": ""},
+        {"key": "a/b", "operator": "Exists", "value": "", "effect": "PreferNoSchedule"},
+    ]
+) | _some(
+    key=_LABEL, operator=st.sampled_from(["Exists", "Equal"]), value=_HOSTILE, tolerationSeconds=st.integers(0, 9)
 )
 _ENV = st.lists(
     st.fixed_dictionaries({"name": _VARIABLES}, optional={"value": st.one_of(_TEXT, _HOSTILE)}),
@@ -50,7 +54,7 @@ PODS = _some(
         requests=st.dictionaries(_RESOURCE, _QUANTITY, max_size=3),
         limits=st.dictionaries(_RESOURCE, _QUANTITY, max_size=3),
     ),
-    nodeSelector=st.dictionaries(_LABEL, st.one_of(st.just("a"), _HOSTILE), max_size=2),
+    nodeSelector=st.dictionaries(_LABEL, st.sampled_from(["a", "", "A.b_c", "a" * 63]), max_size=2),
     tolerations=st.lists(_TOLERATION, max_size=2),
     priorityClassName=_NAME,
     serviceAccountName=_NAME,
@@ -77,22 +81,18 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     spec = document["spec"]
     spec["storage"] = draw(
         st.fixed_dictionaries(
-            {
-                "uri": st.sampled_from(
-                    ["s3://models/selfevo", "s3://models", "s3://models/a", "s3://models/b", "file:///s"]
-                )
-            },
+            {"uri": st.sampled_from(["s3://models/selfevo", "s3://models"])},
             optional={"credentialsSecret": _NAME, "region": st.just("eu")},
         )
     )
-    spec["model"]["uri"] = draw(st.sampled_from(["file:///models/base", "hf://a/b@c", "s3://models/base", "file:base"]))
+    spec["model"]["uri"] = draw(st.sampled_from(["file:///models/base", "hf://a/b@c", "s3://models/base"]))
     for part in ("challenger", "rollout", "solver", "evaluation"):
         if draw(st.booleans()):
             spec[part]["engine"] = draw(_ENGINE)
         if draw(st.booleans()):
             spec[part]["pods"] = draw(PODS)
     for role in ("challenger", "solver"):
-        spec[role]["grpo"]["perDeviceTrainBatchSize"] = draw(st.sampled_from([1, 2, 16]))
+        spec[role]["grpo"] |= {"promptsPerStep": 252, "perDeviceTrainBatchSize": draw(st.sampled_from([1, 2, 16]))}
         spec[role]["prompt"] = {"system": draw(_PROMPT), "user": f"{draw(_PROMPT)} {{question}}"}
     spec["rollout"]["shards"] = draw(st.integers(1, 16))
     spec |= draw(

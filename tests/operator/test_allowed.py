@@ -11,7 +11,7 @@ import pytest
 from harness.podsecurity import violations
 from harness.runs import make_run
 from selfevo_contract.plan import plan
-from selfevo_operator import allowed, jobs
+from selfevo_operator import allowed, jobs, template
 
 Pod = dict[str, Any]
 
@@ -83,6 +83,8 @@ ADDITIONS: list[tuple[str, Any]] = [
     ("securityContext.runAsUser", 0),
     ("securityContext.fsGroup", 0),
     ("securityContext.runAsNonRoot", False),
+    ("securityContext.runAsNonRoot", 1),
+    ("containers.0.securityContext.allowPrivilegeEscalation", 0),
     ("securityContext.supplementalGroups", [0]),
     ("securityContext.sysctls", []),
     ("securityContext.seccompProfile", {"type": "Unconfined"}),
@@ -170,6 +172,15 @@ def test_a_job_has_a_list_too(job: dict[str, Any], path: str, value: Any) -> Non
     add(path, value)(job)
     with pytest.raises(allowed.NotAllowed):
         allowed.check_job(job)
+
+
+def test_rendering_asks_the_list_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(*arguments: Any) -> Pod:
+        return {**template.pod_spec(*arguments), "hostPID": True}
+
+    monkeypatch.setattr(jobs, "pod_spec", careless)
+    with pytest.raises(allowed.NotAllowed, match="hostPID is there"):
+        rendered()
 
 
 def test_the_sentence_names_field_and_value(pod: Pod) -> None:

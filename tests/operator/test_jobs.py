@@ -609,6 +609,13 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
             {"spec__exclude": [{"uri": "s3://bucket/a"}, {"uri": "file:./b"}]},
             "spec.exclude[1].uri is 'file:./b'",
         ),
+        (SOLVER, {"spec__pods": {"image": " "}}, "spec.solver.pods.image is ' '"),
+        (SOLVER, {"spec__pods": {"nodeSelector": {"a/" + "b" * 64: ""}}}, "spec.solver.pods.nodeSelector has the key"),
+        (
+            SOLVER,
+            {"spec__pods": {"tolerations": [{"key": "b" * 64}]}},
+            "spec.solver.pods.tolerations[0].key has the key",
+        ),
         (SOLVER, {"settings": PodSettings()}, "spec.solver.pods.image is not given"),
         (ROLLOUT, {"spec__rollout__pods": {"nodes": 2}}, "spec.rollout.pods.nodes is 2"),
         (EVALUATE, {"spec__evaluation__pods": {"nodes": 3}}, "spec.evaluation.pods.nodes is 3"),
