@@ -63,6 +63,7 @@ PROMTOOL = GoTool(
     tags=("remove_all_sd",),
 )
 HELM = GoTool("helm", "v4.3.1", "helm.sh/helm/v4", ("helm.sh/helm/v4/cmd/helm",))
+HELM_3 = GoTool("helm", "v3.22.0", "helm.sh/helm/v3", ("helm.sh/helm/v3/cmd/helm",))
 KUBECONFORM = GoTool(
     "kubeconform", "v0.8.0", "github.com/yannh/kubeconform", ("github.com/yannh/kubeconform/cmd/kubeconform",)
 )
@@ -87,7 +88,7 @@ def program(tool: GoTool) -> Path:
 def main() -> None:
     """Build everything that the tests need, with the time that each took."""
     cluster = (ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER, KWOK, KUBELET, KUBECTL)
-    for tool in (*cluster, PROMTOOL, HELM, KUBECONFORM, KUBE_SCORE):
+    for tool in (*cluster, PROMTOOL, HELM, HELM_3, KUBECONFORM, KUBE_SCORE):
         begun = time.monotonic()
         try:
             print(f"{program(tool)}  {time.monotonic() - begun:.0f} s", flush=True)
