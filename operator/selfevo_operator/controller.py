@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,14 +26,15 @@ from selfevo_operator.children import Child, Hindrance, Start, Stop, stamp
 from selfevo_operator.events import event
 from selfevo_operator.jobs import PodSettings, render, template_digest
 from selfevo_operator.kube import Api, ApiError
-from selfevo_operator.observe import NOTHING, Evidence, JobSight, child_of, evidence_of, job_sight
+from selfevo_operator.observe import NOTHING, TEMPLATE, Evidence, JobSight, child_of, evidence_of, job_sight
 from selfevo_operator.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.refusal import refused_status, understand
 from selfevo_operator.status_patch import status_patch
 
+K, V = TypeVar("K"), TypeVar("V")
 AT_ONCE = 0.0
-_KNOWN_PLANS = 4096
-_KNOWN_ENDS = 4096
+_REMEMBERED = 4096
+"""Of plans, pods' ends and templates: what is forgotten is computed or asked again."""
 _PATIENCE_S = 5.0
 """A Job that has no ready pod for so long is asked for the reason."""
 _ASK_AGAIN_S = 15.0
@@ -76,6 +77,7 @@ class Controller:
         self._policy, self._told = policy or Policy(), told or Told()
         self._understood: OrderedDict[str, tuple[int, SelfEvolutionRun, Plan]] = OrderedDict()
         self._ends: OrderedDict[str, Evidence] = OrderedDict()
+        self._templates: OrderedDict[tuple[str, int, str], str] = OrderedDict()
         self._memory: dict[str, _Memory] = {}
 
     async def look(self, key: Key) -> float | None:
@@ -128,13 +130,10 @@ class Controller:
     def _understand(self, sight: RunSight, document: dict[str, Any]) -> tuple[SelfEvolutionRun, Plan]:
         known = self._understood.get(sight.uid)
         if known is not None and known[0] == sight.generation:
-            self._understood.move_to_end(sight.uid)
             return known[1], known[2]
         run = understand({**document, "status": None})
         steps = plan(run.spec)
-        self._understood[sight.uid] = (sight.generation, run, steps)
-        while len(self._understood) > _KNOWN_PLANS:
-            self._understood.popitem(last=False)
+        _remember(self._understood, sight.uid, (sight.generation, run, steps))
         return run, steps
 
     async def _children(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[Child]:
@@ -151,9 +150,7 @@ class Controller:
     async def _end_of(self, job: JobSight) -> Evidence:
         """What the pods of a finished Job say: asked once, they do not change."""
         if job.uid not in self._ends:
-            self._ends[job.uid] = evidence_of(await self._api.list_pods(job.namespace, job.uid))
-            while len(self._ends) > _KNOWN_ENDS:
-                self._ends.popitem(last=False)
+            _remember(self._ends, job.uid, evidence_of(await self._api.list_pods(job.namespace, job.uid)))
         return self._ends[job.uid]
 
     async def _start_of(self, run: SelfEvolutionRun, job: JobSight) -> Evidence:
@@ -175,10 +172,14 @@ class Controller:
         step = steps.by_name.get(job.step)
         if step is None or step.key != job.key or job.ready or job.ended_pods:
             return ""
-        try:
-            return template_digest(render(run, step, job.attempt, job.name, self._settings)[0])
-        except SelfevoError:
-            return ""
+        now = (run.metadata.uid, run.metadata.generation, step.name)
+        if now not in self._templates:
+            try:
+                digest = template_digest(render(run, step, job.attempt, job.name, self._settings)[0])
+            except SelfevoError:
+                digest = ""
+            _remember(self._templates, now, digest)
+        return self._templates[now]
 
     # --- what is done
 
@@ -223,6 +224,8 @@ class Controller:
                 return Hindrance(reasons.CREATE_REFUSED, f"the cluster refuses Job {action.name}: {error.message}")
             raise
         self._cache.put_job(made)
+        digest = made["metadata"].get("annotations", {}).get(TEMPLATE, "")
+        _remember(self._templates, (run.metadata.uid, run.metadata.generation, action.step.name), digest)
         self._told.created(sight.key)
         return None
 
@@ -306,6 +309,13 @@ class Controller:
         if memory.wrote_at is None or before == after or _weight(before) != _weight(after):
             return 0.0
         return _QUIET_S - (self._clock() - memory.wrote_at).total_seconds()
+
+
+def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > _REMEMBERED:
+        known.popitem(last=False)
 
 
 def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:
