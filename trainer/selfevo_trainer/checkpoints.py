@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from selfevo_contract.artifacts import MANIFEST_NAME, checkpoint_prefix
-from selfevo_contract.errors import InputError
+from selfevo_contract.errors import InputError, ServiceError
 from selfevo_trainer.context import Context
 from selfevo_trainer.store import CorruptArtifact, fetch, read_manifest
 
@@ -70,6 +70,24 @@ def latest(context: Context) -> tuple[Path, int] | None:
                 continue
             return dest, step
     return None
+
+
+def at(context: Context, step: int) -> Path:
+    """The checkpoint of ``step`` on this disk, for a process that was told to go on from there.
+
+    Raises:
+        ServiceError: it is not there or not whole, although the first process has just had it.
+    """
+    prefix = checkpoint_prefix(context.config.prefix, step)
+    with context.clock.during("checkpoint"):
+        try:
+            manifest = read_manifest(context.store, prefix)
+            if manifest is not None:
+                return fetch(context.store, prefix, manifest, context.workdir / f"checkpoint-{step}")
+            why = "it is gone"
+        except InputError as error:
+            why = str(error)
+        raise ServiceError(f"the checkpoint of step {step} cannot be fetched by every process: {why}; try again")
 
 
 def clear(context: Context) -> None:

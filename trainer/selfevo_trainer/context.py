@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import math
 import os
 import platform
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from selfevo_trainer.grading import Grader
 from selfevo_trainer.prompts import Messages
 from selfevo_trainer.signals import StopRequest
 from selfevo_trainer.store import CommitResult, ObjectStore, commit
+from selfevo_trainer.world import ALONE, Member
 
 _PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-verify")
 
@@ -81,6 +83,7 @@ class Context:
     """Unix time at which the process began."""
     workdir: Path
     cache_dir: Path
+    member: Member = ALONE
     clock: Clock = field(default_factory=Clock)
     resumed_from: int | None = None
 
@@ -93,7 +96,13 @@ class Context:
 
     @classmethod
     def create(
-        cls, config: PhaseConfig, store: ObjectStore, stop: StopRequest, shard: int | None, started: float
+        cls,
+        config: PhaseConfig,
+        store: ObjectStore,
+        stop: StopRequest,
+        shard: int | None,
+        started: float,
+        member: Member = ALONE,
     ) -> Context:
         """Raises InputError when the working directory cannot be written."""
         root = Path(os.environ.get(WORKDIR_ENV, tempfile.gettempdir()))
@@ -106,7 +115,22 @@ class Context:
             raise InputError(
                 f"{WORKDIR_ENV} is {str(root)!r}, which cannot be written: {error.strerror}; name a folder that can"
             ) from None
-        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env())
+        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env(), member)
+
+    def once_a_pod(self, name: str, make: Callable[[Path], Path]) -> Path:
+        """What ``make`` returns, called with a folder of that name by the first of the pod's processes that gets here.
+
+        For what is large and the same for all, such as a model's files.
+        """
+        if self.member.size == 1:
+            return make(self.workdir / name)
+        shared = self.workdir.parent  # the launcher's, which removes it
+        made = shared / f"{name}.made"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                made.write_text(str(make(shared / name)))
+            return Path(made.read_text())
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -127,7 +151,9 @@ class Context:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
     def progress(self, doing: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Say how far the phase is."""
+        """Say how far the phase is; of several processes the first one does."""
+        if not self.member.first:
+            return
         progress.report(
             Progress(
                 phase=self.config.inputs.phase,

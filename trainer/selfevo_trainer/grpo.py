@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.errors import DataError, InputError, ServiceError, Terminated
+from selfevo_contract.errors import DataError, ServiceError, Terminated
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.inputs import Loading
 from selfevo_contract.phases import PhaseResult
-from selfevo_trainer import checkpoints
+from selfevo_trainer import checkpoints, collective
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import write_jsonl
 from selfevo_trainer.models import load_for_training
+from selfevo_trainer.world import check_batch
 
 RewardFunction = Callable[..., list[float]]
 
@@ -34,14 +36,9 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
     Raises:
         InputError: the batch does not divide over the processes.
     """
-    per_pass = grpo.per_device_train_batch_size * processes
-    if grpo.completions_per_step % per_pass:
-        raise InputError(
-            f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} x {processes} processes does not divide the "
-            f"{grpo.completions_per_step} completions of a step; choose another perDeviceTrainBatchSize"
-        )
+    check_batch(grpo.completions_per_step, grpo.per_device_train_batch_size, processes)
     on_cpu = not torch.cuda.is_available()
-    accumulation = grpo.completions_per_step // per_pass
+    accumulation = grpo.completions_per_step // (grpo.per_device_train_batch_size * processes)
     return GRPOConfig(
         output_dir=str(output_dir),
         seed=seed,
@@ -72,6 +69,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         use_bias_correction_kl=False,
         shuffle_dataset=False,  # the order is ours, see `schedule`
         use_cpu=on_cpu,
+        ddp_timeout=collective.TIMEOUT_S,
         bf16=not on_cpu and loading.dtype == "bfloat16",
         fp16=not on_cpu and loading.dtype == "float16",
         save_strategy="no",  # the callback below asks for saves
@@ -109,23 +107,34 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
         # Within the passes over one batch of completions a restart could not take the batch up again.
         every = context.config.checkpoint_every
         self.every = -(-every // grpo.num_iterations) * grpo.num_iterations
+        self.stopping = False
+        """Some process was asked to stop, and all of them do."""
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         step, last = state.global_step, state.global_step >= self.grpo.max_steps
-        whole = step % self.grpo.num_iterations == 0
-        if self.context.stop.requested and whole:
+        if step % self.grpo.num_iterations:
+            return control
+        # SIGTERM reaches the processes at different moments; they stop after the same step.
+        self.stopping = collective.any_of(self.context.stop.requested)
+        if self.stopping:
             control.should_training_stop = True
-        if not last and whole and (step % self.every == 0 or self.context.stop.requested):
+        if not last and (step % self.every == 0 or self.stopping):
             control.should_save = True
         return control
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        # Each process has saved its random state, where it alone sees it.
+        for name, data in collective.of_all([(file.name, file.read_bytes()) for file in folder.glob("rng_state_*")]):
+            (folder / name).write_bytes(data)
+        if self.context.member.first:
             checkpoints.save(self.context, folder, state.global_step)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        collective.wait_for_all()  # who went on to its end would look like one that had failed
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        if state.is_world_process_zero:
+        if self.context.member.first:
             shown = {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
             self.context.progress("training", state.global_step, self.grpo.max_steps, shown)
         # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
@@ -152,7 +161,8 @@ def train(
         valid: gets TRL's metrics of all steps so far after each; raises DataError when going on makes no sense.
 
     Returns:
-        the files to commit (name -> path), and one mapping of TRL's metrics for each step.
+        the files to commit (name -> path), and one mapping of TRL's metrics for each step. Both are empty in a process
+        that is not the first.
 
     Raises:
         Terminated: SIGTERM came; what was done is committed as a checkpoint.
@@ -166,14 +176,14 @@ def train(
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=_timed(context, reward),
-            args=grpo_config(grpo, loading, seed, output, torch.distributed.get_world_size() if _distributed() else 1),
+            args=grpo_config(grpo, loading, seed, output, context.member.size),
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[hooks],
         )
         trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
         _time_generation(context, trainer.model)
-    resume = checkpoints.latest(context)
+    resume = _resume(context)
     context.resumed_from = resume[1] if resume else None
     context.progress("training", resume[1] if resume else 0, grpo.max_steps)
     try:
@@ -183,13 +193,15 @@ def train(
         checkpoints.clear(context)  # no attempt will go on from them
         raise
     step = trainer.state.global_step
-    if context.stop.requested and step < grpo.max_steps:
+    if hooks.stopping and step < grpo.max_steps:
         raise Terminated(f"stopped on request after step {step} of {grpo.max_steps}; the checkpoint is committed")
     if step < grpo.max_steps:
         raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
     history = [row for row in trainer.state.log_history if "loss" in row]
     with context.clock.during("store"):
         trainer.save_model(str(context.workdir / "model"))
+    if not context.member.first:
+        return {}, []
     return _model_files(context, history), history
 
 
@@ -202,8 +214,11 @@ def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
     _check_finite(trainer.model)
 
 
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def _resume(context: Context) -> tuple[Path, int] | None:
+    """The newest checkpoint, the same in all processes: the first one chooses it."""
+    found = checkpoints.latest(context) if context.member.first else None
+    step = collective.from_first(found[1] if found else None)
+    return found if found or step is None else (checkpoints.at(context, step), step)
 
 
 def _timed(context: Context, reward: RewardFunction) -> RewardFunction:
@@ -253,7 +268,12 @@ def summary(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str
 def commit_training(
     context: Context, files: dict[str, Path], history: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> PhaseResult:
-    """Commit what training made, with a summary of the metrics ``names``, and clear the checkpoints."""
+    """Commit what training made, with a summary of the metrics ``names``, and clear the checkpoints.
+
+    Of several processes the first one does; what the others return here is read by nobody.
+    """
+    if not context.member.first:
+        return context.result("committed", {})
     committed = context.commit(context.config.prefix, files, summary(history, names))
     checkpoints.clear(context)
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)

@@ -22,11 +22,13 @@ from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
 from selfevo_contract.inputs import input_key
 from selfevo_contract.phases import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_trainer import checkpoints, progress
+from selfevo_trainer import checkpoints, progress, verdict
 from selfevo_trainer.context import Context
+from selfevo_trainer.launcher import launch
 from selfevo_trainer.quiet import quieten
 from selfevo_trainer.signals import Interrupted, StopRequest, die_with_parent
 from selfevo_trainer.store import open_store, probe_conditional_put, read_manifest
+from selfevo_trainer.world import Layout, check_batch, read_layout, read_member
 
 _PHASES = {
     "challenger-train": "selfevo_trainer.phases.challenger",
@@ -87,7 +89,7 @@ def _check_version(text: str) -> None:
 
 
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
-    """Do the phase, or find it done."""
+    """Do the phase, or find it done; where several processes train, start them."""
     storage = config.storage
     store = open_store(
         storage.uri,
@@ -96,28 +98,69 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
         require_conditional_put=storage.require_conditional_put,
         cache_dir=Context.cache_dir_from_env(),
     )
-    context = Context.create(config, store, stop, shard=_shard(config), started=started)
-    prefix = config.prefix if context.shard is None else shard_prefix(config.prefix, context.shard)
+    member = read_member(os.environ)
+    shard = _shard(config)
+    if member is not None:
+        # What is there already, and whether the store can be written, the launcher has seen for all of them.
+        context = Context.create(config, store, stop, shard, started, member)
+        with context.workspace():
+            return _run_here(context)
+    layout = _layout(config)
+    context = Context.create(config, store, stop, shard, started)
     with context.workspace():
-        for place in dict.fromkeys((config.prefix, prefix)):
-            found = read_manifest(store, place)
-            if found is not None:
-                context.check_own(found, place)
-                if place == config.prefix:
-                    # an attempt that was killed right after its commit left them
-                    with contextlib.suppress(SelfevoError):
-                        checkpoints.clear(context)
-                    return context.result("found", metrics=found.metrics, timings=found.timings)
-        if config.inputs.phase not in _PHASES:
-            raise InputError(
-                f"inputs.phase is {config.inputs.phase!r}, which this trainer does not have yet; "
-                "remove it from the run",
-                reason="NotBuilt",
-            )
+        found = _found(context)
+        if found is not None:
+            return found
+        _check_built(config)
         probe_conditional_put(store)  # a store that cannot be written is found now, not after hours of training
-        phase = importlib.import_module(_PHASES[config.inputs.phase])  # torch and its like, for the first time
-        context.clock.seconds["startup"] = time.time() - started
-        return phase.run(context)
+        if layout.size > 1:
+            return launch(config, layout, context.workdir, stop, lambda: _found(context))
+        return _run_here(context)
+
+
+def _found(context: Context) -> PhaseResult | None:
+    """The result that is recorded in the store, if there is one."""
+    config = context.config
+    prefix = config.prefix if context.shard is None else shard_prefix(config.prefix, context.shard)
+    for place in dict.fromkeys((config.prefix, prefix)):
+        found = read_manifest(context.store, place)
+        if found is not None:
+            context.check_own(found, place)
+            if place == config.prefix:
+                # an attempt that was killed right after its commit left them
+                with contextlib.suppress(SelfevoError):
+                    checkpoints.clear(context)
+                return context.result("found", metrics=found.metrics, timings=found.timings)
+    return None
+
+
+def _check_built(config: PhaseConfig) -> None:
+    if config.inputs.phase not in _PHASES:
+        raise InputError(
+            f"inputs.phase is {config.inputs.phase!r}, which this trainer does not have yet; remove it from the run",
+            reason="NotBuilt",
+        )
+
+
+def _run_here(context: Context) -> PhaseResult:
+    phase = importlib.import_module(_PHASES[context.config.inputs.phase])  # torch and its like, for the first time
+    if context.member.size > 1:
+        from selfevo_trainer import collective
+
+        collective.check_device()
+    context.clock.seconds["startup"] = time.time() - context.started
+    result: PhaseResult = phase.run(context)
+    if context.member.size > 1:
+        collective.leave()
+    return result
+
+
+def _layout(config: PhaseConfig) -> Layout:
+    layout = read_layout(os.environ, config.inputs.phase)
+    if layout.size > 1:
+        grpo = config.inputs.grpo
+        check_batch(grpo.completions_per_step, grpo.per_device_train_batch_size, layout.size)
+    return layout
 
 
 def _shard(config: PhaseConfig) -> int | None:
@@ -134,7 +177,9 @@ def main() -> int:
     """Run the phase; returns the exit code."""
     started = time.time()
     quieten()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    member = read_member(os.environ)
+    who = "" if member is None else f"process {member.rank}: "
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s %(levelname)s {who}%(message)s")
     config: PhaseConfig | None = None
     try:
         die_with_parent()
@@ -142,30 +187,17 @@ def main() -> int:
         config = read_config()
         result = run_phase(config, stop, started)
     except SelfevoError as error:
-        result = _failure(config, error.exit_code, error.reason, str(error))
+        result = verdict.failure(config, error.exit_code, error.reason, str(error))
         if os.environ.get("SELFEVO_DEBUG"):
             traceback.print_exc()
     except Interrupted as error:
-        result = _failure(config, ExitCode.TERMINATED, "Terminated", str(error))
+        result = verdict.failure(config, ExitCode.TERMINATED, "Terminated", str(error))
     except BaseException as error:
         # Not foreseen: the log gets the whole story, the termination message its first line. Counted and tried again.
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
-        result = _failure(config, ExitCode.SERVICE, "Crashed", text)
-    if result.message:
+        result = verdict.failure(config, ExitCode.SERVICE, verdict.CRASHED, text)
+    if result.message and member is None:  # the launcher says it of the one that was the cause
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
     return result.exit_code
-
-
-def _failure(config: PhaseConfig | None, code: ExitCode, reason: str, message: str) -> PhaseResult:
-    # One line, and without the surrogates by which Python stands for a file name's odd bytes: no JSON could hold them.
-    message = " ".join(message.encode("utf-8", "replace").decode().split())
-    return PhaseResult(
-        phase=config.inputs.phase if config else "evaluate",
-        key=config.key if config else "0" * 64,
-        outcome="terminated" if code == ExitCode.TERMINATED else "failed",
-        exit_code=int(code),
-        reason=reason,
-        message=message,
-    )

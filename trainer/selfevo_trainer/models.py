@@ -36,15 +36,19 @@ def fetch_model(context: Context, ref: ModelRef, name: str) -> Path:
     """
     with context.clock.during("store"):
         if isinstance(ref, StepModelRef):
-            return _fetch_step(context, ref, context.workdir / name)
-        path = _fetch_base(context, ref, context.workdir / name)
-        _check_files(path, ref.uri)
-        if ref.digest is not None and model_digest(path) != ref.digest:
-            raise InputError(
-                f"spec.model.digest is {ref.digest[:12]}... and the files at {ref.uri} have "
-                f"{model_digest(path)[:12]}...; correct the digest or restore the files"
-            )
-        return path
+            return context.once_a_pod(name, lambda dest: _fetch_step(context, ref, dest))
+        return context.once_a_pod(name, lambda dest: _fetch_checked_base(context, ref, dest))
+
+
+def _fetch_checked_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
+    path = _fetch_base(context, ref, dest)
+    _check_files(path, ref.uri)
+    if ref.digest is not None and model_digest(path) != ref.digest:
+        raise InputError(
+            f"spec.model.digest is {ref.digest[:12]}... and the files at {ref.uri} have "
+            f"{model_digest(path)[:12]}...; correct the digest or restore the files"
+        )
+    return path
 
 
 def _fetch_step(context: Context, ref: StepModelRef, dest: Path) -> Path:

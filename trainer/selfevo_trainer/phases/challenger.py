@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate.utils import gather_object
 from datasets import Dataset
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.inputs import ChallengerTrainInputs
 from selfevo_contract.phases import PhaseResult
+from selfevo_trainer import collective
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import excluded_questions
 from selfevo_trainer.engines import Engine, open_engine
@@ -55,29 +55,31 @@ class ChallengerReward:
         reward = self.inputs.reward
         questions = [self._question(completion_text(completion)) for completion in completions]
         valid = [question for question in questions if question is not None]
-        seed = derive_seed(self.inputs.seed, "answers", trainer_state.global_step)
         prompts = [messages(self.inputs.solver_prompt, question) for question in valid]
+        seed = self._seed(trainer_state.global_step)
         answers = self.engine.generate(prompts, self.inputs.solver_sampling, reward.solver_samples, seed)
         votes = vote_many([[last_boxed(completion.text) for completion in group] for group in answers], self.grader)
-        shares = iter(vote.share if vote.answer is not None else 0.0 for vote in votes)
-        shares_B = [next(shares) if question is not None else None for question in questions]
-        # |C|/B is over the batch of all processes; an invalid completion enters as the empty string.
-        texts = [question or "" for question in questions]
-        everyone = gather_object(texts)
-        mine = _offset(len(texts), len(everyone))
-        repetition_B = repetition_share(everyone, reward.repetition.distance)[mine : mine + len(texts)]
+        given = iter(votes)
+        # All processes see the whole batch: |C|/B is over it. An invalid completion enters as the empty string.
+        batch = collective.of_all([("", None) if text is None else (text, next(given)) for text in questions])
+        repetition_B = repetition_share([text for text, _ in batch], reward.repetition.distance)
+        shares_B = [None if vote is None else vote.share for _, vote in batch]
         rewards = challenger_rewards(reward.mode, shares_B, repetition_B, reward.repetition.weight)
-        if log_metric is not None:
-            log_metric("valid", len(valid) / len(questions))
+        if log_metric is not None:  # TRL takes the mean over the processes, of what is the same in all
+            asked = [(text, vote) for text, vote in batch if vote is not None]
+            log_metric("valid", len(asked) / len(batch))
             log_metric("repetition", float(repetition_B.mean()))
-            log_metric("distinct", len({normalise_question(text) for text in valid}) / len(questions))
-            if valid:
-                paid = [
-                    item.uncertainty for item, question in zip(rewards, questions, strict=True) if question is not None
-                ]
-                log_metric("uncertainty", sum(paid) / len(paid))
-                log_metric("majority_share", sum(vote.share for vote in votes) / len(votes))
-        return [item.total for item in rewards]
+            log_metric("distinct", len({normalise_question(text) for text, _ in asked}) / len(batch))
+            if asked:
+                log_metric("uncertainty", sum(item.uncertainty for item in rewards if item.valid) / len(asked))
+                log_metric("majority_share", sum(vote.share for _, vote in asked) / len(asked))
+        first = collective.rank() * len(questions)
+        return [item.total for item in rewards[first : first + len(questions)]]
+
+    def _seed(self, step: int) -> int:
+        # Processes with one seed would give the same answers to the same questions, and look surer than they are.
+        rank = collective.rank()
+        return derive_seed(self.inputs.seed, "answers", step, *([rank] if rank else []))
 
     def _question(self, text: str) -> str | None:
         parsed = parse_challenger(text)
@@ -96,14 +98,6 @@ class ChallengerReward:
                 "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format",
                 reason="NoValidQuestion",
             )
-
-
-def _offset(local: int, total: int) -> int:
-    if local == total:
-        return 0
-    import torch.distributed
-
-    return local * torch.distributed.get_rank()
 
 
 def run(context: Context) -> PhaseResult:

@@ -1,0 +1,434 @@
+"""Several processes, one result: which of them is the cause, that all end, and how pods that train together agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.phases import PhaseResult
+from selfevo_trainer import verdict
+from selfevo_trainer.peers import free_port
+from selfevo_trainer.world import ALONE, Layout, Member, check_batch, read_layout, read_member
+
+DATA = fails(4, "NotFinite", "training made lm_head infinite or NaN; lower learningRate")
+INPUT = fails(2, "InvalidInput", "the model has no config.json; name another")
+SERVICE = fails(3, "ServiceFailed", "storage.uri s3://x: does not answer; try again later")
+CRASH = fails(3, "Crashed", "RuntimeError: Connection closed by peer")
+FIRST, SECOND = fails(3, "Crashed", "first"), fails(3, "Crashed", "second")
+READY: Acts = [["touch", "ready"]]
+WAIT: Acts = [["until", "ready"]]
+"""For the other to be ready: in the pod's working directory."""
+
+
+def alone(tmp_path: Path, acts: dict[int, Acts], **other: Any) -> Pod:
+    return Pod(Layout(processes=max(2, len(acts))), tmp_path / "pod", acts, **other)
+
+
+def pods(tmp_path: Path, acts: dict[int, Acts], nodes: int = 2, **other: Any) -> list[Pod]:
+    """Pods with a process each: pod k has rank k."""
+    port = free_port()
+    return [
+        Pod(Layout(1, nodes, node, port=port, join_s=20), tmp_path / f"pod-{node}", acts, **other)
+        for node in range(nodes)
+    ]
+
+
+def said(result: PhaseResult) -> tuple[int, str, str]:
+    return result.exit_code, result.reason, result.message
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("acts", "expected"),
+    [
+        ({0: HANG, 1: DATA}, (4, "NotFinite", "lower learningRate")),
+        ({0: INPUT, 1: HANG}, (2, "InvalidInput", "config.json")),
+        ({0: HANG, 1: SERVICE}, (3, "ServiceFailed", "does not answer")),
+        # What follows from a failure may be said before the failure itself.
+        (
+            {0: [*WAIT, *CRASH], 1: [["told", []], *READY, ["sleep", 0.3], *DATA]},
+            (4, "NotFinite", "lower learningRate"),
+        ),
+        (
+            {0: [*WAIT, *CRASH], 1: [["told", [["sleep", 0.1], *SERVICE]], *READY, ["sleep", 60]]},
+            (3, "ServiceFailed", "does not answer"),
+        ),
+        (
+            {0: [["told", CRASH], ["sleep", 60]], 1: [["die", 9]]},
+            (3, "ProcessLost", "process 1 of 2 was killed by SIGKILL"),
+        ),
+        ({0: HANG, 1: [["exit", 1]]}, (3, "ProcessLost", "process 1 of 2 ended with code 1 and left no result")),
+        ({0: HANG, 1: [["die", 11]]}, (3, "ProcessLost", "SIGSEGV")),
+        ({0: HANG, 1: [["sleep", 0.2], *CRASH], 2: HANG}, (3, "Crashed", "Connection closed")),
+        # Two crashes: the earlier one.
+        (
+            {0: [["sleep", 0.3], *fails(3, "Crashed", "second")], 1: fails(3, "Crashed", "first")},
+            (3, "Crashed", "first"),
+        ),
+    ],
+)
+def test_the_process_that_was_the_cause_is_what_the_pod_ends_with(
+    tmp_path: Path, acts: dict[int, Acts], expected: tuple[int, str, str]
+) -> None:
+    code, reason, message = said(alone(tmp_path, acts, grace_s=2).ended())
+    assert (code, reason) == expected[:2] and expected[2] in message
+
+
+def test_all_well_is_what_the_first_process_says(tmp_path: Path) -> None:
+    acts: dict[int, Acts] = {
+        0: [["sleep", 0.3], ["say", {"metrics": {"reward": 1.0}}], ["exit", 0]],
+        1: [["say", {"metrics": {}}], ["exit", 0]],
+    }
+    result = alone(tmp_path, acts).ended()
+    assert (result.outcome, result.metrics) == ("committed", {"reward": 1.0})
+
+
+@pytest.mark.parametrize("at_its_end", [[["exit", 1]], [["say", {}], ["die", 11]], [["deaf", 0], ["sleep", 60]]])
+def test_what_is_committed_is_committed_whatever_another_does_at_its_end(tmp_path: Path, at_its_end: Acts) -> None:
+    first: Acts = [["say", {}], ["touch", str(tmp_path / "done")], ["exit", 0]]
+    pod = alone(tmp_path, {0: first, 1: [["until", str(tmp_path / "done")], ["sleep", 0.2], *at_its_end]})
+    assert pod.ended().outcome == "committed"
+
+
+def test_a_process_that_does_not_end_is_killed_and_none_is_left(tmp_path: Path) -> None:
+    env = tmp_path / "env"
+    deaf: Acts = [["deaf", 0], ["env", str(env)], ["sleep", 60]]
+    pod = alone(tmp_path, {0: deaf, 1: [["until", str(env)], *DATA]})
+    assert pod.ended().reason == "NotFinite"
+    # The kernel knows no process any more with the file that only that one was told.
+    assert not [pid for pid in _children() if alive(pid)]
+
+
+def _children() -> list[int]:
+    task = Path(f"/proc/{os.getpid()}/task")
+    return [int(pid) for thread in task.iterdir() for pid in (thread / "children").read_text().split()]
+
+
+def test_sigterm_reaches_every_process_and_is_the_reason_of_the_end(tmp_path: Path) -> None:
+    ready = [str(tmp_path / name) for name in ("0", "1")]
+    pod = alone(
+        tmp_path,
+        {
+            0: [*HANG[:1], ["touch", ready[0]], ["sleep", 60]],
+            # A collective that breaks off because another process was quicker.
+            1: [["told", CRASH], ["touch", ready[1]], ["sleep", 60]],
+        },
+    )
+    while not all(Path(file).exists() for file in ready):
+        time.sleep(0.01)
+    pod.stop.requested = True
+    assert said(pod.ended()) == (143, "Terminated", "stopped on request after step 3 of 5")
+
+
+def test_bad_data_is_bad_data_also_while_stopping(tmp_path: Path) -> None:
+    ready = str(tmp_path / "ready")
+    pod = alone(tmp_path, {0: HANG, 1: [["told", DATA], ["touch", ready], ["sleep", 60]]})
+    while not Path(ready).exists():
+        time.sleep(0.01)
+    pod.stop.requested = True
+    assert pod.ended().exit_code == 4
+
+
+def test_each_process_is_told_what_torch_needs_and_where_to_say_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in (0, 1)}
+    alone(tmp_path, acts).ended()
+    told = [json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+    assert [[env[name] for name in names] for env in told] == [
+        ["0", "0", "2", "2", "127.0.0.1"],
+        ["1", "1", "2", "2", "127.0.0.1"],
+    ]
+    assert told[0]["MASTER_PORT"] == told[1]["MASTER_PORT"] != "0"
+    assert told[0]["SELFEVO_TERMINATION_LOG"] != told[1]["SELFEVO_TERMINATION_LOG"]
+    assert all(int(env["OMP_NUM_THREADS"]) >= 1 and env["SELFEVO_PARENT_PID"] == str(os.getpid()) for env in told)
+
+
+# Pods that train together.
+
+
+def test_pods_end_well_together_with_the_result_of_pod_0(tmp_path: Path) -> None:
+    first: Acts = [["sleep", 0.4], ["say", {"metrics": {"reward": 1.0}}], ["exit", 0]]
+    results = [pod.ended() for pod in pods(tmp_path, {0: first}, nodes=3)]
+    assert [(result.outcome, result.metrics) for result in results] == [("committed", {"reward": 1.0})] * 3
+
+
+def test_ranks_are_numbered_over_the_pods_and_meet_at_one_port(tmp_path: Path) -> None:
+    port = free_port()
+    acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in range(4)}
+    both = [Pod(Layout(2, 2, node, "localhost", port, 20), tmp_path / f"pod-{node}", acts) for node in (0, 1)]
+    assert [pod.ended().outcome for pod in both] == ["committed", "committed"]
+    told = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(4)]
+    assert [(env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) for env in told] == [
+        ("0", "0", "4"),
+        ("1", "1", "4"),
+        ("2", "0", "4"),
+        ("3", "1", "4"),
+    ]
+    assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for env in told}) == 1
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_a_failure_is_counted_where_it_was_and_told_everywhere(tmp_path: Path, where: int) -> None:
+    acts: dict[int, Acts] = {rank: [["told", CRASH], ["sleep", 60]] for rank in range(3)}
+    acts[where] = [["sleep", 0.3], *DATA]
+    results = [pod.ended() for pod in pods(tmp_path, acts, nodes=3, grace_s=2)]
+    for node, result in enumerate(results):
+        if node == where:
+            assert said(result)[:2] == (4, "NotFinite")
+        else:
+            assert said(result)[:2] == (143, "PeerFailed")
+            assert f"pod {where}: training made lm_head infinite" in result.message
+
+
+def test_a_pod_whose_processes_break_off_before_it_hears_why_is_no_cause(tmp_path: Path) -> None:
+    """The collective breaks at pod 0 first; pod 1, where a process was killed, says so only after its others ended."""
+    gone = str(tmp_path / "gone")
+    acts: dict[int, Acts] = {0: [["until", gone], *CRASH], 1: [["touch", gone], ["die", 9]]}
+    first, second = (pod.ended() for pod in pods(tmp_path, acts, grace_s=2))
+    assert said(first)[:2] == (143, "PeerFailed") and "pod 1: process 1 of 2 was killed by SIGKILL" in first.message
+    assert said(second)[:2] == (3, "ProcessLost")
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_sigterm_in_one_pod_ends_all_with_143(tmp_path: Path, where: int) -> None:
+    ready = [str(tmp_path / name) for name in ("0", "1")]
+    acts: dict[int, Acts] = {
+        rank: [["told", [["sleep", 0.2], ["say", TERMINATED], ["exit", 143]]], ["touch", ready[rank]], ["sleep", 60]]
+        for rank in (0, 1)
+    }
+    # The other's collective breaks off before it is told anything.
+    acts[1 - where] = [["told", CRASH], ["touch", ready[1 - where]], ["sleep", 60]]
+    both = pods(tmp_path, acts, grace_s=2)
+    while not all(Path(file).exists() for file in ready):
+        time.sleep(0.01)
+    both[where].stop.requested = True
+    assert said(both[where].ended()) == (143, "Terminated", "stopped on request after step 3 of 5")
+    other = both[1 - where].ended()
+    assert said(other)[:2] == (143, "PeerFailed") and f"pod {where}: stopped on request" in other.message
+
+
+def test_a_pod_whose_processes_are_done_waits_until_pod_0_has_committed(tmp_path: Path) -> None:
+    commit = str(tmp_path / "commit")
+    first, second = pods(tmp_path, {0: [["until", commit], *SERVICE]})
+    time.sleep(0.5)
+    assert second.thread.is_alive()  # its process ended at once, but nothing is committed
+    Path(commit).touch()
+    assert said(first.ended())[:2] == (3, "ServiceFailed")
+    # An index of the Job that ends with 0 would never be run again.
+    assert said(second.ended())[:2] == (143, "PeerFailed")
+
+
+def test_sigterm_while_pod_0_commits_is_no_success(tmp_path: Path) -> None:
+    commit = str(tmp_path / "commit")
+    first, second = pods(tmp_path, {0: [["until", commit], ["say", {}], ["exit", 0]]})
+    time.sleep(0.5)
+    second.stop.requested = True
+    assert said(second.ended())[:2] == (143, "Terminated")
+    Path(commit).touch()
+    assert first.ended().outcome in ("committed", "terminated")
+
+
+def _stranger(port: int, node: int) -> socket.socket:
+    """What looks like a pod's launcher."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            break
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    connection.sendall(json.dumps({"join": {"node": node, "nodes": 2, "key": config().key}}).encode() + b"\n")
+    return connection
+
+
+def test_a_pod_that_is_gone_without_a_word_ends_the_others(tmp_path: Path) -> None:
+    port = free_port()
+    first = Pod(Layout(1, 2, 0, port=port, join_s=20), tmp_path / "pod-0", {0: HANG})
+    other = _stranger(port, 1)
+    assert b'"go"' in other.recv(1000)
+    other.close()
+    code, reason, message = said(first.ended())
+    assert (code, reason) == (143, "PeerFailed") and "pod 1: it is gone" in message
+
+
+def test_pod_0_gone_without_a_word_ends_the_others(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        acts: dict[int, Acts] = {1: [["told", CRASH], ["sleep", 60]]}
+        second = Pod(Layout(1, 2, 1, port=server.getsockname()[1], join_s=20), tmp_path / "pod-1", acts)
+        connection, _ = server.accept()
+        connection.recv(1000)
+        connection.sendall(b'{"go": %d}\n' % free_port())
+        time.sleep(0.3)
+        connection.close()
+        code, reason, message = said(second.ended())
+    assert (code, reason) == (143, "PeerFailed") and "pod 0: it is gone" in message
+
+
+def test_a_pod_that_comes_again_before_the_others_have_ended_waits_for_the_next_attempt(tmp_path: Path) -> None:
+    port = free_port()
+    began, end = str(tmp_path / "began"), str(tmp_path / "end")
+    acts: dict[int, Acts] = {0: [["touch", began], ["until", end], *SERVICE]}
+    first = Pod(Layout(1, 2, 0, port=port, join_s=20), tmp_path / "pod-0", acts)
+    earlier = _stranger(port, 1)
+    while not Path(began).exists():
+        time.sleep(0.01)
+    again = Pod(Layout(1, 2, 1, port=port, join_s=20), tmp_path / "pod-1")  # recreated, of the next attempt
+    time.sleep(0.3)
+    assert again.thread.is_alive()
+    Path(end).touch()
+    assert first.ended().exit_code == 3
+    earlier.close()
+    second_attempt = Pod(Layout(1, 2, 0, port=port, join_s=20), tmp_path / "pod-0-again")
+    assert [pod.ended().outcome for pod in (second_attempt, again)] == ["committed", "committed"]
+
+
+def test_strangers_at_the_port_are_sent_away(tmp_path: Path) -> None:
+    port = free_port()
+    first = Pod(Layout(1, 2, 0, port=port, join_s=20), tmp_path / "pod-0")
+    for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"join": {"node": 0}}\n', b'{"join": 1}\n'):
+        stranger = _stranger(port, 7)  # there is no pod 7
+        assert stranger.recv(10) == b""
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            other.sendall(greeting)
+            assert other.recv(10) == b""
+    second = Pod(Layout(1, 2, 1, port=port, join_s=20), tmp_path / "pod-1")
+    assert [pod.ended().outcome for pod in (first, second)] == ["committed", "committed"]
+
+
+@pytest.mark.parametrize(
+    ("node", "names"), [(0, ("missing: 1", "1 of 2 pods")), (1, ("pod 0 at 127.0.0.1", "refused"))]
+)
+def test_pods_that_do_not_come_are_an_error_that_says_so(tmp_path: Path, node: int, names: tuple[str, ...]) -> None:
+    with pytest.raises(ServiceError) as caught:
+        Pod(Layout(1, 2, node, port=free_port(), join_s=1), tmp_path / "pod").ended()
+    assert caught.value.reason == "PeersMissing"
+    assert all(name in str(caught.value) for name in (*names, "within 1 s", "SELFEVO_JOIN_SECONDS"))
+
+
+def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as server, pytest.raises(ServiceError, match=r"port \d+.*set MASTER_PORT"):
+        Pod(Layout(1, 2, 0, port=server.getsockname()[1]), tmp_path / "pod").ended()
+
+
+def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfevo_trainer import peers
+
+    monkeypatch.setattr(peers, "_LOOK_AGAIN_S", 0.1)
+    done = PhaseResult(phase="solver-train", key=config().key, outcome="found")
+    looks = iter([None, done])
+    pod = Pod(Layout(1, 2, 1, port=free_port(), join_s=20), tmp_path / "pod", found=lambda: next(looks))
+    assert pod.ended() == done
+
+
+def test_a_signal_while_waiting_for_the_others_ends_at_once(tmp_path: Path) -> None:
+    from selfevo_trainer.launcher import launch
+    from selfevo_trainer.signals import Interrupted, StopRequest
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    stop = StopRequest.install()
+    try:
+        import threading
+
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Interrupted):
+            launch(config(), Layout(1, 2, 0, port=free_port(), join_s=20), tmp_path, stop, lambda: None)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
+# What a pod is told.
+
+
+@pytest.mark.parametrize(
+    ("environment", "phase", "expected"),
+    [
+        ({}, "solver-train", Layout()),
+        ({"SELFEVO_PROCESSES": "1", "SELFEVO_NODES": "1"}, "solver-train", Layout()),
+        ({"SELFEVO_PROCESSES": "8"}, "challenger-train", Layout(8)),
+        ({"JOB_COMPLETION_INDEX": "3", "MASTER_ADDR": "x"}, "solver-rollout", Layout()),
+        (
+            {"SELFEVO_PROCESSES": "8", "SELFEVO_NODES": "4", "JOB_COMPLETION_INDEX": "3", "MASTER_ADDR": "a-0.a"},
+            "solver-train",
+            Layout(8, 4, 3, "a-0.a", 29500, 1800),
+        ),
+        (
+            {"SELFEVO_NODES": "2", "JOB_COMPLETION_INDEX": "0", "MASTER_ADDR": "a", "MASTER_PORT": "7"}
+            | {"SELFEVO_JOIN_SECONDS": "60"},
+            "solver-train",
+            Layout(1, 2, 0, "a", 7, 60),
+        ),
+    ],
+)
+def test_the_layout_is_read_from_the_environment(environment: dict[str, str], phase: Any, expected: Layout) -> None:
+    assert read_layout(environment, phase) == expected
+
+
+PODS = {"SELFEVO_NODES": "2", "JOB_COMPLETION_INDEX": "1", "MASTER_ADDR": "a"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "phase", "names"),
+    [
+        ({"SELFEVO_PROCESSES": "2"}, "solver-rollout", ("SELFEVO_PROCESSES", "solver-rollout", "unset")),
+        ({"SELFEVO_NODES": "2"}, "evaluate", ("SELFEVO_NODES", "evaluate")),
+        ({"SELFEVO_PROCESSES": "0"}, "solver-train", ("SELFEVO_PROCESSES", "'0'", "1 to 64")),
+        ({"SELFEVO_PROCESSES": "two"}, "solver-train", ("SELFEVO_PROCESSES", "'two'")),
+        ({"SELFEVO_PROCESSES": "65"}, "solver-train", ("SELFEVO_PROCESSES", "'65'")),
+        ({"SELFEVO_PROCESSES": "²"}, "solver-train", ("SELFEVO_PROCESSES",)),
+        ({**PODS, "MASTER_ADDR": ""}, "solver-train", ("MASTER_ADDR", "pod 0")),
+        ({"SELFEVO_NODES": "2", "MASTER_ADDR": "a"}, "solver-train", ("JOB_COMPLETION_INDEX", "Indexed Job")),
+        ({**PODS, "JOB_COMPLETION_INDEX": "2"}, "solver-train", ("JOB_COMPLETION_INDEX", "'2'", "0 to 1")),
+        ({**PODS, "MASTER_PORT": "99999"}, "solver-train", ("MASTER_PORT", "'99999'")),
+        ({"WORLD_SIZE": "4"}, "solver-train", ("WORLD_SIZE", "torchrun", "SELFEVO_PROCESSES")),
+    ],
+)
+def test_a_layout_that_makes_no_sense_is_refused(
+    environment: dict[str, str], phase: Any, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read_layout(environment, phase)
+    assert all(name in str(caught.value) for name in names)
+
+
+def test_a_process_is_a_member_only_when_our_launcher_says_so() -> None:
+    assert read_member({"RANK": "1", "WORLD_SIZE": "2"}) is None
+    assert read_member({"RANK": "1", "WORLD_SIZE": "2", "SELFEVO_LAUNCHED": "1"}) == Member(1, 2)
+    assert (ALONE.first, Member(0, 2).first, Member(1, 2).first) == (True, True, False)
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_starts() -> None:
+    check_batch(16, 4, 4)
+    with pytest.raises(InputError, match="perDeviceTrainBatchSize 4 x 3 processes does not divide the 16 completions"):
+        check_batch(16, 4, 3)
+
+
+def test_a_bystander_is_never_taken_for_the_cause() -> None:
+    told = config()
+    stopped = verdict.failure(told, 143, "Terminated", "stopped on request")  # type: ignore[arg-type]
+    other = verdict.bystander(told, 1, stopped)
+    crash = verdict.failure(told, 3, "Crashed", "x")  # type: ignore[arg-type]
+    assert verdict.cause([(other, True), (crash, True), (stopped, True)]) == 2
+    assert verdict.cause([(other, True), (crash, False)]) == 1
+    assert verdict.cause([(stopped, False), (crash, False)]) == 1

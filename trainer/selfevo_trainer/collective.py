@@ -1,0 +1,73 @@
+"""What the processes of one training say to each other. Each function is a plain one where there is one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import gather_object
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.phases import PROCESSES_ENV
+from selfevo_trainer.models import device
+
+TIMEOUT_S = 7200
+"""How long a collective waits. The others wait there while one answers questions, grades, or uploads a checkpoint; that
+a process is gone the launcher notices."""
+
+
+def grouped() -> bool:
+    """Whether there are others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if grouped() else 0
+
+
+def any_of(flag: bool) -> bool:
+    """Whether ``flag`` is set in any process: the same answer in all."""
+    if not grouped():
+        return flag
+    told = torch.tensor([int(flag)], device=device())
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())
+
+
+def from_first(value: Any) -> Any:
+    """The first process's ``value``, in all."""
+    if not grouped():
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0, device=torch.device(device()))
+    return held[0]
+
+
+def of_all(values: Sequence[Any]) -> list[Any]:
+    """The values of all processes, in the order of their ranks."""
+    return list(gather_object(list(values)))
+
+
+def wait_for_all() -> None:
+    """Until all are here."""
+    any_of(False)
+
+
+def leave() -> None:
+    """The last thing that a process does that ended well."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def check_device() -> None:
+    """Raises InputError when this process has no GPU of its own, although there are some."""
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if torch.cuda.is_available() and local >= count:
+        raise InputError(
+            f"{PROCESSES_ENV} is {os.environ.get('LOCAL_WORLD_SIZE')} and the pod sees {count} GPUs; give the phase's "
+            "pods as many GPUs as processes"
+        )

@@ -1,0 +1,153 @@
+"""Which processes train together: what a pod is told of it, and what each of its processes is. Pure.
+
+One process is the usual case, and nothing of this is set then. Otherwise the process that the pod starts launches the
+others (launcher.py); those are ranks, numbered over all pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.inputs import Phase
+from selfevo_contract.phases import (
+    DISTRIBUTED_PHASES,
+    JOIN_SECONDS_DEFAULT,
+    JOIN_SECONDS_ENV,
+    MASTER_ADDR_ENV,
+    MASTER_PORT_DEFAULT,
+    MASTER_PORT_ENV,
+    NODE_RANK_ENV,
+    NODES_ENV,
+    PARENT_ENV,
+    PROCESSES_ENV,
+    PROCESSES_MAX,
+    TERMINATION_LOG_ENV,
+    WORKDIR_ENV,
+)
+
+LAUNCHED_ENV = "SELFEVO_LAUNCHED"
+"""Set for the processes that our own launcher starts, and for no other."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many processes train together, and where this pod stands among the pods."""
+
+    processes: int = 1
+    """In each pod."""
+    nodes: int = 1
+    node: int = 0
+    master: str = "127.0.0.1"
+    """Where pod 0 is reached."""
+    port: int = MASTER_PORT_DEFAULT
+    join_s: float = JOIN_SECONDS_DEFAULT
+
+    @property
+    def size(self) -> int:
+        """Processes over all pods."""
+        return self.processes * self.nodes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that commits and reports."""
+        return self.rank == 0
+
+
+ALONE = Member()
+
+
+def read_layout(environment: Mapping[str, str], phase: Phase) -> Layout:
+    """What the pod is told.
+
+    Raises:
+        InputError: it makes no sense, or the phase runs in one process only.
+    """
+    processes = _number(environment, PROCESSES_ENV, 1, 1, PROCESSES_MAX)
+    nodes = _number(environment, NODES_ENV, 1, 1, PROCESSES_MAX)
+    if phase not in DISTRIBUTED_PHASES:
+        for name, value in ((PROCESSES_ENV, processes), (NODES_ENV, nodes)):
+            if value > 1:
+                raise InputError(f"{name} is {value}, and {phase} runs in one process; unset it")
+        return Layout()
+    if processes * nodes == 1:
+        if _number(environment, "WORLD_SIZE", 1, 1, None) > 1:
+            raise InputError(
+                f"WORLD_SIZE is {environment['WORLD_SIZE']}, and this process was not started by selfevo_trainer's own "
+                f"launcher; start one process for each pod, without torchrun, and set {PROCESSES_ENV} and {NODES_ENV}"
+            )
+        return Layout()
+    if nodes == 1:
+        return Layout(processes)
+    if not environment.get(MASTER_ADDR_ENV):
+        raise InputError(f"{NODES_ENV} is {nodes} and {MASTER_ADDR_ENV} is not set; set it to where pod 0 is reached")
+    if NODE_RANK_ENV not in environment:
+        raise InputError(f"{NODES_ENV} is {nodes} and {NODE_RANK_ENV} is not set; run the pods as an Indexed Job")
+    return Layout(
+        processes,
+        nodes,
+        node=_number(environment, NODE_RANK_ENV, 0, 0, nodes - 1),
+        master=environment[MASTER_ADDR_ENV],
+        port=_number(environment, MASTER_PORT_ENV, MASTER_PORT_DEFAULT, 1, 65535),
+        join_s=_number(environment, JOIN_SECONDS_ENV, JOIN_SECONDS_DEFAULT, 1, None),
+    )
+
+
+def read_member(environment: Mapping[str, str]) -> Member | None:
+    """What this process is, when our launcher started it."""
+    if LAUNCHED_ENV not in environment:
+        return None
+    return Member(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+
+
+def rank_environment(
+    layout: Layout, local: int, *, port: int, threads: int, parent: int, workdir: str, result: str
+) -> dict[str, str]:
+    """What process ``local`` of this pod is told beside what the pod is told: torch's names, and ours.
+
+    Args:
+        port: Of torch's rendezvous at pod 0.
+        threads: For torch on the CPU, unless the pod says otherwise.
+        result: File for its PhaseResult.
+    """
+    return {
+        "RANK": str(layout.node * layout.processes + local),
+        "LOCAL_RANK": str(local),
+        "WORLD_SIZE": str(layout.size),
+        "LOCAL_WORLD_SIZE": str(layout.processes),
+        "OMP_NUM_THREADS": str(threads),
+        MASTER_ADDR_ENV: layout.master,
+        MASTER_PORT_ENV: str(port),
+        LAUNCHED_ENV: "1",
+        PARENT_ENV: str(parent),
+        WORKDIR_ENV: workdir,
+        TERMINATION_LOG_ENV: result,
+    }
+
+
+def check_batch(completions_per_step: int, per_device: int, processes: int) -> None:
+    """Raises InputError when a step's completions do not divide over the processes."""
+    if completions_per_step % (per_device * processes):
+        raise InputError(
+            f"perDeviceTrainBatchSize {per_device} x {processes} processes does not divide the "
+            f"{completions_per_step} completions of a step; choose another perDeviceTrainBatchSize"
+        )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, least: int, most: int | None) -> int:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal()) or int(text) < least or (most is not None and int(text) > most):
+        span = f"from {least} to {most}" if most is not None else f"of {least} or more"
+        raise InputError(f"{name} is {text!r}; set it to a whole number {span}")
+    return int(text)
