@@ -34,15 +34,24 @@ from selfevo_contract.plan import Step
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec import Data, RunSpec
 from selfevo_operator import allowed, served
+from selfevo_operator.labels import (
+    ATTEMPT,
+    ITERATION,
+    KEY,
+    MANAGED_BY,
+    MANAGER,
+    PHASE,
+    PRIORITY,
+    QUEUE,
+    RUN,
+    STEP,
+    TEMPLATE,
+    TRAINER,
+)
 from selfevo_operator.pods import PodSettings, nodes_of, pods_of
-from selfevo_operator.template import TRAINER, Place, pod_spec
+from selfevo_operator.template import Place, pod_spec
 
 __all__ = ["PodSettings", "render", "template_digest"]
-
-MANAGED_BY = "selfevo-operator"
-KEY = "selfevo.dev/key"
-TEMPLATE = "selfevo.dev/template"
-ATTEMPT = "selfevo.dev/attempt"
 
 Manifest = dict[str, Any]
 
@@ -113,9 +122,9 @@ def template_digest(job: Manifest) -> str:
 def _labels(run: SelfEvolutionRun, step: Step, attempt: int) -> dict[str, str]:
     return {
         **_labels_of_run(run),
-        "selfevo.dev/step": step.name,
-        "selfevo.dev/phase": step.phase,
-        "selfevo.dev/iteration": str(step.iteration),
+        STEP: step.name,
+        PHASE: step.phase,
+        ITERATION: str(step.iteration),
         ATTEMPT: str(attempt),
     }
 
@@ -126,8 +135,8 @@ def _labels_of_run(run: SelfEvolutionRun) -> dict[str, str]:
         "app.kubernetes.io/instance": run.metadata.name,
         "app.kubernetes.io/component": "trainer",
         "app.kubernetes.io/part-of": "selfevo",
-        "app.kubernetes.io/managed-by": MANAGED_BY,
-        "selfevo.dev/run": run.metadata.name,
+        MANAGED_BY: MANAGER,
+        RUN: run.metadata.name,
     }
 
 
@@ -136,8 +145,8 @@ def _queue(spec: RunSpec, step: Step) -> dict[str, str]:
     queue = (spec.rollout.queue if step.phase == "solver-rollout" else None) or spec.queue
     if queue is None:
         return {}
-    priority = {"kueue.x-k8s.io/priority-class": spec.priority_class} if spec.priority_class else {}
-    return {"kueue.x-k8s.io/queue-name": queue, **priority}
+    priority = {PRIORITY: spec.priority_class} if spec.priority_class else {}
+    return {QUEUE: queue, **priority}
 
 
 def _owner(run: SelfEvolutionRun) -> dict[str, Any]:
@@ -195,7 +204,7 @@ def _service(run: SelfEvolutionRun, name: str) -> Manifest:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {"app.kubernetes.io/managed-by": MANAGED_BY, "selfevo.dev/run": run.metadata.name},
+            "selector": {MANAGED_BY: MANAGER, RUN: run.metadata.name},
             "ports": [{"name": "coordinator", "port": MASTER_PORT_DEFAULT, "protocol": "TCP"}],
         },
     }

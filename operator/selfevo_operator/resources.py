@@ -77,7 +77,7 @@ def gpu(limits: Mapping[str, Quantity], field: str) -> tuple[str | None, int]:
 
 def _check(path: str, name: str, quantity: Quantity) -> None:
     domain, _, device = name.partition("/")
-    if domain.endswith("kubernetes.io") or domain.startswith("requests.") or len(domain) > 244 or len(device) > 63:
+    if domain.endswith("kubernetes.io") or domain.startswith("requests.") or len(domain) > 244:
         raise InputError(f"{path} is not a resource of a container; use a device plugin's name such as nvidia.com/gpu")
     value = amount(quantity)
     if device and value != int(value):

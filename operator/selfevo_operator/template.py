@@ -13,11 +13,10 @@ from selfevo_contract.phases import DISTRIBUTED_PHASES, PROCESSES_MAX, TERMINATI
 from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
 from selfevo_operator.environment import WORK, Variable, launch, variables
+from selfevo_operator.labels import TRAINER
 from selfevo_operator.pods import PodSettings, field_of, pods_of, refuse_odd
 from selfevo_operator.resources import gpu, resources
 
-TRAINER = "trainer"
-"""The container whose exit code and termination message count."""
 COMMAND = ["python", "-m", "selfevo_trainer"]
 
 GRACE_SECONDS = 120

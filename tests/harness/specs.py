@@ -21,7 +21,7 @@ _QUANTITY = st.one_of(
 _RESOURCE = st.sampled_from(["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu"]) | st.sampled_from(
     ["example.com/nic", "kubernetes.io/x", "requests.a/b", "a/" + "b" * 64, "a" * 250 + "/b", "attach.kubernetes.io/c"]
 )
-_LABEL = st.sampled_from(["pool", "example.com/pool", "a", "A_b.c", "kubernetes.io/hostname", "a" * 64, "$(HOME)"])
+_LABEL = st.sampled_from(["pool", "example.com/pool", "a", "A_b.c", "kubernetes.io/hostname", "a" * 254 + "/b"])
 _VARIABLES = st.sampled_from(["A", "_b", "HF_ENDPOINT", "HOME", "PATH", "TMPDIR", "LD_PRELOAD", "USER", "C1"])
 
 

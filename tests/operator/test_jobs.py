@@ -610,10 +610,10 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
             "spec.exclude[1].uri is 'file:./b'",
         ),
         (SOLVER, {"spec__pods": {"image": " "}}, "spec.solver.pods.image is ' '"),
-        (SOLVER, {"spec__pods": {"nodeSelector": {"a/" + "b" * 64: ""}}}, "spec.solver.pods.nodeSelector has the key"),
+        (SOLVER, {"spec__pods": {"nodeSelector": {"a" * 254 + "/b": ""}}}, "spec.solver.pods.nodeSelector has the key"),
         (
             SOLVER,
-            {"spec__pods": {"tolerations": [{"key": "b" * 64}]}},
+            {"spec__pods": {"tolerations": [{"key": "a" * 254 + "/b"}]}},
             "spec.solver.pods.tolerations[0].key has the key",
         ),
         (SOLVER, {"settings": PodSettings()}, "spec.solver.pods.image is not given"),

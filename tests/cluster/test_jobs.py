@@ -1,0 +1,229 @@
+"""Rendered Jobs before a real API server and a real Job controller: admitted as restricted, and retried as promised."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from pydantic import ValidationError
+
+from harness import specs
+from harness.cluster.client import ApiError
+from harness.cluster.controlplane import ControlPlane
+from harness.runs import make_run
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_operator.children import child_name
+from selfevo_operator.jobs import PodSettings, render
+
+pytestmark = pytest.mark.slow
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "jobs").glob("*.json"))
+SETTINGS = PodSettings(image="registry.example/selfevo-trainer:0.1.0")
+Object = dict[str, Any]
+
+
+def named_by(pod: Object, plane: ControlPlane, namespace: str) -> None:
+    """What a pod's spec names must be there before the pod: its identity and its classes."""
+    if account := pod.get("serviceAccountName"):
+        plane.admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}}, namespace)
+    if priority := pod.get("priorityClassName"):
+        about = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 7}
+        plane.admin.apply({**about, "metadata": {"name": priority}})
+    if runtime := pod.get("runtimeClassName"):
+        about = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "nvidia"}
+        plane.admin.apply({**about, "metadata": {"name": runtime}})
+
+
+def here(manifest: Object, namespace: str) -> Object:
+    """The manifest in this namespace, with no owner: the garbage collector would look for the run and not find it."""
+    metadata = {k: v for k, v in manifest["metadata"].items() if k != "ownerReferences"}
+    return {**manifest, "metadata": {**metadata, "namespace": namespace}}
+
+
+def pod_from(job: Object, namespace: str) -> Object:
+    template = job["spec"]["template"]
+    metadata = {**template["metadata"], "name": f"{job['metadata']['name']}-x", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+def test_golden_manifests_and_their_pods_are_admitted(file: Path, control_plane: ControlPlane, namespace: str) -> None:
+    api = control_plane.admin
+    job, *services = json.loads(file.read_text())
+    named_by(job["spec"]["template"]["spec"], control_plane, namespace)
+    job["metadata"]["namespace"] = namespace
+    stored = api.create(job, dryRun="All", fieldValidation="Strict")
+    assert stored["metadata"]["ownerReferences"] == job["metadata"]["ownerReferences"]
+    for service in services:
+        api.create(here(service, namespace), fieldValidation="Strict")
+    # PodSecurity enforces on pods, not on Jobs: only the Job controller's own pods show that they get through.
+    job = here(job, namespace)
+    api.create(pod_from(job, namespace), dryRun="All", fieldValidation="Strict")
+    api.create(job, fieldValidation="Strict")
+    wanted = job["spec"]["completions"]
+    pods = pods_when(control_plane, namespace, lambda pods: len(pods) == wanted)
+    if services:
+        hosts = {f"{pod['spec']['hostname']}.{pod['spec']['subdomain']}" for pod in pods}
+        (coordinator,) = {v["value"] for v in pods[0]["spec"]["containers"][0]["env"] if v["name"] == "MASTER_ADDR"}
+        assert coordinator in hosts
+
+
+def test_the_namespace_refuses_what_is_not_restricted(control_plane: ControlPlane, namespace: str) -> None:
+    """Else the test above would show nothing."""
+    (job,) = json.loads(GOLDEN[0].read_text())[:1]
+    pod = pod_from(job, namespace)
+    pod["spec"].pop("serviceAccountName", None)
+    del pod["spec"]["containers"][0]["securityContext"]["capabilities"]
+    for field in ("priorityClassName", "runtimeClassName"):
+        pod["spec"].pop(field, None)
+    with pytest.raises(ApiError, match="violates PodSecurity"):
+        control_plane.admin.create(pod, dryRun="All")
+
+
+def test_whatever_is_rendered_is_admitted(control_plane: ControlPlane, namespace: str) -> None:
+    admitted = itertools.count()
+
+    @given(document=specs.documents())
+    @settings(max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    def search(document: Object) -> None:
+        document["metadata"]["namespace"] = namespace
+        try:
+            run = SelfEvolutionRun.model_validate(document)
+        except ValidationError:
+            return
+        for step in plan(run.spec).steps[:4]:
+            try:
+                job, *services = render(run, step, 1, child_name(run.metadata.name, step, 1), SETTINGS)
+            except InputError:
+                continue
+            named_by(job["spec"]["template"]["spec"], control_plane, namespace)
+            for manifest in (job, *services, pod_from(job, namespace)):
+                control_plane.admin.create(manifest, dryRun="All", fieldValidation="Strict")
+            next(admitted)
+
+    search()
+    assert next(admitted) > 200, "most of what is tried should be rendered"
+
+
+# --- the Job controller -----------------------------------------------------------------------------------------------
+
+
+def pods_when(plane: ControlPlane, namespace: str, until: Callable[[list[Object]], bool]) -> list[Object]:
+    deadline = time.monotonic() + 60
+    while not until(pods := plane.admin.list("pods", namespace)):
+        assert time.monotonic() < deadline, [(pod["metadata"]["name"], pod["status"]) for pod in pods]
+        time.sleep(0.05)
+    return pods
+
+
+def start(plane: ControlPlane, namespace: str, step: str, **changes: Any) -> tuple[Object, list[Object]]:
+    """A rendered Job with its pods, which nobody runs."""
+    run = make_run(metadata__namespace=namespace, metadata__uid="u", spec__storage__uri="s3://models/x", **changes)
+    of = plan(run.spec).by_name[step]
+    job, *_ = render(run, of, 1, child_name("demo", of, 1), SETTINGS)
+    plane.admin.create(here(job, namespace), fieldValidation="Strict")
+    return job, pods_when(plane, namespace, lambda pods: len(pods) == job["spec"]["completions"])
+
+
+def end(plane: ControlPlane, pod: Object, code: int, *, disrupted: bool = False) -> None:
+    """What a kubelet says of a pod whose trainer has ended."""
+    terminated = {"exitCode": code, "reason": "Error", "finishedAt": "2026-01-01T00:00:00Z"}
+    status: Object = {
+        "phase": "Failed" if code else "Succeeded",
+        "containerStatuses": [
+            {
+                "name": "trainer",
+                **dict.fromkeys(("image", "imageID"), "x"),
+                "ready": False,
+                "restartCount": 0,
+                "state": {"terminated": terminated},
+            }
+        ],
+    }
+    if disrupted:
+        status["conditions"] = [
+            {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+        ]
+    metadata = pod["metadata"]
+    plane.admin.patch("pods", metadata["name"], {"status": status}, metadata["namespace"], "status", kind="strategic")
+
+
+def index_of(pod: Object) -> int:
+    return int(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
+
+
+def job_when(plane: ControlPlane, job: Object, until: Callable[[Object], Any]) -> Object:
+    metadata = job["metadata"]
+    return plane.admin.wait(
+        "jobs", metadata["name"], metadata["namespace"], until=lambda found: until(found.get("status", {}))
+    )
+
+
+def failed(status: Object) -> str:
+    """Reason of the condition Failed."""
+    return next((c["reason"] for c in status.get("conditions", []) if c["type"] == "Failed"), "")
+
+
+@pytest.mark.parametrize("code", [2, 4])
+def test_a_pod_that_no_retry_can_help_fails_the_job(control_plane: ControlPlane, namespace: str, code: int) -> None:
+    job, (pod,) = start(control_plane, namespace, "solver-train-1")
+    end(control_plane, pod, code)
+    found = job_when(control_plane, job, failed)
+    assert failed(found["status"]) == "PodFailurePolicy"
+
+
+@pytest.mark.parametrize(("code", "disrupted", "counted"), [(3, False, 1), (143, False, 0), (137, True, 0)])
+def test_other_pods_are_replaced_and_counted_if_it_was_their_fault(
+    control_plane: ControlPlane, namespace: str, code: int, disrupted: bool, counted: int
+) -> None:
+    job, (pod,) = start(control_plane, namespace, "solver-train-1")
+    end(control_plane, pod, code, disrupted=disrupted)
+    pods_when(control_plane, namespace, lambda pods: any(p["status"]["phase"] == "Pending" for p in pods))
+    found = job_when(
+        control_plane, job, lambda status: status.get("failed", 0) == counted and status.get("active") == 1
+    )
+    assert not failed(found["status"])
+
+
+def test_when_one_node_fails_all_are_replaced_and_it_counts_once(control_plane: ControlPlane, namespace: str) -> None:
+    two = {"spec__solver__pods": {"nodes": 2}, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
+    job, pods = start(control_plane, namespace, "solver-train-1", **two)
+    for pod in pods:
+        end(control_plane, pod, {0: 143, 1: 3}[index_of(pod)])
+
+    def both_anew(pods: list[Object]) -> bool:
+        return sorted(index_of(pod) for pod in pods if pod["status"]["phase"] == "Pending") == [0, 1]
+
+    pods_when(control_plane, namespace, both_anew)
+    found = job_when(control_plane, job, lambda status: status.get("failed", 0) == 1)
+    assert not failed(found["status"])
+
+
+def test_a_shard_that_gave_up_does_not_stop_the_others(control_plane: ControlPlane, namespace: str) -> None:
+    many = {"spec__rollout__shards": 3, "spec__backoffLimit": 0}
+    job, pods = start(control_plane, namespace, "solver-rollout-1", **many)
+    by_index = {index_of(pod): pod for pod in pods}
+    end(control_plane, by_index[1], 3)
+    found = job_when(control_plane, job, lambda status: status.get("failedIndexes"))
+    assert (found["status"]["failedIndexes"], found["status"]["active"]) == ("1", 2)
+    assert not failed(found["status"])
+    for index in (0, 2):
+        end(control_plane, by_index[index], 0)
+    found = job_when(control_plane, job, failed)
+    assert failed(found["status"]) == "FailedIndexes"
+    assert found["status"]["completedIndexes"] == "0,2"
+
+
+def test_a_shard_that_no_retry_can_help_stops_them_all(control_plane: ControlPlane, namespace: str) -> None:
+    job, pods = start(control_plane, namespace, "solver-rollout-1", spec__rollout__shards=3)
+    end(control_plane, pods[1], 2)
+    found = job_when(control_plane, job, failed)
+    assert failed(found["status"]) == "PodFailurePolicy"
