@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from selfevo_contract.errors import SelfevoError
+from selfevo.target import Access, ClusterRun, find, is_plugin, program
+from selfevo_contract.errors import InputError, SelfevoError
 
 app = typer.Typer(
     help="Self-evolution training of language models, from one manifest.",
@@ -27,6 +28,21 @@ Storage = Annotated[
 ]
 Workdir = Annotated[Path, typer.Option(metavar="DIR", help="Where status, logs and caches are kept.")]
 DEFAULT_WORKDIR = Path(".selfevo")
+
+Target = Annotated[
+    str, typer.Argument(metavar="RUN", help="A manifest, for the run on this machine, or a run's name in a cluster.")
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", help="The run's namespace in the cluster; the context's by default."
+    ),
+]
+Context = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Which context of the kubeconfig; the current one by default.")
+]
+Kubeconfig = Annotated[Path | None, typer.Option(metavar="FILE", help="In place of KUBECONFIG and ~/.kube/config.")]
+InCluster = Annotated[bool, typer.Option("--cluster", help="A manifest's run is meant as it is in the cluster.")]
 
 
 class Output(StrEnum):
@@ -70,31 +86,130 @@ def plan(
 
 @app.command()
 def status(
-    manifest: Manifest,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A manifest, for the run on this machine, or a run's name in a cluster; without it, a list.",
+        ),
+    ] = None,
+    namespace: Namespace = None,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="List the runs of the whole cluster.")
+    ] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
     output: OutputOption = Output.table,
 ) -> None:
     """Show where the run stands."""
-    from selfevo.show import show_status
+    access = _access(cluster, namespace, context, kubeconfig)
+    as_json = output is Output.json
+    if target is None or all_namespaces:
+        if target is not None:
+            raise InputError(f"-A lists all runs, and {target} names one; leave one of them out")
+        if not (all_namespaces or access.cluster or access.given()):
+            raise InputError("name a manifest or a run; -n NAMESPACE lists the runs of a cluster's namespace, -A all")
+        from selfevo.cluster_show import show_runs
 
-    show_status(manifest, storage=storage, workdir=workdir, as_json=output is Output.json)
+        show_runs(access, all_namespaces=all_namespaces, as_json=as_json)
+        return
+    found = find(target, access, storage)
+    if isinstance(found, Path):
+        from selfevo.show import show_status
+
+        show_status(found, storage=storage, workdir=workdir, as_json=as_json)
+        return
+    from selfevo.cluster_show import show_run
+
+    show_run(found, as_json=as_json)
+
+
+@app.command()
+def watch(
+    target: Target,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
+    storage: Storage = None,
+    workdir: Workdir = DEFAULT_WORKDIR,
+) -> None:
+    """Follow the run to its end, a line for everything that happens; ends with the exit code of `selfevo run`."""
+    from selfevo.watch import watch_cluster, watch_local
+
+    found = find(target, _access(cluster, namespace, context, kubeconfig), storage)
+    local = isinstance(found, Path)
+    raise typer.Exit(watch_local(found, storage=storage, workdir=workdir) if local else watch_cluster(found))
 
 
 @app.command()
 def logs(
-    manifest: Manifest,
-    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="For example solver-train-1.")] = None,
+    target: Target,
+    step: Annotated[str | None, typer.Argument(metavar="STEP", help="For example solver-train-1.")] = None,
     attempt: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Which attempt; the newest by default.")
     ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Print what a step's newest attempt said."""
-    from selfevo.show import show_logs
+    found = find(target, _access(cluster, namespace, context, kubeconfig), storage)
+    if isinstance(found, Path):
+        from selfevo.show import show_logs
 
-    show_logs(manifest, step, storage=storage, workdir=workdir, attempt=attempt)
+        show_logs(found, step, storage=storage, workdir=workdir, attempt=attempt, follow=follow)
+        return
+    from selfevo.cluster_logs import show_logs as show_cluster_logs
+
+    show_cluster_logs(found, step, attempt=attempt, follow=follow)
+
+
+@app.command()
+def suspend(
+    target: Target,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
+    storage: Storage = None,
+    workdir: Workdir = DEFAULT_WORKDIR,
+) -> None:
+    """Let the run rest: what runs stops and keeps its last checkpoint, nothing new starts."""
+    _switch(find(target, _access(cluster, namespace, context, kubeconfig), storage), True, storage, workdir)
+
+
+@app.command()
+def resume(
+    target: Target,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
+    storage: Storage = None,
+    workdir: Workdir = DEFAULT_WORKDIR,
+) -> None:
+    """Let a suspended run go on from where it was."""
+    _switch(find(target, _access(cluster, namespace, context, kubeconfig), storage), False, storage, workdir)
+
+
+def _access(cluster: bool, namespace: str | None, context: str | None, kubeconfig: Path | None) -> Access:
+    return Access(cluster or is_plugin(), namespace, context, kubeconfig)
+
+
+def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdir: Path) -> None:
+    from selfevo.cluster_switch import explain_local, switch
+
+    if isinstance(found, Path):
+        raise explain_local(found, suspend, storage=storage, workdir=workdir)
+    switch(found, suspend)
 
 
 @app.command()
@@ -193,7 +308,7 @@ def artifacts_digest(
 def main() -> None:
     """Run a verb. An error is one sentence on standard error and an exit code; SELFEVO_DEBUG=1 adds the traceback."""
     try:
-        app()
+        app(prog_name=program() if is_plugin() else None)
     except SelfevoError as error:
         _tell(error)
         sys.exit(int(error.exit_code))

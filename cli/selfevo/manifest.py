@@ -90,6 +90,21 @@ def load(path: Path, *, storage: str | None = None, cache: Path | None = None) -
     return run.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 
+def name_of(path: Path) -> tuple[str, str | None]:
+    """The name and, where it is written, the namespace of the manifest's run. Nothing else of it is looked at.
+
+    Raises:
+        InputError: the file is no manifest of a run.
+    """
+    value, _ = _only_run(path, _documents(path))
+    metadata = value.get("metadata") if isinstance(value, dict) and value.get("kind") == KIND else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(name, str):
+        raise InputError(f"{path} holds no {KIND} with a metadata.name; name the manifest of a run")
+    namespace = metadata.get("namespace")
+    return name, namespace if isinstance(namespace, str) else None
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from selfevo.text import aligned, percent, printable, seconds
+from selfevo_contract.errors import ExitCode
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
+from selfevo_operator import reasons
+from selfevo_operator.attempts import STOPPED
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
 
@@ -42,7 +45,7 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[News]:
 
 def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
     step = next((step for step in after.steps if step.name == attempt.step), None)
-    if attempt.reason == "Terminated":
+    if attempt.reason in (*STOPPED, reasons.TERMINATED):  # somebody's wish, and the next one goes on from there
         return f"{attempt.step} stopped at a checkpoint"
     line = f"{attempt.step} failed: {printable(attempt.message)}"
     if step is not None and step.state == "Pending" and step.retry_at and attempt.finished_at:
@@ -123,10 +126,38 @@ def _row(line: IterationStatus, best: bool) -> list[str]:
     ]
 
 
-def counts(status: RunStatus, plan: Plan) -> str:
-    """``5 of 13 steps done``."""
+def counts(status: RunStatus, plan: Plan | None) -> str:
+    """``5 of 13 steps done``, or ``5 steps done`` when the plan is not known."""
     done = sum(step.state == "Succeeded" for step in status.steps)
-    return f"{done} of {len(plan.steps)} steps done"
+    return f"{done} steps done" if plan is None else f"{done} of {len(plan.steps)} steps done"
+
+
+def standing(status: RunStatus) -> str:
+    """Why the run stands as it does, where phase and steps do not say it: ``Unschedulable: no node has ...``."""
+    conditions = {condition.type: condition for condition in status.conditions if condition.status == "True"}
+    for kind in ("Failed", "Stalled", "Reconciling"):
+        condition = conditions.get(kind)
+        if condition is not None and condition.reason not in (reasons.STARTING, reasons.RUNNING):
+            return f"{condition.reason}: {printable(condition.message)}"
+    return ""
+
+
+def failure_code(status: RunStatus) -> int:
+    """What a command that waits for a failed run ends with."""
+    failed = next((step.name for step in status.steps if step.state == "Failed"), None)
+    codes = [attempt.exit_code for attempt in status.attempts if attempt.step == failed]
+    known = (ExitCode.INPUT, ExitCode.DATA)
+    return int(codes[-1]) if codes and codes[-1] in known else int(ExitCode.SERVICE)
+
+
+def best_model(status: RunStatus) -> list[str]:
+    """Which model is the best and where it lies; nothing when there is none yet."""
+    best = status.best
+    if best is None or best.model_uri is None:
+        return []
+    which = "the base model" if best.iteration == 0 else f"iteration {best.iteration}'s Solver"
+    by = f", score {percent(best.score)}" if best.score is not None else ""
+    return [f"Best model: {which}{by}", f"  {best.model_uri}"]
 
 
 def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -> list[str]:
@@ -134,11 +165,8 @@ def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -
     best = status.best
     if best is None or best.model_uri is None:
         return []
-    which = "the base model" if best.iteration == 0 else f"iteration {best.iteration}'s Solver"
-    by = f", score {percent(best.score)}" if best.score is not None else ""
     return [
-        f"Best model: {which}{by}",
-        f"  {best.model_uri}",
+        *best_model(status),
         "",
         "Next:",
         f"  selfevo report {manifest}{options} -o report.html",

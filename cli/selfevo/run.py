@@ -172,7 +172,7 @@ def _conclude(
     manifest = shlex.quote(manifest)
     if status.phase == "Failed":
         print(f"selfevo: {_why(status)}", file=sys.stderr)
-        return _failure_code(status)
+        return narrate.failure_code(status)
     if interrupted and status.phase != "Succeeded":
         if not quiet:
             print(f"Stopped, {narrate.counts(status, steps)}. Go on with:\n  {_command()}")
@@ -192,13 +192,6 @@ def _why(status: RunStatus) -> str:
     step = next(step for step in status.steps if step.state == "Failed")
     logs = [attempt.log for attempt in status.attempts if attempt.step == step.name and attempt.log]
     return printable(failed.message) + (f"\nselfevo: its log is {logs[-1]}" if logs else "")
-
-
-def _failure_code(status: RunStatus) -> int:
-    step = next(step for step in status.steps if step.state == "Failed")
-    codes = [attempt.exit_code for attempt in status.attempts if attempt.step == step.name]
-    known = (ExitCode.INPUT, ExitCode.DATA)
-    return codes[-1] if codes and codes[-1] in known else int(ExitCode.SERVICE)
 
 
 def _command() -> str:

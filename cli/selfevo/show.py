@@ -1,9 +1,10 @@
-"""The verbs that look and change nothing: plan, status, logs."""
+"""The verbs that look and change nothing, for a run on this machine: plan, status, logs."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
 from selfevo_operator.reconcile import reconcile
+
+FOLLOW_S = 0.3
+"""Between two looks at a log that is being written."""
 
 
 def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
@@ -40,7 +44,7 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
             }
             for step in steps.steps
         ]
-        _json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows})
+        print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows})
         return
     table = [["step", "key", "in store", "waits for"]]
     for step in steps.steps:
@@ -57,7 +61,7 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
     driver = folder.driver()
     status = current_status(run, steps, folder, driver)
     if as_json:
-        _json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
+        print_json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
     if driver is not None:
         by = f"driven by process {driver}"
@@ -65,14 +69,27 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
         by = "not being driven; `selfevo run` goes on"
     else:
         by = ""
-    head = f"run {_name(run)}: {status.phase}, {narrate.counts(status, steps)}"
+    failed = any(c.type == "Failed" and c.status == "True" for c in status.conditions)
+    print_status(_name(run), status, steps, by, narrate.standing(status) if failed else "")
+
+
+def print_status(name: str, status: RunStatus, steps: Plan | None, by: str = "", why: str = "") -> None:
+    """Where a run stands: a line, the steps, the iterations, the best model.
+
+    Args:
+        steps: What is planned; when it is not known, what is recorded is shown.
+        by: A remark on the first line.
+        why: A line below it.
+    """
+    head = f"run {name}: {status.phase}, {narrate.counts(status, steps)}"
     print(head + (f" ({by})" if by else ""))
-    failed = next((c for c in status.conditions if c.type == "Failed" and c.status == "True"), None)
-    if failed is not None:
-        print(f"{failed.reason}: {printable(failed.message)}")
+    if why:
+        print(why)
     records = {step.name: step for step in status.steps}
-    rows = [_status_row(step.name, records.get(step.name)) for step in steps.steps]
-    print("", *aligned([("step", "state", "took", "attempts", ""), *rows], right=(2, 3)), sep="\n")
+    names = list(records) if steps is None else [step.name for step in steps.steps]
+    rows = [_status_row(name, records.get(name)) for name in names]
+    if rows:
+        print("", *aligned([("step", "state", "took", "attempts", ""), *rows], right=(2, 3)), sep="\n")
     print(*(narrate.table_lines(status) or [""]), sep="\n")
     if status.model_uri:
         print(f"best model: {status.model_uri}")
@@ -90,8 +107,16 @@ def current_status(run: SelfEvolutionRun, steps: Plan, folder: RunFolder, driver
     return reconcile(run, steps, [], datetime.now(UTC)).status
 
 
-def show_logs(manifest: Path, step: str | None, *, storage: str | None, workdir: Path, attempt: int | None) -> None:
-    """What the newest attempt at ``step`` (of the run, when not given) said."""
+def show_logs(
+    manifest: Path,
+    step: str | None,
+    *,
+    storage: str | None,
+    workdir: Path,
+    attempt: int | None,
+    follow: bool = False,
+) -> None:
+    """What the newest attempt at ``step`` (of the run, when not given) said, and goes on to say with ``follow``."""
     run = load(manifest, storage=storage, cache=workdir)
     steps = plan(run.spec)
     if step is not None and step not in steps.by_name:
@@ -107,14 +132,41 @@ def show_logs(manifest: Path, step: str | None, *, storage: str | None, workdir:
     if not files:
         what = f"{step or 'the run'}" + (f", attempt {attempt}" if attempt is not None else "")
         raise InputError(f"there is no log of {what} in {folder.logs}; name another step or another --workdir")
+    if follow:
+        _follow(folder, attempts[-1].name)
+        return
     for file in files:
         if len(files) > 1:
             print(f"==> {file} <==")
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                text = line.rstrip("\n")
-                # A terminal obeys escape sequences, and a log may quote what a model wrote.
-                print(printable(text) if sys.stdout.isatty() else text)
+                _print_line(line.rstrip("\n"))
+
+
+def _print_line(text: str) -> None:
+    # A terminal obeys escape sequences, and a log may quote what a model wrote.
+    print(printable(text) if sys.stdout.isatty() else text, flush=True)
+
+
+def _follow(folder: RunFolder, name: str) -> None:
+    """Print the lines of an attempt as they are written, until it has ended or nobody drives the run."""
+    read: dict[Path, int] = {}
+    while True:
+        record = folder.read()
+        known = record.status.attempts if record and record.status else []
+        live = any(a.name == name and a.state in ("Pending", "Running") for a in known) and folder.driver() is not None
+        for file in _log_files(folder, next(a for a in known if a.name == name)):
+            shard = file.suffixes[-2][1:] if file.name != f"{name}.log" else ""
+            with file.open("rb") as stream:
+                stream.seek(read.get(file, 0))
+                new = stream.read()
+            whole = new if not live else new[: new.rfind(b"\n") + 1]
+            read[file] = read.get(file, 0) + len(whole)
+            for line in whole.splitlines():
+                _print_line((f"shard {shard} | " if shard else "") + line.decode(errors="replace"))
+        if not live:
+            return
+        time.sleep(FOLLOW_S)
 
 
 def _log_files(folder: RunFolder, attempt: AttemptStatus) -> list[Path]:
@@ -139,5 +191,5 @@ def _name(run: SelfEvolutionRun) -> str:
     return f"{run.metadata.namespace}/{run.metadata.name}"
 
 
-def _json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))

@@ -69,15 +69,15 @@ class Lines:
     def __init__(self, run: SelfEvolutionRun) -> None:
         self._before: RunStatus | None = None
         self._write = careful(lambda line: print(line, flush=True))
-        self._write(f"{_clock()} {title(run)}, store {run.spec.storage.uri}")
+        self._write(f"{clock()} {title(run)}, store {run.spec.storage.uri}")
 
     def show(self, status: RunStatus, reports: Reports) -> None:
         for item in news(self._before, status):
-            self._write(f"{_clock()} {item.text}")
+            self._write(f"{clock()} {item.text}")
         self._before = status
 
     def say(self, line: str) -> None:
-        self._write(f"{_clock()} {line}")
+        self._write(f"{clock()} {line}")
 
     def close(self) -> None:
         pass
@@ -104,7 +104,8 @@ def title(run: SelfEvolutionRun) -> str:
     )
 
 
-def _clock() -> str:
+def clock() -> str:
+    """The time of a line."""
     return datetime.now().strftime("%H:%M:%S")
 
 
