@@ -27,14 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness.cluster.kwok import Kwok
 
-from harness.cluster import controlplane
+import scale
+from harness.cluster import controlplane, kwok
 from harness.cluster.controlplane import ControlPlane
 from harness.ports import free_port
 from harness.runs import document, make_run
 from machine import machine
-from scale import ROOT
 from selfevo_contract.plan import plan
 from selfevo_operator.jobs import PodSettings, render
 
@@ -49,7 +48,7 @@ SEQUENCE: dict[str, Any] = {
 }
 """Two iterations with an untrained Challenger: rollout and training in turn, each waiting for the one before."""
 IMAGE = "selfevo-trainer:benchmark"
-CRDS = sorted((ROOT / "crds").glob("*.yaml"))
+CRDS = sorted((scale.ROOT / "crds").glob("*.yaml"))
 
 
 def four_steps(name: str, namespace: str, **changes: Any) -> dict[str, Any]:
@@ -231,8 +230,8 @@ def main() -> None:
         folder = Path(place)
         for runs in [int(n) for n in options.runs.split(",") if n]:
             with (
-                controlplane.running(folder / f"plane-{runs}", crds=CRDS) as plane,
-                Kwok(plane, folder / f"kwok-{runs}"),
+                controlplane.running(folder / f"plane-{runs}", crds=CRDS, scheduler=True) as plane,
+                kwok.running(plane, folder / f"kwok-{runs}"),
             ):
                 bare = measure_bare(plane, folder, runs)
                 print(runs, "bare", bare, flush=True)

@@ -129,7 +129,7 @@ def attempts(
             name=child.name,
             step=child.step,
             attempt=child.attempt,
-            state=child.state,
+            state=("Pending" if child.waiting is not None else "Running") if child.live else child.state,
             exit_code=_exit_code(child),
             reason=reason,
             message=message,

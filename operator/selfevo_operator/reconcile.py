@@ -100,7 +100,9 @@ def _observe(
 
     current = _current(status, mine)
     if current is not None:  # whatever earlier attempts came to, another one is under way
-        return with_(status, state=current.state, retry_at=None, finished_at=None, reason="", message="")
+        # Recorded as running from its start on, unless it is known to wait: a pod that begins is not worth a write.
+        state = "Pending" if current.waiting is not None else "Running"
+        return with_(status, state=state, retry_at=None, finished_at=None, reason="", message="")
     return with_(status, state="Pending") if status.state == "Running" else status
 
 

@@ -14,9 +14,11 @@ from selfevo_contract.phases import PhaseResult
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_operator.reconcile import Child, Outcome, Policy, Start, Stop, child_name, reconcile
+from selfevo_operator.reconcile import Child, Hindrance, Outcome, Policy, Start, Stop, child_name, reconcile
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+QUEUED = Hindrance("Queued", "held in queue team-a", stuck=False)
+NO_IMAGE = Hindrance("ImagePullBackOff", "no such image")
 
 
 def at(seconds: float) -> datetime:
@@ -150,7 +152,7 @@ def test_two_steps_with_one_key_do_not_run_at_once() -> None:
 
 def test_the_step_follows_its_child() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Pending")
+    sight.child("evaluate-0", state="Pending", waiting=QUEUED)
     sight.look()
     assert sight.step("evaluate-0").state == "Pending"
     sight.child("evaluate-0")
@@ -409,6 +411,113 @@ def test_a_step_is_not_started_while_its_old_self_is_alive() -> None:
     sight.child("challenger-train-1")
     sight.change(spec__challenger__grpo__learningRate=1e-4)
     assert starts(sight.look()) == [("evaluate-0", 1)]
+
+
+# --- what keeps a run from going on ---------------------------------------------------------------------------------
+
+
+def condition(sight: Sight, kind: str) -> tuple[str, str]:
+    found = next(c for c in sight.status.conditions if c.type == kind)
+    return found.status, found.reason
+
+
+def test_a_child_that_has_not_begun_to_wait_counts_as_running_so_that_its_beginning_is_no_write() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Pending")
+    before = sight.look().status
+    sight.child("evaluate-0", state="Running")
+    assert sight.look(1).status == before
+
+
+def test_a_queue_is_no_reason_to_worry() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Pending", waiting=QUEUED)
+    sight.look()
+    assert condition(sight, "Reconciling") == ("True", "Queued")
+    assert condition(sight, "Stalled")[0] == "False"
+    assert sight.status.attempts[0].reason == "Queued"
+
+
+def test_an_image_that_is_not_there_stalls_the_run_until_it_is() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Pending", waiting=NO_IMAGE)
+    sight.look()
+    assert condition(sight, "Stalled") == ("True", "ImagePullBackOff")
+    assert sight.status.phase == "Running"
+    sight.child("evaluate-0", state="Running")
+    sight.look(1)
+    assert condition(sight, "Stalled")[0] == "False"
+    assert sight.status.attempts[0].reason == ""
+
+
+def test_what_runs_is_not_hindered_by_what_waits() -> None:
+    sight = Sight(spec__parallelSteps=2)
+    sight.child("evaluate-0")
+    sight.child("challenger-train-1", state="Pending", waiting=NO_IMAGE)
+    sight.look()
+    assert condition(sight, "Stalled")[0] == "False"
+
+
+def test_a_problem_with_carrying_an_action_out_is_said_and_the_action_is_still_wanted() -> None:
+    sight = Sight()
+    problem = Hindrance("CreateRefused", "exceeded quota")
+    outcome = reconcile(sight.run, sight.plan, [], NOW, problem=problem)
+    sight.run = sight.run.model_copy(update={"status": outcome.status})
+    assert starts(outcome) == [("evaluate-0", 1)]
+    assert condition(sight, "Stalled") == ("True", "CreateRefused")
+    sight.look()
+    assert condition(sight, "Stalled")[0] == "False"
+
+
+def test_a_child_that_has_not_begun_and_is_outdated_is_replaced_by_one_of_the_same_number() -> None:
+    sight = Sight()
+    old = sight.child("evaluate-0", state="Pending", waiting=NO_IMAGE, outdated=True)
+    outcome = sight.look()
+    assert (stops(outcome), starts(outcome)) == ([(old.name, "SpecChanged")], [])
+    sight.children.clear()
+    assert starts(sight.look(1)) == [("evaluate-0", 1)]
+    assert sight.step("evaluate-0").failures == 0
+
+
+def test_a_child_that_runs_goes_on_however_outdated() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", outdated=True)
+    assert sight.look().actions == ()
+
+
+def test_a_child_that_is_ending_is_not_told_again_and_keeps_its_slot_and_its_reason() -> None:
+    sight = Sight()
+    sight.child("evaluate-0")
+    sight.look()
+    sight.change(spec__suspend=True)
+    assert [reason for _, reason in stops(sight.look(1))] == ["Suspended"]
+    sight.child("evaluate-0", stopping=True)
+    assert sight.look(2).actions == ()
+    sight.change(spec__suspend=False)
+    assert sight.look(3).actions == ()
+    sight.children.clear()
+    assert starts(sight.look(4)) == [("evaluate-0", 1)]
+    assert [(a.state, a.reason) for a in sight.status.attempts] == [("Failed", "Suspended")]
+    sight.child("evaluate-0")
+    sight.look(5)
+    assert [(a.state, a.reason) for a in sight.status.attempts] == [("Running", "")]
+
+
+def test_a_job_that_has_tried_as_often_as_it_may_is_not_tried_again() -> None:
+    sight = Sight(spec__backoffLimit=3)
+    sight.child("evaluate-0", state="Failed", exit_code=3, failures=4, message="the store is down")
+    assert sight.look().actions == ()
+    assert sight.status.phase == "Failed"
+    assert condition(sight, "Failed") == ("True", "BackoffLimitExceeded")
+    sight.change(spec__backoffLimit=4)
+    assert starts(sight.look(1)) == [("evaluate-0", 2)]
+
+
+def test_a_deadline_ends_the_step_at_once() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=None, reason="DeadlineExceeded", message="too long")
+    assert sight.look().actions == ()
+    assert condition(sight, "Failed") == ("True", "DeadlineExceeded")
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
