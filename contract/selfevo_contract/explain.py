@@ -30,6 +30,8 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     shown = _shown(value)
     if kind == "extra_forbidden":
+        if of := _kind_with(detail["loc"], model):
+            return f"{path} is a field of kind {of}; remove it or choose that kind"
         return f"{path} is not a field; {_suggestion(detail['loc'], model)}"
     if kind == "missing":
         return f"{path} is missing; add it"
@@ -98,6 +100,18 @@ def _suggestion(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"remove it, or use one of: {', '.join(sorted(fields))}" if fields else "remove it"
+
+
+def _kind_with(loc: tuple[int | str, ...], model: type[BaseModel]) -> str | None:
+    """The kind that has the field at ``loc``, where that stands in a union and its own kind has none."""
+    found = [model]
+    for part in loc[:-1]:
+        if len(found) > 1 and any(part in _tags(one) for one in found):
+            continue
+        fields = [f for one in found for name, f in one.model_fields.items() if (f.alias or name) == part]
+        found = _models_in(fields[0].annotation) if fields else found
+    having = [one for one in found if loc[-1] in {field.alias or name for name, field in one.model_fields.items()}]
+    return str(_tags(having[0])[0]) if having and len(found) > 1 else None
 
 
 def _fields_at(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -76,15 +76,13 @@ class Grpo(Closed):
         Rule(
             "self.promptsPerStep * self.numGenerations % self.perDeviceTrainBatchSize == 0",
             lambda grpo: grpo.completions_per_step % grpo.per_device_train_batch_size == 0,
+            "perDeviceTrainBatchSize does not divide the completions of a step (promptsPerStep x numGenerations); "
+            "choose a divisor of them",
             lambda grpo: (
                 f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} does not divide the "
                 f"{grpo.completions_per_step} completions of a step (promptsPerStep {grpo.prompts_per_step} x "
                 f"numGenerations {grpo.num_generations}); choose a divisor of {grpo.completions_per_step}"
             ),
-            "'perDeviceTrainBatchSize ' + string(self.perDeviceTrainBatchSize) + ' does not divide the ' + "
-            "string(self.promptsPerStep * self.numGenerations) + ' completions of a step (promptsPerStep ' + "
-            "string(self.promptsPerStep) + ' x numGenerations ' + string(self.numGenerations) + "
-            "'); choose a divisor of ' + string(self.promptsPerStep * self.numGenerations)",
         ),
     )
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from selfevo_contract.base import Closed, NoNulls, Whole
 from selfevo_contract.rules import IntOrString, Keyed, Rule, form
+from selfevo_contract.uris import StoreUri
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = f"{_LABEL}([.]{_LABEL})*"
@@ -36,20 +37,22 @@ Quantity = Annotated[
 """A Kubernetes quantity that is not negative."""
 Duration = Annotated[str, Field(max_length=32), form("([0-9]+(ms|s|m|h))+", "a duration such as 90m, 72h or 1h30m")]
 
-_QUALIFIED = f"({_SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_SHORT = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LabelKey = Annotated[
-    str, Field(max_length=317), form(_QUALIFIED, "the key of a label, such as pool or example.com/pool")
+    str,
+    Field(max_length=317),
+    form(f"({_SUBDOMAIN}/)?{_SHORT}", "the key of a label, such as pool or example.com/pool"),
 ]
 LabelValue = Annotated[
     str,
     Field(max_length=63),
-    form("([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?", "letters, digits, '-', '_' and '.', at most 63 of them"),
+    form(f"({_SHORT})?", "letters, digits, '-', '_' and '.', at most 63 of them"),
 ]
 ResourceName = Annotated[
     str,
     Field(max_length=317),
     form(
-        f"cpu|memory|ephemeral-storage|{_SUBDOMAIN}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
+        f"cpu|memory|ephemeral-storage|{_SUBDOMAIN}/{_SHORT}",
         "cpu, memory, ephemeral-storage or a device plugin's name such as nvidia.com/gpu",
     ),
 ]
@@ -125,14 +128,17 @@ class EnvVar(Closed):
         ),
     ]
     """Its name."""
-    value: Annotated[str, Field(max_length=32768)] = ""
+    value: Annotated[str, Field(max_length=32768), form(r"[^\x00]*", "text without a NUL character")] = ""
     """Its value."""
 
 
 class Pods(Closed):
     """The fields of a pod that a run may set: a list, not a PodSpec. A part's own go over spec.pods."""
 
-    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    image: (
+        Annotated[str, Field(max_length=1024), form(r"[^\x00-\x20\x7f]+", "the name of an image, without spaces")]
+        | None
+    ) = None
     """The trainer image; the operator's own choice when not given."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When the image is fetched; Kubernetes decides by its tag when not given."""
@@ -180,7 +186,7 @@ class Verifier(Closed):
 class Finetune(Closed):
     """Supervised training on labelled data after the last iteration."""
 
-    data: Annotated[str, Field(min_length=1, max_length=2048)]
+    data: StoreUri
     """JSON lines with the columns question and answer."""
     max_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] = 100
     """Optimizer steps."""

@@ -18,8 +18,6 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-Message = str | Callable[[Any], str]
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -29,10 +27,10 @@ class Rule:
     """The rule over ``self``."""
     holds: Callable[[Any], bool]
     """The same over the validated value."""
-    message: Message
-    """What is wrong and what to do about it; a function where it names the values."""
-    cel_message: str | None = None
-    """The same sentence as a CEL expression, where ``message`` is a function."""
+    message: str
+    """What is wrong and what to do about it."""
+    naming_values: Callable[[Any], str] | None = None
+    """The same with the values, for the command: in CEL, turning a number into text costs more than a CRD may."""
 
     def check(self, value: Any) -> Any:
         """``value`` itself, if the rule holds.
@@ -41,7 +39,7 @@ class Rule:
             ValueError: it does not.
         """
         if not self.holds(value):
-            raise ValueError(self.message if isinstance(self.message, str) else self.message(value))
+            raise ValueError(self.message if self.naming_values is None else self.naming_values(value))
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -66,6 +64,11 @@ class IntOrString:
     max_length: int
     maximum: int
     message: str
+
+    @property
+    def cel(self) -> str:
+        """The same over ``self``; the length is the schema's."""
+        return f"type(self) == int ? self >= 0 && self <= {self.maximum} : self.matches(r'^(?:{self.pattern})$')"
 
     def check(self, value: Any) -> Any:
         """``value`` itself, if it is either.

@@ -28,13 +28,18 @@ class Metadata(BaseModel):
 
 
 class SelfEvolutionRun(Closed):
-    """One self-evolution run, as applied."""
+    """A run of self-evolution training: a base model in, a better model in the object store."""
 
     api_version: Literal["selfevo.dev/v1alpha1"]
+    """Version of the resource: selfevo.dev/v1alpha1."""
     kind: Literal["SelfEvolutionRun"]
+    """Kind of the resource: SelfEvolutionRun."""
     metadata: Metadata
+    """Name, namespace, labels and annotations. The name is at most 63 characters long."""
     spec: RunSpec
+    """What is asked for."""
     status: RunStatus | None = None
+    """Where the run stands; written by the operator alone."""
 
 
 _NOT_BUILT = {

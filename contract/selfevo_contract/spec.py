@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -11,33 +10,7 @@ from selfevo_contract.base import Closed, Sha256, Whole
 from selfevo_contract.grpo import ChallengerGrpo, Grpo, Sampling
 from selfevo_contract.parts import Budget, Finetune, ForkFrom, Guards, LabelName, Name, Pods, Verifier
 from selfevo_contract.rules import Keyed, Rule, form
-
-_FORMS = {
-    "hf": ("hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?", "hf://<owner>/<model>@<revision>"),
-    "s3": (r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x20\x7f]*)?", "s3://<bucket>/<prefix>"),
-    # file:./x is relative to the manifest, and has a meaning on one machine only
-    "file": (r"file:(///[^\x00-\x1f\x7f]+|[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*)", "file:///<absolute path>"),
-}
-_CLIMBS = re.compile(r"/[.][.](/|\Z)")
-_STAYS = Rule(
-    r"self.startsWith('file:') && !self.startsWith('file:///') || !self.matches(r'/[.][.](/|\z)')",
-    lambda uri: (uri.startswith("file:") and not uri.startswith("file:///")) or not _CLIMBS.search(uri),
-    "write the path without '..'",
-)
-
-
-def _uri(*schemes: str) -> Rule:
-    patterns, remedies = zip(*(_FORMS[scheme] for scheme in schemes), strict=True)
-    return form("|".join(patterns), " or ".join(remedies))
-
-
-Endpoint = Annotated[
-    str,
-    Field(max_length=2048),
-    form(r"https?://[^\x00-\x20\x7f/]+/?", "http(s)://<host>:<port>, without a path"),
-]
-ModelUri = Annotated[str, Field(min_length=1, max_length=2048), _uri("hf", "s3", "file"), _STAYS]
-StoreUri = Annotated[str, Field(min_length=1, max_length=2048), _uri("s3", "file"), _STAYS]
+from selfevo_contract.uris import Endpoint, ModelUri, StoreUri
 
 
 class Model(Closed):
@@ -187,9 +160,8 @@ class Band(Closed):
         Rule(
             "self.min <= self.max",
             lambda band: band.min <= band.max,
+            "min is above max; no question could enter, so swap or widen them",
             lambda band: f"min {band.min} is above max {band.max}; no question could enter, so swap or widen them",
-            "'min ' + string(self.min) + ' is above max ' + string(self.max) + "
-            "'; no question could enter, so swap or widen them'",
         ),
     )
 
@@ -234,8 +206,8 @@ class Rollout(Closed):
         Rule(
             "self.shards <= self.questions",
             lambda rollout: rollout.shards <= rollout.questions,
+            "shards is above questions; lower shards",
             lambda rollout: f"shards {rollout.shards} is above questions {rollout.questions}; lower shards",
-            "'shards ' + string(self.shards) + ' is above questions ' + string(self.questions) + '; lower shards'",
         ),
     )
 

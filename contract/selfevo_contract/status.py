@@ -27,11 +27,17 @@ class Condition(_Status):
     """A Kubernetes condition (metav1.Condition)."""
 
     type: str
+    """Ready, Reconciling, Stalled, Suspended, Complete or Failed."""
     status: Literal["True", "False", "Unknown"]
+    """True, False or Unknown."""
     reason: str
+    """Why, as one CamelCase word for programs."""
     message: str = ""
+    """Why, as a sentence for people."""
     observed_generation: int = 0
+    """The metadata.generation that this is about."""
     last_transition_time: str
+    """When status last changed."""
 
 
 class AttemptStatus(_Status):
@@ -40,13 +46,21 @@ class AttemptStatus(_Status):
     name: str
     """Name of the Job."""
     step: str
+    """Name of the step."""
     attempt: int
+    """Its number among the step's attempts, from 1."""
     state: StepState
+    """Pending, Running, Succeeded or Failed."""
     exit_code: int | None = None
+    """What the trainer ended with: 0 done, 2 wrong input, 3 a service failed, 4 bad data, 143 stopped."""
     reason: str = ""
+    """Why it failed, as one CamelCase word."""
     message: str = ""
+    """Why it failed, as a sentence."""
     started_at: str | None = None
+    """When it started."""
     finished_at: str | None = None
+    """When it ended."""
     log: str | None = None
     """Where its log lies."""
 
@@ -55,10 +69,15 @@ class StepStatus(_Status):
     """One step of the plan. ``Succeeded`` and ``Failed`` are final for its key."""
 
     name: str
+    """E.g. solver-train-2."""
     phase: str
+    """What is done: challenger-train, solver-rollout, solver-train, verifier-train, evaluate or finetune."""
     iteration: int
+    """The iteration that it belongs to."""
     key: str
+    """Digest of all that determines its output, under which that lies in the store."""
     state: StepState = "Pending"
+    """Pending, Running, Succeeded or Failed."""
     attempts: int = 0
     """Number of the newest attempt that was seen."""
     ended: int = 0
@@ -69,40 +88,58 @@ class StepStatus(_Status):
     reused: bool = False
     """The output was there already: an earlier run, or an earlier attempt, had committed it."""
     retry_at: str | None = None
+    """When the next attempt starts."""
     started_at: str | None = None
+    """When its first attempt started."""
     finished_at: str | None = None
+    """When it succeeded or failed."""
     reason: str = ""
+    """Why it failed, as one CamelCase word."""
     message: str = ""
+    """Why it failed, as a sentence."""
     metrics: dict[str, float] = {}
+    """What it measured."""
     timings: dict[str, float] = {}
+    """Seconds by what they were spent on."""
 
 
 class IterationStatus(_Status):
     """One iteration in a line."""
 
     iteration: int
+    """Its number; 0 is the base."""
     score: float | None = None
+    """Score of its Solver, by spec.evaluation.metric."""
     metrics: dict[str, float] = {}
+    """What its steps measured, e.g. solver/reward."""
     model_uri: str | None = None
+    """Where its Solver lies."""
 
 
 class RunStatus(_Status):
     """Where a run stands."""
 
     observed_generation: int = 0
+    """The metadata.generation that this status is about."""
     phase: RunPhase = "Pending"
+    """Pending, Running, Suspended, Succeeded or Failed."""
     iteration: int = 0
     """The iteration being worked on."""
     score: float | None = None
     """Score of the newest evaluated Solver."""
     best: IterationStatus | None = None
+    """The iteration whose Solver is the best so far; without evaluation the last one that is finished."""
     model_uri: str | None = None
     """The best Solver so far."""
     started_at: str | None = None
+    """When the first step started."""
     finished_at: str | None = None
+    """When the run succeeded or failed."""
     iterations: list[IterationStatus] = []
     """The last ten."""
     steps: list[StepStatus] = []
+    """Every step of the plan."""
     attempts: list[AttemptStatus] = []
     """The last twenty."""
     conditions: list[Condition] = []
+    """What is true of the run, in the form that Kubernetes' tools read."""

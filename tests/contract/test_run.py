@@ -33,6 +33,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "spec.challenger.engine.batchsize is not a field; did you mean 'batchSize'?",
     ),
     ({"spec__rollout__band": {"x": 1}}, "spec.rollout.band.x is not a field; remove it, or use one of: max, min"),
+    (
+        {"spec__challenger__engine": {"kind": "vllm", "batchSize": 8}},
+        "spec.challenger.engine.batchSize is a field of kind transformers; remove it or choose that kind",
+    ),
     # missing ones
     ({"spec__model": None}, "spec.model is missing; add it"),
     ({"spec__evaluation__tasks": [{"name": "a"}]}, "spec.evaluation.tasks[0].data is missing; add it"),

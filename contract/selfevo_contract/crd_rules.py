@@ -1,0 +1,77 @@
+"""What may change in a run after it was created, as transition rules of the CRD. Pure.
+
+What determines a step's output, or where outputs lie, may not: a run whose earlier iterations were made by other
+settings than its later ones has no meaning, and its record would describe neither. Another run with the other values
+costs nothing that is the same: it finds every step whose inputs are equal (docs/design.md, decision 1). What is not
+named here may not change, so that a new setting is safe until somebody thought about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+MAY_CHANGE = frozenset(
+    {
+        "suspend",
+        "parallelSteps",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "priorityClass",
+        "guards",
+        "budget",
+        "storage.credentialsSecret",
+        "storage.region",
+        "storage.requireConditionalPut",
+        "evaluation.metric",
+    }
+)
+MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})
+MAY_GROW = frozenset({"iterations"})
+
+_REMEDY = "start a new run with the other value: it shares every step whose inputs are equal"
+FROZEN = f"this cannot change after creation; {_REMEDY}"
+
+
+def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
+    """Adds transition rules to ``schema`` (of ``spec``), in place, for all that may not change."""
+    required = schema.get("required", [])
+    for name, field in schema["properties"].items():
+        place = ".".join((*path, name))
+        if place in MAY_CHANGE or name in MAY_CHANGE_ANYWHERE:
+            continue
+        if place in MAY_GROW:
+            message = f"{name} can be raised, not lowered, after creation; start a new run with fewer"
+            _add(
+                field, {"rule": "self >= oldSelf", "message": f"{message}: it shares every step that it has in common"}
+            )
+            continue
+        always_there = name in required or "default" in field
+        if field.get("type") == "array":
+            _hold_list(schema, name, field, always_there)
+            continue
+        if not always_there:
+            message = f"{name} cannot be added or removed after creation; {_REMEDY}"
+            rule = f"has(self.{name}) == has(oldSelf.{name})"
+            _add(schema, {"rule": rule, "message": message, "fieldPath": f".{name}"})
+        if "properties" in field:
+            hold_still(field, (*path, name))
+        else:
+            _add(field, {"rule": "self == oldSelf", "message": FROZEN})
+
+
+def _hold_list(schema: Schema, name: str, field: Schema, always_there: bool) -> None:
+    if not always_there:  # missing and empty are the same
+        now, before = (f"(has({of}.{name}) ? {of}.{name} : [])" for of in ("self", "oldSelf"))
+        _add(schema, {"rule": f"{now} == {before}", "message": FROZEN, "fieldPath": f".{name}"})
+    elif keys := field.get("x-kubernetes-list-map-keys"):
+        # Such lists are equal in any order, but the order is part of a step's key.
+        now, before = (f"{of}.map(item, item.{keys[0]})" for of in ("self", "oldSelf"))
+        _add(field, {"rule": f"self == oldSelf && {now} == {before}", "message": FROZEN})
+    else:
+        _add(field, {"rule": "self == oldSelf", "message": FROZEN})
+
+
+def _add(schema: Schema, rule: Schema) -> None:
+    schema.setdefault("x-kubernetes-validations", []).append(rule)

@@ -1,0 +1,201 @@
+"""The CRD says what the models say, in the form that Kubernetes asks for. What a server makes of it: tests/cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.defaulting import defaulted
+from harness.runs import document
+from selfevo_contract.crd import FILE, definition, to_yaml
+from selfevo_contract.crd_rules import FROZEN, MAY_CHANGE, MAY_GROW
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec import RunSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+Schema = dict[str, Any]
+(VERSION,) = definition()["spec"]["versions"]
+SCHEMA: Schema = VERSION["schema"]["openAPIV3Schema"]
+
+
+def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    yield path, schema
+    for name, field in schema.get("properties", {}).items():
+        yield from nodes(field, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        yield from nodes(schema["additionalProperties"], f"{path}{{}}")
+
+
+NODES = dict(nodes(SCHEMA))
+OF_SPEC = {path: node for path, node in NODES.items() if path.startswith(".spec")}
+
+
+def test_the_file_is_what_the_models_say() -> None:
+    assert (ROOT / FILE).read_text() == to_yaml(definition()), "write it again: python -m selfevo_contract.crd"
+
+
+def test_every_field_has_a_description() -> None:
+    fields = {path for path in NODES if path and not path.endswith(("[]", "{}"))} - {".metadata"}
+    assert len(fields) > 250
+    assert [path for path in sorted(fields) if not NODES[path].get("description")] == []
+    assert {NODES[path]["description"][-1] for path in fields} == {"."}
+
+
+def test_the_schema_is_structural() -> None:
+    for path, node in NODES.items():
+        assert ("type" in node) != node.get("x-kubernetes-int-or-string", False), path
+        assert not {"$ref", "anyOf", "oneOf", "allOf", "not", "nullable"} & set(node), path
+        assert not ("properties" in node and "additionalProperties" in node), path
+        assert node.get("type") != "object" or path == ".metadata" or {"properties", "additionalProperties"} & set(node)
+        assert node.get("type") != "array" or "items" in node, path
+
+
+def test_everything_in_the_spec_is_bounded() -> None:
+    bounds = {
+        "string": "maxLength",
+        "array": "maxItems",
+        "integer": "maximum",
+        "number": "maximum",
+        None: "maxLength",
+    }
+    unbounded = [
+        path
+        for path, node in OF_SPEC.items()
+        if node.get("type") not in ("object", "boolean") and not {bounds[node.get("type")], "enum"} & set(node)
+    ]
+    unbounded += [
+        path for path, node in OF_SPEC.items() if "additionalProperties" in node and "maxProperties" not in node
+    ]
+    assert unbounded == []
+
+
+def test_lists_are_told_apart_by_what_their_items_differ_in() -> None:
+    keys = {path: node.get("x-kubernetes-list-map-keys") for path, node in NODES.items() if node.get("type") == "array"}
+    assert keys[".spec.pods.env"] == keys[".spec.evaluation.tasks"] == ["name"]
+    assert keys[".status.conditions"] == ["type"]
+    assert keys[".status.steps"] == keys[".status.attempts"] == ["name"]
+    assert keys[".status.iterations"] == ["iteration"]
+    for path, found in keys.items():
+        assert found is None or set(found) <= set(NODES[f"{path}[]"]["required"]), path
+
+
+def test_the_columns_of_kubectl_get() -> None:
+    columns = VERSION["additionalPrinterColumns"]
+    assert [c["name"] for c in columns if not c.get("priority")] == [
+        "Phase",
+        "Iteration",
+        "Best",
+        "Score",
+        "Queue",
+        "Age",
+    ]
+    assert [c["name"] for c in columns if c.get("priority")] == ["Reason", "Message", "Base", "Model"]
+    for column in columns:
+        assert column["jsonPath"].split("[")[0] in NODES or column["jsonPath"].startswith(".metadata."), column
+
+
+def with_defaults(made: Schema) -> Schema:
+    return {**made, "spec": defaulted(made["spec"], SCHEMA["properties"]["spec"])}
+
+
+FULL = {
+    "spec__verifier": {},
+    "spec__finetune": {"data": "s3://bucket/key"},
+    "spec__evaluation__sampling": {},
+    "spec__rollout__answerSampling": {"topK": 5},
+    "spec__rollout__truth": {"kind": "arithmetic"},
+    "spec__pods": {"tolerations": [{"operator": "Exists"}], "env": [{"name": "A"}]},
+    "spec__solver__engine": {"kind": "vllm"},
+    "spec__challenger__engine": {"kind": "server"},
+}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(yaml.safe_load(path.read_text()) for path in EXAMPLES),
+        document(spec__challenger=None, spec__rollout=None, spec__solver=None, spec__evaluation=None),
+        document(**FULL),
+    ],
+    ids=[*(path.stem for path in EXAMPLES), "nothing-given", "everything-given"],
+)
+def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
+    wanted = SelfEvolutionRun.model_validate(made)
+    full = with_defaults(made)
+    assert SelfEvolutionRun.model_validate(full) == wanted
+    assert with_defaults(full) == full
+    # and they are all there: the models have nothing to add but what says nothing, and the members of a union
+    added = {path for path in missing(wanted.wire(), full) if not path.endswith(".batchSize")}
+    assert {path.rsplit(".", 1)[-1] for path in added} <= {
+        *("metadata", "namespace", "uid", "generation"),
+        *("exclude", "pods", "resources", "requests", "limits", "env", "tolerations", "nodeSelector"),
+        *("imagePullSecrets", "gpuMemoryUtilization", "gpus", "value"),
+    }
+
+
+def missing(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
+    if isinstance(wanted, dict):
+        for name, item in wanted.items():
+            if isinstance(found, dict) and name in found:
+                yield from missing(item, found[name], f"{path}.{name}")
+            else:
+                yield f"{path}.{name}"
+
+
+def test_a_member_of_a_union_has_no_default_that_another_would_get() -> None:
+    engines = [node for path, node in OF_SPEC.items() if path.endswith(".engine")]
+    assert len(engines) == 4
+    for engine in engines:
+        assert engine["default"] == {"kind": "transformers"}
+        assert not [name for name, field in engine["properties"].items() if "default" in field]
+
+
+def test_what_is_not_named_as_free_to_change_is_held() -> None:
+    def held(path: str) -> bool:
+        *_, name = path.split(".")
+        parent = path.rsplit(".", 1)[0]
+        own = any("oldSelf" in rule["rule"] for rule in NODES[path].get("x-kubernetes-validations", []))
+        rules = NODES[parent].get("x-kubernetes-validations", [])
+        return own or any("oldSelf" in rule["rule"] and rule.get("fieldPath") == f".{name}" for rule in rules)
+
+    leaves = {p for p, node in OF_SPEC.items() if not {"properties"} & set(node) and not set("[{") & set(p)}
+    free = {path.removeprefix(".spec.") for path in leaves if not held(path)}
+    shared = {path for path in free if {"pods", "engine", "checkpointEvery", "queue"} & set(path.split("."))}
+    assert free - shared == {
+        *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
+        *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "evaluation.metric"),
+        *("guards.maxScoreDrop", "guards.minInBand", "budget.wallTime", "budget.gpuHours"),
+    }
+    assert {"iterations"} == MAY_GROW and held(".spec.iterations")
+    assert all(f".spec.{name}" in NODES for name in MAY_CHANGE)
+
+
+def test_every_message_is_one_sentence_with_a_remedy() -> None:
+    messages = {rule["message"] for node in NODES.values() for rule in node.get("x-kubernetes-validations", [])}
+    assert FROZEN in messages and len(messages) > 30
+    remedies = (
+        "write ",
+        "start a new run",
+        "; choose",
+        "; remove",
+        "; add",
+        "; put",
+        "; lower",
+        " swap ",
+        "; set",
+        "needs",
+    )
+    assert [text for text in sorted(messages) if not any(remedy in text for remedy in remedies)] == []
+    assert [text for text in messages if text.endswith(".") or len(text) > 200] == []
+
+
+def test_the_names_of_the_models_fields_are_those_of_the_schema() -> None:
+    assert set(SCHEMA["properties"]["spec"]["properties"]) == {f.alias for f in RunSpec.model_fields.values()}
