@@ -26,7 +26,8 @@ from selfevo_operator.children import Child, Hindrance, Start, Stop, stamp
 from selfevo_operator.events import event
 from selfevo_operator.jobs import PodSettings, render, template_digest
 from selfevo_operator.kube import Api, ApiError
-from selfevo_operator.observe import NOTHING, TEMPLATE, Evidence, JobSight, child_of, evidence_of, job_sight
+from selfevo_operator.labels import TEMPLATE
+from selfevo_operator.observe import NOTHING, Evidence, JobSight, child_of, evidence_of, job_sight
 from selfevo_operator.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.refusal import refused_status, understand
 from selfevo_operator.status_patch import status_patch

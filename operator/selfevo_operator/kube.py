@@ -14,8 +14,10 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-FIELD_MANAGER = "selfevo-operator"
-JOB_SELECTOR = "app.kubernetes.io/managed-by=selfevo-operator"
+from selfevo_operator.labels import MANAGED_BY, MANAGER
+
+FIELD_MANAGER = MANAGER
+JOB_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 PAGE = 500
 _RUNS = "/apis/selfevo.dev/v1alpha1"
 _BATCH = "/apis/batch/v1"

@@ -19,14 +19,7 @@ from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import PhaseResult
 from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance, parse_stamp
-
-KEY = "selfevo.dev/key"
-TEMPLATE = "selfevo.dev/template"
-RUN = "selfevo.dev/run"
-STEP = "selfevo.dev/step"
-ATTEMPT = "selfevo.dev/attempt"
-QUEUE = "kueue.x-k8s.io/queue-name"
-MAIN_CONTAINER = "trainer"
+from selfevo_operator.labels import ATTEMPT, KEY, QUEUE, RUN, STEP, TEMPLATE, TRAINER
 
 # Reasons of waiting containers that time alone does not cure.
 _STUCK_WAITING = {
@@ -148,7 +141,7 @@ def evidence_of(pods: Iterable[Mapping[str, Any]]) -> Evidence:
     ends, waiting, running = [], [], False
     for pod in pods:
         status = pod.get("status") or {}
-        container = next((c for c in status.get("containerStatuses") or [] if c["name"] == MAIN_CONTAINER), None)
+        container = next((c for c in status.get("containerStatuses") or [] if c["name"] == TRAINER), None)
         state = (container or {}).get("state") or {}
         if "terminated" in state:
             ends.append(_pod_end(status, state["terminated"]))
@@ -205,7 +198,7 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         evidence: what its pods say, where they were asked.
         template: digest of the Job as it would be rendered now; empty when that is not known.
     """
-    log = f"kubectl logs -n {job.namespace} job/{job.name} -c {MAIN_CONTAINER}"
+    log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
     child = Child(
         name=job.name,
         step=job.step,
