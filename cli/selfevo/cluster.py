@@ -41,7 +41,9 @@ JOB_LABEL = "batch.kubernetes.io/job-name"
 CONNECT_S = 10.0
 READ_S = 30.0
 WATCH_S = 50
-"""A watch is asked for as long as this; one that is silent for longer than that is dead."""
+"""A watch is asked for as long as this."""
+SLACK_S = 10
+"""One that has been silent for so much longer is dead, whatever TCP says."""
 PAGE = 500
 
 _IN_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -164,7 +166,7 @@ class Cluster:
             ("timeoutSeconds", str(WATCH_S)),
         ]
         asked = Asked("watch", RUNS, self.namespace, name)
-        with contextlib.closing(self._lines(asked, self._runs_path(), query, WATCH_S + CONNECT_S)) as lines:
+        with contextlib.closing(self._lines(asked, self._runs_path(), query, WATCH_S + SLACK_S)) as lines:
             for line, _ in lines:
                 try:
                     event = json.loads(line)

@@ -33,8 +33,8 @@ def following(project: Project) -> Iterator[Callable[..., Follower]]:
     """Starts the command; nothing of it is left behind."""
     started: list[Follower] = []
 
-    def follow(*args: str) -> Follower:
-        started.append(Follower(project, *args))
+    def follow(*args: str, **settings: float) -> Follower:
+        started.append(Follower(project, *args, **settings))
         return started[-1]
 
     yield follow

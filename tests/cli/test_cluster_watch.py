@@ -85,6 +85,16 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
     assert lines.count("challenger-train-1 started") == 1
 
 
+def test_watch_notices_a_connection_that_has_gone_silent(api: ApiServer, following: Callable[..., Follower]) -> None:
+    api.set_status("demo", {"phase": "Pending"})
+    api.hold(path="watch=true")
+    watching = following("watch", "demo", watch_s=0.3)
+    wait_for(lambda: any("watch=true" in request for request in api.requests))
+    api.set_status("demo", RUNNING)
+    watching.wait_for("challenger-train-1 started")
+    assert "(no answer in time)" in watching.said and "connected again" in watching.said
+
+
 def _expired_once() -> Callable[[Any], bool]:
     done = False
 

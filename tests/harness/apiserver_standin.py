@@ -35,6 +35,7 @@ class ApiServer:
         self._version = 100
         self._oldest = 0
         self._epoch = 0
+        self._closed = False
         handler = type("Bound", (Handler,), {"api": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -145,6 +146,22 @@ class ApiServer:
 
         self.faults.append(fault)
 
+    def hold(self, *, path: str = "") -> None:
+        """Begin to answer the next request that fits, and never go on: a connection of which no packet arrives."""
+
+        def fault(handler: Handler) -> bool:
+            if path not in handler.path:
+                return False
+            self.faults.remove(fault)
+            handler.send_response_only(200)
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            while not self._closed:
+                self.changed.wait(0.2)
+            return True
+
+        self.faults.append(fault)
+
     def kubeconfig(self, path: Path, *, server: str | None = None, namespace: str | None = None) -> Path:
         """Two contexts: ``here``, which is current, and ``nowhere``, whose port is closed."""
         contexts = [
@@ -169,6 +186,7 @@ class ApiServer:
         return path
 
     def close(self) -> None:
+        self._closed = True
         self.cut()
         self._server.shutdown()
         self._server.server_close()
