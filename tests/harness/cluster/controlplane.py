@@ -163,6 +163,11 @@ class ControlPlane:
         return self.folder / "certificates" / "apiserver.crt"
 
     @property
+    def kubelet_client_ca(self) -> Path:
+        """The certificate by which the apiserver shows a kubelet who it is. It signed itself."""
+        return self.folder / "kubelet-client.crt"
+
+    @property
     def admin_token(self) -> str:
         return self._admin_token
 
@@ -256,6 +261,10 @@ class ControlPlane:
             raise ToolUnavailable("there is no openssl here to make the ServiceAccounts' key")
         key = self.folder / "service-accounts.key"
         subprocess.run([openssl, "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        identity = ["-subj", "/O=system:masters/CN=apiserver", "-days", "30", "-nodes"]
+        files = ["-keyout", self.folder / "kubelet-client.key", "-out", self.kubelet_client_ca]
+        command = [openssl, "req", "-x509", "-newkey", "rsa:2048", *identity, *files]
+        subprocess.run(command, check=True, capture_output=True)
         (self.folder / "tokens.csv").write_text(f'{self._admin_token},test-admin,test-admin,"system:masters"\n')
         self._users.write_config(self.folder / "users.kubeconfig")
         rules = [{"level": "Metadata"}]
@@ -302,6 +311,8 @@ class ControlPlane:
             f"--authentication-token-webhook-config-file={self.folder / 'users.kubeconfig'}",
             "--authentication-token-webhook-version=v1",
             "--kubelet-preferred-address-types=Hostname",
+            f"--kubelet-client-certificate={self.kubelet_client_ca}",
+            f"--kubelet-client-key={self.folder / 'kubelet-client.key'}",
             "--allow-privileged=true",
             "--v=0",
             *(audit if self._audit else []),

@@ -1,0 +1,86 @@
+"""The network of another process: sockets in it, and bridges between its ports and those out here."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Network:
+    """The network namespace that the process ``pid`` has made for itself."""
+
+    def __init__(self, pid: int, limit_s: float = 10.0) -> None:
+        self._path = Path(f"/proc/{pid}/ns/net")
+        own, deadline = Path("/proc/self/ns/net").readlink(), time.monotonic() + limit_s
+        while self._path.readlink() == own:
+            assert time.monotonic() < deadline, f"process {pid} stays in the network of this one"
+            time.sleep(0.01)
+        # A socket belongs to the network of the thread that makes it; this one thread lives in there.
+        self._inside = ThreadPoolExecutor(1, initializer=self._enter)
+        self._listeners: list[socket.socket] = []
+
+    def _enter(self) -> None:
+        descriptor = os.open(self._path, os.O_RDONLY)
+        try:
+            if _libc.setns(descriptor, _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        finally:
+            os.close(descriptor)
+
+    def socket(self) -> socket.socket:
+        """A TCP socket in there."""
+        return self._inside.submit(socket.socket, socket.AF_INET, socket.SOCK_STREAM).result()
+
+    def lead_in(self, port: int) -> None:
+        """Whoever connects to 127.0.0.1:port out here comes to 127.0.0.1:port in there."""
+        self._bridge(socket.socket(), ("127.0.0.1", port), inwards=True)
+
+    def lead_out(self, port: int, address: str = "127.0.0.1") -> None:
+        """Whoever connects to address:port in there comes to 127.0.0.1:port out here."""
+        self._bridge(self.socket(), (address, port), inwards=False)
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        self._inside.shutdown()
+
+    def _bridge(self, listener: socket.socket, at: tuple[str, int], *, inwards: bool) -> None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(at)
+        listener.listen(128)
+        self._listeners.append(listener)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    server = self.socket() if inwards else socket.socket()
+                    try:
+                        server.connect(("127.0.0.1", at[1]))
+                    except OSError:
+                        client.close()
+                        server.close()
+                        continue
+                    for source, sink in ((client, server), (server, client)):
+                        threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
