@@ -1,0 +1,38 @@
+"""docs/states.md names the test that shows each of its lines: those tests exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "states.md").read_text()
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and line.count("|") == 4]
+
+
+def test_every_line_of_the_tables_names_a_test_that_exists() -> None:
+    tests = (ROOT / "tests" / "operator" / "test_reconcile.py").read_text()
+    shown = 0
+    for row in ROWS:
+        last = row.rstrip("| ").rsplit("|", 1)[1].strip()
+        if last in ("test", "the same") or last.startswith("---"):
+            continue
+        names = re.findall(r"`(\w+)`", last)
+        files = re.findall(r"tests/[\w/.]+\.py", last)
+        assert names or files, row
+        for name in names:
+            assert f"def test_{name}(" in tests, name
+        for file in files:
+            assert (ROOT / file).exists(), file
+        shown += 1
+    assert shown > 20
+
+
+def test_every_phase_and_condition_has_its_line() -> None:
+    from selfevo_operator.conditions import _TRUE_IN
+
+    for phases in _TRUE_IN.values():
+        for phase in phases:
+            row = next(line for line in PAGE.splitlines() if line.startswith(f"| {phase} |"))
+            cells = [cell.strip() for cell in row.strip("|").split("|")][1:7]
+            assert cells == ["True" if phase in of else "False" for of in _TRUE_IN.values()], phase

@@ -1,0 +1,344 @@
+"""The controller against a cluster of dictionaries: which calls a look makes, in which order, and what refusals do."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from harness.objects import ended, pod
+from harness.runs import document
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_operator.cache import Cache, Key
+from selfevo_operator.controller import AT_ONCE, Controller
+from selfevo_operator.jobs import PodSettings
+from selfevo_operator.kube import ApiError
+
+DEMO = Key("default", "demo")
+
+
+class Cluster:
+    """`kube.Api` over dictionaries; ``refuse`` says which calls fail, ``calls`` which were made."""
+
+    def __init__(self) -> None:
+        self.version, self.calls, self.jobs = 10, [], {}
+        self.refuse: dict[str, list[ApiError]] = {}
+        self.pods: list[dict[str, Any]] = []
+        self.run: dict[str, Any] = {}
+        self.events: list[Mapping[str, Any]] = []
+
+    def _called(self, call: str, what: str = "") -> None:
+        self.calls.append(f"{call} {what}".strip())
+        if self.refuse.get(call):
+            raise self.refuse[call].pop(0)
+
+    def stored(self, obj: Mapping[str, Any], uid: str) -> dict[str, Any]:
+        self.version += 1
+        made = copy.deepcopy(dict(obj))
+        made["metadata"] |= {"uid": uid, "resourceVersion": str(self.version)}
+        made["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        return made
+
+    async def get_run(self, namespace: str, name: str) -> dict[str, Any]:
+        self._called("get run")
+        return self.run
+
+    async def patch_status(self, namespace: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
+        self._called("patch status")
+        if patch[0]["value"] != self.run["metadata"]["resourceVersion"]:
+            raise ApiError(422, "Invalid", "the test failed")
+        status = dict(self.run.get("status") or {})
+        for operation in patch[1:]:
+            if operation["path"] != "/status":
+                field = operation["path"].split("/")[2]
+                status.pop(field, None)
+                if operation["op"] == "add":
+                    status[field] = operation["value"]
+        self.run = self.stored({**self.run, "status": status}, self.run["metadata"]["uid"])
+        return self.run
+
+    async def get_job(self, namespace: str, name: str) -> dict[str, Any]:
+        self._called("get job", name)
+        if name not in self.jobs:
+            raise ApiError(404, "NotFound", name)
+        return self.jobs[name]
+
+    async def create_job(self, namespace: str, job: Mapping[str, Any]) -> dict[str, Any]:
+        name = job["metadata"]["name"]
+        self._called("create job", name)
+        if name in self.jobs:
+            raise ApiError(409, "AlreadyExists", f"jobs {name!r} already exists")
+        self.jobs[name] = self.stored({**job, "kind": "Job"}, f"uid-{name}")
+        return self.jobs[name]
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> dict[str, Any]:
+        self._called("delete job", f"{name} {uid}")
+        job = copy.deepcopy(self.jobs[name])
+        job["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+        self.jobs[name] = self.stored(job, uid)
+        return self.jobs[name]
+
+    async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None:
+        self._called("create service")
+
+    async def list_pods(self, namespace: str, job_uid: str) -> list[dict[str, Any]]:
+        self._called("list pods")
+        return self.pods
+
+    async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        self._called("create event", event["reason"])
+        self.events.append(event)
+
+
+class World:
+    """One run, its controller, and a clock."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.cluster, self.cache = Cluster(), Cache()
+        self.now = datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
+        self.generation = 0
+        self.changes: dict[str, Any] = {"spec__storage__uri": "s3://models/x", "spec__challenger__grpo__maxSteps": 0}
+        self.edit(**changes)
+        self.controller = Controller(self.cluster, self.cache, PodSettings(image="trainer"), lambda: self.now)
+
+    def edit(self, **changes: Any) -> None:
+        self.generation += 1
+        self.changes |= changes
+        made = document(**self.changes)
+        made["metadata"] |= {"generation": self.generation}
+        if "status" in self.cluster.run:
+            made["status"] = self.cluster.run["status"]
+        self.cluster.run = self.cluster.stored(made, "run-1")
+        self.cache.put_run(self.cluster.run)
+
+    def look(self, seconds: float = 0) -> float | None:
+        self.now += timedelta(seconds=seconds)
+        self.cluster.calls.clear()
+        return asyncio.run(self.controller.look(DEMO))
+
+    def see(self, name: str, status: dict[str, Any] | None = None, **spec: Any) -> None:
+        job = copy.deepcopy(self.cluster.jobs[name])
+        job["status"] = status or {}
+        job["spec"] |= spec
+        self.cluster.jobs[name] = self.cluster.stored(job, job["metadata"]["uid"])
+        self.cache.put_job(self.cluster.jobs[name])
+
+    def finish(self, name: str, outcome: str = "committed") -> None:
+        key = self.cluster.jobs[name]["metadata"]["annotations"]["selfevo.dev/key"]
+        phase = self.cluster.jobs[name]["metadata"]["labels"]["selfevo.dev/phase"]
+        said = f'{{"phase": "{phase}", "key": "{key}", "outcome": "{outcome}", "metrics": {{"mean": 0.5}}}}'
+        self.cluster.pods = [pod(0, said)]
+        self.see(name, ended("Complete"))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.cluster.run["status"]
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        found = next(c for c in self.status["conditions"] if c["type"] == kind)
+        return found["status"], found["reason"], found["message"]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.cluster.jobs)
+
+
+def test_a_first_look_creates_the_job_says_so_once_and_tells_once() -> None:
+    world = World()
+    world.look()
+    (name,) = world.names
+    assert world.cluster.calls == [f"create job {name}", "patch status", "create event StepStarted"]
+    assert world.status["steps"][0]["state"] == "Running"
+    assert world.status["attempts"][0]["name"] == name
+
+
+def test_a_transition_is_three_writes_and_one_read_and_a_second_look_none() -> None:
+    world = World()
+    world.look()
+    world.finish(world.names[0])
+    world.look(1)
+    assert world.cluster.calls == [
+        "list pods",
+        f"create job {world.names[1]}",
+        "patch status",
+        "create event StepSucceeded",
+    ]
+    assert world.status["score"] == 0.5
+    world.look(1)
+    assert world.cluster.calls == []
+
+
+def test_the_next_job_is_created_before_anything_is_written_down() -> None:
+    world = World()
+    world.look()
+    world.finish(world.names[0])
+    world.cluster.refuse["patch status"] = [ApiError(500, "InternalError", "etcd is away")]
+    with pytest.raises(ApiError):
+        world.look(1)
+    assert len(world.names) == 2
+    world.look(1)
+    assert world.cluster.calls == ["patch status", "create event StepSucceeded"]
+
+
+def test_a_lost_reply_to_a_create_meets_its_own_job() -> None:
+    world = World()
+    world.look()
+    first = world.names[0]
+    world.cache.drop_job(world.cluster.jobs[first])
+    world.cache._gone.clear()  # as after a restart whose list is older than the Job
+    world.look(1)
+    assert world.cluster.calls[:2] == [f"create job {first}", f"get job {first}"]
+    assert world.condition("Stalled")[0] == "False"
+
+
+def test_a_namesake_that_is_not_ours_is_left_alone_and_said() -> None:
+    world = World()
+    world.look()
+    (name,) = world.names
+    other = copy.deepcopy(world.cluster.jobs[name])
+    other["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
+    world = World()
+    world.cluster.jobs[name] = world.cluster.stored(other, "foreign")
+    assert world.look() == 5
+    assert world.condition("Stalled")[:2] == ("True", "NameTaken")
+    assert name in world.condition("Stalled")[2] and "delete it" in world.condition("Stalled")[2]
+    assert not any(call.startswith("delete") for call in world.cluster.calls)
+
+
+def test_a_refused_job_is_said_in_the_clusters_words_and_tried_again_ever_later() -> None:
+    world = World()
+    refusal = ApiError(403, "Forbidden", "exceeded quota: team-a")
+    world.cluster.refuse["create job"] = [refusal] * 4
+    assert [world.look(1), world.look(5), world.look(10), world.look(20)] == [5, 10, 20, 40]
+    assert world.condition("Stalled") == ("True", "CreateRefused", world.condition("Stalled")[2])
+    assert "exceeded quota: team-a" in world.condition("Stalled")[2]
+    world.look(40)
+    assert world.condition("Stalled")[0] == "False"
+    assert len(world.names) == 1
+
+
+def test_when_somebody_wrote_meanwhile_it_looks_again_at_once_with_what_they_wrote() -> None:
+    world = World()
+    world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
+    assert world.look() == AT_ONCE
+    assert world.cluster.calls[-2:] == ["patch status", "get run"]
+    world.look()
+    assert world.status["phase"] == "Running"
+
+
+def test_a_status_that_the_server_does_not_like_is_no_conflict() -> None:
+    world = World()
+    world.cluster.refuse["patch status"] = [ApiError(422, "Invalid", "status.score: must be a number")]
+    with pytest.raises(ApiError, match="must be a number"):
+        world.look()
+
+
+def test_a_lost_event_is_not_worth_a_second_look() -> None:
+    world = World()
+    world.cluster.refuse["create event"] = [ApiError(500, "InternalError", "no")]
+    world.look()
+    world.look(1)
+    assert world.cluster.calls == []
+
+
+def test_suspending_deletes_the_job_by_uid_once_and_resuming_waits_until_it_is_gone() -> None:
+    world = World()
+    world.look()
+    (name,) = world.names
+    world.edit(spec__suspend=True)
+    world.look(1)
+    assert world.cluster.calls[0] == f"delete job {name} uid-{name}"
+    assert world.condition("Suspended")[0] == "True"
+    world.look(1)
+    assert world.cluster.calls == []
+    world.edit(spec__suspend=False)
+    world.look(1)
+    assert not any("job" in call for call in world.cluster.calls)
+    world.cache.drop_job(world.cluster.jobs.pop(name))
+    world.look(1)
+    assert world.cluster.calls[0] == f"create job {name}"
+
+
+def test_a_job_that_was_deleted_already_is_no_error() -> None:
+    world = World()
+    world.look()
+    world.edit(spec__suspend=True)
+    world.cluster.refuse["delete job"] = [ApiError(404, "NotFound", "gone")]
+    world.look(1)
+    assert world.condition("Suspended")[0] == "True"
+
+
+def test_a_job_without_pods_is_asked_for_the_reason_after_a_while_and_not_all_the_time() -> None:
+    world = World()
+    world.look()
+    state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": state}])]
+    world.see(world.names[0], {"active": 1})
+    assert world.look(1) == 5
+    assert "list pods" not in world.cluster.calls
+    world.look(5)
+    assert "list pods" in world.cluster.calls
+    assert world.condition("Stalled")[:2] == ("True", "ErrImagePull")
+    world.look(5)
+    assert "list pods" not in world.cluster.calls
+
+
+def test_corrected_pods_replace_a_job_that_has_not_begun() -> None:
+    world = World(spec__pods={"image": "wrong"})
+    world.look()
+    (name,) = world.names
+    world.edit(spec__pods={"image": "right"})
+    world.look(1)
+    assert world.cluster.calls[0] == f"delete job {name} uid-{name}"
+    world.cache.drop_job(world.cluster.jobs.pop(name))
+    world.look(1)
+    image = world.cluster.jobs[name]["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert (world.cluster.calls[0], image) == (f"create job {name}", "right")
+
+
+def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what_was_done() -> None:
+    world = World()
+    world.look()
+    done = world.status["steps"]
+    world.edit(spec__verifier={})
+    world.look(1)
+    assert world.condition("Failed")[:2] == ("True", "NotBuilt")
+    assert "spec.verifier" in world.condition("Failed")[2]
+    assert world.status["steps"] == done
+    world.edit(spec__verifier=None)
+    world.look(1)
+    assert world.status["phase"] == "Running"
+
+
+def test_a_store_that_a_pod_cannot_keep_is_said() -> None:
+    world = World(spec__storage__uri="file:///tmp/x")
+    world.look()
+    assert world.condition("Stalled")[0] == "True"
+    assert "spec.storage.uri" in world.condition("Stalled")[2]
+    assert world.names == []
+
+
+def test_a_run_that_is_gone_or_going_is_left_to_the_garbage_collector() -> None:
+    world = World()
+    assert asyncio.run(world.controller.look(Key("default", "nobody"))) is None
+    world.cluster.run["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "99"}
+    world.cache.put_run(world.cluster.run)
+    assert world.look() is None
+    assert world.cluster.calls == []
+
+
+def test_a_finished_run_costs_no_thought() -> None:
+    world = World(spec__iterations=1)
+    while len(world.names) < len(plan(SelfEvolutionRun.model_validate(document(**world.changes)).spec).steps):
+        world.look(1)
+        world.finish(world.names[-1])
+    world.look(1)
+    assert world.status["phase"] == "Succeeded"
+    world.controller._understand = None  # type: ignore[assignment, method-assign]
+    assert world.look(1) is None
+    assert world.cluster.calls == []
