@@ -32,7 +32,8 @@ from selfevo_operator.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.refusal import refused_status, understand
 from selfevo_operator.status_patch import status_patch
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 AT_ONCE = 0.0
 _REMEMBERED = 4096
 """Of plans, pods' ends and templates: what is forgotten is computed or asked again."""

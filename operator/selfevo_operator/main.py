@@ -24,7 +24,7 @@ _INACTIVE_S = 70.0
 """The server sends bookmarks every minute: a stream that says nothing for longer is dead and opened anew."""
 
 
-class _Nothing(kopf.DiffBaseStorage):  # type: ignore[misc]
+class _Nothing(kopf.DiffBaseStorage):
     """kopf keeps a digest of what it handled last; we handle events only, so there is nothing to keep or compare."""
 
     def build(self, *, body: Any, extra_fields: Any = None) -> Any:
@@ -40,15 +40,15 @@ class _Nothing(kopf.DiffBaseStorage):  # type: ignore[misc]
 def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry)  # type: ignore[untyped-decorator]
+    @kopf.on.login(registry=registry)
     def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
         return connection(kubeconfig, settings)
 
-    @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)  # type: ignore[untyped-decorator]
+    @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)
     async def on_run(event: Any, **_: Any) -> None:
         operator.saw_run(event["type"], event["object"])
 
-    @kopf.on.event("batch", "v1", "jobs", registry=registry)  # type: ignore[untyped-decorator]
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def on_job(event: Any, **_: Any) -> None:
         operator.saw_job(event["type"], event["object"])
 

@@ -23,7 +23,7 @@ from selfevo_contract.status import RunPhase
 _FAST = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
-disable_created_metrics()  # twice as many series, for a time that nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # twice as many series, for a time that nobody asks for
 
 
 class _Runs(Collector):
