@@ -14,7 +14,7 @@ from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
 from selfevo_operator.environment import WORK, Variable, launch, variables
 from selfevo_operator.labels import TRAINER
-from selfevo_operator.pods import PodSettings, field_of, pods_of, refuse_odd
+from selfevo_operator.pods import PodSettings, field_of, pods_of, refuse_odd_keys
 from selfevo_operator.resources import gpu, resources
 
 COMMAND = ["python", "-m", "selfevo_trainer"]
@@ -45,7 +45,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     """
     phase = config.inputs.phase
     pods, field = pods_of(spec, phase), field_of(phase)
-    refuse_odd(pods, field)
+    refuse_odd_keys(pods, field)
     asked = resources(pods.resources, f"{field}.resources")
     device, gpus = gpu(pods.resources.limits, f"{field}.resources")
     ours = _processes(config, gpus, place, field)

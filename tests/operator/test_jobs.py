@@ -609,7 +609,6 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
             {"spec__exclude": [{"uri": "s3://bucket/a"}, {"uri": "file:./b"}]},
             "spec.exclude[1].uri is 'file:./b'",
         ),
-        (SOLVER, {"spec__pods": {"image": " "}}, "spec.solver.pods.image is ' '"),
         (SOLVER, {"spec__pods": {"nodeSelector": {"a" * 254 + "/b": ""}}}, "spec.solver.pods.nodeSelector has the key"),
         (
             SOLVER,
