@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from harness.defaulting import defaulted
+from harness.full_run import FULL as FULL_DOCUMENT
+from harness.mutations import places
 from harness.runs import document
 from selfevo_contract.crd import FILE, definition, to_yaml
 from selfevo_contract.crd_rules import FROZEN, MAY_CHANGE, MAY_GROW
@@ -195,6 +197,19 @@ def test_every_message_is_one_sentence_with_a_remedy() -> None:
     )
     assert [text for text in sorted(messages) if not any(remedy in text for remedy in remedies)] == []
     assert [text for text in messages if text.endswith(".") or len(text) > 200] == []
+
+
+def test_the_document_that_is_fuzzed_sets_every_field() -> None:
+    def parts(path: tuple[str | int, ...]) -> str:
+        return "." + ".".join("[]" if isinstance(part, int) else str(part) for part in path).replace(".[]", "[]")
+
+    given = {parts(path) for path, _ in places(FULL_DOCUMENT)}
+    leaves = {path for path, node in OF_SPEC.items() if "properties" not in node and not path.endswith(("{}", "[]"))}
+    repeated = ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")
+    wanted = {path for path in leaves if not path.startswith(tuple(f".spec.{part}.pods." for part in repeated))}
+    engines = {path for path in wanted if ".engine." in path}
+    assert wanted - engines <= given
+    assert {path.rsplit(".", 1)[1] for path in engines} == {p.rsplit(".", 1)[1] for p in engines & given}
 
 
 def test_the_names_of_the_models_fields_are_those_of_the_schema() -> None:

@@ -1,0 +1,467 @@
+"""The CRD before a real API server: taken, its defaults, its sentences, and what may change after creation."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from harness.cluster import tools
+from harness.cluster.client import ApiError
+from harness.cluster.controlplane import ControlPlane
+from harness.full_run import FULL, SMALL, Document
+from harness.gotools import ToolUnavailable
+from harness.mutations import ABSENT, changed, places, schema_at, values_for
+from harness.runs import document
+from selfevo_contract.crd import definition
+from selfevo_contract.crd_rules import FROZEN
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+SCHEMA = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+REMEDY = "start a new run with the other value: it shares every step whose inputs are equal"
+
+
+def refusal(plane: ControlPlane, made: Document) -> str:
+    with pytest.raises(ApiError) as error:
+        plane.admin.create(made, "default", dryRun="All", fieldValidation="Strict")
+    assert error.value.status == 422, error.value
+    return error.value.message
+
+
+def test_the_server_takes_the_crd_and_serves_it(control_plane: ControlPlane) -> None:
+    crd = control_plane.admin.get("customresourcedefinitions", "selfevolutionruns.selfevo.dev")
+    conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
+    assert conditions["Established"] == conditions["NamesAccepted"] == "True"
+    assert "NonStructuralSchema" not in conditions and "KubernetesAPIApprovalPolicyConformant" not in conditions
+    (kept,) = crd["spec"]["versions"]
+    assert kept["schema"]["openAPIV3Schema"] == SCHEMA  # nothing was dropped or rewritten
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_taken_and_applying_it_again_changes_nothing(
+    control_plane: ControlPlane, namespace: str, path: Path
+) -> None:
+    example = yaml.safe_load(path.read_text())
+    example["metadata"]["namespace"] = namespace
+    first = control_plane.admin.apply(example, fieldValidation="Strict")
+    again = control_plane.admin.apply(example, fieldValidation="Strict")
+    assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    stored = control_plane.admin.get("selfevolutionruns", example["metadata"]["name"], namespace)
+    assert SelfEvolutionRun.model_validate(stored).spec == SelfEvolutionRun.model_validate(example).spec
+
+
+def test_the_status_is_written_apart(control_plane: ControlPlane, namespace: str) -> None:
+    admin = control_plane.admin
+    made = admin.create({**document(metadata={"name": "demo"}), "status": {"phase": "Running"}}, namespace)
+    assert "status" not in made
+    admin.patch("selfevolutionruns", "demo", {"status": {"phase": "Running"}}, namespace, "status")
+    after = admin.patch("selfevolutionruns", "demo", {"spec": {"seed": 0}, "status": {"phase": "Failed"}}, namespace)
+    assert (after["status"], after["metadata"]["generation"]) == ({"phase": "Running"}, 1)
+
+
+def test_the_whole_status_of_the_models_is_kept(control_plane: ControlPlane, namespace: str) -> None:
+    schema = SCHEMA["properties"]["status"]
+    status = _sample(schema)
+    control_plane.admin.create(document(metadata={"name": "demo"}), namespace)
+    after = control_plane.admin.patch("selfevolutionruns", "demo", {"status": status}, namespace, "status")
+    assert after["status"] == status
+    wire = SelfEvolutionRun.model_validate(after).status
+    assert wire is not None and wire.model_dump(mode="json", by_alias=True) == status
+
+
+def _sample(schema: dict[str, Any]) -> Any:
+    if "properties" in schema:
+        return {name: _sample(field) for name, field in schema["properties"].items()}
+    if "items" in schema:
+        return [_sample(schema["items"])]
+    if "additionalProperties" in schema:
+        return {"x/y": _sample(schema["additionalProperties"])}
+    # choices stand in the description: "Pending, Running, ...", "True, False or Unknown."
+    text = schema.get("description", "").split(",")[0]
+    return {"string": text, "integer": 1, "number": 0.5, "boolean": True}[schema["type"]]
+
+
+TOLERATION = {"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": 1}
+MISTAKES: list[tuple[Document, str, str]] = [
+    (
+        document(metadata={"name": "a.b"}),
+        "<nil>",
+        "metadata.name stands in labels and host names; write at most 63 lower-case letters, digits and '-'",
+    ),
+    (
+        document(spec__model__uri="Qwen/Qwen3"),
+        "spec.model.uri",
+        "write it as hf://<owner>/<model>@<revision> or s3://<bucket>/<prefix> or file:///<absolute path>",
+    ),
+    (document(spec__model__uri="s3://bucket/../x"), "spec.model.uri", "write the path without '..'"),
+    (
+        document(spec__storage__uri="hf://owner/model"),
+        "spec.storage.uri",
+        "write it as s3://<bucket>/<prefix> or file:///<absolute path>",
+    ),
+    (document(spec__model__digest="D" * 64), "spec.model.digest", "write it as 64 lower-case hexadecimal digits"),
+    (
+        document(spec__storage__endpoint="s3.example.com"),
+        "spec.storage.endpoint",
+        "write it as http(s)://<host>:<port>, without a path",
+    ),
+    (
+        document(spec__queue="Team A"),
+        "spec.queue",
+        "write it as lower-case letters, digits, '-' and '.', with a letter or digit at both ends of each part",
+    ),
+    (
+        document(spec__solver__grpo__perDeviceTrainBatchSize=7),
+        "spec.solver.grpo",
+        "perDeviceTrainBatchSize does not divide the completions of a step (promptsPerStep x numGenerations); choose a "
+        "divisor of them",
+    ),
+    *(
+        (
+            document(spec__rollout__engine={"kind": other, name: value}),
+            f"spec.rollout.engine.{name}",
+            f"{name} is a field of kind {kind}; remove it or choose that kind",
+        )
+        for other, kind, name, value in (
+            ("vllm", "transformers", "batchSize", 8),
+            ("server", "vllm", "gpuMemoryUtilization", 0.5),
+            ("transformers", "server", "gpus", 1),
+        )
+    ),
+    (document(spec__pods={"image": "a b"}), "spec.pods.image", "write it as the name of an image, without spaces"),
+    (
+        document(spec__pods={"resources": {"limits": {"gpu": 1}}}),
+        "spec.pods.resources.limits",
+        "write it as cpu, memory, ephemeral-storage or a device plugin's name such as nvidia.com/gpu",
+    ),
+    (
+        document(spec__pods={"resources": {"limits": {"memory": "64 GB"}}}),
+        "spec.pods.resources.limits[memory]",
+        "write a quantity such as 8, 500m or 64Gi",
+    ),
+    (
+        document(spec__pods={"nodeSelector": {"a b": "c"}}),
+        "spec.pods.nodeSelector",
+        "write it as the key of a label, such as pool or example.com/pool",
+    ),
+    (
+        document(spec__pods={"nodeSelector": {"a": "b c"}}),
+        "spec.pods.nodeSelector[a]",
+        "write it as letters, digits, '-', '_' and '.', at most 63 of them",
+    ),
+    (
+        document(spec__pods={"tolerations": [{"effect": "NoSchedule"}]}),
+        "spec.pods.tolerations[0]",
+        "a toleration without a key needs operator Exists; add either",
+    ),
+    (
+        document(spec__pods={"tolerations": [{**TOLERATION, "operator": "Exists"}]}),
+        "spec.pods.tolerations[0]",
+        "operator Exists looks at no value; remove value or use operator Equal",
+    ),
+    (
+        document(spec__pods={"tolerations": [{**TOLERATION, "effect": "NoSchedule"}]}),
+        "spec.pods.tolerations[0]",
+        "tolerationSeconds needs effect NoExecute; set it or remove tolerationSeconds",
+    ),
+    (
+        document(spec__pods={"env": [{"name": "1A"}]}),
+        "spec.pods.env[0].name",
+        "write it as letters, digits and '_', not beginning with a digit",
+    ),
+    (
+        document(spec__pods={"env": [{"name": "PET_RANK"}]}),
+        "spec.pods.env[0].name",
+        "selfevo sets this variable itself; remove it (credentials come from storage.credentialsSecret)",
+    ),
+    (
+        document(spec__pods={"env": [{"name": "A", "value": "\x00"}]}),
+        "spec.pods.env[0].value",
+        "write it as text without a NUL character",
+    ),
+    (
+        document(spec__rollout__labels="truth"),
+        "spec.rollout",
+        "labels 'truth' needs truth, for example {kind: arithmetic}",
+    ),
+    (document(spec__rollout__shards=99), "spec.rollout", "shards is above questions; lower shards"),
+    (
+        document(spec__rollout__band={"min": 0.8, "max": 0.2}),
+        "spec.rollout.band",
+        "min is above max; no question could enter, so swap or widen them",
+    ),
+    (
+        document(spec__solver__prompt__user="Answer!"),
+        "spec.solver",
+        "prompt.user never shows the question; put {question} into it",
+    ),
+    (
+        document(spec__evaluation__tasks=[{"name": "A", "data": {"uri": "s3://bucket/a"}}]),
+        "spec.evaluation.tasks[0].name",
+        "write it as lower-case letters, digits and '-', with a letter or digit at both ends",
+    ),
+    (
+        document(spec__budget={"wallTime": "3 days"}),
+        "spec.budget.wallTime",
+        "write it as a duration such as 90m, 72h or 1h30m",
+    ),
+]
+
+
+@pytest.mark.parametrize(("made", "field", "message"), MISTAKES, ids=[message[:40] for _, _, message in MISTAKES])
+def test_a_mistake_is_told_in_a_sentence_at_its_field(
+    control_plane: ControlPlane, made: Document, field: str, message: str
+) -> None:
+    told = refusal(control_plane, made)
+    assert f"{field}: Invalid value: " in told and told.endswith(f": {message}"), told
+
+
+def messages(schema: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+    """Every message, and whether it is about a change."""
+    for rule in schema.get("x-kubernetes-validations", []):
+        yield "oldSelf" in rule["rule"], rule["message"]
+    within = [schema[name] for name in ("items", "additionalProperties") if name in schema]
+    for field in (*within, *schema.get("properties", {}).values()):
+        yield from messages(field)
+
+
+def test_there_is_no_message_that_nobody_saw() -> None:
+    assert {text for change, text in messages(SCHEMA) if not change} == {message for _, _, message in MISTAKES}
+    seen = {message for _, _, message in CHANGES if message}
+    assert {text for change, text in messages(SCHEMA) if change} == seen
+
+
+# --- what may change ------------------------------------------------------------------------------------------------
+
+LOWERED = "iterations can be raised, not lowered, after creation; start a new run with fewer"
+
+
+def _presence(*names: str) -> list[tuple[str, Any, str]]:
+    return [
+        (name, ABSENT, f"{name.split('.')[-1]} cannot be added or removed after creation; {REMEDY}") for name in names
+    ]
+
+
+CHANGES: list[tuple[str, Any, str]] = [
+    # may
+    ("iterations", 4, ""),
+    ("suspend", False, ""),
+    ("budget", ABSENT, ""),
+    ("budget.gpuHours", 99, ""),
+    ("guards.maxScoreDrop", 0.9, ""),
+    ("ttlSecondsAfterFinished", 60, ""),
+    ("parallelSteps", 3, ""),
+    ("backoffLimit", 0, ""),
+    ("queue", ABSENT, ""),
+    ("queue", "team-b", ""),
+    ("priorityClass", "low", ""),
+    ("pods", ABSENT, ""),
+    ("solver.pods", {"image": "other"}, ""),
+    ("rollout.queue", "big", ""),
+    ("rollout.engine", {"kind": "transformers"}, ""),
+    ("challenger.checkpointEvery", 9, ""),
+    ("storage.credentialsSecret", ABSENT, ""),
+    ("storage.region", "eu-2", ""),
+    ("storage.requireConditionalPut", True, ""),
+    ("evaluation.metric", "mean", ""),
+    # may not
+    ("iterations", 2, f"{LOWERED}: it shares every step that it has in common"),
+    ("seed", 2, FROZEN),
+    ("model.uri", "hf://Qwen/Qwen3-8B-Base@main", FROZEN),
+    ("storage.endpoint", "https://other", FROZEN),
+    ("challenger.grpo.learningRate", 2e-6, FROZEN),
+    ("challenger.reward.repetition.weight", 0.1, FROZEN),
+    ("rollout.shards", 4, FROZEN),
+    ("rollout.band", ABSENT, FROZEN),
+    ("solver.prompt.user", "{question}?", FROZEN),
+    ("evaluation.every", 1, FROZEN),
+    ("evaluation.tasks.0.data.uri", "file:///data/else.jsonl", FROZEN),
+    ("exclude", ABSENT, FROZEN),
+    ("exclude", [], FROZEN),
+    ("finetune.maxSteps", 2, FROZEN),
+    ("forkFrom.iteration", 2, FROZEN),
+    *_presence("verifier", "evaluation", "finetune", "forkFrom", "model.digest", "storage.endpoint"),
+    *_presence("rollout.answerSampling", "evaluation.sampling"),
+]
+# truth is what labels 'truth' needs: it is taken away where it is not needed
+CHANGES.append(("rollout.truth", ABSENT, f"truth cannot be added or removed after creation; {REMEDY}"))
+
+
+@pytest.fixture(scope="module")
+def stored(control_plane: ControlPlane) -> Document:
+    """FULL, in the store."""
+    made = copy.deepcopy(FULL)
+    made["spec"]["rollout"]["labels"] = "majority"
+    made["metadata"] |= {"name": "full", "namespace": control_plane.make_namespace()}
+    return control_plane.admin.create(made)
+
+
+def update(plane: ControlPlane, stored: Document, spec: Document) -> str:
+    """Why the API server refuses ``spec`` in the place of what is stored; empty when it takes it."""
+    metadata = stored["metadata"]
+    path = plane.admin.path("selfevolutionruns", metadata["namespace"], metadata["name"])
+    try:
+        plane.admin.request("PUT", path, {**stored, "spec": spec}, query={"dryRun": "All", "fieldValidation": "Strict"})
+    except ApiError as error:
+        assert error.status == 422, error
+        return error.message
+    return ""
+
+
+def at(path: str) -> tuple[str | int, ...]:
+    return tuple(int(part) if part.isdigit() else part for part in path.split("."))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"), CHANGES, ids=[f"{path}-{value!s:.20}" for path, value, _ in CHANGES]
+)
+def test_what_may_change_and_what_may_not(
+    control_plane: ControlPlane, stored: Document, path: str, value: Any, message: str
+) -> None:
+    told = update(control_plane, stored, changed(stored["spec"], at(path), value))
+    if message:
+        assert f"spec.{path.split('.0.')[0]}" in told and f": {message}" in told, told
+    else:
+        assert told == ""
+
+
+@pytest.mark.parametrize("path", ["verifier", "evaluation", "finetune", "forkFrom", "exclude", "rollout.truth"])
+def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespace: str, path: str) -> None:
+    made = copy.deepcopy(SMALL)
+    for name in ("verifier", "evaluation"):
+        del made["spec"][name]
+    del made["spec"]["rollout"]["truth"]
+    made["metadata"] |= {"namespace": namespace}
+    small = control_plane.admin.create(made)
+    value: Any = FULL["spec"]
+    for part in at(path):
+        value = value[part]
+    told = update(control_plane, small, changed(small["spec"], at(path), value))
+    assert told.endswith(
+        f": {FROZEN}"
+        if path == "exclude"
+        else f"{path.split('.')[-1]} cannot be added or removed after creation; {REMEDY}"
+    )
+    assert update(control_plane, small, {**small["spec"], "exclude": []}) == ""
+
+
+def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPlane, stored: Document) -> None:
+    tasks = stored["spec"]["evaluation"]["tasks"]
+    assert FROZEN in update(control_plane, stored, changed(stored["spec"], at("evaluation.tasks"), tasks[::-1]))
+
+
+FREE = (
+    *("iterations", "suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass", "queue"),
+    *("guards", "budget", "pods", "storage.credentialsSecret", "storage.region", "storage.requireConditionalPut"),
+    *("evaluation.metric", "rollout.queue", "challenger.checkpointEvery", "solver.checkpointEvery"),
+    *(f"{part}.pods" for part in ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")),
+    *(f"{part}.engine" for part in ("challenger", "rollout", "solver", "evaluation")),
+)
+
+
+def other_values(stored: Document) -> Iterator[tuple[str, Document]]:
+    """Every place of the spec with up to three other values that leave it valid; iterations apart, which only grows."""
+    before = SelfEvolutionRun.model_validate(stored).spec
+    for path, given in places(stored["spec"]):
+        found = 0
+        for value in values_for(given, schema_at(SCHEMA["properties"]["spec"], path)):
+            if path in ((), ("iterations",)) or found == 3:
+                break
+            spec = json.loads(json.dumps(changed(stored["spec"], path, value)))
+            try:
+                after = SelfEvolutionRun.model_validate({**stored, "spec": spec}).spec
+            except ValidationError:
+                continue
+            if after != before:
+                yield ".".join(map(str, path)), spec
+                found += 1
+
+
+def test_whatever_moves_a_key_or_an_output_is_refused(control_plane: ControlPlane, stored: Document) -> None:
+    before = SelfEvolutionRun.model_validate(stored)
+    keys = {step.name: step.key for step in plan(before.spec).steps}
+    tried = moved = 0
+    for path, spec in other_values(stored):
+        after = SelfEvolutionRun.model_validate({**stored, "spec": spec}).spec
+        told = update(control_plane, stored, spec)
+        free = any(path == one or path.startswith(f"{one}.") for one in FREE)
+        assert (told == "") == free, f"{path}: {told or 'taken'}"
+        moves = {step.name for step in plan(after).steps if keys.get(step.name, step.key) != step.key}
+        assert not (moves and told == ""), f"{path} moves {moves}"
+        tried, moved = tried + 1, moved + bool(moves)
+    assert tried > 300 and moved > 100
+
+
+# --- kubectl --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kubectl(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    try:
+        program = tools.program(tools.KUBECTL)
+    except ToolUnavailable as reason:
+        pytest.skip(str(reason))
+    config = control_plane.kubeconfig(control_plane.admin_token, tmp_path_factory.mktemp("kubectl") / "config")
+
+    def run(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> str:
+        command = [program, "--kubeconfig", config, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in codes, done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_kubectl_explains_every_field(kubectl: Any) -> None:
+    told = " ".join(kubectl("explain", "ser", "--recursive").split())
+    assert "SelfEvolutionRun" in told and "a better model in the object store" in told
+    told = " ".join(kubectl("explain", "ser.spec.rollout.band").split())
+    assert "Majority shares that enter the curriculum." in told and "Smallest majority share." in told
+    told = " ".join(kubectl("explain", "ser.spec.challenger.engine").split())
+    assert "enum: transformers, vllm, server" in told and "Of kind vllm. Share of the GPU's memory" in told
+    assert "When status last changed." in kubectl("explain", "ser.status.conditions")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_kubectl_finds_no_difference_in_what_it_applied(
+    kubectl: Any, control_plane: ControlPlane, namespace: str, tmp_path: Path, path: Path
+) -> None:
+    example = yaml.safe_load(path.read_text())
+    example["metadata"]["namespace"] = namespace
+    here = tmp_path / path.name
+    here.write_text(yaml.safe_dump(example))
+    assert kubectl("apply", "-f", here).endswith("created\n")
+    assert kubectl("apply", "-f", here).endswith("unchanged\n")
+    assert kubectl("diff", "-f", here) == ""
+
+
+def test_kubectl_get_shows_where_a_run_stands(kubectl: Any, control_plane: ControlPlane, namespace: str) -> None:
+    admin = control_plane.admin
+    admin.create(document(metadata={"name": "demo"}, spec__queue="team-a"), namespace)
+    ready = {"type": "Ready", "status": "False", "reason": "Progressing", "lastTransitionTime": "now"}
+    status = {
+        "phase": "Running",
+        "iteration": 2,
+        "best": {"iteration": 1, "score": 0.5},
+        "modelUri": "s3://bucket/best",
+        "conditions": [{**ready, "message": "Step solver-train-2 is running."}],
+    }
+    admin.patch("selfevolutionruns", "demo", {"status": status}, namespace, "status")
+    head, row = kubectl("get", "ser", "-n", namespace).splitlines()
+    assert head.split() == ["NAME", "PHASE", "ITERATION", "BEST", "SCORE", "QUEUE", "AGE"]
+    assert row.split()[:-1] == ["demo", "Running", "2", "1", "0.5", "team-a"]
+    wide = kubectl("get", "ser", "-n", namespace, "-o", "wide")
+    assert all(part in wide for part in ("Progressing", "Step solver-train-2 is running.", "s3://bucket/best"))
+    assert "selfevolutionrun.selfevo.dev/demo" in kubectl("get", "all", "-n", namespace)

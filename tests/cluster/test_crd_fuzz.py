@@ -1,0 +1,189 @@
+"""The API server and the command take the same documents, and read the same in them.
+
+A valid document is changed at every place, in every way that tests/harness/mutations.py knows, then at several places
+at once; each result goes to the server (a strict create that is not stored) and to the models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from harness.cluster.client import ApiError
+from harness.cluster.controlplane import ControlPlane
+from harness.full_run import FULL, SMALL, Document
+from harness.mutations import changed, places, schema_at, values_for
+from selfevo_contract.crd import definition
+from selfevo_contract.explain import explain
+from selfevo_contract.run import SelfEvolutionRun
+
+pytestmark = pytest.mark.slow
+
+SCHEMA = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+SEED = int(os.environ.get("SELFEVO_FUZZ_SEED", "0"))
+DOCUMENTS = int(os.environ.get("SELFEVO_FUZZ_DOCUMENTS", "1500"))
+"""Of each kind: one change, several changes. SELFEVO_FUZZ_DOCUMENTS=100000 tries every single one."""
+
+
+def single_changes() -> list[Document]:
+    """Every place of both documents, in every way."""
+    found = []
+    for document in (FULL, SMALL):
+        for path, given in places(document):
+            if path[:1] != ("spec",) and path[:2] != ("metadata", "name"):
+                continue
+            found += [changed(document, path, value) for value in values_for(given, schema_at(SCHEMA, path))]
+    return found
+
+
+def several_changes(rng: random.Random, count: int) -> Iterator[Document]:
+    """Up to five changes that leave a document valid, one after the other, and on half of them one that may not."""
+    for _ in range(count):
+        document = rng.choice((FULL, SMALL))
+        for _ in range(rng.randint(1, 5)):
+            tried = (_change(rng, document) for _ in range(20))
+            document = next((made for made in tried if not isinstance(read(on_the_wire(made)), str)), document)
+        yield _change(rng, document) if rng.random() < 0.5 else document
+
+
+def _change(rng: random.Random, document: Document) -> Document:
+    path, given = rng.choice([one for one in places(document) if one[0][:1] == ("spec",) and len(one[0]) > 1])
+    options = list(values_for(given, schema_at(SCHEMA, path)))
+    alike = [value for value in options if type(value) is type(given)]
+    return changed(document, path, rng.choice(alike or options))
+
+
+def on_the_wire(document: Document) -> Document:
+    return json.loads(json.dumps(document))
+
+
+def served(plane: ControlPlane, document: Document) -> Document | str:
+    """What the API server would store, or why it refuses."""
+    try:
+        return plane.admin.create(document, "default", dryRun="All", fieldValidation="Strict")
+    except ApiError as error:
+        assert error.status in (400, 422), error
+        return error.message
+
+
+def read(document: Document) -> SelfEvolutionRun | str:
+    """What the command reads, or why it refuses."""
+    try:
+        return SelfEvolutionRun.model_validate(document)
+    except ValidationError as error:
+        return "; ".join(explain(error, SelfEvolutionRun))
+
+
+def _part(document: Document, name: str) -> Document:
+    spec = document.get("spec")
+    part = spec.get(name) if isinstance(spec, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _has_half_a_pair(document: Document) -> bool:
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _looked_at(document: Document) -> Iterator[Any]:
+    """The whole numbers that rules in CEL look at."""
+    for part, names in {
+        "rollout": ("shards", "questions"),
+        "challenger": ("promptsPerStep", "numGenerations", "perDeviceTrainBatchSize"),
+        "solver": ("promptsPerStep", "numGenerations", "perDeviceTrainBatchSize"),
+    }.items():
+        place = _part(document, part)
+        place = place.get("grpo") if part != "rollout" else place
+        yield from (place.get(name) for name in names) if isinstance(place, dict) else ()
+
+
+def _engines(document: Document) -> Iterator[Document]:
+    for part in ("challenger", "rollout", "solver", "evaluation"):
+        place = _part(document, part)
+        if isinstance(place.get("engine"), dict):
+            yield place["engine"]
+
+
+_FIELDS_OF = {"transformers": "batchSize", "vllm": "gpuMemoryUtilization", "server": "gpus"}
+
+KNOWN_DIFFERENCES: dict[str, tuple[Callable[[Document], bool], Document]] = {
+    # CEL does not take 3.0 for a whole number. kubectl sends 3, so only other clients meet it.
+    "the server refuses 3.0 where a rule looks at the number": (
+        lambda document: any(isinstance(value, float) for value in _looked_at(document)),
+        changed(FULL, ("spec", "rollout", "shards"), 2.0),
+    ),
+    # The server drops it before it looks at the kind.
+    "the command refuses the field of another kind with nothing behind it": (
+        lambda document: any(
+            engine.get(name, 0) is None
+            for engine in _engines(document)
+            for kind, name in _FIELDS_OF.items()
+            if engine.get("kind") != kind
+        ),
+        changed(FULL, ("spec", "rollout", "engine"), {"kind": "vllm", "batchSize": None}),
+    ),
+    # The server puts U+FFFD in its place. YAML cannot write it.
+    "the command refuses half a surrogate pair": (
+        _has_half_a_pair,
+        changed(FULL, ("spec", "challenger", "prompt", "user"), "\ud800"),
+    ),
+}
+"""What the two do differently: whether a document has it, and one that does. Also in docs/crd.md."""
+
+
+def difference(plane: ControlPlane, document: Document) -> str | None:
+    document = on_the_wire(document)
+    ours, theirs = read(document), served(plane, document)
+    if isinstance(ours, str) != isinstance(theirs, str):
+        return " | ".join(
+            f"{who} {told if isinstance(told, str) else 'takes it'}"
+            for who, told in (("command:", ours), ("server:", theirs))
+        )
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return None
+    if SelfEvolutionRun.model_validate(theirs).spec != ours.spec:
+        return f"both take it and read different things: {ours.spec} {theirs['spec']}"
+    return None
+
+
+def test_both_take_the_documents_that_are_changed(control_plane: ControlPlane) -> None:
+    for document in (FULL, SMALL):
+        assert not isinstance(read(document), str)
+        assert difference(control_plane, document) is None
+
+
+@pytest.mark.parametrize("kind", ["one", "several"])
+def test_no_document_is_taken_by_one_and_refused_by_the_other(control_plane: ControlPlane, kind: str) -> None:
+    rng = random.Random(SEED)
+    if kind == "one":
+        documents = single_changes()
+        assert len(documents) > 10_000
+        documents = rng.sample(documents, min(DOCUMENTS, len(documents)))
+    else:
+        documents = list(several_changes(rng, DOCUMENTS))
+    documents = [document for document in documents if not any(has(document) for has, _ in KNOWN_DIFFERENCES.values())]
+    taken = sum(not isinstance(read(on_the_wire(document)), str) for document in documents)
+    assert 0.05 < taken / len(documents) < 0.95, "nearly all are valid, or nearly none: that tries little"
+    with ThreadPoolExecutor(4) as pool:
+        found = [what for what in pool.map(lambda document: difference(control_plane, document), documents) if what]
+    assert not found, Counter(found).most_common(20)
+
+
+@pytest.mark.parametrize("what", KNOWN_DIFFERENCES)
+def test_a_known_difference_is_still_one(control_plane: ControlPlane, what: str) -> None:
+    has, document = KNOWN_DIFFERENCES[what]
+    assert has(document)
+    refuses = "server" if what.startswith("the server") else "command"
+    assert f"{'command' if refuses == 'server' else 'server'}: takes it" in (difference(control_plane, document) or "")
