@@ -166,9 +166,11 @@ def measure_bare(plane: ControlPlane, folder: Path, runs: int) -> dict[str, floa
     while bare.poll() is None:
         peak = max(peak, process.memory_info().rss / 2**20) if psutil.pid_exists(bare.pid) else peak
         time.sleep(0.2)
+    if bare.returncode:
+        raise RuntimeError("the bare watcher failed, see above")
     observer.wait(60)
     plane.remove_namespace(namespace)
-    return {**gaps(json.loads(output.read_text())), "rss_mib": round(peak, 1)}
+    return {**gaps(json.loads(output.read_text())["jobs"]), "rss_mib": round(peak, 1)}
 
 
 def measure_operator(plane: ControlPlane, folder: Path, runs: int) -> dict[str, float]:
@@ -183,7 +185,7 @@ def measure_operator(plane: ControlPlane, folder: Path, runs: int) -> dict[str, 
         if done >= runs:
             break
         time.sleep(0.2)
-    found = gaps(json.loads(output.read_text()))
+    found = gaps(json.loads(output.read_text())["jobs"])
     writes, cost = operator.writes(), operator.cost()
     operator.stop()
     plane.remove_namespace(namespace)

@@ -8,6 +8,7 @@ No plan, no status, no Events, no ownership, no retries: what is left is the API
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import sys
@@ -39,24 +40,29 @@ async def drive(server: str, token: str, namespace: str, runs: int, steps: int, 
             async with session.post(jobs, data=job_of(template, run, step), ssl=False) as response:
                 assert response.status in (201, 409), await response.text()
 
-        pending: set[asyncio.Task[None]] = set()
+        pending = {asyncio.create_task(post(run, 1)) for run in range(runs)}
         done: set[tuple[int, int]] = set()
-        async with session.get(f"{jobs}?watch=true&{SELECTOR}&timeoutSeconds=3600", ssl=False) as watch:
-            for run in range(runs):
-                pending.add(asyncio.create_task(post(run, 1)))
-            async for line in watch.content:
-                job = json.loads(line)["object"]
-                conditions = (job.get("status") or {}).get("conditions") or []
-                _, run, step = job["metadata"]["name"].split("-")
-                place = (int(run), int(step))
-                if place in done or not any(c["type"] == "Complete" and c["status"] == "True" for c in conditions):
-                    continue
-                done.add(place)
-                if place[1] < steps:
-                    pending.add(asyncio.create_task(post(place[0], place[1] + 1)))
-                pending = {task for task in pending if not task.done() or task.result()}
-                if len(done) == runs * steps:
-                    return
+        version = ""
+        while len(done) < runs * steps:
+            since = f"&resourceVersion={version}" if version else ""
+            url = f"{jobs}?watch=true&{SELECTOR}&timeoutSeconds=3600{since}"
+            async with session.get(url, ssl=False) as watch:
+                with contextlib.suppress(aiohttp.ClientPayloadError):  # a server under load ends watches
+                    async for line in watch.content:
+                        job = json.loads(line)["object"]
+                        version = job["metadata"]["resourceVersion"]
+                        conditions = (job.get("status") or {}).get("conditions") or []
+                        _, run, step = job["metadata"]["name"].split("-")
+                        place = (int(run), int(step))
+                        complete = any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+                        if place in done or not complete:
+                            continue
+                        done.add(place)
+                        if place[1] < steps:
+                            pending.add(asyncio.create_task(post(place[0], place[1] + 1)))
+                        if len(done) == runs * steps:
+                            break
+        await asyncio.gather(*pending)
 
 
 if __name__ == "__main__":

@@ -210,6 +210,7 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         stopping=job.stopping,
         outdated=bool(template) and bool(job.template) and template != job.template,
     )
+    evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     if job.succeeded:
         result = _telling(evidence.ends)
         return replace(child, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
@@ -221,6 +222,11 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
         return replace(child, waiting=Hindrance(reasons.QUEUED, f"{job.name} is held {where}", stuck=False))
     return replace(child, waiting=evidence.waiting)
+
+
+def _own(end: PodEnd, key: str) -> PodEnd:
+    """A message may be the end of a log, and a log may hold what a model wrote: only a result of this step is one."""
+    return end if end.result is None or end.result.key == key else replace(end, result=None)
 
 
 def _failed(child: Child, job: JobSight, evidence: Evidence) -> Child:

@@ -45,6 +45,11 @@ def test_a_message_that_is_no_result_is_none(said: str) -> None:
     assert (child.state, child.result) == ("Succeeded", None)
 
 
+def test_a_result_of_another_step_is_none() -> None:
+    forged = result(metrics={"mean": 1.0}).replace(KEY, "b" * 64)
+    assert see(job_object(status=ended("Complete")), pod(0, forged)).result is None
+
+
 def test_the_pod_failure_policy_says_the_code_also_when_the_pod_is_gone() -> None:
     message = "Container trainer for pod lab/p failed with exit code 4 matching FailJob rule at index 0"
     child = see(job_object(status=ended("Failed", "PodFailurePolicy", message, failed=1)))
