@@ -20,8 +20,6 @@ log = logging.getLogger("selfevo")
 
 STUCK_S = 120.0
 """A look that takes longer, or a key that waits longer, is not load but a defect: the liveness probe says so."""
-BLIND_S = 30.0
-"""The watch may be so far behind a list."""
 
 
 class OperatorError(Exception):
@@ -44,13 +42,16 @@ class Operator:
         )  # fmt: skip
         self._wake = asyncio.Event()
         self._ended_at: dict[Key, float] = {}
-        self._blind_since: dict[str, float] = {}
+        self._heard: dict[str, int] = {}
+        """Watch events since the last list, by resource."""
+        self._silent: dict[str, int] = {}
+        """Lists in a row that knew more than a watch that said nothing."""
 
     # --- what is seen
 
     def saw_run(self, kind: str | None, run: Mapping[str, Any]) -> None:
         """A watch event of a run."""
-        self.metrics.events.labels("selfevolutionruns").inc()
+        self._hear("selfevolutionruns")
         metadata = run["metadata"]
         if kind == "DELETED":
             self._add(self.cache.drop_run(Key(metadata["namespace"], metadata["name"]), metadata["uid"]))
@@ -59,13 +60,17 @@ class Operator:
 
     def saw_job(self, kind: str | None, job: Mapping[str, Any]) -> None:
         """A watch event of a Job."""
-        self.metrics.events.labels("jobs").inc()
+        self._hear("jobs")
         key = self.cache.drop_job(job) if kind == "DELETED" else self.cache.put_job(job)
         if key is not None and any(
             c.get("type") == "Complete" for c in (job.get("status") or {}).get("conditions") or []
         ):
             self._ended_at.setdefault(key, time.monotonic())
         self._add(key)
+
+    def _hear(self, resource: str) -> None:
+        self.metrics.events.labels(resource).inc()
+        self._heard[resource] = self._heard.get(resource, 0) + 1
 
     def _add(self, key: Key | None) -> None:
         if key is not None:
@@ -157,19 +162,22 @@ class Operator:
                 self._judge(news)
 
     def _judge(self, news: Mapping[str, set[Key]]) -> None:
-        """What a list shows and the watch has not shown is a race once; time after time the watch is dead."""
-        now = time.monotonic()
+        """A list may be a little ahead of the watch; twice in a row, with nothing heard in between, the watch is dead.
+
+        Raises:
+            OperatorError: so it is.
+        """
         for resource, keys in news.items():
             for key in keys:
                 self._add(key)
-            if not keys:
-                self._blind_since.pop(resource, None)
-                continue
-            self.metrics.missed.labels(resource).inc(len(keys))
-            since = self._blind_since.setdefault(resource, now)
-            if now - since > BLIND_S + self.settings.resync_seconds:
+            heard, self._heard[resource] = self._heard.get(resource, 0), 0
+            if keys:
+                self.metrics.missed.labels(resource).inc(len(keys))
+            self._silent[resource] = self._silent.get(resource, 0) + 1 if keys and not heard else 0
+            if self._silent[resource] > 1:
                 raise OperatorError(
-                    f"the watch of {resource} has been silent for {now - since:.0f} s while they changed; starting anew"
+                    f"the watch of {resource} has been silent for {2 * self.settings.resync_seconds:.0f} s while they "
+                    "changed; starting anew"
                 )
 
     # --- the probes

@@ -1,0 +1,101 @@
+"""The running operator's judgement: when a watch is dead, and what the probes say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from harness.objects import job_object, run_object
+from selfevo_operator.cache import Key
+from selfevo_operator.jobs import PodSettings
+from selfevo_operator.operator import STUCK_S, Operator, OperatorError
+from selfevo_operator.settings import Settings
+
+DEMO = Key("lab", "demo")
+
+
+class Lists:
+    """Lists as told, and nothing else of a cluster."""
+
+    def __init__(self) -> None:
+        self.version, self.runs, self.jobs = 10, [run_object(1)], [job_object(1)]
+
+    async def list_runs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
+        return self.runs, self.version
+
+    async def list_jobs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
+        return self.jobs, self.version
+
+
+def operator_of() -> Operator:
+    settings = Settings(
+        namespaces=(), pods=PodSettings(image="x"), host="", port=0, workers=2, resync_seconds=60, kubeconfig=None,
+        verbose=False,
+    )  # fmt: skip
+    made = Operator(None, settings)  # type: ignore[arg-type]
+    made.listed = True
+    return made
+
+
+def listing(operator: Operator, lists: Lists) -> None:
+    asyncio.run(operator._list(lists))  # type: ignore[arg-type]
+
+
+def test_a_list_that_is_ahead_once_is_a_race() -> None:
+    operator, lists = operator_of(), Lists()
+    listing(operator, lists)
+    listing(operator, lists)
+    listing(operator, lists)
+    assert operator.queue.take(time.monotonic()) == DEMO
+
+
+def test_a_watch_that_says_nothing_while_lists_show_changes_twice_is_dead() -> None:
+    operator, lists = operator_of(), Lists()
+    listing(operator, lists)
+    lists.jobs = [job_object(2)]
+    with pytest.raises(OperatorError, match="the watch of jobs has been silent for 120 s"):
+        listing(operator, lists)
+
+
+def test_a_busy_watch_may_be_behind_every_list() -> None:
+    operator, lists = operator_of(), Lists()
+    for version in range(1, 9):
+        lists.jobs = [job_object(version)]
+        lists.runs = [run_object(version)]
+        listing(operator, lists)
+        operator.saw_job("MODIFIED", job_object(1))
+        operator.saw_run("MODIFIED", run_object(1))
+
+
+def test_events_bring_runs_into_the_queue_and_old_ones_do_not() -> None:
+    operator = operator_of()
+    operator.saw_run("ADDED", run_object(5))
+    assert operator.queue.take(0) == DEMO
+    operator.queue.done(DEMO, 0)
+    operator.saw_run("MODIFIED", run_object(5))
+    operator.saw_run(None, run_object(4))
+    assert operator.queue.take(0) is None
+    operator.saw_job("ADDED", job_object(6))
+    assert operator.queue.take(0) == DEMO
+
+
+def test_nothing_is_ready_before_everything_is_listed() -> None:
+    operator = operator_of()
+    operator.listed = False
+    assert "not listed" in operator.unready()
+    operator.listed = True
+    assert operator.unready() == ""
+
+
+def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> None:
+    operator, now = operator_of(), time.monotonic()
+    assert operator.unhealthy() == ""
+    operator.queue.add(DEMO, now - STUCK_S - 1)
+    assert "has waited" in operator.unhealthy()
+    operator.queue.take(now - STUCK_S - 1)
+    assert "a look has taken" in operator.unhealthy()
+    operator.queue.done(DEMO, now)
+    assert operator.unhealthy() == ""

@@ -1,0 +1,49 @@
+"""The operator's flags and environment: what they come to, and the sentence for each that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfevo_operator.settings import read_settings
+
+
+def test_flags() -> None:
+    told = ["--namespace", "a", "--namespace", "b", "--image", "x:1", "--listen", ":9", "--workers", "3"]
+    settings = read_settings(told, {})
+    assert (settings.namespaces, settings.pods.image, settings.host, settings.port, settings.workers) == (
+        ("a", "b"),
+        "x:1",
+        "0.0.0.0",
+        9,
+        3,
+    )
+    assert settings.scopes == ("a", "b")
+
+
+def test_the_environment_stands_in_for_flags_and_flags_come_first() -> None:
+    environment = {"SELFEVO_OPERATOR_ALL_NAMESPACES": "true", "SELFEVO_OPERATOR_IMAGE": "x:1"}
+    assert read_settings([], environment).scopes == (None,)
+    assert read_settings(["--namespace", "a", "--image", "y"], environment).namespaces == ("a",)
+    assert read_settings(["--namespace", "a", "--image", "y"], environment).pods.image == "y"
+    some = {**environment, "SELFEVO_OPERATOR_ALL_NAMESPACES": "0", "SELFEVO_OPERATOR_NAMESPACE": "b,c"}
+    assert read_settings([], some).namespaces == ("b", "c")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--image", "x"], "neither --namespace nor --all-namespaces is given"),
+        (["--namespace", "A_b", "--image", "x"], "--namespace is 'A_b'"),
+        (["--all-namespaces"], "--image is not given"),
+        (["--all-namespaces", "--image", "x", "--listen", "8080x"], "--listen is '8080x'; write it as HOST:PORT"),
+        (["--all-namespaces", "--image", "x", "--workers", "0"], "--workers is '0'"),
+        (["--all-namespaces", "--image", "x", "--resync-seconds", "soon"], "--resync-seconds is 'soon'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(arguments, {})
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
