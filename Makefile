@@ -10,10 +10,10 @@ export TOKENIZERS_PARALLELISM ?= false
 # Two processes, a test file each at a time: a file's fixtures (a trained model, a server) are made once.
 PARALLEL ?= --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-fast lint format clean
+.PHONY: help setup demo test test-fast lint crds cluster-tools format clean
 
 help:  ## Show this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,6 +44,12 @@ lint: setup  ## Formatting, ruff, the type checker, the import rules, YAML
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint .
+
+crds: setup  ## Write crds/ anew from the contract's models
+	$(BIN)/python -m selfevo_contract.crd
+
+cluster-tools: setup  ## Build the control plane that tests use into the cache (make test does it by itself)
+	PYTHONPATH=tests $(BIN)/python -m harness.cluster.tools
 
 format: setup  ## Format the code
 	$(BIN)/ruff format .
