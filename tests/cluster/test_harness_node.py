@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 SAYS_WHAT_IT_MAY = """
 import json, os, pathlib, urllib.request
+import selfevo_contract.errors
 lines = pathlib.Path("/proc/self/status").read_text().splitlines()
 status = dict(line.split(":\\t", 1) for line in lines if ":\\t" in line)
 said = {"uid": os.getuid(), "capabilities": status["CapEff"], "seccomp": status["Seccomp"]}
@@ -30,6 +32,7 @@ for place in ("/root-file-system", "/tmp/scratch"):
         said[place] = pathlib.Path(place).write_text("x")
     except OSError as refused:
         said[place] = refused.strerror
+said["compiled"] = os.path.exists(selfevo_contract.errors.__cached__)
 said["reached"] = urllib.request.urlopen(os.environ["OUTSIDE"]).read().decode()
 pathlib.Path("/dev/termination-log").write_text(json.dumps(said))
 print("in the log")
@@ -77,6 +80,7 @@ def at_its_end(plane: ControlPlane, namespace: str, name: str) -> tuple[dict, di
 
 
 def test_a_restricted_pod_runs_and_leaves_its_message_and_log(plane: ControlPlane, real_node: Node):
+    node.compile_ahead("selfevo_contract.errors")
     outside = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Outside)
     threading.Thread(target=outside.serve_forever, daemon=True).start()
     address = f"http://{real_node.expose(outside.server_address[1])}/"
@@ -90,6 +94,7 @@ def test_a_restricted_pod_runs_and_leaves_its_message_and_log(plane: ControlPlan
         "seccomp": "2",
         "/root-file-system": "Read-only file system",
         "/tmp/scratch": 1,
+        "compiled": True,
         "reached": "from outside",
     }
     assert plane.admin.get("pods", pod["metadata"]["name"], namespace, "log") == "in the log\n"
@@ -107,7 +112,7 @@ def test_a_container_that_is_killed_ends_with_137(plane: ControlPlane, real_node
     namespace, _ = run(plane, "killed", ["python", "-c", "import time; time.sleep(600)"])
     running = "status.phase=Running"
     while not (pods := plane.admin.list("pods", namespace, fields=running)):
-        pass
+        time.sleep(0.05)
     assert real_node.kill_container(pods[0]) == 1
     failed, pod = at_its_end(plane, namespace, "killed")
     assert condition(failed, "Failed")["reason"] == "BackoffLimitExceeded"
@@ -118,7 +123,7 @@ def test_nothing_is_left_behind_of_a_node_with_a_running_pod(plane: ControlPlane
     """The last test of this file: it ends the node."""
     run(plane, "sleeps", ["python", "-c", "import time; time.sleep(54321)"])
     while not processes("54321"):
-        pass
+        time.sleep(0.05)
     assert cgroups() and processes(str(real_node.folder))
     real_node.stop()
     assert not processes("54321") and not processes(str(real_node.folder))

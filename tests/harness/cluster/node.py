@@ -27,7 +27,7 @@ from harness.cluster.controlplane import ControlPlane
 from harness.cluster.images import with_libraries, write_image
 from harness.cluster.namespaces import Network
 from harness.cluster.processes import Child
-from harness.gotools import ToolUnavailable
+from harness.gotools import ToolUnavailable, cache_dir
 from harness.ports import free_port
 
 IMAGE = "selfevo.test/python:1"
@@ -40,12 +40,29 @@ REPOSITORY = Path(__file__).parents[3]
 PRIVATE = ("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc")
 
 
+def bytecode() -> Path:
+    """Where containers find compiled modules."""
+    return cache_dir() / "pycache"
+
+
+def compile_ahead(*modules: str) -> None:
+    """Compiles these modules and all that they import, for containers, which cannot keep what they compile.
+
+    A process that trains starts twice as fast for it. What has changed since is compiled anew by each, so this is safe.
+    """
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode())}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    subprocess.run([sys.executable, "-c", f"import {', '.join(modules)}"], env=environment, check=True)
+
+
 class Node:
     """The node ``localhost`` of ``plane``. One at a time."""
 
     def __init__(self, plane: ControlPlane, folder: Path, *, binds: Sequence[Path] = ()) -> None:
         self.plane, self.folder = plane, folder
-        self._binds = _outermost([Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), REPOSITORY, *binds])
+        bytecode().mkdir(parents=True, exist_ok=True)
+        python = [Path(sys.base_prefix), Path(sys.prefix), bytecode()]
+        self._binds = _outermost([Path("/usr"), *python, REPOSITORY, *binds])
 
     # -- life
 
@@ -241,8 +258,11 @@ def _write_images(folder: Path) -> None:
     if cache.exists():
         files["etc/ld.so.cache"] = cache.read_bytes()
     folders = ["dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"]
-    # PYTHONDONTWRITEBYTECODE: the environment is mounted read-only.
-    environment = [f"PATH={sys.prefix}/bin:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1"]
+    environment = [
+        f"PATH={sys.prefix}/bin:/usr/bin:/bin",
+        f"PYTHONPYCACHEPREFIX={bytecode()}",
+        "PYTHONDONTWRITEBYTECODE=1",
+    ]
     config = {"Env": environment, "Cmd": ["python"], "WorkingDir": "/"}
     write_image(folder / "python.tar", IMAGE, folders=folders, links=links, files=files, config=config)
     # A pod's sandbox does not get the mounts of its containers.
