@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -63,11 +64,20 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def check_device() -> None:
-    """Raises InputError when this process has no GPU of its own, although there are some."""
-    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if torch.cuda.is_available() and local >= count:
-        raise InputError(
-            f"{PROCESSES_ENV} is {os.environ.get('LOCAL_WORLD_SIZE')} and the pod sees {count} GPUs; give the phase's "
-            "pods as many GPUs as processes"
-        )
+def prepare() -> None:
+    """Before anything is loaded, in a process that has others.
+
+    Raises:
+        InputError: there are GPUs, and none is left for this process.
+    """
+    if torch.cuda.is_available():
+        local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= count:
+            raise InputError(
+                f"{PROCESSES_ENV} is {os.environ.get('LOCAL_WORLD_SIZE')} and the pod sees {count} GPUs; give the "
+                "phase's pods as many GPUs as processes"
+            )
+        return  # TRL makes the group, with the timeout in grpo.py
+    # accelerate would call the place cpu:0, to which torch.load can restore no checkpoint
+    os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT_S))

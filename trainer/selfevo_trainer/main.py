@@ -147,7 +147,7 @@ def _run_here(context: Context) -> PhaseResult:
     if context.member.size > 1:
         from selfevo_trainer import collective
 
-        collective.check_device()
+        collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started
     result: PhaseResult = phase.run(context)
     if context.member.size > 1:

@@ -1,0 +1,322 @@
+"""Pods whose trainer starts several processes, forked from a server that has torch loaded: seconds in place of minutes.
+
+A pod is a process that runs the trainer's ``main``; the processes that its launcher starts are forked in place of
+``python -m selfevo_trainer``. All else is as it is in a pod: signals, exit codes, results, gloo between the processes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from harness.inprocess import Ended, Phases
+from runs import HEAVY_MODULES
+from selfevo_contract.errors import DataError, InputError
+from selfevo_contract.phases import (
+    MASTER_ADDR_ENV,
+    MASTER_PORT_ENV,
+    NODE_RANK_ENV,
+    NODES_ENV,
+    PARENT_ENV,
+    PROCESSES_ENV,
+    PhaseResult,
+    Progress,
+)
+
+_FORKSERVER = get_context("forkserver")
+HANGS_S = 120.0
+"""No healthy end takes that long."""
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happens in one process while a batch of it is paid."""
+
+    what: str
+    """kill, sigterm, sigterm-pod, hang, data, input, crash."""
+    rank: int = 1
+    batch: int = 2
+    """The how manieth batch of the process."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is different in the processes of a pod."""
+
+    happening: Happening | None = None
+    record: str | None = None
+    """Folder for a file of completions and rewards for each process."""
+    exact: bool = False
+    """Completions depend on their place in the whole batch alone, and the frozen Solver's answers on the question, so
+    that one process and several write the same."""
+
+
+class Pod:
+    """One attempt of a step in one pod."""
+
+    def __init__(
+        self,
+        phases: Phases,
+        name: str,
+        folder: Path,
+        *,
+        processes: int = 2,
+        nodes: int = 1,
+        node: int = 0,
+        port: int = 0,
+        script: Script = Script(),
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **phases.environment(name),
+            "SELFEVO_TERMINATION_LOG": str(folder / "result.json"),
+            "SELFEVO_WORKDIR": str(folder / "work"),
+            PROCESSES_ENV: str(processes),
+        }
+        if nodes > 1:
+            environment |= {
+                NODES_ENV: str(nodes),
+                NODE_RANK_ENV: str(node),
+                MASTER_ADDR_ENV: "127.0.0.1",
+                MASTER_PORT_ENV: str(port),
+            }
+        for old in ("result.json", "out", "err"):
+            (folder / old).unlink(missing_ok=True)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server, where torch is loaded
+        _FORKSERVER.set_forkserver_preload([*HEAVY_MODULES, "harness.pods"])
+        self.process = _FORKSERVER.Process(target=_be_pod, args=(environment, str(folder), script))
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def said(self) -> list[Progress]:
+        """Lines of progress so far."""
+        out = self.folder / "out"
+        lines = out.read_text().splitlines(keepends=True) if out.exists() else []
+        return [Progress.model_validate_json(line) for line in lines if line.endswith("\n")]
+
+    def until(self, done: int) -> Pod:
+        """Wait until so many steps are trained."""
+        begun = time.monotonic()
+        while not any(line.doing == "training" and line.done >= done for line in self.said()):
+            assert self.process.is_alive(), self.log()
+            assert time.monotonic() - begun < HANGS_S, self.log()
+            time.sleep(0.02)
+        return self
+
+    def log(self) -> str:
+        return (self.folder / "err").read_text() if (self.folder / "err").exists() else ""
+
+    def ended(self) -> Ended:
+        """How it ended, in bounded time."""
+        self.process.join(HANGS_S)
+        if self.process.is_alive():
+            self.process.kill()
+            raise AssertionError(f"the pod hangs: {self.log()}")
+        code = self.process.exitcode
+        assert code is not None
+        result = PhaseResult.model_validate_json((self.folder / "result.json").read_bytes())
+        return Ended(code, result, self.log(), self.said())
+
+    def members(self) -> list[int]:
+        """Process ids of its ranks that ever began."""
+        return [int(file.read_text()) for file in self.folder.glob("rank-*.pid")]
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs: not ended, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids: Sequence[int]) -> bool:
+    """Whether all end in bounded time."""
+    begun = time.monotonic()
+    while any(alive(pid) for pid in pids):
+        if time.monotonic() - begun > HANGS_S:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
+    from selfevo_trainer import launcher
+    from selfevo_trainer.main import main
+
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+    os.environ |= environment
+
+    class Forked(ForkedRank):
+        def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: int) -> None:
+            super().__init__(env, folder, script)
+
+    launcher.subprocess.Popen = Forked  # type: ignore[misc,assignment]
+    if environment[PROCESSES_ENV] == "1" and NODES_ENV not in environment:
+        _install(script)
+    sys.exit(main())
+
+
+class ForkedRank:
+    """As much of a Popen as the launcher uses."""
+
+    def __init__(self, env: Mapping[str, str], folder: str, script: Script) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_rank(env, folder, script)
+
+    def poll(self) -> int | None:
+        return self._waited(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._waited(0)
+
+    def _waited(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _be_rank(env: Mapping[str, str], folder: str, script: Script) -> None:
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        logging.getLogger().handlers.clear()
+        os.environ.clear()
+        os.environ.update(env)
+        assert os.environ[PARENT_ENV] == str(os.getppid())
+        Path(folder, f"rank-{os.environ['RANK']}-{os.getpid()}.pid").write_text(str(os.getpid()))
+        _install(script)
+        from selfevo_trainer.main import main
+
+        code = main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _install(script: Script) -> None:
+    """Put the script's differences into this process."""
+    from selfevo_trainer.phases.challenger import ChallengerReward
+    from selfevo_trainer.phases.solver import SolverReward
+
+    rank = int(os.environ.get("RANK", "0"))
+    for kind in (ChallengerReward, SolverReward):
+        _watch(kind, rank, script)
+    if script.exact:
+        _exact_completions(rank)
+        _exact_answers()
+
+
+def _watch(kind: Any, rank: int, script: Script) -> None:
+    real, seen = kind.__call__, []
+
+    def paid(self: Any, *args: Any, **kwargs: Any) -> list[float]:
+        seen.append(1)
+        happening = script.happening
+        if happening is not None and (happening.rank, happening.batch) == (rank, len(seen)):
+            _happen(happening.what)
+        rewards: list[float] = real(self, *args, **kwargs)
+        if script.record is not None:
+            row = {"completions": [each[0]["content"] for each in kwargs["completions"]], "rewards": rewards}
+            with Path(script.record, f"{rank}.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        return rewards
+
+    kind.__call__ = paid
+
+
+def _happen(what: str) -> None:
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "sigterm":
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif what == "sigterm-pod":
+        os.kill(os.getppid(), signal.SIGTERM)
+    elif what == "hang":
+        while True:
+            time.sleep(1)
+    elif what == "data":
+        raise DataError("the data of process 1 went bad; look at it", reason="WentBad")
+    elif what == "input":
+        raise InputError("spec.x is 'y'; write z")
+    elif what == "crash":
+        raise OSError("the node lost its memory")
+
+
+def _exact_completions(rank: int) -> None:
+    import torch
+
+    from selfevo_contract.canonical import derive_seed
+    from selfevo_trainer import grpo
+
+    def row_by_row(context: Any, model: Any) -> None:
+        generate, calls = model.generate, []
+
+        def exact(**kwargs: Any) -> Any:
+            calls.append(1)
+            ids, mask = kwargs.pop("input_ids"), kwargs.pop("attention_mask")
+            rows = []
+            for i in range(len(ids)):
+                with torch.random.fork_rng():
+                    torch.manual_seed(derive_seed(0, len(calls), rank * len(ids) + i))
+                    own = mask[i].bool()
+                    alone = generate(input_ids=ids[i][own][None], attention_mask=mask[i][own][None], **kwargs)
+                    rows.append(alone[0, int(own.sum()) :])
+            longest = max(len(row) for row in rows)
+            pad = model.generation_config.pad_token_id
+            filled = [torch.cat([row, row.new_full((longest - len(row),), pad)]) for row in rows]
+            return torch.cat([ids, torch.stack(filled)], dim=1)
+
+        model.generate = exact
+
+    grpo._time_generation = row_by_row
+
+
+def _exact_answers() -> None:
+    import hashlib
+
+    from selfevo_trainer.engines import Completion
+    from selfevo_trainer.phases import challenger
+
+    class Answers:
+        def generate(self, prompts: Any, sampling: Any, samples: int, seed: int) -> list[list[Completion]]:
+            digests = [hashlib.sha256(repr(prompt).encode()).digest() for prompt in prompts]
+            return [[Completion(f"\\boxed{{{d[i] % 3}}}", 3, False) for i in range(samples)] for d in digests]
+
+        def close(self) -> None: ...
+
+    challenger.open_engine = lambda *_: Answers()  # type: ignore[attr-defined,assignment]

@@ -1,0 +1,320 @@
+"""Training in several processes, with gloo on the CPU: what one process computes, and how it is stopped and broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.curricula import give_curriculum
+from harness.inprocess import Phases
+from harness.pods import HANGS_S, Happening, Pod, Script, gone
+from harness.tiny import settings, write_questions
+from runs import arithmetic
+from selfevo_contract.artifacts import checkpoint_prefix
+from selfevo_contract.phases import Progress
+from selfevo_trainer.peers import free_port
+from selfevo_trainer.store import read_manifest
+
+pytestmark = pytest.mark.slow
+
+# Groups of 8 over halves of 12 rows: one group's completions lie in two processes.
+GRPO: dict[str, Any] = {"maxSteps": 5, "promptsPerStep": 3, "numGenerations": 8, "perDeviceTrainBatchSize": 6}
+RUN: dict[str, Any] = {"solver": {"grpo": GRPO, "checkpointEvery": 2}, "challenger": {"grpo": {**GRPO, "maxSteps": 3}}}
+TRAIN, CHALLENGER = "solver-train-1", "challenger-train-1"
+
+Digests = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_questions(tmp_path_factory.mktemp("questions") / "heldout.jsonl", 4)
+
+
+@pytest.fixture(scope="module")
+def make(questions: Path) -> Callable[..., Phases]:
+    def phases(folder: Path, over: dict[str, Any] = RUN) -> Phases:
+        made = Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
+        give_curriculum(made)
+        return made
+
+    return phases
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make: Callable[..., Phases], tmp_path_factory: pytest.TempPathFactory) -> Digests:
+    """What two processes write when nothing happens to them."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    phases = make(folder)
+    ended = Pod(phases, TRAIN, folder / "pod").ended()
+    assert (ended.code, ended.result.outcome, ended.result.resumed_from) == (0, "committed", None), ended.log
+    return digests(phases)
+
+
+def digests(phases: Phases) -> Digests:
+    return {file.name: file.sha256 for file in phases.committed(TRAIN).files if file.name != "metrics.jsonl"}
+
+
+def checkpoints(phases: Phases) -> list[int]:
+    found = phases.objects(TRAIN, "checkpoints")
+    return sorted(int(key.split("/")[1]) for key in found if key.endswith("/MANIFEST.json"))
+
+
+def weights(phases: Phases, name: str) -> dict[str, Any]:
+    from safetensors.numpy import load
+
+    return dict(load(phases.read(name, "model/model.safetensors")))
+
+
+def rows(phases: Phases, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in phases.read(name, "metrics.jsonl").splitlines()]
+
+
+def both_pods(phases: Phases, folder: Path, script: Script = Script()) -> list[Pod]:  # noqa: B008
+    port = free_port()
+    return [
+        Pod(phases, TRAIN, folder / f"pod-{node}", processes=1, nodes=2, node=node, port=port, script=script)
+        for node in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("name", [TRAIN, CHALLENGER])
+def test_two_processes_train_what_one_trains(make: Callable[..., Phases], tmp_path: Path, name: str) -> None:
+    import numpy
+
+    recorded: dict[int, list[dict[str, list[Any]]]] = {}
+    phases: dict[int, Phases] = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        phases[processes] = make(folder)
+        pod = Pod(phases[processes], name, folder, processes=processes, script=Script(record=str(folder), exact=True))
+        ended = pod.ended()
+        assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+        of_rank = [
+            [json.loads(line) for line in (folder / f"{rank}.jsonl").read_text().splitlines()]
+            for rank in range(processes)
+        ]
+        recorded[processes] = [
+            {field: [item for part in parts for item in part[field]] for field in ("completions", "rewards")}
+            for parts in zip(*of_rank, strict=True)
+        ]
+        # One step consumes exactly the completions of a step, over all processes.
+        steps = phases[processes].config(name).inputs.grpo.max_steps  # type: ignore[union-attr]
+        assert [len(batch["completions"]) for batch in recorded[processes]] == [24] * steps
+        assert [row["step"] for row in rows(phases[processes], name)] == list(range(1, steps + 1))
+
+    for one, two in zip(recorded[1], recorded[2], strict=True):
+        assert one["completions"] == two["completions"]
+        assert one["rewards"] == pytest.approx(two["rewards"], abs=1e-9)
+    assert len({reward for batch in recorded[1] for reward in batch["rewards"]}) > 1  # there is something to learn
+
+    before = weights_of_base()
+    one, two = (weights(phases[processes], name) for processes in (1, 2))
+    moved = max(float(numpy.abs(one[tensor] - before[tensor]).max()) for tensor in one)
+    apart = max(float(numpy.abs(one[tensor] - two[tensor]).max()) for tensor in one)
+    assert moved > 1e-4 and apart < 0.02 * moved
+    # Not kl and entropy: TRL logs them as means over the tokens of each pass, and passes are composed otherwise.
+    figures = ("reward", "completions/mean_length", "grad_norm", "loss")
+    figures += ("accuracy",) if name == TRAIN else ("valid", "distinct", "repetition", "uncertainty", "majority_share")
+    for first, second in zip(rows(phases[1], name), rows(phases[2], name), strict=True):
+        for figure in figures:
+            assert first[figure] == pytest.approx(second[figure], rel=1e-3, abs=1e-5), figure
+
+
+def weights_of_base() -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    from harness.tiny import BASE
+
+    return dict(load_file(BASE / "model.safetensors"))
+
+
+def test_the_first_process_commits_and_reports_once(make: Callable[..., Phases], tmp_path: Path) -> None:
+    phases = make(tmp_path)
+    pod = Pod(phases, CHALLENGER, tmp_path / "pod")  # with the frozen Solver's own answers
+    ended = pod.ended()
+    assert (ended.code, ended.result.outcome, ended.result.exit_code) == (0, "committed", 0), ended.log
+    assert {"reward_last", "valid_last", "repetition_last"} <= set(ended.result.metrics)
+    assert [line.done for line in ended.progress] == [0, 1, 2, 3, 3]
+    objects = phases.objects(CHALLENGER)
+    assert (
+        objects.count("MANIFEST.json") == 1 and len({key.split("/")[1] for key in objects if "attempts/" in key}) == 1
+    )
+    assert phases.objects(CHALLENGER, "checkpoints") == []
+    assert list((tmp_path / "pod" / "work").iterdir()) == []
+    assert len(pod.members()) == 2 and gone(pod.members())
+
+    again = Pod(phases, CHALLENGER, tmp_path / "again")
+    assert again.ended().result.outcome == "found" and again.members() == []
+
+
+@pytest.mark.parametrize(
+    ("what", "rank", "expected"),
+    [
+        ("data", 1, (4, "WentBad", "the data of process 1 went bad; look at it")),
+        ("input", 0, (2, "InvalidInput", "spec.x is 'y'; write z")),
+        ("crash", 1, (3, "Crashed", "OSError: the node lost its memory")),
+        ("kill", 1, (3, "ProcessLost", "process 1 of 2 was killed by SIGKILL")),
+        ("kill", 0, (3, "ProcessLost", "process 0 of 2 was killed by SIGKILL")),
+    ],
+)
+def test_one_process_fails_and_the_pod_says_why_and_goes_on_next_time(
+    make: Callable[..., Phases],
+    undisturbed: Digests,
+    tmp_path: Path,
+    what: str,
+    rank: int,
+    expected: tuple[int, str, str],
+) -> None:
+    phases = make(tmp_path)
+    pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank, batch=4)))
+    ended = pod.ended()
+    code, reason, message = expected
+    assert (ended.code, ended.result.exit_code, ended.result.reason) == (code, code, reason), ended.log
+    assert message in ended.result.message and ended.log.rstrip().endswith(f"{TRAIN[:-2]}: {ended.result.message}")
+    assert gone(pod.members()) and phases.manifest(TRAIN) is None
+    assert list((tmp_path / "pod" / "work").iterdir()) == []
+    # What went bad is not to be gone on from.
+    assert checkpoints(phases) == ([] if code == 4 else [2])
+    if what == "kill" and rank == 1:
+        again = Pod(phases, TRAIN, tmp_path / "again").ended()
+        assert (again.code, again.result.resumed_from) == (0, 2), again.log
+        assert digests(phases) == undisturbed
+
+
+@pytest.mark.parametrize("what", ["sigterm-pod", "sigterm"], ids=["the pod", "one process"])
+def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_the_same_bytes(
+    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path, what: str
+) -> None:
+    phases = make(tmp_path)
+    pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank=1, batch=3)))
+    ended = pod.ended()
+    assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated"), ended.log
+    step = max(checkpoints(phases))
+    # The pod's signal takes its way: the step in which it was sent, or the next one.
+    assert step in ((3, 4) if what == "sigterm-pod" else (3,))
+    assert f"after step {step} of 5" in ended.result.message and "Traceback" not in ended.log
+    assert phases.manifest(TRAIN) is None and gone(pod.members())
+
+    manifest = read_manifest(phases.store, checkpoint_prefix(phases.prefix(TRAIN), step))
+    assert manifest is not None
+    states = {file.name: file.sha256 for file in manifest.files if file.name.startswith("rng_state")}
+    assert set(states) == {"rng_state_0.pth", "rng_state_1.pth"} and len(set(states.values())) == 2
+    again = Pod(phases, TRAIN, tmp_path / "again").ended()
+    assert (again.code, again.result.outcome, again.result.resumed_from) == (0, "committed", step), again.log
+    assert digests(phases) == undisturbed and checkpoints(phases) == []
+
+
+def test_a_damaged_checkpoint_is_passed_over_by_all(
+    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path
+) -> None:
+    phases = make(tmp_path, {**RUN, "solver": {**RUN["solver"], "checkpointEvery": 1}})
+    Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening("crash", batch=4))).ended()
+    assert checkpoints(phases) == [2, 3]
+    prefix = checkpoint_prefix(phases.prefix(TRAIN), 3)
+    manifest = read_manifest(phases.store, prefix)
+    assert manifest is not None
+    file = manifest.file("rng_state_1.pth")
+    assert file is not None
+    (tmp_path / "store" / prefix / file.path).write_bytes(b"damaged")
+    ended = Pod(phases, TRAIN, tmp_path / "again").ended()
+    assert (ended.code, ended.result.resumed_from) == (0, 2), ended.log
+    assert "the checkpoint of step 3 is passed over" in ended.log
+    assert digests(phases) == undisturbed
+
+
+def test_two_pods_train_what_two_processes_train(
+    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path
+) -> None:
+    phases = make(tmp_path)
+    first, second = (pod.ended() for pod in both_pods(phases, tmp_path))
+    assert (first.code, first.result.outcome) == (0, "committed"), first.log
+    assert (second.code, second.result) == (0, first.result), second.log
+    assert second.progress == []
+    assert digests(phases) == undisturbed
+
+
+def test_a_pod_that_is_stopped_stops_the_other_and_both_go_on(
+    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path
+) -> None:
+    phases = make(tmp_path)
+    first, second = (
+        pod.ended() for pod in both_pods(phases, tmp_path, Script(Happening("sigterm-pod", rank=1, batch=3)))
+    )
+    assert (first.code, second.code) == (143, 143), first.log + second.log
+    assert second.result.reason == "Terminated"
+    (step,) = {step for step in checkpoints(phases) if step != 2} or {2}
+    again = [pod.ended() for pod in both_pods(phases, tmp_path / "again")]
+    assert [ended.code for ended in again] == [0, 0], again[0].log + again[1].log
+    assert again[0].result.resumed_from == step
+    assert digests(phases) == undisturbed
+
+
+def test_a_pod_that_is_gone_ends_the_other_in_bounded_time_and_is_counted_once(
+    make: Callable[..., Phases], tmp_path: Path
+) -> None:
+    phases = make(tmp_path)
+    first, second = both_pods(phases, tmp_path, Script(Happening("hang", rank=1, batch=3)))
+    first.until(done=2)
+    while not checkpoints(phases):
+        time.sleep(0.05)
+    second.process.kill()
+    for pid in second.members():
+        os.kill(pid, signal.SIGKILL)
+    ended = first.ended()
+    assert (ended.code, ended.result.reason) == (143, "PeerFailed"), ended.log
+    assert "pod 1: it is gone" in ended.result.message
+    assert gone(first.members() + second.members()) and checkpoints(phases) == [2]
+
+
+def test_bad_data_in_one_pod_is_the_exit_code_there_and_143_elsewhere(
+    make: Callable[..., Phases], tmp_path: Path
+) -> None:
+    first, second = (pod.ended() for pod in both_pods(make(tmp_path), tmp_path, Script(Happening("data", rank=1))))
+    assert (first.code, first.result.reason) == (143, "PeerFailed"), first.log
+    assert first.result.message == "pod 1: the data of process 1 went bad; look at it"
+    assert (second.code, second.result.reason) == (4, "WentBad"), second.log
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(
+    make: Callable[..., Phases], tmp_path: Path
+) -> None:
+    pod = Pod(make(tmp_path), TRAIN, tmp_path / "pod", processes=3)
+    ended = pod.ended()
+    assert (ended.code, ended.result.reason) == (2, "InvalidInput") and pod.members() == []
+    assert "perDeviceTrainBatchSize 6 x 3 processes does not divide the 24 completions" in ended.result.message
+
+
+def test_the_real_command_trains_in_two_processes_that_end_when_it_is_killed(
+    make: Callable[..., Phases], tmp_path: Path
+) -> None:
+    long = {"solver": {"grpo": {**GRPO, "maxSteps": 2000}, "checkpointEvery": 1}}
+    phases = make(tmp_path, long)
+    environment = {**os.environ, **phases.environment(TRAIN), "SELFEVO_PROCESSES": "2"}
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-m", "selfevo_trainer"], env=environment, stdout=file)
+    try:
+        begun = time.monotonic()
+        while not any(Progress.model_validate_json(line).done >= 2 for line in whole_lines(out)):
+            assert process.poll() is None and time.monotonic() - begun < 3 * HANGS_S
+            time.sleep(0.1)
+        members = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert len(members) == 2
+    finally:
+        process.kill()
+        process.wait()
+    assert gone(members)
+    assert checkpoints(phases) != [] and phases.manifest(TRAIN) is None
+
+
+def whole_lines(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
