@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,8 @@ class Cluster:
     def changes(self, name: str, version: str) -> Iterator[Resource | None]:
         """The run whenever it changes after ``version``, for a minute at most; None when it is deleted.
 
+        The watch is open when this returns.
+
         Raises:
             Expired: ``version`` is too old.
             Forbidden: to watch is a right of its own.
@@ -166,7 +168,10 @@ class Cluster:
             ("timeoutSeconds", str(WATCH_S)),
         ]
         asked = Asked("watch", RUNS, self.namespace, name)
-        with contextlib.closing(self._lines(asked, self._runs_path(), query, WATCH_S + SLACK_S)) as lines:
+        return self._events(self._lines(asked, self._runs_path(), query, WATCH_S + SLACK_S), asked)
+
+    def _events(self, lines: Generator[tuple[bytes, bool], None, None], asked: Asked) -> Iterator[Resource | None]:
+        with contextlib.closing(lines):
             for line, _ in lines:
                 try:
                     event = json.loads(line)
@@ -206,8 +211,8 @@ class Cluster:
         asked = Asked("get", "pods/log", self.namespace, pod)
         path = f"/api/v1/namespaces/{quote(self.namespace)}/pods/{quote(pod)}/log"
         # A trainer may be silent for as long as a step takes.
-        for line, whole in self._lines(asked, path, query, None if follow else READ_S):
-            yield line.decode(errors="replace"), whole
+        lines = self._lines(asked, path, query, None if follow else READ_S)
+        return ((line.decode(errors="replace"), whole) for line, whole in lines)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -232,9 +237,11 @@ class Cluster:
 
     def _lines(
         self, asked: Asked, path: str, query: list[tuple[str, str]], read_s: float | None
-    ) -> Iterator[tuple[bytes, bool]]:
+    ) -> Generator[tuple[bytes, bool], None, None]:
         """Lines as they arrive, without their ends, and whether each had one: the last may not."""
-        response = self._request(asked, "GET", path, query, None, read_s)
+        return self._split(self._request(asked, "GET", path, query, None, read_s))
+
+    def _split(self, response: Any) -> Generator[tuple[bytes, bool], None, None]:
         rest = b""
         try:
             while True:

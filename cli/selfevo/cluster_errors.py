@@ -131,12 +131,11 @@ def unreachable(error: Exception, server: Server) -> ServiceError:
     choose = f"see to the cluster of {server.whose}"
     if server.context is not None:
         choose += ", or choose another --context"
-    if "CERTIFICATE_VERIFY_FAILED" in text or "SSL" in text:
-        why = re.sub(r"^.*?SSLError\('?|\s*\(_ssl\.c:\d+\).*$|\[SSL: [A-Z_]+\] ", "", text.replace("\n", " ")).strip(
-            "() '"
-        )
+    untrusted = re.search(r"certificate verify failed:? ?([^(\n]*)", text)
+    if untrusted:
         return ServiceError(
-            f"{server} cannot be trusted ({why}); correct the certificate-authority of {server.whose}",
+            f"{server} cannot be trusted ({untrusted[1].strip() or 'its certificate is not valid'}); correct the "
+            f"certificate-authority of {server.whose}",
             reason="Untrusted",
         )
     for mark, why in (
@@ -144,19 +143,19 @@ def unreachable(error: Exception, server: Server) -> ServiceError:
         ("resolve", "its name cannot be resolved"),
         ("timed out", "no answer in time"),
         ("unreachable", "the network is unreachable"),
+        ("wrong_version_number", "it does not speak TLS"),
     ):
         if mark in text.lower():
             return ServiceError(f"nothing answers at {server} ({why}); {choose}", reason="Unreachable")
-    return ServiceError(
-        f"the connection to {server} broke ({type(error).__name__}: {_innermost(error)}); {choose}",
-        reason="Unreachable",
-    )
+    marks = ("RemoteDisconnected", "IncompleteRead", "reset by peer", "Broken pipe", "EOF")
+    first = text.splitlines()[0] if text else "no reason given"
+    why = "it was closed in the middle" if any(mark in text for mark in marks) else f"{type(error).__name__}: {first}"
+    return ServiceError(f"the connection to {server} broke ({why}); {choose}", reason="Unreachable")
 
 
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def brief(error: SelfevoError) -> str:
+    """What is wrong, without the remedy: for those who go on by themselves."""
+    return str(error).rsplit("; ", 1)[0]
 
 
 def no_run(name: str, namespace: str, others: Collection[str] | None) -> NotFound:

@@ -10,7 +10,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from selfevo.cluster import Cluster, Resource
-from selfevo.cluster_errors import NotFound
+from selfevo.cluster_errors import Forbidden, NotFound, Unauthorized, brief
 from selfevo.cluster_logs import missing, prefix, print_line, state
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.status import AttemptStatus
@@ -19,6 +19,8 @@ LOOK_S = 1.0
 """Between two looks for new pods."""
 QUIET_S = 30.0
 """So long after the last pod has ended another one may come; then following ends, whatever the status says."""
+REFUSED_S = 30.0
+"""For so long a right that was good before may be refused: an API server that has just started knows nobody's."""
 
 
 class _Reader:
@@ -49,10 +51,10 @@ class _Reader:
                 self._lines.put((self._front, text))
         except NotFound:
             self.last = True
-        except ServiceError:
-            pass  # the next pass goes on from there
         except SelfevoError as error:
-            self.error = error
+            # What was lost is found by the next pass, and what was allowed once is not forbidden for long.
+            if self._place.stamp is None and not isinstance(error, ServiceError):
+                self.error = error
 
 
 class Place:
@@ -88,11 +90,17 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
     lines: Queue[tuple[str, str]] = Queue(maxsize=10_000)
     readers: dict[str, _Reader] = {}
     told, idle_since = "", time.monotonic()
+    refused_since: float | None = None
     while True:
         try:
             pods: list[dict[str, Any]] | None = cluster.pods(attempt.name)
-        except ServiceError as error:
-            told, pods = _tell(told, f"{error}; going on when it answers"), None
+            refused_since = None
+        except (ServiceError, Forbidden, Unauthorized) as error:
+            refused = not isinstance(error, ServiceError)
+            refused_since = (refused_since or time.monotonic()) if refused else None
+            if refused and (not readers or time.monotonic() - refused_since > REFUSED_S):
+                raise
+            told, pods = _tell(told, f"{brief(error)}; going on when it answers"), None
         live = False
         for pod in pods or []:
             how, uid = state(pod), pod["metadata"].get("uid") or pod["metadata"]["name"]
@@ -139,7 +147,7 @@ def _again(cluster: Cluster, attempt: AttemptStatus, resource: Resource) -> Atte
         now = cluster.run(resource.name)
     except NotFound:
         return attempt.model_copy(update={"state": "Failed"})
-    except ServiceError:
+    except (ServiceError, Forbidden, Unauthorized):
         return attempt
     found = [a for a in now.status.attempts if a.name == attempt.name]
     return found[0] if found and now.uid == resource.uid else attempt.model_copy(update={"state": "Failed"})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfevo import narrate
 from selfevo.cluster import Cluster, Resource, connect
-from selfevo.cluster_errors import Expired, Forbidden, NotFound, Unauthorized
+from selfevo.cluster_errors import Expired, Forbidden, NotFound, Unauthorized, brief
 from selfevo.manifest import load
 from selfevo.run import INTERRUPTED
 from selfevo.target import ClusterRun
@@ -22,6 +22,8 @@ from selfevo_contract.status import RunStatus
 POLL_S = 0.5
 LOOK_S = 2.0
 """Between two looks where a watch is not allowed."""
+REFUSED_S = 30.0
+"""For so long a right or a token that was good before may be refused."""
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between tries while the API server does not answer; the last one again and again."""
 
@@ -123,23 +125,27 @@ def follow(
     Raises:
         InputError: it was deleted, or a right is missing: nothing that waiting heals.
     """
-    uid, tries, may_watch, renewed = "", 0, True, False
+    uid, tries = "", 0
+    may_watch, watched = True, False
+    refused_since: float | None = None
     deleted = Deleted(f"run {cluster.namespace}/{name} was deleted")
     while True:
-        begun = time.monotonic()
+        begun, looked = time.monotonic(), False
         try:
             resource = cluster.run(name)
             if uid not in ("", resource.uid):
                 raise Deleted(f"{deleted}, and another one has its name now")
-            uid = resource.uid
             if tries:
                 say("connected again")
-            tries, renewed = 0, False
+            uid, tries, refused_since, looked = resource.uid, 0, None, True
             yield resource
-            for change in cluster.changes(name, resource.version) if may_watch else ():
-                if change is None:
-                    raise deleted
-                yield change
+            if may_watch:
+                changes = cluster.changes(name, resource.version)
+                watched = True
+                for change in changes:
+                    if change is None:
+                        raise deleted
+                    yield change
         except Expired:
             pass  # too old to watch from: look again
         except Deleted:
@@ -148,20 +154,21 @@ def follow(
             if uid:
                 raise deleted from None
             raise
-        except Forbidden as error:
-            if not uid or not may_watch:
+        except (Forbidden, Unauthorized) as error:
+            if looked and not watched:
+                may_watch = False
+                say(f"{brief(error)}; looking every {LOOK_S:.0f} s instead")
+            elif uid and (refused_since is None or begun - refused_since < REFUSED_S):
+                # An API server that has just started knows nobody's rights for a moment, and a token may have run out.
+                refused_since = refused_since or begun
+                cluster = reconnect()
+            else:
                 raise
-            may_watch = False
-            say(f"{error}; looking every {LOOK_S:.0f} s instead")
-        except Unauthorized:
-            if not uid or renewed:
-                raise
-            cluster, renewed = reconnect(), True  # a token that has run out: the login command gives a new one
         except ServiceError as error:
             if not uid:
                 raise
             if not tries:
-                say(f"{error}; going on when it answers")
+                say(f"{brief(error)}; going on when it answers")
             time.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1
             continue

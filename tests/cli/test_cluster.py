@@ -158,7 +158,10 @@ def test_a_dropped_connection_and_a_server_of_another_kind_are_sentences(api: Ap
     api.drop()
     shown = project.look("status", "demo")
     assert shown.returncode == 3
-    assert shown.stderr.startswith(f"selfevo: the connection to {api.url} broke (")
+    assert shown.stderr == (
+        f"selfevo: the connection to {api.url} broke (it was closed in the middle); see to the cluster of context "
+        "'here', or choose another --context\n"
+    )
     api.faults.append(lambda handler: handler.answer(200, "<html>welcome</html>") is None)
     shown = project.look("status", "demo")
     assert shown.returncode == 2

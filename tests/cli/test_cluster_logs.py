@@ -123,6 +123,7 @@ def test_following_reads_every_line_once_through_lost_connections(
         reading.wait_for(text)
     with api.changed:
         api.fail(503, path="/pods")
+        api.fail(403, path="/log", message='User "ann" cannot get resource "pods/log" in API group ""')
         api.drop(1, path="/log")
         api.cut()
         for index in range(2):

@@ -80,7 +80,8 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
     api.set_status("demo", SUCCEEDED)
     code, lines = watching.end()
     assert code == 0
-    assert sum("going on when it answers" in line for line in lines) == 1
+    (lost,) = [line for line in lines if "going on when it answers" in line]
+    assert lost == f"the connection to {api.url} broke (it was closed in the middle); going on when it answers"
     assert lines.count("connected again") == 1
     assert lines.count("challenger-train-1 started") == 1
 
@@ -88,7 +89,7 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
 def test_watch_notices_a_connection_that_has_gone_silent(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", {"phase": "Pending"})
     api.hold(path="watch=true")
-    watching = following("watch", "demo", watch_s=0.3)
+    watching = following("watch", "demo", cluster__WATCH_S=0.3, cluster__SLACK_S=0.3)
     wait_for(lambda: any("watch=true" in request for request in api.requests))
     api.set_status("demo", RUNNING)
     watching.wait_for("challenger-train-1 started")
@@ -109,6 +110,37 @@ def _expired_once() -> Callable[[Any], bool]:
     return fault
 
 
+def test_watch_goes_on_when_a_server_that_starts_does_not_know_its_rights_yet(
+    api: ApiServer, following: Callable[..., Follower]
+) -> None:
+    api.set_status("demo", RUNNING)
+    watching = following("watch", "demo")
+    watching.wait_for("challenger-train-1 started")
+    wait_for(lambda: any("watch=true" in request for request in api.requests))
+    with api.changed:
+        api.fail(403, path="/demo", message='User "ann" cannot get resource "selfevolutionruns" in API group')
+        api.fail(401, path="/demo")
+        api.fail(403, path="watch=true", message='User "ann" cannot watch resource "selfevolutionruns" in API group')
+        api.cut()
+    wait_for(lambda: sum("watch=true" in request for request in api.requests) == 3)
+    api.set_status("demo", SUCCEEDED)
+    code, lines = watching.end()
+    assert code == 0
+    assert not any("looking every" in line for line in lines)
+
+
+def test_watch_ends_when_a_right_is_gone_for_good(api: ApiServer, following: Callable[..., Follower]) -> None:
+    api.set_status("demo", RUNNING)
+    watching = following("watch", "demo", watch__REFUSED_S=0.1)
+    watching.wait_for("challenger-train-1 started")
+    with api.changed:
+        api.fail(403, 1000, message='User "ann" cannot get resource "selfevolutionruns" in API group')
+        api.cut()
+    code, lines = watching.end()
+    assert code == 2
+    assert lines[-1].startswith("selfevo: user 'ann' may not get selfevolutionruns in namespace default; ask for")
+
+
 def test_watch_without_the_right_to_watch_looks_again_and_again(
     api: ApiServer, following: Callable[..., Follower]
 ) -> None:
@@ -120,7 +152,7 @@ def test_watch_without_the_right_to_watch_looks_again_and_again(
     api.set_status("demo", SUCCEEDED)
     code, lines = watching.end()
     assert code == 0
-    assert lines[2].startswith("user 'ann' may not watch selfevolutionruns in namespace default; ask for a Role")
+    assert lines[2] == "user 'ann' may not watch selfevolutionruns in namespace default; looking every 0 s instead"
     assert sum("watch=true" in request for request in api.requests) == 1
 
 

@@ -219,7 +219,10 @@ def test_what_the_real_server_refuses_is_one_sentence(
     server = good["clusters"][0]["cluster"]["server"]
     for change, said in (
         (lambda c: c["users"][0]["user"].update(token="stale"), f"{server} does not accept the credentials of context"),
-        (lambda c: c["clusters"][0]["cluster"].pop("certificate-authority"), f"{server} cannot be trusted ("),
+        (
+            lambda c: c["clusters"][0]["cluster"].pop("certificate-authority"),
+            f"{server} cannot be trusted (self-signed certificate in certificate chain); correct the certificate-",
+        ),
         (
             lambda c: c["clusters"][0]["cluster"].update(server="https://127.0.0.1:9"),
             "nothing answers at https://127.0.0.1:9 (connection refused)",

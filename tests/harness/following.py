@@ -11,18 +11,21 @@ from harness.cli import Project, wait_for
 
 
 class Follower:
-    """The command in a process of its own, which waits a twentieth of a second where it would wait for seconds."""
+    """The command in a process of its own, which waits a twentieth of a second where it would wait for seconds.
 
-    def __init__(self, project: Project, *args: str, watch_s: float = 50.0) -> None:
+    ``cluster__WATCH_S=0.3`` sets another of its constants.
+    """
+
+    def __init__(self, project: Project, *args: str, **settings: float) -> None:
         self._out, out = os.pipe()
         self.said = ""
         self.result: subprocess.CompletedProcess[str] | None = None
         threading.Thread(target=self._read, daemon=True).start()
         code = (
-            f"from selfevo import cluster; cluster.WATCH_S = cluster.SLACK_S = {watch_s}\n"
-            "import sys; from selfevo import watch, cluster_follow as f, main\n"
-            "watch.PAUSES_S, watch.LOOK_S, watch.POLL_S, f.LOOK_S = (0.05,), 0.05, 0.05, 0.05\n"
-            "sys.argv[0] = 'selfevo'; main.main()\n"
+            "import sys; from selfevo import cluster, cluster_follow, main, watch\n"
+            "watch.PAUSES_S, watch.LOOK_S, watch.POLL_S, cluster_follow.LOOK_S = (0.05,), 0.05, 0.05, 0.05\n"
+            + "".join(f"{name.replace('__', '.')} = {value}\n" for name, value in settings.items())
+            + "sys.argv[0] = 'selfevo'; main.main()\n"
         )
         command = [sys.executable, "-c", code, *args]
         self.process = subprocess.Popen(
