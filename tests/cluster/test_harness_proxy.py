@@ -133,17 +133,33 @@ class TestFaultProxy:
         assert self.names(api, namespace) == stored
         assert [(r.write, r.told) for r in proxy.writes] == [(1, 201), (2, None)]
 
-    def test_who_is_cut_off_after_a_reply_writes_nothing_more(self, api: Api, proxy: FaultProxy, namespace: str):
+    def test_who_is_cut_off_after_a_reply_writes_nothing_more(
+        self, control_plane: ControlPlane, api: Api, proxy: FaultProxy, namespace: str
+    ):
+        """A slow kill: the client has the reply, and goes on over another connection before it is dead."""
+        other = control_plane.client(control_plane.admin_token, proxy.server)
+        other.find("configmaps", "none", namespace)
+        refused: list[Exception] = []
+
+        def go_on() -> None:
+            try:
+                other.request("POST", other.path("configmaps", namespace), config_map("three"))
+            except urllib3.exceptions.HTTPError as error:
+                refused.append(error)
+
+        writer = threading.Thread(target=go_on)
+
         def hook(stage: str, request: Request) -> None:
             if (stage, request.write) == ("replied", 2):
-                time.sleep(0.3)  # a slow kill: the client has the reply, and goes on
+                writer.start()
+                time.sleep(0.3)
                 proxy.cut_off()
 
         proxy.hook = hook
         api.create(config_map("one"), namespace)
         api.create(config_map("two"), namespace)
-        with pytest.raises(urllib3.exceptions.HTTPError):
-            api.create(config_map("three"), namespace)
+        writer.join(10)
+        assert refused and [request.write for request in proxy.writes] == [1, 2]
         assert self.names(api, namespace) == ["one", "two"]
 
 
