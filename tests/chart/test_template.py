@@ -1,0 +1,217 @@
+"""What the chart renders to, over the values that people set."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import chart
+from harness.chart import CHART, MATRIX, HelmError
+from harness.gotools import GoTool
+from harness.podsecurity import violations
+from selfevo_operator.settings import read_settings
+
+pytestmark = pytest.mark.slow
+
+DEPLOY = CHART.parents[1] / "deploy" / "rbac.yaml"
+(RULES,) = (m["rules"] for m in yaml.safe_load_all(DEPLOY.read_text()) if m["kind"] == "ClusterRole")
+"""What tests/cluster/test_operator_rbac.py holds equal to an audit log of everything that the operator does."""
+
+
+@pytest.fixture(scope="module")
+def rendered(helm: GoTool) -> dict[str, list[dict[str, Any]]]:
+    """The objects of every entry of the matrix."""
+    return {name: chart.manifests(chart.template(values, tool=helm)) for name, values in MATRIX.items()}
+
+
+def one(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    (found,) = (o for o in chart.of_kind(objects, kind) if name in o["metadata"]["name"])
+    return found
+
+
+def container(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one(objects, "Deployment")["spec"]["template"]["spec"], one(objects, "Pod")["spec"]]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_helm_lints_and_renders(name: str, any_helm: GoTool):
+    assert "0 chart(s) failed" in chart.helm(
+        "lint", "--strict", CHART, *chart.FOR, *chart.given(MATRIX[name]), tool=any_helm
+    )
+    objects = chart.manifests(chart.template(MATRIX[name], tool=any_helm))
+    assert {"Deployment", "Pod"} <= {found["kind"] for found in objects}
+
+
+def test_both_helms_render_the_same(helm: GoTool, any_helm: GoTool):
+    values = MATRIX["everything on"]
+    assert chart.manifests(chart.template(values, tool=helm)) == chart.manifests(chart.template(values, tool=any_helm))
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_object_is_there_twice_and_each_is_labelled(name: str, rendered: dict[str, list[dict[str, Any]]]):
+    objects = rendered[name]
+    places = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
+    assert len(places) == len(set(places))
+    for found in objects:
+        if found["kind"] != "CustomResourceDefinition":
+            assert found["metadata"]["labels"]["app.kubernetes.io/part-of"] == "selfevo", found["metadata"]["name"]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_pod_is_restricted_and_writes_nowhere(name: str, rendered: dict[str, list[dict[str, Any]]]):
+    for pod in pods(rendered[name]):
+        assert violations(pod) == []
+        assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_nobody_gets_a_wildcard_or_other_peoples_secrets(name: str, rendered: dict[str, list[dict[str, Any]]]):
+    for role in chart.of_kind(rendered[name], "Role") + chart.of_kind(rendered[name], "ClusterRole"):
+        for rule in role["rules"]:
+            everything = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert "*" not in everything and "nonResourceURLs" not in rule, role["metadata"]["name"]
+            # Helm's test alone may get the Secrets that its run names, by name, while it runs.
+            if "secrets" in rule["resources"]:
+                assert role["metadata"]["annotations"]["helm.sh/hook"] == "test"
+                assert rule["resourceNames"] == ["registry", "s3-credentials"] and rule["verbs"] == ["get"]
+
+
+def test_the_operator_is_told_what_the_values_say(rendered: dict[str, list[dict[str, Any]]]):
+    def settings(name: str) -> Any:
+        return read_settings(container(rendered[name])["args"], {})
+
+    told = settings("defaults")
+    assert told.namespaces == ("selfevo-system",) and told.port == 8080 and told.host == "0.0.0.0"
+    assert told.pods.image == "selfevo/trainer:0.1.0" and told.pods.image_pull_policy is None
+    assert settings("whole cluster").scopes == (None,)
+    assert settings("several namespaces").namespaces == ("research", "production")
+    assert settings("by digest, from a registry").pods.image == f"a/trainer@{chart.EXAMPLE_DIGEST}"
+    assert settings("by digest, from a registry").pods.image_pull_policy == "Always"
+    everything = settings("everything on")
+    assert (everything.workers, everything.resync_seconds, everything.verbose) == (4, 60, True)
+
+
+def test_the_operator_gets_the_rights_that_it_uses_where_its_runs_are(rendered: dict[str, list[dict[str, Any]]]):
+    roles = [r for r in chart.of_kind(rendered["several namespaces"], "Role") if "test" not in r["metadata"]["name"]]
+    assert [(r["metadata"]["namespace"], r["rules"]) for r in roles] == [
+        ("research", RULES),
+        ("production", RULES),
+    ]
+    objects = rendered["whole cluster"]
+    (operators,) = (r for r in chart.of_kind(objects, "ClusterRole") if "-runs-" not in r["metadata"]["name"])
+    assert operators["rules"] == RULES
+    (binding,) = chart.of_kind(objects, "ClusterRoleBinding")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "selfevo", "namespace": "selfevo-system"}]
+    assert chart.of_kind(rendered["nothing optional"], "ClusterRole") == []
+
+
+def test_images_go_by_digest_where_one_is_given(rendered: dict[str, list[dict[str, Any]]]):
+    objects = rendered["by digest, from a registry"]
+    image = f"registry.example.com:5000/a/operator@{chart.EXAMPLE_DIGEST}"
+    assert [pod["containers"][0]["image"] for pod in pods(objects)] == [image, image]
+    assert [pod["imagePullSecrets"] for pod in pods(objects)] == [[{"name": "registry"}]] * 2
+
+
+def test_one_operator_that_is_probed_and_replaced_only_when_gone(rendered: dict[str, list[dict[str, Any]]]):
+    spec = one(rendered["defaults"], "Deployment")["spec"]
+    assert spec["replicas"] == 1 and spec["strategy"] == {"type": "Recreate"}
+    probes = [container(rendered["defaults"])[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness")]
+    assert probes == [{"path": "/healthz", "port": "http"}, {"path": "/readyz", "port": "http"}]
+    assert not chart.of_kind(rendered["defaults"], "PodDisruptionBudget")
+    assert one(rendered["everything on"], "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize(("name", "keep"), [("defaults", True), ("CRD that goes with the release", False)])
+def test_the_crd_is_the_contracts_but_for_its_keeping(name: str, keep: bool, rendered: dict[str, Any]):
+    crd = one(rendered[name], "CustomResourceDefinition")
+    annotations = crd["metadata"].pop("annotations", {})
+    assert annotations == ({"helm.sh/resource-policy": "keep"} if keep else {})
+    assert crd == yaml.safe_load((CHART / "files" / "selfevolutionruns.yaml").read_text())
+    assert not chart.of_kind(rendered["nothing optional"], "CustomResourceDefinition")
+
+
+def test_the_policy_looks_at_every_part_of_a_spec_that_has_pods(rendered: dict[str, list[dict[str, Any]]]):
+    crd = one(rendered["defaults"], "CustomResourceDefinition")
+    (version,) = crd["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    places = ["spec.pods"] + [f"spec.{part}.pods" for part, of in spec.items() if "pods" in of.get("properties", {})]
+    policies = chart.of_kind(rendered["defaults"], "ValidatingAdmissionPolicy")
+    named = json.dumps(policies)
+    fields = ["serviceAccountName", "imagePullSecrets", "image", "nodeSelector", "tolerations", "env"]
+    fields += ["priorityClassName", "runtimeClassName", "resources.limits", "resources.requests"]
+    assert len(places) == 7
+    for place in places:
+        for field in fields:
+            assert f"'{place}.{field}'" in named
+
+
+def test_what_is_optional_is_off_by_default(rendered: dict[str, list[dict[str, Any]]]):
+    optional = {"NetworkPolicy", "PodMonitor", "ServiceMonitor", "PrometheusRule", "Service", "PodDisruptionBudget"}
+    assert {o["kind"] for o in rendered["defaults"]} & optional == set()
+    assert {o["kind"] for o in rendered["everything on"]} & optional == optional
+
+
+def test_network_policies_leave_the_metadata_address_out(rendered: dict[str, list[dict[str, Any]]]):
+    trainers = one(rendered["everything on"], "NetworkPolicy", "trainers")
+    blocks = [to["ipBlock"] for to in trainers["spec"]["egress"][-1]["to"]]
+    assert blocks == [
+        {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
+        {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]},
+    ]
+    assert trainers["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"] == "selfevo-operator"
+
+
+def test_monitors_find_the_operator(rendered: dict[str, list[dict[str, Any]]]):
+    objects = rendered["everything on"]
+    pod_labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    pod_monitor, service = one(objects, "PodMonitor"), one(objects, "Service")
+    assert pod_monitor["spec"]["selector"]["matchLabels"].items() <= pod_labels.items()
+    assert service["spec"]["selector"].items() <= pod_labels.items()
+    selected = one(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= service["metadata"]["labels"].items()
+    assert "http" in {port["name"] for port in container(objects)["ports"]}
+    assert pod_monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+WRONG = {
+    "an unknown value": ({"polcy": {"enabled": True}}, "polcy"),
+    "a misspelt value": ({"scope": {"namespace": ["a"]}}, "namespace"),
+    "a namespace that is none": ({"scope": {"namespaces": ["A b"]}}, "/scope/namespaces/0"),
+    "a number as text": ({"operator": {"workers": "many"}}, "/operator/workers"),
+    "a digest without its kind": ({"image": {"digest": "abc"}}, "/image/digest"),
+    "an image's tag in its repository": ({"image": {"repository": "a/b:1"}}, "/image/repository"),
+    "a star that would match other hosts": ({"policy": {"allowed": {"images": ["good.example*"]}}}, "images/0"),
+    "both scopes": ({"scope": {"allNamespaces": True, "namespaces": ["a"]}}, "give one of them"),
+    "a test in a namespace that is not served": ({"tests": {"namespace": "b"}}, "the operator does not serve it"),
+    "a test without a model": ({"tests": {"storage": {"uri": "s3://a"}}}, "name a small model"),
+    "policies for unknown namespaces": (
+        {"scope": {"allNamespaces": True}, "networkPolicy": {"trainer": {"enabled": True}}},
+        "name the namespaces",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_values_are_refused(name: str, any_helm: GoTool):
+    values, message = WRONG[name]
+    with pytest.raises(HelmError) as refused:
+        chart.template(values, tool=any_helm)
+    assert message in str(refused.value)
+
+
+def test_the_notes_say_the_next_three_commands(helm: GoTool):
+    command = ["install", chart.RELEASE, CHART, "--namespace", chart.NAMESPACE, "--dry-run=client"]
+    notes = chart.helm(*command, *chart.given({"scope": {"namespaces": ["research"]}}), tool=helm).split("NOTES:")[1]
+    assert "helm test selfevo --namespace selfevo-system" in notes
+    assert "kubectl explain selfevolutionrun.spec" in notes
+    assert "kubectl apply --namespace research -f run.yaml && kubectl get ser --namespace research --watch" in notes
+    unguarded = chart.helm(*command, *chart.given({"policy": {"enabled": False}}), tool=helm).split("NOTES:")[1]
+    assert "WARNING: policy.enabled is false" in unguarded and "WARNING" not in notes
