@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +88,11 @@ def step(run: Object, name: str) -> Object:
 
 def wait_run(api: Api, namespace: str, name: str, until: Callable[[Object], Any], limit_s: float = 90.0) -> Object:
     """The run, when ``until(run)``."""
-    return api.wait(RUNS, name, namespace, until=lambda run: run is not None and until(run), limit_s=limit_s)
+    deadline = time.monotonic() + limit_s
+    while not until(run := api.get(RUNS, name, namespace)):
+        assert time.monotonic() < deadline, f"{name} after {limit_s} s: {json.dumps(status_of(run))}"
+        time.sleep(0.05)
+    return run
 
 
 def wait_phase(api: Api, namespace: str, name: str, phase: str, limit_s: float = 90.0) -> Object:
