@@ -40,6 +40,8 @@ class RunSight:
     deleting: bool
     phase: str
     observed_generation: int
+    unended: bool
+    """Its record shows an attempt that has not ended."""
     packed: bytes
 
     def document(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def run_sight(run: Mapping[str, Any]) -> RunSight:
         deleting="deletionTimestamp" in metadata,
         phase=str(status.get("phase") or "Pending"),
         observed_generation=status.get("observedGeneration") or 0,
+        unended=any(a.get("state") not in ("Succeeded", "Failed") for a in status.get("attempts") or []),
         packed=zlib.compress(content.encode(), 1),
     )
 
@@ -118,10 +121,10 @@ class Cache:
         if uid in self._gone or (old is not None and old.version >= version):
             return None
         sight = job_sight(job)
-        if not sight.owner:
-            return None  # nobody's: not for us to touch
         if owner is not None and owner != sight.owner:
             self._forget_job(uid)
+        if not sight.owner:  # nobody's: not for us to touch, and if it was ours, not any more
+            return Key(sight.namespace, sight.run) if owner is not None else None
         self._jobs.setdefault(sight.owner, {})[uid] = sight
         self._owner_of[uid] = sight.owner
         return Key(sight.namespace, sight.run)

@@ -146,7 +146,8 @@ class Controller:
                 new = job.attempt > ended.get((job.step, job.key), 0)
                 children.append(child_of(job, await self._end_of(job) if new else NOTHING))
             else:
-                children.append(child_of(job, await self._start_of(run, job), self._template(run, steps, job)))
+                evidence = await self._start_of(run, job)
+                children.append(child_of(job, evidence, self._template(run, steps, job, evidence)))
         return children
 
     async def _end_of(self, job: JobSight) -> Evidence:
@@ -169,10 +170,11 @@ class Controller:
             memory.asked[job.uid] = asked
         return asked[1]
 
-    def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight) -> str:
+    def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
         step = steps.by_name.get(job.step)
-        if step is None or step.key != job.key or job.ready or job.ended_pods:
+        begun = job.ready or (job.ended_pods and evidence.waiting is None)
+        if step is None or step.key != job.key or begun:
             return ""
         now = (run.metadata.uid, run.metadata.generation, step.name)
         if now not in self._templates:
@@ -323,7 +325,7 @@ def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
 def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:
     """The record is final, of this generation, and nothing runs: there is nothing to think about."""
     ended = sight.phase in ("Succeeded", "Failed") and sight.observed_generation == sight.generation
-    return ended and all(job.finished for job in jobs)
+    return ended and not sight.unended and all(job.finished for job in jobs)
 
 
 def _recorded(status: dict[str, Any]) -> RunStatus:

@@ -216,7 +216,8 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         return replace(child, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
     if job.failed:
         return _failed(child, job, evidence)
-    if job.ready or job.ended_pods or evidence.running:
+    # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
+    if job.ready or evidence.running or (job.ended_pods and evidence.waiting is None):
         return replace(child, state="Running")
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"

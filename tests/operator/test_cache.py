@@ -57,6 +57,14 @@ def test_a_job_that_nobody_controls_is_nobodys() -> None:
     assert cache.job_count() == 0
 
 
+def test_a_job_that_is_taken_from_its_run_is_forgotten() -> None:
+    cache = Cache()
+    cache.put_job(job_object(1))
+    assert cache.put_job(job_object(2, owner=None)) == DEMO
+    assert cache.job_count() == 0
+    assert cache.put_job(job_object(3, owner=None)) is None
+
+
 def test_a_list_drops_what_it_does_not_hold_but_not_what_is_younger_than_it() -> None:
     cache = Cache()
     cache.put_job(job_object(5, uid="old"))

@@ -301,6 +301,34 @@ def test_corrected_pods_replace_a_job_that_has_not_begun() -> None:
     assert (world.cluster.calls[0], image) == (f"create job {name}", "right")
 
 
+def test_corrected_pods_replace_a_job_whose_next_pod_finds_no_image_any_more() -> None:
+    world = World(spec__pods={"image": "gone"})
+    world.look()
+    (name,) = world.names
+    world.see(name, {"active": 1, "failed": 1})
+    world.edit(spec__pods={"image": "right"})
+    world.look(10)
+    assert not any("delete" in call for call in world.cluster.calls), "between two pods it goes on"
+    state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": state}])]
+    world.look(20)
+    assert f"delete job {name} uid-{name}" in world.cluster.calls
+
+
+def test_a_run_that_failed_records_how_what_ran_beside_it_ended() -> None:
+    world = World(spec__parallelSteps=2, spec__challenger__grpo__maxSteps=2)
+    world.look()
+    evaluate, train = world.names
+    world.cluster.pods = [pod(2)]
+    world.see(train, ended("Failed", "PodFailurePolicy", "Container trainer failed with exit code 2"))
+    world.look(1)
+    assert f"delete job {evaluate} uid-{evaluate}" in world.cluster.calls
+    world.cache.drop_job(world.cluster.jobs.pop(evaluate))
+    world.look(5)
+    assert {a["name"]: (a["state"], a["reason"]) for a in world.status["attempts"]}[evaluate] == ("Failed", "RunFailed")
+    assert world.look(5) is None and world.cluster.calls == []
+
+
 def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what_was_done() -> None:
     world = World()
     world.look()

@@ -105,6 +105,13 @@ def test_an_image_that_is_not_there_is_a_reason_for_a_person() -> None:
     assert "Back-off pulling image" in child.waiting.message
 
 
+def test_a_job_whose_next_pod_does_not_start_waits_as_with_its_first() -> None:
+    waiting = pod(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ImagePullBackOff"}}}])
+    child = see(job_object(status={"active": 1, "failed": 1}), pod(1), waiting, template="t2")
+    assert (child.state, child.outdated) == ("Pending", True)
+    assert child.waiting is not None and child.waiting.reason == "ImagePullBackOff"
+
+
 def test_a_full_cluster_is_none() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     child = see(job_object(status={"active": 1}), pod(conditions=[condition]))
