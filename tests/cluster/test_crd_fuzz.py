@@ -140,7 +140,7 @@ KNOWN_DIFFERENCES: dict[str, tuple[Callable[[Document], bool], Document]] = {
         changed(FULL, ("spec", "challenger", "prompt", "user"), "\ud800"),
     ),
 }
-"""What the two do differently: whether a document has it, and one that does. Also in docs/crd.md."""
+"""What the two do differently: whether a document has it, and one that does."""
 
 
 def difference(plane: ControlPlane, document: Document) -> str | None:
