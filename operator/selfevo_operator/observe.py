@@ -100,6 +100,8 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
     failed = conditions.get("Failed")
     ended = failed or conditions.get("Complete")
     attempt = labels.get(ATTEMPT, "0")
+    # A pod that has just ended is not ready any more and not counted yet; its Job has begun all the same.
+    uncounted = sum(len(uids or []) for uids in (status.get("uncountedTerminatedPods") or {}).values())
     return JobSight(
         name=metadata["name"],
         namespace=metadata["namespace"],
@@ -125,7 +127,7 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
         stopping="deletionTimestamp" in metadata,
         ready=status.get("ready") or 0,
         failures=status.get("failed") or 0,
-        ended_pods=(status.get("failed") or 0) + (status.get("succeeded") or 0),
+        ended_pods=(status.get("failed") or 0) + (status.get("succeeded") or 0) + uncounted,
     )
 
 

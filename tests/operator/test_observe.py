@@ -21,7 +21,16 @@ def test_a_new_job_is_pending_and_named_by_its_labels() -> None:
     assert child.log == "kubectl logs -n lab job/demo-evaluate-0-aaaaaaaa-1 -c trainer"
 
 
-@pytest.mark.parametrize("status", [{"ready": 1}, {"active": 1, "failed": 1}, {"active": 1, "succeeded": 1}])
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"ready": 1},
+        {"active": 1, "failed": 1},
+        {"active": 1, "succeeded": 1},
+        {"active": 0, "ready": 0, "uncountedTerminatedPods": {"succeeded": ["uid"]}},  # ended, and not counted yet
+        {"active": 1, "ready": 0, "uncountedTerminatedPods": {"failed": ["uid"]}},
+    ],
+)
 def test_a_job_of_which_something_has_run_is_running(status: dict[str, Any]) -> None:
     assert see(job_object(status=status)).state == "Running"
 
