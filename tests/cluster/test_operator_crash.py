@@ -1,0 +1,169 @@
+"""The operator is killed at every write of a run: before it is sent, after it is stored, after the reply.
+
+Killed by SIGKILL and started anew, it must come to the end that an undisturbed run comes to: the same status, the same
+number of Jobs made and deleted, each step trained once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cluster.client import Api
+from harness.cluster.cluster_runs import (
+    RUNS,
+    STEPS,
+    Object,
+    cluster_run,
+    events,
+    eventually,
+    keys_of,
+    status_of,
+    wait_phase,
+    wait_run,
+)
+from harness.cluster.controlplane import ControlPlane
+from harness.cluster.faults import Request
+from harness.cluster.kubelet_standin import FakeKubelet, playing
+from harness.cluster.lives import Life
+from harness.cluster.operator_forks import Nursery, nursery
+from harness.cluster.operator_process import account
+from harness.cluster.proxy import Stage, proxied
+
+pytestmark = pytest.mark.slow
+
+STAGES: tuple[Stage, ...] = ("before", "stored", "replied")
+AT_ONCE = 10
+"""Runs at one time, each in its own namespace with its own operator: nearly all of their time is waiting."""
+LONG = {"spec__seed": 1, "spec__rollout__shards": 1}
+"""Five steps."""
+BRIEF = {**LONG, "spec__evaluation": None, "spec__challenger__grpo__maxSteps": 0}
+"""Two: solver-rollout-1 and solver-train-1."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is compared."""
+
+    status: Object
+    stored: dict[str, int]
+    """Writes of Jobs that the API server carried out."""
+    trained: list[str]
+    events: set[tuple[str, str]]
+    writes: list[str]
+    """All that were sent, in words."""
+
+
+def lives(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
+    """Five steps, one after the other."""
+    api.create(cluster_run(**LONG), namespace)
+    return wait_phase(api, namespace, "demo", "Succeeded", 180)
+
+
+def is_held(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
+    """Two steps, the second one suspended while it runs: a Job is deleted and made again."""
+    kubelet.script["solver-train-1"] = [Life(hangs=True)]
+    api.create(cluster_run(**BRIEF), namespace)
+    kubelet.wait_running("solver-train-1", 180)
+    wait_run(api, namespace, "demo", lambda run: len(status_of(run).get("steps", [])) == 2, 180)
+    api.patch(RUNS, "demo", {"spec": {"suspend": True}}, namespace)
+    wait_phase(api, namespace, "demo", "Suspended", 180)
+    api.patch(RUNS, "demo", {"spec": {"suspend": False}}, namespace)
+    return wait_phase(api, namespace, "demo", "Succeeded", 180)
+
+
+Story = Callable[[Api, str, FakeKubelet], Object]
+
+
+class Crashes:
+    """Plays stories, with a crash in each."""
+
+    def __init__(self, plane: ControlPlane, nursery: Nursery, folder: Path) -> None:
+        self._plane, self._nursery, self._folder = plane, nursery, folder
+
+    def play(self, story: Story, crash: tuple[Stage, int] | None) -> Ended:
+        """The story's end, with the operator killed at this stage of this write, and started anew."""
+        plane, namespace = self._plane, self._plane.make_namespace()
+        with playing(plane.admin, namespace) as kubelet, proxied(plane) as proxy:
+            config = self._folder / f"{namespace}.kubeconfig"
+            plane.kubeconfig(account(plane, [namespace]), config, proxy.server)
+            operators = [self._nursery.start(config, [namespace])]
+
+            def hook(stage: Stage, request: Request) -> bool:
+                if (stage, request.write) != crash or len(operators) > 1:
+                    return False
+                operators[0].kill()
+                proxy.cut_off()
+                operators.append(self._nursery.start(config, [namespace]))
+                return True
+
+            proxy.hook = hook
+            try:
+                run = story(plane.admin, namespace, kubelet)
+            except AssertionError as error:
+                said = "\n---\n".join(operator.said for operator in operators)
+                raise AssertionError(f"killed at {crash}: {error}\n{said}\n{_words(proxy.writes)}") from None
+            # The last writes come after the end that the story waits for.
+            eventually(lambda: len(operators) == 2 or crash is None, 60, lambda: f"no crash at {crash}")
+            eventually(lambda: " listed " in operators[-1].said, 60, lambda: operators[-1].said)
+            time.sleep(0.3)
+            assert operators[-1].alive and plane.admin.get(RUNS, "demo", namespace) == run
+            told = {(reason, text.replace(namespace, "NS")) for reason, text in events(plane.admin, namespace)}
+            for operator in operators:
+                operator.kill()
+                assert "a defect" not in operator.said, operator.said
+            assert kubelet.overlaps == []
+            jobs = [r for r in proxy.writes if re.search("/jobs(/|$)", r.path) and r.code in (200, 201)]
+            stored = dict(Counter(request.verb for request in jobs))
+            ended = Ended(_timeless(run, namespace), stored, sorted(kubelet.trained), told, _words(proxy.writes))
+        plane.remove_namespace(namespace)
+        return ended
+
+
+def _words(writes: list[Request]) -> list[str]:
+    return [f"{r.verb} {r.path.split('/')[-1] if r.verb != 'delete' else 'job'} {r.code}" for r in writes]
+
+
+def _timeless(run: Object, namespace: str) -> Object:
+    """The status without times. Attempts stay in: a crash is no attempt."""
+    status = json.loads(json.dumps(status_of(run)).replace(namespace, "NS"))
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            times = ("startedAt", "finishedAt", "lastTransitionTime")
+            return {name: strip(item) for name, item in value.items() if name not in times}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return strip(status)
+
+
+@pytest.fixture(scope="module")
+def crashes(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashes]:
+    folder = tmp_path_factory.mktemp("crashes")
+    with nursery(folder) as place:
+        yield Crashes(control_plane, place, folder)
+
+
+@pytest.mark.parametrize(
+    ("story", "spec", "stored"),
+    [(lives, LONG, {"create": len(STEPS)}), (is_held, BRIEF, {"create": 3, "delete": 1})],
+)
+def test_killed_at_any_write_it_comes_to_the_same_end(crashes: Crashes, story: Story, spec: dict, stored: dict):
+    undisturbed = crashes.play(story, None)
+    assert (undisturbed.trained, undisturbed.stored) == (keys_of(cluster_run(**spec)), stored)
+    matrix = [(stage, write) for write in range(1, len(undisturbed.writes) + 1) for stage in STAGES]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for crash, ended in zip(matrix, pool.map(lambda crash: crashes.play(story, crash), matrix), strict=True):
+            assert ended.status == undisturbed.status, f"killed at {crash}: {ended.writes}"
+            assert ended.stored == undisturbed.stored, f"killed at {crash}: {ended.writes}"
+            assert ended.trained == undisturbed.trained, f"killed at {crash}: {ended.writes}"
+            assert ended.events <= undisturbed.events, f"killed at {crash}: {ended.events - undisturbed.events}"
