@@ -26,6 +26,16 @@ def test_logs_are_those_of_the_newest_pod_of_the_newest_attempt(api: ApiServer, 
     api.write("new", "step 1", "step 2")
     assert project.look("logs", "demo").stdout == "step 1\nstep 2\n"
     assert project.look("logs", "demo", "challenger-train-1", "--attempt", "1").stdout == "step 1\nstep 2\n"
+    for number in (2, 3):
+        api.add_pod(f"pod-{number}", f"job-{number}", "ended")
+        api.write(f"pod-{number}", f"attempt {number}")
+        newer = attempt("Failed", attempt=number) | {"name": f"job-{number}"}
+        attempts = [*api.runs["default", "demo"]["status"]["attempts"], newer]
+        api.set_status("demo", {**RUNNING, "attempts": attempts})
+    assert project.look("logs", "demo").stdout == "step 1\nstep 2\n"  # what runs comes before what has ended
+    api.set_status("demo", {**RUNNING, "attempts": attempts[1:]})
+    assert project.look("logs", "demo", "challenger-train-1").stdout == "attempt 3\n"
+    assert project.look("logs", "demo", "--attempt", "2").stdout == "attempt 2\n"
 
 
 def test_logs_of_shards_and_nodes_say_whose_line_it_is(api: ApiServer, project: Project) -> None:

@@ -44,6 +44,21 @@ def test_watch_tells_every_transition_until_the_run_ends(api: ApiServer, followi
     assert lines[-2:] == ["Best model: the base model, score 47.8 %", "  file:///models/base"]
 
 
+def test_an_end_that_is_older_than_the_spec_is_no_end(
+    api: ApiServer, project: Project, following: Callable[..., Follower]
+) -> None:
+    api.set_status("demo", SUCCEEDED)
+    run = api.runs["default", "demo"]
+    api.put({**run, "spec": {**run["spec"], "iterations": 3}})
+    watching = following("watch", "demo")
+    watching.wait_for("waiting for the operator to look at its newest spec")
+    assert "is suspended" in project.look("suspend", "demo").stdout
+    api.set_status("demo", {**SUCCEEDED, "phase": "Suspended"})
+    watching.wait_for("suspended, 9 of 12 steps done")
+    api.set_status("demo", SUCCEEDED)
+    assert watching.end()[0] == 0
+
+
 @pytest.mark.parametrize(("exit_code", "ends_with"), [(2, 2), (3, 3), (4, 4), (1, 3), (None, 3)])
 def test_watch_ends_as_the_run_ends(api: ApiServer, project: Project, exit_code: int | None, ends_with: int) -> None:
     told = {} if exit_code is None else {"exitCode": exit_code}

@@ -215,13 +215,13 @@ class ApiServer:
     def lines(self, pod: str, follow: bool) -> Iterator[tuple[str, str]]:
         """A log's lines; when it is followed, until its pod has ended or is gone, or the connection is cut."""
         sent, epoch = 0, self._epoch
-        while True:
+        while epoch == self._epoch:
             for line in self.logs[pod][sent:]:
                 sent += 1
                 yield line
             there = self.pods.get(("default", pod))
             ended = there is None or there["status"]["phase"] != "Running"
-            if not follow or epoch != self._epoch or (ended and sent == len(self.logs[pod])):
+            if not follow or (ended and sent == len(self.logs[pod])):
                 return
             self.changed.wait(5)
 
