@@ -37,11 +37,10 @@ from selfevo_contract.phases import (
     WORKDIR_ENV,
     PhaseResult,
     Progress,
-    part_of,
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.spec import RunSpec
+from selfevo_operator.pods import pods_of
 from selfevo_operator.reconcile import Action, Child, Start
 
 TRAINER = (sys.executable, "-m", "selfevo_trainer")
@@ -227,7 +226,7 @@ class Processes:
         scratch = self._folder.scratch / process.child / str(process.shard or 0)
         environment = {
             **self._environment,
-            **_pod_environment(self._run.spec, phase),
+            **{variable.name: variable.value for variable in pods_of(self._run.spec, phase).env},
             CONFIG_FILE_ENV: str(place / "config.json"),
             TERMINATION_LOG_ENV: str(process.termination),
             WORKDIR_ENV: str(scratch),
@@ -269,11 +268,6 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 if process.popen is not None and process.popen.returncode is None:
                     os.kill(process.popen.pid, signal.SIGTERM)
-
-
-def _pod_environment(spec: RunSpec, phase: Phase) -> dict[str, str]:
-    role = part_of(spec, phase)
-    return {variable.name: variable.value for variable in [*spec.pods.env, *(role.pods.env if role else [])]}
 
 
 def _seen(name: str, local: _Local) -> Child:
