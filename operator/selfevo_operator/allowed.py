@@ -195,6 +195,7 @@ _POD: Rule = {
 
 _LABELS = _our_label(r"^(app\.kubernetes\.io/|selfevo\.dev/|kueue\.x-k8s\.io/(queue-name|priority-class)$)")
 _ANNOTATIONS = _our_label(r"^selfevo\.dev/")
+_JOB_ANNOTATIONS = _our_label(r"^(selfevo\.dev/|kueue\.x-k8s\.io/job-min-parallelism$)")
 
 _JOB: Rule = {
     "apiVersion": _only("batch/v1"),
@@ -203,7 +204,7 @@ _JOB: Rule = {
         "name": _text,
         "namespace": _text,
         "labels": _LABELS,
-        "annotations": _ANNOTATIONS,
+        "annotations": _JOB_ANNOTATIONS,
         "ownerReferences": [
             {
                 "apiVersion": _only("selfevo.dev/v1alpha1"),

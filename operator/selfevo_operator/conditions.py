@@ -9,7 +9,7 @@
 | Failed    | False | False       | True    | False     | False    | True   |
 
 A run that is Pending or Running and cannot go on by itself (an image that is not there, a Job that the cluster refuses)
-is Stalled as well.
+is Stalled and not Reconciling. With both, kstatus would go by the one that comes first in the list.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def conditions(
     reason = reason if _REASON.fullmatch(reason) and len(reason) <= 256 else phase
     found = []
     for kind, phases in _TRUE_IN.items():
-        status = "True" if phase in phases or (stuck and kind == "Stalled") else "False"
+        true = phase in phases
+        if stuck:
+            true = kind == "Stalled" or (true and kind != "Reconciling")
+        status = "True" if true else "False"
         old = known.get(kind)
         found.append(
             Condition(

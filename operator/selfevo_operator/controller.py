@@ -173,7 +173,8 @@ class Controller:
     def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
         step = steps.by_name.get(job.step)
-        begun = job.ready or (job.ended_pods and evidence.waiting is None)
+        # One that its queue has sent away has ended its pods, at their checkpoints: it may be made anew as well.
+        begun = job.ready or (job.ended_pods and evidence.waiting is None and not job.suspended)
         if step is None or step.key != job.key or begun:
             return ""
         now = (run.metadata.uid, run.metadata.generation, step.name)

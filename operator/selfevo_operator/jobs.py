@@ -40,6 +40,7 @@ from selfevo_operator.labels import (
     KEY,
     MANAGED_BY,
     MANAGER,
+    MIN_PARALLELISM,
     PHASE,
     PRIORITY,
     QUEUE,
@@ -78,7 +79,7 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
             "name": name,
             "namespace": run.metadata.namespace,
             "labels": {**labels, **_queue(spec, step)},
-            "annotations": {KEY: step.key},
+            "annotations": {KEY: step.key, **_elastic(spec, step)},
             "ownerReferences": [_owner(run)],
         },
         "spec": {
@@ -142,11 +143,25 @@ def _labels_of_run(run: SelfEvolutionRun) -> dict[str, str]:
 
 def _queue(spec: RunSpec, step: Step) -> dict[str, str]:
     """Labels by which Kueue takes the Job over; its webhook then creates it suspended."""
-    queue = (spec.rollout.queue if step.phase == "solver-rollout" else None) or spec.queue
+    queue = _queue_of(spec, step)
     if queue is None:
         return {}
     priority = {PRIORITY: spec.priority_class} if spec.priority_class else {}
     return {QUEUE: queue, **priority}
+
+
+def _queue_of(spec: RunSpec, step: Step) -> str | None:
+    return (spec.rollout.queue if step.phase == "solver-rollout" else None) or spec.queue
+
+
+def _elastic(spec: RunSpec, step: Step) -> dict[str, str]:
+    """Shards do not need each other: a queue that has room for some of them may start with those.
+
+    Kueue then lowers the Job's parallelism and leaves its completions: every shard is made, in more than one go. It
+    wants the number to be below the parallelism. Pods that train together come all or not at all.
+    """
+    shards = step.shards if step.phase == "solver-rollout" else 1
+    return {MIN_PARALLELISM: "1"} if shards > 1 and _queue_of(spec, step) is not None else {}
 
 
 def _owner(run: SelfEvolutionRun) -> dict[str, Any]:

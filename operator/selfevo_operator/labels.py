@@ -19,6 +19,8 @@ TEMPLATE = "selfevo.dev/template"
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 PRIORITY = "kueue.x-k8s.io/priority-class"
+MIN_PARALLELISM = "kueue.x-k8s.io/job-min-parallelism"
+"""Annotation of a Job: with how few pods at a time it may be admitted where its queue has no room for all."""
 
 TRAINER = "trainer"
 """The container whose exit code and termination message count."""

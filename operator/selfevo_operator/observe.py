@@ -218,12 +218,15 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         return replace(child, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
     if job.failed:
         return _failed(child, job, evidence)
-    # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
-    if job.ready or evidence.running or (job.ended_pods and evidence.waiting is None):
+    if job.ready or evidence.running:
         return replace(child, state="Running")
+    # Also a Job that has run before: its queue may take its place away, and give it another one.
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
         return replace(child, waiting=Hindrance(reasons.QUEUED, f"{job.name} is held {where}", stuck=False))
+    # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
+    if job.ended_pods and evidence.waiting is None:
+        return replace(child, state="Running")
     return replace(child, waiting=evidence.waiting)
 
 

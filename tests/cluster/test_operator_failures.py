@@ -110,7 +110,7 @@ def test_an_image_that_is_not_there_stalls_the_run_until_it_is_named_rightly(
     kubelet.script["challenger-train-1"] = [Life(image_error="ErrImagePull")]
     run = api.create(cluster_run(**SHORT, spec__pods={"image": "registry.example/wrong:1"}), namespace)
     stuck = wait_run(api, namespace, "demo", lambda run: "Stalled" in conditions(run))
-    assert conditions(stuck) == {"Stalled": "ErrImagePull", "Reconciling": "ErrImagePull"}
+    assert conditions(stuck) == {"Stalled": "ErrImagePull"}
     assert "container trainer of pod demo-challenger-train-1-" in message(stuck)
     (first,) = jobs(api, namespace)
     api.patch(RUNS, "demo", {"spec": {"pods": {"image": "registry.example/right:1"}}}, namespace)

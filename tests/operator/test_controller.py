@@ -288,6 +288,21 @@ def test_a_job_without_pods_is_asked_for_the_reason_after_a_while_and_not_all_th
     assert "list pods" not in world.cluster.calls
 
 
+def test_a_job_that_its_queue_has_sent_away_goes_to_another_queue_when_the_spec_says_so() -> None:
+    world = World(spec__queue="team-a")
+    world.look()
+    (name,) = world.names
+    world.see(name, {"ready": 0, "failed": 1}, suspend=True)
+    world.look(1)
+    assert world.condition("Reconciling")[1] == "Queued"
+    world.edit(spec__queue="team-b")
+    world.look(1)
+    assert world.cluster.calls[0] == f"delete job {name} uid-{name}"
+    world.cache.drop_job(world.cluster.jobs.pop(name))
+    world.look(1)
+    assert world.cluster.jobs[name]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-b"
+
+
 def test_corrected_pods_replace_a_job_that_has_not_begun() -> None:
     world = World(spec__pods={"image": "wrong"})
     world.look()

@@ -213,6 +213,25 @@ def test_kueue_takes_over_a_job_with_a_queue(step: str, changes: dict[str, Any],
     assert not any(name.startswith(prefix) for name in job["spec"]["template"]["metadata"]["labels"])
 
 
+@pytest.mark.parametrize(
+    ("step", "changes", "elastic"),
+    [
+        (ROLLOUT, {"spec__queue": "a", "spec__rollout__shards": 8}, True),
+        (ROLLOUT, {"spec__rollout__queue": "b", "spec__rollout__shards": 2}, True),
+        (ROLLOUT, {"spec__queue": "a", "spec__rollout__shards": 1}, False),
+        (ROLLOUT, {"spec__rollout__shards": 8}, False),
+        (SOLVER, {"spec__queue": "a", **TWO_NODES}, False),
+        (EVALUATE, {"spec__queue": "a"}, False),
+    ],
+)
+def test_shards_may_be_admitted_a_few_at_a_time(step: str, changes: dict[str, Any], elastic: bool) -> None:
+    job = job_of(step, **changes)
+    name = "kueue.x-k8s.io/job-min-parallelism"
+    assert job["metadata"]["annotations"].get(name) == ("1" if elastic else None)
+    assert job["spec"]["completions"] == job["spec"]["parallelism"], "what is lowered is the parallelism alone"
+    assert name not in job["spec"]["template"]["metadata"]["annotations"]
+
+
 # --- how often it is tried --------------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,16 @@ def test_a_suspended_job_waits_in_its_queue_and_nothing_is_wrong() -> None:
     assert "team-a" in child.waiting.message
 
 
+@pytest.mark.parametrize("ran", [{"failed": 1}, {"succeeded": 1}, {"uncountedTerminatedPods": {"failed": ["uid"]}}])
+def test_a_job_that_its_queue_sends_away_waits_again(ran: dict[str, Any]) -> None:
+    job = job_object(labels={"kueue.x-k8s.io/queue-name": "team-a"}, status={"ready": 1, **ran})
+    job["spec"]["suspend"] = True
+    assert see(job).state == "Running"  # its pods are saving
+    job["status"]["ready"] = 0
+    child = see(job)
+    assert child.state == "Pending" and child.waiting is not None and child.waiting.reason == "Queued"
+
+
 def test_an_image_that_is_not_there_is_a_reason_for_a_person() -> None:
     state = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x"'}}
     child = see(job_object(status={"active": 1}), pod(containerStatuses=[{"name": "trainer", "state": state}]))

@@ -443,6 +443,7 @@ def test_an_image_that_is_not_there_stalls_the_run_until_it_is() -> None:
     sight.child("evaluate-0", state="Pending", waiting=NO_IMAGE)
     sight.look()
     assert condition(sight, "Stalled") == ("True", "ImagePullBackOff")
+    assert condition(sight, "Reconciling")[0] == "False"
     assert sight.status.phase == "Running"
     sight.child("evaluate-0", state="Running")
     sight.look(1)
