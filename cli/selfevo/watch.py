@@ -31,14 +31,14 @@ PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 class Teller:
     """Tells what is new at each look."""
 
-    def __init__(self, name: str, steps: Plan | None) -> None:
-        self._name, self._steps = name, steps
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._before: RunStatus | None = None
 
-    def look(self, status: RunStatus) -> None:
+    def look(self, status: RunStatus, steps: Plan | None) -> None:
         if self._before is None:
-            self.say(f"run {self._name}: {status.phase}, {narrate.counts(status, self._steps)}")
-        for line in changes(self._before, status, self._steps):
+            self.say(f"run {self._name}: {status.phase}, {narrate.counts(status, steps)}")
+        for line in changes(self._before, status, steps):
             self.say(line)
         self._before = status
 
@@ -104,8 +104,8 @@ def watch_cluster(target: ClusterRun) -> int:
     unseen = -1
     for resource in follow(cluster, target.name, say, lambda: connect(target.access)):
         steps = plan(resource.run.spec) if resource.run else None
-        teller = teller or Teller(resource.full_name, steps)
-        teller.look(resource.status)
+        teller = teller or Teller(resource.full_name)
+        teller.look(resource.status, steps)
         if not resource.seen and resource.generation != unseen:
             unseen = resource.generation  # said once for each
             first = resource.status.observed_generation == 0
@@ -185,7 +185,7 @@ def watch_local(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     run = load(manifest, storage=storage, cache=workdir)
     steps = plan(run.spec)
     folder = RunFolder(workdir, run.metadata)
-    teller = Teller(folder.name, steps)
+    teller = Teller(folder.name)
     first = True
     while True:
         driver = folder.driver()
@@ -195,7 +195,7 @@ def watch_local(manifest: Path, *, storage: str | None, workdir: Path) -> int:
             raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
         first = False
         if status is not None:
-            teller.look(status)
+            teller.look(status, steps)
         if driver is None and status is not None:
             break
         time.sleep(POLL_S)

@@ -49,12 +49,16 @@ def test_an_end_that_is_older_than_the_spec_is_no_end(
 ) -> None:
     api.set_status("demo", SUCCEEDED)
     run = api.runs["default", "demo"]
-    api.put({**run, "spec": {**run["spec"], "iterations": 3}})
+    run = api.put({**run, "spec": {**run["spec"], "iterations": 3}})
     watching = following("watch", "demo")
     watching.wait_for("waiting for the operator to look at its newest spec")
     assert "is suspended" in project.look("suspend", "demo").stdout
     api.set_status("demo", {**SUCCEEDED, "phase": "Suspended"})
-    watching.wait_for("suspended, 9 of 12 steps done")
+    watching.wait_for("suspended, 9 of 13 steps done")
+    run = api.runs["default", "demo"]
+    api.put({**run, "spec": {**run["spec"], "iterations": 4}})
+    api.set_status("demo", RUNNING)
+    watching.wait_for("goes on, 1 of 17 steps done")
     api.set_status("demo", SUCCEEDED)
     assert watching.end()[0] == 0
 
