@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 
 from selfevo_operator.kube import Endpoint
@@ -55,6 +56,25 @@ def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.
     return found
 
 
+def watching_session(info: kopf.ConnectionInfo, began: Callable[[], None]) -> kopf.AiohttpSession:
+    """What kopf asks the API server through. ``began`` is called whenever a watch has begun."""
+
+    async def answered(_: object, __: object, request: aiohttp.TraceRequestEndParams) -> None:
+        if request.response.status == 200 and request.url.query.get("watch") == "true":
+            began()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(answered)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=_tls(info)),
+        headers=info.as_http_headers(),
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+        trace_configs=[trace],
+    )
+    return kopf.AiohttpSession(aiohttp_session=session, server=info.server, default_namespace=info.default_namespace)
+
+
 class _Headers:
     def __init__(self, info: kopf.ConnectionInfo) -> None:
         self._fixed = dict(info.as_http_headers())
@@ -70,5 +90,9 @@ class _Headers:
 
 def endpoint(info: kopf.ConnectionInfo) -> Endpoint:
     """The same for our own calls."""
-    tls: Any = info.as_ssl_context() if info.server.startswith("https://") else None
-    return Endpoint(info.server.rstrip("/"), tls if tls is not None else True, _Headers(info))
+    return Endpoint(info.server.rstrip("/"), _tls(info), _Headers(info))
+
+
+def _tls(info: kopf.ConnectionInfo) -> Any:
+    tls = info.as_ssl_context() if info.server.startswith("https://") else None
+    return True if tls is None else tls

@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from selfevo_operator.credentials import CredentialsError, connection, endpoint
+from selfevo_operator.credentials import CredentialsError, connection, endpoint, watching_session
 from selfevo_operator.health import serve
 from selfevo_operator.kube import JOB_SELECTOR, Kube
 from selfevo_operator.operator import Operator, OperatorError
@@ -41,8 +41,8 @@ def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
-        return connection(kubeconfig, settings)
+    async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.AiohttpSession:
+        return watching_session(connection(kubeconfig, settings), operator.watch_began)
 
     @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)
     async def on_run(event: Any, **_: Any) -> None:

@@ -20,6 +20,8 @@ log = logging.getLogger("selfevo")
 
 STUCK_S = 120.0
 """A look that takes longer, or a key that waits longer, is not load but a defect: the liveness probe says so."""
+_SETTLE_S = 0.5
+"""When one watch begins, others do so too."""
 
 
 class OperatorError(Exception):
@@ -42,12 +44,17 @@ class Operator:
         )  # fmt: skip
         self._wake = asyncio.Event()
         self._ended_at: dict[Key, float] = {}
+        self._watch_began = asyncio.Event()
         self._heard: dict[str, int] = {}
         """Watch events since the last list, by resource."""
         self._silent: dict[str, int] = {}
         """Lists in a row that knew more than a watch that said nothing."""
 
     # --- what is seen
+
+    def watch_began(self) -> None:
+        """A watch tells what is deleted from now on. What was deleted since the last list, nobody tells: list again."""
+        self._watch_began.set()
 
     def saw_run(self, kind: str | None, run: Mapping[str, Any]) -> None:
         """A watch event of a run."""
@@ -128,15 +135,16 @@ class Operator:
     # --- the lists
 
     async def resync(self, kube: Kube) -> None:
-        """List everything now and then: what the watch did not bring comes this way, and is counted.
+        """List everything now and then, and when a watch has begun: what it did not bring comes so, and is counted.
 
         Raises:
             OperatorError: the watch is silent, or we may not list at all.
         """
+        judge = False
         while True:
             started = time.monotonic()
             try:
-                await self._list(kube)
+                await self._list(kube, judge=judge)
             except ApiError as error:
                 if not self.listed:
                     raise OperatorError(_cannot_list(error)) from None
@@ -150,15 +158,30 @@ class Operator:
                     )  # fmt: skip
                 for key in self.cache.runs:
                     self._add(key)
-            await asyncio.sleep(self.settings.resync_seconds)
+            judge = await self._until_next_list(time.monotonic() - started)
 
-    async def _list(self, kube: Kube) -> None:
+    async def _until_next_list(self, took: float) -> bool:
+        """Wait; returns whether that was for the regular time, so that the watches had theirs to tell the same."""
+        try:
+            await asyncio.wait_for(self._watch_began.wait(), self.settings.resync_seconds)
+        except TimeoutError:
+            return True
+        await asyncio.sleep(max(_SETTLE_S, 10 * took))  # watches that break all the time cost a tenth of our time
+        self._watch_began.clear()
+        return False
+
+    async def _list(self, kube: Kube, *, judge: bool = True) -> None:
         for scope in self.settings.scopes:
             runs, version = await kube.list_runs(scope)
             news = {"selfevolutionruns": self.cache.replace_runs(runs, version, scope)}
             jobs, version = await kube.list_jobs(scope)
             news["jobs"] = self.cache.replace_jobs(jobs, version, scope)
-            if self.listed:
+            for resource, keys in news.items():
+                for key in keys:
+                    self._add(key)
+                if self.listed and keys:
+                    self.metrics.missed.labels(resource).inc(len(keys))
+            if judge:
                 self._judge(news)
 
     def _judge(self, news: Mapping[str, set[Key]]) -> None:
@@ -168,11 +191,7 @@ class Operator:
             OperatorError: so it is.
         """
         for resource, keys in news.items():
-            for key in keys:
-                self._add(key)
             heard, self._heard[resource] = self._heard.get(resource, 0), 0
-            if keys:
-                self.metrics.missed.labels(resource).inc(len(keys))
             self._silent[resource] = self._silent.get(resource, 0) + 1 if keys and not heard else 0
             if self._silent[resource] > 1:
                 raise OperatorError(

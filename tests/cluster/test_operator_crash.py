@@ -66,21 +66,23 @@ class Ended:
 def lives(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
     """Five steps, one after the other."""
     api.create(cluster_run(**LONG), namespace)
-    return wait_phase(api, namespace, "demo", "Succeeded", 180)
+    return wait_phase(api, namespace, "demo", "Succeeded", LIMIT_S)
 
 
 def is_held(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
     """Two steps, the second one suspended while it runs: a Job is deleted and made again."""
     kubelet.script["solver-train-1"] = [Life(hangs=True)]
     api.create(cluster_run(**BRIEF), namespace)
-    kubelet.wait_running("solver-train-1", 180)
-    wait_run(api, namespace, "demo", lambda run: len(status_of(run).get("steps", [])) == 2, 180)
+    kubelet.wait_running("solver-train-1", LIMIT_S)
+    wait_run(api, namespace, "demo", lambda run: len(status_of(run).get("steps", [])) == 2, LIMIT_S)
     api.patch(RUNS, "demo", {"spec": {"suspend": True}}, namespace)
-    wait_phase(api, namespace, "demo", "Suspended", 180)
+    wait_phase(api, namespace, "demo", "Suspended", LIMIT_S)
     api.patch(RUNS, "demo", {"spec": {"suspend": False}}, namespace)
-    return wait_phase(api, namespace, "demo", "Succeeded", 180)
+    return wait_phase(api, namespace, "demo", "Succeeded", LIMIT_S)
 
 
+LIMIT_S = 100.0
+"""Below the 120 seconds after which everything is listed anew: nothing may have to wait for that."""
 Story = Callable[[Api, str, FakeKubelet], Object]
 
 

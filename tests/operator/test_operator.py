@@ -99,3 +99,20 @@ def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> 
     assert "a look has taken" in operator.unhealthy()
     operator.queue.done(DEMO, now)
     assert operator.unhealthy() == ""
+
+
+def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None:
+    async def scene() -> None:
+        operator, lists = operator_of(), Lists()
+        listing = asyncio.create_task(operator.resync(lists))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        assert operator.cache.job_count() == 1
+        lists.jobs, lists.version = [], 11
+        operator.watch_began()
+        began = time.monotonic()
+        while operator.cache.job_count():
+            assert time.monotonic() < began + 20, "the next regular list is in 60 s"
+            await asyncio.sleep(0.01)
+        listing.cancel()
+
+    asyncio.run(scene())
