@@ -85,7 +85,8 @@ def _root() -> Schema:
             "kind": {"description": about["kind"].description, "type": "string"},
             "metadata": {"type": "object"},  # Kubernetes describes it
             "spec": {"description": about["spec"].description, **spec},
-            "status": {"description": about["status"].description, **status},
+            # Of no generation: until the operator has looked, kstatus must not take a run without conditions for done.
+            "status": {"description": about["status"].description, "default": {"observedGeneration": 0}, **status},
         },
         "x-kubernetes-validations": [
             {
