@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.phases import PhaseResult
-from selfevo_trainer import verdict
+from selfevo_trainer import launcher, peers, verdict
 from selfevo_trainer.peers import free_port
 from selfevo_trainer.world import ALONE, Layout, Member, check_batch, read_layout, read_member
 
@@ -27,6 +28,14 @@ FIRST, SECOND = fails(3, "Crashed", "first"), fails(3, "Crashed", "second")
 READY: Acts = [["touch", "ready"]]
 WAIT: Acts = [["until", "ready"]]
 """For the other to be ready: in the pod's working directory."""
+
+
+@pytest.fixture(autouse=True)
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look more often than a training needs."""
+    monkeypatch.setattr(launcher, "_LOOK_S", 0.02)
+    monkeypatch.setattr(peers, "_LOOK_S", 0.02)
+    monkeypatch.setattr(peers, "_TRY_AGAIN_S", 0.2)
 
 
 def alone(tmp_path: Path, acts: dict[int, Acts], **other: Any) -> Pod:
@@ -77,7 +86,7 @@ def alive(pid: int) -> bool:
         ({0: HANG, 1: [["sleep", 0.2], *CRASH], 2: HANG}, (3, "Crashed", "Connection closed")),
         # Two crashes: the earlier one.
         (
-            {0: [["sleep", 0.3], *fails(3, "Crashed", "second")], 1: fails(3, "Crashed", "first")},
+            {0: [["told", []], *READY, ["sleep", 0.3], *SECOND], 1: [*WAIT, *FIRST]},
             (3, "Crashed", "first"),
         ),
     ],
@@ -189,7 +198,8 @@ def test_ranks_are_numbered_over_the_pods_and_meet_at_one_port(tmp_path: Path) -
 def test_a_failure_is_counted_where_it_was_and_told_everywhere(tmp_path: Path, where: int) -> None:
     acts: dict[int, Acts] = {rank: [["told", CRASH], ["sleep", 60]] for rank in range(3)}
     acts[where] = [["sleep", 0.3], *DATA]
-    results = [pod.ended() for pod in pods(tmp_path, acts, nodes=3, grace_s=2)]
+    # Told at once: nobody waits until the patience with the others is over.
+    results = [pod.ended(within_s=20) for pod in pods(tmp_path, acts, nodes=3, grace_s=20)]
     for node, result in enumerate(results):
         if node == where:
             assert said(result)[:2] == (4, "NotFinite")
@@ -246,7 +256,7 @@ def test_sigterm_while_pod_0_commits_is_no_success(tmp_path: Path) -> None:
     assert first.ended().outcome in ("committed", "terminated")
 
 
-def _stranger(port: int, node: int) -> socket.socket:
+def _stranger(port: int, node: int, nodes: int = 2) -> socket.socket:
     """What looks like a pod's launcher."""
     until = time.monotonic() + 10
     while True:
@@ -256,7 +266,7 @@ def _stranger(port: int, node: int) -> socket.socket:
         except OSError:
             assert time.monotonic() < until
             time.sleep(0.02)
-    connection.sendall(json.dumps({"join": {"node": node, "nodes": 2, "key": config().key}}).encode() + b"\n")
+    connection.sendall(json.dumps({"join": {"node": node, "nodes": nodes, "key": config().key}}).encode() + b"\n")
     return connection
 
 
@@ -303,15 +313,18 @@ def test_a_pod_that_comes_again_before_the_others_have_ended_waits_for_the_next_
 
 def test_strangers_at_the_port_are_sent_away(tmp_path: Path) -> None:
     port = free_port()
-    first = Pod(Layout(1, 2, 0, port=port, join_s=20), tmp_path / "pod-0")
+    first = Pod(Layout(1, 3, 0, port=port, join_s=20), tmp_path / "pod-0")
     for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"join": {"node": 0}}\n', b'{"join": 1}\n'):
-        stranger = _stranger(port, 7)  # there is no pod 7
-        assert stranger.recv(10) == b""
+        for node, nodes in ((7, 3), (1, 2)):  # there is no pod 7, and no training of two pods
+            assert _stranger(port, node, nodes).recv(10) == b""
         with socket.create_connection(("127.0.0.1", port)) as other:
             other.sendall(greeting)
             assert other.recv(10) == b""
-    second = Pod(Layout(1, 2, 1, port=port, join_s=20), tmp_path / "pod-1")
-    assert [pod.ended().outcome for pod in (first, second)] == ["committed", "committed"]
+    taken = _stranger(port, 1, 3)
+    assert _stranger(port, 1, 3).recv(10) == b""
+    taken.close()
+    others = [Pod(Layout(1, 3, node, port=port, join_s=20), tmp_path / f"pod-{node}") for node in (1, 2)]
+    assert [pod.ended().outcome for pod in (first, *others)] == ["committed"] * 3
 
 
 @pytest.mark.parametrize(
@@ -332,8 +345,6 @@ def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
 def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfevo_trainer import peers
-
     monkeypatch.setattr(peers, "_LOOK_AGAIN_S", 0.1)
     done = PhaseResult(phase="solver-train", key=config().key, outcome="found")
     looks = iter([None, done])
@@ -342,17 +353,14 @@ def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
 
 
 def test_a_signal_while_waiting_for_the_others_ends_at_once(tmp_path: Path) -> None:
-    from selfevo_trainer.launcher import launch
     from selfevo_trainer.signals import Interrupted, StopRequest
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     stop = StopRequest.install()
     try:
-        import threading
-
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(Interrupted):
-            launch(config(), Layout(1, 2, 0, port=free_port(), join_s=20), tmp_path, stop, lambda: None)
+            launcher.launch(config(), Layout(1, 2, 0, port=free_port(), join_s=20), tmp_path, stop, lambda: None)
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
