@@ -25,7 +25,7 @@ matchConstraints:
 matchConditions:
   - name: asks-for-something-new
     expression: >-
-      request.operation == 'CREATE' || request.subResource == '' && (
+      request.operation == 'CREATE' || (
       dyn(object).spec.exists(k, k != 'suspend'
       && !(k in dyn(oldObject).spec && dyn(object).spec[k] == dyn(oldObject).spec[k]))
       || dyn(oldObject).spec.exists(k, k != 'suspend' && !(k in dyn(object).spec)))

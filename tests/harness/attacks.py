@@ -1,0 +1,313 @@
+"""What somebody who may write runs, and nothing else, could try. One line each, with the sentence that they see.
+
+`VALUES` is what the chart was told, `base` a run that goes through; each line changes something of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from harness.cluster.cluster_runs import cluster_run
+
+Object = dict[str, Any]
+
+TRAINER = "selfevo/trainer:0.1.0"
+OWN, OTHERS = "own", "admin"
+"""ServiceAccounts and Secrets, of these names each, that the attacker may and may not use."""
+VALUES: Object = {
+    "allowed": {
+        "nodeSelectors": ["pool=*"],
+        "tolerations": ["nvidia.com/gpu"],
+        "queues": ["team-a", "team-a-rollout"],
+        "workloadPriorities": ["low"],
+        "priorityClasses": ["training"],
+        "runtimeClasses": ["nvidia"],
+        "storage": ["s3://models/team-a/*"],
+        "sources": ["hf://Qwen/*", "s3://models/*"],
+    }
+}
+PARTS = ("challenger", "rollout", "solver", "evaluation")
+HOST = {"name": "host", "hostPath": {"path": "/"}}
+
+
+def base(name: str, changes: Object | None = None) -> Object:
+    """A run that goes through, with ``changes`` by dotted path."""
+    run = cluster_run(name, spec__storage={"uri": "s3://models/team-a/runs", "credentialsSecret": OWN})
+    run["spec"] |= {"queue": "team-a", "pods": {"serviceAccountName": OWN}}
+    run["spec"]["model"]["uri"] = "s3://models/base"
+    run["spec"]["evaluation"]["tasks"][0]["data"]["uri"] = "s3://models/heldout.jsonl"
+    return changed(run, changes or {})
+
+
+def changed(run: Object, changes: Object) -> Object:
+    """A copy with ``changes``; None removes."""
+    run = copy.deepcopy(run)
+    for path, value in changes.items():
+        *parents, last = path.split(".") if isinstance(path, str) else path
+        place = run
+        for name in parents:
+            place = place.setdefault(name, {})
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    return run
+
+
+def env(**variables: str) -> Object:
+    return {"spec.pods.env": [{"name": name, "value": value} for name, value in variables.items()]}
+
+
+def account(of: str = "spec.pods") -> str:
+    return (
+        f"{of}.serviceAccountName is admin, a ServiceAccount that mallory may not use in NS; name another, or ask for "
+        "the verb use on it"
+    )
+
+
+def secret(field: str, name: str = OTHERS) -> str:
+    return f"{field} is {name}, a Secret that mallory may not get in NS; name another, or ask for the verb get on it"
+
+
+def endpoint(url: str) -> tuple[str, Object, str]:
+    message = (
+        f"spec.storage.endpoint is {url}, which is no address of a store; write http(s)://<host>:<port> with a host"
+    )
+    return f"endpoint {url}", {"spec.storage.endpoint": url}, message
+
+
+_NAME = "write it as lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
+_IMAGE = f"which is an image that runs may not use; allowed are {TRAINER}"
+_URI = "write it as s3://<bucket>/<prefix> or file:///<absolute path>"
+_MODEL = "write it as hf://<owner>/<model>@<revision> or s3://<bucket>/<prefix> or file:///<absolute path>"
+_OURS = "selfevo sets this variable itself; remove it"
+_VARIABLE = "which is a variable that runs may not set; allowed are *"
+_ENDPOINT = "write it as http(s)://<host>:<port>, without a path"
+_PLACE = "which is a place that runs may not write to; allowed are s3://models/team-a/*"
+_SOURCE = "which is a source that runs may not read; allowed are hf://Qwen/*, s3://models/*"
+
+REFUSED: list[tuple[str, Object, str]] = [
+    # -- somebody else's identity
+    ("ServiceAccount of an admin", {"spec.pods.serviceAccountName": OTHERS}, account()),
+    *(
+        (f"ServiceAccount in {part}", {f"spec.{part}.pods.serviceAccountName": OTHERS}, account(f"spec.{part}.pods"))
+        for part in PARTS
+    ),
+    ("ServiceAccount in verifier", {"spec.verifier.pods.serviceAccountName": OTHERS}, account("spec.verifier.pods")),
+    ("ServiceAccount in finetune", {"spec.finetune": {"data": "s3://models/f", "pods": {"serviceAccountName": OTHERS}}},
+     account("spec.finetune.pods")),
+    ("the default ServiceAccount by name", {"spec.pods.serviceAccountName": "default"},
+     "spec.pods.serviceAccountName is default, a ServiceAccount that mallory may not use"),
+    ("a ServiceAccount that is not there", {"spec.pods.serviceAccountName": "later"},
+     "spec.pods.serviceAccountName is later, a ServiceAccount that mallory may not use"),
+    ("ServiceAccount of another namespace", {"spec.pods.serviceAccountName": "kube-system/admin"}, _NAME),
+    ("ServiceAccount as the API server calls it", {"spec.pods.serviceAccountName": "system:serviceaccount:x:admin"},
+     _NAME),
+    ("ServiceAccount with a look-alike letter", {"spec.pods.serviceAccountName": "own\N{CYRILLIC SMALL LETTER A}"},
+     _NAME),
+    ("ServiceAccount with a line break", {"spec.pods.serviceAccountName": "own\nadmin"}, _NAME),
+    ("ServiceAccount as a list", {"spec.pods.serviceAccountName": [OWN, OTHERS]}, "must be of type string"),
+    # -- somebody else's Secrets
+    ("credentials of others", {"spec.storage.credentialsSecret": OTHERS}, secret("spec.storage.credentialsSecret")),
+    ("pull secret of others", {"spec.pods.imagePullSecrets": [OWN, OTHERS]}, secret("spec.pods.imagePullSecrets")),
+    *(
+        (f"pull secret in {part}", {f"spec.{part}.pods.imagePullSecrets": [OTHERS]},
+         secret(f"spec.{part}.pods.imagePullSecrets"))
+        for part in PARTS
+    ),
+    ("a Secret of another namespace", {"spec.storage.credentialsSecret": "kube-system/admin"}, _NAME),
+    ("a Secret by a path", {"spec.storage.credentialsSecret": "../admin"}, _NAME),
+    ("a Secret that is not there yet", {"spec.storage.credentialsSecret": "later"},
+     secret("spec.storage.credentialsSecret", "later")),
+    ("more Secrets than are looked at, the last of others",
+     {"spec.pods.imagePullSecrets": [f"own-{n}" for n in range(12)],
+      "spec.solver.pods.imagePullSecrets": [f"own-{n}" for n in range(12, 20)] + [OTHERS]},
+     "spec names more than 20 Secrets in storage.credentialsSecret and imagePullSecrets; name fewer"),
+    ("a Secret in an object", {"spec.storage.credentialsSecret": {"name": OTHERS}}, "must be of type string"),
+    # -- code of one's own
+    ("another image", {"spec.pods.image": "evil/miner:1"}, f"spec.pods.image is evil/miner:1, {_IMAGE}"),
+    *(
+        (f"another image in {part}", {f"spec.{part}.pods.image": "evil"}, f"spec.{part}.pods.image is evil, {_IMAGE}")
+        for part in PARTS
+    ),
+    ("the trainer's image at another registry", {"spec.pods.image": f"registry.evil/{TRAINER}"}, _IMAGE),
+    ("the trainer's image with another tag", {"spec.pods.image": f"{TRAINER}-evil"}, _IMAGE),
+    ("the trainer's image with another digest", {"spec.pods.image": f"{TRAINER}@sha256:{'e' * 64}"}, _IMAGE),
+    ("the model's own code", {"spec.model.trustRemoteCode": True},
+     "spec.model.trustRemoteCode is true, and runs may not execute code of a model's repository; remove it"),
+    ("a library before all others", env(LD_PRELOAD="/work/x.so"), f"spec.pods.env is LD_PRELOAD, {_VARIABLE}"),
+    ("Python's search path", env(PYTHONPATH="/work/cache"), f"spec.pods.env is PYTHONPATH, {_VARIABLE}"),
+    ("another python", env(PATH="/work/cache"), f"spec.pods.env is PATH, {_VARIABLE}"),
+    ("glibc's modules", env(GCONV_PATH="/work/cache"), f"spec.pods.env is GCONV_PATH, {_VARIABLE}"),
+    ("Python's search path for the rollout", {"spec.rollout.pods.env": [{"name": "PYTHONHOME", "value": "/work"}]},
+     f"spec.rollout.pods.env is PYTHONHOME, {_VARIABLE}"),
+    # -- environment that overrides ours
+    *(
+        (f"our variable {name}", env(**{name: "x"}), _OURS)
+        for name in ("SELFEVO_PHASE_CONFIG", "SELFEVO_WORKDIR", "JOB_COMPLETION_INDEX", "RANK", "MASTER_ADDR", "PET_X",
+                     "AWS_SECRET_ACCESS_KEY")
+    ),
+    ("another identity by AWS's variables", env(AWS_WEB_IDENTITY_TOKEN_FILE="/x"),
+     f"spec.pods.env is AWS_WEB_IDENTITY_TOKEN_FILE, {_VARIABLE}"),
+    ("credentials from the metadata address", env(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://169.254.170.2/"),
+     f"spec.pods.env is AWS_CONTAINER_CREDENTIALS_FULL_URI, {_VARIABLE}"),
+    ("another hub", env(HF_ENDPOINT="http://169.254.169.254"), f"spec.pods.env is HF_ENDPOINT, {_VARIABLE}"),
+    ("a proxy in between", env(https_proxy="http://evil:3128"), f"spec.pods.env is https_proxy, {_VARIABLE}"),
+    ("a variable with a line break", env(**{"A\nSELFEVO_PHASE_CONFIG": "x"}), "write it as letters, digits and '_'"),
+    ("a variable twice", {"spec.pods.env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
+     'Duplicate value: {"name":"A"}'),
+    # -- nodes and devices
+    ("the control plane's nodes", {("spec", "pods", "nodeSelector"): {"node-role.kubernetes.io/control-plane": ""}},
+     "spec.pods.nodeSelector is node-role.kubernetes.io/control-plane=, which selects nodes that runs may not use"),
+    ("nodes of another team", {("spec", "solver", "pods", "nodeSelector"): {"team": "b"}},
+     "spec.solver.pods.nodeSelector is team=b, which selects nodes that runs may not use; allowed are pool=*"),
+    ("the control plane's taint", {"spec.pods.tolerations": [{"key": "node-role.kubernetes.io/control-plane",
+                                                              "operator": "Exists"}]},
+     "spec.pods.tolerations is node-role.kubernetes.io/control-plane, which is a taint that runs may not put up with"),
+    ("every taint", {"spec.rollout.pods.tolerations": [{"operator": "Exists"}]},
+     "spec.rollout.pods.tolerations is (every), which is a taint that runs may not put up with; allowed are nvidia"),
+    ("the cluster's priority", {"spec.pods.priorityClassName": "system-node-critical"},
+     "spec.pods.priorityClassName is system-node-critical, which is a priority class that runs may not use"),
+    ("another runtime", {"spec.pods.runtimeClassName": "host"},
+     "spec.pods.runtimeClassName is host, which is a runtime class that runs may not use; allowed are nvidia"),
+    ("a device that is no processor", {("spec", "pods", "resources", "limits"): {"devices.kubevirt.io/kvm": 1}},
+     "spec.pods.resources.limits is devices.kubevirt.io/kvm, which is a resource that runs may not use"),
+    ("such a device in evaluation", {("spec", "evaluation", "pods", "resources", "requests"): {"evil.io/fuse": 1}},
+     "spec.evaluation.pods.resources.requests is evil.io/fuse, which is a resource that runs may not use"),
+    ("a negative quantity", {"spec.pods.resources.limits": {"memory": "-1"}}, "write a quantity such as 8, 500m or"),
+    # -- queues
+    ("another team's queue", {"spec.queue": "team-b"},
+     "spec.queue is team-b, which is a queue that runs may not use; allowed are team-a, team-a-rollout"),
+    ("another team's queue for the rollout", {"spec.rollout.queue": "team-b"},
+     "spec.rollout.queue is team-b, which is a queue that runs may not use; allowed are team-a, team-a-rollout"),
+    ("no queue", {"spec.queue": None},
+     "spec.queue is not given, and every run waits in a queue; allowed are team-a, team-a-rollout"),
+    ("a higher workload priority", {"spec.priorityClass": "high"},
+     "spec.priorityClass is high, which is a WorkloadPriorityClass that runs may not use; allowed are low"),
+    ("a queue with a selector in it", {"spec.queue": "team-a,team-b"}, _NAME),
+    # -- the store
+    ("another team's outputs", {"spec.storage.uri": "s3://models/team-b"}, f"s3://models/team-b, {_PLACE}"),
+    ("a neighbour by its beginning", {"spec.storage.uri": "s3://models/team-ab"}, f"s3://models/team-ab, {_PLACE}"),
+    ("another team's outputs by a path", {"spec.storage.uri": "s3://models/team-a/../team-b"},
+     "write the path without '..'"),
+    ("the same at the end", {"spec.storage.uri": "s3://models/team-a/x/.."}, "write the path without '..'"),
+    ("the pod's disk", {"spec.storage.uri": "file:///var/lib"}, f"file:///var/lib, {_PLACE}"),
+    ("another scheme", {"spec.storage.uri": "http://models/team-a/x"}, _URI),
+    ("a scheme in capitals", {"spec.storage.uri": "S3://models/team-a/x"}, _URI),
+    ("a line break in the place", {"spec.storage.uri": "s3://models/team-a/x\ny"}, _URI),
+    ("a NUL in the place", {"spec.storage.uri": "s3://models/team-a/\u0000"}, _URI),
+    *map(endpoint, (
+        "http://169.254.169.254", "http://169.254.169.254:80/", "http://2852039166", "http://0xa9fea9fe",
+        "http://0xa9.254.169.254", "http://169.254.43518", "http://0251.0376.0251.0376", "http://169.254.169.254.:80",
+        "http://[::ffff:169.254.169.254]", "http://[64:ff9b::a9fe:a9fe]", "http://[fe80::1]", "http://[fd00:ec2::254]",
+        "http://[::1]:9000", "http://127.0.0.1:9000", "http://127.1", "http://0.0.0.0:9000", "http://LOCALHOST:9000",
+        "http://x.localhost", "http://metadata.google.internal", "http://100.100.100.200",
+        "https://kubernetes.default.svc", "http://good.example@169.254.169.254", "http://good.example#@169.254.169.254",
+        "http://good.example\\@169.254.169.254", "http://169%2e254%2e169%2e254",
+    )),
+    ("an endpoint with a path", {"spec.storage.endpoint": "http://store.example/latest/meta-data"}, _ENDPOINT),
+    ("an endpoint that is a file", {"spec.storage.endpoint": "file:///etc"}, _ENDPOINT),
+    ("an endpoint with a line break", {"spec.storage.endpoint": "http://store\r\nHost: x"}, _ENDPOINT),
+    # -- what is read
+    ("a file as the model", {"spec.model.uri": "file:///etc/shadow"}, f"uri is file:///etc/shadow, {_SOURCE}"),
+    ("the process's own environment", {"spec.model.uri": "file:///proc/self/environ"}, _SOURCE),
+    ("a file beside the manifest", {"spec.model.uri": "file:../../etc/shadow"}, _SOURCE),
+    ("a model that climbs", {"spec.model.uri": "hf://Qwen/.."}, "write the path without '..'"),
+    ("a revision that climbs", {"spec.model.uri": "hf://Qwen/x@a/../../y"}, "write the path without '..'"),
+    ("a model from anywhere", {"spec.model.uri": "hf://evil/model"}, _SOURCE),
+    ("a model by http", {"spec.model.uri": "http://169.254.169.254/latest"}, _MODEL),
+    ("a file as held-out data", {"spec.evaluation.tasks": [{"name": "x", "data": {"uri": "file:///etc/passwd"}}]},
+     f"spec.evaluation.tasks is file:///etc/passwd, {_SOURCE}"),
+    ("a file as excluded data", {"spec.exclude": [{"uri": "file:///etc/passwd"}]}, "spec.exclude is file:///etc/"),
+    ("a file as labelled data", {"spec.finetune": {"data": "file:///etc/passwd"}}, "spec.finetune.data is file:///etc"),
+    # -- shape
+    ("another version", {"apiVersion": "selfevo.dev/v1"}, "does not match the expected API version"),
+    ("another kind", {"kind": "Pod", "apiVersion": "v1"}, "does not match the expected"),
+    ("a spec that is text", {"spec": "hostNetwork: true"}, "must be of type object"),
+    ("no spec", {"spec": None}, "spec: Required value"),
+    ("a name for a path", {"metadata.name": "../../pods/x"}, "Invalid value"),
+    ("a name in capitals", {"metadata.name": "Demo"}, "Invalid value"),
+    ("a name too long for a label", {"metadata.name": "a" * 64}, "write at most 63 lower-case letters, digits and '-'"),
+    ("a namespace that is another's", {"metadata.namespace": "kube-system"}, "does not match the namespace"),
+    ("a malformed label", {("metadata", "labels"): {"selfevo.dev/run": "a b"}}, "Invalid value"),
+    ("a malformed annotation", {("metadata", "annotations"): {"a/b/c": "x"}}, "Invalid value"),
+    ("annotations without end", {("metadata", "annotations"): {"a": "x" * 300_000}}, "Too long"),
+    ("an owner without a kind", {"metadata.ownerReferences": [{"name": "x", "uid": "y"}]}, "must not be empty"),
+    ("shards without end", {"spec.rollout.shards": 100_000, "spec.rollout.questions": 100_000}, "less than or equal"),
+    ("a number that is none", {"spec.iterations": "1e3"}, "must be of type integer"),
+]  # fmt: skip
+
+PRUNED: list[tuple[str, Any]] = [
+    ("spec.pods.hostNetwork", True),
+    ("spec.pods.hostPID", True),
+    ("spec.pods.hostIPC", True),
+    ("spec.pods.hostUsers", True),
+    ("spec.pods.hostname", "kubernetes"),
+    ("spec.pods.hostAliases", [{"ip": "10.0.0.1", "hostnames": ["s3.amazonaws.com"]}]),
+    ("spec.pods.nodeName", "control-plane"),
+    ("spec.pods.schedulerName", "mine"),
+    ("spec.pods.affinity", {"nodeAffinity": {}}),
+    ("spec.pods.dnsConfig", {"nameservers": ["10.6.6.6"]}),
+    ("spec.pods.shareProcessNamespace", True),
+    ("spec.pods.automountServiceAccountToken", True),
+    ("spec.pods.restartPolicy", "Always"),
+    ("spec.pods.securityContext", {"runAsUser": 0, "runAsNonRoot": False}),
+    ("spec.pods.securityContext.seccompProfile", {"type": "Unconfined"}),
+    ("spec.pods.containers", [{"name": "root", "image": "evil", "securityContext": {"privileged": True}}]),
+    ("spec.pods.initContainers", [{"name": "root", "image": "evil", "restartPolicy": "Always"}]),
+    ("spec.pods.ephemeralContainers", [{"name": "debug", "image": "evil"}]),
+    ("spec.pods.command", ["sh", "-c", "cat /proc/1/environ"]),
+    ("spec.pods.args", ["--help"]),
+    ("spec.pods.lifecycle", {"postStart": {"exec": {"command": ["sh"]}}}),
+    ("spec.pods.envFrom", [{"secretRef": {"name": OTHERS}}]),
+    ("spec.pods.volumes", [HOST]),
+    ("spec.pods.volumeMounts", [{"name": "host", "mountPath": "/host"}]),
+    ("spec.challenger.pods.volumes", [{"name": "s", "secret": {"secretName": OTHERS}}]),
+    ("spec.rollout.pods.volumes", [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {}}]}}]),
+    ("spec.solver.pods.volumes", [{"name": "c", "csi": {"driver": "secrets-store.csi.k8s.io"}}]),
+    ("spec.evaluation.pods.volumes", [{"name": "n", "nfs": {"server": "10.0.0.1", "path": "/"}}]),
+    ("spec.pods.ports", [{"containerPort": 22, "hostPort": 22}]),
+    ("spec.pods.resourceClaims", [{"name": "gpu"}]),
+    ("spec.pods.labels", {"app.kubernetes.io/managed-by": "Helm"}),
+    ("spec.pods.annotations", {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}),
+    ("spec.podTemplate", {"spec": {"hostNetwork": True}}),
+    ("spec.template.spec.volumes", [HOST]),
+    ("spec.jobTemplate", {"spec": {"hostPID": True}}),
+    ("spec.storage.credentialsSecretNamespace", "kube-system"),
+    ("spec.namespace", "kube-system"),
+    ("spec.serviceAccountName", OTHERS),
+]
+"""Fields that a pod has and a run has not. A client that asks for strictness sees them refused; one that does not gets
+a run without them."""
+
+HARMLESS: list[tuple[str, Object, str]] = [
+    ("a good run", {}, "it is what they may do"),
+    ("our own label, set by hand", {("metadata", "labels"): {"app.kubernetes.io/managed-by": "selfevo-operator"}},
+     "labels of a run are not handed on"),
+    ("another run's label", {("metadata", "labels"): {"selfevo.dev/run": "victim", "selfevo.dev/attempt": "x"}},
+     "labels of a run are not handed on"),
+    ("another queue by its label", {("metadata", "labels"): {"kueue.x-k8s.io/queue-name": "team-b"}},
+     "labels of a run are not handed on"),
+    ("an AppArmor annotation", {("metadata", "annotations"): {
+        "container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}}, "annotations are not handed on"),
+    ("annotations that are no JSON", {("metadata", "annotations"): {
+        "kubectl.kubernetes.io/last-applied-configuration": "{", "kopf.zalando.org/last-handled-configuration": "\\"}},
+     "the operator reads no annotation of a run"),
+    ("a finalizer", {"metadata.finalizers": ["mallory.example/stay"]}, "it holds this run alone"),
+    ("a name made by the server", {"metadata.name": None, "metadata.generateName": "own-"}, "a name like others"),
+    ("a status of one's own", {("status",): {"phase": "Succeeded", "modelUri": "s3://evil"}}, "it is dropped"),
+    ("a UID of one's own", {"metadata.uid": "00000000-0000-0000-0000-000000000000"}, "the server gives its own"),
+    ("another home", env(HOME="/root", TMPDIR="/proc"), "ours stand last"),
+    ("expansion of a credential", env(X="$(AWS_SECRET_ACCESS_KEY)", Y="$$(SELFEVO_PHASE_CONFIG)"), "it stays text"),
+    ("shell in a prompt", {"spec.challenger.prompt.user": "$(cat /etc/passwd) `id`; {{7*7}} $$(A)"}, "it stays text"),
+    ("a value with a line break", env(X="a\nSELFEVO_PHASE_CONFIG={}"), "it is one variable"),
+    ("escapes in the place", {"spec.storage.uri": "s3://models/team-a/%2e%2e/team-b"}, "keys have no escapes"),
+    ("escapes in a file's place", {"spec.model.uri": "s3://models/%2e%2e/base"}, "keys have no escapes"),
+    ("a region that is a host", {"spec.storage.region": "x.evil.example/"}, "boto3 refuses regions that are no label"),
+    ("resources that nobody has", {"spec.pods.resources.requests": {"cpu": 10**6}}, "the pod finds no node"),
+    ("more shared memory than memory", {"spec.pods.sharedMemory": "999Ti"}, "it is a limit of the pod's own"),
+    ("the longest time to end", {"spec.pods.terminationGracePeriodSeconds": 3600}, "its own pod waits"),
+    ("two nodes", {"spec.challenger.pods": {"nodes": 2}, "spec.challenger.grpo.perDeviceTrainBatchSize": 8},
+     "they find each other by a Service of the run"),
+]  # fmt: skip
