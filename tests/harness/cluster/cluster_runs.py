@@ -73,7 +73,7 @@ def kstatus(run: Object) -> str:
         return "Terminating"
     if status_of(run).get("observedGeneration") != run["metadata"]["generation"]:
         return "InProgress"
-    known = {c["type"]: c["status"] for c in status_of(run)["conditions"]}
+    known = {c["type"]: c["status"] for c in status_of(run).get("conditions", [])}
     if known.get("Reconciling") == "True":
         return "InProgress"
     if known.get("Stalled") == "True":
