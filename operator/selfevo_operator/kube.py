@@ -18,7 +18,7 @@ from selfevo_operator.labels import MANAGED_BY, MANAGER
 
 FIELD_MANAGER = MANAGER
 JOB_SELECTOR = f"{MANAGED_BY}={MANAGER}"
-PAGE = 500
+PAGE = 100
 _RUNS = "/apis/selfevo.dev/v1alpha1"
 _BATCH = "/apis/batch/v1"
 

@@ -63,7 +63,8 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _Nothing()
     settings.watching.inactivity_timeout = _INACTIVE_S
     settings.watching.connect_timeout = 10
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100
+    settings.queueing.idle_timeout = 1  # its task for an object that has gone quiet costs memory
     settings.watching.label_selectors["batch", "v1", "jobs"] = JOB_SELECTOR
     settings.networking.request_timeout = 60
     settings.process.ultimate_exiting_timeout = 20
