@@ -229,6 +229,13 @@ class Api:
         path = self.path(resource, namespace)
         return Watch(self._send("GET", path, None, query, "application/json", 0, stream=True))
 
+    def follow_log(self, pod: str, namespace: str) -> Iterator[bytes]:
+        """What its container writes, until it ends or the connection does."""
+        path = self.path("pods", namespace, pod, "log")
+        response = self._send("GET", path, None, {"follow": "true"}, "application/json", 0, stream=True)
+        with suppress(urllib3.exceptions.HTTPError, OSError):
+            yield from response.stream(65536, decode_content=True)
+
     def wait(
         self,
         resource: str,

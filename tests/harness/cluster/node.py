@@ -1,7 +1,8 @@
 """A real node: kubelet, containerd and runc, in namespaces of their own, so that nothing of it is left behind.
 
-Its containers see this machine's programs and Python environment, read-only, at the places where they are here: the
-image itself holds only what a file system must have. So `python -m selfevo_trainer` runs in a pod as it is checked out.
+Its containers see this machine's programs and Python environment, read-only, at the places where they are here, or
+below /here where our pods have volumes of their own: the image itself holds only what a file system must have. So
+`python -m selfevo_trainer` runs in a pod as it is checked out.
 
 Pods have a network among themselves and no way out; `Node.expose` leads a port of this machine in. No cluster DNS, no
 Services, no GPUs, no PersistentVolumes.
@@ -37,12 +38,22 @@ ADDRESS = "10.88.0.1"
 START_LIMIT_S = 120.0
 CGROUPS = Path("/sys/fs/cgroup")
 REPOSITORY = Path(__file__).parents[3]
+PACKAGES = tuple(REPOSITORY / name for name in ("contract", "operator", "trainer", "cli"))
+COVERED = (Path("/work"), Path("/tmp"), Path("/dev"))
+"""Where volumes of our pods are mounted: what an image has there, they do not see."""
 PRIVATE = ("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc")
 
 
 def bytecode() -> Path:
     """Where containers find compiled modules."""
     return cache_dir() / "pycache"
+
+
+def inside(path: Path) -> Path:
+    """Where a container sees what is ``path`` here."""
+    path = path.absolute()
+    covered = any(each == path or each in path.parents for each in COVERED)
+    return Path("/here", *path.parts[1:]) if covered else path
 
 
 def compile_ahead(*modules: str) -> None:
@@ -61,6 +72,8 @@ class Node:
     def __init__(self, plane: ControlPlane, folder: Path, *, binds: Sequence[Path] = ()) -> None:
         self.plane, self.folder = plane, folder
         bytecode().mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # what was compiled at its place here is found from its place in there
+            (bytecode() / "here").symlink_to(".")
         python = [Path(sys.base_prefix), Path(sys.prefix), bytecode()]
         self._binds = _outermost([Path("/usr"), *python, REPOSITORY, *binds])
 
@@ -141,7 +154,7 @@ class Node:
         base = json.loads(spec.stdout)
         for bound in self._binds:
             options = ["rbind", "ro", "nosuid", "nodev"]
-            mount = {"destination": str(bound), "source": str(bound), "type": "bind", "options": options}
+            mount = {"destination": str(inside(bound)), "source": str(bound), "type": "bind", "options": options}
             base["mounts"].append(mount)
         (self.folder / "base-spec.json").write_text(json.dumps(base))
         network = {"type": "bridge", "bridge": "cni0", "ipMasq": False, "name": "pods", "cniVersion": "0.4.0"}
@@ -259,8 +272,9 @@ def _write_images(folder: Path) -> None:
         files["etc/ld.so.cache"] = cache.read_bytes()
     folders = ["dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"]
     environment = [
-        f"PATH={sys.prefix}/bin:/usr/bin:/bin",
-        f"PYTHONPYCACHEPREFIX={bytecode()}",
+        f"PATH={inside(Path(sys.prefix))}/bin:/usr/bin:/bin",
+        f"PYTHONPATH={':'.join(str(inside(package)) for package in PACKAGES)}",
+        f"PYTHONPYCACHEPREFIX={inside(bytecode())}",
         "PYTHONDONTWRITEBYTECODE=1",
     ]
     config = {"Env": environment, "Cmd": ["python"], "WorkingDir": "/"}
