@@ -57,6 +57,8 @@ class Script:
     happening: Happening | None = None
     record: str | None = None
     """Folder for a file of completions and rewards for each process."""
+    slow_checkpoint_s: float = 0.0
+    """What a checkpoint takes; then the launcher gives processes a tenth of it to end after another."""
     exact: bool = False
     """Completions depend on their place in the whole batch alone, and the frozen Solver's answers on the question, so
     that one process and several write the same."""
@@ -170,6 +172,8 @@ def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
             super().__init__(env, folder, script)
 
     launcher.subprocess.Popen = Forked  # type: ignore[misc,assignment]
+    if script.slow_checkpoint_s:
+        launcher.launch.__kwdefaults__["grace_s"] = script.slow_checkpoint_s / 10
     if environment[PROCESSES_ENV] == "1" and NODES_ENV not in environment:
         _install(script)
     sys.exit(main())
@@ -236,6 +240,8 @@ def _install(script: Script) -> None:
     rank = int(os.environ.get("RANK", "0"))
     for kind in (ChallengerReward, SolverReward):
         _watch(kind, rank, script)
+    if script.slow_checkpoint_s:
+        _slow_checkpoints(script.slow_checkpoint_s)
     if script.exact:
         _exact_completions(rank)
         _exact_answers()
@@ -275,6 +281,18 @@ def _happen(what: str) -> None:
         raise InputError("spec.x is 'y'; write z")
     elif what == "crash":
         raise OSError("the node lost its memory")
+
+
+def _slow_checkpoints(seconds: float) -> None:
+    from selfevo_trainer import checkpoints
+
+    save = checkpoints.save
+
+    def slowly(context: Any, folder: Path, step: int) -> None:
+        time.sleep(seconds)
+        save(context, folder, step)
+
+    checkpoints.save = slowly
 
 
 def _exact_completions(rank: int) -> None:

@@ -213,6 +213,15 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     assert digests(phases) == undisturbed and checkpoints(phases) == []
 
 
+def test_a_checkpoint_that_takes_its_time_is_waited_for_by_all(make: Callable[..., Phases], tmp_path: Path) -> None:
+    """A process that went on to its end would have the first one killed in the middle of the commit."""
+    script = Script(Happening("sigterm", rank=1, batch=1), slow_checkpoint_s=3)
+    phases = make(tmp_path)
+    ended = Pod(phases, TRAIN, tmp_path / "pod", script=script).ended()
+    assert (ended.code, ended.result.reason) == (143, "Terminated"), ended.log
+    assert checkpoints(phases) == [1]
+
+
 def test_a_damaged_checkpoint_is_passed_over_by_all(
     make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path
 ) -> None:

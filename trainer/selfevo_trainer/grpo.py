@@ -131,7 +131,9 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
             checkpoints.save(self.context, folder, state.global_step)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-        collective.wait_for_all()  # who went on to its end would look like one that had failed
+        # Who went on to its end would look like one that had failed. (Trainer sums up its flos over all processes then,
+        # which is not meant to hold anybody.)
+        collective.wait_for_all()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if self.context.member.first:
