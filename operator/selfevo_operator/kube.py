@@ -76,7 +76,7 @@ class Kube:
         self._session, self._endpoint, self._observer = session, endpoint, observer
 
     @staticmethod
-    def session(timeout: float = 30.0) -> aiohttp.ClientSession:
+    def session(timeout: float) -> aiohttp.ClientSession:
         """A session whose calls end: a black hole is an error after ``timeout`` seconds."""
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60),
@@ -134,9 +134,16 @@ class Kube:
 
     async def _list(self, resource: str, path: str, selector: str) -> tuple[list[dict[str, Any]], int]:
         items: list[dict[str, Any]] = []
-        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        first = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        query = dict(first)
         while True:
-            page = await self._call("list", resource, f"{path}?{urlencode(query)}")
+            try:
+                page = await self._call("list", resource, f"{path}?{urlencode(query)}")
+            except ApiError as error:
+                if error.status != 410 or "continue" not in query:
+                    raise
+                items, query = [], dict(first)  # the server has forgotten what we began to read: once more
+                continue
             metadata = page.get("metadata") or {}
             items += page.get("items") or []
             if not metadata.get("continue"):

@@ -16,12 +16,9 @@ from selfevo_operator.credentials import CredentialsError, connection, endpoint,
 from selfevo_operator.health import serve
 from selfevo_operator.kube import JOB_SELECTOR, Kube
 from selfevo_operator.operator import Operator, OperatorError
-from selfevo_operator.settings import Settings, read_settings
+from selfevo_operator.settings import Patience, Settings, read_settings
 
 log = logging.getLogger("selfevo")
-
-_INACTIVE_S = 70.0
-"""The server sends bookmarks every minute: a stream that says nothing for longer is dead and opened anew."""
 
 
 class _Nothing(kopf.DiffBaseStorage):
@@ -56,12 +53,12 @@ def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
     return registry
 
 
-def _kopf_settings() -> kopf.OperatorSettings:
+def _kopf_settings(patience: Patience) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True  # neither CRDs nor namespaces: no cluster-wide rights for it
     settings.persistence.diffbase_storage = _Nothing()
-    settings.watching.inactivity_timeout = _INACTIVE_S
+    settings.watching.inactivity_timeout = patience.watch  # then it is dead, and opened anew
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 100
     settings.queueing.idle_timeout = 1  # its task for an object that has gone quiet costs memory
@@ -77,8 +74,8 @@ async def run(settings: Settings) -> None:
     Raises:
         OperatorError, CredentialsError: it cannot go on; the message is one sentence.
     """
-    kopf_settings = _kopf_settings()
-    async with Kube.session() as session, contextlib.AsyncExitStack() as stack:
+    kopf_settings = _kopf_settings(settings.patience)
+    async with Kube.session(settings.patience.request) as session, contextlib.AsyncExitStack() as stack:
         kube = Kube(session, endpoint(connection(settings.kubeconfig, kopf_settings)), lambda *call: called(*call))
         operator = Operator(kube, settings)
         called = operator.metrics.called

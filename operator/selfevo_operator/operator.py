@@ -18,8 +18,6 @@ from selfevo_operator.settings import Settings
 
 log = logging.getLogger("selfevo")
 
-STUCK_S = 120.0
-"""A look that takes longer, or a key that waits longer, is not load but a defect: the liveness probe says so."""
 _SETTLE_S = 0.5
 """When one watch begins, others do so too."""
 
@@ -203,10 +201,10 @@ class Operator:
 
     def unhealthy(self) -> str:
         """Why the process should be started anew; empty when it should not."""
-        now = time.monotonic()
-        if (worked := self.queue.longest_work(now)) > STUCK_S:
+        now, stuck = time.monotonic(), self.settings.patience.stuck
+        if (worked := self.queue.longest_work(now)) > stuck:
             return f"a look has taken {worked:.0f} s"
-        if self.listed and (waited := self.queue.age(now)) > STUCK_S:
+        if self.listed and (waited := self.queue.age(now)) > stuck:
             return f"a run has waited {waited:.0f} s to be looked at"
         return ""
 

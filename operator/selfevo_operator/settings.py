@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,18 @@ from selfevo_operator.jobs import PodSettings
 
 ENV_PREFIX = "SELFEVO_OPERATOR_"
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds until something counts as lost. No flags: tests shorten them by SELFEVO_OPERATOR_PATIENCE, as JSON."""
+
+    request: float = 30.0
+    """A call to the API server."""
+    watch: float = 70.0
+    """A watch that says nothing. The server sends bookmarks every minute."""
+    stuck: float = 120.0
+    """A look at a run, or a run that waits for one. Longer is not load but a defect: the liveness probe says so."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Settings:
     resync_seconds: float
     kubeconfig: str | None
     verbose: bool
+    patience: Patience = Patience()
 
     @property
     def scopes(self) -> tuple[str | None, ...]:
@@ -92,4 +106,5 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         resync_seconds=resync,
         kubeconfig=told.kubeconfig,
         verbose=told.verbose,
+        patience=Patience(**json.loads(default("PATIENCE", "{}"))),
     )

@@ -11,9 +11,10 @@ import pytest
 from harness.objects import job_object, run_object
 from selfevo_operator.cache import Key
 from selfevo_operator.jobs import PodSettings
-from selfevo_operator.operator import STUCK_S, Operator, OperatorError
-from selfevo_operator.settings import Settings
+from selfevo_operator.operator import Operator, OperatorError
+from selfevo_operator.settings import Patience, Settings
 
+STUCK_S = Patience().stuck
 DEMO = Key("lab", "demo")
 
 
