@@ -205,13 +205,22 @@ class Controller:
         try:
             left = await self._api.delete_job(job.namespace, job.name, job.uid)
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status != 404 and not (error.status == 409 and await self._is_gone(job)):
                 raise
-            # Gone, or another one bears its name.
             self._cache.drop_job({"metadata": {"uid": job.uid}})
             return
         if left.get("kind") == "Job":
             self._cache.put_job(left)
+
+    async def _is_gone(self, job: JobSight) -> bool:
+        """Whether a conflict means that another one bears its name by now; it may mean that a write was in the way."""
+        try:
+            current = await self._api.get_job(job.namespace, job.name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return True
+        return bool(current["metadata"]["uid"] != job.uid)
 
     async def _start(self, run: SelfEvolutionRun, sight: RunSight, action: Start) -> Hindrance | None:
         namespace = sight.key.namespace
@@ -274,7 +283,8 @@ class Controller:
             written = await self._api.patch_status(key.namespace, key.name, patch)
         except ApiError as error:
             if error.status == 404:
-                return None  # deleted; the watch will tell
+                self._cache.drop_run(key, sight.uid)
+                return None
             if error.status not in (409, 422):
                 raise
             current = await self._api.get_run(key.namespace, key.name)

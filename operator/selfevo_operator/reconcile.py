@@ -156,6 +156,7 @@ def _starts(
     slots = run.spec.parallel_steps - len(live)
     busy_names = {child.step for child in live}
     busy_keys = {child.key for child in live}
+    recorded = {(record.name, record.key): record.ended for record in (run.status or RunStatus()).steps}
     starts: list[Start] = []
     waits: list[datetime] = []
     # What had begun comes first: it has a checkpoint, and if a stale list hides its child, that child keeps its slot.
@@ -168,6 +169,11 @@ def _starts(
         retry_at = parse_stamp(status.retry_at)
         if retry_at is not None and retry_at > now:
             waits.append(retry_at)
+        elif status.ended > recorded.get((step.name, step.key), 0):
+            # The end of the last attempt is written down first. Else, if its child goes and the new one is not seen
+            # yet, nobody knows of either, and the number of the last one is given again, beside the new one.
+            waits.append(now)
+            slots -= 1
         elif len(starts) < slots:
             # Not the newest seen plus one: when a list is stale and a live child is missing from it, the same number
             # gives the same name, and creating what exists does nothing.

@@ -273,6 +273,27 @@ def test_a_job_that_was_deleted_already_is_no_error() -> None:
     assert world.condition("Suspended")[0] == "True"
 
 
+def test_a_conflict_on_deleting_is_tried_again_unless_another_job_bears_the_name() -> None:
+    world = World()
+    world.look()
+    (name,) = world.names
+    world.edit(spec__suspend=True)
+    world.cluster.refuse["delete job"] = [ApiError(409, "Conflict", "the object has been modified")] * 2
+    with pytest.raises(ApiError):
+        world.look(1)
+    assert [job.name for job in world.cache.jobs_of("run-1")] == [name]
+    world.cluster.jobs[name]["metadata"]["uid"] = "of another one"
+    world.look(1)
+    assert world.cache.jobs_of("run-1") == []
+
+
+def test_a_run_that_is_found_deleted_is_not_looked_at_again() -> None:
+    world = World()
+    world.cluster.refuse["patch status"] = [ApiError(404, "NotFound", "gone")]
+    world.look()
+    assert world.look(1) is None and world.cluster.calls == []
+
+
 def test_a_job_without_pods_is_asked_for_the_reason_after_a_while_and_not_all_the_time() -> None:
     world = World()
     world.look()

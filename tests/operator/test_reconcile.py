@@ -213,8 +213,10 @@ def test_an_ended_child_that_is_seen_alive_later_changes_nothing_but_waits() -> 
 
 
 def test_success_without_a_result_is_looked_up_by_another_attempt() -> None:
-    sight = Sight(spec__backoffLimit=1)
+    sight = Sight(spec__backoffLimit=1, spec__challenger__grpo__maxSteps=0, spec__parallelSteps=2)
+    sight.child("solver-rollout-1")
     sight.child("evaluate-0", state="Succeeded", result=None)
+    assert starts(sight.look()) == []
     assert starts(sight.look(10)) == [("evaluate-0", 2)]
     sight.child("evaluate-0", 2, state="Succeeded", result=sight.result("evaluate-0", "found", metrics={"mean": 0.4}))
     sight.look(10)
@@ -231,7 +233,17 @@ def test_success_without_a_result_is_believed_in_the_end() -> None:
 def test_an_indexed_child_whose_shards_never_saw_each_other_is_tried_again() -> None:
     sight = Sight().done("evaluate-0", "challenger-train-1")
     sight.child("solver-rollout-1", state="Succeeded", result=sight.result("solver-rollout-1", "shard"))
+    assert starts(sight.look()) == []
     assert starts(sight.look(10)) == [("solver-rollout-1", 2)]
+
+
+def test_the_end_of_an_attempt_is_recorded_before_the_next_one_starts() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=1)
+    first = reconcile(sight.run, sight.plan, list(sight.children.values()), at(60))
+    assert (starts(first), first.status.steps[0].ended, first.wake_at) == ([], 1, at(60))
+    sight.run = sight.run.model_copy(update={"status": first.status})
+    assert starts(sight.look(60)) == [("evaluate-0", 2)]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
