@@ -181,6 +181,23 @@ def test_an_evicted_step_saves_waits_and_goes_on_uncounted(api: Api, namespace: 
     assert [attempt["state"] for attempt in status_of(done)["attempts"]] == ["Succeeded"] * 3
 
 
+def test_a_pod_that_does_not_save_in_time_is_not_counted_either_and_keeps_its_place_until_it_has_ended(
+    api: Api, namespace: str, kubelet: FakeKubelet, queue: Any
+):
+    kubelet.script["solver-train-1"] = [Life(hangs=True, deaf=True)]
+    admitter: Admitter = queue({"team-a": EIGHT})
+    solver = {"terminationGracePeriodSeconds": 3, **gpus(8)}
+    api.create(queued_run(spec__backoffLimit=0, spec__solver__pods=solver), namespace)
+    kubelet.wait_running("solver-train-1", 60)
+    name = admitter.evict("solver-train-1")  # and half a second later it is admitted again
+    done = wait_phase(api, namespace, "demo", "Succeeded")
+    assert admitter.events("Admitted")[-2:] == [(name, 1), (name, 1)]
+    record = step(done, "solver-train-1")
+    assert (record["attempts"], record["failures"]) == (1, 0)
+    assert [lived.exit_code for lived in kubelet.lived if lived.role.step == "solver-train-1"] == [137, 0]
+    assert kubelet.overlaps == [], "two pods trained at one time"
+
+
 def test_an_evicted_rollout_keeps_its_shards(api: Api, namespace: str, kubelet: FakeKubelet, queue: Any):
     kubelet.script |= {f"solver-rollout-1/{index}": [Life(hangs=True)] for index in (1, 3)}
     admitter: Admitter = queue({"team-a": EIGHT})
