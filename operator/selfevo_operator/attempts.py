@@ -63,7 +63,7 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
     hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
     if child.state == "Failed" and hopeless:
         return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
-    if child.state == "Failed" and code == ExitCode.TERMINATED:
+    if child.state == "Failed" and (code == ExitCode.TERMINATED or child.stopping):
         # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
         retry_at = stamp(finished + policy.delay(0))
         return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
@@ -121,6 +121,8 @@ def attempts(
         reason, message = _cause(child)
         if child.live and child.name in stops:
             reason, message = stops[child.name], "stopped; it ends at its last checkpoint"
+        elif child.state == "Failed" and child.stopping and old is not None and old.reason in STOPPED:
+            reason, message = old.reason, old.message  # whatever its pods came to when they were taken away
         elif child.live and child.stopping and old is not None and old.reason:
             reason, message = old.reason, old.message
         elif child.live and child.waiting is not None:

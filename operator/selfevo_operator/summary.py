@@ -14,6 +14,9 @@ ITERATIONS_SHOWN = 10
 SCORES = ("mean", "greedy")
 """What evaluate reports and `spec.evaluation.metric` chooses from."""
 
+SCORE_DIGITS = 4
+"""A score is a column of `kubectl get`, which prints what it is given; the exact figure stays in the metrics."""
+
 METRIC_PREFIX = {
     "challenger-train": "challenger",
     "solver-rollout": "rollout",
@@ -36,7 +39,8 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
     found = []
     for number, members in sorted(done.items()):
         metrics = {f"{METRIC_PREFIX[m.phase]}/{name}": value for m in members for name, value in m.metrics.items()}
-        score = next((m.metrics.get(metric) for m in members if m.phase == "evaluate"), None)
+        exact = next((m.metrics.get(metric) for m in members if m.phase == "evaluate"), None)
+        score = None if exact is None else round(exact, SCORE_DIGITS)
         ref = plan.solvers[number]
         there = not isinstance(ref, StepModelRef) or ref.key in keys
         uri = model_uri(run, ref) if there else None

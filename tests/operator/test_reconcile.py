@@ -516,6 +516,25 @@ def test_a_child_that_is_ending_is_not_told_again_and_keeps_its_slot_and_its_rea
     assert [(a.state, a.reason) for a in sight.status.attempts] == [("Running", "")]
 
 
+def test_what_a_child_comes_to_while_it_is_taken_away_is_no_failure() -> None:
+    sight = Sight(spec__backoffLimit=0)
+    sight.child("evaluate-0")
+    sight.look()
+    sight.change(spec__suspend=True)
+    sight.look(1)
+    sight.child("evaluate-0", state="Failed", stopping=True, exit_code=None, failures=1, message="no pods left")
+    sight.look(2)
+    assert sight.status.phase == "Suspended"
+    assert sight.step("evaluate-0").failures == 0
+    assert [(a.state, a.reason) for a in sight.status.attempts] == [("Failed", "Suspended")]
+
+
+def test_a_score_has_as_many_digits_as_a_column_wants_and_the_exact_figure_stays() -> None:
+    sight = Sight().done("evaluate-0", mean=2 / 3)
+    assert sight.status.score == 0.6667
+    assert sight.status.iterations[0].metrics["evaluation/mean"] == 2 / 3
+
+
 def test_a_job_that_has_tried_as_often_as_it_may_is_not_tried_again() -> None:
     sight = Sight(spec__backoffLimit=3)
     sight.child("evaluate-0", state="Failed", exit_code=3, failures=4, message="the store is down")
