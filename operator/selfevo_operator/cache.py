@@ -11,7 +11,7 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from selfevo_operator.observe import JobSight, job_sight
@@ -127,6 +127,8 @@ class Cache:
             return Key(sight.namespace, sight.run) if owner is not None else None
         self._jobs.setdefault(sight.owner, {})[uid] = sight
         self._owner_of[uid] = sight.owner
+        if old is not None and replace(old, version=version) == sight:
+            return None  # what has changed is nothing that we look at
         return Key(sight.namespace, sight.run)
 
     def drop_job(self, job: Mapping[str, Any]) -> Key | None:

@@ -34,6 +34,7 @@ from selfevo_operator.status_patch import status_patch
 
 K = TypeVar("K")
 V = TypeVar("V")
+Recording = Callable[[], contextlib.AbstractAsyncContextManager[None]]
 AT_ONCE = 0.0
 _REMEMBERED = 4096
 """Of plans, pods' ends and templates: what is forgotten is computed or asked again."""
@@ -82,8 +83,12 @@ class Controller:
         self._templates: OrderedDict[tuple[str, int, str], str] = OrderedDict()
         self._memory: dict[str, _Memory] = {}
 
-    async def look(self, key: Key) -> float | None:
+    async def look(self, key: Key, recording: Recording = contextlib.nullcontext) -> float | None:
         """Bring the run at ``key`` one step further.
+
+        Args:
+            recording: entered when all that the cluster waits for is done and only the record is to be written; under
+                load, others may go first there.
 
         Returns:
             seconds until it wants to be looked at although nothing has happened; None for not at all.
@@ -124,7 +129,8 @@ class Controller:
         if quiet > 0:
             waits.append(quiet)
         else:
-            waits.append(await self._write(sight, run, document["status"], before, outcome.status))
+            async with recording():
+                waits.append(await self._write(sight, run, document["status"], before, outcome.status))
         return min((wait for wait in waits if wait is not None), default=None)
 
     # --- what is there

@@ -66,7 +66,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     )
     parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
                         help="where /healthz, /readyz and /metrics are served")  # fmt: skip
-    parser.add_argument("--workers", default=default("WORKERS", "16"), help="runs looked at at the same time")
+    parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs looked at at the same time")
     parser.add_argument("--resync-seconds", default=default("RESYNC_SECONDS", "120"),
                         help="how often everything is listed anew")  # fmt: skip
     parser.add_argument("--kubeconfig", default=default("KUBECONFIG", "") or None, help="outside of a cluster")

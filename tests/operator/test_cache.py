@@ -86,3 +86,11 @@ def test_a_list_tells_only_what_is_news() -> None:
     cache.put_run(run_object(5))
     other = run_object(6, uid="o", name="other")
     assert cache.replace_runs([run_object(5), other], 10, None) == {Key("lab", "other")}
+
+
+def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> None:
+    cache = Cache()
+    cache.put_job(job_object(5, status={"active": 1}))
+    assert cache.put_job(job_object(6, status={"active": 2})) is None
+    assert cache.jobs_of(job_object()["metadata"]["ownerReferences"][0]["uid"])[0].version == 6
+    assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == DEMO

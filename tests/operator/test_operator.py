@@ -56,7 +56,7 @@ def test_a_list_that_is_ahead_once_is_a_race() -> None:
 def test_a_watch_that_says_nothing_while_lists_show_changes_twice_is_dead() -> None:
     operator, lists = operator_of(), Lists()
     listing(operator, lists)
-    lists.jobs = [job_object(2)]
+    lists.jobs = [job_object(2, status={"ready": 1})]
     with pytest.raises(OperatorError, match="the watch of jobs has been silent for 120 s"):
         listing(operator, lists)
 
@@ -64,7 +64,7 @@ def test_a_watch_that_says_nothing_while_lists_show_changes_twice_is_dead() -> N
 def test_a_busy_watch_may_be_behind_every_list() -> None:
     operator, lists = operator_of(), Lists()
     for version in range(1, 9):
-        lists.jobs = [job_object(version)]
+        lists.jobs = [job_object(version, status={"failed": version})]
         lists.runs = [run_object(version)]
         listing(operator, lists)
         operator.saw_job("MODIFIED", job_object(1))
