@@ -34,13 +34,12 @@ from selfevo_operator.status_patch import status_patch
 
 K = TypeVar("K")
 V = TypeVar("V")
-Recording = Callable[[], contextlib.AbstractAsyncContextManager[None]]
 AT_ONCE = 0.0
 _REMEMBERED = 4096
 """Of plans, pods' ends and templates: what is forgotten is computed or asked again."""
-_PATIENCE_S = 5.0
+_PATIENCE_S = 10.0
 """A Job that has no ready pod for so long is asked for the reason."""
-_ASK_AGAIN_S = 15.0
+_ASK_AGAIN_S = 30.0
 _QUIET_S = 2.0
 """Changes that no decision hangs on (a pod runs now) are written at most this often for one run."""
 _REFUSED_BASE_S, _REFUSED_CAP_S = 5.0, 300.0
@@ -83,12 +82,12 @@ class Controller:
         self._templates: OrderedDict[tuple[str, int, str], str] = OrderedDict()
         self._memory: dict[str, _Memory] = {}
 
-    async def look(self, key: Key, recording: Recording = contextlib.nullcontext) -> float | None:
+    async def look(self, key: Key, may_record: Callable[[], bool] = lambda: True) -> float | None:
         """Bring the run at ``key`` one step further.
 
         Args:
-            recording: entered when all that the cluster waits for is done and only the record is to be written; under
-                load, others may go first there.
+            may_record: asked when there is a record to write. When it says no, it sees to it that the run is looked
+                at again; what the cluster waits for is done by then in any case.
 
         Returns:
             seconds until it wants to be looked at although nothing has happened; None for not at all.
@@ -111,8 +110,7 @@ class Controller:
             run, steps = self._understand(sight, document)
         except SelfevoError as error:
             status = refused_status(before, sight.generation, error.reason, str(error), self._clock())
-            await self._write(sight, None, document["status"], before, status)
-            return None
+            return await self._write(sight, None, document["status"], before, status)
         run = run.model_copy(update={"status": before})
 
         outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
@@ -128,9 +126,8 @@ class Controller:
         quiet = self._quiet_for(memory, before, outcome.status)
         if quiet > 0:
             waits.append(quiet)
-        else:
-            async with recording():
-                waits.append(await self._write(sight, run, document["status"], before, outcome.status))
+        elif before == outcome.status or may_record():
+            waits.append(await self._write(sight, run, document["status"], before, outcome.status))
         return min((wait for wait in waits if wait is not None), default=None)
 
     # --- what is there

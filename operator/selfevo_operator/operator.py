@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from selfevo_operator.cache import Cache, Key
 from selfevo_operator.controller import Controller, Told
 from selfevo_operator.kube import Api, ApiError, Kube
+from selfevo_operator.ledger import Ledger
 from selfevo_operator.metrics import Metrics
 from selfevo_operator.queue import WorkQueue
 from selfevo_operator.settings import Settings
@@ -42,7 +42,7 @@ class Operator:
             told=Told(self._created, lambda reason: self.metrics.transitions.labels(reason).inc()),
         )  # fmt: skip
         self._wake = asyncio.Event()
-        self._recorders = asyncio.Semaphore(max(1, settings.workers // 4))
+        self._ledger: Ledger[Key] = Ledger(max(1, settings.workers // 4))
         self._ended_at: dict[Key, float] = {}
         self._watch_began = asyncio.Event()
         self._heard: dict[str, int] = {}
@@ -97,7 +97,7 @@ class Operator:
             while True:
                 await slots.acquire()
                 key = await self._next()
-                group.create_task(self._look(key, _Slot(slots, self._recorders)))
+                group.create_task(self._look(key, slots))
 
     async def _next(self) -> Key:
         while True:
@@ -111,10 +111,10 @@ class Operator:
             except TimeoutError:
                 continue
 
-    async def _look(self, key: Key, slot: _Slot) -> None:
+    async def _look(self, key: Key, slots: asyncio.Semaphore) -> None:
         began = time.monotonic()
         try:
-            again = await self._controller.look(key, slot.recording)
+            again = await self._controller.look(key, lambda: self._ledger.may_write(key))
         except Exception as error:
             delay = error.retry_after if isinstance(error, ApiError) else 0.0
             wait = self.queue.done(key, time.monotonic(), failed=True, delay=delay)
@@ -129,7 +129,8 @@ class Operator:
                 self.queue.add_at(key, time.monotonic() + again)
         finally:
             self.metrics.reconcile.observe(time.monotonic() - began)
-            slot.release()
+            self._add(self._ledger.end(key))
+            slots.release()
             self._wake.set()
 
     # --- the lists
@@ -213,25 +214,6 @@ class Operator:
     def unready(self) -> str:
         """Why it is not ready; empty when it is."""
         return "" if self.listed else "runs and Jobs are not listed yet"
-
-
-class _Slot:
-    """A worker's place. It is given back when only the record is left to write: for that there are fewer places, so
-    that under load the next Jobs are made first and the ledger follows."""
-
-    def __init__(self, slots: asyncio.Semaphore, recorders: asyncio.Semaphore) -> None:
-        self._slots, self._recorders, self._held = slots, recorders, True
-
-    def release(self) -> None:
-        if self._held:
-            self._held = False
-            self._slots.release()
-
-    @asynccontextmanager
-    async def recording(self) -> AsyncIterator[None]:
-        self.release()
-        async with self._recorders:
-            yield
 
 
 def _cannot_list(error: ApiError) -> str:

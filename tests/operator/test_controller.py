@@ -231,6 +231,14 @@ def test_when_somebody_wrote_meanwhile_it_looks_again_at_once_with_what_they_wro
     assert world.status["phase"] == "Running"
 
 
+def test_also_a_run_that_makes_no_sense_is_looked_at_again_when_somebody_wrote_meanwhile() -> None:
+    world = World(spec__verifier={})
+    world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
+    assert world.look() == AT_ONCE
+    world.look()
+    assert world.status["phase"] == "Failed"
+
+
 def test_a_status_that_the_server_does_not_like_is_no_conflict() -> None:
     world = World()
     world.cluster.refuse["patch status"] = [ApiError(422, "Invalid", "status.score: must be a number")]
@@ -300,13 +308,28 @@ def test_a_job_without_pods_is_asked_for_the_reason_after_a_while_and_not_all_th
     state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
     world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": state}])]
     world.see(world.names[0], {"active": 1})
-    assert world.look(1) == 5
+    assert world.look(1) == 10
     assert "list pods" not in world.cluster.calls
-    world.look(5)
+    world.look(10)
     assert "list pods" in world.cluster.calls
     assert world.condition("Stalled")[:2] == ("True", "ErrImagePull")
-    world.look(5)
+    world.look(10)
     assert "list pods" not in world.cluster.calls
+
+
+def test_without_room_in_the_ledger_the_next_job_is_made_and_the_record_follows_at_the_next_look() -> None:
+    world = World()
+    world.look()
+    world.finish(world.names[0])
+    world.now += timedelta(seconds=1)
+    world.cluster.calls.clear()
+    asyncio.run(world.controller.look(DEMO, lambda: False))
+    assert world.cluster.calls == ["list pods", f"create job {world.names[1]}"]
+    asked: list[bool] = []
+    asyncio.run(world.controller.look(DEMO, lambda: asked.append(True) or True))  # type: ignore[func-returns-value]
+    assert world.cluster.calls[2:] == ["patch status", "create event StepSucceeded"]
+    asyncio.run(world.controller.look(DEMO, lambda: asked.append(True) or True))  # type: ignore[func-returns-value]
+    assert asked == [True]  # where nothing is to be written, nobody is asked
 
 
 def test_a_job_that_its_queue_has_sent_away_goes_to_another_queue_when_the_spec_says_so() -> None:
@@ -347,7 +370,7 @@ def test_corrected_pods_replace_a_job_whose_next_pod_finds_no_image_any_more() -
     assert not any("delete" in call for call in world.cluster.calls), "between two pods it goes on"
     state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
     world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": state}])]
-    world.look(20)
+    world.look(30)
     assert f"delete job {name} uid-{name}" in world.cluster.calls
 
 

@@ -1,0 +1,52 @@
+"""Who may write the ledger now. Pure but for its state.
+
+Under load the API server is the narrow place, and a status is worth less than the next Job. So only a few records are
+written at a time. Who finds no room is looked at again when there is some, in the order of asking: until then its run
+goes on, and the record that is written in the end says what has become true meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Ledger(Generic[K]):
+    """Room for ``places`` records at a time."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._holders: set[K] = set()
+        self._waiting: dict[K, None] = {}
+
+    def may_write(self, key: K) -> bool:
+        """Whether ``key`` may write its record in this look; if not, `end` names it later."""
+        if key in self._holders:
+            return True
+        if self._free == 0:
+            self._waiting[key] = None
+            return False
+        self._free -= 1
+        self._holders.add(key)
+        self._waiting.pop(key, None)
+        return True
+
+    def end(self, key: K) -> K | None:
+        """A look at ``key`` has ended. Returns who has room now and is to be looked at again."""
+        if key not in self._holders:
+            return None
+        self._holders.discard(key)
+        if not self._waiting:
+            self._free += 1
+            return None
+        following = next(iter(self._waiting))
+        del self._waiting[following]
+        self._holders.add(following)
+        return following
+
+    @property
+    def unwritten(self) -> int:
+        """Records that wait."""
+        return len(self._waiting)
