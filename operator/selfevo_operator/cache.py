@@ -121,10 +121,11 @@ class Cache:
         if uid in self._gone or (old is not None and old.version >= version):
             return None
         sight = job_sight(job)
+        if owner is None and not sight.owner:
+            return None  # nobody's: not for us to touch
         if owner is not None and owner != sight.owner:
             self._forget_job(uid)
-        if not sight.owner:  # nobody's: not for us to touch, and if it was ours, not any more
-            return Key(sight.namespace, sight.run) if owner is not None else None
+        # One that was a run's and is nobody's now is kept under no owner: else an older version would bring it back.
         self._jobs.setdefault(sight.owner, {})[uid] = sight
         self._owner_of[uid] = sight.owner
         if old is not None and replace(old, version=version) == sight:
@@ -143,7 +144,7 @@ class Cache:
         return sorted(self._jobs.get(run_uid, {}).values(), key=lambda job: job.name)
 
     def job_count(self) -> int:
-        return len(self._owner_of)
+        return sum(len(jobs) for owner, jobs in self._jobs.items() if owner)
 
     # --- lists
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.objects import job_object, run_object
+from harness.objects import RUN_UID, job_object, run_object
 from selfevo_operator.cache import Cache, Key
 
 DEMO = Key("lab", "demo")
@@ -61,8 +61,10 @@ def test_a_job_that_is_taken_from_its_run_is_forgotten() -> None:
     cache = Cache()
     cache.put_job(job_object(1))
     assert cache.put_job(job_object(2, owner=None)) == DEMO
-    assert cache.job_count() == 0
-    assert cache.put_job(job_object(3, owner=None)) is None
+    assert (cache.job_count(), cache.jobs_of(RUN_UID)) == (0, [])
+    assert cache.put_job(job_object(1)) is None, "what is older does not give it back"
+    assert cache.put_job(job_object(3)) == DEMO
+    assert cache.job_count() == 1
 
 
 def test_a_list_drops_what_it_does_not_hold_but_not_what_is_younger_than_it() -> None:
