@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Two processes, a test file each at a time: a file's fixtures (a trained model, a server) are made once.
 PARALLEL ?= --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-fast lint crds cluster-tools format clean
+.PHONY: help setup demo test test-fast lint crds cluster-tools docs references sbom format clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -51,9 +51,29 @@ crds: setup  ## Write crds/ anew from the contract's models
 cluster-tools: setup  ## Build the control plane that tests use into the cache (make test does it by itself)
 	PYTHONPATH=tests $(BIN)/python -m harness.cluster.tools
 
+references: setup  ## Write anew what pages take from the code: fields of a manifest, GPU memory, the chart's values
+	$(BIN)/python tools/manifest_reference.py
+	$(BIN)/python tools/gpu_sizing.py
+	$(BIN)/python tools/chart_values.py
+
+docs: setup  ## Build the documentation site into build/site (python -m http.server -d build/site shows it)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# `trainer` too where 10 GB more may be fetched.
+SBOM_TARGETS ?= operator trainer-cpu
+sbom: setup  ## List the Python packages of the images (CycloneDX) into build/sbom
+	rm -rf build/sbom && mkdir -p build/sbom
+	$(BIN)/uv venv --quiet build/sbom/tools
+	$(BIN)/uv pip install --quiet --python build/sbom/tools/bin/python --constraint constraints.txt cyclonedx-bom
+	for target in $(SBOM_TARGETS); do \
+	  DRAFT=1 PYTHON=$(BIN)/python UV=$(CURDIR)/$(BIN)/uv CYCLONEDX=build/sbom/tools/bin/cyclonedx-py TORCH_BACKEND= \
+	    tools/image-environment $$target build/sbom/$$target && mv build/sbom/$$target/sbom.cdx.json build/sbom/$$target.cdx.json || exit 1; \
+	done
+	rm -rf $(addprefix build/sbom/,$(SBOM_TARGETS) tools)
+
 format: setup  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove what the targets made (the environment and the demo's outputs)
-	rm -rf $(VENV) .selfevo selfevo-report.html
+	rm -rf $(VENV) .selfevo selfevo-report.html build/site build/sbom

@@ -1,0 +1,188 @@
+"""The GPU memory in docs/sizing.md: the page is what the formula says, and the formula is what torch does."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfevo_contract.grpo import ChallengerGrpo, Grpo
+from selfevo_contract.spec import TransformersEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _load() -> Any:
+    spec = importlib.util.spec_from_file_location("gpu_sizing", ROOT / "tools" / "gpu_sizing.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+sizing = _load()
+QWEN = sizing.MODELS["Qwen3-4B-Base"]
+SMALL = {
+    "qwen3": sizing.Architecture(64, 96, 4, 4, 2, 16, 131, True, True),
+    "llama": sizing.Architecture(192, 288, 4, 6, 3, 32, 131, False, False),
+}
+
+
+def test_the_page_has_the_tables_that_the_formula_makes() -> None:
+    text = sizing.PAGE.read_text()
+    assert sizing.page(text) == text, "run `python tools/gpu_sizing.py`"
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("Qwen3-0.6B-Base", 0.596),
+        ("Qwen3-1.7B-Base", 1.721),
+        ("Qwen3-4B-Base", 4.022),
+        ("Qwen3-8B-Base", 8.191),
+        ("OctoThinker-3B-Hybrid-Base", 3.213),
+        ("OctoThinker-8B-Hybrid-Base", 8.030),
+    ],
+)
+def test_parameters_are_as_many_as_published(name: str, billions: float) -> None:
+    assert sizing.MODELS[name].parameters / 1e9 == pytest.approx(billions, abs=0.0006)
+
+
+@pytest.mark.parametrize(
+    ("change", "bytes_a_parameter"),
+    [
+        ({"gpus": 1, "beta": 0.0}, 14),  # weights 4, moments 8, autocast's copies 2; gradients are the pass's own
+        ({"gpus": 8, "beta": 0.0}, 18),  # and DDP's copy of the gradients
+        ({"gpus": 8, "beta": 0.01}, 22),  # and the reference
+        ({"gpus": 8, "beta": 0.01, "solver": True}, 24),  # and the frozen Solver, in bfloat16
+    ],
+)
+def test_what_is_held_through_training(change: dict[str, Any], bytes_a_parameter: int) -> None:
+    grpo = Grpo(beta=change["beta"])
+    solver = TransformersEngine(batchSize=64) if change.get("solver") else None
+    need = sizing.training("solver-train", QWEN, grpo, 2, change["gpus"], solver)
+    assert need.held == bytes_a_parameter * QWEN.parameters
+
+
+def test_what_makes_a_phase_smaller() -> None:
+    def total(gpus: int = 8, **grpo: Any) -> float:
+        return sizing.training(
+            "challenger-train", QWEN, ChallengerGrpo(**{"promptsPerStep": 16, **grpo}), 2, gpus
+        ).total
+
+    assert total(gradientCheckpointing=True) < total()
+    assert total(perDeviceTrainBatchSize=1) < total()
+    assert total(maxCompletionLength=1024) < total()
+    many = {"gradientCheckpointing": True, "promptsPerStep": 512}
+    assert total(gpus=16, **many) < total(**many)  # each generates fewer
+    assert total(gpus=1, beta=0.0) < total(gpus=1)
+
+
+def test_a_manifest_is_read_with_its_gpus_and_nodes() -> None:
+    run = sizing.load(ROOT / "examples" / "qwen3-4b-base.yaml")
+    needs = {need.phase: need for need in sizing.needs(run.spec, QWEN)}
+    assert {name: need.gpus for name, need in needs.items()} == {
+        "challenger-train": 8,
+        "solver-rollout": 1,
+        "solver-train": 8,
+        "evaluate": 1,
+    }
+    pods = run.spec.solver.pods.model_copy(update={"nodes": 2})
+    doubled = run.spec.model_copy(update={"solver": run.spec.solver.model_copy(update={"pods": pods})})
+    assert [need.gpus for need in sizing.needs(doubled, QWEN)] == [8, 1, 16, 1]
+
+
+def test_a_card_is_the_smallest_that_holds_it() -> None:
+    def card(gib: float) -> str:
+        held = int((gib - sizing.CONTEXT_GIB) * sizing.GIB / (1 + sizing.RESERVE))
+        return sizing.Need("evaluate", 1, held, 0, 0).card
+
+    assert [card(gib) for gib in (10, 22.5, 79.0, 79.2, 200)] == ["24 GB", "48 GB", "80 GB", "141 GB", "none"]
+
+
+def _config(kind: str, model: Any) -> Any:
+    from transformers import LlamaConfig, Qwen3Config
+
+    return (Qwen3Config if kind == "qwen3" else LlamaConfig)(
+        vocab_size=model.vocabulary,
+        hidden_size=model.hidden,
+        intermediate_size=model.intermediate,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        head_dim=model.head_size,
+        tie_word_embeddings=model.tied,
+    )
+
+
+def _made(kind: str, model: Any, where: str = "cpu") -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device(where):
+        return AutoModelForCausalLM.from_config(_config(kind, model), dtype=torch.float32)
+
+
+BATCH, TOKENS = 2, 37
+
+
+def _saved(model: Any, *, checkpointing: bool) -> int:
+    """Bytes that the backward pass would need, besides weights and their copies."""
+    import torch
+
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    shapes = {shape for p in model.parameters() for shape in (tuple(p.shape), tuple(p.shape[::-1]))}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        copy_of_weight = tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in shapes
+        if storage.data_ptr() not in own and not copy_of_weight:
+            kept[storage.data_ptr()] = (storage, tensor)
+        return tensor
+
+    ids = torch.randint(0, 131, (BATCH, TOKENS))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0  # left padding, as in training
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model.model(input_ids=ids, attention_mask=mask, use_cache=False)
+    assert output.last_hidden_state.requires_grad
+    return sum(storage.nbytes() for storage, _ in kept.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SMALL)
+def test_torch_has_as_many_parameters_and_saves_as_many_bytes_as_the_formula_says(kind: str) -> None:
+    model = SMALL[kind]
+    assert sum(p.numel() for p in _made(kind, model, "meta").parameters()) == model.parameters
+    deep, flat = (_made(kind, replace(model, layers=layers)) for layers in (4, 2))
+    layer = (_saved(deep, checkpointing=False) - _saved(flat, checkpointing=False)) / 2 / (BATCH * TOKENS)
+    assert layer == pytest.approx(model.saved_by_a_layer(TOKENS), rel=0.01)
+    layer = (_saved(deep, checkpointing=True) - _saved(flat, checkpointing=True)) / 2 / (BATCH * TOKENS)
+    assert layer == 4 * model.hidden
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SMALL)
+def test_transformers_keeps_keys_and_values_as_the_formula_says(kind: str) -> None:
+    import torch
+    from transformers import DynamicCache
+
+    def cached(network: Any) -> int:
+        cache = DynamicCache()
+        with torch.no_grad():
+            network(torch.ones(BATCH, TOKENS, dtype=torch.long), past_key_values=cache, use_cache=True)
+        return sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
+
+    network = _made(kind, SMALL[kind])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert cached(network) == BATCH * TOKENS * SMALL[kind].cached(4)  # training generates like this
+    assert cached(network.to(torch.bfloat16)) == BATCH * TOKENS * SMALL[kind].cached(2)
