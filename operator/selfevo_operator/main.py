@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import kopf
@@ -19,6 +20,7 @@ from selfevo_operator.operator import Operator, OperatorError
 from selfevo_operator.settings import Patience, Settings, read_settings
 
 log = logging.getLogger("selfevo")
+_ENDING_S = 1.0
 
 
 class _Nothing(kopf.DiffBaseStorage):
@@ -80,18 +82,25 @@ async def run(settings: Settings) -> None:
         operator = Operator(kube, settings)
         called = operator.metrics.called
         runner = await serve(operator, settings.host, settings.port)
-        stack.push_async_callback(runner.cleanup)
-        watching = asyncio.create_task(
-            kopf.operator(
-                registry=_registry(operator, settings),
-                settings=kopf_settings,
-                standalone=True,
-                clusterwide=not settings.namespaces,
-                namespaces=settings.namespaces,
-            ),
-            name="watching",
+        stack.push_async_callback(lambda: _briefly(runner.cleanup()))
+        told_to_end = asyncio.Event()
+        others = [
+            asyncio.create_task(told_to_end.wait()),
+            asyncio.create_task(operator.resync(kube)),
+            asyncio.create_task(operator.work()),
+        ]
+        ours = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=_registry(operator, settings),
+            settings=kopf_settings,
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
         )
-        others = [asyncio.create_task(operator.resync(kube)), asyncio.create_task(operator.work())]
+        # In place of kopf's own, after which it waits five seconds for whoever is connected to /metrics.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+        watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=ours), name="watching")
         try:
             done, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -99,10 +108,16 @@ async def run(settings: Settings) -> None:
         finally:
             for task in [watching, *others]:
                 task.cancel()
-            await asyncio.gather(watching, *others, return_exceptions=True)
+            await _briefly(asyncio.gather(watching, *others, return_exceptions=True))
 
 
-def _raise(task: asyncio.Task[None]) -> None:
+async def _briefly(end: Awaitable[Any]) -> None:
+    """Wait for an end, but not for ever: a stream that is dead does not notice that it is closed."""
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(end), _ENDING_S)
+
+
+def _raise(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is None or isinstance(error, OperatorError | CredentialsError):
         if error is not None:
@@ -112,7 +127,7 @@ def _raise(task: asyncio.Task[None]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the operator; returns the exit code."""
+    """Run the operator; returns the exit code. Tasks of kopf's may still be there: the process should end at once."""
     settings = read_settings(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         stream=sys.stderr,
@@ -121,10 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if not settings.verbose:
         logging.getLogger("kopf").setLevel(logging.WARNING)
+        # Why a watch has failed reaches us as an exception; kopf logs it three times, with tracebacks.
+        logging.getLogger("kopf._core.reactor").setLevel(logging.CRITICAL)
     where = ", ".join(settings.namespaces) or "all namespaces"
     log.info("selfevo operator, process %d: runs of %s", os.getpid(), where)
+    loop = asyncio.new_event_loop()  # not asyncio.run: at its end it waits for every task, however long that takes
+    asyncio.set_event_loop(loop)
     try:
-        asyncio.run(run(settings))
+        loop.run_until_complete(run(settings))
     except (OperatorError, CredentialsError) as error:
         log.error("%s", error)
         return 1

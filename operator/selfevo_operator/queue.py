@@ -44,7 +44,9 @@ class WorkQueue(Generic[K]):
     _count: int = 0
 
     def add(self, key: K, now: float) -> None:
-        """Look at ``key`` as soon as possible."""
+        """Look at ``key`` as soon as possible; after a failure, when its wait is over."""
+        if key in self._failures and key in self._due:
+            return  # it comes, with all that happens until then
         self._due.pop(key, None)
         if key in self._working:
             self._again.add(key)
@@ -99,6 +101,7 @@ class WorkQueue(Generic[K]):
     def _wake(self, now: float) -> None:
         while (due := self.next_due()) is not None and due <= now:
             _, _, key = heapq.heappop(self._later)
+            del self._due[key]
             self.add(key, now)
 
     @property

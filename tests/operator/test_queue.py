@@ -62,14 +62,19 @@ def test_a_failure_waits_as_long_as_the_server_says() -> None:
     assert q.take(30) == "a"
 
 
-def test_what_happens_during_a_failing_look_does_not_shorten_its_wait() -> None:
+def test_what_happens_during_and_after_a_failing_look_does_not_shorten_its_wait() -> None:
     q = queue()
     q.add("a", 0)
     q.take(0)
     q.add("a", 0)
     q.done("a", 0, failed=True)
+    q.add("a", 0.2)
     assert q.take(0.5) is None
     assert q.take(1) == "a"
+    q.done("a", 1)
+    q.add_at("a", 5)
+    q.add("a", 2)
+    assert q.take(2) == "a"
 
 
 def test_an_event_comes_before_the_time_that_a_key_waits_for_and_replaces_it() -> None:
