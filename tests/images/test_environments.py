@@ -73,16 +73,21 @@ def test_the_operators_environment_has_the_versions_that_are_pinned_and_no_torch
     assert not {"torch", "transformers", "boto3", "numpy", "pip"} & found.keys()
 
 
-def test_the_trainer_starts_in_an_environment_of_its_own(tmp_path: Path) -> None:
-    python = make("trainer-cpu", tmp_path / "venv", DRAFT="1")
-    found = installed(python)
-    assert found.items() <= pinned("constraints.txt").items()
-    assert not {"kopf", "kubernetes", "vllm"} & found.keys()
+@pytest.mark.parametrize("target", ["trainer-cpu", "trainer"])
+def test_the_trainer_starts_in_an_environment_of_its_own(tmp_path: Path, target: str) -> None:
+    python = make(target, tmp_path / "venv", DRAFT="1")
+    found, with_vllm = installed(python), target == "trainer"
+    files = ("constraints.txt", "constraints-vllm.txt") if with_vllm else ("constraints.txt",)
+    assert found.items() <= pinned(*files).items()
+    assert ("vllm" in found) == with_vllm
+    assert not {"kopf", "kubernetes", "pytest", "pip"} & found.keys()
+    run(BIN / "uv", "pip", "check", "--quiet", "--python", python)
     make("own", tmp_path / "own", DRAFT="1")
     run("cp", "--archive", f"{tmp_path}/own/.", tmp_path / "venv")  # as the Dockerfile lays one over the other
     said = run(python, "-m", "selfevo_trainer", env={"SELFEVO_PHASE_CONFIG": "{}"}, expect=2)
     assert "SELFEVO_PHASE_CONFIG: " in said and "Traceback" not in said
-    run(python, "-c", "import selfevo_trainer.phases.solver")
+    module = "vllm" if with_vllm else "selfevo_trainer.phases.solver"
+    run(python, "-c", f"import {module}", env={"HOME": str(tmp_path)})
 
 
 def test_the_versions_of_the_trainer_with_vllm_are_pinned_whole(tmp_path: Path) -> None:
