@@ -42,11 +42,16 @@ class RunSight:
     observed_generation: int
     unended: bool
     """Its record shows an attempt that has not ended."""
-    packed: bytes
+    spec: bytes
+    status: bytes
+
+    def recorded(self) -> dict[str, Any]:
+        """``status``; the spec, which changes seldom, stays packed."""
+        recorded: dict[str, Any] = _unpacked(self.status)
+        return recorded
 
     def document(self) -> dict[str, Any]:
         """The run as the API server gave it, of its metadata what we read."""
-        spec, status = json.loads(zlib.decompress(self.packed))
         return {
             "apiVersion": "selfevo.dev/v1alpha1",
             "kind": "SelfEvolutionRun",
@@ -56,15 +61,22 @@ class RunSight:
                 "uid": self.uid,
                 "generation": self.generation,
             },
-            "spec": spec,
-            "status": status,
+            "spec": _unpacked(self.spec),
+            "status": self.recorded(),
         }
+
+
+def _packed(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 1)
+
+
+def _unpacked(packed: bytes) -> Any:
+    return json.loads(zlib.decompress(packed))
 
 
 def run_sight(run: Mapping[str, Any]) -> RunSight:
     """What is kept of ``run``."""
     metadata, status = run["metadata"], run.get("status") or {}
-    content = json.dumps([run.get("spec"), status], separators=(",", ":"))
     return RunSight(
         key=Key(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -74,7 +86,8 @@ def run_sight(run: Mapping[str, Any]) -> RunSight:
         phase=str(status.get("phase") or "Pending"),
         observed_generation=status.get("observedGeneration") or 0,
         unended=any(a.get("state") not in ("Succeeded", "Failed") for a in status.get("attempts") or []),
-        packed=zlib.compress(content.encode(), 1),
+        spec=_packed(run.get("spec")),
+        status=_packed(status),
     )
 
 

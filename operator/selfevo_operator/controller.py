@@ -104,13 +104,13 @@ class Controller:
         if _settled(sight, jobs):
             self._memory.pop(sight.uid, None)
             return None
-        document = sight.document()
-        before = _recorded(document["status"])
+        recorded = sight.recorded()
+        before = _recorded(recorded)
         try:
-            run, steps = self._understand(sight, document)
+            run, steps = self._understand(sight)
         except SelfevoError as error:
             status = refused_status(before, sight.generation, error.reason, str(error), self._clock())
-            return await self._write(sight, None, document["status"], before, status)
+            return await self._write(sight, None, recorded, before, status)
         run = run.model_copy(update={"status": before})
 
         outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
@@ -127,16 +127,18 @@ class Controller:
         if quiet > 0:
             waits.append(quiet)
         elif before == outcome.status or may_record():
-            waits.append(await self._write(sight, run, document["status"], before, outcome.status))
+            waits.append(await self._write(sight, run, recorded, before, outcome.status))
+        elif not outcome.actions:  # what waits for nothing but the record waits until there is room for it
+            waits = [wait for wait in waits if wait]
         return min((wait for wait in waits if wait is not None), default=None)
 
     # --- what is there
 
-    def _understand(self, sight: RunSight, document: dict[str, Any]) -> tuple[SelfEvolutionRun, Plan]:
+    def _understand(self, sight: RunSight) -> tuple[SelfEvolutionRun, Plan]:
         known = self._understood.get(sight.uid)
         if known is not None and known[0] == sight.generation:
             return known[1], known[2]
-        run = understand({**document, "status": None})
+        run = understand({**sight.document(), "status": None})
         steps = plan(run.spec)
         _remember(self._understood, sight.uid, (sight.generation, run, steps))
         return run, steps

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
+from pydantic_core import from_json
 
 from selfevo_operator.labels import MANAGED_BY, MANAGER
 
@@ -164,7 +165,7 @@ class Kube:
                 text = await response.read()
                 status = response.status
                 if status < 300:
-                    return json.loads(text)  # type: ignore[no-any-return]
+                    return from_json(text)  # type: ignore[no-any-return]
                 retry_after = response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             what = str(error) or type(error).__name__
