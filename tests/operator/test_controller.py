@@ -332,6 +332,20 @@ def test_without_room_in_the_ledger_the_next_job_is_made_and_the_record_follows_
     assert asked == [True]  # where nothing is to be written, nobody is asked
 
 
+def test_an_attempt_that_waits_for_the_record_of_the_last_one_waits_for_room_in_the_ledger() -> None:
+    world = World()
+    world.look()
+    world.cluster.pods = [pod(1)]
+    world.see(world.names[0], ended("Failed", "BackoffLimitExceeded"))
+    world.now += timedelta(hours=1)
+    world.cluster.calls.clear()
+    assert asyncio.run(world.controller.look(DEMO, lambda: False)) is None
+    assert world.cluster.calls == ["list pods"]
+    assert world.look() == AT_ONCE
+    world.look()
+    assert world.cluster.calls[0] == f"create job {world.names[1]}"
+
+
 def test_a_job_that_its_queue_has_sent_away_goes_to_another_queue_when_the_spec_says_so() -> None:
     world = World(spec__queue="team-a")
     world.look()
