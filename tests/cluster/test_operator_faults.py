@@ -119,6 +119,8 @@ def test_retry_after_is_waited_for(api: Api, namespace: str, proxy: FaultProxy, 
     start().run()
     proxy.decide = decide
     run = api.create(cluster_run(**SHORT), namespace)
+    eventually(lambda: arrivals)
+    api.patch(RUNS, "demo", {"spec": {"backoffLimit": 7}}, namespace)  # what happens meanwhile does not shorten it
     lives_on(api, namespace, kubelet, run)
     assert arrivals[1] - arrivals[0] >= 4
 
@@ -208,12 +210,12 @@ def test_what_is_deleted_while_a_watch_is_broken_is_noticed(
     kubelet.wait_running("solver-train-1", 60)
     wait_run(api, namespace, "demo", lambda run: step(run, "solver-train-1"))
     name = jobs(api, namespace)[-1]["metadata"]["name"]
-    proxy.inject(Answer(503), verb="watch", path="/jobs$", times=None)
-    proxy.end_watches("error", path="/jobs$")  # expired: it begins with a list, which does not tell what is gone
-    time.sleep(1)
+    # Expired, it begins with a list, and before that list the Job goes: nobody will tell of it.
+    proxy.inject(Delay(3), verb="list", path="/jobs$")
+    proxy.end_watches("error", path="/jobs$")
+    eventually(lambda: not proxy.watching("/jobs$"))
     api.delete("jobs", name, namespace)
-    api.wait("jobs", name, namespace, until=lambda job: job is None)
-    proxy.clear()
+    api.wait("jobs", name, namespace, until=lambda job: job is None, limit_s=2)
     lives_on(api, namespace, kubelet, run)
 
 
