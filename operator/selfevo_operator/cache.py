@@ -107,7 +107,8 @@ class Cache:
         metadata = run["metadata"]
         key, uid = Key(metadata["namespace"], metadata["name"]), metadata["uid"]
         old = self.runs.get(key)
-        if uid in self._gone or (old and old.uid == uid and old.version >= int(metadata["resourceVersion"])):
+        # Also of a namesake: a watch that lags behind a list still tells of those that bore the name before.
+        if uid in self._gone or (old and old.version >= int(metadata["resourceVersion"])):
             return None
         if old and old.uid != uid:
             self._bury(old.uid)

@@ -44,6 +44,15 @@ def test_a_namesake_takes_the_place_and_the_late_end_of_its_forerunner_does_not_
     assert cache.put_run(run_object(9, uid="old")) is None
 
 
+def test_a_forerunner_that_a_late_watch_tells_of_does_not_take_the_place_of_its_namesake() -> None:
+    cache = Cache()
+    assert cache.replace_runs([run_object(8, uid="new")], 9, None) == {DEMO}
+    assert cache.put_run(run_object(5, uid="old")) is None
+    assert cache.drop_run(DEMO, "old") is None
+    assert cache.put_run(run_object(10, uid="new")) == DEMO
+    assert cache.runs[DEMO].uid == "new"
+
+
 def test_jobs_are_found_by_the_uid_of_the_run_and_not_by_its_name() -> None:
     cache = Cache()
     cache.put_job(job_object(1, uid="a", owner="old"))
