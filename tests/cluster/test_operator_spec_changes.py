@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 (CRD,) = (Path(__file__).parents[2] / "crds").glob("*.yaml")
 LEAVES = dict(leaves(spec_schema(CRD)))
-VALUES = 5
+VALUES = 4
 """Of each leaf; other ones in each of the five places that have, for example, pods."""
 CHAINS = 6
 
@@ -130,7 +130,8 @@ def runs(
 ) -> dict[str, Edited]:
     """One that is done, one that runs, one that finds no node, and one that has failed."""
     api = control_plane.admin
-    without = {"spec__evaluation": None, "spec__rollout__shards": 1}
+    untrained = {"spec__rollout__shards": 1, "spec__challenger__grpo__maxSteps": 0}
+    short = {"spec__rollout__shards": 1, "spec__evaluation": None}
 
     def make(name: str, settled: Any, **changes: Any) -> Edited:
         made = api.create(cluster_run(name, **changes), namespace)
@@ -138,15 +139,19 @@ def runs(
         wait_run(api, namespace, name, run.settled)
         return run
 
-    done = make("done", lambda run: phase_of(run) == "Succeeded", **without, spec__challenger__grpo__maxSteps=0)
+    def works(run: Object) -> bool:
+        return phase_of(run) == "Running" and step(run, "evaluate-0")["state"] == "Running"
+
+    # With more parallelSteps, the one that runs will have a rollout that finds no node.
+    done = make("done", lambda run: phase_of(run) == "Succeeded", **short | untrained)
     kubelet.script["evaluate-0"] = [Life(hangs=True) for _ in range(500)]
     kubelet.script["solver-rollout-1"] = [Life(unschedulable="no node is free") for _ in range(500)]
     kubelet.script["challenger-train-1"] = [Life(exit_code=2) for _ in range(500)]
     return {
         "done": done,
-        "runs": make("runs", lambda run: phase_of(run) == "Running" and step(run, "evaluate-0")["state"] == "Running"),
-        "waits": make("waits", lambda run: kstatus(run) == "InProgress", **without, spec__challenger__grpo__maxSteps=0),
-        "failed": make("failed", lambda run: phase_of(run) == "Failed", **without),
+        "runs": make("runs", works, **untrained),
+        "waits": make("waits", lambda run: kstatus(run) == "InProgress", **short | untrained),
+        "failed": make("failed", lambda run: phase_of(run) == "Failed", **short),
     }
 
 
