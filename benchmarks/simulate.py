@@ -1,0 +1,66 @@
+"""The simulation of the operator over many seeds: `python benchmarks/simulate.py --seeds 10000`.
+
+Each seed is one life of runs in a simulated cluster, through faults and to its end (tests/operator/simulation). What is
+reported is how many seeds broke a law or ended otherwise than without faults, and how much happened in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "operator"), str(Path(__file__).parents[1] / "tests")]
+
+
+def one(seed: int) -> dict[str, Any]:
+    from simulation.world import simulate
+
+    try:
+        report = simulate(seed)
+    except AssertionError as error:
+        return {"seed": seed, "broken": str(error).splitlines()[0][:300]}
+    return {
+        "seed": seed,
+        "looks": report.looks,
+        "to_the_end": report.looks_to_the_end,
+        "crashes": report.crashes,
+        "writes": sum(report.writes.values()),
+        "jobs": report.jobs,
+    }
+
+
+def main() -> None:
+    from machine import machine
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "simulate.json")
+    options = parser.parse_args()
+    begun, found = time.monotonic(), []
+    with multiprocessing.Pool() as pool:
+        for outcome in pool.imap_unordered(one, range(options.first, options.first + options.seeds), chunksize=10):
+            found.append(outcome)
+            if "broken" in outcome:
+                print(f"seed {outcome['seed']}: {outcome['broken']}", flush=True)
+    whole = [outcome for outcome in found if "broken" not in outcome]
+    results = {
+        "machine": machine(),
+        "seeds": [options.first, options.first + options.seeds],
+        "broken": sorted(outcome["seed"] for outcome in found if "broken" in outcome),
+        "seconds": round(time.monotonic() - begun),
+        **{name: sum(o[name] for o in whole) for name in ("looks", "crashes", "writes", "jobs")},
+        "most_looks_to_the_end": max((o["to_the_end"] for o in whole), default=0),
+    }
+    print(json.dumps({name: value for name, value in results.items() if name != "machine"}))
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    sys.exit(1 if results["broken"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""What must never happen. Checked where it would happen: at every write, against what really is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_operator.children import parse_stamp
+from simulation.apiserver import Object, Refusal, controller_of
+
+if TYPE_CHECKING:
+    from simulation.jobs import JobLife
+    from simulation.nodes import Pod
+    from simulation.process import Process
+    from simulation.world import World
+
+OWN = frozenset(field.alias or name for name, field in RunStatus.model_fields.items())
+OWN_CONDITIONS = frozenset({"Ready", "Reconciling", "Stalled", "Suspended", "Complete", "Failed"})
+STATUS_LIMIT = 256 * 1024
+DAWDLING_S = 2.0
+NEWS_TRAVEL_S = 60.0
+LOOKS_IN_TEN_SECONDS = 35
+
+
+class Broken(AssertionError):
+    """A law is broken."""
+
+
+def law(holds: bool, says: str) -> None:
+    if not holds:
+        raise Broken(says)
+
+
+class Laws:
+    """Watches over one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.writes: Counter[str] = Counter()
+        self.looks = 0
+        self.wiped: dict[str, float] = {}
+        """UID of a run whose status somebody else removed -> when."""
+        self._process: Process | None = None
+        self._sight: Any = None
+        self._known: list[Any] = []
+        """Jobs of the run as the look found them in the cache."""
+        self._beside: list[str] = []
+        """Those that live, and those that the look has created."""
+        self._late = False
+        self._refused = False
+        self._in_look: Counter[str] = Counter()
+        self._decade, self._in_decade = 0, 0
+
+    # --- looks
+
+    def begin_look(self, process: Process, key: Any) -> None:
+        """A look begins: from now on the process acts on what it knows now."""
+        self._process, self._sight, self._in_look = process, process.cache.runs.get(key), Counter()
+        self._known = process.cache.jobs_of(self._sight.uid) if self._sight is not None else []
+        self._beside = [job.name for job in self._known if not job.finished]
+        self._refused = False
+        self.looks += 1
+        if (decade := int(self._world.agenda.now / 10)) != self._decade:
+            self._decade, self._in_decade = decade, 0
+        self._in_decade += 1
+        law(self._in_decade <= LOOKS_IN_TEN_SECONDS * len(self._world.wanted), f"hot loop: looks at {key} do not cease")
+
+    @property
+    def looked_at(self) -> str:
+        """UID of the run that the look is about."""
+        return self._sight.uid if self._sight is not None else ""
+
+    def end_look(self, *, failed: bool, added: bool, due: float | None) -> None:
+        """A look ends; ``due``: when the queue wants to look again."""
+        now = self._world.agenda.now
+        law(not failed or due is not None, "a look has failed, and no other is planned")
+        law(not added or due is not None, "something happened during a look, and no other is planned")
+        if self._refused and not failed:
+            law(due is not None and due <= now + 1, "somebody else wrote the status, and no other look is planned")
+        # Undisturbed, a step that ends and the next one that starts are three writes: Job, status, Event.
+        if not self._world.disturbed:
+            law(max(self._in_look[what] for what in ("status", "event", "service")) <= 1, f"one look: {self._in_look}")
+            law(self._in_look["create"] <= self._world.parallel, f"one look: {self._in_look}")
+        self._sight = None
+
+    def status_refused(self) -> None:
+        self._refused = True
+
+    def late(self, do: Callable[[], Any]) -> None:
+        """A request of a process that is gone arrives: what nobody could know meanwhile is not held against it."""
+        self._late = True
+        try:
+            do()
+        except Refusal:
+            return
+        finally:
+            self._late = False
+
+    def wrote(self, what: str) -> None:
+        self.writes[what] += 1
+        self._in_look[what] += 1
+        law(self._world.quiet_since is None, f"{what} is written although nothing has happened since the end")
+
+    # --- Jobs
+
+    def job_created(self, job: Mapping[str, Any]) -> None:
+        self.wrote("create")
+        world, name = self._world, job["metadata"]["name"]
+        owner = controller_of(dict(job))
+        step, key = job["metadata"]["labels"]["selfevo.dev/step"], job["metadata"]["annotations"]["selfevo.dev/key"]
+        self._nothing_beside(name, owner, step, key)
+        if self._late:
+            return
+        if not self._world.disturbed and name.endswith("-1"):  # another attempt waits
+            ends = [life.ended_at for life in self._world.jobs.lives.values() if life.ended_at is not None]
+            idle = self._world.agenda.now - max(ends, default=0.0)
+            law(idle <= DAWDLING_S, f"{name} is created {idle:.1f} s after the last step's end")
+        run = world.run_with(owner)
+        if run is not None:
+            record = _steps(run).get((step, key))
+            done = record is not None and record.state == "Succeeded"
+            law(not done or self._wiped(owner), f"{name} is created, and {step} is recorded as done")
+            for parent in world.plan_of(run).by_name[step].parents:
+                parent_key = world.plan_of(run).by_name[parent].key
+                law(parent_key in world.store.done, f"{name} is created before {parent} is committed")
+        self._as_known(name, owner, step, key, int(job["metadata"]["labels"]["selfevo.dev/attempt"]))
+
+    def _nothing_beside(self, name: str, owner: str, step: str, key: str) -> None:
+        """Never two live Jobs for one step, nor two that make the same."""
+        for other in self._world.jobs.lives.values():
+            same = other.step == step or (other.key == key and key not in self._world.store.done)
+            if other.live and other.owner == owner and same:
+                # Who neither sees a Job nor has a record of it cannot know of it.
+                unknown = self._process is not None and all(
+                    sight.uid != other.uid for sight in self._process.cache.jobs_of(owner)
+                )
+                law(unknown and self._wiped(owner), f"{name} is created beside {other.name}, which lives")
+
+    def _wiped(self, run_uid: str) -> bool:
+        """Somebody has removed the run's status not long ago: what nobody remembers costs a pod's start."""
+        return self._world.agenda.now - self.wiped.get(run_uid, -1e9) < 600
+
+    def _as_known(self, name: str, owner: str, step: str, key: str, attempt: int) -> None:
+        """The look had no reason not to create it."""
+        sight = self._sight
+        law(sight is not None, f"{name} is created for a run that is not known")
+        law(sight.uid == owner, f"{name} is created for {owner}, looking at {sight.uid}")
+        law(not sight.deleting, f"{name} is created for a run that is being deleted")
+        document = sight.document()
+        spec, status = document["spec"], document["status"]
+        law(not spec.get("suspend"), f"{name} is created for a suspended run")
+        answered = status.get("observedGeneration") != sight.generation
+        if not answered:
+            law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
+        law(len(self._beside) < spec.get("parallelSteps", 1), f"{name} is one too many beside {self._beside}")
+        self._beside.append(name)
+        # Numbers and back-off, read off the record.
+        record = _steps(document).get((step, key))
+        now, wait = self._world.agenda.clock(), None
+        ended = record.ended if record else 0
+        law(attempt == ended + 1, f"{name} is created, and the last attempt whose end is recorded is {ended}")
+        if record and record.retry_at:
+            wait = parse_stamp(record.retry_at)
+        law(answered or wait is None or now >= wait, f"{name} is created at {now}, and {step} is to wait until {wait}")
+
+    def job_deleted(self, job: Object) -> None:
+        self.wrote("delete")
+        life = self._world.jobs.lives[job["metadata"]["uid"]]
+        before, until = life.disowned
+        # Whoever has just been told that it is not theirs any more may not know it yet.
+        owner = life.owner or (before if self._world.agenda.now - until < NEWS_TRAVEL_S else "")
+        law(bool(owner), f"{life.name} is deleted, and nobody controls it")
+        if not self._late:
+            law(owner == self.looked_at, f"{life.name} is deleted, and is controlled by {owner}")
+
+    def trains(self, pod: Pod) -> None:
+        """A process begins to work: no other of its run does the same, but for ghosts."""
+        life = pod.life
+        for other in self._world.jobs.lives.values():
+            if other.owner == life.owner and other.key == life.key and not other.gone and life.owner:
+                for beside in other.pods:
+                    same = (
+                        beside is not pod
+                        and beside.index == pod.index
+                        and beside.state == "running"
+                        and not beside.gone
+                    )
+                    law(not same, f"{pod.name} trains beside {beside.name}")
+
+    def retries(self, life: JobLife) -> None:
+        """A Job makes another pod in the place of one that has ended."""
+        ended = [pod for pod in life.pods if pod.state == "ended" and not pod.killed_by_job]
+        final = [pod.code for pod in ended if pod.code in (2, 4)]
+        law(not final, f"{life.name} tries again after exit code {final}, which no retry cures")
+
+    def gives_up(self, life: JobLife, indexes: set[int]) -> None:
+        """A Job has tried as often as it may."""
+        own, limit = life.own_failures, life.per_index
+        enough = all(own[i] > limit for i in indexes) if limit is not None else own.total() > life.spec["backoffLimit"]
+        law(enough, f"{life.name} gives up, and its pods failed {dict(own)} times by themselves")
+
+    # --- the status
+
+    def status_written(self, uid: str, before: Object, after: Object) -> None:
+        """``uid``: of the run that whoever wrote it had looked at."""
+        law(after["metadata"]["uid"] == uid, f"the status of {uid} is written to {after['metadata']['uid']}")
+        if before is after:
+            return
+        self.wrote("status")
+        old, new = before.get("status") or {}, after["status"]
+        law(_foreign(old) == _foreign(new), f"fields of others changed from {_foreign(old)} to {_foreign(new)}")
+        size = len(json.dumps(new))
+        law(size <= STATUS_LIMIT, f"the status has {size} bytes")
+        status, generation = RunStatus.model_validate(new), after["metadata"]["generation"]
+        law(status.observed_generation <= generation, "observedGeneration is ahead of the generation")
+        law(len(status.attempts) <= 20, f"{len(status.attempts)} attempts are shown")
+        law(len({a.name for a in status.attempts}) == len(status.attempts), "an attempt is shown twice")
+        law(all(len(c.message) <= 1024 for c in status.conditions), "a condition's message is too long")
+        self._never_back(before, after)
+        for step in status.steps:
+            self._accounts(after["metadata"]["uid"], step)
+
+    def _never_back(self, before: Object, after: Object) -> None:
+        """What is done stays done, and attempts are not counted backwards."""
+        old, new = RunStatus.model_validate(before.get("status") or {}), RunStatus.model_validate(after["status"])
+        law(old.observed_generation <= new.observed_generation, "observedGeneration goes back")
+        if old.observed_generation == new.observed_generation and old.phase in ("Succeeded", "Failed"):
+            law(new.phase == old.phase, f"{old.phase} becomes {new.phase}, and nobody changed the spec")
+        steps = {(step.name, step.key): step for step in new.steps}
+        for step in old.steps:
+            now = steps.get((step.name, step.key))
+            if step.attempts or step.state == "Succeeded":
+                law(now is not None, f"{step.name} is forgotten")
+                assert now is not None
+                law(now.ended >= step.ended and now.attempts >= step.attempts, f"{step.name} loses attempts")
+                law(step.state != "Succeeded" or now.state == "Succeeded", f"{step.name} is not done any more")
+
+    def _accounts(self, run_uid: str, step: StepStatus) -> None:
+        law(step.ended <= step.attempts, f"{step.name}: {step.ended} of {step.attempts} attempts have ended")
+        lives = [life for life in self._world.jobs.of_step(run_uid, step.name) if life.key == step.key]
+        if run_uid not in self.wiped:
+            made = max((life.attempt for life in lives), default=0)
+            law(step.attempts <= made, f"{step.name} has {step.attempts} attempts, and {made} Jobs were made")
+        # Each Job counts with what it had tried itself, and once at least: it failed, or its result was lost.
+        most = sum(max(1, life.own_failures.total()) for life in lives if life.finished)
+        law(step.failures <= most, f"{step.name} has {step.failures} failures, and there were {most} at most")
+
+    # --- events
+
+    def event_created(self, event: Mapping[str, Any]) -> None:
+        self.wrote("event")
+        law(len(event["message"]) <= 1024, "an Event's message is too long")
+        law(len(event["metadata"]["name"]) <= 253, "an Event's name is too long")
+
+
+def _steps(run: Mapping[str, Any]) -> dict[tuple[str, str], StepStatus]:
+    steps = (run.get("status") or {}).get("steps") or []
+    return {(step["name"], step["key"]): StepStatus.model_validate(step) for step in steps}
+
+
+def _foreign(status: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    fields = {name: value for name, value in status.items() if name not in OWN}
+    conditions = [c for c in status.get("conditions") or [] if c["type"] not in OWN_CONDITIONS]
+    return fields, conditions

@@ -1,0 +1,344 @@
+"""Wrong variants of the operator, each one small change in its source: the laws must find every one of them.
+
+A change that does not fit the source any more is an error (`simulation.system.PatchError`): write it anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` in a module of the operator becomes ``new``."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    # --- which attempt, which name
+    Mutant(
+        "the next attempt is the newest plus one",
+        "reconcile",
+        "attempt = status.ended + 1",
+        "attempt = status.attempts + 1",
+    ),
+    Mutant(
+        "every attempt is the first one",
+        "reconcile",
+        "attempt = status.ended + 1",
+        "attempt = 1",
+    ),
+    Mutant(
+        "the next attempt starts before the end of the last one is recorded",
+        "reconcile",
+        "elif status.ended > recorded.get((step.name, step.key), 0):",
+        "elif False:",
+    ),
+    Mutant(
+        "names differ from look to look",
+        "reconcile",
+        "child_name(run.metadata.name, step, attempt)",
+        "child_name(run.metadata.name, step, attempt) + format(int(now.timestamp()) % 7)",
+    ),
+    # --- when a step may start
+    Mutant(
+        "parents are not waited for",
+        "reconcile",
+        'ready = status.state == "Pending" and _parents_done(step, steps)',
+        'ready = status.state == "Pending"',
+    ),
+    Mutant(
+        "a missing Job means that the step is done",
+        "reconcile",
+        'return with_(status, state="Pending") if status.state == "Running" else status',
+        'return with_(status, state="Succeeded") if status.state == "Running" else status',
+    ),
+    Mutant(
+        "the back-off is ignored",
+        "reconcile",
+        "if retry_at is not None and retry_at > now:",
+        "if False:",
+    ),
+    Mutant(
+        "a Job that is being deleted takes no slot",
+        "reconcile",
+        "slots = run.spec.parallel_steps - len(live)",
+        "slots = run.spec.parallel_steps - sum(not child.stopping for child in live)",
+    ),
+    Mutant(
+        "a Job that is being deleted does not live",
+        "children",
+        'return self.state in ("Pending", "Running")',
+        'return self.state in ("Pending", "Running") and not self.stopping',
+    ),
+    Mutant(
+        "parallelSteps is not heeded",
+        "reconcile",
+        "elif len(starts) < slots:",
+        "else:",
+    ),
+    Mutant(
+        "two steps of one key run at once",
+        "reconcile",
+        "if not ready or step.name in busy_names or step.key in busy_keys:",
+        "if not ready or step.name in busy_names:",
+    ),
+    Mutant(
+        "a suspended run starts steps",
+        "reconcile",
+        'if phase in ("Pending", "Running") else ([], None)',
+        'if phase in ("Pending", "Running", "Suspended") else ([], None)',
+    ),
+    Mutant(
+        "a run that is being deleted is looked at",
+        "controller",
+        "if sight is None or sight.deleting:",
+        "if sight is None:",
+    ),
+    # --- what the end of an attempt means
+    Mutant(
+        "that an attempt has ended is forgotten",
+        "attempts",
+        "    status = with_(status, ended=child.attempt)\n",
+        "",
+    ),
+    Mutant(
+        "an end is counted at every look",
+        "reconcile",
+        "if not child.live and child.attempt > status.ended:",
+        "if not child.live and status.state != 'Succeeded':",
+    ),
+    Mutant(
+        "a failure counts twice",
+        "attempts",
+        "failures = status.failures + (child.failures if",
+        "failures = status.failures + (2 * child.failures if",
+    ),
+    Mutant(
+        "failures are not counted",
+        "attempts",
+        'failures = status.failures + (child.failures if child.state == "Failed" else 1)',
+        "failures = status.failures",
+    ),
+    Mutant(
+        "what no retry cures is tried again",
+        "attempts",
+        'if child.state == "Failed" and hopeless:',
+        'if child.state == "Failed" and False:',
+    ),
+    Mutant(
+        "success without a result is believed",
+        "attempts",
+        "if confirmed or status.failures >= backoff_limit:",
+        "if True:",
+    ),
+    Mutant(
+        "the shard's outcome counts as the step's",
+        "attempts",
+        'result.outcome in ("committed", "found")',
+        'result.outcome in ("committed", "found", "shard")',
+    ),
+    Mutant(
+        "a step that is done is run again when its Job is gone",
+        "reconcile",
+        'if status.state in ("Succeeded", "Failed"):\n        return status\n\n',
+        'if status.state in ("Succeeded", "Failed") and mine:\n        return status\n'
+        '    if status.state == "Succeeded":\n        status = with_(status, state="Pending")\n',
+    ),
+    Mutant(
+        "a failed step is never tried again",
+        "reconcile",
+        'if status.state == "Failed" and answered:',
+        "if False:",
+    ),
+    Mutant(
+        "a failed step is tried again unasked",
+        "reconcile",
+        'if status.state == "Failed" and answered:',
+        'if status.state == "Failed":',
+    ),
+    Mutant(
+        "the record of other steps is thrown away",
+        "reconcile",
+        "record = records.get(of_step) or StepStatus(",
+        "record = StepStatus(",
+    ),
+    # --- what is seen of Jobs
+    Mutant(
+        "a Job that its queue holds has failed",
+        "observe",
+        "failed=failed is not None,",
+        'failed=failed is not None or bool(spec.get("suspend")),',
+    ),
+    Mutant(
+        "pods are not asked for the end",
+        "controller",
+        "await self._end_of(job) if new else NOTHING",
+        "NOTHING",
+    ),
+    Mutant(
+        "any owner is the controller",
+        "observe",
+        'if owner.get("controller"):',
+        "if True:",
+    ),
+    Mutant(
+        "a Job without a controller stays the run's",
+        "cache",
+        "if owner is None and not sight.owner:",
+        "if not sight.owner:",
+    ),
+    Mutant(
+        "a Job whose next pod does not start is never made anew",
+        "observe",
+        "if job.ended_pods and evidence.waiting is None:",
+        "if job.ended_pods:",
+    ),
+    Mutant(
+        "corrected pods do not replace a Job that cannot start",
+        "reconcile",
+        'elif child.state == "Pending" and child.outdated:',
+        "elif False:",
+    ),
+    # --- what is remembered of the cluster
+    Mutant(
+        "older versions replace newer ones",
+        "cache",
+        "if uid in self._gone or (old is not None and old.version >= version):",
+        "if uid in self._gone:",
+    ),
+    Mutant(
+        "an older version of a run replaces a newer one",
+        "cache",
+        'if uid in self._gone or (old and old.version >= int(metadata["resourceVersion"])):',
+        "if uid in self._gone:",
+    ),
+    Mutant(
+        "a run that bore the name before takes the place of the one that bears it now",
+        "cache",
+        'if uid in self._gone or (old and old.version >= int(metadata["resourceVersion"])):',
+        'if uid in self._gone or (old and old.uid == uid and old.version >= int(metadata["resourceVersion"])):',
+    ),
+    Mutant(
+        "what is deleted may come back",
+        "cache",
+        "        self._gone[uid] = None\n",
+        "",
+    ),
+    Mutant(
+        "a list drops what is younger than it",
+        "cache",
+        "if here and sight.uid not in listed and sight.version <= version:",
+        "if here and sight.uid not in listed:",
+    ),
+    Mutant(
+        "lists do not tell what is gone",
+        "cache",
+        "if here and sight.uid not in listed and sight.version <= version:",
+        "if False:",
+    ),
+    Mutant(
+        "the queue forgets what is added while it works",
+        "queue",
+        "            self._again.add(key)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "the queue forgets a key that failed",
+        "queue",
+        "        self.add_at(key, now + wait)\n        return wait",
+        "        return wait",
+    ),
+    # --- what is written
+    Mutant(
+        "a namesake is taken for one's own",
+        "controller",
+        "if job_sight(job).owner == sight.uid:",
+        "if True:",
+    ),
+    Mutant(
+        "a Job is deleted by its name, whoever it is",
+        "controller",
+        "left = await self._api.delete_job(job.namespace, job.name, job.uid)",
+        "now = await self._api.get_job(job.namespace, job.name)\n"
+        '            left = await self._api.delete_job(job.namespace, job.name, now["metadata"]["uid"])',
+    ),
+    Mutant(
+        "a conflict on deleting means gone",
+        "controller",
+        "(error.status == 409 and await self._is_gone(job))",
+        "error.status == 409",
+    ),
+    Mutant(
+        "the reply to a create is not taken in",
+        "controller",
+        "        self._cache.put_job(made)\n        digest",
+        "        digest",
+    ),
+    Mutant(
+        "the status is written whatever the version",
+        "status_patch",
+        '[{"op": "test", "path": "/metadata/resourceVersion", "value": str(version)}, *start, *operations]',
+        "[*start, *operations]",
+    ),
+    Mutant(
+        "the status is written as a whole",
+        "status_patch",
+        '    return [{"op": "test"',
+        '    start, operations = [], [{"op": "add", "path": "/status", "value": wanted}]\n    return [{"op": "test"',
+    ),
+    Mutant(
+        "conditions of others are dropped",
+        "status_patch",
+        'wanted["conditions"] = _merged(recorded.get("conditions") or [], wanted["conditions"])',
+        "pass",
+    ),
+    Mutant(
+        "the status is written at every look",
+        "status_patch",
+        "    if not operations:\n        return []\n",
+        '    operations = operations or [{"op": "add", "path": "/status/phase", "value": wanted["phase"]}]\n'
+        '    operations.append({"op": "add", "path": "/status/conditions", "value": [\n'
+        '        {**c, "lastTransitionTime": str(version)} for c in wanted["conditions"]]})\n',
+    ),
+    Mutant(
+        "a conflict on the status is no reason to look again",
+        "controller",
+        "            return AT_ONCE\n        self._cache.put_run(written)",
+        "            return None\n        self._cache.put_run(written)",
+    ),
+    Mutant(
+        "Jobs that nobody waits for are not stopped",
+        "reconcile",
+        "stops = _stops(phase, steps, live)",
+        "stops = []",
+    ),
+    Mutant(
+        "a run that has ended is not looked at while its Jobs end",
+        "controller",
+        "return ended and not sight.unended and all(job.finished for job in jobs)",
+        "return ended",
+    ),
+    Mutant(
+        "exit codes that no retry cures are tried again by the Job",
+        "jobs",
+        '*(_on_exit("FailJob", container, final) for container in ours),',
+        "",
+    ),
+    Mutant(
+        "disruption counts as failure",
+        "jobs",
+        '{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},',
+        "",
+    ),
+    Mutant(
+        "the Job does not say whose it is",
+        "jobs",
+        '"ownerReferences": [_owner(run)],\n        },\n        "spec": {\n            **_completions',
+        '"ownerReferences": [],\n        },\n        "spec": {\n            **_completions',
+    ),
+)

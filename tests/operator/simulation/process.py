@@ -1,0 +1,283 @@
+"""One operator process: the real cache, queue and controller, fed as `selfevo_operator.operator.Operator` feeds them.
+
+A look is driven to its end without an event loop: its calls to the API server do not suspend. Instead the world goes on
+inside of them, so that events arrive, pods end and people edit between any two calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from simulation.apiserver import Kind, Object, Refusal, controller_of
+from simulation.faults import Crash
+from simulation.laws import law
+from simulation.watch import Stream
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+T = TypeVar("T")
+RESYNC_S = 120.0
+SETTLE_S = 0.5
+IMAGE = "registry.example/trainer:default"
+
+
+class Process:
+    """From its start to its crash."""
+
+    def __init__(self, world: World) -> None:
+        self._world, system = world, world.system
+        self.cache = system.cache.Cache()
+        self.queue = system.queue.WorkQueue()
+        self.controller = system.controller.Controller(
+            Client(world, self), self.cache, system.jobs.PodSettings(image=IMAGE), world.agenda.clock
+        )
+        self.listed = False
+        self.dead = False
+        self._added = False
+        """Something was seen during the look."""
+        self._newest: dict[str, int] = {}
+        self.streams = {
+            "runs": Stream(world, "runs", self._saw_run, self._watch_began),
+            "jobs": Stream(world, "jobs", self._saw_job, self._watch_began),
+        }
+        world.agenda.after(0.3, lambda: self._list("runs", again=True))
+
+    def stop(self) -> None:
+        self.dead = True
+        for stream in self.streams.values():
+            stream.closed = True
+
+    # --- what is seen
+
+    def _saw_run(self, how: str | None, run: Object) -> None:
+        metadata = run["metadata"]
+        key = self._world.system.cache.Key(metadata["namespace"], metadata["name"])
+        if how == "DELETED":
+            self._add(self.cache.drop_run(key, metadata["uid"]))
+        else:
+            self._add(self.cache.put_run(run))
+        known = self.cache.runs.get(key)
+        self._knows("runs", how, run, known if known is not None and known.uid == metadata["uid"] else None)
+
+    def _saw_job(self, how: str | None, job: Object) -> None:
+        self._add(self.cache.drop_job(job) if how == "DELETED" else self.cache.put_job(job))
+        uid = job["metadata"]["uid"]
+        known = next((sight for sight in self.cache.jobs_of(controller_of(job)) if sight.uid == uid), None)
+        self._knows("jobs", how, job, known)
+
+    def _knows(self, kind: Kind, how: str | None, obj: Object, known: Any) -> None:
+        """What is seen is known from then on, and not unseen by what is older."""
+        metadata = obj["metadata"]
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        newest = self._newest[uid] = max(self._newest.get(uid, 0), 1 << 60 if how == "DELETED" else version)
+        law(known is None or known.version >= newest, f"{metadata['name']} is seen as it was before")
+        now = self._world.api.kinds[kind].get(metadata["name"])
+        exists = now is not None and now["metadata"]["uid"] == uid and controller_of(now) == controller_of(obj)
+        ours = kind == "runs" or controller_of(obj)
+        law(known is not None or not (exists and ours), f"{metadata['name']} is seen, and nobody knows it")
+
+    def _add(self, key: Any) -> None:
+        if key is not None:
+            self._added = True
+            self.queue.add(key, self._world.agenda.now)
+
+    # --- lists: read at one time, taken in at a later one
+
+    def _watch_began(self) -> None:
+        """What was deleted before a watch began, only a list can tell; mostly one comes."""
+        if not self._world.chance(0.5):
+            self._world.agenda.after(SETTLE_S, lambda: self._list("runs", again=False))
+
+    def _list(self, kind: Kind, *, again: bool) -> None:
+        if self.dead:
+            return
+        world = self._world
+        if world.trouble("list") is not None:
+            if not self.listed:
+                world.crash("it cannot list")
+            elif again:
+                world.agenda.after(RESYNC_S, lambda: self._list("runs", again=True))
+            return
+        objects, version = world.api.snapshot(kind)
+        delay = world.rng.uniform(0.05, 5) if world.faulty else 0.01
+        world.agenda.after(delay, lambda: self._take_in(kind, objects, version, again))
+
+    def _take_in(self, kind: Kind, objects: list[Object], version: int, again: bool) -> None:
+        if self.dead:
+            return
+        replace = self.cache.replace_runs if kind == "runs" else self.cache.replace_jobs
+        for key in sorted(replace(objects, version, None)):
+            self._add(key)
+        if kind == "runs":
+            self._list("jobs", again=again)
+            return
+        self.listed = True
+        for key in list(self.cache.runs):
+            self._add(key)
+        if again:
+            self._world.agenda.after(RESYNC_S, lambda: self._list("runs", again=True))
+
+    # --- looks
+
+    def due(self) -> float | None:
+        """When the next look is due."""
+        if not self.listed:
+            return None
+        return self._world.agenda.now if self.queue.depth else self.queue.next_due()
+
+    def look(self) -> None:
+        """One look at whatever comes next."""
+        world, queue = self._world, self.queue
+        key = queue.take(world.agenda.now)
+        if key is None:
+            return
+        world.laws.begin_look(self, key)
+        self._added, failed = False, False
+        try:
+            again = _drive(self.controller.look(key, lambda: self._may_record(key)))
+        except world.system.kube.ApiError as error:
+            failed = True
+            queue.done(key, world.agenda.now, failed=True, delay=error.retry_after)
+            world.say(f"look at {key.name} failed: {error}")
+        else:
+            queue.done(key, world.agenda.now)
+            if again is not None:
+                queue.add_at(key, world.agenda.now + again)
+        world.laws.end_look(failed=failed, added=self._added, due=self.due())
+
+    def _may_record(self, key: Any) -> bool:
+        """Sometimes the ledger has no room, and says later that it has some."""
+        world = self._world
+        if not world.chance(world.faults.full_ledger):
+            return True
+        world.say("the ledger has no room")
+        world.agenda.after(world.rng.uniform(0.05, 20), lambda: self.dead or self._add(key))
+        return False
+
+
+def _drive(look: Any) -> Any:
+    try:
+        look.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a look waited for something that is not a call to the API server")
+
+
+class Client:
+    """`selfevo_operator.kube.Api` on the simulated API server, with everything that can go wrong on the way."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world, self._process = world, process
+
+    async def get_run(self, namespace: str, name: str) -> Object:
+        return self._call("get", f"run {name}", lambda: self._world.api.get("runs", name))
+
+    async def patch_status(self, namespace: str, name: str, patch: list[dict[str, Any]]) -> Object:
+        world, uid = self._world, self._world.laws.looked_at
+
+        def do() -> Object:
+            before = world.api.get("runs", name)
+            try:
+                after = world.api.patch_status(name, patch)
+            except Refusal:
+                world.laws.status_refused()
+                raise
+            world.laws.status_written(uid, before, after)
+            return after
+
+        return self._call("patch", f"status of {name}", do)
+
+    async def get_job(self, namespace: str, name: str) -> Object:
+        return self._call("get", f"job {name}", lambda: self._world.api.get("jobs", name))
+
+    async def create_job(self, namespace: str, job: Mapping[str, Any]) -> Object:
+        world = self._world
+
+        def do() -> Object:
+            if job["metadata"]["name"] not in world.api.jobs:
+                world.laws.job_created(job)
+            queued = "kueue.x-k8s.io/queue-name" in job["metadata"]["labels"]
+            spec = {**job["spec"], "suspend": queued} if queued else job["spec"]
+            return world.api.create("jobs", {**job, "spec": spec})
+
+        return self._call("create", f"job {job['metadata']['name']}", do)
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> Object:
+        world = self._world
+
+        def do() -> Object:
+            job = world.api.get("jobs", name)
+            if job["metadata"]["uid"] != uid:
+                raise Refusal(409, "Conflict", "Precondition failed: UID in precondition differs")
+            world.laws.job_deleted(job)
+            world.jobs.delete(name, foreground=True)
+            left = world.api.jobs.get(name)
+            return left or {"kind": "Status", "status": "Success"}
+
+        return self._call("delete", f"job {name}", do)
+
+    async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None:
+        name = service["metadata"]["name"]
+
+        def do() -> None:
+            if name in self._world.api.services:
+                raise Refusal(409, "AlreadyExists", f"service {name} exists")
+            self._world.laws.wrote("service")
+            self._world.api.services.add(name)
+
+        self._call("create", f"service {name}", do)
+
+    async def list_pods(self, namespace: str, job_uid: str) -> list[Object]:
+        life = self._world.jobs.lives.get(job_uid)
+
+        def do() -> list[Object]:
+            pods = life.pods if life is not None and not life.gone else []
+            return [pod.document() for pod in pods if not pod.gone]
+
+        return self._call("list", "pods", do)
+
+    async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        name = event["metadata"]["name"]
+
+        def do() -> None:
+            if name in self._world.api.events:
+                raise Refusal(409, "AlreadyExists", f"event {name} exists")
+            self._world.laws.event_created(event)
+            self._world.api.events[name] = dict(event)
+
+        self._call("create", f"event {event['reason']}", do)
+
+    def _call(self, verb: str, what: str, do: Callable[[], T]) -> T:
+        world, said = self._world, f"{verb} {what}"
+        self._go_on()
+        trouble = world.trouble(verb)
+        if trouble is not None and trouble.moment == "before":
+            world.say(f"{said}: {trouble}")
+            if trouble.late is not None:
+                world.agenda.after(trouble.late, lambda: world.laws.late(do))
+            raise self._error(trouble.error, trouble.retry_after)
+        try:
+            result = do()
+        except Refusal as refusal:
+            world.say(f"{said}: {refusal}")
+            self._go_on()
+            raise self._error(refusal, 0.0) from None
+        world.say(f"{said}: done" + (f", then {trouble}" if trouble else ""))
+        if trouble is not None:
+            raise self._error(trouble.error, trouble.retry_after)
+        self._go_on()
+        return result
+
+    def _go_on(self) -> None:
+        """A call takes time, and the world goes on meanwhile; this process may not see the end of it."""
+        self._world.pass_time()
+        if self._process.dead:
+            raise Crash
+
+    def _error(self, refusal: Refusal | None, retry_after: float) -> BaseException:
+        if refusal is None:
+            return Crash()
+        kube = self._world.system.kube
+        return kube.ApiError(refusal.status, refusal.reason, refusal.message, retry_after)  # type: ignore[no-any-return]

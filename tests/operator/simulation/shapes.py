@@ -1,0 +1,48 @@
+"""The runs that are simulated: small, and each different in what Kubernetes does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.runs import document
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One kind of run."""
+
+    name: str
+    iterations: int = 1
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    poison: Mapping[str, str] = field(default_factory=dict)
+    """Step -> exit code that each of its processes ends with, or «slow»: it never ends."""
+    neighbour: bool = False
+    """A second run of the same spec beside it."""
+
+    def spec(self, **changes: Any) -> dict[str, Any]:
+        """The spec that a person wants in the end."""
+        base = {"spec__storage__uri": "s3://models/selfevo", "spec__ttlSecondsAfterFinished": 300}
+        iterations = {"spec__iterations": self.iterations}
+        made: dict[str, Any] = document(**{**base, **iterations, **self.changes, **changes})["spec"]
+        return made
+
+
+ONE_SHARD = {"spec__rollout__shards": 1}
+TWO_NODES = {"spec__solver__pods": {"nodes": 2}, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
+CURES = {"spec__backoffLimit": 100}
+SHAPES = (
+    Shape("plain", changes=CURES),
+    Shape("longer", iterations=2, changes=CURES | ONE_SHARD),
+    Shape("parallel", iterations=2, changes=CURES | {"spec__parallelSteps": 2}),
+    Shape("queued", changes=CURES | ONE_SHARD | {"spec__queue": "team-a"}),
+    # evaluate-0 and evaluate-1 have one key: the Solver is never trained
+    Shape("control", changes=CURES | {"spec__solver__grpo__maxSteps": 0, "spec__parallelSteps": 3}),
+    Shape("nodes", changes=CURES | TWO_NODES | {"spec__evaluation": None}),
+    Shape("neighbours", changes=CURES | {"spec__rollout__shards": 2, "spec__evaluation": None}, neighbour=True),
+    Shape("wrong input", changes=ONE_SHARD, poison={"solver-rollout-1": "2"}),
+    Shape("bad data", changes={"spec__parallelSteps": 2}, poison={"challenger-train-1": "4"}),
+    Shape("crashing", changes={"spec__backoffLimit": 1}, poison={"solver-train-1": "1"}),
+    Shape("too slow", changes={"spec__solver__pods": {"activeDeadlineSeconds": 60}}, poison={"solver-train-1": "slow"}),
+)

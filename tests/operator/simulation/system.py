@@ -1,0 +1,80 @@
+"""The operator's modules under test: as they are, or one of them with a few lines changed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PACKAGE = "selfevo_operator"
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """What the simulation needs of the operator."""
+
+    cache: ModuleType
+    queue: ModuleType
+    controller: ModuleType
+    kube: ModuleType
+    jobs: ModuleType
+
+
+class PatchError(Exception):
+    """A change does not fit the source any more."""
+
+
+@cache
+def unchanged() -> System:
+    """The operator as it is."""
+    return _import()
+
+
+def changed(module: str, old: str, new: str) -> System:
+    """The operator with ``old`` replaced by ``new`` in one of its modules; this process's own stays as it is.
+
+    Raises:
+        PatchError: ``old`` is not there exactly once.
+    """
+    spec = importlib.util.find_spec(f"{PACKAGE}.{module}")
+    assert spec is not None and spec.origin is not None
+    source = Path(spec.origin).read_text()
+    if source.count(old) != 1:
+        raise PatchError(f"{module}.py has the text {old!r} {source.count(old)} times; it must be there once")
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == PACKAGE}
+    finder = _Finder(f"{PACKAGE}.{module}", spec.origin, source.replace(old, new))
+    sys.meta_path.insert(0, finder)
+    try:
+        return _import()
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+def _import() -> System:
+    return System(*(importlib.import_module(f"{PACKAGE}.{name}") for name in System.__dataclass_fields__))
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Gives one module another source."""
+
+    def __init__(self, name: str, path: str, source: str) -> None:
+        self._name, self._path, self._source = name, path, source
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, origin=self._path)
+
+    def get_source(self, fullname: str) -> str:
+        return self._source

@@ -1,0 +1,78 @@
+"""A watch stream: events of one kind in their order, but late, merged, twice, or not at all.
+
+A stream that breaks loses what happens meanwhile, and shows what exists when it comes back: of what was deleted in
+between it says nothing. Streams of different kinds know nothing of each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from simulation.apiserver import Kind, Object
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+class Stream:
+    """What one operator process sees of one kind, until it is closed."""
+
+    def __init__(
+        self, world: World, kind: Kind, saw: Callable[[str | None, Object], None], began: Callable[[], None]
+    ) -> None:
+        self._world, self._kind, self._saw, self._began = world, kind, saw, began
+        self._pending: deque[tuple[float, str | None, Object]] = deque()
+        self._last = 0.0
+        self._broken = False
+        self.closed = False
+        self._relist()
+
+    def notice(self, how: str, obj: Object) -> None:
+        """Something happened at the API server."""
+        world = self._world
+        if self._broken:
+            return
+        if world.chance(0.008):
+            self._broken = True
+            self._pending.clear()
+            world.agenda.after(world.rng.uniform(0.1, 40), self._repair)
+            return
+        if self._pending and world.chance(0.3):  # both have happened before anybody looked
+            _, before, older = self._pending[-1]
+            if how == "MODIFIED" and before != "DELETED" and older["metadata"]["uid"] == obj["metadata"]["uid"]:
+                self._pending.pop()
+        self._plan(how, obj)
+        if world.chance(0.05):
+            self._plan(how, obj)
+
+    def stall(self, seconds: float) -> None:
+        """What comes from now on comes late."""
+        self._last = max(self._last, self._world.agenda.now + seconds)
+
+    def _plan(self, how: str | None, obj: Object) -> None:
+        world = self._world
+        delay = 0.005
+        if world.faulty:
+            delay = world.rng.uniform(1, 20) if world.chance(world.faults.stalls) else world.rng.uniform(0.001, 0.2)
+        self._last = max(self._last, world.agenda.now + delay)
+        self._pending.append((self._last, how, obj))
+        world.agenda.at(self._last, self._deliver)
+
+    def _deliver(self) -> None:
+        while self._pending and self._pending[0][0] <= self._world.agenda.now:
+            _, how, obj = self._pending.popleft()
+            if not self.closed:
+                self._saw(how, obj)
+                if self._world.chance(0.03):  # an old one again, after newer ones
+                    self._plan(how, obj)
+
+    def _repair(self) -> None:
+        self._broken = False
+        self._relist()
+        self._began()
+
+    def _relist(self) -> None:
+        for obj in self._world.api.snapshot(self._kind)[0]:
+            self._plan(None, obj)

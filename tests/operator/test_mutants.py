@@ -1,0 +1,34 @@
+"""Wrong variants of the operator: the simulation must catch every one of them, and pass the operator as it is."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.mutants import MUTANTS, Mutant
+from simulation.system import PatchError, changed
+from simulation.world import simulate
+
+SEEDS = 150
+"""In which a mutant must break a law; the operator as it is passes them in test_simulation.py."""
+
+
+def test_there_are_at_least_twenty_and_none_twice() -> None:
+    assert len(MUTANTS) >= 20
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert len({(mutant.module, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_a_change_that_does_not_fit_the_source_any_more_is_an_error() -> None:
+    with pytest.raises(PatchError, match="it must be there once"):
+        changed("reconcile", "what was never written", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_it_is_caught(mutant: Mutant) -> None:
+    system = changed(mutant.module, mutant.old, mutant.new)
+    for seed in range(SEEDS):
+        try:
+            simulate(seed, system)
+        except AssertionError:
+            return
+    pytest.fail(f"{SEEDS} seeds did not find that {mutant.name}")
