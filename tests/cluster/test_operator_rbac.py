@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from harness.cluster import controlplane
+from harness.cluster import controlplane, tools
 from harness.cluster.client import ApiError
 from harness.cluster.cluster_runs import (
     RUNS,
@@ -32,6 +34,7 @@ from harness.cluster.proxy import proxied
 from harness.gotools import ToolUnavailable
 from selfevo_operator.children import child_name
 
+CHART = Path(__file__).parents[2] / "charts" / "selfevo"
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 EXPLAINED = {("update", "selfevo.dev", "selfevolutionruns/finalizers")}
 """Never written: the API server asks for the right where owners that block a deletion are named. See below."""
@@ -47,6 +50,25 @@ def test_rights_are_the_same_in_a_namespace_and_in_the_cluster():
     assert role["rules"] == rules()
     assert role["metadata"]["namespace"] == "mine"
     assert "research" not in str(manifests("mine"))
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["namespaced", "cluster-wide"])
+def test_the_chart_gives_the_same_rights(everywhere: bool, tmp_path: Path):
+    try:
+        helm = tools.program(tools.HELM)
+    except ToolUnavailable as reason:
+        pytest.skip(str(reason))
+    scope = f"scope.allNamespaces={str(everywhere).lower()}"
+    command = [helm, "template", "selfevo", CHART, "--namespace", "mine", "--set", scope]
+    made = subprocess.run(command, capture_output=True, text=True, env={"HOME": str(tmp_path)})
+    assert made.returncode == 0, made.stderr
+    kind = "ClusterRole" if everywhere else "Role"
+    of_operator = [
+        manifest["rules"]
+        for manifest in yaml.safe_load_all(made.stdout)
+        if manifest and manifest["kind"] == kind and manifest["metadata"]["name"].endswith("selfevo")
+    ]
+    assert [rights(found) for found in of_operator] == [rights(rules())]
 
 
 def test_no_right_is_a_wildcard_or_about_secrets_or_changes_what_people_wrote():
