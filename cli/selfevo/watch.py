@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +97,9 @@ class RunFailed(ServiceError):
 
 def watch_cluster(target: ClusterRun) -> int:
     """Follow the run to its end; returns the exit code."""
+    # Nothing is written here, so nothing has to be ended well. An exception that the signal raises may come up where
+    # nobody hears it, in a library's callback, and the watch would go on.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     cluster = connect(target.access)
     teller: Teller | None = None
 

@@ -124,10 +124,10 @@ def test_nothing_is_left_behind_of_a_node_with_a_running_pod(plane: ControlPlane
     run(plane, "sleeps", ["python", "-c", "import time; time.sleep(54321)"])
     while not processes("54321"):
         time.sleep(0.05)
-    assert cgroups() and processes(str(real_node.folder))
+    assert cgroups(real_node) and processes(str(real_node.folder))
     real_node.stop()
     assert not processes("54321") and not processes(str(real_node.folder))
-    assert cgroups() == []
+    assert cgroups(real_node) == []
     assert str(real_node.folder) not in Path("/proc/mounts").read_text()
     assert not Path("/sys/class/net/cni0").exists()
 
@@ -142,8 +142,9 @@ def processes(word: str) -> list[str]:
     return found
 
 
-def cgroups() -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob("**/selfevo-node-*"))
+def cgroups(node: Node) -> list[Path]:
+    """Of this node: another test may have one of its own."""
+    return list(Path("/sys/fs/cgroup").glob(f"**/{node.name}"))
 
 
 class Outside(http.server.BaseHTTPRequestHandler):

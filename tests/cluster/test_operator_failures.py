@@ -12,6 +12,7 @@ from harness.cluster.cluster_runs import (
     cluster_run,
     conditions,
     events,
+    eventually,
     jobs,
     keys_of,
     kstatus,
@@ -63,7 +64,7 @@ def test_what_no_retry_cures_stops_the_run_until_a_person_answers(
     assert (attempt["step"], attempt["exitCode"], attempt["reason"]) == ("solver-train-1", code, reason)
     assert [pod.exit_code for pod in kubelet.lived] == [0, 0, code], "one Job, one pod"
     assert len(jobs(api, namespace)) == 3
-    assert ("StepFailed", events(api, namespace)[-1][1]) in events(api, namespace)
+    eventually(lambda: events(api, namespace)[-1][0] == "StepFailed", why=lambda: events(api, namespace))
 
     api.patch(RUNS, "demo", {"spec": {"pods": {"env": [{"name": "A", "value": "answer"}]}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")

@@ -87,7 +87,8 @@ class Node:
         """
         if os.getuid() != 0:
             raise ToolUnavailable("a kubelet needs root")
-        self._cgroup = _own_cgroup() / f"selfevo-node-{secrets.token_hex(4)}"
+        self.name = f"selfevo-node-{secrets.token_hex(4)}"
+        self._cgroup = _own_cgroup() / self.name
         self.folder.mkdir(parents=True)
         _try_namespaces(self.folder)
         programs, kubelet = debian.unpacked(), tools.program(tools.KUBELET)
