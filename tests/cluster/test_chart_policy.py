@@ -82,6 +82,8 @@ TOKEN = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec
 APPLY = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun", "metadata": {"name": "target"}}
 NAMES_ADMIN = {"spec": {"pods": {"serviceAccountName": OTHERS}}}
 SA_PATH = "/spec/pods/serviceAccountName"
+LABELLED = {"op": "add", "path": "/metadata/labels", "value": {"a": OTHERS}}
+FROM_LABEL = {"from": "/metadata/labels/a", "path": SA_PATH}
 
 FORBIDDEN: list[tuple[str, Callable[[Api, str], Any], str]] = [
     ("a pod", lambda api, ns: api.create(POD, ns), 'User "mallory" cannot create resource "pods"'),
@@ -110,10 +112,8 @@ FORBIDDEN: list[tuple[str, Callable[[Api, str], Any], str]] = [
 CHANGES: list[tuple[str, Callable[[Api, str], Any], str]] = [
     ("another account by merge", patch("merge", NAMES_ADMIN), "pods.serviceAccountName is admin"),
     ("another account by JSON", patch("json", [{"op": "replace", "path": SA_PATH, "value": OTHERS}]), "is admin, a S"),
-    ("another account by copy", patch("json", [{"op": "add", "path": "/metadata/labels", "value": {"a": OTHERS}},
-                                              {"op": "copy", "from": "/metadata/labels/a", "path": SA_PATH}]), "admin"),
-    ("another account by move", patch("json", [{"op": "add", "path": "/spec/queue", "value": OTHERS},
-                                              {"op": "move", "from": "/spec/queue", "path": SA_PATH}]), "admin"),
+    ("another account by copy", patch("json", [LABELLED, {**FROM_LABEL, "op": "copy"}]), "is admin, a S"),
+    ("another account by move", patch("json", [LABELLED, {**FROM_LABEL, "op": "move"}]), "is admin, a S"),
     ("another account by apply", patch("apply", {**APPLY, **NAMES_ADMIN}, fieldManager="x"), "conflict with"),
     ("another account by force", lambda api, ns: api.apply({**APPLY, **NAMES_ADMIN}, ns, manager="x"), "is admin, a S"),
     ("another account beside suspend", patch("merge", {"spec": {"suspend": True, **NAMES_ADMIN["spec"]}}), "is admin,"),
@@ -245,7 +245,7 @@ BY_DEFAULT: list[tuple[str, Object, str]] = [
     ("every taint", {"spec.pods.tolerations": [{"operator": "Exists"}]}, "tolerations is (every), which is a taint"),
     ("the cluster's priority", {"spec.pods.priorityClassName": "system-cluster-critical"}, "which is a priority class"),
     ("a device", {("spec", "pods", "resources", "limits"): {"devices.kubevirt.io/kvm": 1}}, "which is a resource that"),
-    ("a file", {"spec.model.uri": "file:///etc/shadow"}, "which is a source that runs may not read; allowed are *"),
+    ("a file", {"spec.model.uri": "file:///etc/shadow"}, "entry of its own in policy.allowed.sources"),
     ("a file as data", {"spec.exclude": [{"uri": "file:///etc/shadow"}]}, "spec.exclude is file:///etc/shadow, which"),
     ("code of a model", {"spec.model.trustRemoteCode": True}, "runs may not execute code of a model's repository"),
     ("a loader's variable", {"spec.pods.env": [{"name": "LD_LIBRARY_PATH", "value": "/x"}]}, "which is a variable"),

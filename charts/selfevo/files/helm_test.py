@@ -32,6 +32,7 @@ def ask(method: str, path: str, body: object = None) -> tuple[int, dict]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data, headers, method=method)
     tls = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT  # clusters' own authorities often lack extensions that it asks for
     try:
         with urllib.request.urlopen(request, timeout=30, context=tls) as answer:
             return answer.status, json.load(answer)

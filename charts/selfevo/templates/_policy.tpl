@@ -54,10 +54,15 @@ field is wanted again as `object.spec...`. */}}
 {{- end }}
 
 {{/* Those of a list of {field, value} that are not allowed. Takes {items, allowed, own (a pattern of what needs an entry
-of its own), what}. */}}
+of its own), key (its name in policy.allowed), why}. */}}
 {{- define "selfevo.policy.refused" -}}
 {{- $allowed := .allowed | toJson }}
-{{- $remedy := empty .allowed | ternary "; remove it" (printf "; allowed are %s" (join ", " .allowed | trunc 300)) }}
+{{- $remedy := printf "; allowed are %s" (join ", " .allowed | trunc 300) }}
+{{- if not .allowed }}
+{{- $remedy = "; remove it" }}
+{{- else if has "*" .allowed }}
+{{- $remedy = printf "; remove it, or ask for an entry of its own in policy.allowed.%s" .key }}
+{{- end }}
 ({{ .items }}).filter(one, !{{ $allowed }}.exists(a,
 {{- if .own }} (a != '*' || !one.value.matches({{ .own | toJson }})) &&{{ end }} (a == one.value || a.endsWith('*') && one.value.startsWith(a.substring(0, size(a) - 1)))))
 .map(one, {'field': one.field, 'value': one.value, 'why': {{ printf "%s%s" .why $remedy | toJson }}})
