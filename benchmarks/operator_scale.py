@@ -239,10 +239,13 @@ def main() -> None:
                 print(runs, "bare", bare, flush=True)
                 ours = measure_operator(plane, folder, runs)
                 print(runs, "operator", ours, flush=True)
-                results["by_runs"][str(runs)] = {"bare": bare, "operator": ours}
+                load = round(os.getloadavg()[0], 1)
+                results["by_runs"][str(runs)] = {"bare": bare, "operator": ours, "load_average": load}
+                options.output.write_text(json.dumps(results, indent=1) + "\n")
         if options.cold_start:
             with controlplane.running(folder / "plane-cold", crds=CRDS) as plane:
                 results["cold_start"] = measure_cold_start(plane, folder, options.cold_start)
+                results["cold_start"]["load_average"] = round(os.getloadavg()[0], 1)
                 print(results["cold_start"], flush=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
 
