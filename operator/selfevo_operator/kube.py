@@ -146,7 +146,7 @@ class Kube:
                 items, query = [], dict(first)  # the server has forgotten what we began to read: once more
                 continue
             metadata = page.get("metadata") or {}
-            items += page.get("items") or []
+            items += [_slim(item) for item in page.get("items") or []]
             if not metadata.get("continue"):
                 return items, int(metadata.get("resourceVersion") or 0)
             query["continue"] = metadata["continue"]
@@ -175,6 +175,13 @@ class Kube:
         finally:
             self._observer(verb, resource, status)
         raise _error(status, text, float(retry_after) if retry_after.isdecimal() else 0.0)
+
+
+def _slim(item: dict[str, Any]) -> dict[str, Any]:
+    """Without what nobody here reads: thousands of Jobs are in memory at once while they are listed."""
+    metadata = {name: value for name, value in item["metadata"].items() if name != "managedFields"}
+    spec = {name: value for name, value in (item.get("spec") or {}).items() if name != "template"}
+    return {**item, "metadata": metadata, "spec": spec}
 
 
 def _error(status: int, text: bytes, retry_after: float) -> ApiError:
