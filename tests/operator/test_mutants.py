@@ -7,7 +7,7 @@ from simulation.mutants import MUTANTS, Mutant
 from simulation.system import PatchError, changed
 from simulation.world import simulate
 
-SEEDS = 150
+SEEDS = 200
 """In which a mutant must break a law; the operator as it is passes them in test_simulation.py."""
 
 

@@ -10,7 +10,8 @@ import os
 
 import pytest
 from simulation.shapes import SHAPES
-from simulation.world import calm, simulate, unchanged
+from simulation.system import unchanged
+from simulation.world import World, calm, shape_of, simulate
 
 TOLD = [int(seed) for seed in os.environ.get("SELFEVO_SIMULATION_SEEDS", "").split(",") if seed]
 FEW, ALL, PIECES = 20, 300, 10
@@ -23,13 +24,20 @@ def hold(seeds: list[int]) -> None:
         try:
             simulate(seed)
         except AssertionError as error:
-            broken.append(f"seed {seed}: {error}")
+            broken.append(str(error))
     assert not broken, "\n\n".join(broken)
 
 
 def test_without_faults_every_shape_of_run_comes_to_its_end() -> None:
     for shape in SHAPES:
         assert calm(shape, unchanged()).ends
+
+
+def test_a_seed_is_all_that_is_needed_to_live_through_it_again() -> None:
+    shape = shape_of(1)
+    once, again = (World(1, shape, unchanged(), faulty=True) for _ in range(2))
+    assert once.live() == again.live()
+    assert once.agenda.now == again.agenda.now
 
 
 def test_a_few_seeds() -> None:

@@ -237,6 +237,11 @@ class Laws:
                 assert now is not None
                 law(now.ended >= step.ended and now.attempts >= step.attempts, f"{step.name} loses attempts")
                 law(step.state != "Succeeded" or now.state == "Succeeded", f"{step.name} is not done any more")
+        was_done = {(step.name, step.key) for step in old.steps if step.state == "Succeeded"}
+        for step in new.steps:
+            if step.state == "Succeeded" and not step.metrics and (step.name, step.key) not in was_done:
+                tried = step.failures >= after["spec"].get("backoffLimit", 3)
+                law(tried, f"{step.name} is done without figures, and might have been asked for them again")
 
     def _accounts(self, run_uid: str, step: StepStatus) -> None:
         law(step.ended <= step.attempts, f"{step.name}: {step.ended} of {step.attempts} attempts have ended")

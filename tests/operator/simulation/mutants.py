@@ -218,6 +218,12 @@ MUTANTS = (
         "if uid in self._gone:",
     ),
     Mutant(
+        "a run that bore the name before takes the place of the one that bears it now",
+        "cache",
+        'if uid in self._gone or (old and old.version >= int(metadata["resourceVersion"])):',
+        'if uid in self._gone or (old and old.uid == uid and old.version >= int(metadata["resourceVersion"])):',
+    ),
+    Mutant(
         "what is deleted may come back",
         "cache",
         "        self._gone[uid] = None\n",
@@ -324,26 +330,15 @@ MUTANTS = (
         "",
     ),
     Mutant(
+        "disruption counts as failure",
+        "jobs",
+        '{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},',
+        "",
+    ),
+    Mutant(
         "the Job does not say whose it is",
         "jobs",
         '"ownerReferences": [_owner(run)],\n        },\n        "spec": {\n            **_completions',
         '"ownerReferences": [],\n        },\n        "spec": {\n            **_completions',
     ),
 )
-
-BLIND_SPOTS = (
-    Mutant(
-        "a run that bore the name before takes the place of the one that bears it now",
-        "cache",
-        'if uid in self._gone or (old and old.version >= int(metadata["resourceVersion"])):',
-        'if uid in self._gone or (old and old.uid == uid and old.version >= int(metadata["resourceVersion"])):',
-    ),
-    Mutant(
-        "disruption counts as failure",
-        "jobs",
-        '{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},',
-        "",
-    ),
-)
-"""Not found within 150 seeds: rare races that tests/operator/test_cache.py and tests/cluster/test_real_pods.py look for
-by themselves."""

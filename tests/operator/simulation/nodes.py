@@ -182,7 +182,7 @@ class Nodes:
             return
         kind = world.rng.choices(
             ("crash", "service", "killed", "oom", "term", "evicted", "lost", "input", "data"),
-            (4, 4, 3, 2, 2, 6, 3, 0.3, 0.3),
+            (4, 4, 3, 2, 2, 6, 3, 0.7, 0.7),
         )[0]
         if kind == "lost":
             self.lose(pod)

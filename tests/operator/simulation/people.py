@@ -23,22 +23,13 @@ class People:
         self._notes = 0
         self.impatient = False
         """A step's tries were cut down once."""
-        self._acts = (
-            *(self._edit_pods, self._edit_pods, self.suspend, self.suspend, self._resume, self._resume, self._extend),
-            *(self._patience, self._ttl, self._asks_for_too_much, self._delete_job, self._delete_job, self._preempt),
-            *(self._note, self._note, self._condition, self._label_job, self._squat, self._delete_run, self._wipe),
-            *(
-                self._kill_pod,
-                self._kill_pod,
-                self._strand,
-                self._strand,
-                self._drain,
-                self._drain,
-                self._disown,
-                self._squat,
-                self._swap,
-            ),
-        )
+        self._figures_matter = world.rng.random() < 0.6
+        """So nobody cuts the tries down: a step that has few is done without its figures when they are lost."""
+        often = (self._edit_pods, self.suspend, self._resume, self._note, self._delete_job, self._squat)
+        often += (self._kill_pod, self._strand, self._drain)
+        seldom = (self._extend, self._patience, self._ttl, self._asks_for_too_much, self._delete_run, self._flap)
+        seldom += (self._condition, self._wipe, self._disown, self._label_job, self._preempt, self._swap)
+        self._acts = (*often, *often, *seldom)
 
     def meddle(self) -> None:
         """Somebody does something."""
@@ -101,6 +92,8 @@ class People:
         self._edit(name, iterations=min(self._world.shape.iterations, spec["iterations"] + 1))
 
     def _patience(self, name: str) -> None:
+        if self._figures_matter:
+            return
         self.impatient = True
         self._edit(
             name, backoffLimit=self._world.rng.choice((0, 1, 3, self._world.shape.spec().get("backoffLimit", 3)))
@@ -134,6 +127,18 @@ class People:
             world.say(f"delete {name} in the foreground")
             world.api.update("runs", name, metadata={"deletionTimestamp": world.agenda.stamp()})
         world.agenda.after(world.rng.uniform(0.2, 20), lambda: self.recreate(name))
+
+    def _flap(self, name: str) -> None:
+        """Deleted and applied twice in a row, while the watch lags behind a list that shows the last one."""
+        world = self._world
+        if world.process is None:
+            return
+        world.process.streams["runs"].stall(world.rng.uniform(5, 20))
+        for _ in range(2):
+            world.say(f"delete {name}")
+            world.api.remove("runs", name)
+            self.apply(name, world.spec())
+        world.process.list_soon()
 
     def recreate(self, name: str) -> None:
         """Apply it anew, once it is really gone."""
@@ -200,7 +205,10 @@ class People:
             for pod in life.pods:
                 if life.live and pod.alive and pod.state == "running":
                     pod.disrupted = True
-                    self._world.nodes.kill(pod)
+                    if self._world.rng.random() < 0.5:
+                        self._world.nodes.end(pod, 137)
+                    else:
+                        self._world.nodes.kill(pod)
 
     def _strand(self, name: str) -> None:
         """A pod ends, and the image is not there any more for the next one."""

@@ -88,7 +88,10 @@ class Process:
     def _watch_began(self) -> None:
         """What was deleted before a watch began, only a list can tell; mostly one comes."""
         if not self._world.chance(0.5):
-            self._world.agenda.after(SETTLE_S, lambda: self._list("runs", again=False))
+            self.list_soon()
+
+    def list_soon(self) -> None:
+        self._world.agenda.after(SETTLE_S, lambda: self._list("runs", again=False))
 
     def _list(self, kind: Kind, *, again: bool) -> None:
         if self.dead:

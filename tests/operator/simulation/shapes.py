@@ -43,6 +43,6 @@ SHAPES = (
     Shape("neighbours", changes=CURES | {"spec__rollout__shards": 2, "spec__evaluation": None}, neighbour=True),
     Shape("wrong input", changes=ONE_SHARD, poison={"solver-rollout-1": "2"}),
     Shape("bad data", changes={"spec__parallelSteps": 2}, poison={"challenger-train-1": "4"}),
-    Shape("crashing", changes={"spec__backoffLimit": 1}, poison={"solver-train-1": "1"}),
+    Shape("crashing", changes={"spec__backoffLimit": 0}, poison={"solver-train-1": "1"}),
     Shape("too slow", changes={"spec__solver__pods": {"activeDeadlineSeconds": 60}}, poison={"solver-train-1": "slow"}),
 )

@@ -34,7 +34,7 @@ class Stream:
         world = self._world
         if self._broken:
             return
-        if world.chance(0.008):
+        if world.chance(world.faults.breaks):
             self._broken = True
             self._pending.clear()
             world.agenda.after(world.rng.uniform(0.1, 40), self._repair)
