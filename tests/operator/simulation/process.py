@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from simulation.apiserver import Kind, Object, Refusal, controller_of
 from simulation.faults import Crash
-from simulation.laws import law
+from simulation.laws import done_steps, law
 from simulation.watch import Stream
 
 if TYPE_CHECKING:
@@ -38,11 +38,18 @@ class Process:
         self._added = False
         """Something was seen during the look."""
         self._newest: dict[str, int] = {}
+        self.done: set[tuple[str, str, str]] = set()
+        """What it has been told to be recorded as done, by whatever way."""
         self.streams = {
             "runs": Stream(world, "runs", self._saw_run, self._watch_began),
             "jobs": Stream(world, "jobs", self._saw_job, self._watch_began),
         }
         world.agenda.after(0.3, lambda: self._list("runs", again=True))
+
+    @property
+    def blind(self) -> bool:
+        """A watch is broken, or late."""
+        return any(stream.blind for stream in self.streams.values())
 
     def stop(self) -> None:
         self.dead = True
@@ -58,6 +65,7 @@ class Process:
             self._add(self.cache.drop_run(key, metadata["uid"]))
         else:
             self._add(self.cache.put_run(run))
+            self.done |= done_steps(run)
         known = self.cache.runs.get(key)
         self._knows("runs", how, run, known if known is not None and known.uid == metadata["uid"] else None)
 
@@ -114,6 +122,8 @@ class Process:
         for key in sorted(replace(objects, version, None)):
             self._add(key)
         if kind == "runs":
+            for run in objects:
+                self.done |= done_steps(run)
             self._list("jobs", again=again)
             return
         self.listed = True
@@ -190,7 +200,9 @@ class Client:
             world.laws.status_written(uid, before, after)
             return after
 
-        return self._call("patch", f"status of {name}", do)
+        written = self._call("patch", f"status of {name}", do)
+        self._process.done |= done_steps(written)
+        return written
 
     async def get_job(self, namespace: str, name: str) -> Object:
         return self._call("get", f"job {name}", lambda: self._world.api.get("jobs", name))

@@ -29,6 +29,11 @@ class Stream:
         self.closed = False
         self._relist()
 
+    @property
+    def blind(self) -> bool:
+        """What has happened a second ago is not told yet."""
+        return self._broken or self._last > self._world.agenda.now + 1
+
     def notice(self, how: str, obj: Object) -> None:
         """Something happened at the API server."""
         world = self._world
