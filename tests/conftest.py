@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from harness import versitygw
+from harness.audited_run import AuditedRun
+from harness.cluster import audit
 from harness.gotools import ToolUnavailable
 from harness.versitygw import S3Server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """When all of tests/cluster ran, what the operator did in it is held against its rights."""
+    config.pluginmanager.register(AuditedRun(config, Path(__file__).parent / "cluster", audit.FOLDER, judge))
+
+
+def judge(logs: Path) -> list[str]:
+    """See harness/cluster/rights.py, which is imported when it is needed: most runs end without."""
+    from harness.cluster import rights
+
+    return rights.of_session(logs)
 
 
 @pytest.fixture(scope="session")

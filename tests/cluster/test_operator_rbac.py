@@ -1,14 +1,15 @@
-"""The operator's rights: what ships is what it uses, no more and no less. The API server writes down who asks."""
+"""The operator's rights: what ships is what it uses, no more and no less. The API server writes down who asks.
+
+Here in one life, for each way to grant them; over all that the operator does in the whole run of tests/cluster by
+harness/audited_run.py and harness/cluster/rights.py, whose own tests are in test_harness_audit.py.
+"""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from harness.cluster import controlplane, tools
 from harness.cluster.client import ApiError
@@ -31,18 +32,11 @@ from harness.cluster.lives import Life
 from harness.cluster.manifests import job
 from harness.cluster.operator_process import ACCOUNT, USER, account, manifests, operating, rules
 from harness.cluster.proxy import proxied
+from harness.cluster.rights import EXPLAINED, granted, rights
 from harness.gotools import ToolUnavailable
 from selfevo_operator.children import child_name
 
-CHART = Path(__file__).parents[2] / "charts" / "selfevo"
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
-EXPLAINED = {("update", "selfevo.dev", "selfevolutionruns/finalizers")}
-"""Never written: the API server asks for the right where owners that block a deletion are named. See below."""
-
-
-def rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
-    """Verb, group and resource."""
-    return {(v, g, r) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
 
 
 def test_rights_are_the_same_in_a_namespace_and_in_the_cluster():
@@ -52,23 +46,15 @@ def test_rights_are_the_same_in_a_namespace_and_in_the_cluster():
     assert "research" not in str(manifests("mine"))
 
 
-@pytest.mark.parametrize("everywhere", [False, True], ids=["namespaced", "cluster-wide"])
-def test_the_chart_gives_the_same_rights(everywhere: bool, tmp_path: Path):
+def test_whoever_grants_them_they_are_the_same():
     try:
-        helm = tools.program(tools.HELM)
+        tools.program(tools.HELM)
     except ToolUnavailable as reason:
         pytest.skip(str(reason))
-    scope = f"scope.allNamespaces={str(everywhere).lower()}"
-    command = [helm, "template", "selfevo", CHART, "--namespace", "mine", "--set", scope]
-    made = subprocess.run(command, capture_output=True, text=True, env={"HOME": str(tmp_path)})
-    assert made.returncode == 0, made.stderr
-    kind = "ClusterRole" if everywhere else "Role"
-    of_operator = [
-        manifest["rules"]
-        for manifest in yaml.safe_load_all(made.stdout)
-        if manifest and manifest["kind"] == kind and manifest["metadata"]["name"].endswith("selfevo")
-    ]
-    assert [rights(found) for found in of_operator] == [rights(rules())]
+    assert granted() == dict.fromkeys(
+        ("deploy/rbac.yaml", "deploy/rbac-namespaced.yaml", "the chart in namespaces", "the chart everywhere"),
+        rights(rules()),
+    )
 
 
 def test_no_right_is_a_wildcard_or_about_secrets_or_changes_what_people_wrote():
@@ -87,7 +73,7 @@ def strict_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPl
     flags = ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
     folder = tmp_path_factory.mktemp("strict-plane")
     try:
-        with controlplane.running(folder, crds=CRDS, audit=True, apiserver_flags=flags) as plane:
+        with controlplane.running(folder, crds=CRDS, apiserver_flags=flags) as plane:
             yield plane
     except ToolUnavailable as reason:
         pytest.skip(str(reason))

@@ -5,14 +5,13 @@ Nothing of it needs root, and nothing runs pods: that is for `kubelet_standin`, 
 
 from __future__ import annotations
 
-import json
+import os
 import secrets
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ import urllib3
 import yaml
 
 from harness.cluster import tools
+from harness.cluster.audit import FOLDER, Access, flags, read
 from harness.cluster.client import Api, ApiError
 from harness.cluster.processes import Child
 from harness.cluster.users import Users, write_kubeconfig
@@ -30,19 +30,6 @@ START_LIMIT_S = 120.0
 """For machines with much else to do; an idle one takes three seconds."""
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-
-
-@dataclass(frozen=True)
-class Access:
-    """What somebody asked of the apiserver, as RBAC sees it."""
-
-    user: str
-    verb: str
-    group: str
-    resource: str
-    """With its subresource: ``jobs/status``."""
-    namespace: str
-    code: int
 
 
 class ControlPlane:
@@ -61,6 +48,9 @@ class ControlPlane:
         self.folder = folder
         self._crds = list(crds)
         self._audit = audit
+        shared = os.environ.get(FOLDER)
+        self._audit_folder = Path(shared) / secrets.token_hex(4) if shared else folder / "audit"
+        self._audited = audit or bool(shared)
         self._with_scheduler = scheduler
         self._apiserver_flags, self._controller_flags = list(apiserver_flags), list(controller_flags)
         self._admin_token = secrets.token_hex(16)
@@ -235,20 +225,8 @@ class ControlPlane:
             self.admin.delete_all(resource, name, grace_s=0)
 
     def audited(self) -> Iterator[Access]:
-        """Every request that was answered so far, but for watches that still run; needs ``audit=True``."""
-        for line in (self.folder / "audit.log").read_text().splitlines():
-            entry = json.loads(line)
-            about = entry.get("objectRef")
-            if entry["stage"] != "ResponseComplete" or about is None:
-                continue
-            yield Access(
-                user=entry["user"]["username"],
-                verb=entry["verb"],
-                group=about.get("apiGroup", ""),
-                resource="/".join(filter(None, [about["resource"], about.get("subresource")])),
-                namespace=about.get("namespace", ""),
-                code=entry["responseStatus"]["code"],
-            )
+        """Every request about a resource that was answered so far; of ServiceAccounts alone without ``audit=True``."""
+        return (access for access in read(self._audit_folder) if not access.resource.startswith("/"))
 
     # -- how it is put together
 
@@ -267,9 +245,6 @@ class ControlPlane:
         subprocess.run(command, check=True, capture_output=True)
         (self.folder / "tokens.csv").write_text(f'{self._admin_token},test-admin,test-admin,"system:masters"\n')
         self._users.write_config(self.folder / "users.kubeconfig")
-        rules = [{"level": "Metadata"}]
-        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}
-        (self.folder / "audit-policy.yaml").write_text(json.dumps(policy))
 
     def _start_etcd(self, program: Path) -> Child:
         self._etcd_url, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
@@ -291,10 +266,6 @@ class ControlPlane:
 
     def _apiserver_command(self) -> list[str]:
         key = self.folder / "service-accounts.key"
-        audit = [
-            f"--audit-log-path={self.folder / 'audit.log'}",
-            f"--audit-policy-file={self.folder / 'audit-policy.yaml'}",
-        ]
         return [
             f"--etcd-servers={self._etcd_url}",
             "--bind-address=127.0.0.1",
@@ -315,7 +286,7 @@ class ControlPlane:
             f"--kubelet-client-key={self.folder / 'kubelet-client.key'}",
             "--allow-privileged=true",
             "--v=0",
-            *(audit if self._audit else []),
+            *(flags(self._audit_folder, self._audit) if self._audited else []),
             *self._apiserver_flags,
         ]
 
