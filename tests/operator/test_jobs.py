@@ -5,6 +5,7 @@ After a wanted change: SELFEVO_UPDATE_GOLDEN=1 .venv/bin/pytest tests/operator/t
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from pydantic import ValidationError
 
 from harness import specs
@@ -691,26 +692,42 @@ def test_a_lowered_limit_of_devices_needs_no_request() -> None:
 
 
 @pytest.mark.slow
-@given(document=specs.documents())
-@settings(max_examples=3000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_whatever_a_valid_run_asks_for_it_gets_restricted_pods_or_a_sentence(document: dict[str, Any]) -> None:
-    try:
-        run = SelfEvolutionRun.model_validate(document)
-    except ValidationError:
-        return
-    for step in plan(run.spec).steps[:4]:
-        name = child_name(run.metadata.name, step, 1)
+def test_whatever_a_valid_run_asks_for_it_gets_restricted_pods_or_a_sentence() -> None:
+    """5,000 valid runs. That PodSecurity itself agrees with `violations` is for tests/cluster/test_jobs.py."""
+    runs, rendered = set(), itertools.count()
+
+    @given(document=specs.documents())
+    @settings(max_examples=5000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def search(document: dict[str, Any]) -> None:
         try:
-            job, *services = render(run, step, 1, name, SETTINGS)  # which asks the list of `allowed` by itself
-        except InputError as error:
-            assert error.reason != "NotAllowed", error
-            assert str(error).startswith("spec."), error
-            continue
-        pod = job["spec"]["template"]["spec"]
-        assert violations(pod) == []
-        assert len(services) == (job["spec"]["completions"] > 1 and step.shards == 1)
-        for container in [*pod["containers"], *pod.get("initContainers", [])]:
-            names = [variable["name"] for variable in container["env"]]
-            assert len(names) == len(set(names))
-            env = in_container(container["env"])
-            assert PhaseConfig.model_validate_json(env[CONFIG_ENV]).inputs == step.inputs
+            run = SelfEvolutionRun.model_validate(document)
+        except ValidationError:
+            reject()  # it is not one of the 5,000
+        runs.add(run.model_dump_json())
+        for step in plan(run.spec).steps[:4]:
+            if restricted_or_refused(run, step):
+                next(rendered)
+
+    search()
+    assert len(runs) > 4500, "hypothesis should not repeat itself"
+    assert next(rendered) > 3 * len(runs), "most of what is tried should be rendered"
+
+
+def restricted_or_refused(run: SelfEvolutionRun, step: Step) -> bool:
+    """Whether the step got its Job; asserts that it is as it must be, or that it is refused in a person's terms."""
+    try:
+        # which asks the list of `allowed` by itself
+        job, *services = render(run, step, 1, child_name(run.metadata.name, step, 1), SETTINGS)
+    except InputError as error:
+        assert error.reason != "NotAllowed", error
+        assert str(error).startswith("spec."), error
+        return False
+    pod = job["spec"]["template"]["spec"]
+    assert violations(pod) == []
+    assert len(services) == (job["spec"]["completions"] > 1 and step.shards == 1)
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        names = [variable["name"] for variable in container["env"]]
+        assert len(names) == len(set(names))
+        env = in_container(container["env"])
+        assert PhaseConfig.model_validate_json(env[CONFIG_ENV]).inputs == step.inputs
+    return True
