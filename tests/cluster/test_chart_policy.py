@@ -7,6 +7,7 @@ and roles, beside an operator under its own rights, and with a stand-in for the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -167,8 +168,20 @@ def test_a_run_cannot_be_changed_into_it(guarded: World, name: str, act: Callabl
 
 def test_a_strict_client_sees_fields_that_a_run_has_not(guarded: World):
     for path, value in PRUNED:
-        with pytest.raises(ApiError, match="strict decoding error: unknown field"):
+        with pytest.raises(ApiError) as refused:
             guarded.attempt(guarded.mallory, base("attack", {path: value}), fieldValidation="Strict")
+        # The first field on the way that is none.
+        unknown = re.search(r'strict decoding error: unknown field "([^"]+)"', str(refused.value))
+        assert unknown and f"{path}.".startswith(f"{unknown[1]}."), refused.value
+
+
+@pytest.mark.parametrize("field", ["spec.pods.volumes", "spec.pods.volumeMounts", "spec.pods.persistentVolumeClaim"])
+def test_no_claim_can_be_mounted_and_the_field_is_named(guarded: World, field: str):
+    """There is no list of allowed claims, because there is nothing to allow."""
+    run = base("attack", {field: dict(PRUNED)[field]})
+    with pytest.raises(ApiError, match=f'strict decoding error: unknown field "{re.escape(field)}"'):
+        guarded.attempt(guarded.mallory, run, fieldValidation="Strict")
+    assert guarded.admin.find(RUNS, "attack", guarded.namespace) is None
 
 
 # --- what gets through ------------------------------------------------------------------------------------------------

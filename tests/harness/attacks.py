@@ -29,6 +29,7 @@ VALUES: Object = {
 }
 PARTS = ("challenger", "rollout", "solver", "evaluation")
 HOST = {"name": "host", "hostPath": {"path": "/"}}
+CLAIM = {"name": "data", "persistentVolumeClaim": {"claimName": OTHERS}}
 
 
 def base(name: str, changes: Object | None = None) -> Object:
@@ -261,12 +262,16 @@ PRUNED: list[tuple[str, Any]] = [
     ("spec.pods.args", ["--help"]),
     ("spec.pods.lifecycle", {"postStart": {"exec": {"command": ["sh"]}}}),
     ("spec.pods.envFrom", [{"secretRef": {"name": OTHERS}}]),
-    ("spec.pods.volumes", [HOST]),
+    ("spec.pods.volumes", [HOST, CLAIM]),
     ("spec.pods.volumeMounts", [{"name": "host", "mountPath": "/host"}]),
     ("spec.challenger.pods.volumes", [{"name": "s", "secret": {"secretName": OTHERS}}]),
     ("spec.rollout.pods.volumes", [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {}}]}}]),
     ("spec.solver.pods.volumes", [{"name": "c", "csi": {"driver": "secrets-store.csi.k8s.io"}}]),
     ("spec.evaluation.pods.volumes", [{"name": "n", "nfs": {"server": "10.0.0.1", "path": "/"}}]),
+    ("spec.volumes", [CLAIM]),
+    ("spec.pods.persistentVolumeClaim", {"claimName": OTHERS}),
+    ("spec.storage.persistentVolumeClaim", {"claimName": OTHERS}),
+    ("spec.pods.volumeClaimTemplates", [{"metadata": {"name": "data"}, "spec": {}}]),
     ("spec.pods.ports", [{"containerPort": 22, "hostPort": 22}]),
     ("spec.pods.resourceClaims", [{"name": "gpu"}]),
     ("spec.pods.labels", {"app.kubernetes.io/managed-by": "Helm"}),
@@ -283,6 +288,8 @@ a run without them."""
 
 HARMLESS: list[tuple[str, Object, str]] = [
     ("a good run", {}, "it is what they may do"),
+    ("no ServiceAccount", {"spec.pods.serviceAccountName": None},
+     "its pods are the namespace's default account, like all that name none, and no token is mounted"),
     ("our own label, set by hand", {("metadata", "labels"): {"app.kubernetes.io/managed-by": "selfevo-operator"}},
      "labels of a run are not handed on"),
     ("another run's label", {("metadata", "labels"): {"selfevo.dev/run": "victim", "selfevo.dev/attempt": "x"}},

@@ -122,7 +122,9 @@ def own_pod(pod: Object, run: Object) -> None:
     """Asserts that a pod has nothing but what its run's author may have."""
     spec, labels = pod["spec"], pod["metadata"]["labels"]
     assert violations(spec) == []
-    assert spec.get("serviceAccountName") == OWN and spec["automountServiceAccountToken"] is False
+    account = run["spec"].get("pods", {}).get("serviceAccountName", "default")
+    assert spec.get("serviceAccountName", "default") == account and account in (OWN, "default")
+    assert spec["automountServiceAccountToken"] is False
     assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "emptyDir"}
     assert not spec.get("nodeSelector") and spec.get("schedulerName") == "default-scheduler"
     assert {t["key"] for t in spec.get("tolerations", [])} <= {
