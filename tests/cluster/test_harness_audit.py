@@ -88,6 +88,13 @@ def test_a_denial_that_a_test_has_provoked_is_not(before: list[Access], told: bo
     assert findings(SHIPPED, [[*ALL, *before], [DENIED]]) == [SAID], "of another control plane"
 
 
+def test_what_was_asked_first_came_first_whoever_was_answered_first():
+    late = replace(binding("delete"), received="2026-01-01T00:00:00.000001Z")
+    denied = replace(DENIED, received="2026-01-01T00:00:00.000002Z")
+    assert findings(SHIPPED, [[*ALL, denied, late]]) == []
+    assert findings(SHIPPED, [[*ALL, late, replace(denied, received="2026-01-01T00:00:00.000000Z")]]) == [SAID]
+
+
 def test_where_the_operator_asked_for_nothing_nothing_is_judged():
     assert findings(SHIPPED, [[binding("delete")], []]) == []
 

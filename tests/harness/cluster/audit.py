@@ -40,6 +40,8 @@ class Access:
     """The program, as it calls itself."""
     denied: bool = False
     """By RBAC. An admission plugin may refuse with 403 what RBAC allows."""
+    received: str = ""
+    """When the question came; times in this form are in order as text."""
 
 
 def policy(everybody: bool) -> dict[str, Any]:
@@ -80,4 +82,5 @@ def _access(entry: dict[str, Any]) -> Access:
         name=about.get("name", ""),
         agent=entry.get("userAgent", ""),
         denied=entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
+        received=entry.get("requestReceivedTimestamp", ""),
     )

@@ -82,10 +82,11 @@ def findings(granted: Mapping[str, set[Right]], planes: Iterable[Iterable[Access
 def _with_what_tests_took_away(accesses: Iterable[Access]) -> Iterator[tuple[Access, bool]]:
     """Each access, and whether a test had taken rights away before it, where it was asked for, and not given them back.
 
-    The namespace controller takes a namespace's RoleBindings before the namespace is gone.
+    The namespace controller takes a namespace's RoleBindings before the namespace is gone. A log is in the order of the
+    answers, and who takes a right away may get that answer after somebody else was denied.
     """
     taken: set[str] = set()
-    for access in accesses:
+    for access in sorted(accesses, key=lambda access: access.received):
         if access.group and access.resource in BINDINGS:
             if access.verb in ("delete", "deletecollection"):
                 taken.add(access.namespace)
