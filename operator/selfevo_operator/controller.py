@@ -152,8 +152,17 @@ class Controller:
                 children.append(child_of(job, await self._end_of(job) if new else NOTHING))
             else:
                 evidence = await self._start_of(run, job)
-                children.append(child_of(job, evidence, self._template(run, steps, job, evidence)))
+                children.append(await self._unfinished(run, steps, job, evidence))
         return children
+
+    async def _unfinished(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> Child:
+        template = self._template(run, steps, job, evidence)
+        child = child_of(job, evidence, template)
+        if child.outdated and child.state == "Pending" and not job.suspended and not job.stopping:
+            # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
+            # the end of the container and that of the pod it counts it as nothing at all.
+            child = child_of(job, evidence_of(await self._api.list_pods(job.namespace, job.uid)), template)
+        return child
 
     async def _end_of(self, job: JobSight) -> Evidence:
         """What the pods of a finished Job say: asked once, they do not change."""

@@ -218,7 +218,7 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         return replace(child, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
     if job.failed:
         return _failed(child, job, evidence)
-    if job.ready or evidence.running:
+    if job.ready or evidence.running or (evidence.ends and evidence.waiting is None):
         return replace(child, state="Running")
     # Also a Job that has run before: its queue may take its place away, and give it another one.
     if job.suspended:

@@ -367,11 +367,24 @@ def test_corrected_pods_replace_a_job_that_has_not_begun() -> None:
     (name,) = world.names
     world.edit(spec__pods={"image": "right"})
     world.look(1)
-    assert world.cluster.calls[0] == f"delete job {name} uid-{name}"
+    assert world.cluster.calls[:2] == ["list pods", f"delete job {name} uid-{name}"]
     world.cache.drop_job(world.cluster.jobs.pop(name))
     world.look(1)
     image = world.cluster.jobs[name]["spec"]["template"]["spec"]["containers"][0]["image"]
     assert (world.cluster.calls[0], image) == (f"create job {name}", "right")
+
+
+@pytest.mark.parametrize("container", [{"running": {}}, {"terminated": {"exitCode": 0}}], ids=["begun", "ended"])
+def test_corrected_pods_leave_a_job_alone_whose_pod_is_not_counted_as_ready(container: dict[str, Any]) -> None:
+    world = World(spec__pods={"image": "old"})
+    world.look()
+    (name,) = world.names
+    world.see(name, {"active": 1, "ready": 0})
+    world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": container}])]
+    for seconds in (1, 10, 60):
+        world.edit(spec__pods={"image": f"new-{seconds}"})
+        world.look(seconds)
+        assert world.names == [name] and not any("delete" in call for call in world.cluster.calls)
 
 
 def test_corrected_pods_replace_a_job_whose_next_pod_finds_no_image_any_more() -> None:
