@@ -6,12 +6,8 @@ One life, which the fixture leads; the tests say what it must have been.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from harness import versitygw
 from harness.cluster import controlplane, node
+from harness.cluster.arithmetic import BASE, LIMIT_S, secret, selfevo, small_run
 from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import (
     RUNS,
@@ -42,36 +38,13 @@ from harness.gotools import ToolUnavailable
 from harness.holding import Hold, faults
 from harness.podsecurity import violations
 from harness.s3proxy import proxied
-from harness.versitygw import REGION, S3Server
-from runs import EXAMPLES, HEAVY_MODULES, merged
-from selfevo_contract.digests import file_digest, model_digest
+from harness.versitygw import S3Server
+from runs import EXAMPLES, HEAVY_MODULES
 
 pytestmark = pytest.mark.slow
 Object = dict[str, Any]
 
 CRDS = sorted((EXAMPLES.parent / "crds").glob("*.yaml"))
-BASE = EXAMPLES / "arithmetic" / "base"
-SECRET = "s3-credentials"
-LIMIT_S = 300.0
-"""For one step: an idle machine takes ten seconds, of which the imports are six."""
-SMALL: Object = {
-    "iterations": 1,
-    "challenger": {
-        "grpo": {"maxSteps": 3, "promptsPerStep": 4, "perDeviceTrainBatchSize": 32},
-        "reward": {"solverSamples": 4},
-        "checkpointEvery": 1,
-    },
-    "rollout": {"questions": 120, "samples": 6, "band": {"min": 0.1, "max": 0.95}, "shards": 2},
-    # Four: SIGTERM comes while the second one is saved, the third is the last that a stopped pod does.
-    "solver": {"grpo": {"maxSteps": 4, "promptsPerStep": 8, "perDeviceTrainBatchSize": 64}, "checkpointEvery": 1},
-    "evaluation": {"samples": 1},
-    "pods": {
-        "image": IMAGE,
-        "imagePullPolicy": "Never",
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
-        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
-    },
-}
 KILLED, EVICTED = "challenger-train-1", "solver-train-1"
 
 
@@ -116,44 +89,15 @@ class Life:
 
     def selfevo(self, *arguments: str) -> str:
         """The command, on this machine, where the store has another address."""
-        manifest = merged(
-            self.manifest, {"spec": {"storage": {"endpoint": self.s3.endpoint, "credentialsSecret": None}}}
-        )
-        (self.folder / "run.yaml").write_text(yaml.safe_dump(manifest))
-        program = Path(sys.executable).parent / "selfevo"
-        environment = {**os.environ, **self.s3.environment}
-        done = subprocess.run(
-            [program, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return selfevo(self.manifest, self.s3, self.folder, *arguments)
 
 
 def _step(job: Object) -> str:
     return job["metadata"]["labels"]["selfevo.dev/step"]
 
 
-def _upload(s3: S3Server, folder: Path) -> Object:
-    """The example's files to a bucket; the part of the spec that says where they are."""
-    bucket, heldout = s3.make_bucket(), folder / "heldout.jsonl"
-    rows = (EXAMPLES / "arithmetic" / "heldout.jsonl").read_text().splitlines()[:25]
-    heldout.write_text("\n".join(rows) + "\n")
-    for file in BASE.iterdir():
-        s3.client.upload_file(str(file), bucket, f"base/{file.name}")
-    s3.client.upload_file(str(heldout), bucket, heldout.name)
-    data = {"uri": f"s3://{bucket}/{heldout.name}", "digest": file_digest(heldout)}
-    return {
-        "model": {"uri": f"s3://{bucket}/base", "digest": model_digest(BASE)},
-        "storage": {"uri": f"s3://{bucket}/selfevo", "region": REGION, "credentialsSecret": SECRET},
-        "evaluation": {"tasks": [{"name": "arithmetic", "data": data}]},
-        "exclude": [data],
-    }
-
-
-def _secret(s3: S3Server) -> Object:
-    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
-    data = {name: base64.b64encode(value.encode()).decode() for name, value in keys.items()}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "data": data}
+def _events(life: Life) -> list[tuple[str, str]]:
+    return events(life.api, life.namespace, life.manifest["metadata"]["name"])
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +113,10 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         ):
             node.compile_ahead("selfevo_trainer.main", *HEAVY_MODULES, "transformers.models.qwen3.modeling_qwen3")
             api, namespace = plane.admin, plane.make_namespace("research")
-            api.create(_secret(s3), namespace)
+            api.create(secret(s3), namespace)
             endpoint = f"http://{real_node.expose(int(proxy.endpoint.rpartition(':')[2]))}"
-            manifest = yaml.safe_load((EXAMPLES / "arithmetic.yaml").read_text())
-            manifest["metadata"]["namespace"] = namespace
-            for over in (_upload(s3, folder), {"storage": {"endpoint": endpoint}}, SMALL):
-                manifest["spec"] = merged(manifest["spec"], over)
+            manifest = small_run(s3, endpoint, namespace, folder)
+            manifest["spec"]["pods"] |= {"image": IMAGE, "imagePullPolicy": "Never"}
             with operating(plane, folder, [namespace]) as operator, recording(api, namespace) as pods:
                 led = Life(api, namespace, manifest, pods, s3, operator, real_node, folder)
                 api.create(manifest)
@@ -198,7 +140,8 @@ def _kill(life: Life, second: Hold) -> None:
 
 def _restart(life: Life) -> None:
     """The operator is killed while a rollout runs, and is away while the rollout ends."""
-    life.until(lambda: life.jobs("solver-rollout-1"))
+    # Told last: one that is killed before it has told does not come back to it.
+    life.until(lambda: any("solver-rollout-1 started" in text for _, text in _events(life)))
     life.operator.kill()
     life.until(lambda: ended(life.jobs("solver-rollout-1")[0]))
     assert not life.jobs(EVICTED)
@@ -245,7 +188,7 @@ def test_every_step_is_done_by_one_job_and_the_run_says_so(life: Life):
         next(s for s in status["steps"] if s["name"] == EVICTED)["timings"]
     )
 
-    told = events(life.api, life.namespace, "arithmetic")
+    told = _events(life)
     for step in STEPS:
         assert sum(f"{step} started" in text for _, text in told) == 1, told
         assert sum(f"{step} is done" in text for _, text in told) == 1, told

@@ -42,11 +42,11 @@ class Network:
 
     def lead_in(self, port: int) -> None:
         """Whoever connects to 127.0.0.1:port out here comes to 127.0.0.1:port in there."""
-        self._bridge(socket.socket(), ("127.0.0.1", port), inwards=True)
+        self._bridge(socket.socket(), ("127.0.0.1", port), port, inwards=True)
 
-    def lead_out(self, port: int, address: str = "127.0.0.1") -> None:
-        """Whoever connects to address:port in there comes to 127.0.0.1:port out here."""
-        self._bridge(self.socket(), (address, port), inwards=False)
+    def lead_out(self, port: int, address: str = "127.0.0.1", at: int = 0) -> None:
+        """Whoever connects to address:port in there, or address:at, comes to 127.0.0.1:port out here."""
+        self._bridge(self.socket(), (address, at or port), port, inwards=False)
 
     def close(self) -> None:
         for listener in self._listeners:
@@ -55,7 +55,7 @@ class Network:
             listener.close()
         self._inside.shutdown()
 
-    def _bridge(self, listener: socket.socket, at: tuple[str, int], *, inwards: bool) -> None:
+    def _bridge(self, listener: socket.socket, at: tuple[str, int], port: int, *, inwards: bool) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(at)
         listener.listen(128)
@@ -67,7 +67,7 @@ class Network:
                     client, _ = listener.accept()
                     server = self.socket() if inwards else socket.socket()
                     try:
-                        server.connect(("127.0.0.1", at[1]))
+                        server.connect(("127.0.0.1", port))
                     except OSError:
                         client.close()
                         server.close()

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The first process of a node: runs in mount, pid and network namespaces of its own, which end with it.
-#   node-init.sh FOLDER PROGRAMS KUBELET
+#   node-init.sh FOLDER PROGRAMS KUBELET SERVICE
 set -euo pipefail
-folder=$1 programs=$2 kubelet=$3
+folder=$1 programs=$2 kubelet=$3 service=$4
 export PATH="$programs/usr/bin:$programs/usr/sbin:$PATH"
 
 ip link set lo up
-ip link add cni0 type bridge
+ip address add "$service/32" dev lo # the API server's Service, as kube-proxy in IPVS mode has it
+# With an address of its own: else it has that of one of its ports, which come and go with pods, and those that stay do
+# not find it any more until they ask anew.
+ip link add cni0 address 0a:58:0a:58:00:01 type bridge
 ip address add 10.88.0.1/24 dev cni0
 ip link set cni0 up
 

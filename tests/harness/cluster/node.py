@@ -4,8 +4,10 @@ Its containers see this machine's programs and Python environment, read-only, at
 below /here where our pods have volumes of their own: the image itself holds only what a file system must have. So
 `python -m selfevo_trainer` runs in a pod as it is checked out.
 
-Pods have a network among themselves and no way out; `Node.expose` leads a port of this machine in. No cluster DNS, no
-Services, no GPUs, no PersistentVolumes.
+Pods have a network among themselves and no way out; `Node.expose` leads a port of this machine in. The API server's own
+Service is there, at the address that the kubelet tells every pod (KUBERNETES_SERVICE_HOST), so that a pod with a
+ServiceAccount finds it as in any cluster: the node has the address, as with a kube-proxy in IPVS mode, and what is sent
+to it is led out. No other Services, no cluster DNS, no GPUs, no PersistentVolumes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from harness.cluster import debian, tools
+from harness.cluster.client import Api
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.images import with_libraries, write_image
 from harness.cluster.namespaces import Network
@@ -32,6 +37,8 @@ from harness.gotools import ToolUnavailable, cache_dir
 from harness.ports import free_port
 
 IMAGE = "selfevo.test/python:1"
+NEXT_IMAGE = "selfevo.test/python:2"
+"""The same by another name, for upgrades."""
 PAUSE = "selfevo.test/pause:1"
 ADDRESS = "10.88.0.1"
 """Of the node, as its pods see it."""
@@ -93,9 +100,11 @@ class Node:
         _try_namespaces(self.folder)
         programs, kubelet = debian.unpacked(), tools.program(tools.KUBELET)
         self.port = free_port()
+        self._service = self.plane.admin.wait("services", "kubernetes", "default", until=bool)["spec"]
         self._write_files(programs)
         self._make_cgroups()
         init = [Path(__file__).with_name("node-init.sh"), self.folder, programs, kubelet]
+        init.append(self._service["clusterIP"])
         self._child = Child("node", [*PRIVATE, *init], self.folder / "init.log")
         self._child.start()
         self.network = Network(self._child.pid)
@@ -106,6 +115,7 @@ class Node:
             if not self._child.alive or time.monotonic() > deadline:
                 raise RuntimeError(f"the node did not start:\n{self.tail()}")
             time.sleep(0.1)
+        self.network.lead_out(self.plane.port, self._service["clusterIP"], at=self._service["ports"][0]["port"])
         return self
 
     def stop(self) -> None:
@@ -130,16 +140,35 @@ class Node:
         self.network.lead_out(port, ADDRESS)
         return f"{ADDRESS}:{port}"
 
-    def kill_container(self, pod: dict[str, Any], container: str = "trainer") -> int:
-        """SIGKILL to its processes, as the kernel does it when memory runs out; how many there were."""
+    def probes(self) -> dict[tuple[str, str, str], float]:
+        """How often the kubelet has asked a container, by its name, the kind of the probe, and the answer."""
+        kubelet = Api(
+            f"https://localhost:{self.port}", self.plane.admin_token, self.folder / "certificates/kubelet.crt"
+        )
+        samples = [
+            sample
+            for family in text_string_to_metric_families(kubelet.request("GET", "/metrics/probes"))
+            for sample in family.samples
+            if sample.name == "prober_probe_total"
+        ]
+        kinds = ("container", "probe_type", "result")
+        keys = {tuple(sample.labels[kind] for kind in kinds) for sample in samples}
+        return {key: sum(s.value for s in samples if tuple(s.labels[kind] for kind in kinds) == key) for key in keys}
+
+    def processes(self, pod: dict[str, Any], container: str = "trainer") -> list[int]:
+        """The pids, out here, of what runs in a container."""
         statuses = pod["status"]["containerStatuses"]
         identity = next(s["containerID"] for s in statuses if s["name"] == container).removeprefix("containerd://")
+        groups = self._tree("memory").glob(f"**/{identity}/**/cgroup.procs")
+        return [int(pid) for procs in groups for pid in procs.read_text().split()]
+
+    def kill_container(self, pod: dict[str, Any], container: str = "trainer") -> int:
+        """SIGKILL to its processes, as the kernel does it when memory runs out; how many there were."""
         killed = 0
-        for procs in self._tree("memory").glob(f"**/{identity}/**/cgroup.procs"):
-            for pid in procs.read_text().split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-                    killed += 1
+        for pid in self.processes(pod, container):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
         return killed
 
     # -- files
@@ -160,6 +189,7 @@ class Node:
         (self.folder / "base-spec.json").write_text(json.dumps(base))
         network = {"type": "bridge", "bridge": "cni0", "ipMasq": False, "name": "pods", "cniVersion": "0.4.0"}
         ipam = {"type": "host-local", "subnet": "10.88.0.0/24", "gateway": ADDRESS, "dataDir": "/run/cni"}
+        ipam["routes"] = [{"dst": f"{self._service['clusterIP']}/32"}]
         (self.folder / "cni").mkdir()
         (self.folder / "cni" / "10-pods.conf").write_text(json.dumps({**network, "ipam": ipam}))
         (self.folder / "images").mkdir()
@@ -279,7 +309,8 @@ def _write_images(folder: Path) -> None:
         "PYTHONDONTWRITEBYTECODE=1",
     ]
     config = {"Env": environment, "Cmd": ["python"], "WorkingDir": "/"}
-    write_image(folder / "python.tar", IMAGE, folders=folders, links=links, files=files, config=config)
+    for archive, name in (("python.tar", IMAGE), ("next.tar", NEXT_IMAGE)):
+        write_image(folder / archive, name, folders=folders, links=links, files=files, config=config)
     # A pod's sandbox does not get the mounts of its containers.
     sleep = Path(shutil.which("sleep") or "/usr/bin/sleep").resolve()
     config = {"Entrypoint": [str(sleep), "infinity"]}

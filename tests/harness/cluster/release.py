@@ -1,4 +1,5 @@
-"""The chart as Helm installs it, and what a kubelet would do for it: run the operator, run the test."""
+"""The chart as Helm installs it, and, where there is no node, what a kubelet would do for it: run the operator, run the
+test."""
 
 from __future__ import annotations
 
@@ -31,13 +32,13 @@ class Release:
     def helm(self, *arguments: str | Path) -> str:
         return chart.helm(*arguments, "--namespace", NAMESPACE, tool=self.tool, kubeconfig=self._kubeconfig)
 
-    def install(self, values: Mapping[str, Any]) -> str:
-        return self.helm("install", RELEASE, CHART, *chart.given(values))
+    def install(self, values: Mapping[str, Any], *flags: str) -> str:
+        return self.helm("install", RELEASE, CHART, *chart.given(values), *flags)
 
-    def upgrade(self, values: Mapping[str, Any]) -> str:
-        return self.helm("upgrade", RELEASE, CHART, *chart.given(values))
+    def upgrade(self, values: Mapping[str, Any], *flags: str) -> str:
+        return self.helm("upgrade", RELEASE, CHART, *chart.given(values), *flags)
 
-    # -- what a kubelet would do
+    # -- what a kubelet would do, where there is none
 
     def newest_pod(self) -> Object:
         """The operator's one pod, of the newest template; it was admitted, and nobody runs it."""
