@@ -207,7 +207,16 @@ class Api:
         body: Object = {"propagationPolicy": "Background"}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
-        self.request("DELETE", self.path(resource, namespace), body, query={"labelSelector": labels})
+        while True:
+            try:
+                self.request(
+                    "DELETE", self.path(resource, namespace), body, query={"labelSelector": labels}, timeout_s=120
+                )
+            except ApiError as error:
+                if error.status != 504:  # the server's own limit for one call; the next one goes on
+                    raise
+            else:
+                return
 
     def watch(
         self,
