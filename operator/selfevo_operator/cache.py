@@ -29,6 +29,14 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+class News(NamedTuple):
+    """What was taken in is new, for the run at ``key``."""
+
+    key: Key
+    pressing: bool = True
+    """Something may hang on it. If not, the record alone is to say it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunSight:
     """What is kept of a run: thousands of them may exist, so spec and status stay compressed until they are needed."""
@@ -126,8 +134,8 @@ class Cache:
 
     # --- Jobs
 
-    def put_job(self, job: Mapping[str, Any]) -> Key | None:
-        """Take ``job`` in; returns the place of its run when it is news."""
+    def put_job(self, job: Mapping[str, Any]) -> News | None:
+        """Take ``job`` in; returns what that means for its run when it is news."""
         metadata = job["metadata"]
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         owner = self._owner_of.get(uid)
@@ -142,9 +150,13 @@ class Cache:
         # One that was a run's and is nobody's now is kept under no owner: else an older version would bring it back.
         self._jobs.setdefault(sight.owner, {})[uid] = sight
         self._owner_of[uid] = sight.owner
-        if old is not None and replace(old, version=version) == sight:
+        key = Key(sight.namespace, sight.run)
+        if old is None:
+            return News(key)
+        if replace(old, version=version) == sight:
             return None  # what has changed is nothing that we look at
-        return Key(sight.namespace, sight.run)
+        begun = replace(old, version=version, started_at=sight.started_at, ready=max(old.ready, sight.ready))
+        return News(key, pressing=begun != sight)
 
     def drop_job(self, job: Mapping[str, Any]) -> Key | None:
         """``job`` is deleted; returns the place of its run when that is news."""
@@ -179,7 +191,8 @@ class Cache:
         listed, news = set(), set()
         for job in jobs:
             listed.add(job["metadata"]["uid"])
-            news.add(self.put_job(job))
+            told = self.put_job(job)
+            news.add(told and told.key)
         known = [job for jobs_of in self._jobs.values() for job in jobs_of.values()]
         for sight in known:
             here = namespace is None or sight.namespace == namespace

@@ -8,11 +8,10 @@ meets itself, and whatever the status did not come to say is read off the Jobs a
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -27,19 +26,16 @@ from selfevo_operator.events import event
 from selfevo_operator.jobs import PodSettings, render, template_digest
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.labels import TEMPLATE
-from selfevo_operator.observe import NOTHING, Evidence, JobSight, child_of, evidence_of, job_sight
+from selfevo_operator.observe import Evidence, JobSight, child_of, job_sight
+from selfevo_operator.recent import Recent
 from selfevo_operator.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.refusal import refused_status, understand
 from selfevo_operator.status_patch import status_patch
+from selfevo_operator.witness import Witnesses
 
-K = TypeVar("K")
-V = TypeVar("V")
 AT_ONCE = 0.0
 _REMEMBERED = 4096
-"""Of plans, pods' ends and templates: what is forgotten is computed or asked again."""
-_PATIENCE_S = 10.0
-"""A Job that has no ready pod for so long is asked for the reason."""
-_ASK_AGAIN_S = 30.0
+"""Of plans and templates: what is forgotten is computed again."""
 _QUIET_S = 2.0
 """Changes that no decision hangs on (a pod runs now) are written at most this often for one run."""
 _REFUSED_BASE_S, _REFUSED_CAP_S = 5.0, 300.0
@@ -58,8 +54,6 @@ class _Memory:
     """Of one run, what may be forgotten at any time: it saves calls and nothing else."""
 
     wrote_at: datetime | None = None
-    asked: dict[str, tuple[datetime, Evidence]] = field(default_factory=dict)
-    """UID of a Job that does not start -> when its pods were asked, and what they said."""
     refusals: int = 0
 
 
@@ -77,9 +71,9 @@ class Controller:
     ) -> None:
         self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
         self._policy, self._told = policy or Policy(), told or Told()
-        self._understood: OrderedDict[str, tuple[int, SelfEvolutionRun, Plan]] = OrderedDict()
-        self._ends: OrderedDict[str, Evidence] = OrderedDict()
-        self._templates: OrderedDict[tuple[str, int, str], str] = OrderedDict()
+        self._plans: Recent[str, tuple[int, Plan]] = Recent(_REMEMBERED)
+        self._witnesses = Witnesses(api, clock)
+        self._templates: Recent[tuple[str, int, str], str] = Recent(_REMEMBERED)
         self._memory: dict[str, _Memory] = {}
 
     async def look(self, key: Key, may_record: Callable[[], bool] = lambda: True) -> float | None:
@@ -98,11 +92,13 @@ class Controller:
         sight = self._cache.runs.get(key)
         if sight is None or sight.deleting:  # the garbage collector takes the children
             if sight is not None:
-                self._memory.pop(sight.uid, None)
+                self._forget(sight)
             return None
         jobs = self._cache.jobs_of(sight.uid)
         if _settled(sight, jobs):
-            self._memory.pop(sight.uid, None)
+            self._forget(sight)
+            for job in jobs:
+                self._witnesses.forget_end(job)
             return None
         recorded = sight.recorded()
         before = _recorded(recorded)
@@ -122,7 +118,7 @@ class Controller:
             outcome = reconcile(run, steps, children, self._clock(), self._policy, problem)
         memory = self._memory.setdefault(sight.uid, _Memory())
         memory.refusals = memory.refusals + 1 if problem else 0
-        waits = [self._wait(outcome, memory, jobs)]
+        waits = [self._wait(sight, outcome, memory, jobs)]
         quiet = self._quiet_for(memory, before, outcome.status)
         if quiet > 0:
             waits.append(quiet)
@@ -132,26 +128,32 @@ class Controller:
             waits = [wait for wait in waits if wait]
         return min((wait for wait in waits if wait is not None), default=None)
 
+    def _forget(self, sight: RunSight) -> None:
+        self._memory.pop(sight.uid, None)
+        self._witnesses.forget_run(sight.uid)
+
     # --- what is there
 
     def _understand(self, sight: RunSight) -> tuple[SelfEvolutionRun, Plan]:
-        known = self._understood.get(sight.uid)
-        if known is not None and known[0] == sight.generation:
-            return known[1], known[2]
         run = understand({**sight.document(), "status": None})
-        steps = plan(run.spec)
-        _remember(self._understood, sight.uid, (sight.generation, run, steps))
-        return run, steps
+        known = self._plans.get(sight.uid)
+        if known is None or known[0] != sight.generation:
+            known = self._plans.put(sight.uid, (sight.generation, plan(run.spec)))
+        return run, known[1]
 
     async def _children(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[Child]:
         ended = {(step.name, step.key): step.ended for step in (run.status or RunStatus()).steps}
         children = []
         for job in jobs:
-            if job.finished:
-                new = job.attempt > ended.get((job.step, job.key), 0)
-                children.append(child_of(job, await self._end_of(job) if new else NOTHING))
+            if job.finished and job.attempt > ended.get((job.step, job.key), 0):
+                children.append(child_of(job, await self._witnesses.of_end(job)))
+            elif job.finished:
+                self._witnesses.forget_end(job)
+                children.append(child_of(job))
             else:
-                evidence = await self._start_of(run, job)
+                if job.succeeding:
+                    await self._witnesses.foresee(job)
+                evidence = await self._witnesses.of_start(run.metadata.uid, job)
                 children.append(await self._unfinished(run, steps, job, evidence))
         return children
 
@@ -161,28 +163,8 @@ class Controller:
         if child.outdated and child.state == "Pending" and not job.suspended and not job.stopping:
             # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
             # the end of the container and that of the pod it counts it as nothing at all.
-            child = child_of(job, evidence_of(await self._api.list_pods(job.namespace, job.uid)), template)
+            child = child_of(job, await self._witnesses.ask(job), template)
         return child
-
-    async def _end_of(self, job: JobSight) -> Evidence:
-        """What the pods of a finished Job say: asked once, they do not change."""
-        if job.uid not in self._ends:
-            _remember(self._ends, job.uid, evidence_of(await self._api.list_pods(job.namespace, job.uid)))
-        return self._ends[job.uid]
-
-    async def _start_of(self, run: SelfEvolutionRun, job: JobSight) -> Evidence:
-        """Why a Job does not start, asked when it takes long."""
-        memory, now = self._memory.setdefault(run.metadata.uid, _Memory()), self._clock()
-        if job.ready or job.suspended or job.stopping:
-            memory.asked.pop(job.uid, None)
-            return NOTHING
-        if (now - (job.started_at or job.created_at)).total_seconds() < _PATIENCE_S:
-            return NOTHING
-        asked = memory.asked.get(job.uid)
-        if asked is None or (now - asked[0]).total_seconds() >= _ASK_AGAIN_S:
-            asked = (now, evidence_of(await self._api.list_pods(job.namespace, job.uid)))
-            memory.asked[job.uid] = asked
-        return asked[1]
 
     def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
@@ -197,7 +179,7 @@ class Controller:
                 digest = template_digest(render(run, step, job.attempt, job.name, self._settings)[0])
             except SelfevoError:
                 digest = ""
-            _remember(self._templates, now, digest)
+            self._templates.put(now, digest)
         return self._templates[now]
 
     # --- what is done
@@ -253,7 +235,7 @@ class Controller:
             raise
         self._cache.put_job(made)
         digest = made["metadata"].get("annotations", {}).get(TEMPLATE, "")
-        _remember(self._templates, (run.metadata.uid, run.metadata.generation, action.step.name), digest)
+        self._templates.put((run.metadata.uid, run.metadata.generation, action.step.name), digest)
         self._told.created(sight.key)
         return None
 
@@ -321,7 +303,7 @@ class Controller:
 
     # --- when to look again
 
-    def _wait(self, outcome: Outcome, memory: _Memory, jobs: Sequence[JobSight]) -> float | None:
+    def _wait(self, sight: RunSight, outcome: Outcome, memory: _Memory, jobs: Sequence[JobSight]) -> float | None:
         waits = []
         if outcome.wake_at is not None:
             waits.append(max(0.0, (outcome.wake_at - self._clock()).total_seconds()))
@@ -330,7 +312,7 @@ class Controller:
         elif outcome.actions:
             waits.append(AT_ONCE)  # one thing made room for another
         if any(not job.finished and not job.ready and not job.suspended and not job.stopping for job in jobs):
-            waits.append(_ASK_AGAIN_S if memory.asked else _PATIENCE_S)
+            waits.append(self._witnesses.ask_again_in(sight.uid))
         return min(waits, default=None)
 
     def _quiet_for(self, memory: _Memory, before: RunStatus, after: RunStatus) -> float:
@@ -338,13 +320,6 @@ class Controller:
         if memory.wrote_at is None or before == after or _weight(before) != _weight(after):
             return 0.0
         return _QUIET_S - (self._clock() - memory.wrote_at).total_seconds()
-
-
-def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    while len(known) > _REMEMBERED:
-        known.popitem(last=False)
 
 
 def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:

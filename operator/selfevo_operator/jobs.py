@@ -21,12 +21,11 @@ What Kubernetes does for us here, and what follows from it:
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from selfevo_contract.canonical import digest
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.inputs import SolverRolloutInputs
 from selfevo_contract.phases import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, phase_config
@@ -105,19 +104,33 @@ def template_digest(job: Manifest) -> str:
     Compare it with the annotation of an existing Job to see whether that was rendered from another spec. It has no
     meaning for a Job as an API server gives it back, with defaults filled in.
     """
-    bare = copy.deepcopy(job)
-    template = bare["spec"]["template"]
-    bare["metadata"].pop("name")
-    bare["metadata"]["annotations"].pop(TEMPLATE, None)
-    for labelled in (bare, template):
-        labelled["metadata"]["labels"].pop(ATTEMPT)
-    containers = template["spec"]["containers"] + template["spec"].get("initContainers", [])
-    for variable in (variable for container in containers for variable in container["env"]):
-        if variable["name"] == CONFIG_ENV:
-            variable["value"] = {**json.loads(variable["value"]), "attempt": ""}
-        elif variable["name"] == MASTER_ADDR_ENV:
-            variable["value"] = ""
-    return digest(bare)[:16]
+    template = job["spec"]["template"]
+    metadata = _without(_unattempted(job["metadata"]), "name")
+    pod = dict(template["spec"])
+    for kind in ("containers", "initContainers"):
+        if kind in pod:
+            pod[kind] = [{**container, "env": list(map(_unattempted_env, container["env"]))} for container in pod[kind]]
+    bare = {
+        **job,
+        "metadata": {**metadata, "annotations": _without(metadata["annotations"], TEMPLATE)},
+        "spec": {**job["spec"], "template": {**template, "metadata": _unattempted(template["metadata"]), "spec": pod}},
+    }
+    # Only we compare it, and only with our own: no need for canonical JSON, which takes ten times as long.
+    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {field: value for field, value in fields.items() if field != name}
+
+
+def _unattempted(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {**metadata, "labels": _without(metadata["labels"], ATTEMPT)}
+
+
+def _unattempted_env(variable: Mapping[str, Any]) -> Mapping[str, Any]:
+    if variable["name"] == CONFIG_ENV:
+        return {**variable, "value": {**json.loads(variable["value"]), "attempt": ""}}
+    return {**variable, "value": ""} if variable["name"] == MASTER_ADDR_ENV else variable
 
 
 def _labels(run: SelfEvolutionRun, step: Step, attempt: int) -> dict[str, str]:

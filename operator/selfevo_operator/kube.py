@@ -7,7 +7,7 @@ costs 45 MiB (docs/decisions/0007-kube-by-hand.md). No call is tried again here:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ import aiohttp
 from pydantic_core import from_json
 
 from selfevo_operator.labels import MANAGED_BY, MANAGER
+from selfevo_operator.pod_lists import CONTROLLER_UID, PodLists
 
 FIELD_MANAGER = MANAGER
 JOB_SELECTOR = f"{MANAGED_BY}={MANAGER}"
@@ -51,7 +52,8 @@ class Api(Protocol):
 
     async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None: ...
 
-    async def list_pods(self, namespace: str, job_uid: str) -> list[dict[str, Any]]: ...
+    async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
+        """The pods of a Job; ``cached``: they may be a little old."""
 
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None: ...
 
@@ -75,6 +77,7 @@ class Kube:
 
     def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, observer: Observer) -> None:
         self._session, self._endpoint, self._observer = session, endpoint, observer
+        self._pods = PodLists(self._list_pods)
 
     @staticmethod
     def session(timeout: float) -> aiohttp.ClientSession:
@@ -109,9 +112,14 @@ class Kube:
         path = f"/api/v1/namespaces/{namespace}/services?fieldManager={FIELD_MANAGER}"
         await self._call("create", "services", path, service)
 
-    async def list_pods(self, namespace: str, job_uid: str) -> list[dict[str, Any]]:
-        path = f"/api/v1/namespaces/{namespace}/pods?labelSelector=batch.kubernetes.io/controller-uid%3D{job_uid}"
-        found = await self._call("list", "pods", path)
+    async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
+        return await self._pods.of(namespace, job_uid, cached=cached)
+
+    async def _list_pods(self, namespace: str, job_uids: Sequence[str], cached: bool) -> list[dict[str, Any]]:
+        query = {"labelSelector": f"{CONTROLLER_UID} in ({','.join(job_uids)})"}
+        if cached:
+            query["resourceVersion"] = "0"
+        found = await self._call("list", "pods", f"/api/v1/namespaces/{namespace}/pods?{urlencode(query)}")
         return list(found.get("items") or [])
 
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:

@@ -63,10 +63,17 @@ class JobSight:
     ready: int
     failures: int
     ended_pods: int
+    succeeded_pods: int
+    completions: int
 
     @property
     def finished(self) -> bool:
         return self.succeeded or self.failed
+
+    @property
+    def succeeding(self) -> bool:
+        """All that it needs has ended well; its controller has yet to say so."""
+        return not self.finished and self.succeeded_pods >= self.completions
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,8 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
     ended = failed or conditions.get("Complete")
     attempt = labels.get(ATTEMPT, "0")
     # A pod that has just ended is not ready any more and not counted yet; its Job has begun all the same.
-    uncounted = sum(len(uids or []) for uids in (status.get("uncountedTerminatedPods") or {}).values())
+    uncounted = {end: len(uids or []) for end, uids in (status.get("uncountedTerminatedPods") or {}).items()}
+    succeeded = (status.get("succeeded") or 0) + uncounted.get("succeeded", 0)
     return JobSight(
         name=metadata["name"],
         namespace=metadata["namespace"],
@@ -127,7 +135,9 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
         stopping="deletionTimestamp" in metadata,
         ready=status.get("ready") or 0,
         failures=status.get("failed") or 0,
-        ended_pods=(status.get("failed") or 0) + (status.get("succeeded") or 0) + uncounted,
+        ended_pods=(status.get("failed") or 0) + uncounted.get("failed", 0) + succeeded,
+        succeeded_pods=succeeded,
+        completions=spec.get("completions") or 1,
     )
 
 

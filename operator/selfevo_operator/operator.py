@@ -19,6 +19,10 @@ from selfevo_operator.settings import Settings
 
 log = logging.getLogger("selfevo")
 
+_WRITERS = 2
+"""Records that are written at a time: whatever more the API server has to do then, the next Jobs wait for."""
+CALM_S = 1.0
+"""A pod that has begun is news for the record only, and much may follow it at once."""
 _SETTLE_S = 0.5
 """When one watch begins, others do so too."""
 
@@ -42,7 +46,7 @@ class Operator:
             told=Told(self._created, lambda reason: self.metrics.transitions.labels(reason).inc()),
         )  # fmt: skip
         self._wake = asyncio.Event()
-        self._ledger: Ledger[Key] = Ledger(max(1, settings.workers // 4))
+        self._ledger: Ledger[Key] = Ledger(_WRITERS)
         self._ended_at: dict[Key, float] = {}
         self._watch_began = asyncio.Event()
         self._heard: dict[str, int] = {}
@@ -68,12 +72,19 @@ class Operator:
     def saw_job(self, kind: str | None, job: Mapping[str, Any]) -> None:
         """A watch event of a Job."""
         self._hear("jobs")
-        key = self.cache.drop_job(job) if kind == "DELETED" else self.cache.put_job(job)
-        if key is not None and any(
-            c.get("type") == "Complete" for c in (job.get("status") or {}).get("conditions") or []
-        ):
-            self._ended_at.setdefault(key, time.monotonic())
-        self._add(key)
+        if kind == "DELETED":
+            self._add(self.cache.drop_job(job))
+            return
+        news = self.cache.put_job(job)
+        if news is None:
+            return
+        if any(c.get("type") == "Complete" for c in (job.get("status") or {}).get("conditions") or []):
+            self._ended_at.setdefault(news.key, time.monotonic())
+        if news.pressing:
+            self._add(news.key)
+        else:
+            self.queue.add_at(news.key, time.monotonic() + CALM_S)
+            self._wake.set()
 
     def _hear(self, resource: str) -> None:
         self.metrics.events.labels(resource).inc()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.objects import RUN_UID, job_object, run_object
-from selfevo_operator.cache import Cache, Key
+from selfevo_operator.cache import Cache, Key, News
 
 DEMO = Key("lab", "demo")
 
@@ -69,10 +69,10 @@ def test_a_job_that_nobody_controls_is_nobodys() -> None:
 def test_a_job_that_is_taken_from_its_run_is_forgotten() -> None:
     cache = Cache()
     cache.put_job(job_object(1))
-    assert cache.put_job(job_object(2, owner=None)) == DEMO
+    assert cache.put_job(job_object(2, owner=None)) == News(DEMO)
     assert (cache.job_count(), cache.jobs_of(RUN_UID)) == (0, [])
     assert cache.put_job(job_object(1)) is None, "what is older does not give it back"
-    assert cache.put_job(job_object(3)) == DEMO
+    assert cache.put_job(job_object(3)) == News(DEMO)
     assert cache.job_count() == 1
 
 
@@ -104,4 +104,6 @@ def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> 
     cache.put_job(job_object(5, status={"active": 1}))
     assert cache.put_job(job_object(6, status={"active": 2})) is None
     assert cache.jobs_of(job_object()["metadata"]["ownerReferences"][0]["uid"])[0].version == 6
-    assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == DEMO
+    assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == News(DEMO, pressing=False)
+    assert cache.put_job(job_object(8, status={"active": 2, "ready": 2, "failed": 1})) == News(DEMO)
+    assert cache.put_job(job_object(9, status={"active": 1, "ready": 1, "failed": 1})) == News(DEMO)

@@ -86,7 +86,7 @@ class Cluster:
     async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None:
         self._called("create service")
 
-    async def list_pods(self, namespace: str, job_uid: str) -> list[dict[str, Any]]:
+    async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         self._called("list pods")
         return self.pods
 

@@ -117,3 +117,16 @@ def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None
         listing.cancel()
 
     asyncio.run(scene())
+
+
+def test_a_pod_that_has_begun_waits_a_moment_for_what_may_follow_and_an_end_does_not() -> None:
+    operator = operator_of()
+    operator.saw_job("ADDED", job_object(1))
+    now = time.monotonic()
+    assert operator.queue.take(now) == DEMO
+    operator.queue.done(DEMO, now)
+    operator.saw_job("MODIFIED", job_object(2, status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}))
+    assert operator.queue.take(now) is None
+    assert now < (operator.queue.next_due() or 0) < time.monotonic() + 1.01
+    operator.saw_job("MODIFIED", job_object(3, status={"startTime": "2026-01-01T00:00:01Z", "succeeded": 1}))
+    assert operator.queue.take(time.monotonic()) == DEMO

@@ -177,8 +177,8 @@ MUTANTS = (
     Mutant(
         "pods are not asked for the end",
         "controller",
-        "await self._end_of(job) if new else NOTHING",
-        "NOTHING",
+        "child_of(job, await self._witnesses.of_end(job))",
+        "child_of(job)",
     ),
     Mutant(
         "any owner is the controller",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RESYNC_S = 120.0
 SETTLE_S = 0.5
+CALM_S = 1.0
 IMAGE = "registry.example/trainer:default"
 
 
@@ -70,7 +71,14 @@ class Process:
         self._knows("runs", how, run, known if known is not None and known.uid == metadata["uid"] else None)
 
     def _saw_job(self, how: str | None, job: Object) -> None:
-        self._add(self.cache.drop_job(job) if how == "DELETED" else self.cache.put_job(job))
+        if how == "DELETED":
+            self._add(self.cache.drop_job(job))
+        elif (news := self.cache.put_job(job)) is not None:
+            if news.pressing:
+                self._add(news.key)
+            else:
+                self._added = True
+                self.queue.add_at(news.key, self._world.agenda.now + CALM_S)
         uid = job["metadata"]["uid"]
         known = next((sight for sight in self.cache.jobs_of(controller_of(job)) if sight.uid == uid), None)
         self._knows("jobs", how, job, known)
@@ -244,12 +252,14 @@ class Client:
 
         self._call("create", f"service {name}", do)
 
-    async def list_pods(self, namespace: str, job_uid: str) -> list[Object]:
+    async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[Object]:
         life = self._world.jobs.lives.get(job_uid)
 
         def do() -> list[Object]:
             pods = life.pods if life is not None and not life.gone else []
-            return [pod.document() for pod in pods if not pod.gone]
+            found = [pod.document() for pod in pods if not pod.gone]
+            old = cached and self._world.faulty and self._world.chance(0.3)
+            return found[: self._world.rng.randint(0, len(found))] if old else found
 
         return self._call("list", "pods", do)
 

@@ -1,0 +1,102 @@
+"""What the pods of Jobs say: asked when it matters, and remembered while it holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+
+from selfevo_operator.kube import Api, ApiError
+from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of
+from selfevo_operator.recent import Recent
+
+PATIENCE_S = 10.0
+"""A Job that has no ready pod for so long is asked for the reason."""
+ASK_AGAIN_S = 30.0
+_REMEMBERED = 4096
+
+
+class Witnesses:
+    """All of it may be forgotten at any time: it saves calls and nothing else."""
+
+    def __init__(self, api: Api, clock: Callable[[], datetime]) -> None:
+        self._api, self._clock = api, clock
+        self._ends: Recent[str, Evidence] = Recent(_REMEMBERED)
+        """Of Jobs that are finished, by UID."""
+        self._foreseen: Recent[str, Evidence] = Recent(_REMEMBERED)
+        """Of Jobs that are about to succeed, by UID."""
+        self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
+        """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
+
+    async def of_end(self, job: JobSight) -> Evidence:
+        """What the pods of a finished Job say: asked once, they do not change.
+
+        Raises:
+            ApiError: they cannot be asked.
+        """
+        if job.uid not in self._ends:
+            self._ends.put(job.uid, await self._read_end(job))
+        return self._ends[job.uid]
+
+    async def foresee(self, job: JobSight) -> None:
+        """All pods of ``job`` have ended well, and its controller is about to say so: by then we know the result."""
+        if job.uid not in self._foreseen:
+            with contextlib.suppress(ApiError):  # it is asked again at the end
+                evidence = await self._from_cache(job)
+                if _tells_all(job, evidence):
+                    self._foreseen.put(job.uid, evidence)
+
+    async def of_start(self, run_uid: str, job: JobSight) -> Evidence:
+        """Why a Job does not start, asked when it takes long.
+
+        Raises:
+            ApiError: its pods cannot be asked.
+        """
+        now = self._clock()
+        if job.ready or job.suspended or job.stopping:
+            self._asked.get(run_uid, {}).pop(job.uid, None)
+            return NOTHING
+        if (now - (job.started_at or job.created_at)).total_seconds() < PATIENCE_S:
+            return NOTHING
+        known = self._asked.setdefault(run_uid, {})
+        asked = known.get(job.uid)
+        if asked is None or (now - asked[0]).total_seconds() >= ASK_AGAIN_S:
+            asked = known[job.uid] = (now, await self._from_cache(job))
+        return asked[1]
+
+    def ask_again_in(self, run_uid: str) -> float:
+        """Seconds after which a Job of the run that does not start is worth a question."""
+        return ASK_AGAIN_S if self._asked.get(run_uid) else PATIENCE_S
+
+    def forget_end(self, job: JobSight) -> None:
+        """The end of ``job`` is recorded."""
+        self._ends.pop(job.uid, None)
+        self._foreseen.pop(job.uid, None)
+
+    def forget_run(self, run_uid: str) -> None:
+        self._asked.pop(run_uid, None)
+
+    async def _read_end(self, job: JobSight) -> Evidence:
+        foreseen = self._foreseen.pop(job.uid, None)
+        if job.succeeded:
+            evidence = foreseen or await self._from_cache(job)
+            if _tells_all(job, evidence):
+                return evidence
+        return await self.ask(job)
+
+    async def ask(self, job: JobSight) -> Evidence:
+        """What its pods say now.
+
+        Raises:
+            ApiError: they cannot be asked.
+        """
+        return evidence_of(await self._api.list_pods(job.namespace, job.uid))
+
+    async def _from_cache(self, job: JobSight) -> Evidence:
+        return evidence_of(await self._api.list_pods(job.namespace, job.uid, cached=True))
+
+
+def _tells_all(job: JobSight, evidence: Evidence) -> bool:
+    """Whether nothing is missing: a list from the API server's cache may be a little old."""
+    ended_well = [end for end in evidence.ends if end.code == 0]
+    return len(ended_well) >= job.completions and any(end.result is not None for end in ended_well)
