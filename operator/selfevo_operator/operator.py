@@ -67,7 +67,7 @@ class Operator:
         if kind == "DELETED":
             self._add(self.cache.drop_run(Key(metadata["namespace"], metadata["name"]), metadata["uid"]))
         else:
-            self._add(self.cache.put_run(run))
+            self._add(self.cache.put_run(run), pressing=False)
 
     def saw_job(self, kind: str | None, job: Mapping[str, Any]) -> None:
         """A watch event of a Job."""
@@ -90,9 +90,9 @@ class Operator:
         self.metrics.events.labels(resource).inc()
         self._heard[resource] = self._heard.get(resource, 0) + 1
 
-    def _add(self, key: Key | None) -> None:
+    def _add(self, key: Key | None, *, pressing: bool = True) -> None:
         if key is not None:
-            self.queue.add(key, time.monotonic())
+            self.queue.add(key, time.monotonic(), pressing=pressing)
             self._wake.set()
 
     def _created(self, key: Key) -> None:
@@ -140,7 +140,7 @@ class Operator:
                 self.queue.add_at(key, time.monotonic() + again)
         finally:
             self.metrics.reconcile.observe(time.monotonic() - began)
-            self._add(self._ledger.end(key))
+            self._add(self._ledger.end(key), pressing=False)
             slots.release()
             self._wake.set()
 
@@ -169,7 +169,7 @@ class Operator:
                         len(self.cache.runs), self.cache.job_count(), time.monotonic() - started,
                     )  # fmt: skip
                 for key in self.cache.runs:
-                    self._add(key)
+                    self._add(key, pressing=False)
             judge = await self._until_next_list(time.monotonic() - started)
 
     async def _until_next_list(self, took: float) -> bool:

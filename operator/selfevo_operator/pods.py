@@ -25,8 +25,6 @@ class PodSettings:
     """User of every container; None where the platform gives one (OpenShift)."""
     run_as_group: int | None = 10001
     fs_group: int | None = 10001
-    default_service_account: str = ""
-    """Identity of pods where a run names none; the namespace's own when empty."""
     gpu_resource: str = "nvidia.com/gpu"
     """What the GPUs of a served model are called where the phase itself asks for none."""
 

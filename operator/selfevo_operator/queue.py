@@ -1,18 +1,20 @@
 """The work queue: which key is looked at next. Pure but for its state: time is handed in.
 
 As client-go's: a key waits once however often it is added; a key that is added while it is being worked on comes again
-afterwards, never beside itself; a key that failed comes back after a delay that grows with each failure in a row.
+afterwards, never beside itself; a key that failed comes back after a delay that grows with each failure in a row. Keys
+that something hangs on come first, but not always, so that the others come too.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+_PREFERRED = 3
+"""Pressing keys before a calm one that waits."""
 
 
 @dataclass(frozen=True)
@@ -31,44 +33,51 @@ class WorkQueue(Generic[K]):
     """Keys to look at. Times are seconds of one clock."""
 
     backoff: Backoff = Backoff()
-    _ready: deque[K] = field(default_factory=deque)
-    _since: dict[K, float] = field(default_factory=dict)
-    """Ready keys, and since when."""
+    _pressing: dict[K, float] = field(default_factory=dict)
+    """Ready keys that come first, and since when they are ready."""
+    _calm: dict[K, float] = field(default_factory=dict)
+    """The other ready keys."""
+    _preferred: int = 0
+    """Keys that were taken in a row while a calm one waited."""
     _working: dict[K, float] = field(default_factory=dict)
-    _again: set[K] = field(default_factory=set)
-    """Keys added while they were worked on."""
+    _again: dict[K, bool] = field(default_factory=dict)
+    """Keys added while they were worked on, and whether that was pressing."""
     _later: list[tuple[float, int, K]] = field(default_factory=list)
     _due: dict[K, float] = field(default_factory=dict)
     """When a key of ``_later`` really comes; entries of the heap that say otherwise are out of date."""
     _failures: dict[K, int] = field(default_factory=dict)
     _count: int = 0
 
-    def add(self, key: K, now: float) -> None:
+    def add(self, key: K, now: float, *, pressing: bool = True) -> None:
         """Look at ``key`` as soon as possible; after a failure, when its wait is over."""
         if key in self._failures and key in self._due:
             return  # it comes, with all that happens until then
         self._due.pop(key, None)
         if key in self._working:
-            self._again.add(key)
-        elif key not in self._since:
-            self._since[key] = now
-            self._ready.append(key)
+            self._again[key] = pressing or self._again.get(key, False)
+        elif pressing and key not in self._pressing:
+            self._pressing[key] = self._calm.pop(key, now)
+        elif not pressing and key not in self._pressing:
+            self._calm.setdefault(key, now)
 
     def add_at(self, key: K, at: float) -> None:
         """Look at ``key`` at ``at``, or earlier if something else asks for it."""
-        if key in self._since or key in self._again or self._due.get(key, at + 1) <= at:
+        if self._is_ready(key) or key in self._again or self._due.get(key, at + 1) <= at:
             return
         self._due[key] = at
         self._count += 1
         heapq.heappush(self._later, (at, self._count, key))
 
     def take(self, now: float) -> K | None:
-        """The key that has waited longest, now being worked on; None when there is none."""
+        """The next key, now being worked on; None when there is none. Of each kind, first come, first served."""
         self._wake(now)
-        if not self._ready:
+        calm = self._calm and (not self._pressing or self._preferred >= _PREFERRED)
+        ready = self._calm if calm else self._pressing
+        if not ready:
             return None
-        key = self._ready.popleft()
-        del self._since[key]
+        self._preferred = self._preferred + 1 if self._calm and not calm else 0
+        key = next(iter(ready))
+        del ready[key]
         self._working[key] = now
         return key
 
@@ -80,13 +89,12 @@ class WorkQueue(Generic[K]):
         """
         self._working.pop(key, None)
         if key in self._again and not failed:
-            self._again.discard(key)
-            self.add(key, now)
+            self.add(key, now, pressing=self._again.pop(key))
         if not failed:
             self._failures.pop(key, None)
             return 0.0
         # Also when something has happened meanwhile: an API server that refuses is not to be hammered by events.
-        self._again.discard(key)
+        self._again.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         wait = max(delay, self.backoff.delay(failures))
         self.add_at(key, now + wait)
@@ -102,16 +110,20 @@ class WorkQueue(Generic[K]):
         while (due := self.next_due()) is not None and due <= now:
             _, _, key = heapq.heappop(self._later)
             del self._due[key]
-            self.add(key, now)
+            self.add(key, now, pressing=False)
+
+    def _is_ready(self, key: K) -> bool:
+        return key in self._pressing or key in self._calm
 
     @property
     def depth(self) -> int:
         """Keys that are ready."""
-        return len(self._ready)
+        return len(self._pressing) + len(self._calm)
 
     def age(self, now: float) -> float:
         """Seconds that the oldest ready key has waited."""
-        return now - self._since[self._ready[0]] if self._ready else 0.0
+        first = [next(iter(ready.values())) for ready in (self._pressing, self._calm) if ready]
+        return now - min(first) if first else 0.0
 
     def longest_work(self, now: float) -> float:
         """Seconds since the work that has taken longest so far began."""
@@ -119,4 +131,4 @@ class WorkQueue(Generic[K]):
 
     def pending(self) -> bool:
         """Whether any key is ready or worked on."""
-        return bool(self._ready or self._working or self._again)
+        return bool(self._pressing or self._calm or self._working or self._again)

@@ -14,6 +14,8 @@ PATIENCE_S = 10.0
 """A Job that has no ready pod for so long is asked for the reason."""
 ASK_AGAIN_S = 30.0
 _REMEMBERED = 4096
+_REASONS_AT_ONCE = 4
+"""In a full cluster hundreds of Jobs wait for a place: why, is asked for a few at a time."""
 
 
 class Witnesses:
@@ -25,6 +27,7 @@ class Witnesses:
         """Of Jobs that are finished, by UID."""
         self._foreseen: Recent[str, Evidence] = Recent(_REMEMBERED)
         """Of Jobs that are about to succeed, by UID."""
+        self._asking = 0
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
         """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
 
@@ -60,9 +63,14 @@ class Witnesses:
             return NOTHING
         known = self._asked.setdefault(run_uid, {})
         asked = known.get(job.uid)
-        if asked is None or (now - asked[0]).total_seconds() >= ASK_AGAIN_S:
-            asked = known[job.uid] = (now, await self._from_cache(job))
-        return asked[1]
+        due = asked is None or (now - asked[0]).total_seconds() >= ASK_AGAIN_S
+        if due and self._asking < _REASONS_AT_ONCE:
+            self._asking += 1
+            try:
+                asked = known[job.uid] = (now, await self._from_cache(job))
+            finally:
+                self._asking -= 1
+        return asked[1] if asked else NOTHING
 
     def ask_again_in(self, run_uid: str) -> float:
         """Seconds after which a Job of the run that does not start is worth a question."""

@@ -441,10 +441,10 @@ def test_fields_of_the_pods_arrive() -> None:
 
 
 def test_the_operators_flags_fill_in_what_the_run_leaves_open() -> None:
-    flags = PodSettings(image="default", image_pull_policy="Never", default_service_account="trainers", run_as_user=7)
+    flags = PodSettings(image="default", image_pull_policy="Never", run_as_user=7)
     pod = pod_of(SOLVER, settings=flags)
     assert (pod["containers"][0]["image"], pod["containers"][0]["imagePullPolicy"]) == ("default", "Never")
-    assert pod["serviceAccountName"] == "trainers"
+    assert "serviceAccountName" not in pod
     assert pod["securityContext"]["runAsUser"] == 7
     own = {"image": "own", "imagePullPolicy": "Always", "serviceAccountName": "me"}
     pod = pod_of(SOLVER, settings=flags, spec__pods=own)

@@ -26,6 +26,44 @@ def test_keys_come_in_the_order_of_their_first_adding() -> None:
     assert [q.take(0) for _ in range(4)] == ["b", "a", "c", None]
 
 
+def test_pressing_keys_come_first_and_every_fourth_is_a_calm_one() -> None:
+    q = queue()
+    for key in ("calm-1", "calm-2", "calm-3"):
+        q.add(key, 0, pressing=False)
+    for n in range(7):
+        q.add(f"n{n}", 1)
+    taken = [q.take(2) for _ in range(11)]
+    assert taken == ["n0", "n1", "n2", "calm-1", "n3", "n4", "n5", "calm-2", "n6", "calm-3", None]
+
+
+def test_a_calm_key_becomes_pressing_and_not_calm_again() -> None:
+    q = queue()
+    for key in ("a", "b"):
+        q.add(key, 0, pressing=False)
+    q.add("b", 5)
+    q.add("b", 6, pressing=False)
+    assert (q.depth, q.age(7)) == (2, 7)
+    assert [q.take(7) for _ in range(3)] == ["b", "a", None]
+
+
+def test_what_was_pressing_while_a_key_was_worked_on_is_so_afterwards() -> None:
+    q = queue()
+    q.add("a", 0)
+    q.take(0)
+    q.add("a", 0)
+    q.add("a", 0, pressing=False)
+    q.add("b", 0, pressing=False)
+    q.done("a", 1)
+    assert [q.take(1), q.take(1)] == ["a", "b"]
+
+
+def test_a_time_that_has_come_is_calm() -> None:
+    q = queue()
+    q.add_at("late", 1)
+    q.add("now", 5)
+    assert [q.take(5), q.take(5)] == ["now", "late"]
+
+
 def test_a_key_added_while_it_is_worked_on_comes_again_afterwards_and_not_beside_itself() -> None:
     q = queue()
     q.add("a", 0)

@@ -142,3 +142,25 @@ def test_a_job_that_does_not_start_is_asked_after_a_while_and_then_now_and_again
     assert pods.asked == ["cached", "cached"]
     asyncio.run(pods.witnesses.of_start("run", job({"ready": 1})))
     assert pods.witnesses.ask_again_in("run") == 10
+
+
+def test_reasons_are_asked_for_a_few_jobs_at_a_time() -> None:
+    pods, answer = Pods(), asyncio.Event()
+
+    async def slow(namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
+        pods.asked.append(job_uid)
+        await answer.wait()
+        return []
+
+    async def run() -> None:
+        pods.list_pods = slow  # type: ignore[method-assign]
+        jobs = [job_sight(job_object(uid=f"job{n}", status={"startTime": "2026-01-01T00:00:00Z"})) for n in range(6)]
+        looks = [asyncio.create_task(pods.witnesses.of_start(f"run{n}", each)) for n, each in enumerate(jobs)]
+        await asyncio.sleep(0.01)
+        assert pods.asked == ["job0", "job1", "job2", "job3"]
+        answer.set()
+        await asyncio.gather(*looks)
+        await pods.witnesses.of_start("run5", jobs[5])
+        assert pods.asked[4:] == ["job5"]
+
+    asyncio.run(run())

@@ -244,7 +244,7 @@ MUTANTS = (
     Mutant(
         "the queue forgets what is added while it works",
         "queue",
-        "            self._again.add(key)\n",
+        "            self._again[key] = pressing or self._again.get(key, False)\n",
         "            pass\n",
     ),
     Mutant(

@@ -65,7 +65,7 @@ class Process:
         if how == "DELETED":
             self._add(self.cache.drop_run(key, metadata["uid"]))
         else:
-            self._add(self.cache.put_run(run))
+            self._add(self.cache.put_run(run), pressing=False)
             self.done |= done_steps(run)
         known = self.cache.runs.get(key)
         self._knows("runs", how, run, known if known is not None and known.uid == metadata["uid"] else None)
@@ -94,10 +94,10 @@ class Process:
         ours = kind == "runs" or controller_of(obj)
         law(known is not None or not (exists and ours), f"{metadata['name']} is seen, and nobody knows it")
 
-    def _add(self, key: Any) -> None:
+    def _add(self, key: Any, *, pressing: bool = True) -> None:
         if key is not None:
             self._added = True
-            self.queue.add(key, self._world.agenda.now)
+            self.queue.add(key, self._world.agenda.now, pressing=pressing)
 
     # --- lists: read at one time, taken in at a later one
 
@@ -136,7 +136,7 @@ class Process:
             return
         self.listed = True
         for key in list(self.cache.runs):
-            self._add(key)
+            self._add(key, pressing=False)
         if again:
             self._world.agenda.after(RESYNC_S, lambda: self._list("runs", again=True))
 
@@ -174,7 +174,7 @@ class Process:
         if not world.chance(world.faults.full_ledger):
             return True
         world.say("the ledger has no room")
-        world.agenda.after(world.rng.uniform(0.05, 20), lambda: self.dead or self._add(key))
+        world.agenda.after(world.rng.uniform(0.05, 20), lambda: self.dead or self._add(key, pressing=False))
         return False
 
 
