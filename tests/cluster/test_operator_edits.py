@@ -174,8 +174,8 @@ def test_a_job_that_a_person_deletes_is_made_again(api: Api, namespace: str, kub
     for each in jobs(api, namespace):  # and the record of what was done goes too
         api.delete("jobs", each["metadata"]["name"], namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
-    # What is deleted in the background, as kubectl does it, may outlive its Job for a moment: overlaps are no fault here,
-    # the store keeps the two apart.
+    # What is deleted in the background, as kubectl does it, may outlive its Job for a moment. An overlap is no fault
+    # here: the store keeps the two apart.
     assert sorted(kubelet.trained) == keys_of(run)
     assert [s["failures"] for s in status_of(done)["steps"]] == [0, 0, 0]
     assert [each["metadata"]["labels"]["selfevo.dev/step"] for each in jobs(api, namespace)] == ["solver-train-1"]
