@@ -147,17 +147,19 @@ class TestFaultProxy:
             except urllib3.exceptions.HTTPError as error:
                 refused.append(error)
 
-        writer = threading.Thread(target=go_on)
+        writer, begun = threading.Thread(target=go_on), threading.Event()
 
         def hook(stage: str, request: Request) -> None:
             if (stage, request.write) == ("replied", 2):
                 writer.start()
+                begun.set()
                 time.sleep(0.3)
                 proxy.cut_off()
 
         proxy.hook = hook
         api.create(config_map("one"), namespace)
         api.create(config_map("two"), namespace)
+        assert begun.wait(10)  # the reply is here before the hook that follows it
         writer.join(10)
         assert refused and [request.write for request in proxy.writes] == [1, 2]
         assert self.names(api, namespace) == ["one", "two"]
