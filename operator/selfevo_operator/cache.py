@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from selfevo_operator.observe import JobSight, job_sight
+from selfevo_operator.recent import Recent
 
 _TOMBSTONES = 20_000
 
@@ -59,7 +59,7 @@ class RunSight:
         return recorded
 
     def document(self) -> dict[str, Any]:
-        """The run as the API server gave it, of its metadata what we read."""
+        """The run as the API server gave it without its status, of its metadata what we read."""
         return {
             "apiVersion": "selfevo.dev/v1alpha1",
             "kind": "SelfEvolutionRun",
@@ -70,7 +70,6 @@ class RunSight:
                 "generation": self.generation,
             },
             "spec": _unpacked(self.spec),
-            "status": self.recorded(),
         }
 
 
@@ -106,7 +105,7 @@ class Cache:
         self.runs: dict[Key, RunSight] = {}
         self._jobs: dict[str, dict[str, JobSight]] = {}
         self._owner_of: dict[str, str] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone: Recent[str, None] = Recent(_TOMBSTONES)
 
     # --- runs
 
@@ -213,6 +212,4 @@ class Cache:
         return gone
 
     def _bury(self, uid: str) -> None:
-        self._gone[uid] = None
-        while len(self._gone) > _TOMBSTONES:
-            self._gone.popitem(last=False)
+        self._gone.put(uid, None)

@@ -90,15 +90,11 @@ class Controller:
             ApiError: the cluster did not do what was asked; look again after a while.
         """
         sight = self._cache.runs.get(key)
-        if sight is None or sight.deleting:  # the garbage collector takes the children
-            if sight is not None:
-                self._forget(sight)
+        if sight is None:
             return None
         jobs = self._cache.jobs_of(sight.uid)
-        if _settled(sight, jobs):
-            self._forget(sight)
-            for job in jobs:
-                self._witnesses.forget_end(job)
+        if sight.deleting or _settled(sight, jobs):  # of what is deleted, the garbage collector takes the children
+            self._forget(sight, jobs)
             return None
         recorded = sight.recorded()
         before = _recorded(recorded)
@@ -128,14 +124,16 @@ class Controller:
             waits = [wait for wait in waits if wait]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _forget(self, sight: RunSight) -> None:
+    def _forget(self, sight: RunSight, jobs: Sequence[JobSight]) -> None:
         self._memory.pop(sight.uid, None)
         self._witnesses.forget_run(sight.uid)
+        for job in jobs:
+            self._witnesses.forget_end(job)
 
     # --- what is there
 
     def _understand(self, sight: RunSight) -> tuple[SelfEvolutionRun, Plan]:
-        run = understand({**sight.document(), "status": None})
+        run = understand(sight.document())
         known = self._plans.get(sight.uid)
         if known is None or known[0] != sight.generation:
             known = self._plans.put(sight.uid, (sight.generation, plan(run.spec)))

@@ -21,7 +21,7 @@ log = logging.getLogger("selfevo")
 
 _WRITERS = 2
 """Records that are written at a time: whatever more the API server has to do then, the next Jobs wait for."""
-CALM_S = 1.0
+_CALM_S = 1.0
 """A pod that has begun is news for the record only, and much may follow it at once."""
 _SETTLE_S = 0.5
 """When one watch begins, others do so too."""
@@ -83,7 +83,7 @@ class Operator:
         if news.pressing:
             self._add(news.key)
         else:
-            self.queue.add_at(news.key, time.monotonic() + CALM_S)
+            self.queue.add_at(news.key, time.monotonic() + _CALM_S)
             self._wake.set()
 
     def _hear(self, resource: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,8 +36,7 @@ class PodLists:
     def __init__(self, ask: Callable[[str, Sequence[str], bool], Awaitable[list[Pod]]]) -> None:
         self._ask = ask
         self._waiting: dict[_Place, dict[str, asyncio.Future[list[Pod]]]] = {}
-        self._served: set[_Place] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: dict[_Place, asyncio.Task[None]] = {}
 
     async def of(self, namespace: str, job_uid: str, *, cached: bool) -> list[Pod]:
         """The pods of one Job; what ``ask`` raises is raised to all who share it."""
@@ -45,11 +45,8 @@ class PodLists:
         future = waiting.get(job_uid)
         if future is None:
             future = waiting[job_uid] = asyncio.get_running_loop().create_future()
-        if place not in self._served:
-            self._served.add(place)
-            task = asyncio.create_task(self._serve(place))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if place not in self._serving:
+            self._serving[place] = asyncio.create_task(self._serve(place))
         return await asyncio.shield(future)
 
     async def _serve(self, place: _Place) -> None:
@@ -64,10 +61,10 @@ class PodLists:
                     future.set_exception(error)
                     future.exception()  # whoever asked may have gone
             else:
-                found: dict[str, list[Pod]] = {uid: [] for uid in served}
+                found: defaultdict[str, list[Pod]] = defaultdict(list)
                 for pod in pods:
-                    found.setdefault(pod["metadata"]["labels"][CONTROLLER_UID], []).append(pod)
+                    found[pod["metadata"]["labels"][CONTROLLER_UID]].append(pod)
                 for uid, future in served.items():
                     future.set_result(found[uid])
             await asyncio.sleep(min(_LONGEST_PAUSE_S, _PAUSE * (time.monotonic() - began)))
-        self._served.discard(place)
+        del self._serving[place]

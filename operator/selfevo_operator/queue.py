@@ -55,14 +55,17 @@ class WorkQueue(Generic[K]):
         self._due.pop(key, None)
         if key in self._working:
             self._again[key] = pressing or self._again.get(key, False)
-        elif pressing and key not in self._pressing:
+        elif key in self._pressing:
+            return
+        elif pressing:
             self._pressing[key] = self._calm.pop(key, now)
-        elif not pressing and key not in self._pressing:
+        else:
             self._calm.setdefault(key, now)
 
     def add_at(self, key: K, at: float) -> None:
         """Look at ``key`` at ``at``, or earlier if something else asks for it."""
-        if self._is_ready(key) or key in self._again or self._due.get(key, at + 1) <= at:
+        ready = key in self._pressing or key in self._calm or key in self._again
+        if ready or self._due.get(key, at + 1) <= at:
             return
         self._due[key] = at
         self._count += 1
@@ -111,9 +114,6 @@ class WorkQueue(Generic[K]):
             _, _, key = heapq.heappop(self._later)
             del self._due[key]
             self.add(key, now, pressing=False)
-
-    def _is_ready(self, key: K) -> bool:
-        return key in self._pressing or key in self._calm
 
     @property
     def depth(self) -> int:

@@ -10,9 +10,9 @@ from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of
 from selfevo_operator.recent import Recent
 
-PATIENCE_S = 10.0
+_PATIENCE_S = 10.0
 """A Job that has no ready pod for so long is asked for the reason."""
-ASK_AGAIN_S = 30.0
+_ASK_AGAIN_S = 30.0
 _REMEMBERED = 4096
 _REASONS_AT_ONCE = 4
 """In a full cluster hundreds of Jobs wait for a place: why, is asked for a few at a time."""
@@ -59,11 +59,11 @@ class Witnesses:
         if job.ready or job.suspended or job.stopping:
             self._asked.get(run_uid, {}).pop(job.uid, None)
             return NOTHING
-        if (now - (job.started_at or job.created_at)).total_seconds() < PATIENCE_S:
+        if (now - (job.started_at or job.created_at)).total_seconds() < _PATIENCE_S:
             return NOTHING
         known = self._asked.setdefault(run_uid, {})
         asked = known.get(job.uid)
-        due = asked is None or (now - asked[0]).total_seconds() >= ASK_AGAIN_S
+        due = asked is None or (now - asked[0]).total_seconds() >= _ASK_AGAIN_S
         if due and self._asking < _REASONS_AT_ONCE:
             self._asking += 1
             try:
@@ -74,7 +74,7 @@ class Witnesses:
 
     def ask_again_in(self, run_uid: str) -> float:
         """Seconds after which a Job of the run that does not start is worth a question."""
-        return ASK_AGAIN_S if self._asked.get(run_uid) else PATIENCE_S
+        return _ASK_AGAIN_S if self._asked.get(run_uid) else _PATIENCE_S
 
     def forget_end(self, job: JobSight) -> None:
         """The end of ``job`` is recorded."""

@@ -149,8 +149,7 @@ class Laws:
         law(sight is not None, f"{name} is created for a run that is not known")
         law(sight.uid == owner, f"{name} is created for {owner}, looking at {sight.uid}")
         law(not sight.deleting, f"{name} is created for a run that is being deleted")
-        document = sight.document()
-        spec, status = document["spec"], document["status"]
+        spec, status = sight.document()["spec"], sight.recorded()
         law(not spec.get("suspend"), f"{name} is created for a suspended run")
         answered = status.get("observedGeneration") != sight.generation
         if not answered:
@@ -158,7 +157,7 @@ class Laws:
         law(len(self._beside) < spec.get("parallelSteps", 1), f"{name} is one too many beside {self._beside}")
         self._beside.append(name)
         # Numbers and back-off, read off the record.
-        record = _steps(document).get((step, key))
+        record = _steps({"status": status}).get((step, key))
         now, wait = self._world.agenda.clock(), None
         ended = record.ended if record else 0
         law(attempt == ended + 1, f"{name} is created, and the last attempt whose end is recorded is {ended}")

@@ -96,8 +96,8 @@ MUTANTS = (
     Mutant(
         "a run that is being deleted is looked at",
         "controller",
-        "if sight is None or sight.deleting:",
-        "if sight is None:",
+        "if sight.deleting or _settled(sight, jobs):",
+        "if _settled(sight, jobs):",
     ),
     # --- what the end of an attempt means
     Mutant(
@@ -226,8 +226,8 @@ MUTANTS = (
     Mutant(
         "what is deleted may come back",
         "cache",
-        "        self._gone[uid] = None\n",
-        "",
+        "        self._gone.put(uid, None)\n",
+        "        pass\n",
     ),
     Mutant(
         "a list drops what is younger than it",
