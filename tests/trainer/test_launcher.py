@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
@@ -128,8 +129,7 @@ def test_a_process_that_does_not_end_is_killed_and_none_is_left(tmp_path: Path) 
 
 
 def _children() -> list[int]:
-    task = Path(f"/proc/{os.getpid()}/task")
-    return [int(pid) for thread in task.iterdir() for pid in (thread / "children").read_text().split()]
+    return [child.pid for child in psutil.Process().children()]
 
 
 def test_sigterm_reaches_every_process_and_is_the_reason_of_the_end(tmp_path: Path) -> None:
