@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -98,6 +98,40 @@ def run_sight(run: Mapping[str, Any]) -> RunSight:
     )
 
 
+def _in(place: str, namespace: str | None) -> bool:
+    return namespace is None or place == namespace
+
+
+class Listing:
+    """A list that is being read: what it brings is known at once, what it lacks is gone at its end."""
+
+    def __init__(
+        self, put: Callable[[Mapping[str, Any]], Key | None], lacking: Callable[[set[str], int], set[Key | None]]
+    ) -> None:
+        self._put, self._lacking = put, lacking
+        self._listed: set[str] = set()
+        self._version = 0
+
+    def take(self, objects: Iterable[Mapping[str, Any]], version: int, *, first: bool = True) -> set[Key]:
+        """Some objects of the list, read at ``version``; returns the places of the runs for which that was news.
+
+        Args:
+            first: the list begins with them, whatever was read before.
+        """
+        if first:
+            self._listed.clear()
+        news = set()
+        for found in objects:
+            self._listed.add(found["metadata"]["uid"])
+            news.add(self._put(found))
+        self._version = version
+        return {key for key in news if key is not None}
+
+    def end(self) -> set[Key]:
+        """All is read; returns the places of the runs for which it is news what was not in it."""
+        return {key for key in self._lacking(self._listed, self._version) if key is not None}
+
+
 class Cache:
     """Runs by place, Jobs by the UID of the run that controls them."""
 
@@ -173,33 +207,32 @@ class Cache:
 
     # --- lists
 
-    def replace_runs(self, runs: Iterable[Mapping[str, Any]], version: int, namespace: str | None) -> set[Key]:
-        """Take in a whole list, read at ``version``; returns the places where that was news."""
-        listed, news = set(), set()
-        for run in runs:
-            listed.add(run["metadata"]["uid"])
-            news.add(self.put_run(run))
-        for key, known in list(self.runs.items()):
-            here = namespace is None or key.namespace == namespace
-            if here and known.uid not in listed and known.version <= version:
-                news.add(self.drop_run(key, known.uid))
-        return {key for key in news if key is not None}
+    def listing_runs(self, namespace: str | None) -> Listing:
+        """Of the runs of ``namespace``; None for all."""
 
-    def replace_jobs(self, jobs: Iterable[Mapping[str, Any]], version: int, namespace: str | None) -> set[Key]:
-        """Take in a whole list, read at ``version``; returns the places of the runs for which that was news."""
-        listed, news = set(), set()
-        for job in jobs:
-            listed.add(job["metadata"]["uid"])
-            told = self.put_job(job)
-            news.add(told and told.key)
-        known = [job for jobs_of in self._jobs.values() for job in jobs_of.values()]
-        for sight in known:
-            here = namespace is None or sight.namespace == namespace
-            if here and sight.uid not in listed and sight.version <= version:
-                self._bury(sight.uid)
-                self._forget_job(sight.uid)
-                news.add(Key(sight.namespace, sight.run))
-        return {key for key in news if key is not None}
+        def lacking(listed: set[str], version: int) -> set[Key | None]:
+            known = [(key, run) for key, run in self.runs.items() if _in(key.namespace, namespace)]
+            gone = [(key, run.uid) for key, run in known if run.uid not in listed and run.version <= version]
+            return {self.drop_run(key, uid) for key, uid in gone}
+
+        return Listing(self.put_run, lacking)
+
+    def listing_jobs(self, namespace: str | None) -> Listing:
+        """Of the Jobs of ``namespace``; None for all."""
+
+        def put(job: Mapping[str, Any]) -> Key | None:
+            news = self.put_job(job)
+            return news.key if news else None
+
+        def lacking(listed: set[str], version: int) -> set[Key | None]:
+            known = [job for jobs in self._jobs.values() for job in jobs.values() if _in(job.namespace, namespace)]
+            gone = [job for job in known if job.uid not in listed and job.version <= version]
+            for job in gone:
+                self._bury(job.uid)
+                self._forget_job(job.uid)
+            return {Key(job.namespace, job.run) for job in gone}
+
+        return Listing(put, lacking)
 
     def _forget_job(self, uid: str) -> JobSight | None:
         owner = self._owner_of.pop(uid, None)

@@ -31,7 +31,7 @@ from selfevo_operator.recent import Recent
 from selfevo_operator.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.refusal import refused_status, understand
 from selfevo_operator.status_patch import status_patch
-from selfevo_operator.witness import Witnesses
+from selfevo_operator.witness import Beside, Witnesses
 
 AT_ONCE = 0.0
 _REMEMBERED = 4096
@@ -68,11 +68,12 @@ class Controller:
         clock: Callable[[], datetime],
         policy: Policy | None = None,
         told: Told | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
         self._policy, self._told = policy or Policy(), told or Told()
         self._plans: Recent[str, tuple[int, Plan]] = Recent(_REMEMBERED)
-        self._witnesses = Witnesses(api, clock)
+        self._witnesses = Witnesses(api, clock, beside)
         self._templates: Recent[tuple[str, int, str], str] = Recent(_REMEMBERED)
         self._memory: dict[str, _Memory] = {}
 
@@ -150,7 +151,7 @@ class Controller:
                 children.append(child_of(job))
             else:
                 if job.succeeding:
-                    await self._witnesses.foresee(job)
+                    self._witnesses.foresee(job)
                 evidence = await self._witnesses.of_start(run.metadata.uid, job)
                 children.append(await self._unfinished(run, steps, job, evidence))
         return children

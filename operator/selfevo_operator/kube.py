@@ -7,9 +7,9 @@ costs 45 MiB (docs/decisions/0007-kube-by-hand.md). No call is tried again here:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
@@ -35,6 +35,16 @@ class ApiError(Exception):
         self.message = message
         self.retry_after = retry_after
         """Seconds that the server wants us to wait."""
+
+
+class Page(NamedTuple):
+    """Some objects of a list: thousands are never in memory at once."""
+
+    items: list[dict[str, Any]]
+    version: int
+    """Resource version of the list."""
+    first: bool
+    """The list begins, perhaps anew."""
 
 
 class Api(Protocol):
@@ -125,13 +135,13 @@ class Kube:
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         await self._call("create", "events", f"/api/v1/namespaces/{namespace}/events", event)
 
-    async def list_runs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
-        """All runs, and the resource version of the list."""
-        return await self._list("selfevolutionruns", self._in(_RUNS, namespace, "selfevolutionruns"), "")
+    def list_runs(self, namespace: str | None) -> AsyncIterator[Page]:
+        """All runs."""
+        return self._list("selfevolutionruns", self._in(_RUNS, namespace, "selfevolutionruns"), "")
 
-    async def list_jobs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
-        """All Jobs that are ours, and the resource version of the list."""
-        return await self._list("jobs", self._in(_BATCH, namespace, "jobs"), JOB_SELECTOR)
+    def list_jobs(self, namespace: str | None) -> AsyncIterator[Page]:
+        """All Jobs that are ours."""
+        return self._list("jobs", self._in(_BATCH, namespace, "jobs"), JOB_SELECTOR)
 
     @staticmethod
     def _run(namespace: str, name: str) -> str:
@@ -141,22 +151,21 @@ class Kube:
     def _in(group: str, namespace: str | None, resource: str) -> str:
         return f"{group}/namespaces/{namespace}/{resource}" if namespace else f"{group}/{resource}"
 
-    async def _list(self, resource: str, path: str, selector: str) -> tuple[list[dict[str, Any]], int]:
-        items: list[dict[str, Any]] = []
-        first = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
-        query = dict(first)
+    async def _list(self, resource: str, path: str, selector: str) -> AsyncIterator[Page]:
+        start = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        query = dict(start)
         while True:
             try:
-                page = await self._call("list", resource, f"{path}?{urlencode(query)}")
+                found = await self._call("list", resource, f"{path}?{urlencode(query)}")
             except ApiError as error:
                 if error.status != 410 or "continue" not in query:
                     raise
-                items, query = [], dict(first)  # the server has forgotten what we began to read: once more
+                query = dict(start)  # the server has forgotten what we began to read: once more
                 continue
-            metadata = page.get("metadata") or {}
-            items += [_slim(item) for item in page.get("items") or []]
+            metadata = found.get("metadata") or {}
+            yield Page(found.get("items") or [], int(metadata.get("resourceVersion") or 0), "continue" not in query)
             if not metadata.get("continue"):
-                return items, int(metadata.get("resourceVersion") or 0)
+                return
             query["continue"] = metadata["continue"]
 
     async def _call(
@@ -183,13 +192,6 @@ class Kube:
         finally:
             self._observer(verb, resource, status)
         raise _error(status, text, float(retry_after) if retry_after.isdecimal() else 0.0)
-
-
-def _slim(item: dict[str, Any]) -> dict[str, Any]:
-    """Without what nobody here reads: thousands of Jobs are in memory at once while they are listed."""
-    metadata = {name: value for name, value in item["metadata"].items() if name != "managedFields"}
-    spec = {name: value for name, value in (item.get("spec") or {}).items() if name != "template"}
-    return {**item, "metadata": metadata, "spec": spec}
 
 
 def _error(status: int, text: bytes, retry_after: float) -> ApiError:

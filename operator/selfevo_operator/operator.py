@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from selfevo_operator.cache import Cache, Key
+from selfevo_operator.cache import Cache, Key, Listing
 from selfevo_operator.controller import Controller, Told
-from selfevo_operator.kube import Api, ApiError, Kube
+from selfevo_operator.kube import Api, ApiError, Kube, Page
 from selfevo_operator.ledger import Ledger
 from selfevo_operator.metrics import Metrics
 from selfevo_operator.queue import WorkQueue
@@ -184,17 +184,28 @@ class Operator:
 
     async def _list(self, kube: Kube, *, judge: bool = True) -> None:
         for scope in self.settings.scopes:
-            runs, version = await kube.list_runs(scope)
-            news = {"selfevolutionruns": self.cache.replace_runs(runs, version, scope)}
-            jobs, version = await kube.list_jobs(scope)
-            news["jobs"] = self.cache.replace_jobs(jobs, version, scope)
+            runs = await self._read(kube.list_runs(scope), self.cache.listing_runs(scope))
+            jobs = await self._read(kube.list_jobs(scope), self.cache.listing_jobs(scope))
+            news = {"selfevolutionruns": runs, "jobs": jobs}
             for resource, keys in news.items():
-                for key in keys:
-                    self._add(key)
                 if self.listed and keys:
                     self.metrics.missed.labels(resource).inc(len(keys))
             if judge:
                 self._judge(news)
+
+    async def _read(self, pages: AsyncIterator[Page], listing: Listing) -> set[Key]:
+        """Take a list in, page by page; returns whom it brings news, all of whom will be looked at."""
+        news: set[Key] = set()
+
+        def tell(keys: set[Key]) -> None:
+            news.update(keys)
+            for key in keys:
+                self._add(key)
+
+        async for page in pages:
+            tell(listing.take(page.items, page.version, first=page.first))
+        tell(listing.end())
+        return news
 
     def _judge(self, news: Mapping[str, set[Key]]) -> None:
         """A list may be a little ahead of the watch; twice in a row, with nothing heard in between, the watch is dead.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
+from typing import Any
 
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of
@@ -18,15 +20,25 @@ _REASONS_AT_ONCE = 4
 """In a full cluster hundreds of Jobs wait for a place: why, is asked for a few at a time."""
 
 
+Beside = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
+"""Runs something beside the look that asks for it; None when it has ended already."""
+
+
+def _as_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(work)
+
+
 class Witnesses:
     """All of it may be forgotten at any time: it saves calls and nothing else."""
 
-    def __init__(self, api: Api, clock: Callable[[], datetime]) -> None:
-        self._api, self._clock = api, clock
+    def __init__(self, api: Api, clock: Callable[[], datetime], beside: Beside | None = None) -> None:
+        self._api, self._clock, self._beside = api, clock, beside or _as_task
         self._ends: Recent[str, Evidence] = Recent(_REMEMBERED)
         """Of Jobs that are finished, by UID."""
         self._foreseen: Recent[str, Evidence] = Recent(_REMEMBERED)
         """Of Jobs that are about to succeed, by UID."""
+        self._foreseeing: dict[str, asyncio.Task[None]] = {}
+        """Questions that are under way, by UID of the Job."""
         self._asking = 0
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
         """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
@@ -41,13 +53,23 @@ class Witnesses:
             self._ends.put(job.uid, await self._read_end(job))
         return self._ends[job.uid]
 
-    async def foresee(self, job: JobSight) -> None:
-        """All pods of ``job`` have ended well, and its controller is about to say so: by then we know the result."""
-        if job.uid not in self._foreseen:
-            with contextlib.suppress(ApiError):  # it is asked again at the end
-                evidence = await self._from_cache(job)
-                if _tells_all(job, evidence):
-                    self._foreseen.put(job.uid, evidence)
+    def foresee(self, job: JobSight) -> None:
+        """All pods of ``job`` have ended well, and its controller is about to say so: by then we know the result.
+
+        Nothing waits for the answer but the end itself: a look that did would keep a worker from what is pressing.
+        """
+        if job.uid in self._foreseen or job.uid in self._foreseeing:
+            return
+        task = self._beside(self._foresee(job))
+        if task is not None:
+            self._foreseeing[job.uid] = task
+            task.add_done_callback(lambda _: self._foreseeing.pop(job.uid, None))
+
+    async def _foresee(self, job: JobSight) -> None:
+        with contextlib.suppress(ApiError):  # it is asked again at the end
+            evidence = await self._from_cache(job)
+            if _tells_all(job, evidence):
+                self._foreseen.put(job.uid, evidence)
 
     async def of_start(self, run_uid: str, job: JobSight) -> Evidence:
         """Why a Job does not start, asked when it takes long.
@@ -85,6 +107,8 @@ class Witnesses:
         self._asked.pop(run_uid, None)
 
     async def _read_end(self, job: JobSight) -> Evidence:
+        if (asking := self._foreseeing.get(job.uid)) is not None:
+            await asyncio.wait([asking])
         foreseen = self._foreseen.pop(job.uid, None)
         if job.succeeded:
             evidence = foreseen or await self._from_cache(job)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.objects import RUN_UID, job_object, run_object
-from selfevo_operator.cache import Cache, Key, News
+from selfevo_operator.cache import Cache, Key, Listing, News
 
 DEMO = Key("lab", "demo")
+
+
+def listed(listing: Listing, objects: list[dict[str, Any]], version: int) -> set[Key]:
+    return listing.take(objects, version) | listing.end()
 
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
@@ -30,8 +36,8 @@ def test_what_is_deleted_does_not_come_back_from_an_old_list() -> None:
     cache.put_job(job_object(5))
     assert cache.drop_run(DEMO, run_object()["metadata"]["uid"]) == DEMO
     assert cache.drop_job(job_object()) == DEMO
-    assert cache.replace_runs([run_object(5)], 7, None) == set()
-    assert cache.replace_jobs([job_object(5)], 7, None) == set()
+    assert listed(cache.listing_runs(None), [run_object(5)], 7) == set()
+    assert listed(cache.listing_jobs(None), [job_object(5)], 7) == set()
     assert cache.runs == {} and cache.job_count() == 0
 
 
@@ -46,7 +52,7 @@ def test_a_namesake_takes_the_place_and_the_late_end_of_its_forerunner_does_not_
 
 def test_a_forerunner_that_a_late_watch_tells_of_does_not_take_the_place_of_its_namesake() -> None:
     cache = Cache()
-    assert cache.replace_runs([run_object(8, uid="new")], 9, None) == {DEMO}
+    assert listed(cache.listing_runs(None), [run_object(8, uid="new")], 9) == {DEMO}
     assert cache.put_run(run_object(5, uid="old")) is None
     assert cache.drop_run(DEMO, "old") is None
     assert cache.put_run(run_object(10, uid="new")) == DEMO
@@ -80,7 +86,7 @@ def test_a_list_drops_what_it_does_not_hold_but_not_what_is_younger_than_it() ->
     cache = Cache()
     cache.put_job(job_object(5, uid="old"))
     cache.put_job(job_object(12, uid="young"))
-    assert cache.replace_jobs([], 10, None) == {DEMO}
+    assert listed(cache.listing_jobs(None), [], 10) == {DEMO}
     assert [job.uid for job in cache.jobs_of(job_object()["metadata"]["ownerReferences"][0]["uid"])] == ["young"]
 
 
@@ -88,15 +94,15 @@ def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
     cache = Cache()
     cache.put_run(run_object(5))
     cache.put_job(job_object(5))
-    assert cache.replace_runs([], 10, "elsewhere") == cache.replace_jobs([], 10, "elsewhere") == set()
-    assert cache.replace_runs([], 10, "lab") == {DEMO}
+    assert listed(cache.listing_runs("elsewhere"), [], 10) == listed(cache.listing_jobs("elsewhere"), [], 10) == set()
+    assert listed(cache.listing_runs("lab"), [], 10) == {DEMO}
 
 
 def test_a_list_tells_only_what_is_news() -> None:
     cache = Cache()
     cache.put_run(run_object(5))
     other = run_object(6, uid="o", name="other")
-    assert cache.replace_runs([run_object(5), other], 10, None) == {Key("lab", "other")}
+    assert listed(cache.listing_runs(None), [run_object(5), other], 10) == {Key("lab", "other")}
 
 
 def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> None:
@@ -107,3 +113,23 @@ def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> 
     assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == News(DEMO, pressing=False)
     assert cache.put_job(job_object(8, status={"active": 2, "ready": 2, "failed": 1})) == News(DEMO)
     assert cache.put_job(job_object(9, status={"active": 1, "ready": 1, "failed": 1})) == News(DEMO)
+
+
+def test_a_list_comes_page_by_page_and_is_whole_at_its_end() -> None:
+    cache, other, third = Cache(), Key("lab", "other"), Key("lab", "third")
+    runs = {key: run_object(5, uid=key.name, name=key.name) for key in (DEMO, other, third)}
+    for run in runs.values():
+        cache.put_run(run)
+    listing = cache.listing_runs(None)
+    assert listing.take([runs[DEMO]], 9) == listing.take([runs[other]], 9, first=False) == set()
+    assert third in cache.runs
+    assert listing.end() == {third} and set(cache.runs) == {DEMO, other}
+
+
+def test_of_a_list_that_began_anew_the_first_beginning_does_not_count() -> None:
+    cache = Cache()
+    cache.put_run(run_object(5))
+    listing = cache.listing_runs(None)
+    listing.take([run_object(5)], 9)
+    listing.take([], 12)
+    assert listing.end() == {DEMO}

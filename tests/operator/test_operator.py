@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from harness.objects import job_object, run_object
 from selfevo_operator.cache import Key
 from selfevo_operator.jobs import PodSettings
+from selfevo_operator.kube import Page
 from selfevo_operator.operator import Operator, OperatorError
 from selfevo_operator.settings import Patience, Settings
 
@@ -24,11 +25,11 @@ class Lists:
     def __init__(self) -> None:
         self.version, self.runs, self.jobs = 10, [run_object(1)], [job_object(1)]
 
-    async def list_runs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
-        return self.runs, self.version
+    async def list_runs(self, namespace: str | None) -> AsyncIterator[Page]:
+        yield Page(self.runs, self.version, True)
 
-    async def list_jobs(self, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
-        return self.jobs, self.version
+    async def list_jobs(self, namespace: str | None) -> AsyncIterator[Page]:
+        yield Page(self.jobs, self.version, True)
 
 
 def operator_of() -> Operator:

@@ -11,7 +11,7 @@ import pytest
 from harness.objects import ended, job_object, pod, result
 from selfevo_operator.kube import ApiError
 from selfevo_operator.observe import JobSight, job_sight
-from selfevo_operator.witness import Witnesses
+from selfevo_operator.witness import Beside, Witnesses
 
 
 class Pods:
@@ -23,10 +23,16 @@ class Pods:
         self.asked: list[str] = []
         self.error: ApiError | None = None
         self.time = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
-        self.witnesses = Witnesses(self, lambda: self.time)  # type: ignore[arg-type]
+        self.held: asyncio.Event | None = None
+        self.witnesses = self.witnesses_of(asyncio.run)  # a question asked beside a look is answered at once
+
+    def witnesses_of(self, beside: Beside | None) -> Witnesses:
+        return Witnesses(self, lambda: self.time, beside)  # type: ignore[arg-type]
 
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         self.asked.append("cached" if cached else "now")
+        if self.held is not None:
+            await self.held.wait()
         if self.error is not None:
             raise self.error
         return self.cached if cached else self.now
@@ -93,16 +99,33 @@ def test_what_is_about_to_succeed_is_asked_before_its_end() -> None:
     pods.cached = [pod(0, result())]
     succeeding = job(SUCCEEDING)
     assert succeeding.succeeding and not succeeding.finished
-    asyncio.run(pods.witnesses.foresee(succeeding))
-    asyncio.run(pods.witnesses.foresee(succeeding))
+    pods.witnesses.foresee(succeeding)
+    pods.witnesses.foresee(succeeding)
     assert pods.outcomes(job(COMPLETE)) == ["committed"]
     assert pods.asked == ["cached"]
+
+
+def test_the_end_waits_for_a_question_that_is_under_way_and_nobody_else_does() -> None:
+    pods = Pods()
+    pods.cached = [pod(0, result())]
+
+    async def scene() -> int:
+        pods.held, witnesses = asyncio.Event(), pods.witnesses_of(None)
+        witnesses.foresee(job(SUCCEEDING))
+        witnesses.foresee(job(SUCCEEDING))
+        end = asyncio.create_task(witnesses.of_end(job(COMPLETE)))
+        await asyncio.sleep(0)
+        assert not end.done()
+        pods.held.set()
+        return len((await end).ends)
+
+    assert (asyncio.run(scene()), pods.asked) == (1, ["cached"])
 
 
 def test_what_looked_like_success_and_failed_is_asked_again() -> None:
     pods = Pods()
     pods.cached, pods.now = [pod(0, result())], [pod(137)]
-    asyncio.run(pods.witnesses.foresee(job(SUCCEEDING)))
+    pods.witnesses.foresee(job(SUCCEEDING))
     assert pods.outcomes(job(ended("Failed", "DeadlineExceeded", "late"))) == []
     assert pods.asked == ["cached", "now"]
 
@@ -110,7 +133,7 @@ def test_what_looked_like_success_and_failed_is_asked_again() -> None:
 def test_a_question_asked_early_may_fail() -> None:
     pods = Pods()
     pods.error = ApiError(429, "TooManyRequests", "later")
-    asyncio.run(pods.witnesses.foresee(job(SUCCEEDING)))
+    pods.witnesses.foresee(job(SUCCEEDING))
     with pytest.raises(ApiError, match="later"):
         pods.outcomes(job(COMPLETE))
     pods.error, pods.cached = None, [pod(0, result())]

@@ -232,14 +232,14 @@ MUTANTS = (
     Mutant(
         "a list drops what is younger than it",
         "cache",
-        "if here and sight.uid not in listed and sight.version <= version:",
-        "if here and sight.uid not in listed:",
+        "[job for job in known if job.uid not in listed and job.version <= version]",
+        "[job for job in known if job.uid not in listed]",
     ),
     Mutant(
         "lists do not tell what is gone",
         "cache",
-        "if here and sight.uid not in listed and sight.version <= version:",
-        "if False:",
+        "[job for job in known if job.uid not in listed and job.version <= version]",
+        "[]",
     ),
     Mutant(
         "the queue forgets what is added while it works",

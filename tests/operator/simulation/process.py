@@ -32,7 +32,7 @@ class Process:
         self.cache = system.cache.Cache()
         self.queue = system.queue.WorkQueue()
         self.controller = system.controller.Controller(
-            Client(world, self), self.cache, system.jobs.PodSettings(image=IMAGE), world.agenda.clock
+            Client(world, self), self.cache, system.jobs.PodSettings(image=IMAGE), world.agenda.clock, beside=_drive
         )
         self.listed = False
         self.dead = False
@@ -126,8 +126,8 @@ class Process:
     def _take_in(self, kind: Kind, objects: list[Object], version: int, again: bool) -> None:
         if self.dead:
             return
-        replace = self.cache.replace_runs if kind == "runs" else self.cache.replace_jobs
-        for key in sorted(replace(objects, version, None)):
+        listing = self.cache.listing_runs(None) if kind == "runs" else self.cache.listing_jobs(None)
+        for key in sorted(listing.take(objects, version) | listing.end()):
             self._add(key)
         if kind == "runs":
             for run in objects:
