@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 _PREFERRED = 3
 """Pressing keys before a calm one that waits."""
+_CALM_AT_ONCE = 8
+"""Calm keys that are worked on at a time: what is pressing finds a free worker, and a server with less to do."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class WorkQueue(Generic[K]):
     _preferred: int = 0
     """Keys that were taken in a row while a calm one waited."""
     _working: dict[K, float] = field(default_factory=dict)
+    _working_calmly: set[K] = field(default_factory=set)
+    """Those of them that were calm."""
     _again: dict[K, bool] = field(default_factory=dict)
     """Keys added while they were worked on, and whether that was pressing."""
     _later: list[tuple[float, int, K]] = field(default_factory=list)
@@ -74,7 +78,8 @@ class WorkQueue(Generic[K]):
     def take(self, now: float) -> K | None:
         """The next key, now being worked on; None when there is none. Of each kind, first come, first served."""
         self._wake(now)
-        calm = self._calm and (not self._pressing or self._preferred >= _PREFERRED)
+        room = self._calm and len(self._working_calmly) < _CALM_AT_ONCE
+        calm = room and (not self._pressing or self._preferred >= _PREFERRED)
         ready = self._calm if calm else self._pressing
         if not ready:
             return None
@@ -82,6 +87,8 @@ class WorkQueue(Generic[K]):
         key = next(iter(ready))
         del ready[key]
         self._working[key] = now
+        if calm:
+            self._working_calmly.add(key)
         return key
 
     def done(self, key: K, now: float, *, failed: bool = False, delay: float = 0.0) -> float:
@@ -91,6 +98,7 @@ class WorkQueue(Generic[K]):
             the seconds until it comes again by itself; 0 after a success.
         """
         self._working.pop(key, None)
+        self._working_calmly.discard(key)
         if key in self._again and not failed:
             self.add(key, now, pressing=self._again.pop(key))
         if not failed:

@@ -184,3 +184,31 @@ def test_nothing_is_lost_and_no_key_is_worked_on_twice(actions: list[tuple[str, 
             seen.add(taken)
             q.done(taken, now)
     assert owed <= seen
+
+
+def test_calm_keys_leave_workers_for_pressing_ones() -> None:
+    q = queue()
+    for number in range(20):
+        q.add(f"calm-{number}", 0.0, pressing=False)
+    taken = []
+    while (key := q.take(0.0)) is not None:
+        taken.append(key)
+    assert 0 < len(taken) < 20 and q.pending()
+    q.add("pressing", 1.0)
+    assert q.take(1.0) == "pressing" and q.take(1.0) is None
+    q.done("pressing", 2.0)
+    assert q.take(2.0) is None
+    q.done(taken[0], 3.0)
+    assert q.take(3.0) == f"calm-{len(taken)}"
+
+
+def test_a_key_that_failed_calmly_makes_room_too() -> None:
+    q: WorkQueue[int] = WorkQueue()
+    for number in range(20):
+        q.add(number, 0.0, pressing=False)
+    first = q.take(0.0)
+    while q.take(0.0) is not None:
+        pass
+    assert first is not None
+    q.done(first, 1.0, failed=True)
+    assert q.take(1.0) is not None
