@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from selfevo_operator.observe import JobSight, job_sight
 from selfevo_operator.recent import Recent
@@ -102,13 +102,25 @@ def _in(place: str, namespace: str | None) -> bool:
     return namespace is None or place == namespace
 
 
-class Listing:
-    """A list that is being read: what it brings is known at once, what it lacks is gone at its end."""
+S = TypeVar("S", bound=RunSight | JobSight)
+
+
+class Listing(Generic[S]):
+    """A list that is being read: what it brings is known at once, what it lacks is gone at its end.
+
+    Args:
+        put: takes an object in.
+        known: what is known by now of where the list was read.
+        drop: forgets one of these.
+    """
 
     def __init__(
-        self, put: Callable[[Mapping[str, Any]], Key | None], lacking: Callable[[set[str], int], set[Key | None]]
+        self,
+        put: Callable[[Mapping[str, Any]], Key | None],
+        known: Callable[[], list[S]],
+        drop: Callable[[S], Key | None],
     ) -> None:
-        self._put, self._lacking = put, lacking
+        self._put, self._known, self._drop = put, known, drop
         self._listed: set[str] = set()
         self._version = 0
 
@@ -129,7 +141,8 @@ class Listing:
 
     def end(self) -> set[Key]:
         """All is read; returns the places of the runs for which it is news what was not in it."""
-        return {key for key in self._lacking(self._listed, self._version) if key is not None}
+        gone = [sight for sight in self._known() if sight.uid not in self._listed and sight.version <= self._version]
+        return {key for key in map(self._drop, gone) if key is not None}
 
 
 class Cache:
@@ -193,7 +206,9 @@ class Cache:
 
     def drop_job(self, job: Mapping[str, Any]) -> Key | None:
         """``job`` is deleted; returns the place of its run when that is news."""
-        uid = job["metadata"]["uid"]
+        return self._drop_job(job["metadata"]["uid"])
+
+    def _drop_job(self, uid: str) -> Key | None:
         self._bury(uid)
         gone = self._forget_job(uid)
         return Key(gone.namespace, gone.run) if gone else None
@@ -207,32 +222,25 @@ class Cache:
 
     # --- lists
 
-    def listing_runs(self, namespace: str | None) -> Listing:
+    def listing_runs(self, namespace: str | None) -> Listing[RunSight]:
         """Of the runs of ``namespace``; None for all."""
 
-        def lacking(listed: set[str], version: int) -> set[Key | None]:
-            known = [(key, run) for key, run in self.runs.items() if _in(key.namespace, namespace)]
-            gone = [(key, run.uid) for key, run in known if run.uid not in listed and run.version <= version]
-            return {self.drop_run(key, uid) for key, uid in gone}
+        def known() -> list[RunSight]:
+            return [run for run in self.runs.values() if _in(run.key.namespace, namespace)]
 
-        return Listing(self.put_run, lacking)
+        return Listing(self.put_run, known, lambda run: self.drop_run(run.key, run.uid))
 
-    def listing_jobs(self, namespace: str | None) -> Listing:
+    def listing_jobs(self, namespace: str | None) -> Listing[JobSight]:
         """Of the Jobs of ``namespace``; None for all."""
 
         def put(job: Mapping[str, Any]) -> Key | None:
             news = self.put_job(job)
             return news.key if news else None
 
-        def lacking(listed: set[str], version: int) -> set[Key | None]:
-            known = [job for jobs in self._jobs.values() for job in jobs.values() if _in(job.namespace, namespace)]
-            gone = [job for job in known if job.uid not in listed and job.version <= version]
-            for job in gone:
-                self._bury(job.uid)
-                self._forget_job(job.uid)
-            return {Key(job.namespace, job.run) for job in gone}
+        def known() -> list[JobSight]:
+            return [job for jobs in self._jobs.values() for job in jobs.values() if _in(job.namespace, namespace)]
 
-        return Listing(put, lacking)
+        return Listing(put, known, lambda job: self._drop_job(job.uid))
 
     def _forget_job(self, uid: str) -> JobSight | None:
         owner = self._owner_of.pop(uid, None)

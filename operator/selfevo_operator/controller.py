@@ -7,6 +7,7 @@ meets itself, and whatever the status did not come to say is read off the Jobs a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Controller:
         clock: Callable[[], datetime],
         policy: Policy | None = None,
         told: Told | None = None,
-        beside: Beside | None = None,
+        beside: Beside = asyncio.create_task,
     ) -> None:
         self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
         self._policy, self._told = policy or Policy(), told or Told()

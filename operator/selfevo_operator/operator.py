@@ -193,19 +193,17 @@ class Operator:
             if judge:
                 self._judge(news)
 
-    async def _read(self, pages: AsyncIterator[Page], listing: Listing) -> set[Key]:
+    async def _read(self, pages: AsyncIterator[Page], listing: Listing[Any]) -> set[Key]:
         """Take a list in, page by page; returns whom it brings news, all of whom will be looked at."""
         news: set[Key] = set()
-
-        def tell(keys: set[Key]) -> None:
-            news.update(keys)
-            for key in keys:
-                self._add(key)
-
         async for page in pages:
-            tell(listing.take(page.items, page.version, first=page.first))
-        tell(listing.end())
-        return news
+            news |= self._add_all(listing.take(page.items, page.version, first=page.first))
+        return news | self._add_all(listing.end())
+
+    def _add_all(self, keys: set[Key]) -> set[Key]:
+        for key in keys:
+            self._add(key)
+        return keys
 
     def _judge(self, news: Mapping[str, set[Key]]) -> None:
         """A list may be a little ahead of the watch; twice in a row, with nothing heard in between, the watch is dead.

@@ -24,15 +24,11 @@ Beside = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
 """Runs something beside the look that asks for it; None when it has ended already."""
 
 
-def _as_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.create_task(work)
-
-
 class Witnesses:
     """All of it may be forgotten at any time: it saves calls and nothing else."""
 
-    def __init__(self, api: Api, clock: Callable[[], datetime], beside: Beside | None = None) -> None:
-        self._api, self._clock, self._beside = api, clock, beside or _as_task
+    def __init__(self, api: Api, clock: Callable[[], datetime], beside: Beside = asyncio.create_task) -> None:
+        self._api, self._clock, self._beside = api, clock, beside
         self._ends: Recent[str, Evidence] = Recent(_REMEMBERED)
         """Of Jobs that are finished, by UID."""
         self._foreseen: Recent[str, Evidence] = Recent(_REMEMBERED)

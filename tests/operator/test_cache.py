@@ -10,7 +10,7 @@ from selfevo_operator.cache import Cache, Key, Listing, News
 DEMO = Key("lab", "demo")
 
 
-def listed(listing: Listing, objects: list[dict[str, Any]], version: int) -> set[Key]:
+def listed(listing: Listing[Any], objects: list[dict[str, Any]], version: int) -> set[Key]:
     return listing.take(objects, version) | listing.end()
 
 

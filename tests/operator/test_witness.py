@@ -26,7 +26,7 @@ class Pods:
         self.held: asyncio.Event | None = None
         self.witnesses = self.witnesses_of(asyncio.run)  # a question asked beside a look is answered at once
 
-    def witnesses_of(self, beside: Beside | None) -> Witnesses:
+    def witnesses_of(self, beside: Beside) -> Witnesses:
         return Witnesses(self, lambda: self.time, beside)  # type: ignore[arg-type]
 
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ def test_the_end_waits_for_a_question_that_is_under_way_and_nobody_else_does() -
     pods.cached = [pod(0, result())]
 
     async def scene() -> int:
-        pods.held, witnesses = asyncio.Event(), pods.witnesses_of(None)
+        pods.held, witnesses = asyncio.Event(), pods.witnesses_of(asyncio.create_task)
         witnesses.foresee(job(SUCCEEDING))
         witnesses.foresee(job(SUCCEEDING))
         end = asyncio.create_task(witnesses.of_end(job(COMPLETE)))

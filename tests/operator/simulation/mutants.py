@@ -232,14 +232,14 @@ MUTANTS = (
     Mutant(
         "a list drops what is younger than it",
         "cache",
-        "[job for job in known if job.uid not in listed and job.version <= version]",
-        "[job for job in known if job.uid not in listed]",
+        "sight.uid not in self._listed and sight.version <= self._version]",
+        "sight.uid not in self._listed]",
     ),
     Mutant(
         "lists do not tell what is gone",
         "cache",
-        "[job for job in known if job.uid not in listed and job.version <= version]",
-        "[]",
+        "sight.uid not in self._listed and sight.version <= self._version]",
+        "False]",
     ),
     Mutant(
         "the queue forgets what is added while it works",
