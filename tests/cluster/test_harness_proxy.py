@@ -147,7 +147,7 @@ class TestFaultProxy:
             except urllib3.exceptions.HTTPError as error:
                 refused.append(error)
 
-        writer, begun = threading.Thread(target=go_on), threading.Event()
+        writer, begun, cut = threading.Thread(target=go_on), threading.Event(), threading.Event()
 
         def hook(stage: str, request: Request) -> None:
             if (stage, request.write) == ("replied", 2):
@@ -155,12 +155,14 @@ class TestFaultProxy:
                 begun.set()
                 time.sleep(0.3)
                 proxy.cut_off()
+                cut.set()
 
         proxy.hook = hook
         api.create(config_map("one"), namespace)
         api.create(config_map("two"), namespace)
         assert begun.wait(10)  # the reply is here before the hook that follows it
         writer.join(10)
+        assert cut.wait(10)  # what it has still to close is the connection that we would ask over
         assert refused and [request.write for request in proxy.writes] == [1, 2]
         assert self.names(api, namespace) == ["one", "two"]
 
