@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -31,7 +31,7 @@ class Closed(BaseModel):
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
         # As in Kubernetes: `queue:` with nothing behind it is no queue, and `grpo:` is the default.
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or None not in data.values():
             return data
         known = {field.alias for field in cls.model_fields.values()} | set(cls.model_fields)
         return {name: value for name, value in data.items() if value is not None or name not in known}
@@ -40,6 +40,10 @@ class Closed(BaseModel):
     def _rules_hold(self) -> Closed:
         for rule in self.rules:
             rule.check(self)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # Frozen, so one will do for all: pydantic copies the default of a field for every instance.
         return self
 
     def wire(self) -> dict[str, object]:
