@@ -35,6 +35,8 @@ class News(NamedTuple):
     key: Key
     pressing: bool = True
     """Something may hang on it. If not, the record alone is to say it."""
+    succeeding: JobSight | None = None
+    """The Job, when all of its pods have ended well just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,14 @@ class Listing(Generic[S]):
         return {key for key in map(self._drop, gone) if key is not None}
 
 
+def _goes_on(old: JobSight, new: JobSight) -> bool:
+    """Whether all that is new of a Job is that pods have begun, or that some have ended well."""
+    ended_well = new.succeeded_pods - old.succeeded_pods
+    ended = replace(old, ended_pods=old.ended_pods + ended_well, succeeded_pods=new.succeeded_pods)
+    ready = new.ready if ended_well > 0 else max(old.ready, new.ready)
+    return ended_well >= 0 and replace(ended, version=new.version, started_at=new.started_at, ready=ready) == new
+
+
 class Cache:
     """Runs by place, Jobs by the UID of the run that controls them."""
 
@@ -201,8 +211,7 @@ class Cache:
             return News(key)
         if replace(old, version=version) == sight:
             return None  # what has changed is nothing that we look at
-        begun = replace(old, version=version, started_at=sight.started_at, ready=max(old.ready, sight.ready))
-        return News(key, pressing=begun != sight)
+        return News(key, not _goes_on(old, sight), sight if sight.succeeding and not old.succeeding else None)
 
     def drop_job(self, job: Mapping[str, Any]) -> Key | None:
         """``job`` is deleted; returns the place of its run when that is news."""

@@ -109,6 +109,8 @@ class Controller:
 
         outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
         acted, problem = bool(outcome.actions), await self._act(run, sight, outcome)
+        if acted and problem is None and not may_record():
+            return None
         if acted:
             # What was just created and deleted is part of what the status says.
             jobs = self._cache.jobs_of(sight.uid)
@@ -125,6 +127,10 @@ class Controller:
         elif not outcome.actions:  # what waits for nothing but the record waits until there is room for it
             waits = [wait for wait in waits if wait]
         return min((wait for wait in waits if wait is not None), default=None)
+
+    def foresee(self, job: JobSight) -> None:
+        """All pods of ``job`` have ended well: they are asked before its controller says that it is Complete."""
+        self._witnesses.foresee(job)
 
     def _forget(self, sight: RunSight, jobs: Sequence[JobSight]) -> None:
         self._memory.pop(sight.uid, None)

@@ -33,6 +33,13 @@ class Ledger(Generic[K]):
         self._waiting.pop(key, None)
         return True
 
+    def wait(self, key: K) -> bool:
+        """Have ``key``, which wants to be looked at for its record alone, wait for room; False when there is some."""
+        if self._free:
+            return False
+        self._waiting.setdefault(key)
+        return True
+
     def end(self, key: K) -> K | None:
         """A look at ``key`` has ended. Returns who has room now and is to be looked at again."""
         if key not in self._holders:

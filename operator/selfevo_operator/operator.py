@@ -22,7 +22,7 @@ log = logging.getLogger("selfevo")
 _WRITERS = 2
 """Records that are written at a time: whatever more the API server has to do then, the next Jobs wait for."""
 _CALM_S = 1.0
-"""A pod that has begun is news for the record only, and much may follow it at once."""
+"""A pod that has begun or ended well is news for the record only, and much may follow it at once."""
 _SETTLE_S = 0.5
 """When one watch begins, others do so too."""
 
@@ -80,9 +80,11 @@ class Operator:
             return
         if any(c.get("type") == "Complete" for c in (job.get("status") or {}).get("conditions") or []):
             self._ended_at.setdefault(news.key, time.monotonic())
+        if news.succeeding:
+            self._controller.foresee(news.succeeding)
         if news.pressing:
             self._add(news.key)
-        else:
+        elif not self._ledger.wait(news.key):
             self.queue.add_at(news.key, time.monotonic() + _CALM_S)
             self._wake.set()
 
@@ -149,10 +151,12 @@ class Operator:
     async def resync(self, kube: Kube) -> None:
         """List everything now and then, and when a watch has begun: what it did not bring comes so, and is counted.
 
+        Now and then, every run is looked at, also without news: whatever was forgotten anywhere is made good.
+
         Raises:
             OperatorError: the watch is silent, or we may not list at all.
         """
-        judge = False
+        judge, all_due = False, 0.0
         while True:
             started = time.monotonic()
             try:
@@ -168,8 +172,10 @@ class Operator:
                         "listed %d runs and %d Jobs in %.1f s",
                         len(self.cache.runs), self.cache.job_count(), time.monotonic() - started,
                     )  # fmt: skip
-                for key in self.cache.runs:
-                    self._add(key, pressing=False)
+                if started >= all_due:
+                    all_due = started + self.settings.resync_seconds
+                    for key in self.cache.runs:
+                        self._add(key, pressing=False)
             judge = await self._until_next_list(time.monotonic() - started)
 
     async def _until_next_list(self, took: float) -> bool:

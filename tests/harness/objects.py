@@ -20,6 +20,7 @@ def job_object(
     name: str = "demo-evaluate-0-aaaaaaaa-1",
     owner: str | None = RUN_UID,
     status: dict[str, Any] | None = None,
+    completions: int = 1,
     **metadata: Any,
 ) -> dict[str, Any]:
     owners = [{"uid": owner, "controller": True, "kind": "SelfEvolutionRun"}] if owner else []
@@ -36,7 +37,7 @@ def job_object(
             "annotations": {"selfevo.dev/key": KEY, "selfevo.dev/template": "t1"},
             **metadata,
         },
-        "spec": {},
+        "spec": {"completions": completions},
         "status": status or {},
     }
 

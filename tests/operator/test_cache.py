@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.objects import RUN_UID, job_object, run_object
+from harness.objects import RUN_UID, ended, job_object, run_object
 from selfevo_operator.cache import Cache, Key, Listing, News
 
 DEMO = Key("lab", "demo")
@@ -113,6 +113,24 @@ def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> 
     assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == News(DEMO, pressing=False)
     assert cache.put_job(job_object(8, status={"active": 2, "ready": 2, "failed": 1})) == News(DEMO)
     assert cache.put_job(job_object(9, status={"active": 1, "ready": 1, "failed": 1})) == News(DEMO)
+
+
+def test_a_part_that_has_ended_well_is_news_for_the_record_alone_and_the_last_part_is_told_of_once() -> None:
+    cache, begun = Cache(), {"active": 1, "ready": 1}
+    cache.put_job(job_object(1, completions=2, status=begun))
+    assert cache.put_job(job_object(2, completions=2, status={"succeeded": 1})) == News(DEMO, pressing=False)
+    both = {"succeeded": 1, "uncountedTerminatedPods": {"succeeded": ["p"]}}
+    news = cache.put_job(job_object(3, completions=2, status=both))
+    assert news is not None and not news.pressing and news.succeeding and news.succeeding.uid == "j1"
+    assert cache.put_job(job_object(4, completions=2, status={"succeeded": 2})) is None
+    assert cache.put_job(job_object(5, completions=2, status=ended("Complete", succeeded=2))) == News(DEMO)
+
+
+def test_a_part_that_failed_beside_one_that_ended_well_is_pressing() -> None:
+    cache = Cache()
+    cache.put_job(job_object(1, completions=3, status={"active": 3, "ready": 3}))
+    both = {"uncountedTerminatedPods": {"succeeded": ["p"], "failed": ["q"]}}
+    assert cache.put_job(job_object(2, completions=3, status=both)) == News(DEMO)
 
 
 def test_a_list_comes_page_by_page_and_is_whole_at_its_end() -> None:

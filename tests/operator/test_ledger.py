@@ -40,3 +40,11 @@ def test_every_place_comes_back() -> None:
             queue.append(following)
     assert sorted(written) == list(range(20)) and ledger.unwritten == 0
     assert [ledger.may_write(key) for key in range(4)] == [True, True, True, False]
+
+
+def test_who_has_something_for_the_record_waits_only_while_there_is_no_room_and_keeps_its_place_in_the_line() -> None:
+    ledger = Ledger[str](1)
+    assert not ledger.wait("a") and ledger.unwritten == 0
+    assert ledger.may_write("a") and not ledger.may_write("b")
+    assert ledger.wait("c") and ledger.wait("b")
+    assert [ledger.end("a"), ledger.end("b"), ledger.end("c")] == ["b", "c", None]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from harness.objects import job_object, run_object
+from harness.objects import ended, job_object, run_object
 from selfevo_operator.cache import Key
 from selfevo_operator.jobs import PodSettings
 from selfevo_operator.kube import Page
-from selfevo_operator.operator import Operator, OperatorError
+from selfevo_operator.operator import _SETTLE_S, Operator, OperatorError
 from selfevo_operator.settings import Patience, Settings
 
 STUCK_S = Patience().stuck
@@ -32,12 +33,12 @@ class Lists:
         yield Page(self.jobs, self.version, True)
 
 
-def operator_of() -> Operator:
+def operator_of(api: object = None) -> Operator:
     settings = Settings(
         namespaces=(), pods=PodSettings(image="x"), host="", port=0, workers=2, resync_seconds=60, kubeconfig=None,
         verbose=False,
     )  # fmt: skip
-    made = Operator(None, settings)  # type: ignore[arg-type]
+    made = Operator(api, settings)  # type: ignore[arg-type]
     made.listed = True
     return made
 
@@ -120,6 +121,35 @@ def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None
     asyncio.run(scene())
 
 
+def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_everybody() -> None:
+    async def looked_at_after(resync_seconds: float) -> Key | None:
+        operator, lists = operator_of(), Lists()
+        operator.settings = replace(operator.settings, resync_seconds=resync_seconds)
+        listing = asyncio.create_task(operator.resync(lists))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        now = time.monotonic()
+        assert operator.queue.take(now) == DEMO
+        operator.queue.done(DEMO, now)
+        operator.watch_began()
+        await asyncio.sleep(_SETTLE_S + 0.3)
+        listing.cancel()
+        return operator.queue.take(time.monotonic())
+
+    assert asyncio.run(looked_at_after(60.0)) is None
+    assert asyncio.run(looked_at_after(0.1)) == DEMO
+
+
+def test_while_the_ledger_is_full_a_pod_that_has_begun_waits_for_room_and_not_for_a_look() -> None:
+    operator = operator_of()
+    operator.saw_job("ADDED", job_object(1))
+    operator.queue.done(operator.queue.take(0) or DEMO, 0)
+    for name in ("a", "b"):
+        assert operator._ledger.may_write(Key("lab", name))
+    operator.saw_job("MODIFIED", job_object(2, status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}))
+    assert operator.queue.next_due() is None and operator._ledger.unwritten == 1
+    assert operator._ledger.end(Key("lab", "a")) == DEMO
+
+
 def test_a_pod_that_has_begun_waits_a_moment_for_what_may_follow_and_an_end_does_not() -> None:
     operator = operator_of()
     operator.saw_job("ADDED", job_object(1))
@@ -129,5 +159,27 @@ def test_a_pod_that_has_begun_waits_a_moment_for_what_may_follow_and_an_end_does
     operator.saw_job("MODIFIED", job_object(2, status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}))
     assert operator.queue.take(now) is None
     assert now < (operator.queue.next_due() or 0) < time.monotonic() + 1.01
-    operator.saw_job("MODIFIED", job_object(3, status={"startTime": "2026-01-01T00:00:01Z", "succeeded": 1}))
+    operator.saw_job("MODIFIED", job_object(3, status=ended("Complete", succeeded=1)))
     assert operator.queue.take(time.monotonic()) == DEMO
+
+
+def test_pods_that_have_ended_well_are_asked_at_once_and_without_a_look() -> None:
+    asked: list[str] = []
+
+    class Pods:
+        async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, object]]:
+            asked.append(job_uid)
+            return []
+
+    async def scene() -> None:
+        operator = operator_of(Pods())
+        operator.saw_job("ADDED", job_object(1))
+        now = time.monotonic()
+        operator.queue.done(operator.queue.take(now) or DEMO, now)
+        for version in (2, 3):
+            operator.saw_job("MODIFIED", job_object(version, status={"uncountedTerminatedPods": {"succeeded": ["p"]}}))
+        assert operator.queue.take(now) is None
+        await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+    assert asked == ["j1"]

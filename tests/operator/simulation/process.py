@@ -74,9 +74,11 @@ class Process:
         if how == "DELETED":
             self._add(self.cache.drop_job(job))
         elif (news := self.cache.put_job(job)) is not None:
+            if news.succeeding:
+                self.controller.foresee(news.succeeding)
             if news.pressing:
                 self._add(news.key)
-            else:
+            elif self._may_record(news.key):
                 self._added = True
                 self.queue.add_at(news.key, self._world.agenda.now + CALM_S)
         uid = job["metadata"]["uid"]
@@ -135,9 +137,9 @@ class Process:
             self._list("jobs", again=again)
             return
         self.listed = True
-        for key in list(self.cache.runs):
-            self._add(key, pressing=False)
         if again:
+            for key in list(self.cache.runs):
+                self._add(key, pressing=False)
             self._world.agenda.after(RESYNC_S, lambda: self._list("runs", again=True))
 
     # --- looks
