@@ -136,6 +136,11 @@ def gaps(seen: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def beside(operator: dict[str, float], bare: dict[str, float]) -> dict[str, float]:
+    """How many times the bare watcher's figures: what of a measurement holds on another machine, too."""
+    return {name: round(operator[name] / bare[name], 2) for name in ("p50_ms", "p99_ms", "transitions_a_minute")}
+
+
 def create_all(plane: ControlPlane, objects: list[dict[str, Any]]) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(plane.admin.create, objects))
@@ -237,6 +242,7 @@ def main() -> None:
                 ):
                     found[name] = measure(plane, folder, runs)
                     print(runs, name, found[name], flush=True)
+            found["operator_to_bare"] = beside(found["operator"], found["bare"])
             results["by_runs"][str(runs)] = {**found, "load_average": round(os.getloadavg()[0], 1)}
             options.output.write_text(json.dumps(results, indent=1) + "\n")
         if options.cold_start:
