@@ -13,7 +13,7 @@ from harness.objects import ended, job_object, run_object
 from selfevo_operator.cache import Key
 from selfevo_operator.jobs import PodSettings
 from selfevo_operator.kube import Page
-from selfevo_operator.operator import _SETTLE_S, Operator, OperatorError
+from selfevo_operator.operator import Operator, OperatorError
 from selfevo_operator.settings import Patience, Settings
 
 STUCK_S = Patience().stuck
@@ -121,7 +121,11 @@ def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None
     asyncio.run(scene())
 
 
-def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_everybody() -> None:
+def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_everybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("selfevo_operator.operator._SETTLE_S", 0.01)
+
     async def looked_at_after(resync_seconds: float) -> Key | None:
         operator, lists = operator_of(), Lists()
         operator.settings = replace(operator.settings, resync_seconds=resync_seconds)
@@ -131,7 +135,7 @@ def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_ev
         assert operator.queue.take(now) == DEMO
         operator.queue.done(DEMO, now)
         operator.watch_began()
-        await asyncio.sleep(_SETTLE_S + 0.3)
+        await asyncio.sleep(0.2)
         listing.cancel()
         return operator.queue.take(time.monotonic())
 
