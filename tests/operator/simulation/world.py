@@ -142,15 +142,15 @@ class World:
     def step(self, end: float) -> bool:
         """The next thing that is due; False when nothing is until ``end``."""
         due = self.process.due() if self.process is not None else None
-        if due is not None and due <= self.agenda.now:
-            assert self.process is not None
-            try:
-                self.process.look()
-            except Crash:
-                self.crash("killed")
-            return True
         times = [time for time in (due, self.agenda.next()) if time is not None and time <= end]
-        self.agenda.run_until(min(times, default=end))
+        try:
+            if due is not None and due <= self.agenda.now:
+                assert self.process is not None
+                self.process.look()
+            else:
+                self.agenda.run_until(min(times, default=end))
+        except Crash:  # in a look, or while it asked what an event made it ask
+            self.crash("killed")
         return bool(times)
 
     # --- the two phases
