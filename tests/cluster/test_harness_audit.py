@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from harness.audited_run import NAME
-from harness.cluster.audit import RBAC, Access, read
+from harness.cluster.audit import RBAC, Access, note_start, read
 from harness.cluster.operator_process import USER, rules
 from harness.cluster.rights import EXPLAINED, OPERATORS, TESTS, findings, rights
 
@@ -120,6 +121,20 @@ def test_a_log_is_read_in_its_order_whatever_was_killed(tmp_path: Path):
         Access("a", "watch", "batch", "jobs/status", "n", 200, "j"),
         Access("a", "patch", "batch", "jobs/status", "n", 200, "j", "x", denied=True),
     ]
+
+
+def test_a_server_that_is_not_ready_denies_nobody(tmp_path: Path):
+    def line(at: str) -> str:
+        entry = {"stage": "ResponseComplete", "verb": "get", "user": {"username": "a"}, "requestURI": "/x"}
+        entry["annotations"] = {"authorization.k8s.io/decision": "forbid"}
+        return json.dumps(entry | {"requestReceivedTimestamp": at}) + "\n"
+
+    before = datetime.now(UTC) - timedelta(hours=2)
+    note_start(tmp_path, before + timedelta(hours=1))
+    after = datetime.now(UTC) + timedelta(seconds=1)
+    times = [time.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for time in (before, before + timedelta(hours=1.5), after)]
+    (tmp_path / "audit.log").write_text("".join(map(line, times)))
+    assert [access.denied for access in read(tmp_path)] == [True, False, True]
 
 
 # --- when it looks ----------------------------------------------------------------------------------------------------

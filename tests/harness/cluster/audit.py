@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 FOLDER = "SELFEVO_AUDIT_LOGS"
+_STARTS = "starts.txt"
 RBAC = "rbac.authorization.k8s.io"
 BINDINGS = ("rolebindings", "clusterrolebindings")
 _WATCHED = {"level": "Metadata", "userGroups": ["system:serviceaccounts"]}
@@ -39,7 +41,8 @@ class Access:
     agent: str = ""
     """The program, as it calls itself."""
     denied: bool = False
-    """By RBAC. An admission plugin may refuse with 403 what RBAC allows."""
+    """By RBAC. An admission plugin may refuse with 403 what RBAC allows, and an apiserver that is not ready everything:
+    it has yet to read who is bound to what."""
     received: str = ""
     """When the question came; times in this form are in order as text."""
 
@@ -57,8 +60,24 @@ def flags(folder: Path, everybody: bool) -> list[str]:
     return [f"--audit-log-path={folder / 'audit.log'}", f"--audit-policy-file={folder / 'policy.json'}"]
 
 
+def note_start(folder: Path, began: datetime) -> None:
+    """An apiserver that began then is ready now."""
+    with (folder / _STARTS).open("a") as starts:
+        starts.write(f"{_as_logged(began)} {_as_logged(datetime.now(UTC))}\n")
+
+
+def _as_logged(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _starts(folder: Path) -> list[list[str]]:
+    file = folder / _STARTS
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def read(folder: Path) -> Iterator[Access]:
     """Every request that was answered so far, in the order of the answers. A watch is there when it has begun."""
+    starts = _starts(folder)
     for file in sorted(folder.glob("audit*.log")):  # audit-<time>.log when a log has grown large, then audit.log
         with file.open() as lines:
             for line in lines:
@@ -67,10 +86,12 @@ def read(folder: Path) -> Iterator[Access]:
                 except json.JSONDecodeError:  # half a line of an apiserver that a test killed
                     continue
                 if entry["stage"] in ("ResponseStarted", "ResponseComplete"):
-                    yield _access(entry)
+                    yield _access(entry, starts)
 
 
-def _access(entry: dict[str, Any]) -> Access:
+def _access(entry: dict[str, Any], starts: list[list[str]]) -> Access:
+    received = entry.get("requestReceivedTimestamp", "")
+    forbidden = entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
     about = entry.get("objectRef") or {"resource": entry["requestURI"].partition("?")[0]}
     return Access(
         user=entry["user"].get("username", ""),
@@ -81,6 +102,6 @@ def _access(entry: dict[str, Any]) -> Access:
         code=entry.get("responseStatus", {}).get("code", 0),
         name=about.get("name", ""),
         agent=entry.get("userAgent", ""),
-        denied=entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
-        received=entry.get("requestReceivedTimestamp", ""),
+        denied=forbidden and not any(began <= received <= ready for began, ready in starts),
+        received=received,
     )

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ import urllib3
 import yaml
 
 from harness.cluster import tools
-from harness.cluster.audit import FOLDER, Access, flags, read
+from harness.cluster.audit import FOLDER, Access, flags, note_start, read
 from harness.cluster.client import Api, ApiError
 from harness.cluster.processes import Child
 from harness.cluster.users import Users, write_kubeconfig
@@ -111,10 +112,13 @@ class ControlPlane:
 
     def start_apiserver(self) -> None:
         """Starts it, at the port that it had, and waits until it is ready."""
+        began = datetime.now(UTC)
         self._apiserver.start()
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline and self._apiserver.alive and self._etcd.alive:
             if self._ready():
+                if self._audited:
+                    note_start(self._audit_folder, began)
                 return
             time.sleep(0.05)
         raise RuntimeError(f"kube-apiserver did not start:\n{self._etcd.tail()}\n{self._apiserver.tail(4000)}")
