@@ -149,10 +149,16 @@ class Listing(Generic[S]):
 
 def _goes_on(old: JobSight, new: JobSight) -> bool:
     """Whether all that is new of a Job is that pods have begun, or that some have ended well."""
-    ended_well = new.succeeded_pods - old.succeeded_pods
-    ended = replace(old, ended_pods=old.ended_pods + ended_well, succeeded_pods=new.succeeded_pods)
-    ready = new.ready if ended_well > 0 else max(old.ready, new.ready)
-    return ended_well >= 0 and replace(ended, version=new.version, started_at=new.started_at, ready=ready) == new
+    ended_well = max(0, new.succeeded_pods - old.succeeded_pods)
+    gone_on = replace(
+        old,
+        version=new.version,
+        started_at=new.started_at,
+        ready=new.ready if ended_well else max(old.ready, new.ready),
+        ended_pods=old.ended_pods + ended_well,
+        succeeded_pods=old.succeeded_pods + ended_well,
+    )
+    return gone_on == new
 
 
 class Cache:

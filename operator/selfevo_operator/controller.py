@@ -110,7 +110,7 @@ class Controller:
         outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
         acted, problem = bool(outcome.actions), await self._act(run, sight, outcome)
         if acted and problem is None and not may_record():
-            return None
+            return None  # what it comes to is thought out in the look that has room to say it
         if acted:
             # What was just created and deleted is part of what the status says.
             jobs = self._cache.jobs_of(sight.uid)
