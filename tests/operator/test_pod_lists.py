@@ -69,8 +69,8 @@ def test_namespaces_and_demands_are_not_mixed() -> None:
 def test_one_list_does_not_become_too_long() -> None:
     async def run() -> None:
         server = Server()
-        found = await asking(server, *[("lab", f"job{n}", True) for n in range(50)])
-        assert [len(uids) for _, uids, _ in server.asked] == [1, 20, 20, 9]
+        found = await asking(server, *[("lab", f"job{n}", True) for n in range(120)])
+        assert [len(uids) for _, uids, _ in server.asked] == [1, 50, 50, 19]
         assert all(names(pods) == [f"job{n}-0", f"job{n}-1"] for n, pods in enumerate(found))
 
     asyncio.run(run())
