@@ -115,7 +115,11 @@ def observed(plane: ControlPlane, folder: Path, jobs: int) -> tuple[subprocess.P
 
 
 def gaps(seen: list[dict[str, Any]]) -> dict[str, float]:
-    """p50, p99 and max of the gaps in milliseconds, and transitions a minute."""
+    """p50, p99 and max of the gaps in milliseconds, transitions a minute, and how long nobody did anything.
+
+    The plane itself stands still for seconds now and then, whoever is measured; gaps that fall into such a silence are
+    counted all the same.
+    """
     by_run: dict[str, list[dict[str, Any]]] = {}
     for entry in sorted(seen, key=lambda entry: entry["first"]):
         by_run.setdefault(entry["run"], []).append(entry)
@@ -125,12 +129,14 @@ def gaps(seen: list[dict[str, Any]]) -> dict[str, float]:
         for before, after in itertools.pairwise(jobs)
     )
     span = max(e["complete"] for e in seen) - min(e["first"] for e in seen)
+    heard = sorted(entry[what] for entry in seen for what in ("first", "complete"))
     cut = statistics.quantiles(found, n=100, method="inclusive") if len(found) > 1 else [found[0]] * 99
     return {
         "gaps": len(found),
         "p50_ms": round(statistics.median(found), 1),
         "p99_ms": round(cut[98], 1),
         "max_ms": round(found[-1], 1),
+        "longest_silence_ms": round(max(after - before for before, after in itertools.pairwise(heard)) * 1000, 1),
         "transitions_a_minute": round(len(seen) / span * 60),
         "seconds": round(span, 1),
     }
