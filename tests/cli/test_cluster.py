@@ -420,4 +420,4 @@ def test_of_a_run_on_this_machine_they_say_how_it_is_done(project: Project) -> N
     finally:
         driver.send_signal(signal.SIGINT)
         driver.send_signal(signal.SIGINT)
-        driver.communicate(timeout=30)
+        driver.communicate(timeout=180)

@@ -216,7 +216,7 @@ def test_watch_follows_a_run_on_this_machine(project: Project, following: Callab
         watching.wait_for("challenger-train-1 started")
         driver.send_signal(signal.SIGINT)
         driver.send_signal(signal.SIGINT)
-        assert driver.wait(30) == 130
+        assert driver.wait(120) == 130
         code, lines = watching.end()
         assert code == 130
         assert lines[-1] == "not being driven any more, 0 of 3 steps done; `selfevo run` goes on"

@@ -35,7 +35,7 @@ class Local:
         self.seen: list[Event] = []
 
     def take(self) -> Event:
-        event = self.events.get(timeout=20)
+        event = self.events.get(timeout=120)
         self.seen.append(event)
         self.processes.take(event)
         return event

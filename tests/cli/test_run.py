@@ -95,7 +95,7 @@ def test_no_reader_of_the_output_is_no_reason_to_stop(project: Project) -> None:
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     os.close(writer)
@@ -193,7 +193,7 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(project: Proj
     process = project.start("run", "run.yaml")
     wait_for(lambda: "solver-train-1" in project.worked())
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (130, "")
     assert "stopping at the next checkpoint" in out
     assert "Stopped, 2 of 3 steps done. Go on with:\n  selfevo_fake.py run run.yaml\n" in out
@@ -216,7 +216,7 @@ def test_nohup_is_heeded(project: Project) -> None:
         signal.signal(signal.SIGHUP, ignored)
     wait_for(lambda: project.worked())
     process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 0
 
 
@@ -229,7 +229,7 @@ def test_a_second_ctrl_c_does_not_wait(project: Project) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     assert process.returncode == 130
     assert not any(alive(entry["pid"]) for entry in project.diary())
 
@@ -239,7 +239,7 @@ def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project) 
     process = project.start("run", "run.yaml")
     wait_for(lambda: "solver-train-1" in project.worked())
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     wait_for(lambda: not any(alive(entry["pid"]) for entry in project.diary()))
     status = project.recorded().status
     assert status is not None and status.phase == "Running"
@@ -267,7 +267,7 @@ def test_two_commands_for_one_run_are_told_apart(project: Project) -> None:
     other = project.write("other.yaml", metadata__name="other", spec__seed=7)
     assert project.selfevo("run", other.name).returncode == 0
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
 
 
 # --- what is wrong from the start -------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def test_in_a_terminal_the_picture_lives_and_ctrl_c_is_heard(project: Project) -
     wait_for(lambda: "solver-train-1" in project.worked())
     os.write(terminal, b"\x03")
     read_until("Go on with:")
-    process.wait(timeout=30)
+    process.wait(timeout=180)
     assert process.returncode == 130
     assert process.stderr is not None and process.stderr.read() == b""
     process.stderr.close()

@@ -78,13 +78,13 @@ def test_upgrade_and_rollback_lose_nothing_and_uninstall_leaves_the_runs(release
         kubelet.script["solver-train-1"] = [Life(hangs=True)]
         with release.operating():
             admin.create(run, RESEARCH)
-            kubelet.wait_running("challenger-train-1", 90)
+            kubelet.wait_running("challenger-train-1")
             before = uids(plane, name)
         release.upgrade({**VALUES, "operator": {"workers": 3}, "trainer": {"image": {"tag": "next"}}})
         kubelet.release("challenger-train-1")  # while nobody drives
         with release.operating():
             assert {"--workers=3", "--image=selfevo/trainer:next"} <= set(arguments(release))
-            kubelet.wait_running("solver-train-1", 90)
+            kubelet.wait_running("solver-train-1")
             during = uids(plane, name)
             assert before < during
         release.helm("rollback", RELEASE, "1")

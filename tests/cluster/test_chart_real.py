@@ -220,7 +220,7 @@ def _lead(life: Life, endpoint: str, second: Hold) -> None:
     life.probes = life.node.probes()
     life.asked = list(life.plane.audited())
     life.uninstalled = life.release.helm("uninstall", RELEASE, *wait)
-    eventually(lambda: not life.admin.list("pods", NAMESPACE, "app.kubernetes.io/component=operator"), 60)
+    eventually(lambda: not life.admin.list("pods", NAMESPACE, "app.kubernetes.io/component=operator"))
 
 
 def test_the_operator_and_the_trainers_are_confined_as_the_chart_says(life: Life):

@@ -144,7 +144,7 @@ def test_a_life_under_git_from_unseen_to_healthy_without_a_word_of_the_spec_chan
     follower = threading.Thread(target=lambda: versions.extend(found for _, found in watch), daemon=True)
     follower.start()
     operator.run()
-    kubelet.wait_running("solver-train-1", 60)
+    kubelet.wait_running("solver-train-1")
     # Git is applied again and again while it runs.
     for _ in range(3):
         again = api.apply(run, namespace, manager=GIT)
@@ -154,7 +154,7 @@ def test_a_life_under_git_from_unseen_to_healthy_without_a_word_of_the_spec_chan
     assert api.apply(run, namespace, manager=GIT)["metadata"]["resourceVersion"] == done["metadata"]["resourceVersion"]
     eventually(lambda: versions and versions[-1]["metadata"]["resourceVersion"] == done["metadata"]["resourceVersion"])
     watch.close()
-    follower.join(10)
+    follower.join(60)
 
     assert len(versions) > 4
     for version in versions:
@@ -181,7 +181,7 @@ def test_what_git_does_not_name_a_person_may_change(
     run = from_git(**SHORT)
     api.apply(run, namespace, manager=GIT)
     operator.run()
-    kubelet.wait_running("challenger-train-1", 60)
+    kubelet.wait_running("challenger-train-1")
     api.patch(RUNS, "demo", {"spec": {"suspend": True}}, namespace, fieldManager="selfevo-cli")
     held = wait_phase(api, namespace, "demo", "Suspended")
     assert api.apply(run, namespace, manager=GIT)["spec"]["suspend"] is True
@@ -230,7 +230,7 @@ def test_a_run_whose_image_is_not_there_fails_its_health_check_until_it_is(
     run = from_git(**SHORT)
     api.apply(run, namespace, manager=GIT)
     operator.run()
-    eventually(lambda: "Stalled" in conditions(stored(api, namespace)), 60)
+    eventually(lambda: "Stalled" in conditions(stored(api, namespace)))
     stuck = stored(api, namespace)
     assert (kstatus(stuck), argo(stuck)["status"], flux("flux-taken.yaml", stuck)) == ("Failed", "Degraded", "Failed")
     run["spec"]["pods"] = {"image": "registry.example/selfevo/trainer:corrected"}
@@ -276,12 +276,12 @@ def test_a_run_that_leaves_git_takes_everything_along(
     run = from_git(**SHORT)
     api.apply(run, namespace, manager=GIT)
     operator.run()
-    kubelet.wait_running("solver-rollout-1", 60)
+    kubelet.wait_running("solver-rollout-1")
     if not present:
         operator.stop()
     api.delete(RUNS, "demo", namespace, propagation=propagation)
     for resource in (RUNS, "jobs", "pods"):
-        eventually(lambda resource=resource: api.list(resource, namespace) == [], 60)
+        eventually(lambda resource=resource: api.list(resource, namespace) == [])
     assert kubelet.lived[-1].exit_code == 143, "its pod was not given the time to save"
     if present:
         # Back in Git: the new run finds what the old one had made.
@@ -297,10 +297,10 @@ def test_a_namespace_with_a_run_in_it_can_be_deleted(
     kubelet.script["challenger-train-1"] = [Life(hangs=True)]
     api.apply(from_git(**SHORT), namespace, manager=GIT)
     operator.run()
-    kubelet.wait_running("challenger-train-1", 60)
+    kubelet.wait_running("challenger-train-1")
     api.delete("namespaces", namespace)
-    eventually(lambda: api.list(RUNS, namespace) == [] and api.list("pods", namespace) == [], 60)
-    eventually(lambda: api.find("namespaces", namespace) is None, 90)
+    eventually(lambda: api.list(RUNS, namespace) == [] and api.list("pods", namespace) == [])
+    eventually(lambda: api.find("namespaces", namespace) is None)
     assert "a defect" not in operator.said
 
 

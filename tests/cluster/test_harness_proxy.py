@@ -116,7 +116,7 @@ class TestFaultProxy:
             listener.join(0.5)
             assert listener.is_alive()
         else:
-            listener.join(10)
+            listener.join(60)
         assert events == heard
         watch.close()
         eventually(lambda: proxy.watching() == 0)
@@ -160,14 +160,14 @@ class TestFaultProxy:
         proxy.hook = hook
         api.create(config_map("one"), namespace)
         api.create(config_map("two"), namespace)
-        assert begun.wait(10)  # the reply is here before the hook that follows it
-        writer.join(10)
-        assert cut.wait(10)  # what it has still to close is the connection that we would ask over
+        assert begun.wait(60)  # the reply is here before the hook that follows it
+        writer.join(60)
+        assert cut.wait(60)  # what it has still to close is the connection that we would ask over
         assert refused and [request.write for request in proxy.writes] == [1, 2]
         assert self.names(api, namespace) == ["one", "two"]
 
 
-def eventually(true: Callable[[], Any], limit_s: float = 10.0) -> None:
+def eventually(true: Callable[[], Any], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < deadline, "not in time"

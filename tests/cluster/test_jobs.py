@@ -240,7 +240,7 @@ def test_whatever_is_rendered_is_admitted(control_plane: ControlPlane, namespace
 
 
 def pods_when(plane: ControlPlane, namespace: str, until: Callable[[list[Object]], bool]) -> list[Object]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not until(pods := plane.admin.list("pods", namespace)):
         assert time.monotonic() < deadline, [(pod["metadata"]["name"], pod["status"]) for pod in pods]
         time.sleep(0.05)

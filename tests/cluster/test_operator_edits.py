@@ -64,7 +64,7 @@ def test_a_run_that_is_held_gives_its_place_up_and_goes_on_where_it_was(api: Api
     # The pod takes its whole grace period to end: the next one must not start beside it.
     kubelet.script["solver-train-1"] = [Life(hangs=True, deaf=True)]
     run = api.create(cluster_run(**SHORT, spec__pods={"terminationGracePeriodSeconds": 3}), namespace)
-    kubelet.wait_running("solver-train-1", 60)
+    kubelet.wait_running("solver-train-1")
     (first,) = [
         each for each in jobs(api, namespace) if each["metadata"]["labels"]["selfevo.dev/step"] == "solver-train-1"
     ]
@@ -118,9 +118,9 @@ def test_a_deleted_run_takes_its_jobs_and_pods_along_and_its_namesake_trains_not
     kubelet.script["solver-train-1"] = [Life(hangs=True)]
     run = cluster_run(**SHORT)
     old = api.create(run, namespace)
-    kubelet.wait_running("solver-train-1", 60)
+    kubelet.wait_running("solver-train-1")
     api.delete(RUNS, "demo", namespace)
-    eventually(lambda: jobs(api, namespace) == [] and api.list("pods", namespace) == [], 60)
+    eventually(lambda: jobs(api, namespace) == [] and api.list("pods", namespace) == [])
     before = operator.metric("selfevo_api_calls_total", verb="create", resource="jobs")
 
     new = api.create(run, namespace)
@@ -168,7 +168,7 @@ def test_a_job_that_is_not_the_runs_is_left_alone(api: Api, namespace: str, kube
 def test_a_job_that_a_person_deletes_is_made_again(api: Api, namespace: str, kubelet: FakeKubelet):
     kubelet.script["solver-train-1"] = [Life(hangs=True)]
     run = api.create(cluster_run(**SHORT), namespace)
-    kubelet.wait_running("solver-train-1", 60)
+    kubelet.wait_running("solver-train-1")
     name = jobs(api, namespace, "demo")[-1]["metadata"]["name"]
     api.delete("jobs", name, namespace)
     for each in jobs(api, namespace):  # and the record of what was done goes too
@@ -184,7 +184,7 @@ def test_a_job_that_a_person_deletes_is_made_again(api: Api, namespace: str, kub
 def test_a_queue_that_takes_a_running_job_back_is_no_failure(api: Api, namespace: str, kubelet: FakeKubelet):
     kubelet.script["challenger-train-1"] = [Life(hangs=True)]
     run = api.create(cluster_run(**SHORT, spec__queue="team-a", spec__backoffLimit=0), namespace)
-    kubelet.wait_running("challenger-train-1", 60)
+    kubelet.wait_running("challenger-train-1")
     (first,) = jobs(api, namespace)
     name = first["metadata"]["name"]
     assert first["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
@@ -258,7 +258,7 @@ def _born_suspended(namespace: str) -> list[Object]:
 def test_what_another_writer_puts_into_the_status_stays(api: Api, namespace: str, kubelet: FakeKubelet):
     kubelet.script["challenger-train-1"] = [Life(hangs=True)]
     api.create(cluster_run(**SHORT), namespace)
-    kubelet.wait_running("challenger-train-1", 60)
+    kubelet.wait_running("challenger-train-1")
     theirs = {
         "type": "example.com/Approved",
         "status": "True",
@@ -282,10 +282,11 @@ def test_what_another_writer_puts_into_the_status_stays(api: Api, namespace: str
 def test_an_edit_of_the_pods_reaches_what_has_not_begun(api: Api, namespace: str, kubelet: FakeKubelet):
     kubelet.script["challenger-train-1"] = [Life(hangs=True)]
     run = api.create(cluster_run(**SHORT), namespace)
-    kubelet.wait_running("challenger-train-1", 60)
+    kubelet.wait_running("challenger-train-1")
     (first,) = jobs(api, namespace)
     api.wait("jobs", first["metadata"]["name"], namespace, until=lambda job: job["status"].get("ready"))
-    time.sleep(0.5)  # and the operator has heard of it: what has not begun, so far as it knows, is made anew
+    # And the operator has heard of it: what has not begun, so far as it knows, is made anew.
+    wait_run(api, namespace, "demo", lambda run: conditions(run).get("Reconciling") == "StepsRunning")
     change(api, namespace, pods={"nodeSelector": {"pool": "large"}})
     wait_run(api, namespace, "demo", lambda run: status_of(run)["observedGeneration"] == 2)
     assert [each["metadata"]["uid"] for each in jobs(api, namespace)] == [first["metadata"]["uid"]]

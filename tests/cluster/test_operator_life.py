@@ -64,7 +64,7 @@ class _History:
 
     def close(self) -> list[Object]:
         self._watch.close()
-        self._thread.join(10)
+        self._thread.join(60)
         return [each for kind, each in self.seen if kind != "DELETED"]
 
 

@@ -98,7 +98,7 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
         wait_run(plane.admin, namespace, "demo", lambda run: conditions(run).get("Stalled") == "NameTaken")
         proxy.inject(Answer(409), verb="patch", path="/status$")  # somebody else wrote the run, so it is read again
         plane.admin.delete("jobs", first, namespace)
-        kubelet.wait_running("solver-train-1", 60)
+        kubelet.wait_running("solver-train-1")
         plane.admin.patch(RUNS, "demo", {"spec": {"suspend": True}}, namespace)
         eventually(lambda: len(jobs(plane.admin, namespace)) == 2)
         kubelet.release("solver-train-1")

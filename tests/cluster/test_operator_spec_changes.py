@@ -204,7 +204,7 @@ def test_in_the_end_every_run_comes_to_its_end(
     wanted = []
     for name, run in runs.items():
         run.put(edited(run.spec, ("pods", "env"), [{"name": "ANSWER", "value": "go"}]))
-        wait_phase(control_plane.admin, namespace, name, "Succeeded", 180)
+        wait_phase(control_plane.admin, namespace, name, "Succeeded")
         wanted += keys_of(control_plane.admin.get(RUNS, name, namespace))
     assert sorted(kubelet.trained) == sorted(wanted), "something was not trained, or twice"
     assert kubelet.overlaps == []

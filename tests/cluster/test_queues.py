@@ -159,7 +159,7 @@ def test_an_evicted_step_saves_waits_and_goes_on_uncounted(api: Api, namespace: 
     admitter: Admitter = queue({"team-a": EIGHT})
     run = api.create(queued_run(spec__backoffLimit=0), namespace)  # one counted failure would be the end
     for _ in range(2):
-        pod = kubelet.wait_running("solver-train-1", 60)
+        pod = kubelet.wait_running("solver-train-1")
         wait_run(api, namespace, "demo", lambda run: reason(run) == "StepsRunning")
         admitter.holding = True
         name = admitter.evict("solver-train-1")
@@ -188,7 +188,7 @@ def test_a_pod_that_does_not_save_in_time_is_not_counted_either_and_keeps_its_pl
     admitter: Admitter = queue({"team-a": EIGHT})
     solver = {"terminationGracePeriodSeconds": 3, **gpus(8)}
     api.create(queued_run(spec__backoffLimit=0, spec__solver__pods=solver), namespace)
-    kubelet.wait_running("solver-train-1", 60)
+    kubelet.wait_running("solver-train-1")
     name = admitter.evict("solver-train-1")  # and half a second later it is admitted again
     done = wait_phase(api, namespace, "demo", "Succeeded")
     assert admitter.events("Admitted")[-2:] == [(name, 1), (name, 1)]
@@ -202,7 +202,7 @@ def test_an_evicted_rollout_keeps_its_shards(api: Api, namespace: str, kubelet: 
     kubelet.script |= {f"solver-rollout-1/{index}": [Life(hangs=True)] for index in (1, 3)}
     admitter: Admitter = queue({"team-a": EIGHT})
     run = api.create(queued_run(), namespace)
-    kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2 and len(kubelet.trained) == 3, 60)
+    kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2 and len(kubelet.trained) == 3)
     eventually(lambda: job_of(api, namespace, "solver-rollout-1")["status"].get("succeeded") == 2)
     admitter.holding = True
     admitter.evict("solver-rollout-1")
@@ -221,7 +221,7 @@ def test_a_rollout_takes_what_its_queue_has_left(api: Api, namespace: str, kubel
     # Room for the Challenger, and for two shards and a half.
     admitter: Admitter = queue({"team-a": EIGHT, "inference": Queue((Flavor("h100", 5),))})
     run = api.create(queued_run(spec__rollout__queue="inference"), namespace)
-    kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2, 60)
+    kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2)
     rollout = job_of(api, namespace, "solver-rollout-1")
     assert (rollout["spec"]["parallelism"], rollout["spec"]["completions"]) == (2, SHARDS)
     wait_run(api, namespace, "demo", lambda run: reason(run) == "StepsRunning")
@@ -240,7 +240,7 @@ def test_training_is_not_admitted_in_part(api: Api, namespace: str, kubelet: Fak
     admitter: Admitter = queue({"team-a": EIGHT})
     api.create(queued_run(**nodes), namespace)
     kubelet.script["solver-rollout-1"] = [Life(hangs=True)] * SHARDS
-    kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == SHARDS, 60)
+    kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == SHARDS)
     admitter.queues["team-a"] = Queue((Flavor("h100", 4, POOL),))
     kubelet.release("solver-rollout-1")
     queued = wait_run(api, namespace, "demo", lambda run: step(run, "solver-train-1") and reason(run) == "Queued")
@@ -255,7 +255,7 @@ def test_an_urgent_run_takes_the_place_of_a_patient_one(api: Api, namespace: str
     preempting = Queue((Flavor("h100", 8, POOL),), preempts=True)
     admitter: Admitter = queue({"team-a": preempting}, priorities={"patient": 0, "urgent": 100})
     patient = api.create(queued_run("patient", spec__priorityClass="patient"), namespace)
-    kubelet.wait_running("challenger-train-1", 60)
+    kubelet.wait_running("challenger-train-1")
     urgent = api.create(queued_run("urgent", spec__priorityClass="urgent"), namespace)
     wait_run(api, namespace, "patient", lambda run: reason(run) == "Queued")
     for name in ("urgent", "patient"):

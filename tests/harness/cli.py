@@ -85,7 +85,7 @@ class Project:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
             **options,
         )
@@ -125,7 +125,7 @@ class Project:
         return self.workdir / "runs" / "default" / "demo" / "status.json"
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait until it holds."""
     end = time.monotonic() + seconds
     while not condition():

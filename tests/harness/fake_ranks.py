@@ -108,7 +108,7 @@ class Pod:
         except BaseException as error:
             self.error = error
 
-    def ended(self, within_s: float = 30) -> PhaseResult:
+    def ended(self, within_s: float = 120) -> PhaseResult:
         """Its result, in a time that no healthy launcher needs."""
         self.thread.join(within_s)
         assert not self.thread.is_alive(), "the launcher hangs"

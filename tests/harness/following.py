@@ -44,6 +44,6 @@ class Follower:
 
     def end(self) -> tuple[int, list[str]]:
         """The exit code, and the lines without their times."""
-        code = self.process.wait(30)
+        code = self.process.wait(120)
         lines = [line[9:] if line[2:3] == line[5:6] == ":" else line for line in self.said.splitlines()]
         return code, lines

@@ -14,7 +14,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, alive: Callable[[], bool], limit_s: float = 30.0) -> bool:
+def wait_for_port(port: int, alive: Callable[[], bool], limit_s: float = 120.0) -> bool:
     """Waits until somebody accepts connections on ``port``; False when ``alive()`` ends first or time is up."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and alive():

@@ -25,12 +25,14 @@ class Lists:
 
     def __init__(self) -> None:
         self.version, self.runs, self.jobs = 10, [run_object(1)], [job_object(1)]
+        self.listed = 0
 
     async def list_runs(self, namespace: str | None) -> AsyncIterator[Page]:
         yield Page(self.runs, self.version, True)
 
     async def list_jobs(self, namespace: str | None) -> AsyncIterator[Page]:
         yield Page(self.jobs, self.version, True)
+        self.listed += 1
 
 
 def operator_of(api: object = None) -> Operator:
@@ -126,7 +128,7 @@ def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_ev
 ) -> None:
     monkeypatch.setattr("selfevo_operator.operator._SETTLE_S", 0.01)
 
-    async def looked_at_after(resync_seconds: float) -> Key | None:
+    async def looked_at_after(resync_seconds: float, lists_more: int) -> Key | None:
         operator, lists = operator_of(), Lists()
         operator.settings = replace(operator.settings, resync_seconds=resync_seconds)
         listing = asyncio.create_task(operator.resync(lists))  # type: ignore[arg-type]
@@ -135,12 +137,16 @@ def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_ev
         assert operator.queue.take(now) == DEMO
         operator.queue.done(DEMO, now)
         operator.watch_began()
-        await asyncio.sleep(0.2)
+        began, before = time.monotonic(), lists.listed
+        while lists.listed < before + lists_more:
+            assert time.monotonic() < began + 60, "no list"
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # what the list brings is taken in
         listing.cancel()
         return operator.queue.take(time.monotonic())
 
-    assert asyncio.run(looked_at_after(60.0)) is None
-    assert asyncio.run(looked_at_after(0.1)) == DEMO
+    assert asyncio.run(looked_at_after(600.0, 1)) is None
+    assert asyncio.run(looked_at_after(0.1, 3)) == DEMO
 
 
 def test_while_the_ledger_is_full_a_pod_that_has_begun_waits_for_room_and_not_for_a_look() -> None:

@@ -242,7 +242,7 @@ class Api:
         namespace: str | None = None,
         *,
         until: Callable[[Object | None], Any],
-        limit_s: float = 60.0,
+        limit_s: float = 180.0,
     ) -> Any:
         """Asks until ``until(object or None)`` is true, and returns the object."""
         deadline = time.monotonic() + limit_s

@@ -86,7 +86,7 @@ def step(run: Object, name: str) -> Object:
     return next((s for s in status_of(run).get("steps", []) if s["name"] == name), {})
 
 
-def wait_run(api: Api, namespace: str, name: str, until: Callable[[Object], Any], limit_s: float = 90.0) -> Object:
+def wait_run(api: Api, namespace: str, name: str, until: Callable[[Object], Any], limit_s: float = 300.0) -> Object:
     """The run, when ``until(run)``."""
     deadline = time.monotonic() + limit_s
     while not until(run := api.get(RUNS, name, namespace)):
@@ -95,7 +95,7 @@ def wait_run(api: Api, namespace: str, name: str, until: Callable[[Object], Any]
     return run
 
 
-def wait_phase(api: Api, namespace: str, name: str, phase: str, limit_s: float = 90.0) -> Object:
+def wait_phase(api: Api, namespace: str, name: str, phase: str, limit_s: float = 300.0) -> Object:
     """The run, when it is in this phase, of its present spec."""
 
     def there(run: Object) -> bool:
@@ -131,7 +131,7 @@ def end_state(run: Object) -> Object:
     return status
 
 
-def eventually(true: Callable[[], Any], limit_s: float = 30.0, why: Callable[[], object] = lambda: "") -> None:
+def eventually(true: Callable[[], Any], limit_s: float = 180.0, why: Callable[[], object] = lambda: "") -> None:
     deadline = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < deadline, f"not within {limit_s} s: {why()}"

@@ -18,7 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Network:
     """The network namespace that the process ``pid`` has made for itself."""
 
-    def __init__(self, pid: int, limit_s: float = 10.0) -> None:
+    def __init__(self, pid: int, limit_s: float = 60.0) -> None:
         self._path = Path(f"/proc/{pid}/ns/net")
         own, deadline = Path("/proc/self/ns/net").readlink(), time.monotonic() + limit_s
         while self._path.readlink() == own:

@@ -16,7 +16,7 @@ LOCATION = "{{ .Group }}/{{ .ResourceKind }}_{{ .ResourceAPIVersion }}.json"
 _REFERENCE = "#/components/schemas/"
 
 
-def wait_for(api: Api, place: str, limit_s: float = 60.0) -> None:
+def wait_for(api: Api, place: str, limit_s: float = 180.0) -> None:
     """Until the schemas of ``place`` (``apis/selfevo.dev/v1alpha1``) are there: those of CRDs come a little later."""
     deadline = time.monotonic() + limit_s
     while place not in _get(api, "/openapi/v3")["paths"]:

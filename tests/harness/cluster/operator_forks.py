@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.cluster.operator_process import IMAGE
+from harness.cluster.operator_process import IMAGE, RESYNC_S
 
 _WARM = """
 import ctypes, json, os, signal, sys
@@ -57,7 +57,7 @@ class Fork:
         """By SIGKILL; returns when it is dead."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, signal.SIGKILL)
-        assert select.select([self._fd], [], [], 30)[0], "a killed process does not end"
+        assert select.select([self._fd], [], [], 120)[0], "a killed process does not end"
 
     @property
     def said(self) -> str:
@@ -78,7 +78,8 @@ class Nursery:
 
     def start(self, kubeconfig: Path, namespaces: Sequence[str], flags: Sequence[str] = ()) -> Fork:
         """An operator of these namespaces, that has just begun."""
-        arguments = ["--kubeconfig", str(kubeconfig), "--image", IMAGE, "--listen", "127.0.0.1:0", *flags]
+        arguments = ["--kubeconfig", str(kubeconfig), "--image", IMAGE, "--listen", "127.0.0.1:0"]
+        arguments += ["--resync-seconds", str(RESYNC_S), *flags]
         for namespace in namespaces:
             arguments += ["--namespace", namespace]
         with self._lock:

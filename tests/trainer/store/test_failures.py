@@ -231,7 +231,7 @@ def test_a_store_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyt
         started = time.monotonic()
         with fails(ExitCode.SERVICE, "StoreUnreachable", f"storage.endpoint {endpoint}"):
             ACTS["read_manifest"](open_store("s3://bucket/x", endpoint=endpoint), tmp_path)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60  # its own patience would be three times that
 
 
 @pytest.mark.usefixtures("s3_server")
