@@ -110,6 +110,7 @@ OUR_VARIABLES = (
     "WORLD_SIZE",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
 )
 """Environment variables that selfevo sets itself, beside all of SELFEVO_* and PET_* (torch's elastic launcher)."""
 

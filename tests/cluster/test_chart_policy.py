@@ -144,7 +144,7 @@ def test_it_is_refused(guarded: World, name: str, changes: Object, sees: str):
     run = base("attack", changes)
     with pytest.raises(ApiError) as refused:
         guarded.attempt(guarded.mallory, run)
-    assert sees.replace("NS", guarded.namespace) in str(refused.value)
+    assert sees.replace(" in NS;", f" in {guarded.namespace};") in str(refused.value)
     assert guarded.admin.find(RUNS, "attack", guarded.namespace) is None
 
 
@@ -272,12 +272,20 @@ FINE_BY_DEFAULT: list[tuple[str, Object]] = [
     ("no queue", {"spec.queue": None}),
     ("a priority", {"spec.pods.priorityClassName": "training", "spec.pods.runtimeClassName": "nvidia"}),
     ("GPUs", {("spec", "pods", "resources"): {"limits": {"nvidia.com/gpu": 8}, "requests": {"cpu": 8}}}),
-    ("variables", {"spec.pods.env": [{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "TOKENIZERS_PARALLELISM"}]}),
+    ("variables", {"spec.pods.env": [{"name": name, "value": "1"} for name in (
+        "NCCL_DEBUG", "NCCL_IB_HCA", "NCCL_SOCKET_IFNAME", "NCCL_NET", "TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS",
+        "PYTORCH_CUDA_ALLOC_CONF", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES", "HF_HUB_ENABLE_HF_TRANSFER",
+        "HF_HUB_OFFLINE", "TORCH_LOGS", "TORCH_NCCL_ASYNC_ERROR_HANDLING", "VLLM_LOGGING_LEVEL", "WANDB_MODE", "TZ",
+        "MALLOC_ARENA_MAX", "UCX_TLS", "FI_EFA_USE_DEVICE_RDMA", "GLOO_SOCKET_IFNAME", "TRITON_PRINT_AUTOTUNING",
+        "MY_ENV", "APP_PATH", "CERTAIN", "LOCAL_MODE", "LANG", "LC_ALL", "ACCELERATE_LOG_LEVEL")]}),
     ("the trainer's image", {"spec.pods.image": TRAINER, "spec.rollout.pods.image": TRAINER}),
-    ("a hub's model", {"spec.model.uri": "hf://Qwen/Qwen3-4B-Base@main", "spec.storage.uri": "s3://any"}),
+    *((f"a hub's model {uri}", {"spec.model.uri": uri, "spec.storage.uri": "s3://any"}) for uri in (
+        "hf://Qwen/Qwen3-4B-Base@main", "hf://refs/pr@main", "hf://a/b@prefs/x", f"hf://a/b@{'c' * 40}")),
     *((f"endpoint {url}", {"spec.storage.endpoint": url}) for url in (
         "https://s3.eu-west-1.amazonaws.com", "http://minio.storage.svc:9000/", "http://10.0.0.7:9000", "http://Store:80",
-        "http://[fd12:3456::7]:9000", "https://1and1.example", "http://store-1.example.com", "http://a.b.c.d4e",
+        "http://[fd12:3456::7]:9000", "http://[2001:db8::7]:9000", "http://[2600:1f00::7]", "https://localhost.example",
+        "https://metadata-store.example", "http://192.168.0.7", "http://minio.corp.internal",
+        "https://1and1.example", "http://store-1.example.com", "http://a.b.c.d4e",
     )),
 ]  # fmt: skip
 
@@ -299,6 +307,18 @@ def test_only_a_listed_store_may_be_asked_where_stores_are_listed(control_plane:
             assert "which is a store that runs may not use" in strict.refusal(
                 base("x", {"spec.storage.endpoint": rebound})
             )
+
+
+def test_a_pull_request_and_a_proxy_need_entries_that_name_them(control_plane: ControlPlane, by_default: World):
+    sources = ["hf://Qwen/*", "hf://Qwen/x@refs/pr/7", "s3://*"]
+    listed = {"sources": sources, "env": ["*", "HTTPS_PROXY", "NCCL_*"]}
+    with world(control_plane, {"allowed": listed}) as strict:
+        for revision, allowed in (("main", True), ("refs/pr/7", True), ("refs/pr/8", False)):
+            refusal = strict.refusal(base("x", {"spec.model.uri": f"hf://Qwen/x@{revision}"}))
+            assert ("which is a source that runs may not read" in refusal) is not allowed, (revision, refusal)
+        for name, allowed in (("HTTPS_PROXY", True), ("https_proxy", False), ("NCCL_NET_PLUGIN", True)):
+            refusal = strict.refusal(base("x", {"spec.model.uri": "hf://Qwen/x", "spec.pods.env": [{"name": name}]}))
+            assert ("which is a variable that runs may not set" in refusal) is not allowed, (name, refusal)
 
 
 class TestWhoIsAsked:
@@ -360,7 +380,7 @@ class TestWhoIsAsked:
 def test_the_largest_run_costs_less_than_a_policy_may_spend(by_default: World):
     pods = {
         "serviceAccountName": OWN,
-        "env": [{"name": f"NAME_{number}", "value": "x"} for number in range(128)],
+        "env": [{"name": f"NAME_OF_A_VARIABLE_AT_LENGTH_{number}", "value": "x"} for number in range(128)],
         "tolerations": [{"key": f"key-{number}", "operator": "Exists"} for number in range(64)],
         "nodeSelector": {f"label-{number}": "x" for number in range(64)},
         "resources": {"limits": {f"nvidia.com/x{number}": 1 for number in range(32)}},

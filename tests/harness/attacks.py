@@ -27,6 +27,23 @@ VALUES: Object = {
         "sources": ["hf://Qwen/*", "s3://models/*"],
     }
 }
+OWN_VARIABLES = (
+    "https_proxy", "HTTPS_PROXY", "Https_Proxy", "http_PROXY", "ALL_PROXY", "no_proxy", "NO_PROXY", "grpc_proxy",
+    "LD_LIBRARY_PATH", "LD_AUDIT", "ld_preload", "PYTHONSTARTUP", "PYTHONHOME", "PYTHONPLATLIBDIR", "BASH_ENV", "ENV",
+    "NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
+    "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "PIP_INDEX_URL", "CC", "CUDA_HOME", "CUDA_INJECTION64_PATH",
+    "NVTX_INJECTION64_PATH", "NCCL_NET_PLUGIN", "NCCL_TUNER_PLUGIN", "NCCL_CONF_FILE", "FI_PROVIDER_PATH",
+    "UCX_MODULE_DIR", "OMPI_MCA_mca_base_component_path", "HSA_TOOLS_LIB", "RDMAV_DRIVERS", "VLLM_PLUGINS",
+    "TRITON_PTXAS_PATH", "TRITON_CACHE_MANAGER", "TORCH_EXTENSIONS_DIR", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
+    "TORCHINDUCTOR_REDIS_HOST", "HF_MODULES_CACHE", "HF_DATASETS_TRUST_REMOTE_CODE", "OPENSSL_CONF", "OPENSSL_MODULES",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE",
+    "HTTPLIB2_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+    "AWS_CONFIG_FILE", "AWS_PROFILE", "HF_INFERENCE_ENDPOINT", "HUGGINGFACE_CO_STAGING", "VLLM_USE_MODELSCOPE",
+    "OTEL_EXPORTER_OTLP_ENDPOINT", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI", "GOOGLE_APPLICATION_CREDENTIALS",
+    "GCE_METADATA_HOST", "AZURE_AUTHORITY_HOST", "HOSTALIASES", "RES_OPTIONS", "LOCALDOMAIN", "GLIBC_TUNABLES",
+    "LOCPATH", "NETRC", "KRB5_CONFIG", "XDG_CONFIG_DIRS",
+)  # fmt: skip
+"""Variables that a list of `*` does not let through."""
 PARTS = ("challenger", "rollout", "solver", "evaluation")
 HOST = {"name": "host", "hostPath": {"path": "/"}}
 CLAIM = {"name": "data", "persistentVolumeClaim": {"claimName": OTHERS}}
@@ -147,14 +164,18 @@ REFUSED: list[tuple[str, Object, str]] = [
     *(
         (f"our variable {name}", env(**{name: "x"}), _OURS)
         for name in ("SELFEVO_PHASE_CONFIG", "SELFEVO_WORKDIR", "JOB_COMPLETION_INDEX", "RANK", "MASTER_ADDR", "PET_X",
-                     "AWS_SECRET_ACCESS_KEY")
+                     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     ),
     ("another identity by AWS's variables", env(AWS_WEB_IDENTITY_TOKEN_FILE="/x"),
      f"spec.pods.env is AWS_WEB_IDENTITY_TOKEN_FILE, {_VARIABLE}"),
     ("credentials from the metadata address", env(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://169.254.170.2/"),
      f"spec.pods.env is AWS_CONTAINER_CREDENTIALS_FULL_URI, {_VARIABLE}"),
     ("another hub", env(HF_ENDPOINT="http://169.254.169.254"), f"spec.pods.env is HF_ENDPOINT, {_VARIABLE}"),
-    ("a proxy in between", env(https_proxy="http://evil:3128"), f"spec.pods.env is https_proxy, {_VARIABLE}"),
+    # What loads code, redirects or decides whom is believed, a few of each kind: all are refused by one pattern.
+    *(
+        (f"the variable {name}", env(**{name: "/work/x"}), f"spec.pods.env is {name}, {_VARIABLE}")
+        for name in OWN_VARIABLES
+    ),
     ("a variable with a line break", env(**{"A\nSELFEVO_PHASE_CONFIG": "x"}), "write it as letters, digits and '_'"),
     ("a variable twice", {"spec.pods.env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
      'Duplicate value: {"name":"A"}'),
@@ -202,8 +223,17 @@ REFUSED: list[tuple[str, Object, str]] = [
         "http://169.254.169.254", "http://169.254.169.254:80/", "http://2852039166", "http://0xa9fea9fe",
         "http://0xa9.254.169.254", "http://169.254.43518", "http://0251.0376.0251.0376", "http://169.254.169.254.:80",
         "http://[::ffff:169.254.169.254]", "http://[64:ff9b::a9fe:a9fe]", "http://[fe80::1]", "http://[fd00:ec2::254]",
+        "http://[0064:ff9b:0::a9fe:a9fe]", "http://[64:FF9B::169.254.169.254]", "http://[64:ff9b:1::a9fe:a9fe]",
+        "http://[2002:a9fe:a9fe::1]", "http://[2001:0:a9fe:a9fe::1]", "http://[::ffff:0:169.254.169.254]",
+        "http://[::a9fe:a9fe]", "http://[0:0:0:0:0:ffff:a9fe:a9fe]", "http://[::ffff:7f00:1]", "http://[fe80::1%25eth0]",
+        "http://[fd00:0ec2:0:0:0:0:0:254]", "http://[fd00:ec2::23]", "http://[fd20:ce:0::254]", "http://[ff02::1]",
+        "http://[::]:9000", "http://[0::0:1]", "http://169.254.170.23", "http://168.63.129.16", "http://224.0.0.1",
+        "http://255.255.255.255", "http://0.0.0.1", "http://017700000001", "http://0x7f.1", "http://0x7f000001:9000",
+        "http://0X7F000001", "http://0177.0.0.1", "http://127.0.0.1.", "http://0", "http://127.0.1:80", "http://1.0x",
         "http://[::1]:9000", "http://127.0.0.1:9000", "http://127.1", "http://0.0.0.0:9000", "http://LOCALHOST:9000",
-        "http://x.localhost", "http://metadata.google.internal", "http://100.100.100.200",
+        "http://x.localhost", "http://localhost.localdomain:9000", "http://x.localdomain", "http://ip6-localhost:9000",
+        "http://ip6-loopback", "http://localhost6.localdomain6", "http://localhost.", "http://host.docker.internal",
+        "http://metadata.google.internal", "http://100.100.100.200", "http://instance-data.ec2.internal",
         "https://kubernetes.default.svc", "http://good.example@169.254.169.254", "http://good.example#@169.254.169.254",
         "http://good.example\\@169.254.169.254", "http://169%2e254%2e169%2e254",
     )),
@@ -217,6 +247,12 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a model that climbs", {"spec.model.uri": "hf://Qwen/.."}, "write the path without '..'"),
     ("a revision that climbs", {"spec.model.uri": "hf://Qwen/x@a/../../y"}, "write the path without '..'"),
     ("a model from anywhere", {"spec.model.uri": "hf://evil/model"}, _SOURCE),
+    ("anybody's pull request to a listed model", {"spec.model.uri": "hf://Qwen/x@refs/pr/7"},
+     f"uri is hf://Qwen/x@refs/pr/7, {_SOURCE}"),
+    ("the same in capitals", {"spec.model.uri": "hf://Qwen/x@Refs/PR/7"}, _SOURCE),
+    ("the same behind a dot", {"spec.model.uri": "hf://Qwen/x@./refs/pr/7"}, _SOURCE),
+    ("the same for short", {"spec.model.uri": "hf://Qwen/x@pr/7"}, _SOURCE),
+    ("what a bot converted", {"spec.model.uri": "hf://Qwen/x@refs/convert/safetensors"}, _SOURCE),
     ("a model by http", {"spec.model.uri": "http://169.254.169.254/latest"}, _MODEL),
     ("a file as held-out data", {"spec.evaluation.tasks": [{"name": "x", "data": {"uri": "file:///etc/passwd"}}]},
      f"spec.evaluation.tasks is file:///etc/passwd, {_SOURCE}"),

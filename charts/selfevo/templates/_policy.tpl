@@ -53,8 +53,18 @@ field is wanted again as `object.spec...`. */}}
 {{- end }}
 {{- end }}
 
+{{/* Names of variables, in any case of letters, that decide which code is loaded or executed, whom the trainer asks, or
+whom it believes: they need an entry of their own. By kinds, because such a list is never complete. */}}
+{{- define "selfevo.policy.ownVariables" -}}
+{{- $whole := list "PATH" "ENV" "IFS" "CDPATH" "CLASSPATH" "CC" "CXX" "(CUDA|ROCM|HIP)_(HOME|PATH)" "GCONV_PATH" "LOCPATH" "NLSPATH" "HOSTALIASES" "LOCALDOMAIN" "RES_OPTIONS" "GLIBC_TUNABLES" "NETRC" "CURL_HOME" "PROMPT_COMMAND" "PS4" "TRANSFORMERS_CACHE" "(RDMAV|IBV)_DRIVERS" "TORCH_EXTENSIONS_DIR" "HF_(TOKEN_PATH|MODULES_CACHE)" }}
+{{- $begin := list "LD_" "DYLD_" "PYTHON" "SHELL" "BASH" "PERL" "RUBY" "NODE_" "_?JAVA_" "JDK_" "GIT_" "PIP_" "UV_" "SSL" "OPENSSL_" "KRB5" "AWS_" "GOOGLE_" "GCE_" "CLOUDSDK_" "AZURE_" "HUGGINGFACE_" "MODELSCOPE_" "XDG_" "(OMPI|PMIX)_MCA_" "UCX_MODULE" "FI_PROVIDER" "HSA_TOOLS" "ROCP_" "TORCH_FORCE_" "TRITON_(CACHE_MANAGER|OVERRIDE|KERNEL_OVERRIDE|LIB|.*_PATH)" }}
+{{- $hold := list "_PROXY$" "_PRELOAD" "_INJECTION" "_PLUGINS?(_|$)" "_CONF_FILE$" "_CA_" "_CERTS?(_|$)" "_ROOTS_FILE" "_ENDPOINT(_|$)" "_(BASE_URL|TRACKING_URI)$" "_(REDIS|REMOTE)_" "USE_MODELSCOPE" "TRUST_REMOTE_CODE" }}
+{{- printf "(?i)^((%s)$|%s|.*(%s))" (join "|" $whole) (join "|" $begin) (join "|" $hold) }}
+{{- end }}
+
 {{/* Those of a list of {field, value} that are not allowed. Takes {items, allowed, own (a pattern of what needs an entry
-of its own), key (its name in policy.allowed), why}. */}}
+of its own, which `*` is not), exact (a pattern of what needs an entry that has it too), key (its name in
+policy.allowed), why}. */}}
 {{- define "selfevo.policy.refused" -}}
 {{- $allowed := .allowed | toJson }}
 {{- $remedy := printf "; allowed are %s" (join ", " .allowed | trunc 300) }}
@@ -64,6 +74,7 @@ of its own), key (its name in policy.allowed), why}. */}}
 {{- $remedy = printf "; remove it, or ask for an entry of its own in policy.allowed.%s" .key }}
 {{- end }}
 ({{ .items }}).filter(one, !{{ $allowed }}.exists(a,
-{{- if .own }} (a != '*' || !one.value.matches({{ .own | toJson }})) &&{{ end }} (a == one.value || a.endsWith('*') && one.value.startsWith(a.substring(0, size(a) - 1)))))
+{{- if .own }} (a != '*' || !one.value.matches({{ .own | toJson }})) &&{{ end }}
+{{- if .exact }} (!one.value.matches({{ .exact | toJson }}) || a.matches({{ .exact | toJson }})) &&{{ end }} (a == one.value || a.endsWith('*') && one.value.startsWith(a.substring(0, size(a) - 1)))))
 .map(one, {'field': one.field, 'value': one.value, 'why': {{ printf "%s%s" .why $remedy | toJson }}})
 {{- end }}
