@@ -15,6 +15,7 @@ from harness.inprocess import Phases
 from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
+from selfevo_contract.errors import InputError
 from selfevo_trainer.store import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -201,6 +202,57 @@ def test_a_damaged_checkpoint_is_passed_over(
     for step in damaged:
         assert f"the checkpoint of step {step} is passed over" in ended.log and "optimizer.pt" in ended.log
     assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+
+
+def test_a_checkpoint_without_a_readable_manifest_is_damaged_too(
+    tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any
+) -> None:
+    phases = make(tmp_path, questions, SOLVER)
+    at_batch(4, crash)
+    phases(TRAIN)
+    prefix = checkpoint_prefix(phases.prefix(TRAIN), 2)
+    phases.store.put_bytes(f"{prefix}/MANIFEST.json", b"{\x00")
+    ended = phases(TRAIN)
+    assert (ended.code, ended.result.resumed_from) == (0, None), ended.log
+    assert "the checkpoint of step 2 is passed over" in ended.log
+    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+
+
+def denied(*_: Any, **__: Any) -> Any:
+    raise InputError("storage.uri s3://x: access is denied; allow s3:GetObject", reason="StoreCredentials")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "fails", "reason"),
+    [
+        ('{"schemaVersion": 99}', None, "ManifestTooNew"),
+        (None, "fetch", "StoreCredentials"),
+        (None, "read_manifest", "StoreCredentials"),
+    ],
+    ids=["newer", "files denied", "manifest denied"],
+)
+def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
+    tmp_path: Path,
+    questions: Path,
+    at_batch: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    manifest: str | None,
+    fails: str | None,
+    reason: str,
+) -> None:
+    import selfevo_trainer.checkpoints
+
+    phases = make(tmp_path, questions, SOLVER)
+    at_batch(4, crash)
+    phases(TRAIN)
+    if manifest is not None:
+        phases.store.put_bytes(f"{checkpoint_prefix(phases.prefix(TRAIN), 2)}/MANIFEST.json", manifest.encode())
+    with monkeypatch.context() as patch:
+        if fails is not None:
+            patch.setattr(selfevo_trainer.checkpoints, fails, denied)
+        ended = phases(TRAIN)
+    assert (ended.code, ended.result.reason) == (2, reason), ended.log
+    assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
 
 
 def test_a_store_that_fails_is_no_reason_to_train_again(

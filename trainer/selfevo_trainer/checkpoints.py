@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from selfevo_contract.artifacts import MANIFEST_NAME, checkpoint_prefix
-from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.errors import ServiceError
 from selfevo_trainer.context import Context
 from selfevo_trainer.store import CorruptArtifact, fetch, read_manifest
 
@@ -50,7 +50,12 @@ def latest(context: Context) -> tuple[Path, int] | None:
     """The newest checkpoint that is whole, on this disk, and its step.
 
     A damaged one is passed over, which the log says, and removed, for its place is needed when training gets there
-    again. A store that fails is no damage: that is for the next attempt.
+    again. Nothing else is: a store that fails is for the next attempt, and to start anew because access was denied,
+    credentials have expired or a newer selfevo wrote the checkpoint would throw hours away.
+
+    Raises:
+        InputError: the store refuses to be read, or what lies there is another's or of a newer selfevo.
+        ServiceError: the store failed.
     """
     with context.clock.during("checkpoint"):
         for step in _steps(context):
@@ -62,11 +67,10 @@ def latest(context: Context) -> tuple[Path, int] | None:
                     continue
                 context.check_own(manifest, prefix)
                 fetch(context.store, prefix, manifest, dest)
-            except InputError as error:
+            except CorruptArtifact as error:
                 log.warning("the checkpoint of step %d is passed over: %s", step, error)
                 shutil.rmtree(dest, ignore_errors=True)
-                if isinstance(error, CorruptArtifact):
-                    context.store.delete_prefix(prefix)
+                context.store.delete_prefix(prefix)
                 continue
             return dest, step
     return None
@@ -76,6 +80,7 @@ def at(context: Context, step: int) -> Path:
     """The checkpoint of ``step`` on this disk, for a process that was told to go on from there.
 
     Raises:
+        InputError: the store refuses to be read.
         ServiceError: it is not there or not whole, although the first process has just had it.
     """
     prefix = checkpoint_prefix(context.config.prefix, step)
@@ -85,7 +90,7 @@ def at(context: Context, step: int) -> Path:
             if manifest is not None:
                 return fetch(context.store, prefix, manifest, context.workdir / f"checkpoint-{step}")
             why = "it is gone"
-        except InputError as error:
+        except CorruptArtifact as error:
             why = str(error)
         raise ServiceError(f"the checkpoint of step {step} cannot be fetched by every process: {why}; try again")
 

@@ -29,7 +29,13 @@ from selfevo_contract.artifacts import MANIFEST_NAME, SCHEMA_VERSION, Manifest, 
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_trainer.store.base import ObjectStore, check_key, in_parallel, join
 from selfevo_trainer.store.probe import probe_conditional_put
-from selfevo_trainer.store.problems import FOREIGN_MANIFEST, MANIFEST_TOO_NEW, STORE_UNREACHABLE, ObjectNotFound
+from selfevo_trainer.store.problems import (
+    FOREIGN_MANIFEST,
+    MANIFEST_TOO_NEW,
+    STORE_UNREACHABLE,
+    CorruptArtifact,
+    ObjectNotFound,
+)
 
 _log = logging.getLogger(__name__)
 _TRIES = 3
@@ -49,7 +55,8 @@ def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
     """The manifest of the directory at ``prefix``; None when nothing is committed there.
 
     Raises:
-        InputError: when the object there is no manifest, or one of a newer selfevo.
+        CorruptArtifact: when the object there is no manifest.
+        InputError: when it is one of a newer selfevo.
     """
     name = join(prefix, MANIFEST_NAME)
     try:
@@ -172,7 +179,7 @@ def _parse(data: bytes, uri: str) -> Manifest:
         return Manifest.model_validate(content)
     except (ValidationError, ValueError, RecursionError) as error:
         why = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
-        raise InputError(
+        raise CorruptArtifact(
             f"{uri}: is not a manifest of selfevo ({why}); move it away or choose another storage.uri",
             reason=FOREIGN_MANIFEST,
         ) from error
