@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.curricula import give_curriculum
 from harness.hub import Hub, hub
 from harness.inprocess import Ended, Phases, run_main
 from harness.ports import free_port
@@ -200,6 +201,47 @@ def test_a_generation_config_that_could_not_be_saved_costs_no_training(base_copy
     saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
     assert (saved["eos_token_id"], saved["pad_token_id"], saved["temperature"]) == ([1, 5], 0, 0.9)
     assert "repetition_penalty" not in saved  # it was not trained with one
+
+
+CUSTOM_CODE = """
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+class OwnConfig(Qwen3Config):
+    model_type = "own_qwen3"
+
+class OwnForCausalLM(Qwen3ForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.mark.slow
+def test_a_model_with_code_of_its_own_is_trained_against_its_reference_and_evaluated(
+    tmp_path: Path, base_copy: Path
+) -> None:
+    (base_copy / "modeling_own.py").write_text(CUSTOM_CODE)
+    own = {
+        "model_type": "own_qwen3",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"},
+    }
+    config = base_copy / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own}))
+
+    def made(trusted: bool) -> Phases:
+        model = {"uri": f"file://{base_copy}", "digest": None, "trustRemoteCode": trusted}
+        over = {"model": model, "solver": {"grpo": {"beta": 0.01, "maxSteps": 2}}}
+        spec = settings(over, questions=write_questions(tmp_path / "heldout.jsonl", 4))
+        phases = Phases(arithmetic(spec, store=tmp_path / "store"), tmp_path)
+        give_curriculum(phases)
+        return phases
+
+    trusted = made(True)
+    for name in ("solver-train-1", "evaluate-1"):  # the second loads what the first has saved
+        ended = trusted(name)
+        assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+    assert "kl_last" in trusted.committed("solver-train-1").metrics
+    refused = made(False)("solver-train-1")
+    assert refused.code == 2 and "spec.model.trustRemoteCode" in refused.result.message
 
 
 @pytest.mark.slow

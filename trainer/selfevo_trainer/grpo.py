@@ -67,6 +67,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         max_completion_length=grpo.max_completion_length,
         # TRL's own default (True) turns the k3 estimator of the KL into another one; R-Zero's is k3 as it is
         use_bias_correction_kl=False,
+        trust_remote_code=loading.trust_remote_code,  # the reference is loaded by TRL itself, from the model's folder
         shuffle_dataset=False,  # the order is ours, see `schedule`
         use_cpu=on_cpu,
         ddp_timeout=collective.TIMEOUT_S,
