@@ -28,6 +28,7 @@ def open_run_store(run: SelfEvolutionRun, cache: Path | None = None) -> ObjectSt
             endpoint=storage.endpoint,
             region=storage.region,
             require_conditional_put=storage.require_conditional_put,
+            checksum=storage.checksum,
             cache_dir=cache,
         )
     except ModuleNotFoundError as error:

@@ -24,6 +24,7 @@ MAY_CHANGE = frozenset(
         "storage.credentialsSecret",
         "storage.region",
         "storage.requireConditionalPut",
+        "storage.checksum",
         "evaluation.metric",
     }
 )

@@ -49,6 +49,10 @@ class Storage(Closed):
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the pod's own identity when not given."""
     require_conditional_put: bool = True
     """Refuse a store that ignores `If-None-Match: *`, because two attempts could then overwrite each other."""
+    checksum: Literal["whenRequired", "whenSupported"] | None = None
+    """Whether uploads to S3 carry a checksum header: whenSupported for a bucket with Object Lock, which refuses those
+    without; whenRequired for a store that does not know the header. When not given, the SDK's own setting
+    (AWS_REQUEST_CHECKSUM_CALCULATION), or else whenRequired."""
 
 
 class Prompt(Closed):

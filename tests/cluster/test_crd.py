@@ -277,6 +277,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("storage.credentialsSecret", ABSENT, ""),
     ("storage.region", "eu-2", ""),
     ("storage.requireConditionalPut", True, ""),
+    ("storage.checksum", "whenSupported", ""),
     ("evaluation.metric", "mean", ""),
     # may not
     ("iterations", 2, f"{LOWERED}: it shares every step that it has in common"),
@@ -367,7 +368,7 @@ def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPla
 FREE = (
     *("iterations", "suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass", "queue"),
     *("guards", "budget", "pods", "storage.credentialsSecret", "storage.region", "storage.requireConditionalPut"),
-    *("evaluation.metric", "rollout.queue", "challenger.checkpointEvery", "solver.checkpointEvery"),
+    *("storage.checksum", "evaluation.metric", "rollout.queue", "challenger.checkpointEvery", "solver.checkpointEvery"),
     *(f"{part}.pods" for part in ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")),
     *(f"{part}.engine" for part in ("challenger", "rollout", "solver", "evaluation")),
 )

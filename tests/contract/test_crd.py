@@ -173,7 +173,8 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
     shared = {path for path in free if {"pods", "engine", "checkpointEvery", "queue"} & set(path.split("."))}
     assert free - shared == {
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
-        *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "evaluation.metric"),
+        *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
+        "evaluation.metric",
         *("guards.maxScoreDrop", "guards.minInBand", "budget.wallTime", "budget.gpuHours"),
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")

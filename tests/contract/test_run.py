@@ -84,8 +84,33 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "spec.storage.uri is \"s3://bucket/../x\"; write the path without '..'",
     ),
     (
-        {"spec__storage__uri": "s3://B"},
-        'spec.storage.uri is "s3://B"; write it as s3://<bucket>/<prefix> or file:///<absolute path>',
+        {"spec__storage__uri": "s3:///B"},
+        'spec.storage.uri is "s3:///B"; write it as s3://<bucket>/<prefix> or file:///<absolute path>',
+    ),
+    # buckets' names that are legal elsewhere
+    *(
+        (
+            {"spec__storage__uri": f"s3://{name}/x"},
+            f'spec.storage.uri is "s3://{name}/x"; {where}, and not at S3 stores of today, whose host names hold the '
+            "bucket's; choose a bucket with 3 to 63 of a-z, 0-9, '.' and '-', with a letter or digit at both ends",
+        )
+        for name, where in (
+            (
+                "my_runs",
+                "'_' is legal at Google Cloud Storage, in some Ceph stores, and in AWS's us-east-1 before March 2018",
+            ),
+            (
+                "MyRuns",
+                "capitals are legal in buckets that AWS made in us-east-1 before March 2018, and in some Ceph stores",
+            ),
+            ("team:runs", "a tenant or an ARN before ':' is Ceph's or AWS's own way to name a bucket"),
+            ("a" * 32 + "." + "b" * 32, "65 characters are legal at Google Cloud Storage in names with dots"),
+        )
+    ),
+    (
+        {"spec__storage__uri": "s3://runs-"},
+        "spec.storage.uri is \"s3://runs-\"; 'runs-' is no bucket's name at any S3 store of today; choose a bucket "
+        "with 3 to 63 of a-z, 0-9, '.' and '-', with a letter or digit at both ends",
     ),
     (
         {"spec__model__digest": "D" * 64},

@@ -74,6 +74,7 @@ FULL: Document = {
             "region": "eu-1",
             "credentialsSecret": "s3-credentials",
             "requireConditionalPut": False,
+            "checksum": "whenRequired",
         },
         "challenger": {
             "prompt": {"system": "You ask.", "user": "Ask."},

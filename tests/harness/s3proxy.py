@@ -43,6 +43,8 @@ class Faults:
     """Headers (lower case) that the server does not get to see; the request is signed anew without them."""
     answer: Callable[[Request], int | tuple[int, str] | None] = lambda _: None
     """Answer with this status, or status and S3 error code, in place of the server?"""
+    message: str = "by the proxy"
+    """What such an answer with a code says."""
 
 
 @dataclass
@@ -119,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         instead = faults.answer(request)
         if instead is not None:
             status, code = instead if isinstance(instead, tuple) else (instead, "")
-            content = f"<Error><Code>{code}</Code><Message>by the proxy</Message></Error>" if code else ""
+            content = f"<Error><Code>{code}</Code><Message>{faults.message}</Message></Error>" if code else ""
             return self._reply(status, {}, content.encode())
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
         if faults.strip & request.headers.keys():

@@ -96,6 +96,7 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
         endpoint=storage.endpoint,
         region=storage.region,
         require_conditional_put=storage.require_conditional_put,
+        checksum=storage.checksum,
         cache_dir=Context.cache_dir_from_env(),
     )
     member = read_member(os.environ)

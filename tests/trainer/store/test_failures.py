@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from harness.artifacts import KEY, draft, write_files
 from harness.ports import free_port
-from harness.s3proxy import Faults, proxied
+from harness.s3proxy import Faults, Request, proxied
 from harness.versitygw import S3Server
 from selfevo_contract.errors import ExitCode, SelfevoError
 from selfevo_trainer.store import ObjectStore, commit, fetch, open_store, read_manifest, verify
@@ -234,28 +235,115 @@ def test_a_store_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyt
         assert time.monotonic() - started < 60  # its own patience would be three times that
 
 
-@pytest.mark.usefixtures("s3_server")
-@pytest.mark.parametrize(("status", "code"), [(200, ExitCode.SERVICE), (404, None), (502, ExitCode.SERVICE)])
-def test_an_endpoint_that_is_something_else(tmp_path: Path, status: int, code: ExitCode | None) -> None:
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+PAGE = b"<!DOCTYPE html><html><head><meta charset=utf-8><title>Sign &amp; in</title></head><body>...</html>"
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+FOREIGN: dict[str, tuple[int, dict[str, str], bytes, str]] = {
+    "301": (301, {"Location": "/login"}, b"", "redirects (301) to '/login'"),
+    "302": (302, {"Location": "https://sso.example.com/"}, PAGE, "redirects (302) to 'https://sso.example.com/'"),
+    "307": (307, {"Location": "/"}, b"", "redirects (307) to '/'"),
+    "308": (308, {}, b"", "redirects (308) to a place that it does not name"),
+    "404 page": (404, HTML, PAGE, "answers 404 with a web page ('Sign & in')"),
+    "404 empty": (404, {}, b"", "answers 404 with an empty body"),
+    "404 json": (404, {"Content-Type": "application/json"}, b'{"error": 1}', "application/json ('{\"error\": 1}')"),
+    "405 page": (405, HTML, PAGE, "answers 405 with a web page"),
+    "413 page": (413, HTML, PAGE, "a proxy in front of the store takes no requests of this size"),
+    "200 page": (200, HTML, PAGE, "answers 200 with a web page"),
+    "200 page of XML": (200, HTML, b"<html><body>It works!</body></html>", "answers 200 with a web page"),
+    "200 json": (200, {"Content-Type": "application/json"}, b"{}", "answers 200 with"),
+    "204": (204, {}, b"", "answers 204 with an empty body"),
+}
+"""What is no S3 store: its status, headers and body, and what must be said of it."""
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers so to everything: its address, and the methods that it was asked with."""
+    asked: list[str] = []
+
+    class Always(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            asked.append(self.command)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b"<html><body>It works!</html>")
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Page) as page:
-        threading.Thread(target=page.serve_forever, args=(0.05,), daemon=True).start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Always) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            store = open_store("s3://bucket/x", endpoint=f"http://127.0.0.1:{page.server_address[1]}")
-            with pytest.raises(SelfevoError) as caught:
-                store.list("x")
-            assert "\n" not in str(caught.value)
-            if code is not None:
-                assert caught.value.exit_code is code
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
         finally:
-            page.shutdown()
+            server.shutdown()
+
+
+@pytest.mark.usefixtures("s3_server")
+@pytest.mark.parametrize("case", FOREIGN)
+def test_what_is_no_s3_store_is_told_at_once(tmp_path: Path, case: str) -> None:
+    *answer, said = FOREIGN[case]
+    with answering(*answer) as (endpoint, asked):
+        for act in ACTS.values():
+            asked.clear()
+            store = open_store("s3://bucket/x", endpoint=endpoint)
+            # The answer to HEAD has no body, so that a page cannot be told from S3's own refusal by it.
+            heads = case in ("405 page", "413 page")
+            with pytest.raises(SelfevoError) as caught:
+                act(store, tmp_path)
+            assert (caught.value.exit_code, caught.value.reason) == (ExitCode.INPUT, "StoreInvalid")
+            assert len(asked) <= 2, asked
+            if not (heads and "HEAD" in asked) and not (answer[0] == 200 and "HEAD" in asked):
+                assert said in str(caught.value)
+            if "HEAD" not in asked:
+                assert str(caught.value).startswith(f"storage.endpoint {endpoint}: ")
+            assert "\n" not in str(caught.value)
+            assert "; " in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3_server")
+def test_a_gateway_that_fails_with_a_page_is_asked_again(tmp_path: Path) -> None:
+    with answering(502, HTML, PAGE) as (endpoint, asked), fails(ExitCode.SERVICE, "StoreFailed", "502"):
+        open_store("s3://bucket/x", endpoint=endpoint).list("x")
+    assert len(asked) == 4
+
+
+def test_a_bucket_that_wants_checksums(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one with Object Lock does. The field helps, and so does the SDK's own variable; the field goes before it."""
+    words = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
+
+    def locked(request: Request) -> tuple[int, str] | None:
+        has = any(name == "content-md5" or name.startswith("x-amz-checksum-") for name in request.headers)
+        has = has or "x-amz-trailer" in request.headers
+        return (400, "InvalidRequest") if request.method == "PUT" and not has else None
+
+    with proxied(s3_server, Faults(answer=locked, message=words)) as proxy:
+        uri = f"s3://{s3_server.make_bucket()}/x"
+        files = write_files(tmp_path / "out", {"a": b"1", "large": b"2" * 6_000_000})
+
+        def committed(**arguments: Any) -> bool:
+            store = open_store(uri, endpoint=proxy.endpoint, **arguments)
+            store.multipart_threshold = 5_500_000  # type: ignore[attr-defined]
+            prefix = f"{PREFIX}{len(proxy.seen)}"
+            return commit(store, prefix, files, draft()).won and verify(store, prefix) == []
+
+        with fails(ExitCode.INPUT, "StoreInvalid", f"storage.uri {uri}", "storage.checksum: whenSupported"):
+            committed()
+        assert committed(checksum="whenSupported")
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "WHEN_SUPPORTED")
+        assert committed()
+        with fails(ExitCode.INPUT, "StoreInvalid", "storage.checksum: whenSupported"):
+            committed(checksum="whenRequired")
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "sometimes")
+        with fails(ExitCode.INPUT, "StoreInvalid", "sometimes", "storage.checksum"):
+            committed()
 
 
 @pytest.mark.usefixtures("s3_server")

@@ -54,6 +54,14 @@ def test_a_store_that_breaks_the_promise_is_refused(s3_server: S3Server, flaw: s
         assert store.list("") == []
 
 
+def test_google_cloud_storage_is_told_why_it_cannot_be_used(s3_server: S3Server) -> None:
+    with proxied(s3_server, FLAWS["ignores"]()) as proxy:
+        store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
+        store.endpoint = "https://storage.googleapis.com"
+        with pytest.raises(InputError, match=r"not in its S3 interface: use another store .* or accept the risk"):
+            probe_conditional_put(store)
+
+
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_its_owner_may_accept_the_risk(
     s3_server: S3Server, flaw: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfevo_contract.errors import InputError
-from selfevo_trainer.store.base import ObjectInfo, ObjectStore
+from selfevo_trainer.store.base import Checksum, ObjectInfo, ObjectStore
 from selfevo_trainer.store.committed import CommitResult, commit, read_manifest
 from selfevo_trainer.store.probe import probe_conditional_put
 from selfevo_trainer.store.problems import CorruptArtifact, ObjectNotFound
@@ -43,6 +43,7 @@ def open_store(
     endpoint: str | None = None,
     region: str | None = None,
     require_conditional_put: bool = True,
+    checksum: Checksum | None = None,
     cache_dir: Path | None = None,
 ) -> ObjectStore:
     """The store at ``uri``. Nothing is asked of it yet: a wrong address shows at the first use.
@@ -52,6 +53,7 @@ def open_store(
         endpoint: Address of an S3-compatible store, which is then used with path-style addressing; AWS when None.
         region: Of the bucket; the store's default when None.
         require_conditional_put: Refuse a store that ignores ``If-None-Match: *``.
+        checksum: Whether uploads carry a checksum header (``storage.checksum``); as the SDK is told when None.
         cache_dir: Keep what ``fetch`` reads here, by digest; no cache when None.
 
     Raises:
@@ -66,6 +68,7 @@ def open_store(
             endpoint=endpoint,
             region=region,
             require_conditional_put=require_conditional_put,
+            checksum=checksum,
             cache_dir=cache_dir,
         )
     if uri.startswith("file://"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from selfevo_contract.artifacts import safe_relative
 from selfevo_contract.errors import InputError
@@ -16,6 +16,9 @@ from selfevo_trainer.store.digests import Digest, digest_of_chunks
 
 PARALLEL_FILES = 4
 """Files on their way at once. A large file is several requests at once already."""
+
+Checksum = Literal["whenRequired", "whenSupported"]
+"""When an upload carries a checksum header: ``storage.checksum``."""
 
 T = TypeVar("T")
 R = TypeVar("R")

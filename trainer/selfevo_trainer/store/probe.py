@@ -6,6 +6,7 @@ import contextlib
 import logging
 import secrets
 import threading
+from urllib.parse import urlsplit
 
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_trainer.store.base import ObjectStore
@@ -32,12 +33,20 @@ def probe_conditional_put(store: ObjectStore) -> None:
             message = f"storage.uri {store.uri}: the store {flaw}, so two attempts could overwrite each other's output"
             if store.require_conditional_put:
                 raise InputError(
-                    f"{message}; use a store that honours `If-None-Match: *`, or accept the risk with "
-                    "storage.requireConditionalPut: false",
+                    f"{message}; {_instead(store)}, or accept the risk with storage.requireConditionalPut: false",
                     reason=CONDITIONAL_PUT_UNSUPPORTED,
                 )
             _log.warning("%s; storage.requireConditionalPut is false, so the run goes on", message)
         _sound.add(identity)
+
+
+def _instead(store: ObjectStore) -> str:
+    if store.endpoint and (urlsplit(store.endpoint).hostname or "").endswith("storage.googleapis.com"):
+        return (
+            "Google Cloud Storage has this condition in its own API only, not in its S3 interface: use another store "
+            "(S3, R2, MinIO, Ceph)"
+        )
+    return "use a store that honours `If-None-Match: *`"
 
 
 def _flaw(store: ObjectStore) -> str | None:

@@ -7,6 +7,7 @@ store is opened, so that a run on a folder does not need it.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from typing import Any, TypeVar
 
 from selfevo_contract.artifacts import split_s3
 from selfevo_contract.errors import InputError, ServiceError
-from selfevo_trainer.store.base import ObjectInfo, ObjectStore, check_key, in_parallel
+from selfevo_trainer.store.base import Checksum, ObjectInfo, ObjectStore, check_key, in_parallel
 from selfevo_trainer.store.digests import CHUNK, Digest, HashingReader
 from selfevo_trainer.store.problems import CONDITIONAL_PUT_UNSUPPORTED, DRAFT_PREFIX, ObjectNotFound, local_error
+from selfevo_trainer.store.s3_answers import AnswerCheck
 from selfevo_trainer.store.s3_problems import Where, error_code, explain, unreachable
 
 MIB = 1 << 20
@@ -49,6 +51,7 @@ class S3Store(ObjectStore):
         endpoint: str | None = None,
         region: str | None = None,
         require_conditional_put: bool = True,
+        checksum: Checksum | None = None,
         cache_dir: Path | None = None,
     ) -> None:
         try:
@@ -65,7 +68,8 @@ class S3Store(ObjectStore):
         """Files of this size or more go up and come down in parts."""
         self._where = Where(uri=self.uri, endpoint=endpoint, region=region)
         with self._explained(""):
-            self._client = _client(endpoint, region)
+            self._client = _client(endpoint, region, checksum)
+            AnswerCheck(self._where.endpoint_field).register(self._client)
 
     def read_bytes(self, key: str) -> bytes:
         return self._again(lambda: b"".join(self.stream(key)))
@@ -87,9 +91,7 @@ class S3Store(ObjectStore):
             with self._explained(key):
                 self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except ObjectNotFound:
-            # The answer to HEAD has no body: a missing bucket looks like a missing object, and would go unnoticed here.
-            with self._explained(""):
-                self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(key), MaxKeys=1)
+            self._expect_bucket(key)
             return False
         return True
 
@@ -140,9 +142,17 @@ class S3Store(ObjectStore):
                 with draft.open("xb") as file:
                     self._client.download_fileobj(self.bucket, self._key(key), file, Config=self._transfer(0))
                 draft.replace(path)
+        except ObjectNotFound:
+            self._expect_bucket(key)
+            raise
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
+
+    def _expect_bucket(self, key: str) -> None:
+        """The answer to HEAD has no body: a missing bucket, or no store at all, looks like a missing object."""
+        with self._explained(""):
+            self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(key), MaxKeys=1)
 
     def delete_prefix(self, prefix: str) -> None:
         check_key(prefix)
@@ -231,11 +241,17 @@ class S3Store(ObjectStore):
             raise explained from error
 
 
-def _client(endpoint: str | None, region: str | None) -> Any:
+_SDK_CHECKSUM: dict[Checksum, str] = {"whenRequired": "when_required", "whenSupported": "when_supported"}
+
+
+def _client(endpoint: str | None, region: str | None, checksum: Checksum | None) -> Any:
     import boto3
+    import botocore.session
     from botocore.config import Config
 
-    return boto3.session.Session().client(
+    session = botocore.session.get_session()
+    calculation = _SDK_CHECKSUM[checksum] if checksum else None if _told(session) else "when_required"
+    return boto3.session.Session(botocore_session=session).client(
         "s3",
         endpoint_url=endpoint,
         region_name=region,
@@ -246,9 +262,15 @@ def _client(endpoint: str | None, region: str | None) -> Any:
             max_pool_connections=32,
             tcp_keepalive=True,
             s3={"addressing_style": "path" if endpoint else "auto"},
-            # The default, a CRC in a trailer, is what many S3-compatible stores do not know. Without it the body's
-            # sha256 is part of the signature, which every store checks; what comes back is checked by our own digests.
-            request_checksum_calculation="when_required",
+            # The SDK's default, a CRC in a trailer, is what many S3-compatible stores do not know. Without it the
+            # body's sha256 is part of the signature, which every store checks; our own digests check what comes back.
+            request_checksum_calculation=calculation,  # None: what the SDK is told
             response_checksum_validation="when_required",
         ),
     )
+
+
+def _told(session: Any) -> bool:
+    """Whether environment or profile say when requests carry checksums; botocore mixes it with its own default."""
+    name = "request_checksum_calculation"
+    return f"AWS_{name.upper()}" in os.environ or name in session.get_scoped_config()

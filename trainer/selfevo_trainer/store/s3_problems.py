@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ _WRONG_REGION = {
     "301",
     "307",
 }
+_WANTS_CHECKSUM = re.compile("content-md5|x-amz-checksum", re.IGNORECASE)
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "EntityTooLargeQuota", "507"}
 
 
@@ -130,6 +132,12 @@ def _answered(error: Any, where: Where, uri: str) -> SelfevoError:
         )
     if code in _FULL or status == 507:
         return ServiceError(f"{store}: the store is full ({code}); free space there", reason=DISK_FULL)
+    if status == 400 and _WANTS_CHECKSUM.search(said):
+        return InputError(
+            f"{store}: the store takes no upload without a checksum ({code}: {said}), as a bucket with Object Lock "
+            "does; set storage.checksum: whenSupported",
+            reason=STORE_INVALID,
+        )
     if 400 <= status < 500 and status not in (408, 425, 429):
         return InputError(
             f"{store}: the store refused a request about {uri} ({code}: {said}); see its log", reason=STORE_INVALID
@@ -161,6 +169,8 @@ def _unanswered(error: Exception, where: Where, uri: str) -> SelfevoError:
         )
     if isinstance(error, (b.HTTPClientError, b.EndpointConnectionError, b.ConnectionError)):
         return unreachable(error, where)
+    if isinstance(error, b.InvalidChecksumConfigError):
+        return InputError(f"{store}: {why}; correct the variable or set storage.checksum", reason=STORE_INVALID)
     if isinstance(error, (b.ParamValidationError, b.InvalidRegionError, b.NoRegionError)):
         return InputError(f"{store}: {why}; correct storage.uri or storage.region", reason=STORE_INVALID)
     return ServiceError(f"{store}: {why}; the request about {uri} can be tried again", reason=STORE_FAILED)
