@@ -52,7 +52,8 @@ class AttemptStatus(_Status):
     state: StepState
     """Pending, Running, Succeeded or Failed."""
     exit_code: int | None = None
-    """What the trainer ended with: 0 done, 2 wrong input, 3 a service failed, 4 bad data, 143 stopped."""
+    """What the container that decided ended with; the trainer: 0 done, 2 wrong input, 3 a service failed, 4 bad data,
+    143 stopped. None where no container ended: the pod was refused or evicted."""
     reason: str = ""
     """Why it failed, as one CamelCase word."""
     message: str = ""

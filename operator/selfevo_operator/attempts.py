@@ -59,7 +59,7 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
         # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
         reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
 
-    code = _exit_code(child)
+    code = None if child.culprit else _exit_code(child)
     hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
     if child.state == "Failed" and hopeless:
         return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
@@ -99,6 +99,8 @@ def _cause(child: Child) -> tuple[str, str]:
         ExitCode.TERMINATED: reasons.TERMINATED,
         137: reasons.KILLED,
     }
+    if child.culprit:
+        return child.reason or reasons.CRASHED, child.message
     ended = "ended without an exit code" if code is None else f"ended with exit code {code}"
     reason = child.reason or (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
     message = (child.result.message if child.result else "") or ": ".join(filter(None, (ended, child.message)))
@@ -131,7 +133,7 @@ def attempts(
             name=child.name,
             step=child.step,
             attempt=child.attempt,
-            state=("Pending" if child.waiting is not None else "Running") if child.live else child.state,
+            state="Running" if child.live and not child.held else child.state,
             exit_code=_exit_code(child),
             reason=reason,
             message=message,

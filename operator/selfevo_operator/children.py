@@ -34,6 +34,10 @@ class Child:
     attempt: int
     state: Literal["Pending", "Running", "Succeeded", "Failed"]
     exit_code: int | None = None
+    """Of the container that decided; None where none did."""
+    culprit: str = ""
+    """What failed in place of the trainer: a container that is not ours, or the pod as a whole. Its code is no word of
+    the trainer's, and ``message`` says all of it."""
     result: PhaseResult | None = None
     """The termination message; of an indexed child, the one that committed the step."""
     started_at: datetime | None = None
@@ -46,7 +50,7 @@ class Child:
     failures: int = 1
     """How often it failed, when it failed: a Job tries again by itself."""
     waiting: Hindrance | None = None
-    """Why it does not run yet."""
+    """Why it does not run: not yet, or (state Running) not any more."""
     outdated: bool = False
     """It would look otherwise if it were started now: the spec has changed since."""
     stopping: bool = False
@@ -55,6 +59,16 @@ class Child:
     @property
     def live(self) -> bool:
         return self.state in ("Pending", "Running")
+
+    @property
+    def held(self) -> bool:
+        """It is known to wait for its start. A pod that begins is not worth a write, so all else counts as running."""
+        return self.state == "Pending" and self.waiting is not None
+
+    @property
+    def works(self) -> bool:
+        """As far as is known, it goes on."""
+        return self.state == "Running" and self.waiting is None and not self.stopping
 
 
 @dataclass(frozen=True)

@@ -317,8 +317,8 @@ class Controller:
             waits.append(min(_REFUSED_CAP_S, _REFUSED_BASE_S * (1 << min(memory.refusals - 1, 10))))
         elif outcome.actions:
             waits.append(AT_ONCE)  # one thing made room for another
-        if any(not job.finished and not job.ready and not job.suspended and not job.stopping for job in jobs):
-            waits.append(self._witnesses.ask_again_in(sight.uid))
+        if doubtful := [job for job in jobs if job.doubtful]:
+            waits.append(self._witnesses.ask_again_in(sight.uid, doubtful))
         return min(waits, default=None)
 
     def _quiet_for(self, memory: _Memory, before: RunStatus, after: RunStatus) -> float:

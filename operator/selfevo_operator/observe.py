@@ -6,31 +6,21 @@ wrote most itself. What its pods say (`Evidence`) is read when it is needed: at 
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.phases import DISTRIBUTED_PHASES, PhaseResult
 from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance, parse_stamp
-from selfevo_operator.labels import ATTEMPT, KEY, QUEUE, RUN, STEP, TEMPLATE, TRAINER
+from selfevo_operator.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
+from selfevo_operator.labels import ATTEMPT, KEY, PHASE, QUEUE, RUN, STEP, TEMPLATE, TRAINER
 
-# Reasons of waiting containers that time alone does not cure.
-_STUCK_WAITING = {
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-}
+__all__ = ["NOTHING", "Evidence", "JobSight", "PodEnd", "child_of", "evidence_of", "job_sight"]
+
 _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
 
 
@@ -65,38 +55,31 @@ class JobSight:
     ended_pods: int
     succeeded_pods: int
     completions: int
+    terminating: int = 0
+    """Pods that were told to end and have not."""
+    together: int = 1
+    """Pods that train together: the step goes on when all of them are there."""
+    stopping_since: datetime | None = None
 
     @property
     def finished(self) -> bool:
         return self.succeeded or self.failed
 
     @property
+    def all_there(self) -> bool:
+        """Every pod that the step needs at one time runs."""
+        return self.ready > 0 and self.ready + self.succeeded_pods >= self.together
+
+    @property
+    def doubtful(self) -> bool:
+        """Pods should run or end and do not; after a while, they are asked for the reason."""
+        held = self.suspended and not self.terminating
+        return not self.finished and not held and (self.stopping or not self.all_there)
+
+    @property
     def succeeding(self) -> bool:
         """All that it needs has ended well; its controller has yet to say so."""
         return not self.finished and self.succeeded_pods >= self.completions
-
-
-@dataclass(frozen=True, slots=True)
-class PodEnd:
-    """How the main container of one pod ended."""
-
-    code: int
-    at: str
-    reason: str
-    message: str
-    result: PhaseResult | None
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the pods of a Job say."""
-
-    ends: tuple[PodEnd, ...] = ()
-    waiting: Hindrance | None = None
-    running: bool = False
-
-
-NOTHING = Evidence()
 
 
 def job_sight(job: Mapping[str, Any]) -> JobSight:
@@ -138,6 +121,9 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
         ended_pods=(status.get("failed") or 0) + uncounted.get("failed", 0) + succeeded,
         succeeded_pods=succeeded,
         completions=spec.get("completions") or 1,
+        terminating=status.get("terminating") or 0,
+        together=(spec.get("completions") or 1) if labels.get(PHASE) in DISTRIBUTED_PHASES else 1,
+        stopping_since=parse_stamp(metadata.get("deletionTimestamp")),
     )
 
 
@@ -146,61 +132,6 @@ def _controller(metadata: Mapping[str, Any]) -> str:
         if owner.get("controller"):
             return str(owner["uid"])
     return ""
-
-
-def evidence_of(pods: Iterable[Mapping[str, Any]]) -> Evidence:
-    """What ``pods`` say of their Job."""
-    ends, waiting, running = [], [], False
-    for pod in pods:
-        status = pod.get("status") or {}
-        container = next((c for c in status.get("containerStatuses") or [] if c["name"] == TRAINER), None)
-        state = (container or {}).get("state") or {}
-        if "terminated" in state:
-            ends.append(_pod_end(status, state["terminated"]))
-        elif status.get("phase") == "Failed":  # evicted before its container began, or its node is gone
-            ends.append(PodEnd(137, "", status.get("reason") or "", status.get("message") or "", None))
-        elif "running" in state:
-            running = True
-        elif (hindrance := _waiting(pod, status)) is not None:
-            waiting.append(hindrance)
-    ends.sort(key=lambda end: end.at)
-    first = next((hindrance for hindrance in waiting if hindrance.stuck), waiting[0] if waiting else None)
-    return Evidence(tuple(ends), first, running)
-
-
-def _pod_end(status: Mapping[str, Any], terminated: Mapping[str, Any]) -> PodEnd:
-    said = terminated.get("message") or ""
-    result = None
-    # FallbackToLogsOnError may put the end of a log here: then it is words for people.
-    with contextlib.suppress(ValidationError):
-        result = PhaseResult.model_validate_json(said)
-    reason = terminated.get("reason") or ""
-    disruption = next((c for c in status.get("conditions") or [] if c["type"] == "DisruptionTarget"), None)
-    if status.get("reason") == "Evicted" or (disruption and disruption.get("status") == "True"):
-        reason = (disruption or {}).get("reason") or "Evicted"
-        said = (disruption or {}).get("message") or status.get("message") or said
-    text = "" if result is not None else _last_line(said)
-    return PodEnd(terminated.get("exitCode", 1), terminated.get("finishedAt") or "", reason, text, result)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith('{"event":')]
-    return lines[-1][:500] if lines else ""
-
-
-def _waiting(pod: Mapping[str, Any], status: Mapping[str, Any]) -> Hindrance | None:
-    name = pod["metadata"]["name"]
-    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-    for container in containers:
-        state = (container.get("state") or {}).get("waiting") or {}
-        if state.get("reason") in _STUCK_WAITING:
-            what = f"container {container['name']} of pod {name} waits: {state['reason']}"
-            return Hindrance(state["reason"], ": ".join(filter(None, (what, state.get("message")))))
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            message = f"pod {name} finds no node: {condition.get('message') or 'no reason given'}"
-            return Hindrance(reasons.UNSCHEDULABLE, message, stuck=False)
-    return None
 
 
 def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> Child:
@@ -228,16 +159,37 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         return replace(child, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
     if job.failed:
         return _failed(child, job, evidence)
-    if job.ready or evidence.running or (evidence.ends and evidence.waiting is None):
-        return replace(child, state="Running")
+    if job.stopping:
+        lost = evidence.waiting if evidence.waiting is not None and evidence.waiting.stuck else None
+        return replace(child, state="Running" if job.ready or evidence.running else "Pending", waiting=lost)
+    # Its queue has taken its place away, or a node is drained: what has run saves, and the next pod waits for its end.
+    if (job.terminating or evidence.ending) and not job.ready:
+        return replace(child, state="Running", waiting=_ending(job, evidence))
+    waiting = evidence.waiting
+    # Pods that train together wait for each other: as long as one is not there, the step does not go on.
+    missing = max(job.ready, evidence.running) + job.succeeded_pods < job.together
+    if job.together > 1 and (job.ready or evidence.running) and missing and waiting is not None:
+        there = f"{max(job.ready, evidence.running)} of the {job.together} pods of {job.name} run and wait"
+        return replace(child, waiting=Hindrance(waiting.reason, f"{there}; {waiting.message}", waiting.stuck))
+    if job.ready or evidence.running or (evidence.ends and waiting is None):
+        silent = waiting is not None and waiting.reason == reasons.NODE_LOST and not job.ready
+        return replace(child, state="Running", waiting=waiting if silent else None)
     # Also a Job that has run before: its queue may take its place away, and give it another one.
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
-        return replace(child, waiting=Hindrance(reasons.QUEUED, f"{job.name} is held {where}", stuck=False))
+        before = f"; before that, {evidence.before.message}" if evidence.before else ""
+        return replace(child, waiting=Hindrance(reasons.QUEUED, f"{job.name} is held {where}{before}", stuck=False))
     # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
-    if job.ended_pods and evidence.waiting is None:
+    if job.ended_pods and waiting is None:
         return replace(child, state="Running")
-    return replace(child, waiting=evidence.waiting)
+    return replace(child, waiting=waiting)
+
+
+def _ending(job: JobSight, evidence: Evidence) -> Hindrance:
+    if evidence.waiting is not None and evidence.waiting.reason == reasons.NODE_LOST:
+        return evidence.waiting
+    why = f"queue {job.queue} has taken its place away" if job.suspended and job.queue else "its pods were told to end"
+    return Hindrance(reasons.ENDING, f"{job.name} is ending: {why}; they save, and the step goes on later", stuck=False)
 
 
 def _own(end: PodEnd, key: str) -> PodEnd:
@@ -250,11 +202,10 @@ def _failed(child: Child, job: JobSight, evidence: Evidence) -> Child:
     code = end.code if end else None
     if job.reason == "PodFailurePolicy" and (match := _EXIT_CODE.search(job.message)):
         code = int(match[1])  # of the pod that decided, also when it is gone
-        end = next((e for e in reversed(evidence.ends) if e.code == code), None)
+        end = next((e for e in reversed(evidence.ends) if e.code == code and e.container in OURS), None)
     reason, message = "", job.message
     if end is not None:
-        message = end.message or job.message
-        reason = reasons.OUT_OF_MEMORY if end.reason == reasons.OUT_OF_MEMORY else ""
+        message, reason = end.message or job.message, end.reason
     if job.reason == reasons.DEADLINE_EXCEEDED:
         reason = reasons.DEADLINE_EXCEEDED
         message = f"{job.message or 'it was active longer than allowed'}; raise pods.activeDeadlineSeconds"
@@ -263,6 +214,7 @@ def _failed(child: Child, job: JobSight, evidence: Evidence) -> Child:
         child,
         state="Failed",
         exit_code=code,
+        culprit="" if end is None or end.container in OURS else end.container or "pod",
         result=end.result if end else None,
         reason=reason,
         message=message,
@@ -281,5 +233,10 @@ def _telling(ends: Sequence[PodEnd]) -> PhaseResult | None:
 def _worst(ends: Sequence[PodEnd]) -> PodEnd | None:
     """The pod that tells why the Job failed: what no retry cures, then the newest failure that is its own."""
     severity = {int(ExitCode.INPUT): 4, int(ExitCode.DATA): 3, int(ExitCode.TERMINATED): 1}
-    failed = [end for end in ends if end.code != 0]
-    return max(failed, key=lambda end: (severity.get(end.code, 2), end.at), default=None)
+
+    def weight(end: PodEnd) -> tuple[int, str]:
+        if end.container in OURS and end.code is not None and end.code in severity:
+            return severity[end.code], end.at
+        return 1 if end.disrupted else 2, end.at
+
+    return max((end for end in ends if end.code != 0), key=weight, default=None)

@@ -100,8 +100,7 @@ def _observe(
 
     current = _current(status, mine)
     if current is not None:  # whatever earlier attempts came to, another one is under way
-        # Recorded as running from its start on, unless it is known to wait: a pod that begins is not worth a write.
-        state = "Pending" if current.waiting is not None else "Running"
+        state = "Pending" if current.held else "Running"
         return with_(status, state=state, retry_at=None, finished_at=None, reason="", message="")
     return with_(status, state="Pending") if status.state == "Running" else status
 
@@ -236,10 +235,16 @@ def _status(
 def _hindrance(children: Sequence[Child]) -> Hindrance | None:
     """Why nothing goes on, when nothing does; what needs a person comes first."""
     live = [child for child in children if child.live]
-    found = [child.waiting for child in live if child.waiting is not None and not child.stopping]
-    if any(child.state == "Running" for child in live):
+    if any(child.works for child in live):
         return None
-    return next((hindrance for hindrance in found if hindrance.stuck), found[0] if found else None)
+    found = [child.waiting for child in live if child.waiting is not None]
+    # What starts says more than what ends beside it.
+    found.sort(key=lambda hindrance: (not hindrance.stuck, hindrance.reason == reasons.ENDING))
+    ending = next((child for child in live if child.stopping), None)
+    if not found and ending is not None:
+        told = f"{ending.name} is ending: it was told to, and saves"
+        return Hindrance(reasons.ENDING, told, stuck=False)
+    return found[0] if found else None
 
 
 def _reason(
@@ -252,10 +257,10 @@ def _reason(
     done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
     if phase == "Succeeded":
         return reasons.COMPLETE, done
+    if phase == "Suspended" and (hindrance is None or hindrance.reason == reasons.ENDING):
+        return reasons.SUSPENDED, f"suspended, {done}" + (f", {hindrance.message}" if hindrance else "")
     if hindrance is not None:
         return hindrance.reason, f"{done}, {hindrance.message}"
-    if phase == "Suspended":
-        return reasons.SUSPENDED, f"suspended, {done}"
     running = [step.name for step in steps.values() if step.state == "Running"]
     if running:
         return reasons.RUNNING, f"{done}, running {', '.join(running)}"

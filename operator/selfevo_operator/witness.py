@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from selfevo_operator import reasons
+from selfevo_operator.children import Hindrance
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of
 from selfevo_operator.recent import Recent
 
 _PATIENCE_S = 10.0
 """A Job that has no ready pod for so long is asked for the reason."""
+_QUEUED_PATIENCE_S = 3.0
+"""The same in a queue, which may take the place away again before long when pods do not get ready (Kueue's
+waitForPodsReady), and the pods with all that they could have said."""
 _ASK_AGAIN_S = 30.0
 _REMEMBERED = 4096
 _REASONS_AT_ONCE = 4
@@ -38,6 +44,8 @@ class Witnesses:
         self._asking = 0
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
         """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
+        self._before: Recent[str, Hindrance] = Recent(_REMEMBERED)
+        """UID of a Job -> why its pods did not run when they were asked last."""
 
     async def of_end(self, job: JobSight) -> Evidence:
         """What the pods of a finished Job say: asked once, they do not change.
@@ -74,25 +82,37 @@ class Witnesses:
             ApiError: its pods cannot be asked.
         """
         now = self._clock()
-        if job.ready or job.suspended or job.stopping:
+        if job.all_there:
+            self._before.pop(job.uid, None)
+        if not job.doubtful:
             self._asked.get(run_uid, {}).pop(job.uid, None)
-            return NOTHING
-        if (now - (job.started_at or job.created_at)).total_seconds() < _PATIENCE_S:
+            return Evidence(before=self._before.get(job.uid)) if job.suspended else NOTHING
+        waits_s = (now - _since(job)).total_seconds()
+        if waits_s < _patience(job):
             return NOTHING
         known = self._asked.setdefault(run_uid, {})
         asked = known.get(job.uid)
-        due = asked is None or (now - asked[0]).total_seconds() >= _ASK_AGAIN_S
+        due = asked is None or (now - asked[0]).total_seconds() >= _ask_again(job, asked[0])
         if due and self._asking < _REASONS_AT_ONCE:
             self._asking += 1
             try:
                 asked = known[job.uid] = (now, await self._from_cache(job))
             finally:
                 self._asking -= 1
-        return asked[1] if asked else NOTHING
+        if asked is None:
+            return NOTHING
+        hindrance = asked[1].waiting
+        if hindrance is None or hindrance.reason in (reasons.ENDING, reasons.POD_STARTING):
+            early = hindrance is not None and waits_s < _PATIENCE_S  # a pod that begins is not worth a write
+            return replace(asked[1], waiting=None) if early else asked[1]
+        self._before.put(job.uid, hindrance)
+        return asked[1]
 
-    def ask_again_in(self, run_uid: str) -> float:
+    def ask_again_in(self, run_uid: str, jobs: Iterable[JobSight]) -> float:
         """Seconds after which a Job of the run that does not start is worth a question."""
-        return _ASK_AGAIN_S if self._asked.get(run_uid) else _PATIENCE_S
+        asked = self._asked.get(run_uid, {})
+        waits = (_ask_again(job, asked[job.uid][0]) if job.uid in asked else _patience(job) for job in jobs)
+        return min(waits, default=_PATIENCE_S)
 
     def forget_end(self, job: JobSight) -> None:
         """The end of ``job`` is recorded."""
@@ -118,10 +138,24 @@ class Witnesses:
         Raises:
             ApiError: they cannot be asked.
         """
-        return evidence_of(await self._api.list_pods(job.namespace, job.uid))
+        return evidence_of(await self._api.list_pods(job.namespace, job.uid), self._clock())
 
     async def _from_cache(self, job: JobSight) -> Evidence:
-        return evidence_of(await self._api.list_pods(job.namespace, job.uid, cached=True))
+        return evidence_of(await self._api.list_pods(job.namespace, job.uid, cached=True), self._clock())
+
+
+def _since(job: JobSight) -> datetime:
+    """From when on its pods should run, or end."""
+    return job.stopping_since or job.started_at or job.created_at
+
+
+def _ask_again(job: JobSight, asked_at: datetime) -> float:
+    """Seconds between the question at ``asked_at`` and the next one."""
+    return _ASK_AGAIN_S if (asked_at - _since(job)).total_seconds() >= _PATIENCE_S else _PATIENCE_S
+
+
+def _patience(job: JobSight) -> float:
+    return _QUEUED_PATIENCE_S if job.queue and not job.stopping else _PATIENCE_S
 
 
 def _tells_all(job: JobSight, evidence: Evidence) -> bool:

@@ -683,3 +683,34 @@ def test_the_record_survives_json() -> None:
     sight = Sight().done(*ALL[:5], mean=0.25)
     text = sight.status.model_dump_json(by_alias=True)
     assert RunStatus.model_validate_json(text) == sight.status
+
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_only_child_is_ending_says_so_and_not_that_it_runs() -> None:
+    sight = Sight()
+    sight.child("evaluate-0", stopping=True)
+    sight.look()
+    (reconciling,) = [c for c in sight.status.conditions if c.type == "Reconciling"]
+    assert (reconciling.status, reconciling.reason) == ("True", "Ending")
+    assert "is ending" in reconciling.message
+    sight.change(spec__suspend=True).look()
+    (suspended,) = [c for c in sight.status.conditions if c.type == "Suspended"]
+    assert (suspended.reason, suspended.message.endswith("is ending: it was told to, and saves")) == ("Suspended", True)
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_a_child_that_ends_or_is_lost_keeps_its_step_running_and_is_not_replaced(stuck: bool) -> None:
+    sight = Sight()
+    sight.child("evaluate-0", waiting=Hindrance("NodeLost", "node n1", stuck=stuck), outdated=True)
+    assert stops(sight.look()) == []
+    assert (sight.step("evaluate-0").state, sight.conditions()["Stalled"]) == ("Running", str(stuck))
+
+
+def test_what_goes_on_beside_what_ends_is_what_the_run_does() -> None:
+    sight = Sight(spec__parallelSteps=2)
+    sight.child("evaluate-0", stopping=True)
+    sight.child("challenger-train-1")
+    sight.look()
+    assert {c.reason for c in sight.status.conditions if c.type == "Reconciling"} == {"StepsRunning"}

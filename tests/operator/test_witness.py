@@ -154,17 +154,17 @@ def test_a_job_that_does_not_start_is_asked_after_a_while_and_then_now_and_again
     pods.cached = [pod(containerStatuses=[{"name": "trainer", "state": waiting}])]
     young = job({"startTime": "2026-01-01T00:09:55Z"})
     assert asyncio.run(pods.witnesses.of_start("run", young)).waiting is None and pods.asked == []
-    assert pods.witnesses.ask_again_in("run") == 10
+    assert pods.witnesses.ask_again_in("run", [young]) == 10
     pods.time += timedelta(seconds=6)
     for _ in range(2):
         evidence = asyncio.run(pods.witnesses.of_start("run", young))
         assert evidence.waiting is not None and evidence.waiting.reason == "ErrImagePull"
-    assert pods.asked == ["cached"] and pods.witnesses.ask_again_in("run") == 30
+    assert pods.asked == ["cached"] and pods.witnesses.ask_again_in("run", [young]) == 30
     pods.time += timedelta(seconds=31)
     asyncio.run(pods.witnesses.of_start("run", young))
     assert pods.asked == ["cached", "cached"]
     asyncio.run(pods.witnesses.of_start("run", job({"ready": 1})))
-    assert pods.witnesses.ask_again_in("run") == 10
+    assert pods.witnesses.ask_again_in("run", [young]) == 10
 
 
 def test_reasons_are_asked_for_a_few_jobs_at_a_time() -> None:
