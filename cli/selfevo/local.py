@@ -32,6 +32,7 @@ from selfevo_contract.phases import (
     CONFIG_ENV,
     CONFIG_FILE_ENV,
     PARENT_ENV,
+    PREFLIGHT_FILE_ENV,
     SHARD_ENV,
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
@@ -39,6 +40,7 @@ from selfevo_contract.phases import (
     Progress,
     phase_config,
 )
+from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_operator.pods import pods_of
 from selfevo_operator.reconcile import Action, Child, Start
@@ -137,6 +139,9 @@ class Processes:
         self._command = tuple(command)
         self._environment = dict(os.environ if environment is None else environment)
         self._children: dict[str, _Local] = {}
+        # What the phases will ask of the model: the first step finds what one of them would fail at after hours.
+        first = plan(run.spec.model_copy(update={"iterations": 1}))
+        self._asked = [inputs.wire() for inputs in {step.phase: step.inputs for step in first.steps}.values()]
 
     # --- what reconcile sees
 
@@ -203,6 +208,7 @@ class Processes:
         try:
             place.mkdir(parents=True, exist_ok=True)
             (place / "config.json").write_text(json.dumps(config.wire(), indent=1))
+            (place / "preflight.json").write_text(json.dumps(self._asked, indent=1))
             for process in processes:
                 process.termination.unlink(missing_ok=True)
         except OSError as error:
@@ -228,6 +234,7 @@ class Processes:
             **self._environment,
             **{variable.name: variable.value for variable in pods_of(self._run.spec, phase).env},
             CONFIG_FILE_ENV: str(place / "config.json"),
+            PREFLIGHT_FILE_ENV: str(place / "preflight.json"),
             TERMINATION_LOG_ENV: str(process.termination),
             WORKDIR_ENV: str(scratch),
             CACHE_ENV: str(self._folder.cache),

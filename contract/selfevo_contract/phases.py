@@ -48,6 +48,9 @@ PROCESSES_MAX = 64
 """Most processes of a pod, and most pods."""
 PARENT_ENV = "SELFEVO_PARENT_PID"
 """Process that started the phase on this machine: the phase ends when it is gone."""
+PREFLIGHT_FILE_ENV = "SELFEVO_PREFLIGHT_FILE"
+"""Names a file with a JSON list of inputs, those of the run's other phases: a phase looks, before it computes, whether
+its model can do what they will ask, too."""
 WORKDIR_ENV = "SELFEVO_WORKDIR"
 CACHE_ENV = "SELFEVO_CACHE_DIR"
 TERMINATION_LOG_ENV = "SELFEVO_TERMINATION_LOG"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,9 @@ def test_a_process_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.Mon
     assert told["SELFEVO_PARENT_PID"] == str(os.getpid())
     assert (told["HF_HOME"], told["MORE"]) == ("/models", "1")
     assert "SELFEVO_PHASE_CONFIG" not in told and "JOB_COMPLETION_INDEX" not in told
+    # What every phase will ask of the model, so that the first process finds what a later one would fail at.
+    asked = json.loads(Path(told["SELFEVO_PREFLIGHT_FILE"]).read_text())
+    assert [inputs["phase"] for inputs in asked] == ["evaluate", "challenger-train", "solver-rollout", "solver-train"]
     assert not (root / "scratch" / local.name).exists()  # cleared away when the child has ended
 
 

@@ -24,7 +24,14 @@ from harness.tiny import BASE, settings, write_questions
 from harness.versitygw import REGION, S3Server
 from runs import arithmetic, merged
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.phases import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV
+from selfevo_contract.phases import (
+    CONFIG_ENV,
+    CONFIG_FILE_ENV,
+    PREFLIGHT_FILE_ENV,
+    SHARD_ENV,
+    TERMINATION_LOG_ENV,
+    WORKDIR_ENV,
+)
 
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
 
@@ -362,6 +369,67 @@ def in_model_config(**changes: Any) -> Callable[[World], None]:
     return arrange
 
 
+def in_file(name: str, **changes: Any) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        file = world.base / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return arrange
+
+
+def holding(name: str, content: str | bytes) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        (world.base / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return arrange
+
+
+def template(text: str, system: str = "") -> Callable[[World], None]:
+    """The model's chat template, with a system message in the Solver's prompt."""
+
+    def arrange(world: World) -> None:
+        (world.base / "chat_template.jinja").write_text(text)
+        world.over({"solver": {"prompt": {"system": system}}})
+
+    return arrange
+
+
+def more_tokens(world: World) -> None:
+    file = world.base / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["zebra"] = 104  # vocab_size is 104
+    file.write_text(json.dumps(content))
+
+
+def weights_with(value: float) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = world.base / "model.safetensors"
+        tensors = load_file(file)
+        tensors["model.norm.weight"][-1] = value
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    return arrange
+
+
+def learned_positions(world: World) -> None:
+    """GPT-2 in small: 40 positions. The demo's answers take up to 32."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"vocab_size": 104, "n_embd": 16, "n_layer": 1, "n_head": 1, "bos_token_id": 1, "eos_token_id": 1}
+    GPT2LMHeadModel(GPT2Config(n_positions=40, **shape)).save_pretrained(world.base)
+
+
+def for_another_phase(world: World) -> None:
+    """What only the Challenger's prompt meets, found by the evaluation that `selfevo run` begins with."""
+    template("{{ raise_exception('too long') if messages[0].content|length > 100 }}{{ messages[-1].content }}")(world)
+    world.over({"challenger": {"prompt": {"user": "Write a question. " * 10}}})
+    file = world.folder / "preflight.json"
+    file.write_text(json.dumps([world.phases().step("challenger-train-1").inputs.wire()]))
+    world.environment[PREFLIGHT_FILE_ENV] = str(file)
+
+
 def training(phase: str) -> Callable[[World], None]:
     return lambda world: setattr(world, "step", phase)
 
@@ -427,13 +495,110 @@ SLOW = {
         ["tokenizer in {folder}/base has no vocabulary", "add tokenizer.json"],
     ),
     "config.json is no JSON": Case(
-        lambda world: (world.base / "config.json").write_text("{"), INPUT, ["in {folder}/base cannot be loaded"]
+        lambda world: (world.base / "config.json").write_text("{"), INPUT, said_of_model("config.json is not JSON")
     ),
     "nobody knows the architecture": Case(
         in_model_config(model_type="cake", architectures=["Cake"]), INPUT, ["{folder}/base", "cannot be loaded"]
     ),
     "the weights have other shapes than config.json says": Case(
         in_model_config(hidden_size=64), INPUT, ["the model in {folder}/base cannot be loaded", "check config.json"]
+    ),
+    # what a preflight finds, before anything is computed
+    "the tokenizer knows more than the embedding": Case(
+        more_tokens, INPUT, ["tokenizer in {folder}/base has id 104 ('zebra')", "104 rows", "belongs to the model"]
+    ),
+    "the end token is beyond the embedding": Case(
+        in_file("tokenizer_config.json", eos_token="<|new|>"), INPUT, ["has id 104 (eos_token)", "104 rows"]
+    ),
+    "the template takes no system message": Case(
+        template("{{ raise_exception('no system') if messages[0].role == 'system' }}{{ messages[0].content }}", "Hi."),
+        INPUT,
+        ["chat template", "{folder}/base", "(TemplateError: no system)", "move spec.solver.prompt.system into"],
+    ),
+    "the template leaves the system message out": Case(
+        template("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "Hi."),
+        INPUT,
+        ["leaves spec.solver.prompt.system out", "move it into spec.solver.prompt.user"],
+    ),
+    "the template wants alternation": Case(
+        template(
+            "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+            "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}",
+            "Hi.",
+        ),
+        INPUT,
+        ["roles must alternate", "move spec.solver.prompt.system into spec.solver.prompt.user"],
+    ),
+    "the template is not Jinja": Case(
+        template("{% for m in messages %}{{ m.content }"), INPUT, ["TemplateSyntaxError", "chat_template.jinja"]
+    ),
+    "the template is not text": Case(
+        holding("chat_template.jinja", b"\xff\xfe"), INPUT, ["the tokenizer in {folder}/base cannot be loaded"]
+    ),
+    "the template renders nothing": Case(
+        template("{# nothing #}"), INPUT, ["renders nothing of spec.solver.prompt", "chat_template.jinja"]
+    ),
+    "the template wants an image": Case(
+        template(
+            "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+            "{% endfor %}<|assistant|>{% endfor %}"
+        ),
+        INPUT,
+        ["leaves spec.solver.prompt.user out", "takes plain text"],
+    ),
+    "learned positions are too few": Case(
+        learned_positions, INPUT, ["learned 40 positions", "completions of 32 tokens", "lower ", "maxCompletionLength"]
+    ),
+    "a weight is NaN": Case(
+        weights_with(float("nan")), INPUT, ["model.norm.weight in model.safetensors has NaN", "download them again"]
+    ),
+    "a weight is infinite": Case(weights_with(float("-inf")), INPUT, ["model.norm.weight", "NaN or infinity"]),
+    "the end token's id is a string": Case(
+        in_file("generation_config.json", eos_token_id="<|end|>"),
+        INPUT,
+        said_of_model('generation_config.json has eos_token_id "<|end|>"', "whole number"),
+    ),
+    "config.json's end token is a string": Case(
+        in_file("config.json", eos_token_id=["<|end|>"]), INPUT, said_of_model("config.json has eos_token_id")
+    ),
+    "another phase's prompt cannot be rendered": Case(
+        for_another_phase, INPUT, ["cannot render spec.challenger.prompt (TemplateError: too long)"]
+    ),
+    # siblings
+    "generation_config.json is no JSON": Case(
+        holding("generation_config.json", "{"), INPUT, said_of_model("generation_config.json is not JSON")
+    ),
+    "tokenizer_config.json is a list": Case(
+        holding("tokenizer_config.json", "[]"), INPUT, said_of_model("tokenizer_config.json is not a JSON object")
+    ),
+    "tokenizer.json is cut short": Case(
+        lambda world: (world.base / "tokenizer.json").write_text((world.base / "tokenizer.json").read_text()[:500]),
+        INPUT,
+        said_of_model("tokenizer.json is not JSON", "download it again"),
+    ),
+    "tokenizer.json is of no kind": Case(
+        holding("tokenizer.json", '{"model": {"type": "Cake"}}'), INPUT, ["the tokenizer in {folder}/base cannot be"]
+    ),
+    "the index is none": Case(
+        holding("model.safetensors.index.json", '{"metadata": {}}'), INPUT, said_of_model("is not an index")
+    ),
+    "config.json has a dtype that is none": Case(
+        in_model_config(dtype="float33"), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
+    ),
+    "config.json has a negative size": Case(
+        in_model_config(num_attention_heads=0), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
+    ),
+    "config.json has another vocabulary": Case(
+        in_model_config(vocab_size=50000), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
+    ),
+    "config.json has a padding token beyond the vocabulary": Case(
+        in_model_config(pad_token_id=104), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
+    ),
+    "config.json names no architecture": Case(
+        in_model_config(model_type=None, architectures=None), INPUT, ["{folder}/base cannot be loaded"]
+    ),
+    "the model is an encoder": Case(
+        in_model_config(model_type="bert", architectures=["BertModel"]), INPUT, ["weights in {folder}/base lack"]
     ),
     "an exclusion lacks its column": Case(
         exclusion_without_column,

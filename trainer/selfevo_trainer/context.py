@@ -86,6 +86,7 @@ class Context:
     member: Member = ALONE
     clock: Clock = field(default_factory=Clock)
     resumed_from: int | None = None
+    _made: dict[str, Path] = field(default_factory=dict)
 
     @staticmethod
     def cache_dir_from_env() -> Path:
@@ -120,10 +121,12 @@ class Context:
     def once_a_pod(self, name: str, make: Callable[[Path], Path]) -> Path:
         """What ``make`` returns, called with a folder of that name by the first of the pod's processes that gets here.
 
-        For what is large and the same for all, such as a model's files.
+        For what is large and the same for all, such as a model's files. In one process it is made once, too.
         """
         if self.member.size == 1:
-            return make(self.workdir / name)
+            if name not in self._made:
+                self._made[name] = make(self.workdir / name)
+            return self._made[name]
         shared = self.workdir.parent  # the launcher's, which removes it
         made = shared / f"{name}.made"
         with (shared / f"{name}.lock").open("w") as lock:

@@ -5,7 +5,6 @@ Weights are safetensors only. transformers' own messages for broken input are tr
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -20,6 +19,7 @@ from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.inputs import BaseModelRef, Loading, ModelRef, StepModelRef
 from selfevo_trainer.context import Context, held_in
 from selfevo_trainer.store import download_tree, fetch, open_store, read_manifest
+from selfevo_trainer.weights import INDEX, indexed
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -135,13 +135,43 @@ def _check_files(path: Path, uri: str) -> None:
             raise InputError(
                 f"spec.model.uri is {uri!r}, whose file {file.name} is not whole ({error}); download it again"
             ) from None
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        with contextlib.suppress(json.JSONDecodeError, KeyError, AttributeError):
-            named = set(json.loads(index.read_text())["weight_map"].values())
-            missing = sorted(named - {file.name for file in weights})
-            if missing:
-                raise InputError(f"spec.model.uri is {uri!r}, which lacks {missing[0]}; download it again")
+    try:
+        named = indexed(path) or set()
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"spec.model.uri is {uri!r}, whose {INDEX} is not an index ({_first_line(error)}); download it again"
+        ) from None
+    if missing := sorted(named - {file.name for file in weights}):
+        raise InputError(f"spec.model.uri is {uri!r}, which lacks {missing[0]}; download it again")
+    _check_json(path, uri)
+
+
+_JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _check_json(path: Path, uri: str) -> None:
+    """The files that transformers reads are JSON objects, with numbers where it counts on them."""
+    for name in _JSON:
+        file = path / name
+        try:
+            content = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"spec.model.uri is {uri!r}, whose {name} is not JSON ({_first_line(error)}); download it again"
+            ) from None
+        if not isinstance(content, dict):
+            raise InputError(f"spec.model.uri is {uri!r}, whose {name} is not a JSON object; download it again")
+        for field in _IDS if name in ("config.json", "generation_config.json") else ():
+            value = content.get(field)
+            ids = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in ids):
+                raise InputError(
+                    f"spec.model.uri is {uri!r}, whose {name} has {field} {json.dumps(value)[:100]}; "
+                    "write the token's id, a whole number, or a list of them"
+                )
 
 
 def device() -> str:
@@ -149,6 +179,20 @@ def device() -> str:
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def load_config(path: Path, loading: Loading) -> Any:
+    """What config.json says, as transformers understands it; no weight is read.
+
+    Raises:
+        InputError: it cannot be understood.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=loading.trust_remote_code, local_files_only=True)
+    except Exception as error:
+        raise _not_loaded(path, error) from None
 
 
 def load_tokenizer(path: Path, loading: Loading) -> Any:
@@ -215,10 +259,7 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
             output_loading_info=True,
         )
     except Exception as error:
-        raise InputError(
-            f"the model in {path} cannot be loaded ({_first_line(error)}); check config.json, the weights, and "
-            "spec.model.trustRemoteCode for architectures that bring their own code"
-        ) from None
+        raise _not_loaded(path, error) from None
     # transformers fills what is missing with random numbers and a warning.
     if missing := sorted(info["missing_keys"]):
         raise InputError(
@@ -227,6 +268,13 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
         )
     _forget_generation_habits(model)
     return model
+
+
+def _not_loaded(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"the model in {path} cannot be loaded ({_first_line(error)}); check config.json, the weights, and "
+        "spec.model.trustRemoteCode for architectures that bring their own code"
+    )
 
 
 def _forget_generation_habits(model: Any) -> None:

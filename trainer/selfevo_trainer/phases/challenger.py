@@ -10,7 +10,7 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.inputs import ChallengerTrainInputs
 from selfevo_contract.phases import PhaseResult
-from selfevo_trainer import collective
+from selfevo_trainer import collective, preflight
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import excluded_questions
 from selfevo_trainer.engines import Engine, open_engine
@@ -104,6 +104,7 @@ def run(context: Context) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
     inputs = context.config.inputs
     assert isinstance(inputs, ChallengerTrainInputs)
+    preflight.check(context)
     model_dir = fetch_model(context, inputs.challenger, "challenger")
     solver_dir = fetch_model(context, inputs.solver, "solver")
     excluded = excluded_questions(context, inputs.exclude)

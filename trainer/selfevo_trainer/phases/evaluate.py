@@ -9,6 +9,7 @@ from selfevo_contract.grpo import Sampling
 from selfevo_contract.inputs import EvaluateInputs
 from selfevo_contract.phases import PhaseResult
 from selfevo_contract.spec import Task
+from selfevo_trainer import preflight
 from selfevo_trainer.answers import extract_and_grade
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_data, write_jsonl
@@ -28,6 +29,7 @@ def run(context: Context) -> PhaseResult:
         read_data(context, task.data, f"spec.evaluation.tasks[{index}].data", ("question", "answer"))
         for index, task in enumerate(inputs.tasks)
     ]
+    preflight.check(context)
     path = fetch_model(context, inputs.model, "model")
     with context.clock.during("load"):
         engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))

@@ -14,6 +14,7 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.inputs import SolverRolloutInputs
 from selfevo_contract.phases import PhaseResult
+from selfevo_trainer import preflight
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.data import excluded_questions, read_jsonl, write_jsonl
@@ -55,6 +56,7 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
         a row for each completion of the Challenger: ``question`` (None when it was not valid), ``proposed`` (the
         Challenger's own answer), ``answers``, ``majority``, ``share``, ``truth``.
     """
+    preflight.check(context)
     count = shard_size(inputs, shard)
     total = count * (1 + inputs.samples)
     context.progress("writing questions", 0, total)

@@ -10,6 +10,7 @@ from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.inputs import SolverTrainInputs
 from selfevo_contract.phases import PhaseResult
+from selfevo_trainer import preflight
 from selfevo_trainer.answers import extract_and_grade
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_jsonl
@@ -60,6 +61,7 @@ def run(context: Context) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
     inputs = context.config.inputs
     assert isinstance(inputs, SolverTrainInputs)
+    preflight.check(context)
     model_dir = fetch_model(context, inputs.solver, "solver")
     curriculum = read_curriculum(context, inputs.curriculum)
     tokenizer = load_tokenizer(model_dir, inputs.loading)
