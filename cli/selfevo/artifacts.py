@@ -8,7 +8,7 @@ from typing import Any
 
 from selfevo.manifest import load
 from selfevo.show import current_status
-from selfevo.stores import committed_steps, open_run_store, prefix_of
+from selfevo.stores import absent, committed_steps, open_run_store, prefix_of
 from selfevo.text import aligned, count, size
 from selfevo.workdir import RunFolder
 from selfevo_contract.artifacts import shard_prefix, step_prefix
@@ -43,6 +43,8 @@ def list_artifacts(manifest: Path, *, storage: str | None, workdir: Path, as_jso
     table = [["step", "committed", "files", "size", "uri"]]
     table += [[row["step"], row["createdAt"], str(row["files"]), size(row["bytes"]), row["uri"]] for row in rows]
     print(*aligned(table, right=(2, 3)), sep="\n")
+    if remark := absent(run):
+        print(f"store {run.spec.storage.uri} {remark}")
     print(f"{len(rows)} of {len(steps.steps)} steps are in the store")
 
 

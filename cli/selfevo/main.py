@@ -21,7 +21,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A SelfEvolutionRun, in YAML or JSON.")]
+Manifest = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", help="A SelfEvolutionRun, in YAML or JSON; - is standard input.")
+]
 Storage = Annotated[
     str | None,
     typer.Option(metavar="URI", help="Use this object store in place of spec.storage.uri: s3://, file:///, or a path."),
@@ -215,19 +217,17 @@ def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdi
 @app.command()
 def report(
     manifest: Manifest,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write; <run>-report.html by default."),
+    ] = None,
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Write one HTML file that says what happened: scores, curricula, rewards, samples, lineage."""
-    from selfevo.manifest import load
-    from selfevo.report import write_report
-    from selfevo.stores import open_run_store
-    from selfevo_contract.plan import plan
+    from selfevo.report.verb import report_run
 
-    run = load(manifest, storage=storage, cache=workdir)
-    write_report(run, plan(run.spec), open_run_store(run), output)
-    typer.echo(f"wrote {output}")
+    typer.echo(f"wrote {report_run(manifest, output, storage=storage, workdir=workdir)}")
 
 
 artifacts = typer.Typer(help="Look into the object store.", no_args_is_help=True, rich_markup_mode=None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from selfevo_contract.artifacts import MANIFEST_NAME
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
-from selfevo_contract.run import KIND, SelfEvolutionRun
+from selfevo_contract.run import KIND, SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.spec import Data, Model, StoreUri
+
+STDIN = Path("-")
+"""Named as a manifest, standard input."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,14 +65,15 @@ def load(path: Path, *, storage: str | None = None, cache: Path | None = None) -
     a digest gets one, so that keys follow the content: an edited file is another input, a moved one is the same.
 
     Args:
-        path: A YAML or JSON file with exactly one SelfEvolutionRun.
+        path: A YAML or JSON file with exactly one SelfEvolutionRun; ``-`` is standard input, in the current folder.
         storage: Replaces ``spec.storage.uri``: a URI, or a path from the current folder.
         cache: A folder in which digests of large files are remembered.
 
     Raises:
-        InputError: one line for each thing that is wrong.
+        InputError: one line for each thing that is wrong, or the one that this version cannot do yet.
     """
     run = _validate(path, _only_run(path, _documents(path)))
+    refuse_what_is_not_built(run.spec)
     folder = path.resolve().parent
     digests = DigestCache(cache)
     spec = run.spec
@@ -111,7 +116,7 @@ def name_of(path: Path) -> tuple[str, str | None]:
 def _documents(path: Path) -> list[tuple[Any, yaml.Node | None]]:
     """Every document of the file, with its positions where there are any."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = sys.stdin.buffer.read().decode() if path == STDIN else path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; name the manifest of a run") from None
     except OSError as error:

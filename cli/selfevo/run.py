@@ -23,7 +23,7 @@ from selfevo.view import View, open_view
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Plan, plan
-from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
+from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_operator.reconcile import Policy, reconcile
 
@@ -40,7 +40,6 @@ def run_manifest(
         SelfevoError: it cannot start.
     """
     run = load(manifest, storage=storage, cache=workdir)
-    refuse_what_is_not_built(run.spec)
     if importlib.util.find_spec("torch") is None:
         raise InputError("training needs packages that are not installed here; pip install 'selfevo[trainer]'")
     steps = plan(run.spec)

@@ -11,7 +11,7 @@ from typing import Any
 
 from selfevo import narrate
 from selfevo.manifest import load
-from selfevo.stores import committed_steps, open_run_store, recorded
+from selfevo.stores import absent, committed_steps, open_run_store, recorded
 from selfevo.text import aligned, printable, seconds
 from selfevo.workdir import RunFolder
 from selfevo_contract.artifacts import step_uri
@@ -49,7 +49,9 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     table = [["step", "key", "in store", "waits for"]]
     for step in steps.steps:
         table.append([step.name, step.key[:12], "yes" if step.name in there else "no", ", ".join(step.parents) or "-"])
-    print(f"run {_name(run)}, store {run.spec.storage.uri}", *aligned(table), sep="\n")
+    remark = absent(run)
+    print(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""))
+    print(*aligned(table), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
 
 
@@ -69,8 +71,10 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
         by = "not being driven; `selfevo run` goes on"
     else:
         by = ""
-    failed = any(c.type == "Failed" and c.status == "True" for c in status.conditions)
-    print_status(_name(run), status, steps, by, narrate.standing(status) if failed else "")
+    why = narrate.standing(status) if status.phase == "Failed" else ""
+    if remark := absent(run):
+        why = f"{why}\n" * bool(why) + f"store {run.spec.storage.uri} {remark}"
+    print_status(_name(run), status, steps, by, why)
 
 
 def print_status(name: str, status: RunStatus, steps: Plan | None, by: str = "", why: str = "") -> None:

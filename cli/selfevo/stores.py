@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from selfevo_contract.artifacts import Manifest, step_prefix
 from selfevo_contract.errors import InputError
@@ -35,6 +36,13 @@ def open_run_store(run: SelfEvolutionRun, cache: Path | None = None) -> ObjectSt
         raise InputError(
             f"storage.uri is {storage.uri!r}, which needs the package {error.name}; pip install 'selfevo[trainer]'"
         ) from None
+
+
+def absent(run: SelfEvolutionRun) -> str:
+    """A remark where the store is a folder that is not there: not begun yet, or mistyped. A bucket is asked for."""
+    uri = run.spec.storage.uri
+    there = not uri.startswith("file://") or Path(unquote(uri.removeprefix("file://"))).exists()
+    return "" if there else "does not exist yet, `selfevo run` makes it"
 
 
 def prefix_of(run: SelfEvolutionRun, step: Step) -> str:

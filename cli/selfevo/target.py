@@ -50,7 +50,7 @@ def find(target: str, access: Access, storage: str | None = None) -> Path | Clus
         InputError: it can be neither, or options are given that it does not have.
     """
     path = Path(target)
-    if path.is_file() or "/" in target or path.suffix in (".yaml", ".yml", ".json"):
+    if target == "-" or path.is_file() or "/" in target or path.suffix in (".yaml", ".yml", ".json"):
         if not access.cluster:
             if access.given():
                 raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from selfevo_contract.artifacts import step_uri
@@ -55,13 +56,24 @@ def model_uri(run: SelfEvolutionRun, ref: ModelRef) -> str:
     return step_uri(run.spec.storage.uri, run.metadata.namespace, ref.phase, ref.key)
 
 
+def highest(scores: Mapping[int, float | None]) -> int | None:
+    """The number of the iteration with the highest score, the earlier of equals; the one place where «best» is decided.
+
+    Exact scores are compared, not those that are shown: 0.73604 is better than 0.73601. None and NaN are no scores.
+    """
+    known = {number: score for number, score in scores.items() if score is not None and math.isfinite(score)}
+    return min(known, key=lambda number: (-known[number], number), default=None)
+
+
 def best_of(
     run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus], iterations: Sequence[IterationStatus]
 ) -> IterationStatus | None:
     """The iteration with the highest score, the earlier of equals; without evaluation the last one that is finished."""
     if run.spec.evaluation is not None:
-        scored = [iteration for iteration in iterations if iteration.score is not None]
-        return max(scored, key=lambda iteration: iteration.score or 0.0, default=None)
+        name = f"{METRIC_PREFIX['evaluate']}/{run.spec.evaluation.metric}"
+        # A record may have lost the metrics, and has the rounded score still.
+        best = highest({i.iteration: i.metrics.get(name, i.score) for i in iterations})
+        return next((iteration for iteration in iterations if iteration.iteration == best), None)
     open_ones = {step.iteration for step in steps.values() if step.state != "Succeeded" and step.phase != "finetune"}
     finished = [i for i in iterations if i.iteration > 0 and i.iteration not in open_ones and i.model_uri]
     return finished[-1] if finished else None

@@ -86,6 +86,51 @@ def test_status_tells_why_a_run_failed(project: Project) -> None:
     assert "demo: Failed, 0 of 3 steps done\nEmptyCurriculum: challenger-train-1: told to end with 4" in shown
 
 
+VERBS = (["plan"], ["status"], ["report"], ["artifacts", "ls"], ["artifacts", "path"], ["watch"], ["logs"], ["run"])
+
+
+def test_every_verb_refuses_what_is_not_built_with_the_same_sentence(project: Project) -> None:
+    project.write(spec__budget={"wallTime": "3h"})
+    for verb in VERBS:
+        shown = project.look(*verb, "run.yaml")
+        assert (shown.returncode, shown.stdout) == (2, ""), verb
+        assert shown.stderr == (
+            "selfevo: spec.budget asks for budgets, which this version of selfevo does not have yet; remove "
+            "spec.budget\n"
+        )
+
+
+def test_every_verb_says_that_a_store_is_not_there(project: Project) -> None:
+    said = f"store file://{project.store}"
+    assert f"{said} (does not exist yet, `selfevo run` makes it)" in project.look("plan", "run.yaml").stdout
+    for verb in (["status"], ["artifacts", "ls"]):
+        assert f"\n{said} does not exist yet, `selfevo run` makes it\n" in project.look(*verb, "run.yaml").stdout
+    report = project.look("report", "run.yaml")
+    assert report.returncode == 2 and f"{said} does not exist yet, `selfevo run` makes it; there is" in report.stderr
+    project.store.mkdir()
+    for verb in (["plan"], ["status"], ["artifacts", "ls"], ["report"]):
+        shown = project.look(*verb, "run.yaml")
+        assert shown.returncode == 0 and "does not exist" not in shown.stdout
+
+
+def test_a_manifest_may_come_by_standard_input(project: Project) -> None:
+    manifest = (project.root / "run.yaml").read_text()
+    shown = project.selfevo("plan", "-", input=manifest)
+    assert (shown.returncode, shown.stdout) == (0, project.look("plan", "run.yaml").stdout)
+    assert project.selfevo("status", "-", input=manifest).stdout == project.look("status", "run.yaml").stdout
+    empty = project.selfevo("plan", "-", input="")
+    assert (empty.returncode, empty.stderr) == (2, "selfevo: - is empty; write a SelfEvolutionRun into it\n")
+
+
+def test_a_failed_runs_report_says_so_and_has_a_name_of_its_own(project: Project) -> None:
+    project.order("challenger-train-1", exit=4)
+    project.selfevo("run", "run.yaml")
+    shown = project.look("report", "run.yaml")
+    assert (shown.returncode, shown.stdout) == (0, "wrote demo-report.html\n")
+    page = (project.root / "demo-report.html").read_text()
+    assert "This run failed. EmptyCurriculum: challenger-train-1: told to end with 4" in page
+
+
 def test_artifacts_path_prints_a_uri_and_nothing_else(done: Project) -> None:
     steps = {step["name"]: step for step in json.loads(done.look("plan", "run.yaml", "-o", "json").stdout)["steps"]}
     wanted = {

@@ -99,7 +99,7 @@ def test_the_storage_option_takes_uris_and_paths(
     assert run.spec.storage.uri == uri.format(cwd=project.root, parent=project.root.parent)
 
 
-@pytest.mark.parametrize("option", ["gs://bucket", "s3://B/x", "file://host/x"])
+@pytest.mark.parametrize("option", ["gs://bucket", "s3:///x", "file://host/x"])
 def test_a_storage_option_that_is_none_is_refused(project: Project, option: str) -> None:
     said = refused(project.root / "run.yaml", storage=option)
     assert said.startswith(f"--storage is {option!r}; write it as s3://<bucket>/<prefix>")

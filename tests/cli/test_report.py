@@ -25,8 +25,11 @@ from selfevo.report.samples import KEPT, samples_of, spread
 from selfevo.report.scores import Answers, average, gain_of, standard_error
 from selfevo.report.text import duration, listed, percent, points, shown
 from selfevo.report.timings import overhead, seconds_of
+from selfevo.show import current_status
+from selfevo.workdir import RunFolder
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest
 from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_operator.summary import highest
 from selfevo_trainer.store import CorruptArtifact, read_manifest
 
 FIGURES = (
@@ -134,6 +137,28 @@ def test_scores_are_the_manifests_and_gains_are_paired(fake: FakeRun, report: Re
     assert last.gain.stderr is not None and base.mean.stderr is not None and last.mean.stderr is not None
     assert 0 < last.gain.stderr < math.hypot(base.mean.stderr, last.mean.stderr)
     assert report.best == 2
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.73601, 0.73604), 2), ((0.73604, 0.73604), 1), ((0.2, math.nan), 0)])
+def test_report_and_status_agree_on_the_best_to_the_last_digit(
+    tmp_path: Path, scores: tuple[float, float], best: int
+) -> None:
+    fake = fake_run(tmp_path)
+    for number, score in enumerate(scores, 1):
+        file = tmp_path / "store" / fake.prefix(f"evaluate-{number}") / MANIFEST_NAME
+        manifest = json.loads(file.read_text())
+        manifest["metrics"] |= {"mean": str(score) if math.isnan(score) else score, "held-out/mean": 0.7}
+        file.write_text(json.dumps(manifest))
+    status = current_status(fake.run, fake.plan, RunFolder(tmp_path / "none", fake.run.metadata))
+    assert status.best is not None
+    assert status.best.iteration == collect(fake.run, fake.plan, fake.store).best == best
+
+
+def test_a_failed_run_says_so_and_why(fake: FakeRun, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(fake.run, fake.plan, fake.store, path, "InvalidInput: solver-train-2: <b>told</b> to fail")
+    text = Parsed(path.read_text()).text
+    assert "This run failed. InvalidInput: solver-train-2: <b>told</b> to fail." in text
 
 
 def test_the_metric_chooses_the_best(tmp_path: Path) -> None:
@@ -281,7 +306,8 @@ def scored(report: Report, *scores: Score | None, gains: tuple[Score | None, ...
         Iteration(number, evaluation(score, gain), evaluated=True, rollout=None)
         for number, (score, gain) in enumerate(zip(scores, gains, strict=True))
     )
-    return dataclasses.replace(report, iterations=iterations)
+    best = highest({number: score.value if score else None for number, score in enumerate(scores)})
+    return dataclasses.replace(report, iterations=iterations, best=best)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 write_report -> collect (the store -> data) -> figures, lineage (data -> plots) -> page (all of it -> HTML)
 
-What it stands on is in the store alone, so a run that is half done, or that ran elsewhere, has a report too.
+What it stands on is in the store, so a run that is half done, or that ran elsewhere, has a report too; that a run
+failed, and why, is known on the machine that ran it.
 Left out: the models themselves, and every answer's full text; both are in the store, at the paths that the page names.
 """
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 
-def write_report(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, path: Path) -> None:
-    """Writes the report of ``run`` to ``path``, which appears complete or not at all.
+def write_report(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, path: Path, failure: str = "") -> None:
+    """Writes the report of ``run`` to ``path``, which appears complete or not at all. ``failure``: why it failed.
 
     Raises:
         SelfevoError: one sentence about what is wrong with the store, a file in it, ``path``, or the installation.
@@ -37,4 +38,4 @@ def write_report(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, path: Pa
         raise InputError(
             f"the report needs the package {error.name}, which is not installed; pip install 'selfevo[trainer]'"
         ) from None
-    write_atomically(path, render(collect(run, plan, store)))
+    write_atomically(path, render(collect(run, plan, store, failure)))

@@ -9,27 +9,32 @@ from typing import Any
 from selfevo.report.data import Evaluation, Iteration, OptimizerStep, Report, Rollout, Samples, StepRecord
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_rows, read_shards
 from selfevo.report.samples import samples_of
-from selfevo.report.scores import Answers, answers_of, best_of, evaluation_of
+from selfevo.report.scores import Answers, answers_of, evaluation_of
 from selfevo.report.timings import by_phase, seconds_of
+from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.inputs import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_operator.summary import best_of, iterations_of
 from selfevo_trainer.store import ObjectStore
 
 
-def collect(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> Report:
+def collect(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str = "") -> Report:
     """What the store has of ``plan``'s steps. A step that is not there yet is said to be missing; it is no error.
+
+    Args:
+        failure: Why the run failed, which the store does not know; empty when it did not.
 
     Raises:
         SelfevoError: the store failed, or what it has is damaged or another's.
     """
-    return _Collector(run, plan, store).report()
+    return _Collector(run, plan, store, failure).report()
 
 
 class _Collector:
-    def __init__(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> None:
-        self.run, self.plan, self.store = run, plan, store
+    def __init__(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str) -> None:
+        self.run, self.plan, self.store, self.failure = run, plan, store, failure
         self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
         self.records: dict[str, StepRecord] = {}
         self.base_answers: dict[str, Answers] | None = None
@@ -48,7 +53,8 @@ class _Collector:
             run=self.run,
             plan=self.plan,
             iterations=iterations,
-            best=best_of(iterations, self.metric),
+            best=self.best(),
+            failure=self.failure,
             challenger=tuple(self.challenger),
             solver=tuple(self.solver),
             samples=tuple(self.samples),
@@ -56,6 +62,13 @@ class _Collector:
             steps=records,
             versions=versions_of(records),
         )
+
+    def best(self) -> int | None:
+        """As the status has it: from the same records, by the same function."""
+        committed = {name: record.manifest for name, record in self.records.items() if record.manifest is not None}
+        steps = {step.name: step for step in recorded(None, self.plan, committed).steps}
+        best = best_of(self.run, self.plan, steps, iterations_of(self.run, self.plan, steps))
+        return None if best is None else best.iteration
 
     def iteration(self, number: int) -> Iteration:
         return Iteration(

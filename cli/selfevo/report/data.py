@@ -172,7 +172,7 @@ class Report:
     plan: Plan
     iterations: tuple[Iteration, ...]
     best: int | None
-    """Number of the iteration with the best score, the earlier of equals; None without one."""
+    """Number of the best iteration, as ``selfevo status`` has it; None without one."""
     challenger: tuple[OptimizerStep, ...]
     solver: tuple[OptimizerStep, ...]
     samples: tuple[Samples, ...]
@@ -180,6 +180,8 @@ class Report:
     steps: tuple[StepRecord, ...]
     versions: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Package -> version -> names of the steps that ran with it."""
+    failure: str = ""
+    """Why the run failed; empty when it did not."""
 
     @property
     def metric(self) -> str:

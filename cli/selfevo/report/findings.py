@@ -6,6 +6,7 @@ import math
 
 from selfevo.report.data import Evaluation, Report, Score
 from selfevo.report.text import listed, percent, points
+from selfevo_operator.summary import highest
 
 CLEAR = 2.0
 """Standard errors from which on a difference is called one."""
@@ -43,7 +44,9 @@ def headline(report: Report) -> str:
     if not trained:
         return f"{what} {where} is {_score(base, report)} for the base; no trained Solver has a score yet."
     # The best of the trained ones: when the base is above it, that is what there is to say.
-    best = max(trained, key=lambda number: trained[number].score(report.metric).value)
+    best = report.best or highest({number: it.score(report.metric).value for number, it in trained.items()})
+    if best not in trained:
+        return f"{what} on held-out questions has no number at any iteration."
     top = trained[best]
     finished = len(trained) == sum(i.evaluated for i in report.iterations[1:])
     rank = "the only one" if finished and len(trained) == 1 else "the best" if finished else "the best so far"
@@ -68,13 +71,19 @@ def _score(evaluation: Evaluation | None, report: Report) -> str:
     return with_error(evaluation.score(report.metric)) if evaluation else "not known"
 
 
+def failed(report: Report) -> str:
+    """That the run failed, and why; empty when it did not."""
+    return f"This run failed. {report.failure}." if report.failure else ""
+
+
 def missing(report: Report) -> str:
     """What is not there yet, in a sentence; empty for a finished run."""
     if not report.missing:
         return ""
     names = [f"{r.step.name} ({r.progress})" if r.progress else r.step.name for r in report.missing]
     done = len(report.steps) - len(report.missing)
-    return f"This run is not finished: {done} of {len(report.steps)} steps are done. Not there yet: {listed(names)}."
+    what = "" if report.failure else "This run is not finished: "
+    return f"{what}{done} of {len(report.steps)} steps are done. Not there yet: {listed(names)}."
 
 
 def limits(report: Report) -> list[str]:

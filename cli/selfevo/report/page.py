@@ -81,6 +81,7 @@ def _variables(report: Report) -> dict[str, Any]:
         "phases": figures.PHASES,
         "reasons": REASONS,
         "headline": findings.headline(report),
+        "failed": findings.failed(report),
         "missing": findings.missing(report),
         "limits": findings.limits(report),
         "scores": scores,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfevo.report.data import Evaluation, Iteration, Score, TaskScore
+from selfevo.report.data import Evaluation, Score, TaskScore
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,3 @@ def evaluation_of(
         tasks=tuple(scores),
         gain=gain_of(base, answers, metric) if base is not None else None,
     )
-
-
-def best_of(iterations: Iterable[Iteration], metric: str) -> int | None:
-    """The number of the iteration with the highest score, the base included; the earlier of equals."""
-    best: tuple[float, int] | None = None
-    for iteration in iterations:
-        if iteration.evaluation is not None:
-            score = iteration.evaluation.score(metric).value
-            if math.isfinite(score) and (best is None or score > best[0]):
-                best = (score, iteration.number)
-    return best[1] if best else None
