@@ -307,6 +307,53 @@ def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, und
     assert digests(phases, "challenger-train-1") == undisturbed({}, "challenger-train-1")
 
 
+@pytest.mark.parametrize("name", [TRAIN, "challenger-train-1", "evaluate-0", "solver-rollout-1"])
+def test_sigterm_in_the_final_commit_lets_it_finish(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from selfevo_trainer.store.file import FileStore
+
+    phases = make(tmp_path, questions, {"rollout": {"shards": 1}, "challenger": {"grpo": {"maxSteps": 1}}})
+    if name == "solver-rollout-1":
+        assert phases("challenger-train-1").code == 0
+        phases.store.delete_prefix(phases.prefix(name))
+    upload, moments = FileStore.upload_file, []
+
+    def stopped(self: FileStore, path: Path, key: str) -> Any:
+        if "/checkpoints/" not in key and not moments:
+            moments.append(key)
+            sigterm()
+        return upload(self, path, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "upload_file", stopped)
+        ended = phases(name)
+    assert moments and (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+    assert phases.manifest(name) is not None and phases.objects(name, "checkpoints") == []
+
+
+def test_nothing_happens_between_the_last_step_and_the_commit(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import contextlib
+
+    from selfevo_trainer.context import Context
+
+    grader = Context.grader
+
+    @contextlib.contextmanager
+    def breaks_at_its_end(self: Context) -> Iterator[Any]:
+        with grader(self) as opened:
+            yield opened
+        crash()
+
+    phases = make(tmp_path, questions, SOLVER)
+    monkeypatch.setattr(Context, "grader", breaks_at_its_end)
+    assert phases(TRAIN).code == 3
+    assert phases(TRAIN).result.outcome == "found"
+    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+
+
 @pytest.mark.parametrize("name", ["evaluate-0", "solver-rollout-1"])
 def test_sigterm_where_nothing_can_be_saved_ends_at_once(
     tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, name: str

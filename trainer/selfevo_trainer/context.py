@@ -186,8 +186,11 @@ class Context:
     def commit(
         self, prefix: str, files: Mapping[str, Path], metrics: Mapping[str, float] | None = None
     ) -> CommitResult:
-        """Make ``files`` exist under ``prefix``. Who commits first wins; both end with the winner's manifest."""
-        with self.clock.during("store"):
+        """Make ``files`` exist under ``prefix``. Who commits first wins; both end with the winner's manifest.
+
+        A request to stop that comes meanwhile waits: what took hours is not thrown away while it is being uploaded.
+        """
+        with self.clock.during("store"), self.stop.deferred():
             draft = ManifestDraft(
                 key=self.config.key,
                 phase=self.config.inputs.phase,

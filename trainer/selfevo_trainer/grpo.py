@@ -189,8 +189,11 @@ def train(
     resume = _resume(context)
     context.resumed_from = resume[1] if resume else None
     context.progress("training", resume[1] if resume else 0, grpo.max_steps)
+    # Each step looks whether it is to be the last. After the last one comes the commit, and a request is too late for
+    # it: what is uploaded then is kept, within the grace that the pod has.
+    context.stop.defer()
     try:
-        with context.stop.deferred(), context.clock.during("training"):
+        with context.clock.during("training"):
             _train(trainer, resume[0] if resume else None)
     except DataError:
         checkpoints.clear(context)  # no attempt will go on from them

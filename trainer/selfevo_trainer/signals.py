@@ -44,11 +44,15 @@ class StopRequest:
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Inside, a request is only noted; whoever runs inside looks at ``requested`` and stops where it can."""
-        self._deferred = True
+        before, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._deferred = False
+            self._deferred = before
+
+    def defer(self) -> None:
+        """The same, to the end of the process: what comes now is looked at, and then committed, whoever asks."""
+        self._deferred = True
 
 
 def die_with_parent() -> None:

@@ -126,4 +126,4 @@ def run(context: Context) -> PhaseResult:
             reward=reward,
             valid=reward.check,
         )
-    return commit_training(context, files, history, SUMMARY)
+        return commit_training(context, files, history, SUMMARY)

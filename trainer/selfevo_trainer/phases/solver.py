@@ -83,4 +83,4 @@ def run(context: Context) -> PhaseResult:
             dataset=dataset,
             reward=SolverReward(inputs.reward.mode, grader),
         )
-    return commit_training(context, files, history, SUMMARY)
+        return commit_training(context, files, history, SUMMARY)
