@@ -19,6 +19,7 @@ MAY_CHANGE = frozenset(
         "backoffLimit",
         "ttlSecondsAfterFinished",
         "priorityClass",
+        "rollout.minShards",
         "guards",
         "budget",
         "storage.credentialsSecret",

@@ -149,6 +149,9 @@ class Pods(Closed):
     """Requests and limits."""
     nodes: Annotated[Whole, Field(ge=1, le=64)] | None = None
     """Pods that train together, each on the GPUs of its limits; 1 when not given. For the phases that train."""
+    join_seconds: Annotated[Whole, Field(ge=1, le=604_800)] | None = None
+    """How long pods that train together wait for each other, from the start of each; 1800 when not given. Raise it
+    where nodes come one by one, or an image takes longer than that on some of them."""
     shared_memory: Quantity | None = None
     """Size of /dev/shm, e.g. 16Gi; the container runtime's 64Mi when not given."""
     scratch: Quantity | None = None

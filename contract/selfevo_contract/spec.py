@@ -188,6 +188,9 @@ class Rollout(Closed):
     """Majority shares that enter the curriculum."""
     shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
     """Parts that are generated independently, each by a pod of its own."""
+    min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None
+    """With how many shards at a time a Kueue queue may start that has no room for all; all or none when not given. A
+    rollout that was started in part can be evicted once only: Kueue refuses the second time (docs/queues.md)."""
     answer_sampling: Sampling | None = None
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
     labels: Literal["majority", "random", "truth"] = "majority"
@@ -212,6 +215,14 @@ class Rollout(Closed):
             lambda rollout: rollout.shards <= rollout.questions,
             "shards is above questions; lower shards",
             lambda rollout: f"shards {rollout.shards} is above questions {rollout.questions}; lower shards",
+        ),
+        Rule(
+            "!has(self.minShards) || self.minShards < self.shards",
+            lambda rollout: rollout.min_shards is None or rollout.min_shards < rollout.shards,
+            "minShards is not below shards; lower it, or remove it",
+            lambda rollout: (
+                f"minShards {rollout.min_shards} is not below shards {rollout.shards}; lower it, or remove it"
+            ),
         ),
     )
 

@@ -15,6 +15,7 @@ from selfevo_contract.parts import EnvVar
 from selfevo_contract.phases import (
     CACHE_ENV,
     CONFIG_ENV,
+    JOIN_SECONDS_ENV,
     MASTER_ADDR_ENV,
     MASTER_PORT_DEFAULT,
     MASTER_PORT_ENV,
@@ -93,7 +94,7 @@ def config_text(config: PhaseConfig) -> str:
     return text
 
 
-def launch(processes: int, nodes: int, coordinator: str) -> list[Variable]:
+def launch(processes: int, nodes: int, coordinator: str, join_seconds: int | None = None) -> list[Variable]:
     """What tells the trainer to train in several processes; nothing when one does it alone.
 
     The trainer starts them itself, and Kubernetes tells each pod its rank (JOB_COMPLETION_INDEX).
@@ -102,6 +103,7 @@ def launch(processes: int, nodes: int, coordinator: str) -> list[Variable]:
         processes: In each pod.
         nodes: Pods.
         coordinator: Host name of the pod with rank 0.
+        join_seconds: How long they wait for each other; the trainer's own choice when not given.
     """
     several = [plain(PROCESSES_ENV, str(processes))] if processes > 1 else []
     if nodes > 1:
@@ -109,6 +111,7 @@ def launch(processes: int, nodes: int, coordinator: str) -> list[Variable]:
             plain(NODES_ENV, str(nodes)),
             plain(MASTER_ADDR_ENV, coordinator),
             plain(MASTER_PORT_ENV, str(MASTER_PORT_DEFAULT)),
+            *([plain(JOIN_SECONDS_ENV, str(join_seconds))] if join_seconds is not None else []),
         ]
     return several
 

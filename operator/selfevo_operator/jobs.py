@@ -172,9 +172,13 @@ def _elastic(spec: RunSpec, step: Step) -> dict[str, str]:
 
     Kueue then lowers the Job's parallelism and leaves its completions: every shard is made, in more than one go. It
     wants the number to be below the parallelism. Pods that train together come all or not at all.
+
+    Only where it is asked for: of a Workload that was admitted in part and evicted, Kueue's webhook refuses the pods
+    that are done already (reclaimablePods above the count), and it can be evicted no second time.
     """
-    shards = step.shards if step.phase == "solver-rollout" else 1
-    return {MIN_PARALLELISM: "1"} if shards > 1 and _queue_of(spec, step) is not None else {}
+    least = spec.rollout.min_shards
+    asked = step.phase == "solver-rollout" and least is not None and _queue_of(spec, step) is not None
+    return {MIN_PARALLELISM: str(least)} if asked else {}
 
 
 def _owner(run: SelfEvolutionRun) -> dict[str, Any]:

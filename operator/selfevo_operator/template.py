@@ -48,7 +48,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     refuse_odd_keys(pods, field)
     asked = resources(pods.resources, f"{field}.resources")
     device, gpus = gpu(pods.resources.limits, f"{field}.resources")
-    ours = _processes(config, gpus, place, field)
+    ours = _processes(config, gpus, place, pods, field)
     server: dict[str, Any] = {}
     if isinstance(config.engine, ServerEngine):
         ours += served.client_variables()
@@ -145,7 +145,7 @@ def _pod_security(settings: PodSettings) -> dict[str, Any]:
     }
 
 
-def _processes(config: PhaseConfig, gpus: int, place: Place, field: str) -> list[Variable]:
+def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: str) -> list[Variable]:
     """What tells the trainer of its processes, one a GPU.
 
     Raises:
@@ -164,4 +164,4 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, field: str) -> list
             f"{where} {grpo.per_device_train_batch_size} x {everywhere} processes (one for each GPU of each node) does "
             f"not divide the {grpo.completions_per_step} completions of a step; choose another one, or other GPUs"
         )
-    return launch(processes, place.nodes, place.coordinator)
+    return launch(processes, place.nodes, place.coordinator, pods.join_seconds)

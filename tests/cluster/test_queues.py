@@ -220,7 +220,7 @@ def test_a_rollout_takes_what_its_queue_has_left(api: Api, namespace: str, kubel
         kubelet.release(name)
     # Room for the Challenger, and for two shards and a half.
     admitter: Admitter = queue({"team-a": EIGHT, "inference": Queue((Flavor("h100", 5),))})
-    run = api.create(queued_run(spec__rollout__queue="inference"), namespace)
+    run = api.create(queued_run(spec__rollout__queue="inference", spec__rollout__minShards=1), namespace)
     kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2)
     rollout = job_of(api, namespace, "solver-rollout-1")
     assert (rollout["spec"]["parallelism"], rollout["spec"]["completions"]) == (2, SHARDS)

@@ -60,6 +60,7 @@ PODS = _some(
     serviceAccountName=_NAME,
     env=_ENV,
     nodes=st.integers(1, 3),
+    joinSeconds=st.sampled_from([1, 604800]),
     activeDeadlineSeconds=st.sampled_from([1, 60, 2147483647]),
     terminationGracePeriodSeconds=st.sampled_from([1, 3600]),
     sharedMemory=_QUANTITY,

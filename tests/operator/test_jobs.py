@@ -214,23 +214,37 @@ def test_kueue_takes_over_a_job_with_a_queue(step: str, changes: dict[str, Any],
     assert not any(name.startswith(prefix) for name in job["spec"]["template"]["metadata"]["labels"])
 
 
+EIGHT_SHARDS = {"spec__rollout__shards": 8}
+
+
 @pytest.mark.parametrize(
     ("step", "changes", "elastic"),
     [
-        (ROLLOUT, {"spec__queue": "a", "spec__rollout__shards": 8}, True),
-        (ROLLOUT, {"spec__rollout__queue": "b", "spec__rollout__shards": 2}, True),
-        (ROLLOUT, {"spec__queue": "a", "spec__rollout__shards": 1}, False),
-        (ROLLOUT, {"spec__rollout__shards": 8}, False),
-        (SOLVER, {"spec__queue": "a", **TWO_NODES}, False),
-        (EVALUATE, {"spec__queue": "a"}, False),
+        (ROLLOUT, {"spec__queue": "a", **EIGHT_SHARDS, "spec__rollout__minShards": 3}, "3"),
+        (ROLLOUT, {"spec__rollout__queue": "b", "spec__rollout__shards": 2, "spec__rollout__minShards": 1}, "1"),
+        (ROLLOUT, {"spec__queue": "a", **EIGHT_SHARDS}, None),
+        (ROLLOUT, {"spec__queue": "a", "spec__rollout__shards": 1}, None),
+        (ROLLOUT, {**EIGHT_SHARDS, "spec__rollout__minShards": 3}, None),
+        (SOLVER, {"spec__queue": "a", **TWO_NODES, **EIGHT_SHARDS, "spec__rollout__minShards": 3}, None),
+        (EVALUATE, {"spec__queue": "a", **EIGHT_SHARDS, "spec__rollout__minShards": 3}, None),
     ],
 )
-def test_shards_may_be_admitted_a_few_at_a_time(step: str, changes: dict[str, Any], elastic: bool) -> None:
+def test_shards_are_admitted_a_few_at_a_time_where_that_is_asked_for(
+    step: str, changes: dict[str, Any], elastic: str | None
+) -> None:
     job = job_of(step, **changes)
     name = "kueue.x-k8s.io/job-min-parallelism"
-    assert job["metadata"]["annotations"].get(name) == ("1" if elastic else None)
+    assert job["metadata"]["annotations"].get(name) == elastic
     assert job["spec"]["completions"] == job["spec"]["parallelism"], "what is lowered is the parallelism alone"
     assert name not in job["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_pods_that_train_together_are_told_how_long_they_wait_for_each_other() -> None:
+    patient = {**TWO_NODES, "spec__pods": {"joinSeconds": 7200}}
+    told = {variable["name"]: variable.get("value") for variable in pod_of(SOLVER, **patient)["containers"][0]["env"]}
+    assert told["SELFEVO_JOIN_SECONDS"] == "7200"
+    assert "SELFEVO_JOIN_SECONDS" not in str(pod_of(SOLVER, **TWO_NODES))
+    assert step_of(run_of(**patient), SOLVER).key == step_of(run_of(**TWO_NODES), SOLVER).key
 
 
 # --- how often it is tried --------------------------------------------------------------------------------------------
@@ -418,7 +432,7 @@ def test_a_part_of_the_spec_goes_over_what_is_meant_for_all(
 
 def test_merging_keeps_every_field_of_either_side() -> None:
     """Also one that is added to the contract one day."""
-    full = pods(**CASES["evaluation-with-every-field-of-a-pod"]["spec__pods"], nodes=2)
+    full = pods(**CASES["evaluation-with-every-field-of-a-pod"]["spec__pods"], nodes=2, joinSeconds=9)
     unset = [name for name in Pods.model_fields if getattr(full, name) in (None, [], {}, Resources())]
     assert not unset, "give it a value here, so that it is looked at"
     assert merged(full, Pods()) == merged(Pods(), full) == merged(full, full) == full

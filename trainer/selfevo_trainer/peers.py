@@ -202,7 +202,7 @@ class _Coordinator:
                 raise ServiceError(
                     f"{len(others) - len(self._joined)} of {self._layout.nodes} pods did not join within "
                     f"{self._layout.join_s:g} s (missing: {missing}); see whether they are scheduled, queue the run so "
-                    f"that its pods start together (spec.queue), or raise {JOIN_SECONDS_ENV}",
+                    f"that its pods start together (spec.queue), or raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
                     reason="PeersMissing",
                 )
             self._accept()
@@ -375,7 +375,7 @@ def _join(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Peers |
     raise ServiceError(
         f"pod 0 at {layout.master}:{layout.port} ({MASTER_ADDR_ENV}) did not begin within {layout.join_s:g} s ({why}); "
         f"see whether all pods are scheduled, queue the run so that they start together (spec.queue), or raise "
-        f"{JOIN_SECONDS_ENV}",
+        f"pods.joinSeconds ({JOIN_SECONDS_ENV})",
         reason="PeersMissing",
     )
 
