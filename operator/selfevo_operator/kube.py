@@ -65,6 +65,9 @@ class Api(Protocol):
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         """The pods of a Job; ``cached``: they may be a little old."""
 
+    async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        """The Events about the object ``uid``, in any order."""
+
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None: ...
 
 
@@ -130,6 +133,11 @@ class Kube:
         if cached:
             query["resourceVersion"] = "0"
         found = await self._call("list", "pods", f"/api/v1/namespaces/{namespace}/pods?{urlencode(query)}")
+        return list(found.get("items") or [])
+
+    async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        query = urlencode({"fieldSelector": f"involvedObject.uid={uid}"})
+        found = await self._call("list", "events", f"/api/v1/namespaces/{namespace}/events?{query}")
         return list(found.get("items") or [])
 
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:

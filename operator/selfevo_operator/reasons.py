@@ -19,6 +19,7 @@ NODE_LOST = "NodeLost"
 INVALID_SPEC = "InvalidSpec"
 CREATE_REFUSED = "CreateRefused"
 NAME_TAKEN = "NameTaken"
+PODS_NOT_CREATED = "PodsNotCreated"
 
 # How an attempt ended, where its process left no reason
 INVALID_INPUT = "InvalidInput"

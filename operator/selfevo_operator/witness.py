@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from selfevo_operator import reasons
-from selfevo_operator.children import Hindrance
+from selfevo_operator.children import Hindrance, parse_stamp, stamp
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of
+from selfevo_operator.podless import PATIENCE_S, RECENT_S, has_not_ended, why_no_pod
 from selfevo_operator.recent import Recent
 
 _PATIENCE_S = 10.0
@@ -92,11 +93,11 @@ class Witnesses:
             return NOTHING
         known = self._asked.setdefault(run_uid, {})
         asked = known.get(job.uid)
-        due = asked is None or (now - asked[0]).total_seconds() >= _ask_again(job, asked[0])
+        due = asked is None or (now - asked[0]).total_seconds() >= _ask_again(job, *asked)
         if due and self._asking < _REASONS_AT_ONCE:
             self._asking += 1
             try:
-                asked = known[job.uid] = (now, await self._from_cache(job))
+                asked = known[job.uid] = (now, await self._why(job, now))
             finally:
                 self._asking -= 1
         if asked is None:
@@ -108,10 +109,33 @@ class Witnesses:
         self._before.put(job.uid, hindrance)
         return asked[1]
 
+    async def _why(self, job: JobSight, now: datetime) -> Evidence:
+        """What the pods say; where one is missing, also what keeps the Job from having it."""
+        pods = await self._api.list_pods(job.namespace, job.uid, cached=True)
+        began = _since(job)
+        missing = sum(map(has_not_ended, pods)) < job.together and not job.stopping
+        if not missing or (now - began).total_seconds() < PATIENCE_S:
+            return evidence_of(pods, now)
+        pods = await self._api.list_pods(job.namespace, job.uid)  # the cache may be a little old
+        evidence = evidence_of(pods, now)
+        there = sum(map(has_not_ended, pods))
+        if there >= job.together or evidence.waiting is not None:
+            return evidence
+        last = max((end.at for end in evidence.ends), default="") or (stamp(began) if job.ended_pods else "") or ""
+        waited_s = (now - (parse_stamp(last) or began)).total_seconds()
+        if there:  # some of those that train together
+            last = stamp(now - timedelta(seconds=RECENT_S)) or ""
+        if waited_s < PATIENCE_S:
+            return evidence
+        events: list[dict[str, Any]] = []
+        with contextlib.suppress(ApiError):  # an older Role does not let us read them
+            events = await self._api.list_events(job.namespace, job.uid)
+        return replace(evidence, waiting=why_no_pod(job.name, events, waited_s, last[:19]))
+
     def ask_again_in(self, run_uid: str, jobs: Iterable[JobSight]) -> float:
         """Seconds after which a Job of the run that does not start is worth a question."""
         asked = self._asked.get(run_uid, {})
-        waits = (_ask_again(job, asked[job.uid][0]) if job.uid in asked else _patience(job) for job in jobs)
+        waits = (_ask_again(job, *asked[job.uid]) if job.uid in asked else _patience(job) for job in jobs)
         return min(waits, default=_PATIENCE_S)
 
     def forget_end(self, job: JobSight) -> None:
@@ -149,9 +173,14 @@ def _since(job: JobSight) -> datetime:
     return job.stopping_since or job.started_at or job.created_at
 
 
-def _ask_again(job: JobSight, asked_at: datetime) -> float:
-    """Seconds between the question at ``asked_at`` and the next one."""
-    return _ASK_AGAIN_S if (asked_at - _since(job)).total_seconds() >= _PATIENCE_S else _PATIENCE_S
+def _ask_again(job: JobSight, asked_at: datetime, said: Evidence) -> float:
+    """Seconds between the question at ``asked_at``, to which the pods ``said`` something, and the next one."""
+    waited_s = (asked_at - _since(job)).total_seconds()
+    if waited_s < _PATIENCE_S:
+        return _PATIENCE_S
+    if said == NOTHING and waited_s < PATIENCE_S:  # one that has no pod yet is asked in time to say so
+        return max(1.0, PATIENCE_S - waited_s)
+    return _ASK_AGAIN_S
 
 
 def _patience(job: JobSight) -> float:

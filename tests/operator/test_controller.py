@@ -29,6 +29,7 @@ class Cluster:
         self.version, self.calls, self.jobs = 10, [], {}
         self.refuse: dict[str, list[ApiError]] = {}
         self.pods: list[dict[str, Any]] = []
+        self.job_events: list[dict[str, Any]] = []
         self.run: dict[str, Any] = {}
         self.events: list[Mapping[str, Any]] = []
 
@@ -89,6 +90,10 @@ class Cluster:
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         self._called("list pods")
         return self.pods
+
+    async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        self._called("list events")
+        return self.job_events
 
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         self._called("create event", event["reason"])

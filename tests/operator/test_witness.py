@@ -21,6 +21,7 @@ class Pods:
         self.now: list[dict[str, Any]] = []
         self.cached: list[dict[str, Any]] = []
         self.asked: list[str] = []
+        self.events: list[dict[str, Any]] = []
         self.error: ApiError | None = None
         self.time = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
         self.held: asyncio.Event | None = None
@@ -36,6 +37,10 @@ class Pods:
         if self.error is not None:
             raise self.error
         return self.cached if cached else self.now
+
+    async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        self.asked.append("events")
+        return self.events
 
     def outcomes(self, job: JobSight) -> list[str]:
         evidence = asyncio.run(self.witnesses.of_end(job))
@@ -173,7 +178,7 @@ def test_reasons_are_asked_for_a_few_jobs_at_a_time() -> None:
     async def slow(namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         pods.asked.append(job_uid)
         await answer.wait()
-        return []
+        return [pod()]
 
     async def run() -> None:
         pods.list_pods = slow  # type: ignore[method-assign]

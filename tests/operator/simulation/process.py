@@ -265,6 +265,9 @@ class Client:
 
         return self._call("list", "pods", do)
 
+    async def list_events(self, namespace: str, uid: str) -> list[Object]:
+        return self._call("list", "events", list)
+
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         name = event["metadata"]["name"]
 

@@ -1,0 +1,96 @@
+"""A Job without a pod: when that is worth a word, and whose words it is."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from harness.objects import job_object, pod
+from selfevo_operator.children import Hindrance
+from selfevo_operator.observe import child_of, job_sight
+from selfevo_operator.podless import why_no_pod
+from selfevo_operator.witness import Witnesses
+
+JOB = "demo-evaluate-0-aaaaaaaa-1"
+QUOTA = f'pods "{JOB}-7xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=0, limited: pods=0'
+STARTED = datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
+
+
+def created_not(message: str = f"Error creating: {QUOTA}", at: str = "2026-01-01T00:00:20Z") -> dict[str, Any]:
+    return {"type": "Warning", "reason": "FailedCreate", "message": message, "lastTimestamp": at}
+
+
+@pytest.mark.parametrize(
+    ("events", "waited", "since", "stuck", "said"),
+    [
+        ([created_not()], 29, "", None, ""),
+        ([created_not()], 30, "", True, f'no pod of {JOB} can be created: pods "{JOB}-…" is forbidden: exceeded quota'),
+        ([created_not("(combined from similar events): Error creating: no")], 30, "", True, "can be created: no"),
+        ([created_not("old", "2026-01-01T00:00:10Z"), created_not("new")], 30, "", True, "can be created: new"),
+        ([{"reason": "SuccessfulCreate", "message": "made"}], 30, "", False, "had no pod for 30 s, and no event"),
+        ([], 299, "", False, "kubectl describe job"),
+        ([], 300, "", True, "kubectl describe job"),
+        ([], 300, "2026-01-01T00:00:10", None, ""),  # between two pods
+        ([created_not()], 300, "2026-01-01T00:00:30", None, ""),  # what was told before the last pod is over
+        ([created_not()], 30, "2026-01-01T00:00:10", True, "exceeded quota"),
+        ([{**created_not(), "lastTimestamp": None, "eventTime": "2026-01-01T00:00:20.5Z"}], 30, "", True, "quota"),
+    ],
+)
+def test_why_there_is_no_pod(events: list[dict], waited: float, since: str, stuck: bool | None, said: str) -> None:
+    found = why_no_pod(JOB, events, waited, since)
+    assert (found.stuck if found else None) == stuck
+    assert said in (found.message if found else "")
+    assert found is None or found.reason == "PodsNotCreated"
+
+
+def test_the_sentence_stays_the_same_whatever_the_pod_was_to_be_called() -> None:
+    names = ("7xk2p", "0-z9z9z")
+    said = {why_no_pod(JOB, [created_not(f'pods "{JOB}-{name}" is forbidden: no')], 60) for name in names}
+    assert len(said) == 1
+
+
+class Cluster:
+    """A Job's pods and Events, as the API server's cache and as etcd has them."""
+
+    def __init__(self, cached: list[dict], now: list[dict], events: list[dict]) -> None:
+        self.cached, self.now, self.events, self.asked = cached, now, events, 0
+
+    async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict]:
+        return self.cached if cached else self.now
+
+    async def list_events(self, namespace: str, uid: str) -> list[dict]:
+        self.asked += 1
+        return self.events
+
+
+def waiting_after(cluster: Cluster, seconds: float, **status: Any) -> Hindrance | None:
+    sight = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z", **status}))
+    witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
+    return child_of(sight, asyncio.run(witnesses.of_start("run", sight))).waiting
+
+
+def test_a_job_without_a_pod_is_asked_about_in_time_and_stalls() -> None:
+    cluster = Cluster([], [], [created_not()])
+    assert waiting_after(cluster, 12) is None and cluster.asked == 0
+    found = waiting_after(cluster, 31)
+    assert found is not None and found.stuck and "exceeded quota" in found.message
+    sight, now = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z"})), [12.0]
+    witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=now[0]))  # type: ignore[arg-type]
+    asyncio.run(witnesses.of_start("run", sight))
+    assert witnesses.ask_again_in("run") == 18
+    now[0] += 18
+    assert asyncio.run(witnesses.of_start("run", sight)).waiting is not None
+
+
+def test_a_cache_that_lacks_the_pods_is_no_evidence() -> None:
+    assert waiting_after(Cluster([], [pod(phase="Pending")], [created_not()]), 60) is None
+
+
+def test_between_two_pods_a_job_runs_unless_the_next_one_is_refused() -> None:
+    dead = pod(1, phase="Failed")  # it ended at 00:01:00
+    assert waiting_after(Cluster([dead], [dead], [created_not()]), 200, failed=1) is None
+    found = waiting_after(Cluster([dead], [dead], [created_not(at="2026-01-01T00:02:00Z")]), 200, failed=1)
+    assert found is not None and found.reason == "PodsNotCreated"
