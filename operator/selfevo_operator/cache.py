@@ -2,6 +2,7 @@
 
 Watch events, lists and the replies to our own writes all come through here. An older version never replaces a newer
 one, and an object that is known to be deleted does not come back from a list that was read before: UIDs are not reused.
+A Job that loses our label is deleted by what lists and watches say, and lives: asked for by its name it comes back.
 Resource versions of one kind grow and may be compared (Kubernetes documents it since 1.35).
 """
 
@@ -17,6 +18,8 @@ from selfevo_operator.observe import JobSight, job_sight
 from selfevo_operator.recent import Recent
 
 _TOMBSTONES = 20_000
+_FOR_EVER = 1 << 62
+"""Later than any version."""
 
 
 class Key(NamedTuple):
@@ -113,14 +116,14 @@ class Listing(Generic[S]):
     Args:
         put: takes an object in.
         known: what is known by now of where the list was read.
-        drop: forgets one of these.
+        drop: forgets one of these, which was not there at that version.
     """
 
     def __init__(
         self,
         put: Callable[[Mapping[str, Any]], Key | None],
         known: Callable[[], list[S]],
-        drop: Callable[[S], Key | None],
+        drop: Callable[[S, int], Key | None],
     ) -> None:
         self._put, self._known, self._drop = put, known, drop
         self._listed: set[str] = set()
@@ -144,7 +147,7 @@ class Listing(Generic[S]):
     def end(self) -> set[Key]:
         """All is read; returns the places of the runs for which it is news what was not in it."""
         gone = [sight for sight in self._known() if sight.uid not in self._listed and sight.version <= self._version]
-        return {key for key in map(self._drop, gone) if key is not None}
+        return {key for key in (self._drop(sight, self._version) for sight in gone) if key is not None}
 
 
 def _goes_on(old: JobSight, new: JobSight) -> bool:
@@ -168,7 +171,10 @@ class Cache:
         self.runs: dict[Key, RunSight] = {}
         self._jobs: dict[str, dict[str, JobSight]] = {}
         self._owner_of: dict[str, str] = {}
-        self._gone: Recent[str, None] = Recent(_TOMBSTONES)
+        self._gone: Recent[str, int] = Recent(_TOMBSTONES)
+        """UIDs of what is gone, and the version at which it was."""
+        self._doubted: dict[str, dict[str, JobSight]] = {}
+        """By owner and UID, Jobs that lived and of which a list or a watch said, out of the blue, that they are gone."""
 
     # --- runs
 
@@ -182,12 +188,14 @@ class Cache:
             return None
         if old and old.uid != uid:
             self._bury(old.uid)
+            self._doubted.pop(old.uid, None)
         self.runs[key] = run_sight(run)
         return key
 
     def drop_run(self, key: Key, uid: str) -> Key | None:
         """The run ``uid`` is deleted; returns its place when that is news."""
         self._bury(uid)
+        self._doubted.pop(uid, None)
         known = self.runs.get(key)
         if known is None or known.uid != uid:
             return None
@@ -202,8 +210,9 @@ class Cache:
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         owner = self._owner_of.get(uid)
         old = self._jobs.get(owner, {}).get(uid) if owner is not None else None
-        if uid in self._gone or (old is not None and old.version >= version):
+        if version <= self._gone.get(uid, 0) or (old is not None and old.version >= version):
             return None
+        self._gone.pop(uid, None)
         sight = job_sight(job)
         if owner is None and not sight.owner:
             return None  # nobody's: not for us to touch
@@ -219,14 +228,39 @@ class Cache:
             return None  # what has changed is nothing that we look at
         return News(key, not _goes_on(old, sight), sight if sight.succeeding and not old.succeeding else None)
 
+    def meet_job(self, job: Mapping[str, Any]) -> News | None:
+        """Take in ``job``, which was asked for by its name just now: it is there, whatever a list or a watch has said.
+
+        They say of a Job that has lost our label that it is gone.
+        """
+        if not job_sight(job).listed:
+            self._gone.pop(job["metadata"]["uid"], None)
+        return self.put_job(job)
+
     def drop_job(self, job: Mapping[str, Any]) -> Key | None:
         """``job`` is deleted; returns the place of its run when that is news."""
-        return self._drop_job(job["metadata"]["uid"])
+        uid = job["metadata"]["uid"]
+        version = int(job["metadata"]["resourceVersion"])
+        known = self._jobs.get(self._owner_of.get(uid, ""), {}).get(uid)
+        if known is not None and not known.listed and known.version >= version:
+            return None  # a watch tells late that it has lost its label
+        return self.bury_job(uid, max(version, known.version if known else 0))
 
-    def _drop_job(self, uid: str) -> Key | None:
-        self._bury(uid)
+    def bury_job(self, uid: str, version: int = _FOR_EVER) -> Key | None:
+        """The Job ``uid`` is gone; returns the place of its run when that is news.
+
+        Args:
+            version: when that was so: what is younger shows that it was its label alone.
+        """
+        self._bury(uid, version)
         gone = self._forget_job(uid)
+        if gone and gone.owner and version < _FOR_EVER and not gone.finished and not gone.stopping:
+            self._doubted.setdefault(gone.owner, {})[uid] = gone
         return Key(gone.namespace, gone.run) if gone else None
+
+    def take_doubted(self, run_uid: str) -> list[JobSight]:
+        """Jobs of the run that are worth a question by their name: nobody had told them to end. They are told once."""
+        return list(self._doubted.pop(run_uid, {}).values())
 
     def jobs_of(self, run_uid: str) -> list[JobSight]:
         """The Jobs that the run controls, in the order of their names."""
@@ -243,7 +277,7 @@ class Cache:
         def known() -> list[RunSight]:
             return [run for run in self.runs.values() if _in(run.key.namespace, namespace)]
 
-        return Listing(self.put_run, known, lambda run: self.drop_run(run.key, run.uid))
+        return Listing(self.put_run, known, lambda run, _: self.drop_run(run.key, run.uid))
 
     def listing_jobs(self, namespace: str | None) -> Listing[JobSight]:
         """Of the Jobs of ``namespace``; None for all."""
@@ -253,9 +287,10 @@ class Cache:
             return news.key if news else None
 
         def known() -> list[JobSight]:
-            return [job for jobs in self._jobs.values() for job in jobs.values() if _in(job.namespace, namespace)]
+            jobs = (job for of_run in self._jobs.values() for job in of_run.values())
+            return [job for job in jobs if job.listed and _in(job.namespace, namespace)]
 
-        return Listing(put, known, lambda job: self._drop_job(job.uid))
+        return Listing(put, known, lambda job, version: self.bury_job(job.uid, version))
 
     def _forget_job(self, uid: str) -> JobSight | None:
         owner = self._owner_of.pop(uid, None)
@@ -267,5 +302,5 @@ class Cache:
             del self._jobs[owner]
         return gone
 
-    def _bury(self, uid: str) -> None:
-        self._gone.put(uid, None)
+    def _bury(self, uid: str, version: int = _FOR_EVER) -> None:
+        self._gone.put(uid, version)

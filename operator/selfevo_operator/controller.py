@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,10 @@ from selfevo_operator.status_patch import status_patch
 from selfevo_operator.witness import Beside, Witnesses
 
 AT_ONCE = 0.0
+_NO_PROGRESS_BASE_S, _NO_PROGRESS_CAP_S = 1.0, 60.0
+"""After looks that did something and by which nothing became otherwise."""
+_UNLISTED_S = 20.0
+"""A Job that has lost our label is asked for by its name so often: nobody else tells of it."""
 _REMEMBERED = 4096
 """Of plans and templates: what is forgotten is computed again."""
 _QUIET_S = 2.0
@@ -55,6 +59,12 @@ class _Memory:
     """Of one run, what may be forgotten at any time: it saves calls and nothing else."""
 
     wrote_at: datetime | None = None
+    in_vain: int = 0
+    """Looks in a row that acted, and after which the Jobs were as before."""
+    asked_at: datetime | None = None
+    """When Jobs of it that no list finds were asked for."""
+    doubted: dict[str, JobSight] = field(default_factory=dict)
+    """By UID, those that are to be asked for."""
     refusals: int = 0
 
 
@@ -94,7 +104,7 @@ class Controller:
         sight = self._cache.runs.get(key)
         if sight is None:
             return None
-        jobs = self._cache.jobs_of(sight.uid)
+        jobs = self._cache.jobs_of(sight.uid) if sight.deleting else await self._jobs(sight)
         if sight.deleting or _settled(sight, jobs):  # of what is deleted, the garbage collector takes the children
             self._forget(sight, jobs)
             return None
@@ -109,6 +119,8 @@ class Controller:
 
         outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
         acted, problem = bool(outcome.actions), await self._act(run, sight, outcome)
+        memory = self._memory.setdefault(sight.uid, _Memory())
+        memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(sight.uid) else 0
         if acted and problem is None and not may_record():
             return None  # what it comes to is thought out in the look that has room to say it
         if acted:
@@ -116,7 +128,6 @@ class Controller:
             jobs = self._cache.jobs_of(sight.uid)
             children = await self._children(run, steps, jobs)
             outcome = reconcile(run, steps, children, self._clock(), self._policy, problem)
-        memory = self._memory.setdefault(sight.uid, _Memory())
         memory.refusals = memory.refusals + 1 if problem else 0
         waits = [self._wait(sight, outcome, memory, jobs)]
         quiet = self._quiet_for(memory, before, outcome.status)
@@ -139,6 +150,28 @@ class Controller:
             self._witnesses.forget_end(job)
 
     # --- what is there
+
+    async def _jobs(self, sight: RunSight) -> list[JobSight]:
+        """The Jobs of the run. Those that no list finds are asked for by their names, now and then."""
+        memory, now = self._memory.setdefault(sight.uid, _Memory()), self._clock()
+        memory.doubted |= {job.uid: job for job in self._cache.take_doubted(sight.uid)}
+        unlisted = [job for job in self._cache.jobs_of(sight.uid) if not job.listed]
+        if memory.asked_at is None or (now - memory.asked_at).total_seconds() >= _UNLISTED_S:
+            memory.doubted |= {job.uid: job for job in unlisted}
+        for job in list(memory.doubted.values()):
+            memory.asked_at = now
+            try:
+                found = await self._api.get_job(job.namespace, job.name)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                self._cache.bury_job(job.uid)
+            else:
+                if found["metadata"]["uid"] != job.uid:
+                    self._cache.bury_job(job.uid)
+                self._cache.meet_job(found)
+            memory.doubted.pop(job.uid, None)
+        return self._cache.jobs_of(sight.uid)
 
     def _understand(self, sight: RunSight) -> tuple[SelfEvolutionRun, Plan]:
         run = understand(sight.document())
@@ -209,7 +242,7 @@ class Controller:
         except ApiError as error:
             if error.status != 404 and not (error.status == 409 and await self._is_gone(job)):
                 raise
-            self._cache.drop_job({"metadata": {"uid": job.uid}})
+            self._cache.bury_job(job.uid)
             return
         if left.get("kind") == "Job":
             self._cache.put_job(left)
@@ -261,7 +294,7 @@ class Controller:
                 raise
             return Hindrance(reasons.NAME_TAKEN, f"Job {action.name} was there and is gone; trying again", stuck=False)
         if job_sight(job).owner == sight.uid:
-            self._cache.put_job(job)
+            self._cache.meet_job(job)
             return None
         return Hindrance(
             reasons.NAME_TAKEN,
@@ -314,9 +347,12 @@ class Controller:
         if outcome.wake_at is not None:
             waits.append(max(0.0, (outcome.wake_at - self._clock()).total_seconds()))
         if memory.refusals:
-            waits.append(min(_REFUSED_CAP_S, _REFUSED_BASE_S * (1 << min(memory.refusals - 1, 10))))
+            waits.append(_growing(memory.refusals, _REFUSED_BASE_S, _REFUSED_CAP_S))
         elif outcome.actions:
-            waits.append(AT_ONCE)  # one thing made room for another
+            # One thing made room for another. If nothing has become otherwise, nothing has.
+            waits.append(_growing(memory.in_vain, _NO_PROGRESS_BASE_S, _NO_PROGRESS_CAP_S))
+        if any(not job.listed for job in jobs):
+            waits.append(_UNLISTED_S)
         if doubtful := [job for job in jobs if job.doubtful]:
             waits.append(self._witnesses.ask_again_in(sight.uid, doubtful))
         return min(waits, default=None)
@@ -326,6 +362,11 @@ class Controller:
         if memory.wrote_at is None or before == after or _weight(before) != _weight(after):
             return 0.0
         return _QUIET_S - (self._clock() - memory.wrote_at).total_seconds()
+
+
+def _growing(times: int, base_s: float, cap_s: float) -> float:
+    """Seconds to wait after ``times`` in a row; none after none."""
+    return min(cap_s, base_s * (1 << min(times - 1, 10))) if times else AT_ONCE
 
 
 def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:

@@ -17,7 +17,7 @@ from selfevo_contract.phases import DISTRIBUTED_PHASES, PhaseResult
 from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance, parse_stamp
 from selfevo_operator.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
-from selfevo_operator.labels import ATTEMPT, KEY, PHASE, QUEUE, RUN, STEP, TEMPLATE, TRAINER
+from selfevo_operator.labels import ATTEMPT, KEY, MANAGED_BY, MANAGER, PHASE, QUEUE, RUN, STEP, TEMPLATE, TRAINER
 
 __all__ = ["NOTHING", "Evidence", "JobSight", "PodEnd", "child_of", "evidence_of", "job_sight"]
 
@@ -35,6 +35,8 @@ class JobSight:
     owner: str
     """UID of the run that controls it; empty when none does."""
     run: str
+    listed: bool
+    """It bears the label by which lists and watches find it; of one that has lost it, they say that it is gone."""
     step: str
     key: str
     attempt: int
@@ -89,6 +91,7 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
     conditions = {c["type"]: c for c in status.get("conditions") or [] if c.get("status") == "True"}
     failed = conditions.get("Failed")
     ended = failed or conditions.get("Complete")
+    owner = _controller(metadata)
     attempt = labels.get(ATTEMPT, "0")
     # A pod that has just ended is not ready any more and not counted yet; its Job has begun all the same.
     uncounted = {end: len(uids or []) for end, uids in (status.get("uncountedTerminatedPods") or {}).items()}
@@ -98,8 +101,9 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
         namespace=metadata["namespace"],
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
-        owner=_controller(metadata),
-        run=labels.get(RUN, ""),
+        owner=str(owner.get("uid", "")),
+        run=str(owner.get("name") or labels.get(RUN, "")),
+        listed=labels.get(MANAGED_BY) == MANAGER,
         step=labels.get(STEP, ""),
         key=annotations.get(KEY, ""),
         attempt=int(attempt) if attempt.isdecimal() else 0,
@@ -127,11 +131,11 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
     )
 
 
-def _controller(metadata: Mapping[str, Any]) -> str:
+def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
-            return str(owner["uid"])
-    return ""
+            return owner  # type: ignore[no-any-return]
+    return {}
 
 
 def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> Child:

@@ -33,7 +33,12 @@ def job_object(
             "resourceVersion": str(version),
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "ownerReferences": owners,
-            "labels": {"selfevo.dev/run": "demo", "selfevo.dev/step": "evaluate-0", "selfevo.dev/attempt": "1"},
+            "labels": {
+                "app.kubernetes.io/managed-by": "selfevo-operator",
+                "selfevo.dev/run": "demo",
+                "selfevo.dev/step": "evaluate-0",
+                "selfevo.dev/attempt": "1",
+            },
             "annotations": {"selfevo.dev/key": KEY, "selfevo.dev/template": "t1"},
             **metadata,
         },

@@ -151,3 +151,33 @@ def test_of_a_list_that_began_anew_the_first_beginning_does_not_count() -> None:
     listing.take([run_object(5)], 9)
     listing.take([], 12)
     assert listing.end() == {DEMO}
+
+
+def test_a_job_that_has_lost_our_label_is_deleted_for_lists_and_watches_and_comes_back_when_asked_for() -> None:
+    cache = Cache()
+    cache.put_job(job_object(5))
+    bare = job_object(6, labels={"selfevo.dev/step": "evaluate-0", "selfevo.dev/attempt": "1"})
+    cache.drop_job(job_object(6))  # as a watch tells it: the object as it was, the version of the change
+    assert cache.jobs_of(RUN_UID) == [] and cache.put_job(bare) is None
+    assert cache.meet_job(bare) is not None
+    (sight,) = cache.jobs_of(RUN_UID)
+    assert not sight.listed
+    assert cache.drop_job(job_object(6)) is None  # once more, late
+    listed(cache.listing_jobs(None), [], 9)
+    assert cache.jobs_of(RUN_UID) == [sight], "a list cannot know it"
+    assert cache.put_job(job_object(10)) is not None  # somebody puts the label back
+    listed(cache.listing_jobs(None), [], 12)
+    assert cache.jobs_of(RUN_UID) == []
+
+
+def test_what_is_really_deleted_does_not_come_back_when_an_answer_is_late() -> None:
+    cache = Cache()
+    cache.put_job(job_object(5))
+    cache.drop_job(job_object(8))
+    assert cache.meet_job(job_object(7)) is None and cache.jobs_of(RUN_UID) == []
+
+
+def test_a_job_belongs_to_the_run_that_its_owner_reference_names_whatever_its_labels_say() -> None:
+    owner = {"uid": RUN_UID, "controller": True, "kind": "SelfEvolutionRun", "name": "demo"}
+    news = Cache().put_job(job_object(5, labels={}, ownerReferences=[owner]))
+    assert news is not None and news.key == DEMO

@@ -196,9 +196,39 @@ def test_a_lost_reply_to_a_create_meets_its_own_job() -> None:
     first = world.names[0]
     world.cache.drop_job(world.cluster.jobs[first])
     world.cache._gone.clear()  # as after a restart whose list is older than the Job
+    world.cache.take_doubted("run-1")
     world.look(1)
     assert world.cluster.calls[:2] == [f"create job {first}", f"get job {first}"]
     assert world.condition("Stalled")[0] == "False"
+
+
+def test_a_job_that_lost_our_label_is_met_once_and_asked_for_now_and_then() -> None:
+    world = World()
+    world.look()
+    (first,) = world.names
+    bare = copy.deepcopy(world.cluster.jobs[first])
+    del bare["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    world.cluster.jobs[first] = world.cluster.stored(bare, bare["metadata"]["uid"])
+    world.cache.drop_job(world.cluster.jobs[first])  # so the watch tells it
+    world.look(1)
+    assert world.cluster.calls == [f"get job {first}"]
+    for _ in range(3):
+        assert (world.look(5) or 0) >= 5 and not {f"create job {first}", f"get job {first}"} & set(world.cluster.calls)
+    key = bare["metadata"]["annotations"]["selfevo.dev/key"]
+    world.cluster.pods = [pod(0, f'{{"phase": "evaluate", "key": "{key}", "outcome": "committed"}}')]
+    done = {**copy.deepcopy(bare), "status": ended("Complete")}
+    world.cluster.jobs[first] = world.cluster.stored(done, bare["metadata"]["uid"])
+    world.look(20)
+    assert world.status["steps"][0]["state"] == "Succeeded", "nobody told but the answer itself"
+
+
+def test_nothing_is_done_again_at_once_when_nothing_comes_of_it() -> None:
+    world = World()
+    world.look()
+    (first,) = world.names
+    world.cache.drop_job({"metadata": {"uid": f"uid-{first}", "resourceVersion": str(1 << 61)}})
+    waits = [world.look(1) or 0 for _ in range(4)]  # it exists, and we take it for gone: whatever the reason
+    assert waits == [1, 2, 4, 8]
 
 
 def test_a_namesake_that_is_not_ours_is_left_alone_and_said() -> None:

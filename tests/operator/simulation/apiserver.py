@@ -12,6 +12,7 @@ Object = dict[str, Any]
 Listener = Callable[[Kind, str, Object], None]
 
 NAMESPACE = "default"
+MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 class Refusal(Exception):

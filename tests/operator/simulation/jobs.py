@@ -47,6 +47,8 @@ class JobLife:
     """Who controlled it, and until when."""
     started: str | None = None
     suspended: bool = False
+    unlabelled: bool = False
+    """It had lost the operator's label once."""
     deleting: bool = False
     gone: bool = False
     due: bool = False

@@ -86,6 +86,10 @@ class Laws:
             law(self._in_look["create"] <= self._world.parallel, f"one look: {self._in_look}")
         self._sight = None
 
+    def found_gone(self, name: str) -> None:
+        """The look has asked for a Job, and learns that it is not there any more."""
+        self._beside = [other for other in self._beside if other != name]
+
     def status_refused(self) -> None:
         self._refused = True
 

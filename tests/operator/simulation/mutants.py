@@ -208,8 +208,8 @@ MUTANTS = (
     Mutant(
         "older versions replace newer ones",
         "cache",
-        "if uid in self._gone or (old is not None and old.version >= version):",
-        "if uid in self._gone:",
+        "if version <= self._gone.get(uid, 0) or (old is not None and old.version >= version):",
+        "if version <= self._gone.get(uid, 0):",
     ),
     Mutant(
         "an older version of a run replaces a newer one",
@@ -226,8 +226,20 @@ MUTANTS = (
     Mutant(
         "what is deleted may come back",
         "cache",
-        "        self._gone.put(uid, None)\n",
+        "        self._gone.put(uid, version)\n",
         "        pass\n",
+    ),
+    Mutant(
+        "what has lost our label stays buried",
+        "cache",
+        "            self._gone.pop(job[\"metadata\"][\"uid\"], None)\n        return self.put_job(job)",
+        "            pass\n        return self.put_job(job)",
+    ),
+    Mutant(
+        "what has lost our label is not asked for",
+        "controller",
+        "        for job in unlisted:\n",
+        "        for job in []:\n",
     ),
     Mutant(
         "a list drops what is younger than it",

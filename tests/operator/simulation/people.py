@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from simulation.apiserver import Object
+from simulation.apiserver import MANAGED_BY, Object
 from simulation.nodes import MISSING_IMAGE
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class People:
         often += (self._kill_pod, self._strand, self._drain)
         seldom = (self._extend, self._patience, self._ttl, self._asks_for_too_much, self._delete_run, self._flap)
         seldom += (self._condition, self._wipe, self._disown, self._label_job, self._preempt, self._swap)
+        seldom += (self._unlabel_job,)
         self._acts = (*often, *often, *seldom)
 
     def meddle(self) -> None:
@@ -236,6 +237,25 @@ class People:
             job = self._world.api.jobs[life.name]
             labels = {**job["metadata"]["labels"], "touched": str(self._notes)}
             self._world.api.update("jobs", life.name, metadata={"labels": labels})
+
+    def _unlabel_job(self, name: str) -> None:
+        """A Job loses the label by which the operator finds it; mostly somebody puts it back one day."""
+        world = self._world
+        live = [life for life in world.jobs.lives.values() if life.live and life.owner]
+        if not live:
+            return
+        life = world.rng.choice(live)
+        labels = dict(world.api.jobs[life.name]["metadata"]["labels"])
+        world.say(f"job {life.name} loses its label")
+        life.unlabelled = True
+        world.api.update("jobs", life.name, metadata={"labels": {n: v for n, v in labels.items() if n != MANAGED_BY}})
+
+        def back() -> None:
+            if life.name in world.api.jobs and world.api.jobs[life.name]["metadata"]["uid"] == life.uid:
+                world.api.update("jobs", life.name, metadata={"labels": labels})
+
+        if world.rng.random() < 0.6:
+            world.agenda.after(world.rng.uniform(1, 200), back)
 
     def _squat(self, name: str) -> None:
         """A Job under a name that the run will want, from a backup: it is not ours, however it looks."""

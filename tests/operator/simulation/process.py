@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from simulation.apiserver import Kind, Object, Refusal, controller_of
 from simulation.faults import Crash
 from simulation.laws import done_steps, law
-from simulation.watch import Stream
+from simulation.watch import Stream, selected
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -88,6 +88,8 @@ class Process:
     def _knows(self, kind: Kind, how: str | None, obj: Object, known: Any) -> None:
         """What is seen is known from then on, and not unseen by what is older."""
         metadata = obj["metadata"]
+        if kind == "jobs" and self._world.jobs.lives[metadata["uid"]].unlabelled:
+            return  # what is told of it is not so
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         newest = self._newest[uid] = max(self._newest.get(uid, 0), 1 << 60 if how == "DELETED" else version)
         law(known is None or known.version >= newest, f"{metadata['name']} is seen as it was before")
@@ -122,6 +124,7 @@ class Process:
                 world.agenda.after(RESYNC_S, lambda: self._list("runs", again=True))
             return
         objects, version = world.api.snapshot(kind)
+        objects = [obj for obj in objects if selected(kind, obj)]
         delay = world.rng.uniform(0.05, 5) if world.faulty else 0.01
         world.agenda.after(delay, lambda: self._take_in(kind, objects, version, again))
 
@@ -215,7 +218,12 @@ class Client:
         return written
 
     async def get_job(self, namespace: str, name: str) -> Object:
-        return self._call("get", f"job {name}", lambda: self._world.api.get("jobs", name))
+        def do() -> Object:
+            if name not in self._world.api.jobs:
+                self._world.laws.found_gone(name)
+            return self._world.api.get("jobs", name)
+
+        return self._call("get", f"job {name}", do)
 
     async def create_job(self, namespace: str, job: Mapping[str, Any]) -> Object:
         world = self._world

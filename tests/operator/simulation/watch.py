@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from simulation.apiserver import Kind, Object
+from simulation.apiserver import MANAGED_BY, Kind, Object
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -27,6 +27,8 @@ class Stream:
         self._last = 0.0
         self._broken = False
         self.closed = False
+        self._shown: set[str] = set()
+        """UIDs of what the selector lets through."""
         self._relist()
 
     @property
@@ -39,6 +41,19 @@ class Stream:
         world = self._world
         if self._broken:
             return
+        uid = obj["metadata"]["uid"]
+        if how != "DELETED" and not selected(self._kind, obj):
+            if uid not in self._shown:
+                return
+            how = "DELETED"  # so a watch tells that the selector does not fit any more
+        elif how == "MODIFIED" and uid not in self._shown:
+            how = "ADDED"
+        if how == "DELETED":
+            if uid not in self._shown:
+                return
+            self._shown.discard(uid)
+        else:
+            self._shown.add(uid)
         if world.chance(world.faults.breaks):
             self._broken = True
             self._pending.clear()
@@ -79,5 +94,12 @@ class Stream:
         self._began()
 
     def _relist(self) -> None:
-        for obj in self._world.api.snapshot(self._kind)[0]:
+        there = [obj for obj in self._world.api.snapshot(self._kind)[0] if selected(self._kind, obj)]
+        self._shown = {obj["metadata"]["uid"] for obj in there}
+        for obj in there:
             self._plan(None, obj)
+
+
+def selected(kind: Kind, obj: Object) -> bool:
+    """Whether lists and watches find the object: Jobs by the operator's label."""
+    return kind != "jobs" or (obj["metadata"].get("labels") or {}).get(MANAGED_BY) == "selfevo-operator"
