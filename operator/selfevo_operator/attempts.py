@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -141,7 +141,12 @@ def attempts(
             finished_at=stamp(child.finished_at),
             log=child.log,
         )
-    ordered = sorted(known.values(), key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
+    return newest(known.values())
+
+
+def newest(attempts: Iterable[AttemptStatus]) -> list[AttemptStatus]:
+    """As many as a status shows, in the order of their starts."""
+    ordered = sorted(attempts, key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
     return ordered[-ATTEMPTS_SHOWN:]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_operator import reasons
 from selfevo_operator.cache import Cache, Key, RunSight
-from selfevo_operator.children import Child, Hindrance, Start, Stop, stamp
+from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, stamp
 from selfevo_operator.events import event
 from selfevo_operator.jobs import PodSettings, render, template_digest
 from selfevo_operator.kube import Api, ApiError
@@ -46,6 +46,11 @@ _QUIET_S = 2.0
 _REFUSED_BASE_S, _REFUSED_CAP_S = 5.0, 300.0
 
 
+_DENIED, _DENIED_S = (401, 403), 30.0
+_FINAL = (400, 401, 403, 404, 422)
+"""Refusals that trying again soon does not help."""
+
+
 @dataclass
 class Told:
     """What a look had to say, for metrics; nothing depends on it."""
@@ -63,6 +68,8 @@ class _Memory:
     """Looks in a row that acted, and after which the Jobs were as before."""
     asked_at: datetime | None = None
     """When Jobs of it that no list finds were asked for."""
+    unreadable: Hindrance | None = None
+    """Why the end of one of its Jobs cannot be read, in this look."""
     doubted: dict[str, JobSight] = field(default_factory=dict)
     """By UID, those that are to be asked for."""
     refusals: int = 0
@@ -113,13 +120,14 @@ class Controller:
         try:
             run, steps = self._understand(sight)
         except SelfevoError as error:
-            status = refused_status(before, sight.generation, error.reason, str(error), self._clock())
-            return await self._write(sight, None, recorded, before, status)
+            return await self._refuse(sight, jobs, recorded, before, error)
         run = run.model_copy(update={"status": before})
 
-        outcome = reconcile(run, steps, await self._children(run, steps, jobs), self._clock(), self._policy)
-        acted, problem = bool(outcome.actions), await self._act(run, sight, outcome)
         memory = self._memory.setdefault(sight.uid, _Memory())
+        memory.unreadable = None
+        children = await self._children(run, steps, jobs)
+        outcome = reconcile(run, steps, children, self._clock(), self._policy, memory.unreadable)
+        acted, (problem, failure) = bool(outcome.actions), await self._act(run, sight, outcome.actions)
         memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(sight.uid) else 0
         if acted and problem is None and not may_record():
             return None  # what it comes to is thought out in the look that has room to say it
@@ -127,8 +135,9 @@ class Controller:
             # What was just created and deleted is part of what the status says.
             jobs = self._cache.jobs_of(sight.uid)
             children = await self._children(run, steps, jobs)
-            outcome = reconcile(run, steps, children, self._clock(), self._policy, problem)
-        memory.refusals = memory.refusals + 1 if problem else 0
+            said = problem or memory.unreadable
+            outcome = reconcile(run, steps, children, self._clock(), self._policy, said)
+        memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         waits = [self._wait(sight, outcome, memory, jobs)]
         quiet = self._quiet_for(memory, before, outcome.status)
         if quiet > 0:
@@ -137,7 +146,36 @@ class Controller:
             waits.append(await self._write(sight, run, recorded, before, outcome.status))
         elif not outcome.actions:  # what waits for nothing but the record waits until there is room for it
             waits = [wait for wait in waits if wait]
+        if failure is not None:
+            raise failure  # it is said; the queue knows when to try again
         return min((wait for wait in waits if wait is not None), default=None)
+
+    async def _refuse(
+        self,
+        sight: RunSight,
+        jobs: Sequence[JobSight],
+        recorded: dict[str, Any],
+        before: RunStatus,
+        error: SelfevoError,
+    ) -> float | None:
+        """A run that cannot be understood: what runs goes on, nothing new begins, and suspending it stops it."""
+        suspended = sight.document()["spec"].get("suspend") is True
+        live = [child_of(job) for job in jobs if not job.finished]
+        stops = [Stop(child.name, reasons.SUSPENDED) for child in live] if suspended else []
+        problem, failure = await self._act(None, sight, stops)
+        memory = self._memory.setdefault(sight.uid, _Memory())
+        memory.refusals = memory.refusals + 1 if problem and failure is None else 0
+        message = f"{error}; {problem.message}" if problem else str(error)
+        status = refused_status(
+            before, sight.generation, error.reason, message, self._clock(), suspended=suspended, live=live,
+            ended=[job.name for job in jobs if job.finished], stops={stop.name: stop.reason for stop in stops},
+        )  # fmt: skip
+        again = await self._write(sight, None, recorded, before, status)
+        if failure is not None:
+            raise failure
+        if again is None and memory.refusals:
+            again = _growing(memory.refusals, _REFUSED_BASE_S, _REFUSED_CAP_S)
+        return again
 
     def foresee(self, job: JobSight) -> None:
         """All pods of ``job`` have ended well: they are asked before its controller says that it is Complete."""
@@ -185,7 +223,7 @@ class Controller:
         children = []
         for job in jobs:
             if job.finished and job.attempt > ended.get((job.step, job.key), 0):
-                children.append(child_of(job, await self._witnesses.of_end(job)))
+                children.append(await self._ended(job))
             elif job.finished:
                 self._witnesses.forget_end(job)
                 children.append(child_of(job))
@@ -195,6 +233,19 @@ class Controller:
                 evidence = await self._witnesses.of_start(run.metadata.uid, job)
                 children.append(await self._unfinished(run, steps, job, evidence))
         return children
+
+    async def _ended(self, job: JobSight) -> Child:
+        """A Job that has ended; as long as its pods must not be asked how, it waits for somebody to allow that."""
+        try:
+            return child_of(job, await self._witnesses.of_end(job))
+        except ApiError as error:
+            if error.status not in _DENIED:
+                raise
+            message = f"{job.name} has ended, and the cluster does not let us ask its pods how: {error.message}"
+            held = replace(job, succeeded=False, failed=False, ready=0, suspended=False, ended_pods=0, stopping=True)
+            memory = self._memory.setdefault(job.owner, _Memory())
+            memory.unreadable = Hindrance(reasons.PODS_UNREADABLE, message)
+            return child_of(held)
 
     async def _unfinished(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> Child:
         template = self._template(run, steps, job, evidence)
@@ -223,15 +274,25 @@ class Controller:
 
     # --- what is done
 
-    async def _act(self, run: SelfEvolutionRun, sight: RunSight, outcome: Outcome) -> Hindrance | None:
-        """Carry the actions out; returns what kept one from it."""
-        problem = None
-        for action in outcome.actions:
-            if isinstance(action, Stop):
-                await self._stop(sight, action)
-            else:
-                problem = await self._start(run, sight, action) or problem
-        return problem
+    async def _act(
+        self, run: SelfEvolutionRun | None, sight: RunSight, actions: Sequence[Action]
+    ) -> tuple[Hindrance | None, ApiError | None]:
+        """Carry the actions out.
+
+        Returns:
+            what kept one from it, for the status; and the error where trying again soon may help.
+        """
+        problem, failure = None, None
+        for action in actions:
+            try:
+                if isinstance(action, Stop):
+                    await self._stop(sight, action)
+                elif run is not None:
+                    problem = await self._start(run, sight, action) or problem
+            except ApiError as error:
+                problem = _hindrance(action, error)
+                failure = failure if problem.stuck else failure or error
+        return problem, failure
 
     async def _stop(self, sight: RunSight, action: Stop) -> None:
         job = next((job for job in self._cache.jobs_of(sight.uid) if job.name == action.name), None)
@@ -269,8 +330,6 @@ class Controller:
         except ApiError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
                 return await self._meet(sight, action)
-            if error.status in (400, 403, 404, 422):
-                return Hindrance(reasons.CREATE_REFUSED, f"the cluster refuses Job {action.name}: {error.message}")
             raise
         self._cache.put_job(made)
         digest = made["metadata"].get("annotations", {}).get(TEMPLATE, "")
@@ -351,6 +410,8 @@ class Controller:
         elif outcome.actions:
             # One thing made room for another. If nothing has become otherwise, nothing has.
             waits.append(_growing(memory.in_vain, _NO_PROGRESS_BASE_S, _NO_PROGRESS_CAP_S))
+        if memory.unreadable is not None:
+            waits.append(_DENIED_S)
         if any(not job.listed for job in jobs):
             waits.append(_UNLISTED_S)
         if doubtful := [job for job in jobs if job.doubtful]:
@@ -367,6 +428,17 @@ class Controller:
 def _growing(times: int, base_s: float, cap_s: float) -> float:
     """Seconds to wait after ``times`` in a row; none after none."""
     return min(cap_s, base_s * (1 << min(times - 1, 10))) if times else AT_ONCE
+
+
+def _hindrance(action: Action, error: ApiError) -> Hindrance:
+    """What the status says of a refusal, in the cluster's words."""
+    if isinstance(action, Stop):
+        reason, what = reasons.DELETE_REFUSED, f"to delete Job {action.name}"
+    else:
+        reason, what = reasons.CREATE_REFUSED, f"Job {action.name}"
+    if error.status == 0:
+        return Hindrance(reason, f"the cluster was asked, and did not answer: {error.message}", stuck=False)
+    return Hindrance(reason, f"the cluster refuses {what}: {error.message}", stuck=error.status in _FINAL)
 
 
 def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:

@@ -18,6 +18,8 @@ ENDING = "Ending"
 NODE_LOST = "NodeLost"
 INVALID_SPEC = "InvalidSpec"
 CREATE_REFUSED = "CreateRefused"
+DELETE_REFUSED = "DeleteRefused"
+PODS_UNREADABLE = "PodsUnreadable"
 NAME_TAKEN = "NameTaken"
 PODS_NOT_CREATED = "PodsNotCreated"
 

@@ -208,6 +208,8 @@ def _status(
     ended = phase in ("Succeeded", "Failed")
     hindrance = None if ended else problem or _hindrance(children)
     reason, message = _reason(phase, steps, starts, hindrance)
+    if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
+        message = f"{message}; {problem.message}"
     return RunStatus(
         observed_generation=run.metadata.generation,
         phase=phase,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.cluster.client import Api
+from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import RUNS, cluster_run, conditions, events, eventually, jobs, message, wait_run
 from harness.cluster.controlplane import ControlPlane
+from harness.cluster.manifests import pod
 from harness.cluster.operator_process import OperatorProcess, operating
 
 pytestmark = pytest.mark.slow
@@ -53,6 +54,15 @@ def injector(api: Api, namespace: str) -> None:
             "spec": {"policyName": name, "matchResources": here},
         }
     )
+
+    def works() -> bool:
+        try:
+            api.create(pod("probe"), namespace, dryRun="All")
+        except ApiError:
+            return True
+        return False
+
+    eventually(works, 120)
 
 
 CAUSES: dict[str, tuple[Any, dict[str, Any], str]] = {

@@ -88,6 +88,8 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
     run = cluster_run(spec__evaluation=None, **two_nodes)
     first = child_name("demo", plan_of(run).steps[0], 1)
     plane.admin.create(job(first, suspend=True), namespace)  # somebody else's, so that it is looked at
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    plane.admin.create(quota, namespace)  # so that Events are read
     with (
         playing(plane.admin, namespace, hurry=True) as kubelet,
         proxied(plane) as proxy,
@@ -98,6 +100,8 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
         wait_run(plane.admin, namespace, "demo", lambda run: conditions(run).get("Stalled") == "NameTaken")
         proxy.inject(Answer(409), verb="patch", path="/status$")  # somebody else wrote the run, so it is read again
         plane.admin.delete("jobs", first, namespace)
+        wait_run(plane.admin, namespace, "demo", lambda run: conditions(run).get("Stalled") == "PodsNotCreated", 240)
+        plane.admin.delete("resourcequotas", "none", namespace)
         kubelet.wait_running("solver-train-1")
         plane.admin.patch(RUNS, "demo", {"spec": {"suspend": True}}, namespace)
         eventually(lambda: len(jobs(plane.admin, namespace)) == 2)

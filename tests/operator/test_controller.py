@@ -464,6 +464,93 @@ def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what
     assert world.status["phase"] == "Running"
 
 
+def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> None:
+    world = World()
+    world.look()
+    (name,) = world.names
+    world.edit(spec__budget={"gpuHours": 1})
+    world.look(1)
+    assert world.status["phase"] == "Failed" and not any("delete" in call for call in world.cluster.calls)
+    assert world.status["attempts"][0]["state"] == "Running", "what runs goes on"
+    world.edit(spec__suspend=True)
+    world.look(1)
+    assert world.cluster.calls[:2] == [f"delete job {name} uid-{name}", "patch status"]
+    assert world.status["phase"] == "Suspended"
+    assert world.condition("Suspended")[:2] == world.condition("Stalled")[:2] == ("True", "NotBuilt")
+    assert world.status["attempts"][0]["reason"] == "Suspended"
+    world.look(1)
+    assert world.cluster.calls == [], "it is told once"
+    world.cache.drop_job(world.cluster.jobs.pop(name))
+    world.look(1)
+    assert world.status["attempts"][0]["state"] == "Failed"
+    world.edit(spec__budget=None, spec__suspend=False)
+    world.look(1)
+    assert world.names == [name] and world.status["phase"] == "Running"
+
+
+@pytest.mark.parametrize("status", [403, 500, 0])
+def test_a_job_that_cannot_be_deleted_is_said_and_tried_again(status: int) -> None:
+    world = World()
+    world.look()
+    world.edit(spec__suspend=True)
+    world.cluster.refuse["delete job"] = [ApiError(status, "", "no deletion today")] * 2
+    if status == 403:
+        assert [world.look(1), world.look(5)] == [5, 10]
+    else:
+        for _ in range(2):
+            with pytest.raises(ApiError):
+                world.look(1)
+    assert world.condition("Suspended")[:2] == ("True", "DeleteRefused")
+    assert "no deletion today" in world.condition("Ready")[2]
+    assert world.condition("Stalled")[0] == str(status == 403)
+    world.look(20)
+    assert world.condition("Suspended")[:2] == ("True", "Suspended")
+
+
+def test_while_a_webhook_fails_a_new_run_says_so_and_the_end_of_a_job_is_recorded() -> None:
+    world = World()
+    error = ApiError(500, "InternalError", 'failed calling webhook "mjob.kb.io": connection refused')
+    world.cluster.refuse["create job"] = [error]
+    with pytest.raises(ApiError):
+        world.look()
+    assert world.condition("Reconciling")[:2] == ("True", "CreateRefused")
+    assert "mjob.kb.io" in world.condition("Ready")[2] and world.condition("Stalled")[0] == "False"
+    world.look(1)
+    world.finish(world.names[0])
+    world.cluster.refuse["create job"] = [error] * 2
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            world.look(1)
+    assert world.status["steps"][0]["state"] == "Succeeded" and world.status["score"] == 0.5
+    assert "patch status" not in world.cluster.calls, "what is said is not said again"
+    world.look(1)
+    assert world.condition("Reconciling")[:2] == ("True", "StepsRunning") and len(world.names) == 2
+
+
+def test_an_end_that_must_not_be_read_is_said_and_read_when_it_may_be() -> None:
+    world = World()
+    world.look()
+    world.finish(world.names[0])
+    world.cluster.refuse["list pods"] = [ApiError(403, "Forbidden", "pods is forbidden")] * 2
+    assert world.look(1) == 30
+    assert world.condition("Stalled")[:2] == ("True", "PodsUnreadable")
+    assert len(world.names) == 1
+    world.look(30)
+    world.look(30)
+    assert world.status["score"] == 0.5 and len(world.names) == 2
+
+
+def test_what_cannot_be_stopped_is_said_of_a_failed_run_as_well() -> None:
+    world = World(spec__parallelSteps=2, spec__challenger__grpo__maxSteps=2)
+    world.look()
+    _, train = world.names
+    world.cluster.pods = [pod(2)]
+    world.see(train, ended("Failed", "PodFailurePolicy", "Container trainer failed with exit code 2"))
+    world.cluster.refuse["delete job"] = [ApiError(403, "Forbidden", "no deletion today")]
+    world.look(1)
+    assert world.status["phase"] == "Failed" and "no deletion today" in world.condition("Failed")[2]
+
+
 def test_a_store_that_a_pod_cannot_keep_is_said() -> None:
     world = World(spec__storage__uri="file:///tmp/x")
     world.look()

@@ -87,7 +87,7 @@ class Laws:
         self._sight = None
 
     def found_gone(self, name: str) -> None:
-        """The look has asked for a Job, and learns that it is not there any more."""
+        """The look has asked for a Job, and learns that it has ended or is not there any more."""
         self._beside = [other for other in self._beside if other != name]
 
     def status_refused(self) -> None:

@@ -230,16 +230,16 @@ MUTANTS = (
         "        pass\n",
     ),
     Mutant(
-        "what has lost our label stays buried",
-        "cache",
-        "            self._gone.pop(job[\"metadata\"][\"uid\"], None)\n        return self.put_job(job)",
-        "            pass\n        return self.put_job(job)",
+        "suspending does not stop a run that is refused",
+        "controller",
+        "for child in live] if suspended else []",
+        "for child in live] if False else []",
     ),
     Mutant(
         "what has lost our label is not asked for",
         "controller",
-        "        for job in unlisted:\n",
-        "        for job in []:\n",
+        "for job in list(memory.doubted.values()):",
+        "for job in ():",
     ),
     Mutant(
         "a list drops what is younger than it",

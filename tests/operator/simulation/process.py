@@ -219,7 +219,8 @@ class Client:
 
     async def get_job(self, namespace: str, name: str) -> Object:
         def do() -> Object:
-            if name not in self._world.api.jobs:
+            job = self._world.api.jobs.get(name)
+            if job is None or (job.get("status") or {}).get("conditions"):
                 self._world.laws.found_gone(name)
             return self._world.api.get("jobs", name)
 
