@@ -174,7 +174,7 @@ class Cache:
         self._gone: Recent[str, int] = Recent(_TOMBSTONES)
         """UIDs of what is gone, and the version at which it was."""
         self._doubted: dict[str, dict[str, JobSight]] = {}
-        """By owner and UID, Jobs that lived and of which a list or a watch said, out of the blue, that they are gone."""
+        """By owner and UID, Jobs that lived and of which a list or a watch said that they are gone."""
 
     # --- runs
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,8 +59,62 @@ def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.
     return found
 
 
-def watching_session(info: kopf.ConnectionInfo, began: Callable[[], None]) -> kopf.AiohttpSession:
-    """What kopf asks the API server through. ``began`` is called whenever a watch has begun."""
+_OF_NAMESPACE = re.compile(r"/namespaces/([^/]+)/[a-z]+$")
+_ASK_AGAIN_S = 10.0
+
+
+class _Patient:
+    """An HTTP session in which one namespace that is refused to us waits until it is not, and holds up no other.
+
+    kopf ends all watches, and with them the process, when one of them is refused.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, refused: Callable[[str, str], None]) -> None:
+        self._session, self._refused = session, refused
+        self._held: set[tuple[str, str]] = set()
+        """Namespaces and paths that wait."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    async def request(self, method: str, url: str, **how: Any) -> aiohttp.ClientResponse:
+        while True:
+            response = await self._session.request(method, url, **how)
+            place = _OF_NAMESPACE.search(response.url.path)
+            if place is None or method.lower() != "get":
+                return response
+            namespace, path = place[1], response.url.path
+            if response.status != 403:
+                if (namespace, path) in self._held:
+                    self._held.discard((namespace, path))
+                    if all(held != namespace for held, _ in self._held):
+                        self._refused(namespace, "")
+                return response
+            text = await response.text()
+            response.release()
+            self._held.add((namespace, path))
+            self._refused(namespace, _sentence(text))
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+
+def _sentence(text: str) -> str:
+    """What a Status says."""
+    try:
+        return str(json.loads(text).get("message") or text)[:500]
+    except (ValueError, AttributeError):
+        return text[:500]
+
+
+def watching_session(
+    info: kopf.ConnectionInfo, began: Callable[[], None], refused: Callable[[str, str], None]
+) -> kopf.AiohttpSession:
+    """What kopf asks the API server through.
+
+    Args:
+        began: called whenever a watch has begun.
+        refused: called with a namespace and the server's words whenever it does not let us list or watch there, and
+            with no words when it does again.
+    """
 
     async def answered(_: object, __: object, request: aiohttp.TraceRequestEndParams) -> None:
         if request.response.status == 200 and request.url.query.get("watch") == "true":
@@ -72,7 +129,8 @@ def watching_session(info: kopf.ConnectionInfo, began: Callable[[], None]) -> ko
         trust_env=info.trust_env,
         trace_configs=[trace],
     )
-    return kopf.AiohttpSession(aiohttp_session=session, server=info.server, default_namespace=info.default_namespace)
+    patient: Any = _Patient(session, refused)
+    return kopf.AiohttpSession(aiohttp_session=patient, server=info.server, default_namespace=info.default_namespace)
 
 
 class _Headers:

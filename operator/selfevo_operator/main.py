@@ -57,7 +57,7 @@ def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.AiohttpSession:
-        return watching_session(connection(kubeconfig, settings), operator.watch_began)
+        return watching_session(connection(kubeconfig, settings), operator.watch_began, operator.watch_refused)
 
     @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)
     async def on_run(event: Any, **_: Any) -> None:
@@ -121,6 +121,8 @@ async def run(settings: Settings) -> None:
             done, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 _raise(task)
+            if not told_to_end.is_set():
+                raise OperatorError("watching ended by itself; starting anew")
         finally:
             for task in [watching, *others]:
                 task.cancel()

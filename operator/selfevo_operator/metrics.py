@@ -68,6 +68,10 @@ class Metrics:
             "selfevo_step_gap_seconds", "From hearing that a step's Job has ended to the next Job's existence.",
             buckets=_FAST, registry=registry,
         )  # fmt: skip
+        self.refused = Gauge(
+            "selfevo_namespace_refused", "1 while the API server does not let us list or watch this served namespace.",
+            ["namespace"], registry=registry,
+        )  # fmt: skip
         self.events = Counter("selfevo_watch_events", "Watch events.", ["resource"], registry=registry)
         self.missed = Counter(
             "selfevo_watch_missed", "Objects whose change a list showed and the watch had not.", ["resource"],

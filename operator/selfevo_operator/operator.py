@@ -53,6 +53,10 @@ class Operator:
         """Watch events since the last list, by resource."""
         self._silent: dict[str, int] = {}
         """Lists in a row that knew more than a watch that said nothing."""
+        self._unlisted: set[str | None] = set()
+        """Scopes that could never be listed yet: of their runs nothing is decided."""
+        self._refused: set[tuple[str | None, str]] = set()
+        """Scopes that the API server refuses to us, and whether that was a list or a watch."""
 
     # --- what is seen
 
@@ -84,7 +88,7 @@ class Operator:
             self._controller.foresee(news.succeeding)
         if news.pressing:
             self._add(news.key)
-        elif not self._ledger.wait(news.key):
+        elif self._scope_of(news.key) not in self._unlisted and not self._ledger.wait(news.key):
             self.queue.add_at(news.key, time.monotonic() + _CALM_S)
             self._wake.set()
 
@@ -93,9 +97,37 @@ class Operator:
         self._heard[resource] = self._heard.get(resource, 0) + 1
 
     def _add(self, key: Key | None, *, pressing: bool = True) -> None:
-        if key is not None:
+        if key is not None and self._scope_of(key) not in self._unlisted:
             self.queue.add(key, time.monotonic(), pressing=pressing)
             self._wake.set()
+
+    def _scope_of(self, key: Key) -> str | None:
+        return key.namespace if self.settings.namespaces else None
+
+    def watch_refused(self, namespace: str, words: str) -> None:
+        """The API server does not let us watch the namespace, in these words; without words, it does again."""
+        self._say_refused(namespace, "watch", words)
+
+    def _say_refused(self, scope: str | None, what: str, words: str) -> None:
+        """That one namespace cannot be served is said once, and the others go on."""
+        where = f"namespace {scope}" if scope else "the cluster"
+        if words and (scope, what) not in self._refused:
+            self._refused.add((scope, what))
+            log.warning("%s cannot be served: %s; it is tried again, and the others go on", where, words)
+        elif not words and (scope, what) in self._refused:
+            self._refused.discard((scope, what))
+            log.info("%s: the %s is let through again", where, what)
+        else:
+            return
+        self.metrics.refused.labels(scope or "").set(any(refused == scope for refused, _ in self._refused))
+
+    def _listed_now(self, scope: str | None) -> None:
+        self._say_refused(scope, "list", "")
+        if scope in self._unlisted:  # what was seen before is looked at from now on
+            self._unlisted.discard(scope)
+            for key in self.cache.runs:
+                if self._scope_of(key) == scope:
+                    self._add(key)
 
     def _created(self, key: Key) -> None:
         if (ended := self._ended_at.pop(key, None)) is not None:
@@ -189,15 +221,34 @@ class Operator:
         return False
 
     async def _list(self, kube: Kube, *, judge: bool = True) -> None:
+        """All of them, each for itself.
+
+        Raises:
+            ApiError: none of them could be listed.
+            OperatorError: a watch is silent.
+        """
+        news: dict[str, set[Key]] = {"selfevolutionruns": set(), "jobs": set()}
+        errors = []
         for scope in self.settings.scopes:
-            runs = await self._read(kube.list_runs(scope), self.cache.listing_runs(scope))
-            jobs = await self._read(kube.list_jobs(scope), self.cache.listing_jobs(scope))
-            news = {"selfevolutionruns": runs, "jobs": jobs}
-            for resource, keys in news.items():
+            try:
+                runs = await self._read(kube.list_runs(scope), self.cache.listing_runs(scope))
+                jobs = await self._read(kube.list_jobs(scope), self.cache.listing_jobs(scope))
+            except ApiError as error:
+                errors.append((scope, error))
+                continue
+            self._listed_now(scope)
+            for resource, keys in (("selfevolutionruns", runs), ("jobs", jobs)):
+                news[resource] |= keys
                 if self.listed and keys:
                     self.metrics.missed.labels(resource).inc(len(keys))
-            if judge:
-                self._judge(news)
+        if len(errors) == len(self.settings.scopes):
+            raise errors[0][1]
+        for scope, refusal in errors:
+            self._say_refused(scope, "list", refusal.message)
+            if not self.listed:
+                self._unlisted.add(scope)
+        if judge:
+            self._judge(news)
 
     async def _read(self, pages: AsyncIterator[Page], listing: Listing[Any]) -> set[Key]:
         """Take a list in, page by page; returns whom it brings news, all of whom will be looked at."""

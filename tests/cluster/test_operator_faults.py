@@ -317,6 +317,36 @@ def test_without_rights_it_says_whose_they_are(control_plane: ControlPlane, api:
     assert "cannot list resource" in said and namespace in said
 
 
+@pytest.mark.parametrize("when", ["at its start", "later"])
+def test_a_namespace_that_refuses_us_is_said_and_the_other_is_served(
+    control_plane: ControlPlane, api: Api, namespace: str, kubelet: FakeKubelet, tmp_path: Path, when: str
+):
+    closed = control_plane.make_namespace()
+    operator = OperatorProcess(control_plane, tmp_path, [closed, namespace], flags=["--resync-seconds", "5"])
+    binding = api.get("rolebindings", ACCOUNT, closed)
+    if when == "at its start":
+        api.delete("rolebindings", ACCOUNT, closed)
+        operator.run()
+    else:
+        operator.run()
+        api.delete("rolebindings", ACCOUNT, closed)
+    try:
+        eventually(lambda: operator.metric("selfevo_namespace_refused", namespace=closed) == 1, 120)
+        api.create(cluster_run(**SHORT, spec__suspend=True), closed)
+        run = api.create(cluster_run(**SHORT), namespace)
+        lives_on(api, namespace, kubelet, run)
+        assert f"namespace {closed} cannot be served: " in operator.said and operator.alive
+        assert api.get(RUNS, "demo", closed).get("status") is None
+        api.create({part: binding[part] for part in ("apiVersion", "kind", "roleRef", "subjects")}
+                   | {"metadata": {"name": ACCOUNT}}, closed)  # fmt: skip
+        wait_run(api, closed, "demo", lambda run: run.get("status"))
+        eventually(lambda: operator.metric("selfevo_namespace_refused", namespace=closed) == 0, 120)
+    finally:
+        operator.kill()
+        control_plane.remove_namespace(closed)
+    assert "Traceback" not in operator.said, operator.said
+
+
 # --- probes
 
 

@@ -12,7 +12,7 @@ import pytest
 from harness.objects import ended, job_object, run_object
 from selfevo_operator.cache import Key
 from selfevo_operator.jobs import PodSettings
-from selfevo_operator.kube import Page
+from selfevo_operator.kube import ApiError, Page
 from selfevo_operator.operator import Operator, OperatorError
 from selfevo_operator.settings import Patience, Settings
 
@@ -93,6 +93,73 @@ def test_nothing_is_ready_before_everything_is_listed() -> None:
     assert "not listed" in operator.unready()
     operator.listed = True
     assert operator.unready() == ""
+
+
+class Half(Lists):
+    """One namespace is refused to us."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = {"closed"}
+
+    async def list_runs(self, namespace: str | None) -> AsyncIterator[Page]:
+        if namespace in self.refuses:
+            raise ApiError(403, "Forbidden", f"no lists in {namespace}")
+        runs = [run for run in self.runs if run["metadata"]["namespace"] == namespace]
+        yield Page(runs, self.version, True)
+
+    async def list_jobs(self, namespace: str | None) -> AsyncIterator[Page]:
+        yield Page([], self.version, True)
+
+
+def refused_of(operator: Operator, namespace: str) -> float | None:
+    return operator.metrics.registry.get_sample_value("selfevo_namespace_refused", {"namespace": namespace})
+
+
+def test_a_namespace_that_is_refused_is_said_and_the_others_are_served(caplog: pytest.LogCaptureFixture) -> None:
+    operator, lists = operator_of(), Half()
+    operator.settings = replace(operator.settings, namespaces=("closed", "lab"))
+    operator.listed = False
+    closed = run_object(2, uid="c")
+    closed["metadata"]["namespace"] = "closed"
+    listing(operator, lists)
+    operator.listed = True
+    assert operator.queue.take(time.monotonic()) == DEMO
+    operator.queue.done(DEMO, 0)
+    operator.saw_run("ADDED", closed)
+    assert operator.queue.take(time.monotonic()) is None, "of a namespace that was never listed nothing is decided"
+    listing(operator, lists)
+    assert refused_of(operator, "closed") == 1 and refused_of(operator, "lab") is None
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("namespace closed cannot be served: no lists in closed")
+    lists.refuses.clear()
+    lists.runs.append(closed)
+    listing(operator, lists)
+    assert refused_of(operator, "closed") == 0
+    assert operator.queue.take(time.monotonic()) == Key("closed", "demo")
+    operator.watch_refused("lab", "no watches")
+    listing(operator, lists)
+    assert refused_of(operator, "lab") == 1, "a list is no watch"
+    operator.watch_refused("lab", "")
+    assert refused_of(operator, "lab") == 0
+
+
+def test_when_no_namespace_is_let_through_that_is_an_error() -> None:
+    operator, lists = operator_of(), Half()
+    operator.settings = replace(operator.settings, namespaces=("closed", "lab"))
+    lists.refuses = {"closed", "lab"}
+    with pytest.raises(ApiError, match="no lists in closed"):
+        listing(operator, lists)
+
+
+def test_news_of_one_namespace_is_heard_for_all() -> None:
+    operator, lists = operator_of(), Half()
+    operator.settings = replace(operator.settings, namespaces=("closed", "lab"))
+    lists.refuses.clear()
+    for version in range(20, 26):
+        lists.runs = [run_object(version)]
+        listing(operator, lists)
+        operator.saw_run("MODIFIED", run_object(1))
 
 
 def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> None:

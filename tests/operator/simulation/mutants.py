@@ -230,12 +230,6 @@ MUTANTS = (
         "        pass\n",
     ),
     Mutant(
-        "suspending does not stop a run that is refused",
-        "controller",
-        "for child in live] if suspended else []",
-        "for child in live] if False else []",
-    ),
-    Mutant(
         "what has lost our label is not asked for",
         "controller",
         "for job in list(memory.doubted.values()):",
