@@ -80,7 +80,7 @@ def test_a_job_without_a_pod_is_asked_about_in_time_and_stalls() -> None:
     sight, now = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z"})), [12.0]
     witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=now[0]))  # type: ignore[arg-type]
     asyncio.run(witnesses.of_start("run", sight))
-    assert witnesses.ask_again_in("run") == 18
+    assert witnesses.ask_again_in("run", [sight]) == 18
     now[0] += 18
     assert asyncio.run(witnesses.of_start("run", sight)).waiting is not None
 
@@ -94,3 +94,18 @@ def test_between_two_pods_a_job_runs_unless_the_next_one_is_refused() -> None:
     assert waiting_after(Cluster([dead], [dead], [created_not()]), 200, failed=1) is None
     found = waiting_after(Cluster([dead], [dead], [created_not(at="2026-01-01T00:02:00Z")]), 200, failed=1)
     assert found is not None and found.reason == "PodsNotCreated"
+
+
+def test_of_pods_that_train_together_one_that_is_refused_is_said_while_the_others_wait() -> None:
+    there = pod(containerStatuses=[{"name": "trainer", "state": {"running": {}}}], phase="Running")
+    job = job_object(status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}, completions=2)
+    job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
+
+    def said(events: list[dict], seconds: float) -> Hindrance | None:
+        witnesses = Witnesses(Cluster([there], [there], events), lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
+        return child_of(job_sight(job), asyncio.run(witnesses.of_start("run", job_sight(job)))).waiting
+
+    found = said([created_not(at="2026-01-01T00:01:00Z")], 90)
+    assert found is not None and found.reason == "PodsNotCreated" and "1 of the 2 pods" in found.message
+    assert said([created_not(at="2026-01-01T00:01:00Z")], 900) is None, "that was long ago"
+    assert said([], 90) is None
