@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
@@ -20,6 +21,7 @@ from selfevo_operator import reasons
 from selfevo_operator.attempts import Policy, account, attempts, with_
 from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, child_name, parse_stamp, stamp
 from selfevo_operator.conditions import conditions
+from selfevo_operator.skew import as_recorded, held_by, other_version
 from selfevo_operator.summary import SCORES, best_of, iterations_of, newest_and_best
 
 __all__ = ["Action", "Child", "Hindrance", "Outcome", "Policy", "Start", "Stop", "child_name", "reconcile"]
@@ -50,6 +52,9 @@ def reconcile(
     ``problem`` is what kept the actions of the last look from being carried out; it is said, and changes nothing else.
     """
     spec, before = run.spec, run.status or RunStatus()
+    version = other_version(before, children)
+    if version is not None:
+        plan = as_recorded(plan, before)
 
     # Collect what is observed. Records are by name and key: a changed step starts afresh, a dropped one is forgotten.
     records = {(record.name, record.key): record for record in before.steps}
@@ -70,10 +75,17 @@ def reconcile(
     # Decide.
     phase = _phase(steps.values(), live, spec.suspend)
     stops = _stops(phase, steps, live)
-    starts, wake_at = _starts(run, plan, steps, live, now) if phase in ("Pending", "Running") else ([], None)
+    may_start = phase in ("Pending", "Running") and version is None
+    starts, wake_at = _starts(run, plan, steps, live, now) if may_start else ([], None)
+    if version is not None and not live:
+        problem = problem or held_by(version)
 
     # Say where it stands, once.
     status = _status(run, plan, steps, children, phase, starts, stops, problem, now)
+    if version is not None:
+        names = {step.name for step in before.steps}
+        kept = [step for step in status.steps if step.name in names]
+        status = status.model_copy(update={"schema_version": version, "steps": kept})
     ending = {child.name for child in live if child.stopping}
     return Outcome((*[stop for stop in stops if stop.name not in ending], *starts), status, wake_at)
 
@@ -212,6 +224,7 @@ def _status(
         message = f"{message}; {problem.message}"
     return RunStatus(
         observed_generation=run.metadata.generation,
+        schema_version=SCHEMA_VERSION,
         phase=phase,
         iteration=max((s.iteration for s in steps.values() if s.attempts or s.state == "Succeeded"), default=0),
         score=scored[-1].score if scored else None,

@@ -314,6 +314,9 @@ FAST = {
     "the PhaseConfig is of a newer selfevo": Case(
         in_config(schemaVersion=99), INPUT, ["schemaVersion is 99", "knows up to 1", "use a newer spec.pods.image"]
     ),
+    "the PhaseConfig is of an older selfevo": Case(
+        in_config(schemaVersion=0), INPUT, ["schemaVersion is 0", "computes by version", "by its digest"]
+    ),
     "the PhaseConfig is newer and has fields that nobody knows here": Case(
         in_config(schemaVersion=2, futureField={"a": 1}), INPUT, ["schemaVersion is 2", "use a newer spec.pods.image"]
     ),

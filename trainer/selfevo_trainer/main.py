@@ -86,6 +86,12 @@ def _check_version(text: str) -> None:
         raise InputError(
             f"schemaVersion is {version} and this trainer knows up to {SCHEMA_VERSION}; use a newer spec.pods.image"
         )
+    if isinstance(version, int) and version < SCHEMA_VERSION:
+        # What it makes would lie under a key that means something else, and be found by whoever asks for that.
+        raise InputError(
+            f"schemaVersion is {version} and this trainer computes by version {SCHEMA_VERSION}; use the trainer of the "
+            "operator that planned the step, by its digest (spec.pods.image)"
+        )
 
 
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:

@@ -1,0 +1,139 @@
+"""An operator of a new artifact schema meets runs that an older one has begun: what runs ends, nothing new starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_controller import World
+from test_reconcile import Sight, starts, stops
+
+from selfevo_contract import inputs
+from selfevo_contract.artifacts import SCHEMA_VERSION
+from selfevo_contract.plan import plan
+from selfevo_operator import reasons
+from selfevo_operator.controller import Controller
+from selfevo_operator.jobs import PodSettings
+
+OLD = SCHEMA_VERSION - 1
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Plans are those of the older version until it is called."""
+    monkeypatch.setattr(inputs, "SCHEMA_VERSION", OLD)
+    return lambda: monkeypatch.setattr(inputs, "SCHEMA_VERSION", SCHEMA_VERSION)
+
+
+def upgraded(sight: Sight, **recorded: Any) -> Sight:
+    """The same run, its record as the older operator left it, under the plan of today."""
+    old_keys = {step.key for step in sight.plan.steps}
+    sight.run = sight.run.model_copy(update={"status": sight.status.model_copy(update=recorded)})
+    sight.plan = plan(sight.run.spec)
+    assert old_keys.isdisjoint(step.key for step in sight.plan.steps)
+    return sight
+
+
+def said(sight: Sight) -> str:
+    return next(condition.reason for condition in sight.status.conditions if condition.type == "Ready")
+
+
+def test_what_runs_ends_and_is_recorded_and_then_nothing_starts(older: Any) -> None:
+    sight = Sight(spec__parallelSteps=2)
+    sight.child("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", metrics={"mean": 0.25}))
+    child = sight.child("challenger-train-1")
+    sight.look()
+    older()
+    upgraded(sight, schema_version=OLD)
+    assert sight.look().actions == ()
+    assert (sight.status.schema_version, said(sight)) == (OLD, reasons.RUNNING)
+    assert sight.step("challenger-train-1").key == child.key
+    ended = sight.result("challenger-train-1").model_copy(update={"key": child.key})
+    sight.children = {}
+    sight.children[child.name] = replace(child, state="Succeeded", exit_code=0, result=ended)
+    for _ in range(2):
+        assert sight.look(60).actions == ()
+    assert [(step.name, step.state) for step in sight.status.steps[:2]] == [
+        ("evaluate-0", "Succeeded"),
+        ("challenger-train-1", "Succeeded"),
+    ]
+    assert {step.key for step in sight.status.steps}.isdisjoint(step.key for step in sight.plan.steps)
+    assert (sight.status.phase, sight.conditions()["Stalled"], said(sight)) == ("Running", "True", reasons.PLAN_VERSION)
+    assert sight.status.best is not None and sight.status.best.score == 0.25
+
+
+def test_the_last_step_under_way_ends_the_run(older: Any) -> None:
+    sight = Sight(spec__iterations=1).done("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1")
+    child = sight.child("evaluate-1")
+    sight.look()
+    uri = sight.plan.solvers[1].key  # type: ignore[union-attr]
+    older()
+    upgraded(sight, schema_version=OLD)
+    ended = sight.result("evaluate-1", metrics={"mean": 0.5}).model_copy(update={"key": child.key})
+    sight.children[child.name] = replace(child, state="Succeeded", exit_code=0, result=ended)
+    sight.look()
+    assert (sight.status.phase, sight.status.score) == ("Succeeded", 0.5)
+    assert sight.status.model_uri is not None and uri in sight.status.model_uri
+
+
+def test_a_status_that_says_no_version_is_of_the_first(older: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfevo_operator.skew.FIRST_RECORDED", OLD)
+    sight = Sight()
+    sight.child("evaluate-0")
+    sight.look()
+    older()
+    upgraded(sight, schema_version=None)
+    assert sight.look().actions == () and sight.status.schema_version == OLD
+
+
+def test_what_has_not_begun_is_planned_anew(older: Any) -> None:
+    sight = Sight()
+    sight.look()
+    older()
+    upgraded(sight, schema_version=OLD)
+    assert starts(sight.look()) == [("evaluate-0", 1)]
+    assert sight.status.schema_version == SCHEMA_VERSION
+
+
+def test_a_person_may_still_hold_the_run(older: Any) -> None:
+    sight = Sight()
+    child = sight.child("evaluate-0")
+    sight.look()
+    older()
+    upgraded(sight, schema_version=OLD).change(spec__suspend=True)
+    assert stops(sight.look()) == [(child.name, reasons.SUSPENDED)]
+
+
+@pytest.mark.parametrize("version", [OLD, SCHEMA_VERSION + 1])
+def test_a_failed_step_of_another_version_is_not_tried_again(version: int, older: Any) -> None:
+    sight = Sight()
+    sight.child("evaluate-0", state="Failed", exit_code=3)
+    sight.look()
+    older()
+    upgraded(sight, schema_version=version)
+    outcome = sight.look(3600)
+    assert (outcome.actions, outcome.wake_at) == ((), None)
+    assert said(sight) == reasons.PLAN_VERSION
+    message = next(c.message for c in sight.status.conditions if c.type == "Stalled")
+    assert f"version {version}" in message and f"version {SCHEMA_VERSION}" in message
+
+
+def test_a_job_under_way_or_queued_is_left_alone_by_the_operator_of_a_new_version(older: Any) -> None:
+    world = World(spec__queue="team-a")
+    world.look()
+    (job,) = world.cluster.jobs.values()
+    job["spec"]["suspend"] = True
+    world.cache.put_job(world.cluster.stored(job, job["metadata"]["uid"]))
+    world.look(10)
+    status = world.cluster.run["status"]
+    status["schemaVersion"], recorded = OLD, status["steps"]
+    world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
+    world.cache.put_run(world.cluster.run)
+    older()
+    world.controller = Controller(world.cluster, world.cache, PodSettings(image="new"), lambda: world.now)
+    calls = len(world.cluster.calls)
+    world.look(10)
+    world.look(10)
+    assert not [call for call in world.cluster.calls[calls:] if call.startswith(("create job", "delete job"))]
+    assert [step["key"] for step in world.cluster.run["status"]["steps"]] == [step["key"] for step in recorded]
