@@ -34,6 +34,8 @@ class Hub:
     """Close the connection on these."""
     refuse_unknown: int = 404
     """Status for a repository that is not there: 404, or 401 as the hub answers people without a token."""
+    refuse_all: int | None = None
+    """Status for everything: 401, as the hub answers who comes with a token that has expired."""
     seen: list[str] = field(default_factory=list)
     """Method and path of each request."""
 
@@ -82,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if self.hub.hang_up and path.startswith(self.hub.hang_up):
             self.close_connection = True
+        elif self.hub.refuse_all is not None:
+            self._reply(self.hub.refuse_all, b'{"error": "Invalid credentials in Authorization header"}')
         elif self.hub.broken and path.startswith(self.hub.broken):
             self._reply(503, b"down")
         elif parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "revision":
@@ -97,16 +101,18 @@ class _Handler(BaseHTTPRequestHandler):
         if (found := self._found(repository, revision)) is None:
             return
         sha, folder = found
-        siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+        siblings = [{"rfilename": name} for name in _files(folder)]
         self._json({"_id": "1", "id": repository, "modelId": repository, "sha": sha, "siblings": siblings, "tags": []})
 
     def _tree(self, repository: str, revision: str) -> None:
         if (found := self._found(repository, revision)) is None:
             return
-        files = sorted(found[1].iterdir())
-        self._json(
-            [{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _etag(file)} for file in files]
-        )
+        entries = []
+        for name, file in _files(found[1]).items():
+            entry = {"type": "file", "path": name, "size": file.stat().st_size, "oid": _etag(file)}
+            large = {"lfs": {"oid": _etag(file), "size": file.stat().st_size, "pointerSize": 134}}
+            entries.append(entry | (large if _is_large(file) else {}))
+        self._json(entries)
 
     def _file(self, repository: str, revision: str, name: str) -> None:
         if (found := self._found(repository, revision)) is None:
@@ -139,5 +145,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+def _files(folder: Path) -> dict[str, Path]:
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file for file in found}
+
+
+def _is_large(file: Path) -> bool:
+    """Kept in LFS, where a file's name is its sha256."""
+    return file.suffix in (".safetensors", ".bin")
+
+
 def _etag(file: Path) -> str:
-    return hashlib.sha1(file.read_bytes()).hexdigest()
+    data = file.read_bytes()
+    return hashlib.sha256(data).hexdigest() if _is_large(file) else hashlib.sha1(data).hexdigest()

@@ -52,13 +52,14 @@ def running(base_copy: Path) -> Iterator[Hub]:
         yield made
 
 
-def evaluate(made: Phases, endpoint: str) -> Ended:
+def evaluate(made: Phases, endpoint: str, **more: str) -> Ended:
     """In a process of its own: the hub's client reads its address when it is imported."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         **made.environment("evaluate-0"),
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(made.folder / "hf"),
+        **more,
     }
     done = subprocess.run(
         [sys.executable, "-m", "selfevo_trainer"], env=environment, capture_output=True, text=True, timeout=300
@@ -86,6 +87,71 @@ def test_a_model_of_the_hub_is_fetched_by_its_revision_and_used(tmp_path: Path, 
 V1 = "hf://tiny/arithmetic@v1"
 
 
+def in_shards(folder: Path) -> None:
+    """The same weights in two files with an index, and what repositories hold beside them."""
+    from safetensors.torch import load_file, save_file
+
+    whole = folder / "model.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
+    for shard, held in shards.items():
+        save_file({name: tensors[name] for name in held}, folder / shard, metadata={"format": "pt"})
+    weight_map = {name: shard for shard, held in shards.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "original").mkdir()
+    whole.rename(folder / "original" / "model.safetensors")
+    for copy in ("consolidated.safetensors", "model.fp16.safetensors", "original/consolidated.00.pth"):
+        (folder / copy).write_bytes(b"not asked for")
+    (folder / "original" / "params.json").write_text("{}")
+
+
+@pytest.mark.slow
+def test_the_hubs_files_are_fetched_once_a_node_and_only_those_of_the_index(
+    tmp_path: Path, running: Hub, base_copy: Path
+) -> None:
+    in_shards(base_copy)
+
+    def fetched(pod: str) -> list[str]:
+        """The files that a pod's phase downloads; all pods of the node have one cache."""
+        running.seen.clear()
+        made = phases(tmp_path / pod, V1)
+        ended = evaluate(made, running.endpoint, SELFEVO_CACHE_DIR=str(tmp_path / "cache"))
+        assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+        got = (request.removeprefix("GET ") for request in running.seen if request.startswith("GET "))
+        return sorted(path.split("/", 5)[-1] for path in got if "/resolve/" in path)
+
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    rest = ["chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+    assert fetched("first") == sorted([*rest, *shards, "model.safetensors.index.json"])
+    assert fetched("second") == []
+    # As every entry of the node's cache it is not trusted.
+    [blob] = [file for file in (tmp_path / "cache").rglob("snapshots/*/*") if file.name == shards[0]]
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.resolve().write_bytes(data)
+    assert fetched("third") == shards[:1]
+
+
+@pytest.mark.parametrize(
+    ("names", "index", "chosen"),
+    [
+        (["model.safetensors", "model.fp16.safetensors"], None, ["model.safetensors"]),
+        (["a.safetensors", "b.safetensors"], None, ["a.safetensors", "b.safetensors"]),
+        (["model.safetensors", "a.safetensors"], {"w": "a.safetensors"}, ["a.safetensors"]),
+        (["onnx/config.json", "pytorch_model.bin", "README.md", "spiece.model"], None, ["spiece.model"]),
+        (["own.py", "parts/more.py", "parts/config.json"], None, ["own.py", "parts/more.py"]),
+    ],
+)
+def test_one_set_of_weights_is_taken(names: list[str], index: dict[str, str] | None, chosen: list[str]) -> None:
+    from selfevo_trainer.hub import wanted
+    from selfevo_trainer.weights import INDEX
+
+    there = [*names, INDEX] if index else names
+    taken = wanted(there, lambda: json.dumps({"weight_map": index}).encode())
+    assert taken == [*chosen, *([INDEX] if index else [])]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "trouble", "code", "says"),
@@ -93,11 +159,12 @@ V1 = "hf://tiny/arithmetic@v1"
         ("hf://tiny/absent@main", {}, 2, ["no such model", "HF_TOKEN"]),
         ("hf://tiny/private", {"refuse_unknown": 401}, 2, ["no such model", "HF_TOKEN"]),
         ("hf://tiny/arithmetic@v9", {}, 2, ["no such model or revision"]),
+        (V1, {"refuse_all": 401}, 2, ["refuses this token (401)", "renew HF_TOKEN"]),
         (V1, {"broken": ("/",)}, 3, ["did not deliver", "HF_ENDPOINT"]),
         (V1, {"hang_up": ("/tiny",)}, 3, ["did not deliver", "HF_ENDPOINT"]),
         (V1, {"endpoint": "closed"}, 3, ["did not deliver", "HF_ENDPOINT"]),
     ],
-    ids=["no such model", "private", "no such revision", "down", "files break off", "no hub"],
+    ids=["no such model", "private", "no such revision", "expired token", "down", "files break off", "no hub"],
 )
 def test_a_model_that_the_hub_does_not_give_is_one_sentence(
     tmp_path: Path, running: Hub, uri: str, trouble: dict[str, Any], code: int, says: list[str]
@@ -119,6 +186,8 @@ def test_a_model_in_the_object_store_is_fetched_and_used(tmp_path: Path, s3_serv
     bucket = s3_server.make_bucket()
     for file in BASE.iterdir():
         s3_server.client.upload_file(str(file), bucket, f"models/tiny/{file.name}")
+    for copy in ("consolidated.safetensors", "original/params.json"):
+        s3_server.client.put_object(Bucket=bucket, Key=f"models/tiny/{copy}", Body=b"not asked for")
     storage = {"uri": f"s3://{bucket}/runs", "endpoint": s3_server.endpoint, "region": REGION}
     made = phases(tmp_path, f"s3://{bucket}/models/tiny", digest=model_digest(BASE), storage=storage)
     ended = made("evaluate-0")

@@ -5,7 +5,6 @@ Weights are safetensors only. transformers' own messages for broken input are tr
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -15,13 +14,12 @@ from safetensors import SafetensorError, safe_open
 
 from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
 from selfevo_contract.digests import model_digest
-from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.errors import InputError
 from selfevo_contract.inputs import BaseModelRef, Loading, ModelRef, StepModelRef
 from selfevo_trainer.context import Context, held_in
-from selfevo_trainer.store import download_tree, fetch, open_store, read_manifest
+from selfevo_trainer.hub import fetch_hub, index_read, pickled, pickles_refused, wanted
+from selfevo_trainer.store import ObjectStore, download_tree, fetch, open_store, read_manifest
 from selfevo_trainer.weights import INDEX, indexed
-
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def fetch_model(context: Context, ref: ModelRef, name: str) -> Path:
@@ -67,7 +65,7 @@ def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
     """A model as its makers left it, or one that a step of some run committed (`selfevo artifacts path`)."""
     scheme, _, rest = ref.uri.partition("://")
     if scheme == "hf":
-        return _fetch_hub(ref.uri, rest, dest)
+        return fetch_hub(ref.uri, context.cache_dir)
     folder = Path(rest)
     if scheme == "file" and not folder.is_dir():
         raise InputError(f"spec.model.uri is {ref.uri!r}, and there is no such folder; correct it")
@@ -83,34 +81,17 @@ def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
             cache_dir=context.cache_dir,
         )
         manifest = read_manifest(store, "")
-        return download_tree(store, "", dest) if manifest is None else fetch(store, "", manifest, dest, folder="model")
+        if manifest is not None:
+            return fetch(store, "", manifest, dest, folder="model")
+        return download_tree(store, "", dest, lambda names: _of_use(ref.uri, names, store))
 
 
-def _fetch_hub(uri: str, rest: str, dest: Path) -> Path:
-    import httpx
-    from huggingface_hub import errors, snapshot_download
-
-    repo, _, revision = rest.partition("@")
-    try:
-        snapshot_download(
-            repo,
-            revision=revision or None,
-            local_dir=dest,
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"],
-        )
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
-        raise InputError(
-            f"spec.model.uri is {uri!r}, and the hub has no such model or revision for this token; "
-            "check the name, and HF_TOKEN for a private or gated one"
-        ) from None
-    except (httpx.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        raise ServiceError(
-            f"spec.model.uri is {uri!r}, and the hub at {os.environ.get('HF_ENDPOINT', 'its usual address')} did not "
-            f"deliver it ({type(error).__name__}); check the network and HF_ENDPOINT"
-        ) from None
-    return dest
+def _of_use(uri: str, names: list[str], store: ObjectStore) -> list[str]:
+    with index_read(uri):
+        chosen = wanted(names, lambda: store.read_bytes(INDEX))
+    if not any(name.endswith(".safetensors") for name in chosen) and (pickle := pickled(names)):
+        raise InputError(pickles_refused(uri, pickle))
+    return chosen
 
 
 def _check_files(path: Path, uri: str) -> None:
@@ -120,12 +101,8 @@ def _check_files(path: Path, uri: str) -> None:
         )
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
-        pickled = [file.name for pattern in _PICKLES for file in path.glob(pattern)]
-        if pickled:
-            raise InputError(
-                f"spec.model.uri is {uri!r}, whose weights are pickled ({pickled[0]}), and loading a pickle can run "
-                "code; convert them with save_pretrained(safe_serialization=True)"
-            )
+        if pickle := pickled([file.name for file in path.iterdir()]):
+            raise InputError(pickles_refused(uri, pickle))
         raise InputError(f"spec.model.uri is {uri!r}, which holds no *.safetensors; name a folder with weights")
     for file in weights:
         try:
@@ -135,12 +112,8 @@ def _check_files(path: Path, uri: str) -> None:
             raise InputError(
                 f"spec.model.uri is {uri!r}, whose file {file.name} is not whole ({error}); download it again"
             ) from None
-    try:
+    with index_read(uri):
         named = indexed(path) or set()
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"spec.model.uri is {uri!r}, whose {INDEX} is not an index ({_first_line(error)}); download it again"
-        ) from None
     if missing := sorted(named - {file.name for file in weights}):
         raise InputError(f"spec.model.uri is {uri!r}, which lacks {missing[0]}; download it again")
     _check_json(path, uri)

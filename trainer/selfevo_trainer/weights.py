@@ -54,7 +54,16 @@ def indexed(folder: Path) -> set[str] | None:
         content = json.loads((folder / INDEX).read_bytes())
     except FileNotFoundError:
         return None
-    names = content.get("weight_map") if isinstance(content, dict) else None
+    return named_in(content)
+
+
+def named_in(index: Any) -> set[str]:
+    """The file names in the content of an index.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ValueError("it has no weight_map of names")
     return set(names.values())

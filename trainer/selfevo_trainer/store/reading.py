@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,10 +102,18 @@ def verify(store: ObjectStore, prefix: str) -> list[Problem]:
     return [problem for problem in in_parallel(check, manifest.files) if problem is not None]
 
 
-def download_tree(store: ObjectStore, prefix: str, dest: Path) -> Path:
+def download_tree(
+    store: ObjectStore, prefix: str, dest: Path, choose: Callable[[list[str]], list[str]] | None = None
+) -> Path:
     """Brings all that lies below ``prefix`` to ``dest``: a model that somebody put there, or a committed directory.
 
     Without a manifest there are no digests to check: what is there is what one gets.
+
+    Args:
+        store: Where from.
+        prefix: The directory.
+        dest: Where to.
+        choose: Of the names relative to ``prefix``, those wanted, where there is no manifest; all when not given.
 
     Raises:
         InputError: when nothing is there.
@@ -119,7 +127,8 @@ def download_tree(store: ObjectStore, prefix: str, dest: Path) -> Path:
             f"{store.uri_of(prefix)}: there is nothing; give the folder that holds the files", reason=OBJECT_NOT_FOUND
         )
     strip = len(prefix) + 1 if prefix else 0
-    in_parallel(lambda key: store.download_file(key, dest / key[strip:]), keys)
+    names = [key[strip:] for key in keys]
+    in_parallel(lambda name: store.download_file(join(prefix, name), dest / name), choose(names) if choose else names)
     return dest
 
 
