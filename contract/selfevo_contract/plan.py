@@ -62,6 +62,9 @@ class Plan:
     """Solver(0), Solver(1), ...: what each iteration ends with; index 0 is the base."""
     challengers: tuple[ModelRef, ...]
     """Challenger(0), Challenger(1), ..."""
+    unscheduled: tuple[Step, ...] = ()
+    """Evaluations between those that the spec asks for. One that is recorded, because it was the last one before
+    ``iterations`` was raised, keeps its score; none is run."""
 
     @cached_property
     def by_name(self) -> dict[str, Step]:
@@ -76,17 +79,21 @@ class _Builder:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.steps: list[Step] = []
+        self.unscheduled: list[Step] = []
         self.loading = Loading(dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
 
     def seed(self, phase: Phase, iteration: int) -> int:
         return derive_seed(self.spec.seed, phase, iteration)
 
     def add(self, inputs: Inputs, iteration: int, *needs: ModelRef | StepModelRef) -> StepModelRef:
-        key = input_key(inputs)
+        step = self.step(inputs, iteration, *needs)
+        self.steps.append(step)
+        return StepModelRef(phase=inputs.phase, key=step.key)
+
+    def step(self, inputs: Inputs, iteration: int, *needs: ModelRef | StepModelRef) -> Step:
         wanted = {need.key for need in needs if isinstance(need, StepModelRef)}
         parents = tuple(step.name for step in self.steps if step.key in wanted)
-        self.steps.append(Step(f"{inputs.phase}-{iteration}", iteration, inputs, key, parents))
-        return StepModelRef(phase=inputs.phase, key=key)
+        return Step(f"{inputs.phase}-{iteration}", iteration, inputs, input_key(inputs), parents)
 
     def challenger_train(self, iteration: int, challenger: ModelRef, solver: ModelRef) -> ModelRef:
         spec = self.spec
@@ -163,8 +170,7 @@ class _Builder:
 
     def evaluate(self, iteration: int, model: ModelRef) -> None:
         evaluation = self.spec.evaluation
-        last = iteration == self.spec.iterations
-        if evaluation is None or not (last or iteration % evaluation.every == 0):
+        if evaluation is None:
             return
         inputs = EvaluateInputs(
             # The same questions are answered with the same random stream by every model: scores are paired.
@@ -177,7 +183,10 @@ class _Builder:
             sampling=evaluation.sampling or self.spec.solver.grpo.sampling,
             grading=self.spec.grading,
         )
-        self.add(inputs, iteration, model)
+        if iteration == self.spec.iterations or iteration % evaluation.every == 0:
+            self.add(inputs, iteration, model)
+        else:
+            self.unscheduled.append(self.step(inputs, iteration, model))
 
     def finetune(self, model: ModelRef) -> None:
         if self.spec.finetune is not None:
@@ -204,4 +213,4 @@ def plan(spec: RunSpec) -> Plan:
         challengers.append(challenger)
         solvers.append(solver)
     builder.finetune(solvers[-1])
-    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers))
+    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), tuple(builder.unscheduled))

@@ -70,6 +70,11 @@ def reconcile(
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
         steps[step.name] = _observe(record, attempts_at.get(of_step, []), answered, spec.backoff_limit, policy, now)
+    of_before = {
+        step.name: record
+        for step in plan.unscheduled
+        if (record := records.get((step.name, step.key))) is not None and record.state == "Succeeded"
+    }
     live = [child for child in children if child.live]
 
     # Decide.
@@ -81,7 +86,7 @@ def reconcile(
         problem = problem or held_by(version)
 
     # Say where it stands, once.
-    status = _status(run, plan, steps, children, phase, starts, stops, problem, now)
+    status = _status(run, plan, steps, of_before, children, phase, starts, stops, problem, now)
     if version is not None:
         names = {step.name for step in before.steps}
         kept = [step for step in status.steps if step.name in names]
@@ -205,6 +210,7 @@ def _status(
     run: SelfEvolutionRun,
     plan: Plan,
     steps: Mapping[str, StepStatus],
+    of_before: Mapping[str, StepStatus],
     children: Sequence[Child],
     phase: RunPhase,
     starts: Sequence[Start],
@@ -213,7 +219,7 @@ def _status(
     now: datetime,
 ) -> RunStatus:
     before, at = run.status or RunStatus(), stamp(now) or ""
-    iterations = iterations_of(run, plan, steps)
+    iterations = iterations_of(run, plan, {**steps, **of_before})
     scored = [iteration for iteration in iterations if iteration.score is not None]
     best = best_of(run, plan, steps, iterations)
     shown = newest_and_best(iterations, best)
@@ -233,7 +239,7 @@ def _status(
         started_at=before.started_at or at,
         finished_at=(before.finished_at or at) if ended else None,
         iterations=shown,
-        steps=_steps_shown(plan, steps, {iteration.iteration for iteration in shown}),
+        steps=_steps_shown(plan, steps, of_before, {iteration.iteration for iteration in shown}),
         attempts=attempts(before.attempts, children, {stop.name: stop.reason for stop in stops}),
         conditions=conditions(
             before.conditions,
@@ -285,11 +291,14 @@ def _reason(
     return (reasons.STARTING if phase == "Pending" else reasons.RUNNING), done
 
 
-def _steps_shown(plan: Plan, steps: Mapping[str, StepStatus], iterations: set[int]) -> list[StepStatus]:
+def _steps_shown(
+    plan: Plan, steps: Mapping[str, StepStatus], of_before: Mapping[str, StepStatus], iterations: set[int]
+) -> list[StepStatus]:
     """Steps that have begun or may begin. Figures of old iterations are in the store; scores stay, to know the best."""
     found = []
-    for step in plan.steps:
-        status = steps[step.name]
+    kept = [step for step in plan.unscheduled if step.name in of_before]
+    for step in sorted([*plan.steps, *kept], key=lambda step: step.iteration) if kept else plan.steps:
+        status = steps.get(step.name) or of_before[step.name]
         if status.state == "Pending" and not status.attempts and not _parents_done(step, steps):
             continue
         if status.state == "Succeeded" and status.iteration not in iterations:

@@ -20,6 +20,7 @@ from harness.cluster.cluster_runs import (
     eventually,
     jobs,
     keys_of,
+    status_of,
     step,
     wait_phase,
     wait_run,
@@ -336,10 +337,10 @@ def test_a_namespace_that_refuses_us_is_said_and_the_other_is_served(
         run = api.create(cluster_run(**SHORT), namespace)
         lives_on(api, namespace, kubelet, run)
         assert f"namespace {closed} cannot be served: " in operator.said and operator.alive
-        assert api.get(RUNS, "demo", closed).get("status") is None
+        assert status_of(api.get(RUNS, "demo", closed)) == {"observedGeneration": 0}
         api.create({part: binding[part] for part in ("apiVersion", "kind", "roleRef", "subjects")}
                    | {"metadata": {"name": ACCOUNT}}, closed)  # fmt: skip
-        wait_run(api, closed, "demo", lambda run: run.get("status"))
+        wait_phase(api, closed, "demo", "Suspended")
         eventually(lambda: operator.metric("selfevo_namespace_refused", namespace=closed) == 0, 120)
     finally:
         operator.kill()

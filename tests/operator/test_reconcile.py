@@ -403,6 +403,29 @@ def test_raised_iterations_extend_a_finished_run() -> None:
     assert sight.status.phase == "Succeeded"
 
 
+def test_the_last_score_of_before_stays_when_iterations_is_raised_between_two_evaluations() -> None:
+    sight = Sight(spec__iterations=3, spec__evaluation__every=2)
+    for step in sight.plan.steps:
+        sight.done(step.name, mean={"evaluate-3": 0.9}.get(step.name, 0.5))
+    assert sight.status.phase == "Succeeded" and sight.status.best is not None and sight.status.best.iteration == 3
+    sight.change(spec__iterations=5)
+    assert starts(sight.look()) == [("challenger-train-4", 1)]
+    names = [step.name for step in sight.plan.steps if step.iteration > 3]
+    for name in names:
+        sight.done(name, mean=0.6)
+    assert sight.status.phase == "Succeeded"
+    assert sight.status.best is not None and (sight.status.best.iteration, sight.status.best.score) == (3, 0.9)
+    scores = {line.iteration: line.score for line in sight.status.iterations}
+    assert scores == {0: 0.5, 1: None, 2: 0.5, 3: 0.9, 4: 0.6, 5: 0.6}
+    assert sight.step("evaluate-3").metrics["mean"] == 0.9
+    message = next(c.message for c in sight.status.conditions if c.type == "Ready")
+    assert message == f"{len(sight.plan.steps)} of {len(sight.plan.steps)} steps done"
+    # Another model has another score: what was evaluated before is not this run's any more.
+    sight.change(spec__solver__grpo__learningRate=1e-4)
+    sight.look()
+    assert all(step.name != "evaluate-3" for step in sight.status.steps)
+
+
 def test_a_changed_spec_keeps_what_it_shares_and_plans_the_rest_anew() -> None:
     sight = Sight().done(*ALL[:4])
     old = sight.child("evaluate-1")
