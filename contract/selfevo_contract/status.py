@@ -97,7 +97,7 @@ class StepStatus(_Status):
     reason: str = ""
     """Why it failed, as one CamelCase word."""
     message: str = ""
-    """Why it failed, as a sentence."""
+    """Why it failed, as a sentence; of one that succeeded, that its figures are unknown."""
     metrics: dict[str, float] = {}
     """What it measured."""
     timings: dict[str, float] = {}

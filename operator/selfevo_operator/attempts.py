@@ -13,6 +13,8 @@ from selfevo_operator import reasons
 from selfevo_operator.children import Child, stamp
 
 ATTEMPTS_SHOWN = 20
+UNKNOWN = "it is done, and what it measured is unknown"
+"""Of a step whose result was lost as often as it may be tried; its output is in the store, its figures are not."""
 STOPPED = (
     reasons.SUSPENDED,
     reasons.RUN_FAILED,
@@ -51,7 +53,7 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
                 finished_at=stamp(finished),
                 retry_at=None,
                 reason="",
-                message="",
+                message="" if confirmed else f"{UNKNOWN}: the result of {child.name} did not arrive",
                 reused=result is not None and result.outcome == "found",
                 metrics=dict(result.metrics) if result else {},
                 timings=dict(result.timings) if result else {},

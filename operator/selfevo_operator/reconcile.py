@@ -18,7 +18,7 @@ from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_operator import reasons
-from selfevo_operator.attempts import Policy, account, attempts, with_
+from selfevo_operator.attempts import UNKNOWN, Policy, account, attempts, with_
 from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, child_name, parse_stamp, stamp
 from selfevo_operator.conditions import conditions
 from selfevo_operator.skew import as_recorded, held_by, other_version
@@ -71,9 +71,9 @@ def reconcile(
         )
         steps[step.name] = _observe(record, attempts_at.get(of_step, []), answered, spec.backoff_limit, policy, now)
     of_before = {
-        step.name: record
+        step.name: known
         for step in plan.unscheduled
-        if (record := records.get((step.name, step.key))) is not None and record.state == "Succeeded"
+        if (known := records.get((step.name, step.key))) is not None and known.state == "Succeeded"
     }
     live = [child for child in children if child.live]
 
@@ -277,7 +277,8 @@ def _reason(
         return failed.reason, named
     done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
     if phase == "Succeeded":
-        return reasons.COMPLETE, done
+        lost = [step.name for step in steps.values() if step.message.startswith(UNKNOWN)]
+        return reasons.COMPLETE, f"{done}; what {', '.join(lost)} measured is unknown" if lost else done
     if phase == "Suspended" and (hindrance is None or hindrance.reason == reasons.ENDING):
         return reasons.SUSPENDED, f"suspended, {done}" + (f", {hindrance.message}" if hindrance else "")
     if hindrance is not None:

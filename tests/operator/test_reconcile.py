@@ -228,6 +228,11 @@ def test_success_without_a_result_is_believed_in_the_end() -> None:
     sight.child("evaluate-0", state="Succeeded", result=None)
     sight.look()
     assert (sight.step("evaluate-0").state, sight.step("evaluate-0").metrics) == ("Succeeded", {})
+    assert "is unknown: the result of demo-evaluate-0-" in sight.step("evaluate-0").message
+    for step in sight.plan.steps[1:]:
+        sight.done(step.name, mean=0.5)
+    message = next(c.message for c in sight.status.conditions if c.type == "Complete")
+    assert message.endswith("steps done; what evaluate-0 measured is unknown")
 
 
 def test_an_indexed_child_whose_shards_never_saw_each_other_is_tried_again() -> None:
