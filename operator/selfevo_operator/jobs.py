@@ -99,10 +99,11 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
 
 
 def template_digest(job: Manifest) -> str:
-    """What a rendered Job is apart from its name and its attempt: 16 hexadecimal digits.
+    """What a rendered Job is apart from its name and its attempt, and of that, what its place in a queue hangs on.
 
-    Compare it with the annotation of an existing Job to see whether that was rendered from another spec. It has no
-    meaning for a Job as an API server gives it back, with defaults filled in.
+    16 hexadecimal digits for each, with a '-' between them. Compare them with the annotation of an existing Job to see
+    whether that was rendered from another spec. They have no meaning for a Job as an API server gives it back, with
+    defaults filled in.
     """
     template = job["spec"]["template"]
     metadata = _without(_unattempted(job["metadata"]), "name")
@@ -115,8 +116,34 @@ def template_digest(job: Manifest) -> str:
         "metadata": {**metadata, "annotations": _without(metadata["annotations"], TEMPLATE)},
         "spec": {**job["spec"], "template": {**template, "metadata": _unattempted(template["metadata"]), "spec": pod}},
     }
+    return f"{_digest(bare)}-{_digest(_place(job))}"
+
+
+_PLACE_OF_JOB = ("completionMode", "completions", "parallelism")
+_PLACE_OF_POD = (
+    *("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "schedulerName"),
+    *("runtimeClassName", "overhead", "resourceClaims", "hostNetwork", "resources"),
+)
+
+
+def _place(job: Manifest) -> Any:
+    """What a queue goes by: itself, how many pods there are, what each asks for and where it may run."""
+    template = job["spec"]["template"]
+    kueues = {**template["metadata"]["labels"], **template["metadata"]["annotations"]}
+    containers = (*template["spec"].get("initContainers", []), *template["spec"]["containers"])
+    return [
+        job["metadata"]["labels"].get(QUEUE),
+        job["metadata"]["annotations"].get(MIN_PARALLELISM),
+        [job["spec"].get(field) for field in _PLACE_OF_JOB],
+        {name: value for name, value in kueues.items() if "kueue" in name},
+        [template["spec"].get(field) for field in _PLACE_OF_POD],
+        [(container["name"], container.get("resources")) for container in containers],
+    ]
+
+
+def _digest(content: Any) -> str:
     # Only we compare it, and only with our own: no need for canonical JSON, which takes ten times as long.
-    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -155,8 +155,27 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         started_at=job.started_at or job.created_at,
         log=log,
         stopping=job.stopping,
-        outdated=bool(template) and bool(job.template) and template != job.template,
     )
+    child = _observed(child, job, evidence)
+    hindrances = [each for each in (child.waiting, evidence.before) if each is not None]
+    return replace(child, outdated=_is_outdated(job, template, any(each.stuck for each in hindrances)))
+
+
+def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
+    """Whether it is worth making anew before it has begun.
+
+    In a queue, a Job that is made anew goes to the end. So there it is made anew only when what the queue goes by has
+    changed, or when it is stuck: its pods cannot start, or could not when it had a place, or the queue gave it up.
+    """
+    now, _, place_now = template.partition("-")
+    then, _, place_then = job.template.partition("-")
+    if not now or not then or now == then:
+        return False
+    moved = bool(place_then) and place_now != place_then
+    return not job.queue or stuck or moved
+
+
+def _observed(child: Child, job: JobSight, evidence: Evidence) -> Child:
     evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     if job.succeeded:
         result = _telling(evidence.ends)

@@ -247,6 +247,31 @@ def test_pods_that_train_together_are_told_how_long_they_wait_for_each_other() -
     assert step_of(run_of(**patient), SOLVER).key == step_of(run_of(**TWO_NODES), SOLVER).key
 
 
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        ({"spec__pods": {"image": "other"}}, False),
+        ({"spec__ttlSecondsAfterFinished": 60}, False),
+        ({"spec__backoffLimit": 9}, False),
+        ({"spec__priorityClass": "high"}, False),
+        ({"spec__pods": {"priorityClassName": "high"}}, False),
+        ({"spec__pods": {"env": [{"name": "A", "value": "1"}]}}, False),
+        ({"spec__storage__credentialsSecret": "s"}, False),
+        ({"spec__queue": "team-b"}, True),
+        ({"spec__pods": {"nodes": 2}, "spec__solver__grpo__perDeviceTrainBatchSize": 8}, True),
+        ({"spec__pods": {"resources": {"requests": {"memory": "8Gi"}}}}, True),
+        ({"spec__pods": {"nodeSelector": {"pool": "b"}}}, True),
+        ({"spec__pods": {"tolerations": [{"operator": "Exists"}]}}, True),
+        ({"spec__pods": {"runtimeClassName": "nvidia"}}, True),
+    ],
+)
+def test_what_a_queue_goes_by_is_told_apart_from_the_rest(changes: dict[str, Any], moved: bool) -> None:
+    before = template_digest(job_of(SOLVER, spec__queue="team-a"))
+    after = template_digest(job_of(SOLVER, **{"spec__queue": "team-a", **changes}))
+    assert before.split("-")[0] != after.split("-")[0]
+    assert (before.split("-")[1] != after.split("-")[1]) == moved
+
+
 # --- how often it is tried --------------------------------------------------------------------------------------------
 
 
@@ -587,7 +612,7 @@ def test_attempts_have_one_template(case: str) -> None:
     annotation = first["metadata"]["annotations"]["selfevo.dev/template"]
     assert annotation == second["metadata"]["annotations"]["selfevo.dev/template"]
     assert template_digest(first) == annotation, "the annotation itself is not in it"
-    assert re.fullmatch(r"[0-9a-f]{16}", annotation)
+    assert re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]{16}", annotation)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from harness.objects import KEY, ended, job_object, pod, result
-from selfevo_operator.children import Child
-from selfevo_operator.observe import child_of, evidence_of, job_sight
+from selfevo_operator.children import Child, Hindrance
+from selfevo_operator.observe import Evidence, child_of, evidence_of, job_sight
 
 
 def see(job: dict[str, Any], *pods: dict[str, Any], template: str = "") -> Child:
@@ -147,3 +147,31 @@ def test_outdated_is_another_template_where_both_are_known() -> None:
 def test_being_deleted_it_is_still_there_and_stopping() -> None:
     child = see(job_object(deletionTimestamp="2026-01-01T00:00:09Z", status={"ready": 1}))
     assert (child.live, child.stopping) == (True, True)
+
+
+QUEUED = {"labels": {"kueue.x-k8s.io/queue-name": "team-a"}}
+TEMPLATED = {"annotations": {"selfevo.dev/key": KEY, "selfevo.dev/template": "t1-p1"}}
+NO_IMAGE = Hindrance("ImagePullBackOff", "no such image")
+
+
+@pytest.mark.parametrize(
+    ("where", "evidence", "now", "outdated"),
+    [
+        (QUEUED, Evidence(), "t2-p1", False),  # another image: it keeps its place
+        (QUEUED, Evidence(), "t2-p2", True),  # other resources: it queues for them
+        (QUEUED, Evidence(waiting=NO_IMAGE), "t2-p1", True),  # it has a place, and cannot use it
+        (QUEUED, Evidence(before=NO_IMAGE), "t2-p1", True),  # it had one, and could not
+        (QUEUED, Evidence(waiting=NO_IMAGE), "t1-p1", False),
+        ({}, Evidence(), "t2-p1", True),
+    ],
+)
+def test_a_job_in_a_queue_keeps_its_place_unless_what_the_queue_goes_by_has_changed_or_it_is_stuck(
+    where: dict[str, Any], evidence: Evidence, now: str, outdated: bool
+) -> None:
+    job = job_object(status={"active": 1}, **TEMPLATED, **where)
+    assert child_of(job_sight(job), evidence, now).outdated == outdated
+
+
+def test_a_job_of_an_older_operator_that_tells_nothing_of_its_place_keeps_it() -> None:
+    job = job_object(**QUEUED)
+    assert not child_of(job_sight(job), template="t2-p1").outdated
