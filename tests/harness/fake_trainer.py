@@ -7,6 +7,7 @@ tells it how to misbehave (`<step>.json`) and keeps a diary (`diary.jsonl`):
     {"exit": 3, "times": 2}           end with this code, the first two times
     {"kill": 9}                       die by this signal
     {"hang": true}                    work until SIGTERM comes or the parent is gone
+    {"hang": true, "then": 4}         the same, and fail with this code where it would stop
     {"stubborn": true}                the same, deaf to SIGTERM
     {"seconds": 0.5}                  take so long
     {"mute": true, "times": 1}        commit, and say nothing about it
@@ -131,6 +132,11 @@ def commit(place: Path) -> bool:
     return True
 
 
+def failure(code: int) -> dict:
+    reason = {2: "InvalidInput", 3: "ServiceFailed", 4: "EmptyCurriculum"}.get(code, "Crashed")
+    return result("failed", exitCode=code, reason=reason, message=f"told to end with {code}; tell otherwise")
+
+
 def run() -> dict:
     if (PLACE / "MANIFEST.json").exists():
         return result("found", metrics=METRICS)
@@ -140,10 +146,13 @@ def run() -> dict:
         print("about to die", file=sys.stderr, flush=True)
         os.kill(os.getpid(), told["kill"])
     if told.get("exit"):
-        reason = {2: "InvalidInput", 3: "ServiceFailed", 4: "EmptyCurriculum"}.get(told["exit"], "Crashed")
-        message = f"told to end with {told['exit']}; tell otherwise"
-        return result("failed", exitCode=told["exit"], reason=reason, message=message)
-    work(told)
+        return failure(told["exit"])
+    try:
+        work(told)
+    except Stopped:
+        if "then" not in told:
+            raise
+        return failure(told["then"])
     if SHARD is not None:
         commit(PLACE / "shards" / f"{SHARD:05d}")
         shards = [PLACE / "shards" / f"{index:05d}" / "MANIFEST.json" for index in range(INPUTS["shards"])]
