@@ -95,6 +95,14 @@ class Process:
         except (OSError, ValidationError):
             return None
 
+    def verdict(self) -> int | None:
+        """Its exit code, or what it had said that it would be when it was taken down before it had left."""
+        if self.code in (128 + signal.SIGTERM, 128 + signal.SIGKILL):
+            result = self.result()
+            if result is not None and result.outcome == "failed":
+                return result.exit_code
+        return self.code
+
     def end(self) -> str:
         """What is known of its end without a termination message."""
         parts = [self.said] if self.said else []
@@ -188,7 +196,7 @@ class Processes:
         local = self._children[event.process.child]
         local.running.remove(event.process)
         local.ended.append(event.process)
-        if event.process.code in (ExitCode.INPUT, ExitCode.DATA):
+        if event.process.verdict() in (ExitCode.INPUT, ExitCode.DATA):
             self._stop(local)  # the other shards cannot make this good
         self._fill(local)
         if local.finished_at is not None:
@@ -287,7 +295,7 @@ def _seen(name: str, local: _Local) -> Child:
         key=step.key,
         attempt=local.start.attempt,
         state=state,  # type: ignore[arg-type]
-        exit_code=None if local.finished_at is None else decisive.code if decisive else int(ExitCode.TERMINATED),
+        exit_code=None if local.finished_at is None else decisive.verdict() if decisive else int(ExitCode.TERMINATED),
         result=decisive.result() if local.finished_at is not None and decisive else None,
         started_at=local.started_at,
         finished_at=local.finished_at,
@@ -306,7 +314,8 @@ def _decisive(local: _Local) -> Process | None:
     severity = {int(ExitCode.INPUT): 4, int(ExitCode.DATA): 3, int(ExitCode.TERMINATED): 1, 0: 0}
 
     def weight(process: Process) -> int:
-        return severity.get(process.code, 2) if process.code is not None else 2
+        code = process.verdict()
+        return severity.get(code, 2) if code is not None else 2
 
     if local.finished_at is None:
         return (local.running or local.ended or [None])[0]  # type: ignore[list-item]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from selfevo.text import aligned, percent, printable, seconds
 from selfevo_contract.errors import ExitCode
+from selfevo_contract.phases import Progress
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
@@ -15,6 +16,11 @@ from selfevo_operator import reasons
 from selfevo_operator.attempts import STOPPED
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
+
+
+NARROW_COLUMNS = ("iteration", "score", "greedy", "in band", "agree", "labels", "kept")
+
+STOPPED_AT = "stopped at a checkpoint"
 
 
 class News(NamedTuple):
@@ -46,16 +52,17 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[News]:
 def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
     step = next((step for step in after.steps if step.name == attempt.step), None)
     if attempt.reason in (*STOPPED, reasons.TERMINATED):  # somebody's wish, and the next one goes on from there
-        return f"{attempt.step} stopped at a checkpoint"
+        return f"{attempt.step} {STOPPED_AT}"
     line = f"{attempt.step} failed: {printable(attempt.message)}"
-    if step is not None and step.state == "Pending" and step.retry_at and attempt.finished_at:
+    goes_on = after.phase != "Suspended"
+    if goes_on and step is not None and step.state == "Pending" and step.retry_at and attempt.finished_at:
         wait = datetime.fromisoformat(step.retry_at) - datetime.fromisoformat(attempt.finished_at)
         line += f"; tried again in {seconds(wait.total_seconds())}"
     return line
 
 
 def _success(step: StepStatus, after: RunStatus) -> Iterator[News]:
-    how = "was in the store already" if step.reused else f"done in {seconds(duration(step) or 0.0)}"
+    how = "was in the store already" if step.reused else f"done in {seconds(duration(step, after.attempts) or 0.0)}"
     said = highlights(step)
     yield News(f"{step.name} {how}" + (f": {said}" if said else ""))
     if step.phase == "evaluate":
@@ -92,11 +99,29 @@ def highlights(step: StepStatus) -> str:
     return ", ".join(parts)
 
 
-def duration(step: StepStatus) -> float | None:
-    """Seconds from a step's first start to its end."""
-    if step.started_at is None or step.finished_at is None:
+def duration(step: StepStatus, attempts: Sequence[AttemptStatus]) -> float | None:
+    """Seconds that a step's attempts ran, the waits between them left out; of those that are known (the newest 20).
+
+    None while none of them has ended. Where none is known, from the first start to the end.
+    """
+    mine = [a for a in attempts if a.step == step.name and f"-{step.key[:8]}-" in a.name]
+    spans = [_between(a.started_at, a.finished_at) for a in mine if a.started_at and a.finished_at]
+    if spans:
+        return sum(spans)
+    if mine or step.started_at is None or step.finished_at is None:
         return None
-    return (datetime.fromisoformat(step.finished_at) - datetime.fromisoformat(step.started_at)).total_seconds()
+    return _between(step.started_at, step.finished_at)
+
+
+def _between(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def remark(step: StepStatus) -> str:
+    """What is to be said of a step beside its state: its figures, or why it is not done."""
+    if step.state == "Succeeded":
+        return highlights(step)
+    return STOPPED_AT if step.reason in (*STOPPED, reasons.TERMINATED) else printable(step.message)
 
 
 def table(status: RunStatus) -> list[list[str]]:
@@ -105,10 +130,18 @@ def table(status: RunStatus) -> list[list[str]]:
     return [_row(line, line.iteration == best) for line in status.iterations]
 
 
-def table_lines(status: RunStatus) -> list[str]:
-    """The same as text, between empty lines; nothing when there is nothing to tell."""
+def table_lines(status: RunStatus, columns: int | None = None) -> list[str]:
+    """The same as text, between empty lines, with shorter headings where ``columns`` are too few for the usual ones.
+
+    Nothing when there is nothing to tell.
+    """
     rows = table(status)
-    return ["", *aligned([COLUMNS, *rows], right=range(len(COLUMNS))), ""] if rows else []
+    if not rows:
+        return []
+    lines = aligned([COLUMNS, *rows], right=range(len(COLUMNS)))
+    if columns is not None and len(lines[0]) > columns:
+        lines = aligned([NARROW_COLUMNS, *rows], right=range(len(COLUMNS)))
+    return ["", *lines, ""]
 
 
 def _row(line: IterationStatus, best: bool) -> list[str]:
@@ -173,6 +206,13 @@ def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -
         f"  selfevo artifacts path {manifest}{options} --iteration best --role solver",
         *([f"  selfevo artifacts fetch {manifest}{options} --to best-model"] if best.iteration > 0 else []),
     ]
+
+
+def progress(reports: Sequence[Progress]) -> str:
+    """How far a running step is, by the newest report of each of its processes: ``7 of 15, training  reward 0.41``."""
+    done, total = sum(report.done for report in reports), sum(report.total for report in reports)
+    figures = newest(reports[-1].metrics)
+    return f"{done} of {total}, {printable(reports[-1].doing)}" + (f"  {figures}" if figures else "")
 
 
 def newest(metrics: Mapping[str, float]) -> str:

@@ -58,7 +58,7 @@ class Screen:
                 termios.tcsetattr(sys.stdin, termios.TCSANOW, self._terminal)
 
     def summary(self, status: RunStatus) -> None:
-        for line in narrate.table_lines(status):
+        for line in narrate.table_lines(status, self._console.width):
             style = "bold" if line.lstrip().startswith("iteration") else "green" if "(best)" in line else ""
             with contextlib.suppress(OSError):
                 self._console.print(Text(line, style))
@@ -74,31 +74,31 @@ class Screen:
         for width in widths:
             grid.add_column(no_wrap=True, min_width=width)
         grid.add_column(no_wrap=True)
-        room = self._console.width - sum(width + 2 for width in widths)
+        room = max(1, self._console.width - sum(width + 2 for width in widths))
         records = {step.name: step for step in status.steps}
         names = [step.name for step in self._plan.steps]
         shown, hidden_before, hidden_after = _window(names, records, max(4, self._console.height - 6))
         if hidden_before:
             grid.add_row("", Text(f"{hidden_before} steps before", "dim"), "", "")
         for name in shown:
-            *cells, said = self._line(name, records.get(name))
-            said.truncate(max(room, 1), overflow="ellipsis")  # rich would take the room from the other columns too
+            *cells, said = self._line(name, records.get(name), room)
+            said.truncate(room, overflow="ellipsis")  # rich would take the room from the other columns too
             grid.add_row(*cells, said)
         if hidden_after:
             grid.add_row("", Text(f"{hidden_after} steps more", "dim"), "", "")
         return Group(head, grid)
 
-    def _line(self, name: str, step: StepStatus | None) -> tuple[Text, Text, Text, Text]:
+    def _line(self, name: str, step: StepStatus | None, room: int) -> tuple[Text, Text, Text, Text]:
         if step is None or (step.state == "Pending" and not step.retry_at):
             return Text("·", "dim"), Text(name, "dim"), Text(""), Text("")
         if step.state == "Succeeded":
-            spent = narrate.duration(step)
+            spent = narrate.duration(step, self._status.attempts)
             took = Text("stored" if step.reused or spent is None else seconds(spent), "dim")
             return Text("✓", "green"), Text(name), took, Text(narrate.highlights(step), "dim")
         if step.state == "Failed":
             return Text("✗", "red"), Text(name, "red"), Text(""), Text(printable(step.message), "red")
         if step.state == "Pending" and self._status.phase == "Suspended":
-            return Text("‖", "yellow"), Text(name), Text(""), Text(printable(step.message), "dim")
+            return Text("‖", "yellow"), Text(name), Text(""), Text(narrate.remark(step), "dim")
         if step.state == "Pending":
             wait = max(0.0, _until(step.retry_at))
             return Text("↻", "yellow"), Text(name), Text(f"in {wait:.0f} s"), Text(printable(step.message), "yellow")
@@ -106,10 +106,10 @@ class Screen:
             Text("●", "cyan"),
             Text(name, "bold"),
             Text(seconds(-_until(_begun(self._status, step)))),
-            self._bar(name),
+            self._bar(name, room),
         )
 
-    def _bar(self, name: str) -> Text:
+    def _bar(self, name: str, room: int) -> Text:
         reports = self._reports.get(name, ())
         if not reports:
             return Text("starting", "dim")
@@ -117,9 +117,11 @@ class Screen:
         newest = reports[-1]
         text = Text()
         if total:
-            width = 24
+            count = f"{done}/{total} "
+            width = max(5, min(24, room - len(count) - len(newest.doing) - 2))  # numbers and words say more
             full = min(width, width * done // total)
-            text.append("━" * full, "cyan").append("━" * (width - full), "bright_black").append(f" {done}/{total} ")
+            # Thick and thin: to be told apart without colours, too.
+            text.append("━" * full, "cyan").append("─" * (width - full), "bright_black").append(f" {count}")
         text.append(printable(newest.doing))
         if newest.metrics:
             text.append("  " + narrate.newest(newest.metrics), "dim")

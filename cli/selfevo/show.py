@@ -12,7 +12,7 @@ from typing import Any
 from selfevo import narrate
 from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, recorded
-from selfevo.text import aligned, printable, seconds
+from selfevo.text import fitted, flowed, printable, seconds, width
 from selfevo.workdir import RunFolder
 from selfevo_contract.artifacts import step_uri
 from selfevo_contract.errors import InputError
@@ -50,8 +50,9 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     for step in steps.steps:
         table.append([step.name, step.key[:12], "yes" if step.name in there else "no", ", ".join(step.parents) or "-"])
     remark = absent(run)
-    print(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""))
-    print(*aligned(table), sep="\n")
+    columns = width()
+    print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
+    print(*fitted(table, (), columns), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
 
 
@@ -74,27 +75,33 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
     why = narrate.standing(status) if status.phase == "Failed" else ""
     if remark := absent(run):
         why = f"{why}\n" * bool(why) + f"store {run.spec.storage.uri} {remark}"
-    print_status(_name(run), status, steps, by, why)
+    print_status(_name(run), status, steps, by, why, stopped=driver is None)
 
 
-def print_status(name: str, status: RunStatus, steps: Plan | None, by: str = "", why: str = "") -> None:
+def print_status(
+    name: str, status: RunStatus, steps: Plan | None, by: str = "", why: str = "", stopped: bool = False
+) -> None:
     """Where a run stands: a line, the steps, the iterations, the best model.
 
     Args:
         steps: What is planned; when it is not known, what is recorded is shown.
         by: A remark on the first line.
         why: A line below it.
+        stopped: Nobody is at work on it.
     """
-    head = f"run {name}: {status.phase}, {narrate.counts(status, steps)}"
-    print(head + (f" ({by})" if by else ""))
-    if why:
-        print(why)
+    # Driven by nobody, it does not run, though it may go on.
+    phase = "Stopped" if stopped and status.phase == "Running" else status.phase
+    head = f"run {name}: {phase}, {narrate.counts(status, steps)}"
+    columns = width()
+    print(flowed(head + (f" ({by})" if by else ""), columns))
+    for line in why.splitlines():
+        print(flowed(line, columns))
     records = {step.name: step for step in status.steps}
     names = list(records) if steps is None else [step.name for step in steps.steps]
-    rows = [_status_row(name, records.get(name)) for name in names]
+    rows = [_status_row(name, records.get(name), status) for name in names]
     if rows:
-        print("", *aligned([("step", "state", "took", "attempts", ""), *rows], right=(2, 3)), sep="\n")
-    print(*(narrate.table_lines(status) or [""]), sep="\n")
+        print("", *fitted([("step", "state", "took", "attempts", ""), *rows], (2, 3), columns), sep="\n")
+    print(*(narrate.table_lines(status, columns) or [""]), sep="\n")
     if status.model_uri:
         print(f"best model: {status.model_uri}")
 
@@ -182,13 +189,12 @@ def _log_files(folder: RunFolder, attempt: AttemptStatus) -> list[Path]:
     return sorted(shards, key=lambda path: int(path.suffixes[-2][1:]))
 
 
-def _status_row(name: str, step: StepStatus | None) -> tuple[str, ...]:
+def _status_row(name: str, step: StepStatus | None, status: RunStatus) -> tuple[str, ...]:
     if step is None:
         return name, "-", "-", "-", ""
-    spent = narrate.duration(step)
+    spent = narrate.duration(step, status.attempts)
     took = "stored" if step.reused else "-" if spent is None else seconds(spent)
-    said = narrate.highlights(step) if step.state == "Succeeded" else printable(step.message)
-    return name, step.state, took, str(step.attempts or "-"), said
+    return name, step.state, took, str(step.attempts or "-"), narrate.remark(step)
 
 
 def _name(run: SelfEvolutionRun) -> str:

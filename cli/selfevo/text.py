@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Collection, Sequence
 
 # Logs and messages may quote what a model wrote, and a terminal obeys escape sequences.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+_BESIDE = 20
+"""Columns below which text does not flow beside others but below them."""
 
 
 def printable(text: str) -> str:
@@ -42,6 +49,36 @@ def size(count: int) -> str:
 def count(number: int, noun: str) -> str:
     """``1 file``, ``3 files``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none, and a line may be as long as it is."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def flowed(line: str, columns: int | None) -> str:
+    """``line``, broken between words where it is wider than ``columns``. A word, such as a path, stays whole."""
+    if columns is None or len(line) <= columns:
+        return line
+    return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
+
+
+def fitted(rows: Sequence[Sequence[str]], right: Collection[int], columns: int | None) -> list[str]:
+    """The rows ``aligned`` within ``columns``: where the last column is too wide, its text flows beside or below."""
+    lines = aligned(rows, right)
+    if columns is None or max(map(len, lines)) <= columns:
+        return lines
+    heads = aligned([row[:-1] for row in rows], right)
+    at = max(map(len, heads)) + 2
+    beside = columns - at >= _BESIDE
+    indent = at if beside else 4
+    found = []
+    for head, row in zip(heads, rows, strict=True):
+        flow = textwrap.wrap(row[-1], max(columns - indent, _BESIDE), break_long_words=False, break_on_hyphens=False)
+        if beside and flow:
+            head = head.ljust(at) + flow.pop(0)
+        found += [head, *(" " * indent + line for line in flow)]
+    return found
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

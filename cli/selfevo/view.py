@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from selfevo import narrate
 from selfevo.narrate import News
-from selfevo.text import count
+from selfevo.text import count, width
 from selfevo_contract.phases import Progress
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
@@ -18,6 +19,10 @@ from selfevo_contract.status import RunStatus
 
 Reports = Mapping[str, Sequence[Progress]]
 """Step name -> the newest report of each of its processes."""
+
+
+PROGRESS_S = 30.0
+"""Between two lines about how far a step is, where lines are all that there is."""
 
 
 class View(Protocol):
@@ -66,7 +71,9 @@ class Quiet:
 class Lines:
     """One plain line a transition, with the time."""
 
-    def __init__(self, run: SelfEvolutionRun) -> None:
+    def __init__(self, run: SelfEvolutionRun, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._told: dict[str, tuple[float, int]] = {}  # step -> when something was said of it, and how far it was
         self._before: RunStatus | None = None
         self._write = careful(lambda line: print(line, flush=True))
         self._write(f"{clock()} {title(run)}, store {run.spec.storage.uri}")
@@ -75,6 +82,13 @@ class Lines:
         for item in news(self._before, status):
             self._write(f"{clock()} {item.text}")
         self._before = status
+        for name, of_step in reports.items():
+            done = sum(report.done for report in of_step)
+            at, before = self._told.setdefault(name, (self._now(), done))
+            if done != before and self._now() - at >= PROGRESS_S:
+                self._told[name] = (self._now(), done)
+                self._write(f"{clock()} {name}: {narrate.progress(of_step)}")
+        self._told = {name: told for name, told in self._told.items() if name in reports}
 
     def say(self, line: str) -> None:
         self._write(f"{clock()} {line}")
@@ -83,7 +97,7 @@ class Lines:
         pass
 
     def summary(self, status: RunStatus) -> None:
-        for line in narrate.table_lines(status):
+        for line in narrate.table_lines(status, width()):
             self._write(line)
 
 

@@ -14,7 +14,7 @@ from selfevo.cluster_errors import Expired, Forbidden, NotFound, Unauthorized, b
 from selfevo.manifest import load
 from selfevo.run import INTERRUPTED
 from selfevo.target import ClusterRun
-from selfevo.text import printable
+from selfevo.text import printable, width
 from selfevo.view import clock
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
@@ -66,7 +66,7 @@ def changes(before: RunStatus | None, after: RunStatus, steps: Plan | None) -> I
 
 def conclude(status: RunStatus, steps: Plan | None, hint: str) -> int:
     """Say how it ended; returns the exit code, as `selfevo run` does."""
-    for line in narrate.table_lines(status):
+    for line in narrate.table_lines(status, width()):
         print(line)
     if status.phase == "Failed":
         why = narrate.standing(status) or "it failed"

@@ -86,7 +86,12 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
 
 
 def _exit_code(child: Child) -> int | None:
-    return child.result.exit_code if child.exit_code is None and child.result else child.exit_code
+    """As the container ended, or as the trainer said: it may have been taken down after it had told how it failed."""
+    if child.result is not None:
+        taken_down = child.exit_code in (ExitCode.TERMINATED, 137) and child.result.outcome == "failed"
+        if child.exit_code is None or taken_down:
+            return child.result.exit_code
+    return child.exit_code
 
 
 def _cause(child: Child) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -200,10 +201,27 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(project: Proj
     assert not any(alive(entry["pid"]) for entry in project.diary())
     status = project.recorded().status
     assert status is not None and status.phase == "Suspended"
+    looked = project.look("status", "run.yaml").stdout
+    assert looked.startswith("run default/demo: Stopped, 2 of 3 steps done (not being driven; `selfevo run` goes on)")
+    assert re.search(r"solver-train-1 +Pending +[0-9.]+ s +1  stopped at a checkpoint\n", looked)
 
     project.order("solver-train-1")
     assert project.selfevo("run", "run.yaml").returncode == 0
     assert project.worked() == [*STEPS, "solver-train-1"]
+
+
+@pytest.mark.parametrize("order", [{"hang": True, "then": 4}, {"exit": 4, "linger": True}], ids=["then", "linger"])
+def test_a_failure_that_comes_while_it_stops_is_kept_as_what_it_is(project: Project, order: dict[str, object]) -> None:
+    project.order("challenger-train-1", **order)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: project.diary("said" if "linger" in order else "work"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 4
+    assert err.startswith("selfevo: challenger-train-1: told to end with 4; tell otherwise\n")
+    status = project.recorded().status
+    assert status is not None and status.phase == "Failed"
+    assert [(a.exit_code, a.reason) for a in status.attempts] == [(4, "EmptyCurriculum")]
 
 
 @pytest.mark.slow

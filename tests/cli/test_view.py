@@ -19,7 +19,7 @@ from harness.cli import COMMAND, Project, wait_for
 from harness.runs import make_run
 from selfevo import narrate
 from selfevo.screen import Screen, _window
-from selfevo.text import aligned, count, percent, printable, seconds, size
+from selfevo.text import aligned, count, fitted, flowed, percent, printable, seconds, size
 from selfevo.view import Lines, open_view
 from selfevo_contract.phases import Progress
 from selfevo_contract.plan import plan
@@ -116,6 +116,40 @@ def test_text_helpers() -> None:
     assert aligned([("a", "b"), ("long", "1")], right=(1,)) == ["a     b", "long  1"]
 
 
+def test_tables_and_sentences_fit_a_narrow_terminal() -> None:
+    rows = [("step", "n", ""), ("solver-train-1", "1", "reward 0.5 -> 0.7, kl 0.012"), ("evaluate-1", "-", "")]
+    assert fitted(rows, (1,), None) == fitted(rows, (1,), 80) == aligned(rows, (1,))
+    assert fitted(rows, (1,), 40)[1:] == [
+        "solver-train-1  1  reward 0.5 -> 0.7, kl",
+        "                   0.012",
+        "evaluate-1      -",
+    ]
+    assert fitted(rows, (1,), 34)[1:] == ["solver-train-1  1", "    reward 0.5 -> 0.7, kl 0.012", "evaluate-1      -"]
+    assert flowed("store /a/path/that/is/long does not exist", 20) == "store\n/a/path/that/is/long\ndoes not exist"
+    metrics = {"rollout/kept": 8000.0, "rollout/in_band_share": 0.5, "rollout/label_accuracy": 0.91}
+    status = RunStatus(iterations=[IterationStatus(iteration=0, score=0.4, metrics=metrics)])
+    assert max(map(len, narrate.table_lines(status))) > 60 >= max(map(len, narrate.table_lines(status, 60)))
+
+
+def test_what_ran_is_counted_and_not_the_pauses_between() -> None:
+    of = PLAN.by_name["solver-train-1"]
+
+    def attempt(number: int, start: str, end: str | None) -> AttemptStatus:
+        name = f"demo-{of.name}-{of.key[:8]}-{number}"
+        return AttemptStatus(name=name, step=of.name, attempt=number, state="Failed", started_at=start, finished_at=end)
+
+    night = [
+        attempt(1, "2026-01-01T20:00:00Z", "2026-01-01T20:00:30Z"),
+        attempt(2, "2026-01-02T08:00:00Z", "2026-01-02T08:00:12Z"),
+    ]
+    done = step("solver-train-1", finished_at="2026-01-02T08:00:12Z", attempts=2)
+    assert narrate.duration(done, night) == 42
+    assert narrate.duration(done, [attempt(2, "2026-01-02T08:00:00Z", None)]) is None
+    assert narrate.duration(step("evaluate-0", finished_at="2026-01-01T12:01:05Z"), night) == 65
+    stopped = step("solver-train-1", "Pending", reason="Terminated", message="ended with exit code 143")
+    assert narrate.remark(stopped) == "stopped at a checkpoint"
+
+
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +166,23 @@ def test_lines_are_plain_and_begin_with_what_is_known(capsys: pytest.CaptureFixt
         "challenger-train-1 started",
     ]
     assert "\x1b" not in out
+
+
+def test_lines_tell_how_far_a_long_step_is(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    view = Lines(RUN, lambda: now[0])
+    status = RunStatus(steps=[step("solver-train-1", "Running")])
+    for at, done in ((0.0, 1), (29.0, 2), (31.0, 3), (32.0, 4), (62.0, 4), (63.0, 5)):
+        now[0] = at
+        report = Progress(
+            phase="solver-train", step="solver-train-1", doing="training", done=done, total=15, metrics={"reward": 0.41}
+        )
+        view.show(status, {"solver-train-1": [report]})
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines[2:] == [
+        "solver-train-1: 3 of 15, training  reward 0.41",
+        "solver-train-1: 4 of 15, training  reward 0.41",
+    ]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,10 +229,18 @@ def test_the_picture_has_a_line_for_every_step() -> None:
     shown = [re.sub(r"\s+", " ", line).strip() for line in lines[3:]]
     assert shown[0] == "✓ evaluate-0 4.2 s mean 50.0 %"
     assert shown[1] == "✓ challenger-train-1 stored reward 0.4"
-    assert re.fullmatch(r"● solver-rollout-1 .* ━{24} 15/20 \[red\]answering", shown[2])
+    assert re.fullmatch(r"● solver-rollout-1 .* ━{18}─{6} 15/20 \[red\]answering", shown[2])
     assert re.fullmatch(r"↻ solver-train-1 in (29|30) s \[bold\]no store\[/\]", shown[3])
     assert shown[4] == "✗ evaluate-1 wrong"
     assert shown[5:] == ["· challenger-train-2", "· solver-rollout-2", "· solver-train-2", "· evaluate-2"]
+
+
+def test_the_bar_is_read_without_colours_and_leaves_room_for_words_at_60_columns() -> None:
+    report = Progress(phase="solver-train", step="solver-train-1", doing="training", done=5, total=15)
+    running = step("solver-train-1", "Running").model_copy(update={"started_at": datetime.now(UTC).isoformat()})
+    lines = picture(RunStatus(steps=[running]), {"solver-train-1": [report]}, width=60)
+    (line,) = [line for line in lines if line.startswith("●")]
+    assert re.search(r" ━{3}─{6} 5/15 training$", line)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])

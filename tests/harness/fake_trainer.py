@@ -8,6 +8,7 @@ tells it how to misbehave (`<step>.json`) and keeps a diary (`diary.jsonl`):
     {"kill": 9}                       die by this signal
     {"hang": true}                    work until SIGTERM comes or the parent is gone
     {"hang": true, "then": 4}         the same, and fail with this code where it would stop
+    {"exit": 4, "linger": true}       say so, and be there still until SIGTERM ends it
     {"stubborn": true}                the same, deaf to SIGTERM
     {"seconds": 0.5}                  take so long
     {"mute": true, "times": 1}        commit, and say nothing about it
@@ -146,7 +147,13 @@ def run() -> dict:
         print("about to die", file=sys.stderr, flush=True)
         os.kill(os.getpid(), told["kill"])
     if told.get("exit"):
-        return failure(told["exit"])
+        said = failure(told["exit"])
+        if told.get("linger"):
+            Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(said))
+            note("said")
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pause()
+        return said
     try:
         work(told)
     except Stopped:

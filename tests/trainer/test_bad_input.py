@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from harness.ports import free_port
 from harness.tiny import BASE, settings, write_questions
 from harness.versitygw import REGION, S3Server
 from runs import arithmetic, merged
-from selfevo_contract.errors import ExitCode
+from selfevo_contract.errors import DataError, ExitCode, InputError, ServiceError
 from selfevo_contract.phases import (
     CONFIG_ENV,
     CONFIG_FILE_ENV,
@@ -32,6 +34,7 @@ from selfevo_contract.phases import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
+from selfevo_trainer.store.problems import ObjectNotFound
 
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
 
@@ -723,6 +726,55 @@ def test_what_nobody_foresaw_is_told_in_the_log_and_tried_again(world: World, mo
     assert (ended.code, ended.result.outcome, ended.result.reason) == (3, "failed", "Crashed")
     assert ended.result.message == "ZeroDivisionError: a file called ?"
     assert "Traceback" in ended.log
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (DataError("the curriculum is empty; widen spec.rollout.band", reason="EmptyCurriculum"), 4, "EmptyCurriculum"),
+        (InputError("spec.x is 1; make it 2"), 2, "InvalidInput"),
+        # Tried again in any case, or an error that somebody was dealing with.
+        (ServiceError("the store does not answer; try again"), 143, "Terminated"),
+        (ObjectNotFound("there is no such object"), 143, "Terminated"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_failure_is_told_as_what_it_is_though_sigterm_comes_while_it_is_cleared_away(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, reason: str
+) -> None:
+    import selfevo_trainer.main
+
+    def fails(*_: Any) -> None:
+        try:
+            raise error
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.001)  # where Python looks for it
+
+    monkeypatch.setattr(selfevo_trainer.main, "run_phase", fails)
+    ended = world.run()
+    assert (ended.code, ended.result.reason) == (code, reason)
+    if code != 143:
+        assert ended.result.message == str(error)
+
+
+def test_sigterm_after_the_end_of_a_phase_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import selfevo_trainer.main
+    from selfevo_trainer import verdict
+
+    told = verdict.failure
+
+    def late(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)
+        return told(*arguments)
+
+    def fails(*_: Any) -> None:
+        raise DataError("the curriculum is empty; widen spec.rollout.band", reason="EmptyCurriculum")
+
+    monkeypatch.setattr(selfevo_trainer.main, "run_phase", fails)
+    monkeypatch.setattr(verdict, "failure", late)
+    assert (world.run().code, world.run().result.reason) == (4, "EmptyCurriculum")
 
 
 # --- an object store on the network -----------------------------------------------------------------------------------

@@ -94,6 +94,16 @@ def _check_version(text: str) -> None:
         )
 
 
+_LIBRARIES = (
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.generation.utils",
+    "transformers.modeling_utils",
+)
+"""What loading a model needs first: imported before it, so that these seconds are startup and not its."""
+
+
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
     """Do the phase, or find it done; where several processes train, start them."""
     storage = config.storage
@@ -151,6 +161,8 @@ def _check_built(config: PhaseConfig) -> None:
 
 def _run_here(context: Context) -> PhaseResult:
     phase = importlib.import_module(_PHASES[context.config.inputs.phase])  # torch and its like, for the first time
+    for name in _LIBRARIES:
+        importlib.import_module(name)
     if context.member.size > 1:
         from selfevo_trainer import collective
 
@@ -192,13 +204,20 @@ def main() -> int:
         die_with_parent()
         stop = StopRequest.install()
         config = read_config()
-        result = run_phase(config, stop, started)
+        try:
+            result = run_phase(config, stop, started)
+        finally:
+            stop.defer()  # it has ended, whichever way: a request changes nothing about how
     except SelfevoError as error:
         result = verdict.failure(config, error.exit_code, error.reason, str(error))
         if os.environ.get("SELFEVO_DEBUG"):
             traceback.print_exc()
     except Interrupted as error:
-        result = verdict.failure(config, ExitCode.TERMINATED, "Terminated", str(error))
+        known = verdict.under_way(error)
+        if known is not None:
+            result = verdict.failure(config, known.exit_code, known.reason, str(known))
+        else:
+            result = verdict.failure(config, ExitCode.TERMINATED, "Terminated", str(error))
     except BaseException as error:
         # Not foreseen: the log gets the whole story, the termination message its first line. Counted and tried again.
         traceback.print_exc()

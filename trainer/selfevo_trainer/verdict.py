@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from selfevo_contract.errors import ExitCode
+from selfevo_contract.errors import DataError, ExitCode, InputError, SelfevoError
 from selfevo_contract.phases import PhaseConfig, PhaseResult
+from selfevo_trainer.store.problems import CorruptArtifact, ObjectNotFound
 
 CRASHED = "Crashed"
 """An error that was not foreseen, which may be another's consequence."""
@@ -40,6 +41,20 @@ def cause(ends: Sequence[tuple[PhaseResult, bool]]) -> int:
         ends: Results of failure, in order of time, each with whether SIGTERM had arrived there.
     """
     return min(range(len(ends)), key=lambda i: weight(*ends[i]))
+
+
+def under_way(interruption: BaseException) -> SelfevoError | None:
+    """The failure that was on its way out when SIGTERM came, while what it left was being cleared away.
+
+    Only what no further attempt can make good. A file that is not there or is damaged may be an error that somebody was
+    dealing with: it is none.
+    """
+    error = interruption.__context__
+    while error is not None:
+        if isinstance(error, (InputError, DataError)) and not isinstance(error, (ObjectNotFound, CorruptArtifact)):
+            return error
+        error = error.__context__
+    return None
 
 
 def silent_end(config: PhaseConfig, who: str, code: int, *, told: bool, asked: bool) -> PhaseResult:
