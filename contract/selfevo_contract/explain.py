@@ -64,6 +64,8 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _path(loc: tuple[int | str, ...]) -> str:
     text = ""
+    if loc and loc[-1] == "[key]":  # pydantic puts it behind a mapping's key that is wrong; the sentence has the key
+        loc = loc[:-2]
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text or "the document"

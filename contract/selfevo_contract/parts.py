@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -115,8 +116,26 @@ OUR_VARIABLES = (
 """Environment variables that selfevo sets itself, beside all of SELFEVO_* and PET_* (torch's elastic launcher)."""
 
 
+class SecretKeyRef(Closed):
+    """One key of a Secret in the run's namespace. Who writes the run must be allowed to `get` it."""
+
+    name: Name
+    """The Secret."""
+    key: Annotated[str, Field(max_length=253), form("[-._A-Za-z0-9]+", "letters, digits, '-', '_' and '.'")]
+    """Its key."""
+    optional: bool = False
+    """Start without the variable where Secret or key is not there; the pod waits for them when false."""
+
+
+class ValueFrom(Closed):
+    """Where a value comes from."""
+
+    secret_key_ref: SecretKeyRef
+    """One key of a Secret."""
+
+
 class EnvVar(Closed):
-    """An environment variable with a plain value."""
+    """An environment variable, with a plain value or one from a Secret."""
 
     name: Annotated[
         str,
@@ -130,7 +149,54 @@ class EnvVar(Closed):
     ]
     """Its name."""
     value: Annotated[str, Field(max_length=32768), form(r"[^\x00]*", "text without a NUL character")] = ""
-    """Its value."""
+    """Its value, which all see who may read the run."""
+    value_from: ValueFrom | None = None
+    """A Secret that holds it, for tokens such as HF_TOKEN; the server of a model gets none."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.valueFrom) || !has(self.value) || self.value == ''",
+            lambda variable: variable.value_from is None or not variable.value,
+            "value and valueFrom are both given; remove one",
+        ),
+    )
+
+
+_RESERVED = (
+    "(.*[.-])?(kubernetes|k8s)[.]io/.*|(.*[.])?selfevo[.]dev/.*|job-name|controller-uid"
+    # container runtimes act upon these: devices, other hypervisors, other users
+    "|io[.](kubernetes|containerd|katacontainers)[.].*|dev[.]gvisor[.].*|(.*[.])?(crio|cri-o|nri|gvisor)[.](io|dev)(/.*)?"
+)
+_FOR_SCHEDULERS = (
+    "(cluster-autoscaler|descheduler[.]alpha|controller)[.]kubernetes[.]io/.*|kueue[.]x-k8s[.]io/podset-.*"
+)
+_IS_RESERVED, _IS_FOR_SCHEDULERS = re.compile(_RESERVED), re.compile(_FOR_SCHEDULERS)
+
+
+def is_free_label(key: str) -> bool:
+    """Whether a label means nothing to Kubernetes, to a container runtime or to selfevo."""
+    return not _IS_RESERVED.fullmatch(key)
+
+
+def is_free_annotation(key: str) -> bool:
+    """The same of an annotation of pods, beside those that tell autoscaler, descheduler and Kueue something."""
+    return not _IS_RESERVED.fullmatch(key) or _IS_FOR_SCHEDULERS.fullmatch(key) is not None
+
+
+_TAKEN = "keys of Kubernetes, container runtimes and selfevo are not set by hand; choose another"
+FreeLabelKey = Annotated[
+    LabelKey,
+    Rule(f"!self.matches(r'^(?:{_RESERVED})$')", is_free_label, f"{_TAKEN} (a queue is named by spec.queue)"),
+]
+FreeAnnotationKey = Annotated[
+    LabelKey,
+    Rule(
+        f"!self.matches(r'^(?:{_RESERVED})$') || self.matches(r'^(?:{_FOR_SCHEDULERS})$')",
+        is_free_annotation,
+        f"{_TAKEN} (autoscalers, descheduler and kueue.x-k8s.io/podset-* excepted)",
+    ),
+]
+AnnotationValue = Annotated[str, Field(max_length=4096), form(r"[^\x00]*", "text without a NUL character")]
 
 
 class Pods(Closed):
@@ -168,6 +234,13 @@ class Pods(Closed):
     """Identity of the pods."""
     env: Annotated[list[EnvVar], Field(max_length=128), Keyed("name")] = []
     """Further environment variables."""
+    labels: Annotated[dict[FreeLabelKey, LabelValue], NoNulls, Field(max_length=16)] = {}
+    """Further labels of Jobs and pods, e.g. {cost-center: nlp}."""
+    annotations: Annotated[dict[FreeAnnotationKey, AnnotationValue], NoNulls, Field(max_length=16)] = {}
+    """Further annotations of the pods: what autoscalers and Kueue's topology-aware scheduling are told, e.g.
+    {kueue.x-k8s.io/podset-required-topology: cloud.example/rack}."""
+    scheduler_name: Name | None = None
+    """Scheduler of the pods; the cluster's own when not given."""
     active_deadline_seconds: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = None
     """A Job of the phase that takes longer fails; no limit when not given."""
     termination_grace_period_seconds: Annotated[Whole, Field(ge=1, le=3600)] | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.parts import is_free_annotation, is_free_label
 
 Rule = Callable[[Any], bool] | Mapping[str, Any] | Sequence[Any]
 """A test of a value; the fields of a mapping, each with its rule; or, in a list of one, the rule of every item.
@@ -98,9 +99,14 @@ def _id_of_no_root(value: object) -> bool:
     return _whole(value) and value != 0
 
 
-def _our_label(prefix: str) -> Callable[[Any], bool]:
+def _our_label(prefix: str, free: Callable[[str], bool] = lambda name: False) -> Callable[[Any], bool]:
+    """Names that begin like one of ours, and those that a person may choose (the contract decides which)."""
     names = re.compile(prefix)
-    return lambda value: _map(_text)(value) and all(names.match(name) for name in value)
+    return lambda value: _map(_text)(value) and all(names.match(name) or free(name) for name in value)
+
+
+def _key_of_secret(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[-._A-Za-z0-9]+", value) is not None
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
@@ -124,7 +130,7 @@ _CONTAINER: dict[str, Any] = {
             "valueFrom": {
                 "secretKeyRef": {
                     "name": _text,
-                    "key": _only("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+                    "key": _key_of_secret,
                     "optional": _only(True, False),
                 }
             },
@@ -165,6 +171,7 @@ _POD: Rule = {
     "priorityClassName": _text,
     "restartPolicy!": _only("Never"),
     "runtimeClassName": _text,
+    "schedulerName": _text,
     "securityContext!": {
         "fsGroup": _id_of_no_root,
         "fsGroupChangePolicy": _only("OnRootMismatch"),
@@ -193,8 +200,10 @@ _POD: Rule = {
     ],
 }
 
-_LABELS = _our_label(r"^(app\.kubernetes\.io/|selfevo\.dev/|kueue\.x-k8s\.io/(queue-name|priority-class)$)")
-_ANNOTATIONS = _our_label(r"^selfevo\.dev/")
+_LABELS = _our_label(
+    r"^(app\.kubernetes\.io/|selfevo\.dev/|kueue\.x-k8s\.io/(queue-name|priority-class)$)", is_free_label
+)
+_ANNOTATIONS = _our_label(r"^selfevo\.dev/", is_free_annotation)
 _JOB_ANNOTATIONS = _our_label(r"^(selfevo\.dev/|kueue\.x-k8s\.io/job-min-parallelism$)")
 
 _JOB: Rule = {

@@ -59,7 +59,7 @@ def variables(
 
     Args:
         more: Further variables of ours.
-        credentials: Whether the container talks to the object store.
+        credentials: Whether the container talks to the object store. One that does not gets nothing from any Secret.
 
     Raises:
         InputError: the PhaseConfig is too long.
@@ -71,7 +71,17 @@ def variables(
         {"name": CONFIG_ENV, "value": config_text(config)},
     ]
     names = {variable["name"] for variable in ours}
-    return [*(plain(user.name, user.value) for user in users if user.name not in names), *ours]
+    return [
+        *(_of_user(user) for user in users if user.name not in names and (credentials or not user.value_from)),
+        *ours,
+    ]
+
+
+def _of_user(variable: EnvVar) -> Variable:
+    if variable.value_from is None:
+        return plain(variable.name, variable.value)
+    reference = variable.value_from.secret_key_ref
+    return _of_secret(reference.name, reference.key, optional=reference.optional, variable=variable.name)
 
 
 def plain(name: str, value: str) -> Variable:
@@ -128,6 +138,6 @@ def _credentials(storage: Storage) -> list[Variable]:
     ]
 
 
-def _of_secret(secret: str, key: str, *, optional: bool = False) -> Variable:
+def _of_secret(secret: str, key: str, *, optional: bool = False, variable: str = "") -> Variable:
     reference = {"name": secret, "key": key, **({"optional": True} if optional else {})}
-    return {"name": key, "valueFrom": {"secretKeyRef": reference}}
+    return {"name": variable or key, "valueFrom": {"secretKeyRef": reference}}

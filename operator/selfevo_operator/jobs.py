@@ -67,9 +67,9 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
     nodes = nodes_of(spec, step.phase)
     service = _service_name(run) if nodes > 1 else ""
     config = phase_config(spec, run.metadata.name, run.metadata.namespace, step, name)
-    labels = _labels(run, step, attempt)
     place = Place(nodes, service, f"{name}-0.{service}") if service else Place()
     pods = pods_of(spec, step.phase)
+    labels = {**pods.labels, **_labels(run, step, attempt)}
     optional = {"activeDeadlineSeconds": pods.active_deadline_seconds}
     job: Manifest = {
         "apiVersion": "batch/v1",
@@ -87,7 +87,7 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
             "ttlSecondsAfterFinished": spec.ttl_seconds_after_finished,
             "podReplacementPolicy": "Failed",
             "template": {
-                "metadata": {"labels": labels, "annotations": {KEY: step.key}},
+                "metadata": {"labels": labels, "annotations": {**pods.annotations, KEY: step.key}},
                 "spec": pod_spec(spec, config, place, settings),
             },
         },

@@ -32,9 +32,9 @@ class PodSettings:
 def merged(base: Pods, part: Pods) -> Pods:
     """``part`` over ``base`` (spec.pods), field by field.
 
-    What the part does not set (None, or nothing in it) is inherited. Environment, node selector and resources are
-    merged by name, and the part wins; every other list replaces the inherited one as a whole. So a part cannot take
-    away what it inherits except by naming it, as in {nvidia.com/gpu: 0}.
+    What the part does not set (None, or nothing in it) is inherited. Environment, labels, annotations, node selector
+    and resources are merged by name, and the part wins; every other list replaces the inherited one as a whole. So a
+    part cannot take away what it inherits except by naming it, as in {nvidia.com/gpu: 0}.
     """
     return base.model_copy(
         update={name: _over(getattr(base, name), getattr(part, name)) for name in type(base).model_fields}
@@ -94,6 +94,9 @@ def refuse_odd_keys(pods: Pods, field: str) -> None:
         InputError: the first such key.
     """
     keys = [(f"{field}.nodeSelector", key) for key in pods.node_selector]
+    keys += [(f"{field}.labels", key) for key in pods.labels] + [
+        (f"{field}.annotations", key) for key in pods.annotations
+    ]
     keys += [(f"{field}.tolerations[{n}].key", one.key or "") for n, one in enumerate(pods.tolerations)]
     for where, key in keys:
         if len(key.rpartition("/")[0]) > 253:

@@ -76,6 +76,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         "tolerations": [toleration.wire() for toleration in pods.tolerations],
         "priorityClassName": pods.priority_class_name,
         "runtimeClassName": pods.runtime_class_name,
+        "schedulerName": pods.scheduler_name,
         "serviceAccountName": pods.service_account_name,
         "subdomain": place.service,
     }

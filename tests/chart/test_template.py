@@ -146,6 +146,7 @@ def test_the_policy_looks_at_every_part_of_a_spec_that_has_pods(rendered: dict[s
     policies = chart.of_kind(rendered["defaults"], "ValidatingAdmissionPolicy")
     named = json.dumps(policies)
     fields = ["serviceAccountName", "imagePullSecrets", "image", "nodeSelector", "tolerations", "env"]
+    fields += ["schedulerName", "labels", "annotations"]
     fields += ["priorityClassName", "runtimeClassName", "resources.limits", "resources.requests"]
     assert len(places) == 7
     for place in places:

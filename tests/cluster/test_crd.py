@@ -179,6 +179,30 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "tolerationSeconds needs effect NoExecute; set it or remove tolerationSeconds",
     ),
     (
+        document(spec__pods={"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "a b"}}}]}),
+        "spec.pods.env[0].valueFrom.secretKeyRef.key",
+        "write it as letters, digits, '-', '_' and '.'",
+    ),
+    (
+        document(
+            spec__pods={"env": [{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]}
+        ),
+        "spec.pods.env[0]",
+        "value and valueFrom are both given; remove one",
+    ),
+    (
+        document(spec__pods={"labels": {"selfevo.dev/run": "x"}}),
+        "spec.pods.labels",
+        "keys of Kubernetes, container runtimes and selfevo are not set by hand; choose another (a queue is named by "
+        "spec.queue)",
+    ),
+    (
+        document(spec__pods={"annotations": {"cdi.k8s.io/x": "nvidia.com/gpu=all"}}),
+        "spec.pods.annotations",
+        "keys of Kubernetes, container runtimes and selfevo are not set by hand; choose another (autoscalers, "
+        "descheduler and kueue.x-k8s.io/podset-* excepted)",
+    ),
+    (
         document(spec__pods={"env": [{"name": "1A"}]}),
         "spec.pods.env[0].name",
         "write it as letters, digits and '_', not beginning with a digit",

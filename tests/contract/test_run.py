@@ -140,6 +140,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     # at odds with one another
     (
+        {
+            "spec__pods": {
+                "env": [{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]
+            }
+        },
+        "spec.pods.env[0]: value and valueFrom are both given; remove one",
+    ),
+    (
+        {"spec__pods": {"labels": {"selfevo.dev/run": "x"}}},
+        'spec.pods.labels is "selfevo.dev/run"; keys of Kubernetes, container runtimes and selfevo are not set by '
+        "hand; choose another (a queue is named by spec.queue)",
+    ),
+    (
         {"spec__pods": {"env": [{"name": "A"}, {"name": "A", "value": "1"}]}},
         "spec.pods.env: 'A' is there twice; give each a name of its own",
     ),

@@ -23,6 +23,8 @@ VALUES: Object = {
         "workloadPriorities": ["low"],
         "priorityClasses": ["training"],
         "runtimeClasses": ["nvidia"],
+        "schedulers": ["volcano"],
+        "labels": ["cost-center=*"],
         "storage": ["s3://models/team-a/*"],
         "sources": ["hf://Qwen/*", "s3://models/*"],
     }
@@ -77,6 +79,11 @@ def env(**variables: str) -> Object:
     return {"spec.pods.env": [{"name": name, "value": value} for name, value in variables.items()]}
 
 
+def token(secret: str, of: str = "spec.pods", *, name: str = "HF_TOKEN", key: str = "token", **more: Any) -> Object:
+    """A variable from a Secret."""
+    return {f"{of}.env": [{"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, **more}}}]}
+
+
 def account(of: str = "spec.pods") -> str:
     return (
         f"{of}.serviceAccountName is admin, a ServiceAccount that mallory may not use in NS; name another, or ask for "
@@ -99,6 +106,7 @@ _NAME = "write it as lower-case letters, digits, '-' and '.', with a letter or d
 _IMAGE = f"which is an image that runs may not use; allowed are {TRAINER}"
 _URI = "write it as s3://<bucket>/<prefix> or file:///<absolute path>"
 _MODEL = "write it as hf://<owner>/<model>@<revision> or s3://<bucket>/<prefix> or file:///<absolute path>"
+_TAKEN = "keys of Kubernetes, container runtimes and selfevo are not set by hand; choose another"
 _OURS = "selfevo sets this variable itself; remove it"
 _VARIABLE = "which is a variable that runs may not set; remove it, or ask for an entry of its own in policy.allowed.env"
 _ENDPOINT = "write it as http(s)://<host>:<port>, without a path"
@@ -141,7 +149,25 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("more Secrets than are looked at, the last of others",
      {"spec.pods.imagePullSecrets": [f"own-{n}" for n in range(12)],
       "spec.solver.pods.imagePullSecrets": [f"own-{n}" for n in range(12, 20)] + [OTHERS]},
-     "spec names more than 20 Secrets in storage.credentialsSecret and imagePullSecrets; name fewer"),
+     "spec names more than 20 Secrets in storage.credentialsSecret, imagePullSecrets and env; name fewer"),
+    ("a variable from a Secret of others", token(OTHERS), secret("spec.pods.env")),
+    *(
+        (f"a variable from a Secret of others in {part}", token(OTHERS, f"spec.{part}.pods"),
+         secret(f"spec.{part}.pods.env"))
+        for part in PARTS
+    ),
+    ("a variable from a Secret that is not there yet", token("later"), secret("spec.pods.env", "later")),
+    ("an optional one", token(OTHERS, optional=True), secret("spec.pods.env")),
+    ("a variable from a Secret of another namespace", token("kube-system/admin"), _NAME),
+    ("a variable from a ServiceAccount's token", token("admin-token-x"), secret("spec.pods.env", "admin-token-x")),
+    ("a variable from a Secret's key by a path", token(OWN, key="../admin"), "write it as letters, digits, '-', '_'"),
+    ("our variable from a Secret", token(OWN, name="SELFEVO_PHASE_CONFIG"), _OURS),
+    ("a loader's variable from a Secret", token(OWN, name="LD_PRELOAD"), f"spec.pods.env is LD_PRELOAD, {_VARIABLE}"),
+    ("a variable from a field of the pod", {"spec.pods.env": [
+        {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}, "secretKeyRef: Required value"),
+    ("a variable with a value from two places", {"spec.pods.env": [
+        {"name": "A", "value": "x", "valueFrom": {"secretKeyRef": {"name": OWN, "key": "token"}}}]},
+     "value and valueFrom are both given; remove one"),
     ("a Secret in an object", {"spec.storage.credentialsSecret": {"name": OTHERS}}, "must be of type string"),
     # -- code of one's own
     ("another image", {"spec.pods.image": "evil/miner:1"}, f"spec.pods.image is evil/miner:1, {_IMAGE}"),
@@ -198,6 +224,31 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("such a device in evaluation", {("spec", "evaluation", "pods", "resources", "requests"): {"evil.io/fuse": 1}},
      "spec.evaluation.pods.resources.requests is evil.io/fuse, which is a resource that runs may not use"),
     ("a negative quantity", {"spec.pods.resources.limits": {"memory": "-1"}}, "write a quantity such as 8, 500m or"),
+    ("another scheduler", {"spec.pods.schedulerName": "mine"},
+     "spec.pods.schedulerName is mine, which is a scheduler that runs may not use; allowed are volcano"),
+    # -- labels and annotations
+    ("a label that a Service chooses by", {("spec", "pods", "labels"): {"app": "store"}},
+     "spec.pods.labels is app=store, which is a pod's label that runs may not set; allowed are cost-center=*"),
+    *(
+        (f"label {key}", {("spec", "solver", "pods", "labels"): {key: "x"}}, _TAKEN)
+        for key in ("app.kubernetes.io/managed-by", "selfevo.dev/run", "kueue.x-k8s.io/queue-name", "job-name",
+                    "batch.kubernetes.io/job-name", "controller-uid", "x.selfevo.dev/run", "pod.k8s.io/x")
+    ),
+    ("a label that is none", {("spec", "pods", "labels"): {"a b": "x"}}, "write it as the key of a label"),
+    ("an annotation that a webhook acts on", {("spec", "pods", "annotations"): {"iam.amazonaws.com/role": "admin"}},
+     "spec.pods.annotations is iam.amazonaws.com/role=admin, which is a pod's annotation that runs may"),
+    *(
+        (f"annotation {key}", {("spec", "rollout", "pods", "annotations"): {key: "x"}}, "pod's annotation that runs")
+        for key in ("sidecar.istio.io/userVolume", "vault.hashicorp.com/agent-inject", "k8s.v1.cni.cncf.io/networks")
+    ),
+    *(
+        (f"annotation {key}", {("spec", "pods", "annotations"): {key: "x"}}, _TAKEN)
+        for key in ("container.apparmor.security.beta.kubernetes.io/trainer",
+                    "seccomp.security.alpha.kubernetes.io/pod", "cdi.k8s.io/x", "io.kubernetes.cri-o.Devices",
+                    "devices.crio.io", "userns-mode.crio.io", "io.katacontainers.config.hypervisor.path",
+                    "dev.gvisor.spec.mount", "devices.nri.io/container.trainer", "kubectl.kubernetes.io/x",
+                    "selfevo.dev/key", "kueue.x-k8s.io/job-min-parallelism")
+    ),
     # -- queues
     ("another team's queue", {"spec.queue": "team-b"},
      "spec.queue is team-b, which is a queue that runs may not use; allowed are team-a, team-a-rollout"),
@@ -283,7 +334,6 @@ PRUNED: list[tuple[str, Any]] = [
     ("spec.pods.hostname", "kubernetes"),
     ("spec.pods.hostAliases", [{"ip": "10.0.0.1", "hostnames": ["s3.amazonaws.com"]}]),
     ("spec.pods.nodeName", "control-plane"),
-    ("spec.pods.schedulerName", "mine"),
     ("spec.pods.affinity", {"nodeAffinity": {}}),
     ("spec.pods.dnsConfig", {"nameservers": ["10.6.6.6"]}),
     ("spec.pods.shareProcessNamespace", True),
@@ -310,8 +360,6 @@ PRUNED: list[tuple[str, Any]] = [
     ("spec.pods.volumeClaimTemplates", [{"metadata": {"name": "data"}, "spec": {}}]),
     ("spec.pods.ports", [{"containerPort": 22, "hostPort": 22}]),
     ("spec.pods.resourceClaims", [{"name": "gpu"}]),
-    ("spec.pods.labels", {"app.kubernetes.io/managed-by": "Helm"}),
-    ("spec.pods.annotations", {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}),
     ("spec.podTemplate", {"spec": {"hostNetwork": True}}),
     ("spec.template.spec.volumes", [HOST]),
     ("spec.jobTemplate", {"spec": {"hostPID": True}}),
@@ -349,6 +397,12 @@ HARMLESS: list[tuple[str, Object, str]] = [
     ("escapes in a file's place", {"spec.model.uri": "s3://models/%2e%2e/base"}, "keys have no escapes"),
     ("a region that is a host", {"spec.storage.region": "x.evil.example/"}, "boto3 refuses regions that are no label"),
     ("resources that nobody has", {"spec.pods.resources.requests": {"cpu": 10**6}}, "the pod finds no node"),
+    ("a token from their own Secret", token(OWN), "it is theirs"),
+    ("a label and annotations that are allowed", {
+        ("spec", "pods", "labels"): {"cost-center": "nlp"},
+        ("spec", "pods", "annotations"): {"kueue.x-k8s.io/podset-required-topology": "example.com/rack",
+                                          "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
+     "they are on the platform's list"),
     ("more shared memory than memory", {"spec.pods.sharedMemory": "999Ti"}, "it is a limit of the pod's own"),
     ("the longest time to end", {"spec.pods.terminationGracePeriodSeconds": 3600}, "its own pod waits"),
     ("two nodes", {"spec.challenger.pods": {"nodes": 2}, "spec.challenger.grpo.perDeviceTrainBatchSize": 8},

@@ -25,7 +25,14 @@ _PODS = {
     "priorityClassName": "high",
     "runtimeClassName": "nvidia",
     "serviceAccountName": "trainer",
-    "env": [{"name": "HF_ENDPOINT", "value": "http://hub"}, {"name": "EMPTY"}],
+    "env": [
+        {"name": "HF_ENDPOINT", "value": "http://hub"},
+        {"name": "EMPTY"},
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token", "optional": True}}},
+    ],
+    "labels": {"cost-center": "nlp"},
+    "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
+    "schedulerName": "volcano",
     "activeDeadlineSeconds": 3600,
     "terminationGracePeriodSeconds": 60,
 }

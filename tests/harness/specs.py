@@ -41,7 +41,20 @@ _TOLERATION = st.sampled_from(
     key=_LABEL, operator=st.sampled_from(["Exists", "Equal"]), value=_HOSTILE, tolerationSeconds=st.integers(0, 9)
 )
 _ENV = st.lists(
-    st.fixed_dictionaries({"name": _VARIABLES}, optional={"value": st.one_of(_TEXT, _HOSTILE)}),
+    st.fixed_dictionaries({"name": _VARIABLES}, optional={"value": st.one_of(_TEXT, _HOSTILE)})
+    | st.fixed_dictionaries(
+        {
+            "name": _VARIABLES,
+            "valueFrom": st.fixed_dictionaries(
+                {
+                    "secretKeyRef": st.fixed_dictionaries(
+                        {"name": _NAME, "key": st.sampled_from(["token", ".x_y", "a b"])},
+                        optional={"optional": st.booleans()},
+                    )
+                }
+            ),
+        }
+    ),
     max_size=4,
     unique_by=lambda variable: variable["name"],
 )
@@ -59,6 +72,9 @@ PODS = _some(
     priorityClassName=_NAME,
     serviceAccountName=_NAME,
     env=_ENV,
+    labels=st.dictionaries(_LABEL, st.sampled_from(["a", ""]), max_size=2),
+    annotations=st.dictionaries(_LABEL, _HOSTILE, max_size=2),
+    schedulerName=_NAME,
     nodes=st.integers(1, 3),
     joinSeconds=st.sampled_from([1, 604800]),
     activeDeadlineSeconds=st.sampled_from([1, 60, 2147483647]),

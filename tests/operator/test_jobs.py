@@ -123,7 +123,14 @@ CASES: dict[str, dict[str, Any]] = {
             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
             "priorityClassName": "research",
             "serviceAccountName": "trainer",
-            "env": [{"name": "HF_ENDPOINT", "value": "https://hub.example"}, {"name": "PRICE", "value": "$$5 $(HOME)"}],
+            "env": [
+                {"name": "HF_ENDPOINT", "value": "https://hub.example"},
+                {"name": "PRICE", "value": "$$5 $(HOME)"},
+                {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+            ],
+            "labels": {"cost-center": "nlp"},
+            "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
+            "schedulerName": "volcano",
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             "activeDeadlineSeconds": 7200,
             "terminationGracePeriodSeconds": 30,
@@ -523,6 +530,30 @@ def test_a_persons_variables_arrive_as_they_were_written() -> None:
     assert list(env)[:3] == ["FIRST", "TEXT", "EMPTY"]
 
 
+def test_a_variable_comes_from_a_persons_secret_but_for_the_server() -> None:
+    named = {"name": "hub", "key": "token", "optional": True}
+    engine = {"spec__challenger__engine": {"kind": "server", "gpus": 0}}
+    pod = pod_of(CHALLENGER, **engine, spec__pods={"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": named}}]})
+    containers = {container["name"]: container for container in [*pod["containers"], *pod["initContainers"]]}
+    wanted = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": named}}
+    assert {name: wanted in of["env"] for name, of in containers.items()} == {
+        "trainer": True,
+        "fetch-model": True,
+        "server": False,
+    }
+    assert "HF_TOKEN" not in {variable["name"] for variable in containers["server"]["env"]}
+
+
+def test_labels_and_annotations_of_a_person_stand_beside_ours() -> None:
+    asked = {"labels": {"team": "a"}, "annotations": {"karpenter.sh/do-not-disrupt": "true"}}
+    job = job_of(SOLVER, spec__pods=asked, spec__solver__pods={"labels": {"team": "b"}}, spec__queue="q")
+    template = job["spec"]["template"]["metadata"]
+    for labels in (template["labels"], job["metadata"]["labels"]):
+        assert labels["team"] == "b" and labels["selfevo.dev/step"] == SOLVER
+    assert template["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    assert "karpenter.sh/do-not-disrupt" not in job["metadata"]["annotations"]
+
+
 def test_what_we_set_ourselves_holds_and_stands_there_once() -> None:
     variables = trainer_of(SOLVER, spec__pods={"env": [{"name": "HOME", "value": "/root"}]})["env"]
     assert [v["value"] for v in variables if v["name"] == "HOME"] == ["/work"]
@@ -622,6 +653,9 @@ def test_attempts_have_one_template(case: str) -> None:
         {"spec__solver__pods": {"resources": {"limits": {"cpu": 2}}}},
         {"spec__pods": {"env": [{"name": "A", "value": "1"}]}},
         {"spec__pods": {"nodeSelector": {"a": "b"}}},
+        {"spec__pods": {"labels": {"a": "b"}}},
+        {"spec__pods": {"annotations": {"a": "b"}}},
+        {"spec__pods": {"schedulerName": "a"}},
         {"spec__pods": {"activeDeadlineSeconds": 5}},
         {"spec__queue": "a"},
         {"spec__ttlSecondsAfterFinished": 100},

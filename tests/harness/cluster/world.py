@@ -132,9 +132,11 @@ def own_pod(pod: Object, run: Object) -> None:
         "node.kubernetes.io/unreachable",
     }
     assert labels["selfevo.dev/run"] == run["metadata"]["name"] and labels["selfevo.dev/attempt"].isdecimal()
-    assert all(name.startswith(_OUR_LABELS) for name in labels)
+    asked = run["spec"].get("pods", {})
+    assert all(name.startswith(_OUR_LABELS) or name in asked.get("labels", {}) for name in labels)
     assert labels["app.kubernetes.io/managed-by"] == "selfevo-operator"
-    assert all(name.startswith(("selfevo.dev/", "batch.kubernetes.io/")) for name in pod["metadata"]["annotations"])
+    ours = ("selfevo.dev/", "batch.kubernetes.io/")
+    assert all(n.startswith(ours) or n in asked.get("annotations", {}) for n in pod["metadata"]["annotations"])
     (container,) = spec["containers"]
     assert container["image"] == TRAINER and container["command"] == ["python", "-m", "selfevo_trainer"]
     assert "args" not in container and "envFrom" not in container and "ports" not in container
@@ -149,7 +151,7 @@ def own_pod(pod: Object, run: Object) -> None:
     assert seen["HOME"] == "/work" and seen["TMPDIR"] == "/tmp"
     config = json.loads(seen["SELFEVO_PHASE_CONFIG"])
     assert config["storage"]["uri"].startswith("s3://models/team-a/")
-    users = {variable["name"]: variable["value"] for variable in run["spec"].get("pods", {}).get("env", [])}
+    users = {variable["name"]: variable["value"] for variable in asked.get("env", []) if "valueFrom" not in variable}
     assert {name: seen[name] for name in users if name not in ("HOME", "TMPDIR")} == {
         name: value for name, value in users.items() if name not in ("HOME", "TMPDIR")
     }
