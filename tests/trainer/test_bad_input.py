@@ -315,16 +315,18 @@ FAST = {
     ),
     # what the process is told
     "the PhaseConfig is of a newer selfevo": Case(
-        in_config(schemaVersion=99), INPUT, ["schemaVersion is 99", "knows up to 1", "use a newer spec.pods.image"]
+        in_config(schemaVersion=99), INPUT, ["schemaVersion is 99", "knows up to 1", "selfevo 0.", "spec.pods.image"]
     ),
     "the PhaseConfig is of an older selfevo": Case(
         in_config(schemaVersion=0), INPUT, ["schemaVersion is 0", "computes by version", "by its digest"]
     ),
     "the PhaseConfig is newer and has fields that nobody knows here": Case(
-        in_config(schemaVersion=2, futureField={"a": 1}), INPUT, ["schemaVersion is 2", "use a newer spec.pods.image"]
+        in_config(schemaVersion=2, futureField={"a": 1}), INPUT, ["schemaVersion is 2", "newer spec.pods.image"]
     ),
     "the PhaseConfig has a field that is none": Case(
-        in_config(checkpointEvry=3), INPUT, [CONFIG_ENV, "checkpointEvry is not a field", "'checkpointEvery'"]
+        in_config(checkpointEvry=3),
+        INPUT,
+        [CONFIG_ENV, "checkpointEvry is not a field", "'checkpointEvery'", "image, selfevo 0.", "operator"],
     ),
     "the PhaseConfig has a wrong type": Case(
         in_config(checkpointEvery="3"), INPUT, [CONFIG_ENV, 'checkpointEvery is "3"', "whole number"]

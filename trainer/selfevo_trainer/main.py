@@ -66,13 +66,26 @@ def read_config() -> PhaseConfig:
     except ValidationError as error:
         first, *others = explain(error, PhaseConfig)
         more = f" ({len(others)} more are wrong)" if others else ""
-        raise InputError(f"{source}: {first}{more}") from None
+        # A person writes no PhaseConfig: what is not known here, or lacks, another version wrote.
+        skew = any(detail["type"] in _SKEW for detail in error.errors(include_url=False))
+        remedy = f"; {_ours()}, and the operator that wrote it differ, so set spec.pods.image to the operator's version"
+        raise InputError(f"{source}: {first}{more}{remedy if skew else ''}") from None
     if config.schema_version == SCHEMA_VERSION and input_key(config.inputs) != config.key:
         raise InputError(
             f"key is {config.key[:12]}... and the digest of inputs is {input_key(config.inputs)[:12]}...; operator and "
-            "trainer are of different versions, so bring both to the same"
+            f"trainer are of different versions ({_ours()}), so bring both to the same"
         )
     return config
+
+
+_SKEW = ("extra_forbidden", "missing", "literal_error", "union_tag_invalid")
+
+
+def _ours() -> str:
+    """This image, as a person knows it."""
+    from importlib import metadata
+
+    return f"this trainer's image, selfevo {metadata.version('selfevo')}"
 
 
 def _check_version(text: str) -> None:
@@ -84,13 +97,14 @@ def _check_version(text: str) -> None:
     version = content.get("schemaVersion") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"schemaVersion is {version} and this trainer knows up to {SCHEMA_VERSION}; use a newer spec.pods.image"
+            f"schemaVersion is {version} and this trainer knows up to {SCHEMA_VERSION} ({_ours()}); use a newer "
+            "spec.pods.image, the operator's version"
         )
     if isinstance(version, int) and version < SCHEMA_VERSION:
         # What it makes would lie under a key that means something else, and be found by whoever asks for that.
         raise InputError(
-            f"schemaVersion is {version} and this trainer computes by version {SCHEMA_VERSION}; use the trainer of the "
-            "operator that planned the step, by its digest (spec.pods.image)"
+            f"schemaVersion is {version} and this trainer computes by version {SCHEMA_VERSION} ({_ours()}); use the "
+            "trainer of the operator that planned the step, by its digest (spec.pods.image)"
         )
 
 
