@@ -409,14 +409,31 @@ def more_tokens(world: World) -> None:
     file.write_text(json.dumps(content))
 
 
-def weights_with(value: float) -> Callable[[World], None]:
+def weights_with(value: float, where: slice | int = -1) -> Callable[[World], None]:
     def arrange(world: World) -> None:
         from safetensors.torch import load_file, save_file
 
         file = world.base / "model.safetensors"
         tensors = load_file(file)
-        tensors["model.norm.weight"][-1] = value
+        tensors["model.norm.weight"][where] = value
         save_file(tensors, file, metadata={"format": "pt"})
+
+    return arrange
+
+
+def rounded(world: World) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = world.base / "model.safetensors"
+    save_file({name: value.to(torch.int8) for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+
+
+def own_code(text: str) -> Callable[[World], None]:
+    def arrange(world: World) -> None:
+        (world.base / "modeling_own.py").write_text(text)
+        world.spec["model"]["trustRemoteCode"] = True
+        in_model_config(model_type="own", auto_map={"AutoConfig": "modeling_own.OwnConfig"})(world)
 
     return arrange
 
@@ -509,7 +526,7 @@ SLOW = {
         in_model_config(model_type="cake", architectures=["Cake"]), INPUT, ["{folder}/base", "cannot be loaded"]
     ),
     "the weights have other shapes than config.json says": Case(
-        in_model_config(hidden_size=64), INPUT, ["the model in {folder}/base cannot be loaded", "check config.json"]
+        in_model_config(hidden_size=64), INPUT, ["the model in {folder}/base cannot be loaded", "other shapes"]
     ),
     # what a preflight finds, before anything is computed
     "the tokenizer knows more than the embedding": Case(
@@ -587,17 +604,37 @@ SLOW = {
     "tokenizer.json is of no kind": Case(
         holding("tokenizer.json", '{"model": {"type": "Cake"}}'), INPUT, ["the tokenizer in {folder}/base cannot be"]
     ),
+    "the weights are rounded to whole numbers": Case(
+        rounded, INPUT, ["quantized: ", "in model.safetensors is of type I8", "that they were made from"]
+    ),
+    "config.json says that the weights are quantized": Case(
+        in_model_config(quantization_config={"quant_method": "fp8"}), INPUT, said_of_model("quantization_config")
+    ),
+    "the model computes infinity": Case(
+        weights_with(3e38, slice(None)),
+        INPUT,
+        ["{folder}/base computes NaN or infinity in float32", "spec.model.dtype"],
+    ),
+    "the model computes infinity of some tokens": Case(
+        weights_with(3e38), INPUT, ["computes NaN or infinity", "nothing can be sampled", "set spec.model.dtype"]
+    ),
+    "the model's own code exits": Case(
+        own_code("raise SystemExit(0)"), INPUT, ["{folder}/base cannot be loaded (SystemExit: 0)"]
+    ),
     "the index is none": Case(
         holding("model.safetensors.index.json", '{"metadata": {}}'), INPUT, said_of_model("is not an index")
     ),
     "config.json has a dtype that is none": Case(
         in_model_config(dtype="float33"), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
     ),
-    "config.json has a negative size": Case(
+    "config.json has a word for a number": Case(
+        in_model_config(num_hidden_layers="two"), INPUT, ["{folder}/base cannot be loaded", "num_hidden_layers", "str"]
+    ),
+    "config.json has a size that is none": Case(
         in_model_config(num_attention_heads=0), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
     ),
     "config.json has another vocabulary": Case(
-        in_model_config(vocab_size=50000), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
+        in_model_config(vocab_size=50000), INPUT, ["{folder}/base cannot be loaded", "other shapes"]
     ),
     "config.json has a padding token beyond the vocabulary": Case(
         in_model_config(pad_token_id=104), INPUT, ["{folder}/base cannot be loaded", "check config.json"]

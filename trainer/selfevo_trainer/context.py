@@ -35,6 +35,10 @@ from selfevo_trainer.world import ALONE, Member
 _PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-verify")
 
 
+NO_DISTRIBUTION = "probability tensor contains"
+"""How torch begins when it is to sample from NaN."""
+
+
 class Clock:
     """Seconds by activity. Nested activities are not counted twice: the inner one's time is taken from the outer's."""
 
@@ -65,7 +69,15 @@ class _TimedEngine:
         self, prompts: Sequence[Messages], sampling: Sampling, samples: int, seed: int
     ) -> list[list[Completion]]:
         with self.clock.during("generation"):
-            return self.engine.generate(prompts, sampling, samples, seed)
+            try:
+                return self.engine.generate(prompts, sampling, samples, seed)
+            except RuntimeError as error:
+                if NO_DISTRIBUTION not in str(error):
+                    raise
+                raise InputError(
+                    "the frozen model computes NaN or infinity, from which nothing can be sampled; set "
+                    "spec.model.dtype to float32 or bfloat16, or take other weights"
+                ) from error
 
     def close(self) -> None:
         self.engine.close()

@@ -19,7 +19,7 @@ from selfevo_contract.grpo import Grpo
 from selfevo_contract.inputs import Loading
 from selfevo_contract.phases import PhaseResult
 from selfevo_trainer import checkpoints, collective
-from selfevo_trainer.context import Context
+from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.data import write_jsonl
 from selfevo_trainer.models import load_for_training
 from selfevo_trainer.world import check_batch
@@ -214,8 +214,14 @@ def train(
 def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError) as error:
         _check_finite(trainer.model)  # a model of NaN cannot be sampled from: then that is what went wrong
+        if NO_DISTRIBUTION in str(error):
+            raise DataError(
+                "the model in training computes NaN or infinity, from which nothing can be sampled; lower learningRate "
+                "or set spec.model.dtype to float32 or bfloat16",
+                reason="NotFinite",
+            ) from error
         raise
     _check_finite(trainer.model)
 

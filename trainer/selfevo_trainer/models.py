@@ -137,6 +137,11 @@ def _check_json(path: Path, uri: str) -> None:
             ) from None
         if not isinstance(content, dict):
             raise InputError(f"spec.model.uri is {uri!r}, whose {name} is not a JSON object; download it again")
+        if name == "config.json" and content.get("quantization_config"):
+            raise InputError(
+                f"spec.model.uri is {uri!r}, whose config.json has a quantization_config, and rounded weights "
+                "cannot be trained; name the model that they were made from"
+            )
         for field in _IDS if name in ("config.json", "generation_config.json") else ():
             value = content.get(field)
             ids = value if isinstance(value, list) else [] if value is None else [value]
@@ -164,7 +169,7 @@ def load_config(path: Path, loading: Loading) -> Any:
 
     try:
         return AutoConfig.from_pretrained(str(path), trust_remote_code=loading.trust_remote_code, local_files_only=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a model's own code may ask to exit
         raise _not_loaded(path, error) from None
 
 
@@ -205,7 +210,28 @@ def load_for_generation(path: Path, loading: Loading) -> Any:
 
     model = _load(path, loading, getattr(torch, loading.dtype))
     model.requires_grad_(False)
-    return model.to(device()).eval()
+    model = model.to(device()).eval()
+    _check_logits(model, path, loading)
+    return model
+
+
+def _check_logits(model: Any, path: Path, loading: Loading) -> None:
+    """Finite weights may still overflow on their way, those trained in bfloat16 in float16 above all.
+
+    Raises:
+        InputError: the first few tokens give NaN or infinity already.
+    """
+    import torch
+
+    rows = model.get_input_embeddings().weight.shape[0]
+    with torch.inference_mode():
+        logits = model(input_ids=torch.arange(min(8, rows), device=model.device)[None]).logits
+    if not torch.isfinite(logits).all():
+        other = "float32" if loading.dtype == "bfloat16" else "bfloat16"
+        raise InputError(
+            f"the model in {path} computes NaN or infinity in {loading.dtype}; set spec.model.dtype to {other}, or "
+            "take other weights"
+        )
 
 
 def load_for_training(path: Path, loading: Loading) -> Any:
@@ -231,7 +257,7 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a model's own code may ask to exit
         raise _not_loaded(path, error) from None
     # transformers fills what is missing with random numbers and a warning.
     if missing := sorted(info["missing_keys"]):
@@ -243,7 +269,12 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
     return model
 
 
-def _not_loaded(path: Path, error: Exception) -> InputError:
+def _not_loaded(path: Path, error: BaseException) -> InputError:
+    if "ignore_mismatched_sizes" in str(error):
+        return InputError(
+            f"the model in {path} cannot be loaded, for its weights have other shapes than config.json describes (the "
+            "log lists them); check config.json, or download both again"
+        )
     return InputError(
         f"the model in {path} cannot be loaded ({_first_line(error)}); check config.json, the weights, and "
         "spec.model.trustRemoteCode for architectures that bring their own code"
@@ -266,8 +297,10 @@ def _forget_generation_habits(model: Any) -> None:
     model.generation_config = GenerationConfig(**tokens, **sampling, do_sample=True if sampled else None)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+def _first_line(error: BaseException) -> str:
+    """What a library's exception says, in one line: the second belongs to a first that ends with a colon."""
+    lines = [" ".join(line.split()) for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
 
 
 def eos_token_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -75,12 +75,18 @@ def has_learned_positions(folder: Path) -> bool:
 
 
 def not_finite(folder: Path, dtype: str) -> str | None:
-    """What is wrong with the numbers: a tensor with NaN or infinity, also such as ``dtype`` would make of it.
+    """What is wrong with the numbers: rounded ones, NaN or infinity, also such as ``dtype`` would make of them.
 
     Args:
         dtype: the run's: float32, bfloat16 or float16.
     """
     for file in files_of(folder):
+        for name, entry in _header(file)[0].items():
+            if name.endswith(".weight") and entry["dtype"] not in _FLOATS:
+                return (
+                    f"the weights in {folder} are quantized: {name} in {file.name} is of type {entry['dtype']}, and "
+                    "rounded weights cannot be trained; name the model that they were made from"
+                )
         for name, kind, values in _tensors(file):
             largest = _largest(values)
             if largest >= kind.infinite:
