@@ -416,6 +416,9 @@ class Controller:
             waits.append(_UNLISTED_S)
         if doubtful := [job for job in jobs if job.doubtful]:
             waits.append(self._witnesses.ask_again_in(sight.uid, doubtful))
+        again = self._witnesses.ask_queue_in(sight.uid)
+        if again is not None and any(job.suspended and not job.finished for job in jobs):
+            waits.append(again)
         return min(waits, default=None)
 
     def _quiet_for(self, memory: _Memory, before: RunStatus, after: RunStatus) -> float:

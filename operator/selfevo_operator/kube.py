@@ -21,6 +21,9 @@ from selfevo_operator.pod_lists import CONTROLLER_UID, PodLists
 FIELD_MANAGER = MANAGER
 JOB_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 PAGE = 100
+JOB_UID = "kueue.x-k8s.io/job-uid"
+"""Label by which Kueue says of a Workload whose Job it is of."""
+KUEUE_VERSIONS = ("v1beta2", "v1beta1")
 _RUNS = "/apis/selfevo.dev/v1alpha1"
 _BATCH = "/apis/batch/v1"
 
@@ -68,6 +71,9 @@ class Api(Protocol):
     async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         """The Events about the object ``uid``, in any order."""
 
+    async def list_workloads(self, namespace: str, job_uid: str) -> list[dict[str, Any]] | None:
+        """Kueue's Workloads of a Job; None where they are not to be read, or there is no Kueue."""
+
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None: ...
 
 
@@ -88,8 +94,11 @@ Observer = Callable[[str, str, int], None]
 class Kube:
     """`Api` on a real cluster."""
 
-    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, observer: Observer) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, observer: Observer, *, workloads: bool = False
+    ) -> None:
         self._session, self._endpoint, self._observer = session, endpoint, observer
+        self._workloads = workloads
         self._pods = PodLists(self._list_pods)
 
     @staticmethod
@@ -139,6 +148,19 @@ class Kube:
         query = urlencode({"fieldSelector": f"involvedObject.uid={uid}"})
         found = await self._call("list", "events", f"/api/v1/namespaces/{namespace}/events?{query}")
         return list(found.get("items") or [])
+
+    async def list_workloads(self, namespace: str, job_uid: str) -> list[dict[str, Any]] | None:
+        query = urlencode({"labelSelector": f"{JOB_UID}={job_uid}", "resourceVersion": "0"})
+        for version in KUEUE_VERSIONS if self._workloads else ():
+            path = f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads?{query}"
+            try:
+                return list((await self._call("list", "workloads", path)).get("items") or [])
+            except ApiError as error:
+                if error.status == 403:
+                    return None
+                if error.status != 404:
+                    raise
+        return None
 
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         await self._call("create", "events", f"/api/v1/namespaces/{namespace}/events", event)

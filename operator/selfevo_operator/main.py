@@ -94,7 +94,12 @@ async def run(settings: Settings) -> None:
     """
     kopf_settings = _kopf_settings(settings.patience)
     async with Kube.session(settings.patience.request) as session, contextlib.AsyncExitStack() as stack:
-        kube = Kube(session, endpoint(connection(settings.kubeconfig, kopf_settings)), lambda *call: called(*call))
+        kube = Kube(
+            session,
+            endpoint(connection(settings.kubeconfig, kopf_settings)),
+            lambda *call: called(*call),
+            workloads=settings.read_workloads,
+        )
         operator = Operator(kube, settings)
         called = operator.metrics.called
         runner = await serve(operator, settings.host, settings.port)

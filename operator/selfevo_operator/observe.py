@@ -201,7 +201,9 @@ def _observed(child: Child, job: JobSight, evidence: Evidence) -> Child:
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
         before = f"; before that, {evidence.before.message}" if evidence.before else ""
-        return replace(child, waiting=Hindrance(reasons.QUEUED, f"{job.name} is held {where}{before}", stuck=False))
+        told = evidence.waiting or Hindrance(reasons.QUEUED, "", stuck=False)
+        held = f"{job.name} is held {where}" + (f": {told.message}" if told.message else "")
+        return replace(child, waiting=replace(told, message=held + before))
     # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
     if job.ended_pods and waiting is None:
         return replace(child, state="Running")

@@ -40,6 +40,8 @@ class Settings:
     resync_seconds: float
     kubeconfig: str | None
     verbose: bool
+    read_workloads: bool = False
+    """Read Kueue's Workloads, to say why a Job waits; needs the right to list them."""
     patience: Patience = Patience()
 
     @property
@@ -71,6 +73,9 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
                         help="how often everything is listed anew")  # fmt: skip
     parser.add_argument("--kubeconfig", default=default("KUBECONFIG", "") or None, help="outside of a cluster")
     parser.add_argument("--verbose", action="store_true", default=default("VERBOSE", "") not in ("", "0", "false"))
+    parser.add_argument("--read-workloads", action="store_true",
+                        default=default("READ_WORKLOADS", "") not in ("", "0", "false"),
+                        help="say why Kueue does not admit a Job (needs the right to list workloads)")  # fmt: skip
     told = parser.parse_args(arguments)
 
     namespaces = told.namespace or [name for name in default("NAMESPACE", "").split(",") if name]
@@ -106,5 +111,6 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         resync_seconds=resync,
         kubeconfig=told.kubeconfig,
         verbose=told.verbose,
+        read_workloads=told.read_workloads,
         patience=Patience(**json.loads(default("PATIENCE", "{}"))),
     )

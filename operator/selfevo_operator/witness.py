@@ -14,6 +14,7 @@ from selfevo_operator.children import Hindrance, parse_stamp, stamp
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of
 from selfevo_operator.podless import PATIENCE_S, RECENT_S, has_not_ended, why_no_pod
+from selfevo_operator.queued import Queued
 from selfevo_operator.recent import Recent
 
 _PATIENCE_S = 10.0
@@ -45,6 +46,7 @@ class Witnesses:
         self._asking = 0
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
         """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
+        self._queued = Queued(api, clock)
         self._before: Recent[str, Hindrance] = Recent(_REMEMBERED)
         """UID of a Job -> why its pods did not run when they were asked last."""
 
@@ -87,7 +89,11 @@ class Witnesses:
             self._before.pop(job.uid, None)
         if not job.doubtful:
             self._asked.get(run_uid, {}).pop(job.uid, None)
-            return Evidence(before=self._before.get(job.uid)) if job.suspended else NOTHING
+            if not job.suspended or job.stopping:
+                self._queued.forget(run_uid, job.uid)
+                return NOTHING
+            return Evidence(before=self._before.get(job.uid), waiting=await self._queued.why(run_uid, job))
+        self._queued.forget(run_uid, job.uid)
         waits_s = (now - _since(job)).total_seconds()
         if waits_s < _patience(job):
             return NOTHING
@@ -138,6 +144,10 @@ class Witnesses:
         waits = (_ask_again(job, *asked[job.uid]) if job.uid in asked else _patience(job) for job in jobs)
         return min(waits, default=_PATIENCE_S)
 
+    def ask_queue_in(self, run_uid: str) -> float | None:
+        """Seconds after which a Job of the run that its queue holds is worth a question; None when none is."""
+        return self._queued.ask_again_in(run_uid)
+
     def forget_end(self, job: JobSight) -> None:
         """The end of ``job`` is recorded."""
         self._ends.pop(job.uid, None)
@@ -145,6 +155,7 @@ class Witnesses:
 
     def forget_run(self, run_uid: str) -> None:
         self._asked.pop(run_uid, None)
+        self._queued.forget_run(run_uid)
 
     async def _read_end(self, job: JobSight) -> Evidence:
         if (asking := self._foreseeing.get(job.uid)) is not None:

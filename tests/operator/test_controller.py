@@ -91,6 +91,9 @@ class Cluster:
         self._called("list pods")
         return self.pods
 
+    async def list_workloads(self, namespace: str, job_uid: str) -> None:
+        return None
+
     async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         self._called("list events")
         return self.job_events

@@ -61,6 +61,9 @@ class Cluster:
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict]:
         return self.cached if cached else self.now
 
+    async def list_workloads(self, namespace: str, job_uid: str) -> None:
+        return None
+
     async def list_events(self, namespace: str, uid: str) -> list[dict]:
         self.asked += 1
         return self.events

@@ -38,6 +38,9 @@ class Pods:
             raise self.error
         return self.cached if cached else self.now
 
+    async def list_workloads(self, namespace: str, job_uid: str) -> None:
+        return None
+
     async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         self.asked.append("events")
         return self.events

@@ -106,6 +106,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+{{- if .Values.kueue.readWorkloads }}
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [get, list]
+{{- end }}
 {{- end }}
 
 {{/* What is there only while `helm test` runs. */}}

@@ -277,6 +277,9 @@ class Client:
     async def list_events(self, namespace: str, uid: str) -> list[Object]:
         return self._call("list", "events", list)
 
+    async def list_workloads(self, namespace: str, job_uid: str) -> None:
+        return None
+
     async def create_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         name = event["metadata"]["name"]
 

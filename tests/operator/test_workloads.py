@@ -1,0 +1,162 @@
+"""What Kueue says of a Job that waits, and when it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from harness.objects import job_object
+from selfevo_operator.evidence import Evidence
+from selfevo_operator.kube import ApiError
+from selfevo_operator.observe import child_of, job_sight
+from selfevo_operator.queued import Queued
+from selfevo_operator.workloads import why_no_workload, why_queued
+
+Object = dict[str, Any]
+
+
+def workload(*conditions: tuple[str, str, str, str], active: bool | None = None) -> Object:
+    found = [{"type": t, "status": s, "reason": r, "message": m} for t, s, r, m in conditions]
+    spec = {} if active is None else {"active": active}
+    return {"metadata": {"name": "job-demo-1"}, "spec": spec, "status": {"conditions": found}}
+
+
+LIMIT = "exceeding the maximum number of re-queuing retries"
+
+
+@pytest.mark.parametrize(
+    ("made", "reason", "stuck", "words"),
+    [
+        (workload(("QuotaReserved", "False", "NoMatchingFlavor", "no flavor fits")), "NoMatchingFlavor", True, "fits"),
+        (workload(("QuotaReserved", "False", "Misconfigured", "ClusterQueue x not found")), "Misconfigured", True, "x"),
+        (workload(("QuotaReserved", "False", "Misconfigured", "ClusterQueue x is inactive")), "Queued", False, "x"),
+        (workload(("QuotaReserved", "False", "ExceedsMaxQuota", "16 of 8")), "ExceedsMaxQuota", True, "16 of 8"),
+        (workload(("QuotaReserved", "False", "Inadmissible", "LocalQueue b doesn't exist")), "Inadmissible", True, "b"),
+        (workload(("QuotaReserved", "False", "Pending", "3 more needed")), "Queued", False, "3 more needed"),
+        (workload(("QuotaReserved", "False", "WaitingForQuota", "3 more needed")), "Queued", False, "3 more needed"),
+        (
+            workload(("Evicted", "True", "PodsReadyTimeout", "Exceeded 5m"), ("QuotaReserved", "False", "Pending", "")),
+            *("Queued", False, "PodsReadyTimeout"),
+        ),
+        (workload(("Evicted", "True", "Deactivated", LIMIT), active=False), "Deactivated", True, LIMIT),
+        (workload(active=False), "Deactivated", True, "does not say why"),
+    ],
+)
+def test_a_workload_says_why_its_job_waits(made: Object, reason: str, stuck: bool, words: str) -> None:
+    said = why_queued(made)
+    assert said is not None and (said.reason, said.stuck) == (reason, stuck)
+    assert words in said.message
+
+
+@pytest.mark.parametrize("made", [workload(), workload(("QuotaReserved", "True", "QuotaReserved", "in x"))])
+def test_a_workload_may_say_nothing(made: Object) -> None:
+    assert why_queued(made) is None
+
+
+def told(kind: str, reason: str, message: str, component: str = "batch/job-kueue-controller") -> Object:
+    return {"type": kind, "reason": reason, "message": message, "source": {"component": component}}
+
+
+REFUSED = told("Warning", "ErrWorkloadCompose", 'workloadpriorityclass "no-such" not found')
+
+
+@pytest.mark.parametrize(
+    ("workloads", "events", "words"),
+    [
+        ([], [REFUSED], 'workloadpriorityclass "no-such" not found'),
+        (None, [REFUSED], 'workloadpriorityclass "no-such" not found'),
+        ([], [], "spec.priorityClass"),
+        (None, [], None),
+        (None, [told("Warning", "x", "y", "job-controller")], None),
+        (None, [REFUSED, told("Normal", "CreatedWorkload", "Created Workload: n/w")], None),
+    ],
+)
+def test_a_job_of_which_kueue_makes_no_workload_says_so(
+    workloads: Any, events: list[Object], words: str | None
+) -> None:
+    said = why_no_workload(workloads, events)
+    assert (said is None) == (words is None)
+    if said is not None and words is not None:
+        assert (said.reason, said.stuck) == ("NoWorkload", True) and words in said.message
+
+
+class Kueue:
+    def __init__(self) -> None:
+        self.workloads: list[Object] | None = None
+        self.events: list[Object] = []
+        self.asked: list[str] = []
+        self.error: ApiError | None = None
+
+    async def list_workloads(self, namespace: str, job_uid: str) -> list[Object] | None:
+        self.asked.append("workloads")
+        if self.error:
+            raise self.error
+        return self.workloads
+
+    async def list_events(self, namespace: str, uid: str) -> list[Object]:
+        self.asked.append("events")
+        return self.events
+
+
+class Waits:
+    def __init__(self) -> None:
+        self.kueue, self.now = Kueue(), datetime(2026, 1, 1, tzinfo=UTC)
+        self.queued = Queued(self.kueue, lambda: self.now)  # type: ignore[arg-type]
+        held = job_object(labels={"kueue.x-k8s.io/queue-name": "team-a"})
+        held["spec"]["suspend"] = True
+        self.job = job_sight(held)
+
+    def after(self, seconds: float) -> str:
+        self.now += timedelta(seconds=seconds)
+        said = asyncio.run(self.queued.why("run", self.job))
+        return said.reason if said else ""
+
+
+def test_kueue_is_asked_after_a_while_and_then_now_and_again() -> None:
+    waits = Waits()
+    waits.kueue.workloads = [workload(active=False)]
+    assert [waits.after(0), waits.after(9)] == ["", ""] and waits.kueue.asked == []
+    assert [waits.after(1), waits.after(5)] == ["Deactivated"] * 2 and waits.kueue.asked == ["workloads"]
+    waits.kueue.workloads = [workload()]
+    assert waits.after(25) == "" and waits.queued.ask_again_in("run") == 30
+    waits.after(200)
+    assert waits.queued.ask_again_in("run") == 300
+    waits.queued.forget("run", waits.job.uid)
+    assert waits.queued.ask_again_in("run") is None
+
+
+def test_without_the_right_to_read_workloads_events_tell_once() -> None:
+    waits = Waits()
+    waits.kueue.events = [told("Normal", "CreatedWorkload", "Created Workload: n/w")]
+    for seconds in (0, 10, 30, 300, 300):
+        assert waits.after(seconds) == ""
+    assert waits.kueue.asked.count("events") == 1 and waits.queued.ask_again_in("run") is None
+
+
+def test_a_class_that_does_not_exist_is_said_within_a_minute() -> None:
+    waits = Waits()
+    waits.kueue.events = [REFUSED]
+    assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", "NoWorkload"]
+
+
+def test_an_error_is_nothing_that_kueue_said() -> None:
+    waits = Waits()
+    waits.kueue.error = ApiError(500, "InternalError", "later")
+    assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", ""]
+
+
+def test_what_kueue_said_is_why_the_child_waits_and_the_pods_last_reason_stays_in_it() -> None:
+    waits = Waits()
+    waits.kueue.workloads = [workload(("Evicted", "True", "Deactivated", LIMIT), active=False)]
+    waits.after(0)
+    waits.after(10)
+    said = asyncio.run(waits.queued.why("run", waits.job))
+    assert said is not None
+    pulled = child_of(job_sight(job_object(status={"active": 1})), Evidence(waiting=said)).waiting
+    child = child_of(waits.job, Evidence(waiting=said, before=pulled))
+    assert child.waiting is not None and (child.waiting.reason, child.waiting.stuck) == ("Deactivated", True)
+    assert child.waiting.message.startswith(f"{waits.job.name} is held in queue team-a: Kueue has deactivated")
+    assert "before that, " in child.waiting.message
