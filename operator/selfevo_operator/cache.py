@@ -171,6 +171,8 @@ class Cache:
         self.runs: dict[Key, RunSight] = {}
         self._jobs: dict[str, dict[str, JobSight]] = {}
         self._owner_of: dict[str, str] = {}
+        self._by_step: dict[tuple[str, str], dict[str, str]] = {}
+        """Namespace and key of a step -> UID of each of its Jobs, and of who controls it."""
         self._gone: Recent[str, int] = Recent(_TOMBSTONES)
         """UIDs of what is gone, and the version at which it was."""
         self._doubted: dict[str, dict[str, JobSight]] = {}
@@ -221,6 +223,7 @@ class Cache:
         # One that was a run's and is nobody's now is kept under no owner: else an older version would bring it back.
         self._jobs.setdefault(sight.owner, {})[uid] = sight
         self._owner_of[uid] = sight.owner
+        self._by_step.setdefault((sight.namespace, sight.key), {})[uid] = sight.owner
         key = Key(sight.namespace, sight.run)
         if old is None:
             return News(key)
@@ -266,6 +269,12 @@ class Cache:
         """The Jobs that the run controls, in the order of their names."""
         return sorted(self._jobs.get(run_uid, {}).values(), key=lambda job: job.name)
 
+    def jobs_with(self, namespace: str, key: str) -> list[JobSight]:
+        """Of whichever run, the Jobs for the step with this key, the oldest first."""
+        found = self._by_step.get((namespace, key), {})
+        jobs = [self._jobs[owner][uid] for uid, owner in found.items()]
+        return sorted(jobs, key=lambda job: (job.created_at, job.uid))
+
     def job_count(self) -> int:
         return sum(len(jobs) for owner, jobs in self._jobs.items() if owner)
 
@@ -298,6 +307,10 @@ class Cache:
             return None
         jobs = self._jobs[owner]
         gone = jobs.pop(uid)
+        of_step = self._by_step.get((gone.namespace, gone.key), {})
+        of_step.pop(uid, None)
+        if not of_step:
+            self._by_step.pop((gone.namespace, gone.key), None)
         if not jobs:
             del self._jobs[owner]
         return gone

@@ -31,6 +31,7 @@ from selfevo_operator.observe import Evidence, JobSight, child_of, job_sight
 from selfevo_operator.recent import Recent
 from selfevo_operator.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.refusal import refused_status, understand
+from selfevo_operator.sharing import Sharing
 from selfevo_operator.status_patch import status_patch
 from selfevo_operator.witness import Beside, Witnesses
 
@@ -53,10 +54,12 @@ _FINAL = (400, 401, 403, 404, 422)
 
 @dataclass
 class Told:
-    """What a look had to say, for metrics; nothing depends on it."""
+    """What a look had to say."""
 
     created: Callable[[Key], None] = lambda key: None
     facts: Callable[[str], None] = lambda reason: None
+    freed: Callable[[Key], None] = lambda key: None
+    """The run waits for a step of another one that has ended: it wants to be looked at. Something hangs on this one."""
 
 
 @dataclass
@@ -91,6 +94,7 @@ class Controller:
         self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
         self._policy, self._told = policy or Policy(), told or Told()
         self._plans: Recent[str, tuple[int, Plan]] = Recent(_REMEMBERED)
+        self._sharing = Sharing(cache)
         self._witnesses = Witnesses(api, clock, beside)
         self._templates: Recent[tuple[str, int, str], str] = Recent(_REMEMBERED)
         self._memory: dict[str, _Memory] = {}
@@ -108,6 +112,8 @@ class Controller:
         Raises:
             ApiError: the cluster did not do what was asked; look again after a while.
         """
+        for waiting in self._sharing.freed():
+            self._told.freed(waiting)
         sight = self._cache.runs.get(key)
         if sight is None:
             return None
@@ -126,8 +132,11 @@ class Controller:
         memory = self._memory.setdefault(sight.uid, _Memory())
         memory.unreadable = None
         children = await self._children(run, steps, jobs)
-        outcome = reconcile(run, steps, children, self._clock(), self._policy, memory.unreadable)
-        acted, (problem, failure) = bool(outcome.actions), await self._act(run, sight, outcome.actions)
+        store = run.spec.storage.uri.rstrip("/")
+        elsewhere = self._sharing.elsewhere(sight, store, steps, before)
+        outcome = reconcile(run, steps, children, self._clock(), self._policy, memory.unreadable, elsewhere)
+        with self._sharing.claimed(sight, store, outcome.actions):
+            acted, (problem, failure) = bool(outcome.actions), await self._act(run, sight, outcome.actions)
         memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(sight.uid) else 0
         if acted and problem is None and not may_record():
             return None  # what it comes to is thought out in the look that has room to say it
@@ -136,7 +145,7 @@ class Controller:
             jobs = self._cache.jobs_of(sight.uid)
             children = await self._children(run, steps, jobs)
             said = problem or memory.unreadable
-            outcome = reconcile(run, steps, children, self._clock(), self._policy, said)
+            outcome = reconcile(run, steps, children, self._clock(), self._policy, said, elsewhere)
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         waits = [self._wait(sight, outcome, memory, jobs)]
         quiet = self._quiet_for(memory, before, outcome.status)

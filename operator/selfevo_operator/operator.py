@@ -43,7 +43,7 @@ class Operator:
         self._api = api
         self._controller = Controller(
             api, self.cache, settings.pods, lambda: datetime.now(UTC),
-            told=Told(self._created, lambda reason: self.metrics.transitions.labels(reason).inc()),
+            told=Told(self._created, lambda reason: self.metrics.transitions.labels(reason).inc(), self._add),
         )  # fmt: skip
         self._wake = asyncio.Event()
         self._ledger: Ledger[Key] = Ledger(_WRITERS)

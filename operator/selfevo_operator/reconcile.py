@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import Plan, Step
@@ -28,6 +29,8 @@ __all__ = ["Action", "Child", "Hindrance", "Outcome", "Policy", "Start", "Stop",
 
 
 POLICY = Policy()
+_SHARED_AGAIN = timedelta(seconds=30)
+"""Whoever waits for another run is told when that ends; should that be lost, it looks so often."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,12 @@ def reconcile(
     now: datetime,
     policy: Policy = POLICY,
     problem: Hindrance | None = None,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """What to do about ``run``, given its recorded status and the ``children`` that exist.
 
     ``problem`` is what kept the actions of the last look from being carried out; it is said, and changes nothing else.
+    ``elsewhere`` has the keys of steps that another run has in work, and who that is: these wait.
     """
     spec, before = run.spec, run.status or RunStatus()
     version = other_version(before, children)
@@ -81,7 +86,9 @@ def reconcile(
     phase = _phase(steps.values(), live, spec.suspend)
     stops = _stops(phase, steps, live)
     may_start = phase in ("Pending", "Running") and version is None
-    starts, wake_at = _starts(run, plan, steps, live, now) if may_start else ([], None)
+    starts, wake_at = _starts(run, plan, steps, live, elsewhere, now) if may_start else ([], None)
+    if may_start and not live and not starts:
+        problem = problem or _awaited(plan, steps, elsewhere)
     if version is not None and not live:
         problem = problem or held_by(version)
 
@@ -165,7 +172,12 @@ def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[Chil
 
 
 def _starts(
-    run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus], live: Sequence[Child], now: datetime
+    run: SelfEvolutionRun,
+    plan: Plan,
+    steps: Mapping[str, StepStatus],
+    live: Sequence[Child],
+    elsewhere: Mapping[str, str],
+    now: datetime,
 ) -> tuple[list[Start], datetime | None]:
     """Steps whose time has come, in the plan's order, and the end of the shortest wait among the others."""
     # Every live child takes a slot, also one that is being stopped: it still holds its memory and its GPUs.
@@ -190,6 +202,8 @@ def _starts(
             # yet, nobody knows of either, and the number of the last one is given again, beside the new one.
             waits.append(now)
             slots -= 1
+        elif step.key in elsewhere:
+            waits.append(now + _SHARED_AGAIN)
         elif len(starts) < slots:
             # Not the newest seen plus one: when a list is stale and a live child is missing from it, the same number
             # gives the same name, and creating what exists does nothing.
@@ -197,6 +211,17 @@ def _starts(
             starts.append(Start(step, attempt, child_name(run.metadata.name, step, attempt)))
             busy_keys.add(step.key)
     return starts, min(waits, default=None)
+
+
+def _awaited(plan: Plan, steps: Mapping[str, StepStatus], elsewhere: Mapping[str, str]) -> Hindrance | None:
+    """Another run that makes what this one needs next."""
+    for step in plan.steps:
+        if step.key in elsewhere and steps[step.name].state == "Pending" and _parents_done(step, steps):
+            message = (
+                f"{step.name} is the same for {elsewhere[step.key]}, which makes it; it is taken over when that ends"
+            )
+            return Hindrance(reasons.WAITS_FOR_RUN, message, stuck=False)
+    return None
 
 
 def _parents_done(step: Step, steps: Mapping[str, StepStatus]) -> bool:

@@ -49,6 +49,8 @@ class Laws:
         """Jobs of the run as the look found them in the cache."""
         self._beside: list[str] = []
         """Those that live, and those that the look has created."""
+        self._elsewhere: set[str] = set()
+        """UIDs of Jobs of other runs that live."""
         self._late = False
         self._refused = False
         self._in_look: Counter[str] = Counter()
@@ -61,6 +63,8 @@ class Laws:
         self._process, self._sight, self._in_look = process, process.cache.runs.get(key), Counter()
         self._known = process.cache.jobs_of(self._sight.uid) if self._sight is not None else []
         self._beside = [job.name for job in self._known if not job.finished]
+        runs = [run for run in process.cache.runs.values() if self._sight is not None and run.uid != self._sight.uid]
+        self._elsewhere = {job.uid for run in runs for job in process.cache.jobs_of(run.uid) if not job.finished}
         self._refused = False
         self.looks += 1
         if (decade := int(self._world.agenda.now / 10)) != self._decade:
@@ -160,6 +164,10 @@ class Laws:
             law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
         law(len(self._beside) < spec.get("parallelSteps", 1), f"{name} is one too many beside {self._beside}")
         self._beside.append(name)
+        assert self._process is not None
+        for other in self._process.cache.jobs_with(sight.key.namespace, key):
+            held = other.uid in self._elsewhere and not other.finished
+            law(not held, f"{name} is created, and {other.name} of another run makes the same")
         # Numbers and back-off, read off the record.
         record = _steps({"status": status}).get((step, key))
         now, wait = self._world.agenda.clock(), None

@@ -88,6 +88,12 @@ MUTANTS = (
         "if not ready or step.name in busy_names:",
     ),
     Mutant(
+        "two runs make the same step at once",
+        "reconcile",
+        "elif step.key in elsewhere:",
+        "elif False:",
+    ),
+    Mutant(
         "a suspended run starts steps",
         "reconcile",
         'if phase in ("Pending", "Running") else ([], None)',

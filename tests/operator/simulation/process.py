@@ -32,7 +32,12 @@ class Process:
         self.cache = system.cache.Cache()
         self.queue = system.queue.WorkQueue()
         self.controller = system.controller.Controller(
-            Client(world, self), self.cache, system.jobs.PodSettings(image=IMAGE), world.agenda.clock, beside=_drive
+            Client(world, self),
+            self.cache,
+            system.jobs.PodSettings(image=IMAGE),
+            world.agenda.clock,
+            beside=_drive,
+            told=system.controller.Told(freed=self._add),
         )
         self.listed = False
         self.dead = False

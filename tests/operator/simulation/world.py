@@ -184,7 +184,10 @@ class World:
         self._rest()
         if not self.disturbed:
             writes = sum(self.laws.writes.values())
-            most = 3 * (len(self.jobs.lives) * (2 if "queue" in self.shape.spec() else 1) + len(self.wanted))
+            most = 3 * (
+                len(self.jobs.lives) * (2 if "queue" in self.shape.spec() or self.shape.neighbour else 1)
+                + len(self.wanted)
+            )
             law(writes <= most, f"{writes} writes, and {most} would be three for each transition")
         return Report(
             self.seed, self.shape.name, self.laws.looks, looks, self.crashes, dict(self.laws.writes),
