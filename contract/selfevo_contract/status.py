@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
+
+from selfevo_contract.packing import unpacked
 
 RunPhase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 StepState = Literal["Pending", "Running", "Succeeded", "Failed"]
@@ -141,9 +144,20 @@ class RunStatus(_Status):
     """When the run succeeded or failed."""
     iterations: list[IterationStatus] = []
     """The last ten."""
+    done: list[str] = []
+    """Of a run of very many iterations, steps that are long done, each in a line: name, key in base64, scores."""
     steps: list[StepStatus] = []
     """Every step of the plan."""
     attempts: list[AttemptStatus] = []
     """The last twenty."""
     conditions: list[Condition] = []
     """What is true of the run, in the form that Kubernetes' tools read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unpacked(cls, data: Any) -> Any:
+        """Whoever reads a status has all of its steps as records."""
+        if not isinstance(data, Mapping) or not data.get("done"):
+            return data
+        steps = [*unpacked(data["done"]), *(data.get("steps") or [])]
+        return {**data, "done": [], "steps": sorted(steps, key=lambda step: step["iteration"])}

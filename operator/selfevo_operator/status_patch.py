@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selfevo_contract.packing import packed
 from selfevo_contract.status import RunStatus
 
 OWN_FIELDS = frozenset(field.alias or name for name, field in RunStatus.model_fields.items())
 
 
 def wire(status: RunStatus) -> dict[str, Any]:
-    """The status as JSON-ready data, unset values left out."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """The status as JSON-ready data, unset values left out, and old steps in a line each where there are very many."""
+    made = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    made["done"], made["steps"] = packed(made["steps"], {iteration.iteration for iteration in status.iterations})
+    return made if made["done"] else {name: value for name, value in made.items() if name != "done"}
 
 
 def status_patch(recorded: Mapping[str, Any], status: RunStatus, version: int) -> list[dict[str, Any]]:
