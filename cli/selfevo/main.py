@@ -10,16 +10,35 @@ from typing import Annotated
 
 import typer
 
+from selfevo.explain import explain
+from selfevo.init import init
 from selfevo.target import Access, ClusterRun, find, is_plugin, program
 from selfevo_contract.errors import InputError, SelfevoError
 
 app = typer.Typer(
-    help="Self-evolution training of language models, from one manifest.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"selfevo {metadata.version('selfevo')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Self-evolution training of language models, from one manifest."""
+
 
 Manifest = Annotated[
     Path, typer.Argument(metavar="MANIFEST", help="A SelfEvolutionRun, in YAML or JSON; - is standard input.")
@@ -92,7 +111,8 @@ def status(
         str | None,
         typer.Argument(
             metavar="RUN",
-            help="A manifest, for the run on this machine, or a run's name in a cluster; without it, a list.",
+            help="A manifest, for the run on this machine, or a run's name in a cluster; without it, the runs here, or "
+            "with -n or -A those of a cluster.",
         ),
     ] = None,
     namespace: Namespace = None,
@@ -113,7 +133,10 @@ def status(
         if target is not None:
             raise InputError(f"-A lists all runs, and {target} names one; leave one of them out")
         if not (all_namespaces or access.cluster or access.given()):
-            raise InputError("name a manifest or a run; -n NAMESPACE lists the runs of a cluster's namespace, -A all")
+            from selfevo.local_runs import show_local_runs
+
+            show_local_runs(workdir, as_json=as_json)
+            return
         from selfevo.cluster_show import show_runs
 
         show_runs(access, all_namespaces=all_namespaces, as_json=as_json)
@@ -131,7 +154,14 @@ def status(
 
 @app.command()
 def watch(
-    target: Target,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A manifest, for the run on this machine, or a run's name in a cluster; without it, the one that is "
+            "being driven here.",
+        ),
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -140,9 +170,16 @@ def watch(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Follow the run to its end, a line for everything that happens; ends with the exit code of `selfevo run`."""
-    from selfevo.watch import watch_cluster, watch_local
+    from selfevo.watch import watch_cluster, watch_local, watch_record
 
-    found = find(target, _access(cluster, namespace, context, kubeconfig), storage)
+    access = _access(cluster, namespace, context, kubeconfig)
+    if target is None:
+        if access.cluster or access.given():
+            raise InputError(f"name the run of the cluster; `{program()} status` lists them")
+        from selfevo.local_runs import only_driven
+
+        raise typer.Exit(watch_record(only_driven(workdir), workdir))
+    found = find(target, access, storage)
     local = isinstance(found, Path)
     raise typer.Exit(watch_local(found, storage=storage, workdir=workdir) if local else watch_cluster(found))
 
@@ -229,6 +266,9 @@ def report(
 
     typer.echo(f"wrote {report_run(manifest, output, storage=storage, workdir=workdir)}")
 
+
+app.command()(explain)
+app.command()(init)
 
 artifacts = typer.Typer(help="Look into the object store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(artifacts, name="artifacts")

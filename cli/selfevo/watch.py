@@ -19,6 +19,7 @@ from selfevo.view import clock
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
 from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
 POLL_S = 0.5
@@ -187,7 +188,11 @@ def follow(
 
 def watch_local(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     """Follow what a `selfevo run` elsewhere on this machine records; returns the exit code."""
-    run = load(manifest, storage=storage, cache=workdir)
+    return watch_record(load(manifest, storage=storage, cache=workdir), workdir)
+
+
+def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
+    """The same for a run that is known; returns the exit code."""
     steps = plan(run.spec)
     folder = RunFolder(workdir, run.metadata)
     teller = Teller(folder.name)
