@@ -82,7 +82,7 @@ def _inside(schema: Schema) -> Schema:
 
 
 def _type(schema: Schema) -> str:
-    """``number from 0 to 10``, ``"majority" or "random"``, ``list of mappings``."""
+    """``number from 0 to 10``, ``paper or code``, ``list``."""
     if "enum" in schema:
         return " or ".join(str(value) for value in schema["enum"])
     kind = schema.get("type", "quantity" if schema.get("x-kubernetes-int-or-string") else "value")
@@ -95,7 +95,8 @@ def _type(schema: Schema) -> str:
         return text
     above = "above" if schema.get("exclusiveMinimum") else "from"
     below = "below" if schema.get("exclusiveMaximum") else "to"
-    return text + (f" {above} {low:g}" if low is not None else "") + (f" {below} {high:g}" if high is not None else "")
+    bounds = (f" {word} {value}" for word, value in ((above, low), (below, high)) if value is not None)
+    return text + "".join(bounds)
 
 
 def _default(schema: Schema, text: str) -> str:
@@ -105,7 +106,7 @@ def _default(schema: Schema, text: str) -> str:
     if "default" not in schema or isinstance(schema["default"], dict):
         return ""
     value = json.dumps(schema["default"], ensure_ascii=False)
-    return text.format(value if len(value) <= _LONG else f"{value[: _LONG - 4]}...\"")
+    return text.format(value if len(value) <= _LONG else f'{value[: _LONG - 4]}..."')
 
 
 def _may_change(parts: list[str]) -> bool:

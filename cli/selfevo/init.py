@@ -93,15 +93,19 @@ class Found:
 
 
 def init(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder with config.json and *.safetensors.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder with config.json and *.safetensors.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The manifest to write; standard output by default."),
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the run; made of the folder's by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the run; made of the folder's by default.")
+    ] = None,
 ) -> None:
     """Write a manifest for a model on this machine, to be read and changed."""
-    text = manifest_for(look_at(model), name, output)
+    if "://" in model:
+        raise InputError(f"{model} is an address, and `selfevo init` reads files; download it and name the folder")
+    text = manifest_for(look_at(Path(model)), name, output)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -121,8 +125,6 @@ def look_at(folder: Path) -> Found:
     Raises:
         InputError: it is no model that this version can train.
     """
-    if "://" in str(folder) or re.match(r"\w+:/", str(folder)):
-        raise InputError(f"{folder} is an address, and `selfevo init` reads files; download it and name the folder")
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; name one with config.json, *.safetensors and a tokenizer")
     config = _json(folder / "config.json")
@@ -167,7 +169,9 @@ def manifest_for(found: Found, name: str | None, output: Path | None) -> str:
             why = error.errors()[0].get("ctx", {}).get("error") or error.errors()[0]["msg"]
             raise InputError(f"{what} is {value!r}; {why}") from None
     completion = _COMPLETION if found.window is None else max(1, min(_COMPLETION, found.window // 2))
-    template = "A chat template is there and is used." if found.template else "No chat template is there: text is plain."
+    template = (
+        "A chat template is there and is used." if found.template else "No chat template is there: text is plain."
+    )
     return _MANIFEST.format(
         title=f"Self-evolution of {found.folder.name}, a {found.kind} model of {found.weights / 1e9:.2g} GB.",
         file=output or "run.yaml",

@@ -233,7 +233,7 @@ def _model(model: Model, folder: Path, digests: DigestCache) -> Model:
     place = Path(uri.removeprefix("file://"))
     said = f"spec.model.uri is {model.uri!r}"
     if not place.is_dir():
-        raise InputError(f"{said}, and there is no folder {place}; correct it")
+        raise InputError(f"{said}{_beside(model.uri)}, and there is no folder {place}; correct it")
     if (place / MANIFEST_NAME).is_file():  # a step's output: its address holds the key of all that made it
         return model.model_copy(update={"uri": uri})
     if not (place / "config.json").is_file():
@@ -248,8 +248,13 @@ def _data(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
     place = Path(uri.removeprefix("file://"))
     said = f"{field}.uri is {data.uri!r}"
     if not place.is_file():
-        raise InputError(f"{said}, and there is no file {place}; correct it")
+        raise InputError(f"{said}{_beside(data.uri)}, and there is no file {place}; correct it")
     return data.model_copy(update={"uri": uri, "digest": _explained(said, lambda: digests.of(place))})
+
+
+def _beside(uri: str) -> str:
+    """What to know of a relative path that leads nowhere: the manifest may have been copied without what it names."""
+    return "" if uri.startswith("file:///") else ", a path from the manifest's folder"
 
 
 def _explained(said: str, digest: Callable[[], str]) -> str:

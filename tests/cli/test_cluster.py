@@ -89,7 +89,7 @@ def test_namespace_context_and_kubeconfig_are_chosen_as_with_kubectl(
             ["status", "demo", "--storage", "s3://b"],
             "--storage is for runs on this machine, and demo is looked up in the cluster; leave it out",
         ),
-        (["status"], "name a manifest or a run; -n NAMESPACE lists the runs of a cluster's namespace, -A all"),
+        (["watch", "-n", "default"], "name the run of the cluster; `selfevo status` lists them"),
         (["status", "demo", "-A"], "-A lists all runs, and demo names one; leave one of them out"),
         (
             ["logs", "demo", "solver-train-7"],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
-from harness.cli import Project
+from harness.cli import Project, wait_for
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "boto3", "plotly", "jinja2", "numpy", "kopf", "kubernetes")
 
@@ -35,6 +38,62 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     shown = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Usage: selfevo" in shown.stdout
+
+
+@pytest.mark.parametrize("args", [["-h"], ["plan", "-h"], ["artifacts", "-h"], ["artifacts", "ls", "-h"]], ids=" ".join)
+def test_h_is_help(project: Project, args: list[str]) -> None:
+    short, long = project.look(*args), project.look(*args[:-1], "--help")
+    assert (short.returncode, short.stdout) == (0, long.stdout)
+    assert short.stdout.startswith("Usage: ")
+
+
+def test_the_version_is_told(project: Project) -> None:
+    shown = project.look("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"selfevo {metadata.version('selfevo')}\n")
+
+
+def test_shells_complete_verbs(project: Project) -> None:
+    """As a shell asks: the words so far in the environment, the answers on standard output."""
+    asked = {"_SELFEVO_COMPLETE": "complete_bash", "COMP_WORDS": "selfevo re", "COMP_CWORD": "1"}
+    shown = subprocess.run(
+        [str(Path(sys.executable).with_name("selfevo"))],
+        env={**project.environment, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout.split() == ["resume", "report"]
+
+
+def test_runs_of_this_machine_are_listed_without_a_name(project: Project, done: Project) -> None:
+    empty = project.look("status")
+    assert (empty.returncode, empty.stderr) == (0, "")
+    assert empty.stdout.startswith("no runs in .selfevo; `selfevo run MANIFEST` starts one")
+    lines = done.look("status").stdout.splitlines()
+    assert lines[0].split() == ["run", "phase", "iteration", "best", "score", "driven", "by"]
+    assert lines[1].split() == ["demo", "Succeeded", "1", "of", "1", "1", "60.0", "%", "-"]
+    assert lines[2] == "1 run in .selfevo"
+    (row,) = json.loads(done.look("status", "-o", "json").stdout)
+    assert (row["name"], row["phase"], row["best"], row["driver"]) == ("demo", "Succeeded", 1, None)
+    none = done.look("watch")
+    assert (none.returncode, none.stdout) == (2, "")
+    assert none.stderr.startswith("selfevo: no run in .selfevo is being driven; name a manifest or a cluster's run")
+
+
+def test_the_run_that_is_being_driven_is_followed_without_a_name(project: Project) -> None:
+    project.order("solver-train-1", hang=True)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: "solver-train-1" in project.worked())
+    (row,) = json.loads(project.look("status", "-o", "json").stdout)
+    assert (row["phase"], row["driver"]) == ("Running", process.pid)
+    watching = project.start("watch")
+    assert watching.stdout is not None and "run default/demo: Running" in watching.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=180)
+    watching.communicate(timeout=180)
+    assert watching.returncode == 130
+    (row,) = json.loads(project.look("status", "-o", "json").stdout)
+    assert (row["phase"], row["driver"]) == ("Suspended", None)
 
 
 def test_plan_shows_steps_keys_and_what_exists(done: Project, project: Project) -> None:

@@ -110,7 +110,8 @@ def test_a_storage_option_that_is_none_is_refused(project: Project, option: str)
     [
         (
             {"spec__model": {"uri": "file:nowhere"}},
-            "spec.model.uri is 'file:nowhere', and there is no folder {root}/nowhere; correct it",
+            "spec.model.uri is 'file:nowhere', a path from the manifest's folder, and there is no folder "
+            "{root}/nowhere; correct it",
         ),
         (
             {"spec__model": {"uri": "file:orders"}},
@@ -119,12 +120,13 @@ def test_a_storage_option_that_is_none_is_refused(project: Project, option: str)
         ),
         (
             {"spec__exclude": [{"uri": "file:gone.jsonl"}]},
-            "spec.exclude[0].uri is 'file:gone.jsonl', and there is no file {root}/gone.jsonl; correct it",
+            "spec.exclude[0].uri is 'file:gone.jsonl', a path from the manifest's folder, and there is no file "
+            "{root}/gone.jsonl; correct it",
         ),
         (
             {"spec__evaluation": {"tasks": [{"name": "a", "data": {"uri": "file:gone.jsonl"}}]}},
-            "spec.evaluation.tasks[0].data.uri is 'file:gone.jsonl', and there is no file {root}/gone.jsonl; "
-            "correct it",
+            "spec.evaluation.tasks[0].data.uri is 'file:gone.jsonl', a path from the manifest's folder, and there is "
+            "no file {root}/gone.jsonl; correct it",
         ),
     ],
     ids=["no model", "not a model", "no excluded data", "no task data"],
