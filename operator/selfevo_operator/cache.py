@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from selfevo_operator import reasons
 from selfevo_operator.observe import JobSight, job_sight
 from selfevo_operator.recent import Recent
 
@@ -55,6 +56,8 @@ class RunSight:
     observed_generation: int
     unended: bool
     """Its record shows an attempt that has not ended."""
+    went_on_at: str
+    """While its steps run: RFC 3339 time at which one of its attempts began or ended last. Empty while it waits."""
     spec: bytes
     status: bytes
 
@@ -98,9 +101,19 @@ def run_sight(run: Mapping[str, Any]) -> RunSight:
         phase=str(status.get("phase") or "Pending"),
         observed_generation=status.get("observedGeneration") or 0,
         unended=any(a.get("state") not in ("Succeeded", "Failed") for a in status.get("attempts") or []),
+        went_on_at=_went_on_at(status),
         spec=_packed(run.get("spec")),
         status=_packed(status),
     )
+
+
+def _went_on_at(status: Mapping[str, Any]) -> str:
+    running = {"type": "Ready", "reason": reasons.RUNNING}
+    if not any(running.items() <= condition.items() for condition in status.get("conditions") or []):
+        return ""
+    attempts = status.get("attempts") or []
+    moments = [attempt.get(field) or "" for attempt in attempts for field in ("startedAt", "finishedAt")]
+    return max([str(status.get("startedAt") or ""), *moments])
 
 
 def _in(place: str, namespace: str | None) -> bool:

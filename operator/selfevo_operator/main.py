@@ -101,7 +101,7 @@ async def run(settings: Settings) -> None:
             workloads=settings.read_workloads,
         )
         operator = Operator(kube, settings)
-        called = operator.metrics.called
+        called = operator.called
         runner = await serve(operator, settings.host, settings.port)
         stack.push_async_callback(lambda: _briefly(runner.cleanup()))
         told_to_end = asyncio.Event()

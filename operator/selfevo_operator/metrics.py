@@ -41,14 +41,43 @@ class _Runs(Collector):
         yield GaugeMetricFamily("selfevo_jobs", "Jobs of runs that the operator knows of.", value=self._jobs())
 
 
-class Metrics:
-    """The operator's metrics in a registry of their own."""
+class _WentOn(Collector):
+    """A series for each run whose steps run: runs that wait, for a queue, a node or a person, are not in it."""
 
-    def __init__(self, phases: Callable[[], Iterable[str]], jobs: Callable[[], int]) -> None:
+    def __init__(self, went_on: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
+        self._went_on = went_on
+
+    def collect(self) -> Iterator[Any]:
+        times = GaugeMetricFamily(
+            "selfevo_run_went_on_timestamp_seconds",
+            "When an attempt of a run whose steps run began or ended last, in seconds since 1970.",
+            labels=["run_namespace", "run"],
+        )
+        for namespace, name, at in self._went_on():
+            times.add_metric([namespace, name], at)
+        yield times
+
+
+class Metrics:
+    """The operator's metrics in a registry of their own.
+
+    Args:
+        phases: of all runs.
+        jobs: how many Jobs there are.
+        went_on: namespace and name of each run whose steps run, and when it went on last (seconds since 1970).
+    """
+
+    def __init__(
+        self,
+        phases: Callable[[], Iterable[str]],
+        jobs: Callable[[], int],
+        went_on: Callable[[], Iterable[tuple[str, str, float]]] = list,
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         registry.register(_Runs(phases, jobs))
+        registry.register(_WentOn(went_on))
         self.transitions = Counter(
             "selfevo_transitions", "Transitions of runs, by the reason that their Event gives.", ["reason"],
             registry=registry,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ from selfevo_operator.settings import Settings
 
 log = logging.getLogger("selfevo")
 
+_ONE_LOOK = 10
+"""Times as long as what counts as stuck: no look takes that, however slow its few calls are."""
 _WRITERS = 2
 """Records that are written at a time: whatever more the API server has to do then, the next Jobs wait for."""
 _CALM_S = 1.0
@@ -37,7 +39,11 @@ class Operator:
     def __init__(self, api: Api, settings: Settings) -> None:
         self.settings, self.cache = settings, Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.metrics = Metrics(lambda: (run.phase for run in self.cache.runs.values()), lambda: self.cache.job_count())
+        self.metrics = Metrics(
+            lambda: (run.phase for run in self.cache.runs.values()), lambda: self.cache.job_count(), self._went_on
+        )
+        self.metrics.depth.set_function(lambda: self.queue.depth)
+        self.metrics.age.set_function(lambda: self.queue.age(time.monotonic()))
         self.listed = False
         """Whether everything has been listed once: until then nothing is decided."""
         self._api = api
@@ -53,6 +59,8 @@ class Operator:
         """Watch events since the last list, by resource."""
         self._silent: dict[str, int] = {}
         """Lists in a row that knew more than a watch that said nothing."""
+        self._went_on_at = float("-inf")
+        """When a call to the API server was answered last, or given up."""
         self._unlisted: set[str | None] = set()
         """Scopes that could never be listed yet: of their runs nothing is decided."""
         self._refused: set[tuple[str | None, str]] = set()
@@ -128,6 +136,11 @@ class Operator:
             for key in self.cache.runs:
                 if self._scope_of(key) == scope:
                     self._add(key)
+
+    def _went_on(self) -> Iterator[tuple[str, str, float]]:
+        for run in self.cache.runs.values():
+            if run.went_on_at:
+                yield run.key.namespace, run.key.name, datetime.fromisoformat(run.went_on_at).timestamp()
 
     def _created(self, key: Key) -> None:
         if (ended := self._ended_at.pop(key, None)) is not None:
@@ -279,12 +292,23 @@ class Operator:
 
     # --- the probes
 
+    def called(self, verb: str, resource: str, code: int) -> None:
+        """A call to the API server has ended, in whatever way."""
+        self._went_on_at = time.monotonic()
+        self.metrics.called(verb, resource, code)
+
     def unhealthy(self) -> str:
-        """Why the process should be started anew; empty when it should not."""
+        """Why the process should be started anew; empty when it should not.
+
+        An API server that is slow or refuses is no reason: every call ends in its time, and a process that is started
+        anew asks it for more. Only where looks wait and no call has ended for long, something hangs in here.
+        """
         now, stuck = time.monotonic(), self.settings.patience.stuck
-        if (worked := self.queue.longest_work(now)) > stuck:
+        worked, waited = self.queue.longest_work(now), self.queue.age(now) if self.listed else 0.0
+        hangs = now - self._went_on_at > stuck
+        if worked > stuck and (hangs or worked > _ONE_LOOK * stuck):
             return f"a look has taken {worked:.0f} s"
-        if self.listed and (waited := self.queue.age(now)) > stuck:
+        if waited > stuck and hangs:
             return f"a run has waited {waited:.0f} s to be looked at"
         return ""
 

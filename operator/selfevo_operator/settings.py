@@ -24,7 +24,8 @@ class Patience:
     watch: float = 70.0
     """A watch that says nothing. The server sends bookmarks every minute."""
     stuck: float = 120.0
-    """A look at a run, or a run that waits for one. Longer is not load but a defect: the liveness probe says so."""
+    """A look at a run, or a run that waits for one, while no call to the API server ends: a defect, and the liveness
+    probe says so."""
 
 
 @dataclass(frozen=True)

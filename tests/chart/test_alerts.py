@@ -99,6 +99,7 @@ def test_the_dashboards_queries_parse(promtool: Path, dashboard: dict[str, Any],
 
 
 # Values at one-minute intervals, in promtool's notation: a+bxn is a and then n times b more; _ is no value.
+WENT_ON = "selfevo_run_went_on_timestamp_seconds"
 QUIET = {
     f"selfevo_jobs{{{NAMESPACE}}}": "3+0x1800",
     f"selfevo_queue_oldest_seconds{{{NAMESPACE}}}": "0+0x1800",
@@ -106,6 +107,7 @@ QUIET = {
     f'selfevo_watch_events_total{{{NAMESPACE},resource="jobs"}}': "0+1x1800",
     f'selfevo_transitions_total{{{NAMESPACE},reason="StepStarted"}}': "0+0.05x1800",
     f'selfevo_runs{{{NAMESPACE},phase="Running"}}': "2+0x1800",
+    f'{WENT_ON}{{{NAMESPACE},run_namespace="lab",run="busy"}}': "1+1x1800",
     f'selfevo_runs{{{NAMESPACE},phase="Failed"}}': "5+0x1800",
     f"selfevo_reconcile_errors_total{{{NAMESPACE}}}": "0+0.1x1800",
     f'selfevo_api_calls_total{{{NAMESPACE},verb="create",resource="jobs",code="201"}}': "0+1x1800",
@@ -129,9 +131,16 @@ FIRES = {
         "SelfevoRunsFailed",
         {f'selfevo_runs{{{NAMESPACE},phase="Failed"}}': "5+0x1795 6+0x5"},
     ),
-    "no step moves for a day": (
+    "no step of one run moves for a day, while those of others do": (
         "SelfevoNoProgress",
-        {f'selfevo_transitions_total{{{NAMESPACE},reason="StepStarted"}}': "7+0x1800"},
+        {f'{WENT_ON}{{{NAMESPACE},run_namespace="lab",run="hangs"}}': "7+0x1800"},
+    ),
+    "the same, and the operator was started anew meanwhile": (
+        "SelfevoNoProgress",
+        {
+            f'{WENT_ON}{{{NAMESPACE},pod="a",run_namespace="lab",run="hangs"}}': "7+0x900",
+            f'{WENT_ON}{{{NAMESPACE},pod="b",run_namespace="lab",run="hangs"}}': "_x900 7+0x900",
+        },
     ),
     "looks fail": ("SelfevoReconcileErrors", {f"selfevo_reconcile_errors_total{{{NAMESPACE}}}": "0+0x1760 0+30x40"}),
     "a right is missing": ("SelfevoRightsMissing", {REFUSED: "0+0x1790 0+2x10"}),
@@ -151,6 +160,7 @@ STAYS_QUIET = {
     "nothing runs": {
         f'selfevo_runs{{{NAMESPACE},phase="Running"}}': "0+0x1800",
         f'selfevo_transitions_total{{{NAMESPACE},reason="StepStarted"}}': "7+0x1800",
+        f'{WENT_ON}{{{NAMESPACE},run_namespace="lab",run="ended"}}': "7+0x900 _x900",
     },
     "another operator is in trouble": {'selfevo_queue_oldest_seconds{namespace="other"}': "900+0x1800"},
 }

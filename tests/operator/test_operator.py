@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -171,6 +172,39 @@ def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> 
     assert "a look has taken" in operator.unhealthy()
     operator.queue.done(DEMO, now)
     assert operator.unhealthy() == ""
+
+
+def test_metrics_tell_of_each_run_when_it_went_on_and_how_long_runs_wait() -> None:
+    operator = operator_of()
+    ready = {"type": "Ready", "status": "False", "reason": "StepsRunning"}
+    attempts = [
+        {"startedAt": "2026-01-01T00:00:00.000Z", "finishedAt": "2026-01-01T01:00:00.000Z", "state": "Succeeded"},
+        {"startedAt": "2026-01-01T02:00:00.000Z", "state": "Running"},
+    ]
+    started = {"startedAt": "2026-01-01T00:00:00.000Z"}
+    operator.saw_run("ADDED", run_object(5, status={**started, "conditions": [ready], "attempts": attempts}))
+    queued = {**started, "conditions": [{**ready, "reason": "Queued"}], "attempts": attempts}
+    operator.saw_run("ADDED", run_object(6, uid="q", name="queued", status=queued))
+    sample = operator.metrics.registry.get_sample_value
+    name = "selfevo_run_went_on_timestamp_seconds"
+    assert sample(name, {"run_namespace": "lab", "run": "demo"}) == datetime(2026, 1, 1, 2, tzinfo=UTC).timestamp()
+    assert sample(name, {"run_namespace": "lab", "run": "queued"}) is None
+    operator.queue.add(Key("lab", "late"), time.monotonic() - 100, pressing=True)
+    assert sample("selfevo_queue_depth") == 3 and (sample("selfevo_queue_oldest_seconds") or 0) >= 0
+
+
+def test_a_slow_api_server_is_no_reason_to_start_anew_and_a_look_without_end_is() -> None:
+    operator, now = operator_of(), time.monotonic()
+    operator.queue.add(DEMO, now - STUCK_S - 1)
+    operator.queue.add(Key("lab", "other"), now - STUCK_S - 1)
+    operator.queue.take(now - STUCK_S - 1)
+    assert operator.unhealthy() != ""
+    operator.called("create", "jobs", 0)  # it did not answer in time
+    assert operator.unhealthy() == ""
+    operator.queue.done(DEMO, now)
+    assert operator.unhealthy() == "" and operator.queue.age(now) > STUCK_S
+    operator.queue.take(now - 11 * STUCK_S)
+    assert "a look has taken" in operator.unhealthy()
 
 
 def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None:
