@@ -309,6 +309,17 @@ def test_what_is_no_s3_store_is_told_at_once(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.usefixtures("s3_server")
+@pytest.mark.parametrize("region", [True, False])
+def test_a_bucket_elsewhere_is_told_with_what_to_set(tmp_path: Path, region: bool) -> None:
+    body = b"<Error><Code>PermanentRedirect</Code><Endpoint>s3.eu-1.example.com</Endpoint></Error>"
+    headers = {"Content-Type": "application/xml", **({"x-amz-bucket-region": "eu-1"} if region else {})}
+    with answering(301, headers, body) as (endpoint, asked):
+        with fails(ExitCode.INPUT, "StoreInvalid", "storage.region", "" if region else "s3.eu-1.example.com"):
+            open_store("s3://bucket/x", endpoint=endpoint).list("x")
+        assert len(asked) <= 2
+
+
+@pytest.mark.usefixtures("s3_server")
 def test_a_gateway_that_fails_with_a_page_is_asked_again(tmp_path: Path) -> None:
     with answering(502, HTML, PAGE) as (endpoint, asked), fails(ExitCode.SERVICE, "StoreFailed", "502"):
         open_store("s3://bucket/x", endpoint=endpoint).list("x")

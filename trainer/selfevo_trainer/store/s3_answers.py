@@ -18,6 +18,7 @@ _TRANSIENT = (408, 425, 429)
 _HAS_ETAG = ("GetObject", "HeadObject", "PutObject", "UploadPart")
 _ROOTS = {"ListObjectsV2": b"ListBucketResult", "CreateMultipartUpload": b"InitiateMultipartUploadResult"}
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_ENDPOINT = re.compile(rb"<Endpoint>([^<]{1,200})</Endpoint>")
 _TAG = re.compile(rb"<[^>]*>")
 _SAID = 60
 """Characters of a page that a message quotes."""
@@ -46,9 +47,17 @@ class AnswerCheck:
         body = response_dict["body"]
         operation = event_name.rpartition(".")[2]
         if 300 <= status < 400:
-            if "x-amz-bucket-region" not in headers and not (_is_error(body) and b"<Region>" in body):
-                raise self._foreign(f"redirects ({status}) to {_place(headers.get('location'))}", status)
-        elif status < 300:
+            if "x-amz-bucket-region" in headers or (_is_error(body) and b"<Region>" in body):
+                return  # botocore asks again there, once
+            endpoint = _ENDPOINT.search(body) if _is_error(body) else None
+            if endpoint:
+                raise InputError(
+                    f"{self._store}: redirects ({status}) to {_place(endpoint[1].decode('utf-8', 'replace'))}; set "
+                    "storage.region to the bucket's, or storage.endpoint to that address",
+                    reason=STORE_INVALID,
+                )
+            raise self._foreign(f"redirects ({status}) to {_place(headers.get('location'))}", status)
+        if status < 300:
             if _foreign_success(operation, headers, body):
                 raise self._foreign(f"answers {status} with {_described(body, headers)}", status)
         elif status < 500 and status not in _TRANSIENT and not operation.startswith("Head"):
