@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.cluster.admitter import GPU, PREFIX, Admitter, Flavor, Queue, admitting
+from harness.cluster.admitter import PREFIX, Admitter, Flavor, Queue, admitting
 from harness.cluster.client import Api
 from harness.cluster.cluster_runs import (
     RUNS,
@@ -32,24 +32,10 @@ from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet, playing
 from harness.cluster.lives import Life
 from harness.cluster.operator_process import operating
+from harness.cluster.queued_runs import EIGHT, POOL, SHARDS, gpus, job_of, queued_run, reason, working
 
 pytestmark = pytest.mark.slow
 Object = dict[str, Any]
-POOL = {"selfevo.test/pool": "h100"}
-EIGHT = Queue((Flavor("h100", 8, POOL),))
-SHARDS = 4
-
-
-def gpus(count: int) -> Object:
-    return {"resources": {"limits": {GPU: count}}}
-
-
-def queued_run(name: str = "demo", **changes: Any) -> Object:
-    """Trains on all eight GPUs, rolls out in four pods with two each."""
-    roles = {f"spec__{role}__pods": gpus(8) for role in ("challenger", "solver")}
-    batches = {f"spec__{role}__grpo__perDeviceTrainBatchSize": 2 for role in ("challenger", "solver")}
-    parts = {"spec__rollout__shards": SHARDS, "spec__rollout__pods": gpus(2), "spec__evaluation": None}
-    return cluster_run(name, **{"spec__queue": "team-a", **roles, **batches, **parts, **changes})
 
 
 @pytest.fixture
@@ -74,20 +60,6 @@ def queue(api: Api, namespace: str) -> Iterator[Any]:
     """Makes an admitter for the test's namespace."""
     with ExitStack() as stack:
         yield lambda queues, **more: stack.enter_context(admitting(api, namespace, queues, **more))
-
-
-def reason(run: Object) -> str:
-    return conditions(run).get("Reconciling", "")
-
-
-def job_of(api: Api, namespace: str, name: str, run: str = "demo") -> Object:
-    found = [each for each in jobs(api, namespace, run) if each["metadata"]["labels"]["selfevo.dev/step"] == name]
-    assert len(found) == 1, [each["metadata"]["name"] for each in found]
-    return found[0]
-
-
-def working(kubelet: FakeKubelet, name: str) -> int:
-    return sum(pod.role.step == name and pod.exit_code is None for pod in kubelet.lived)
 
 
 def test_a_whole_run_goes_through_its_queues(api: Api, namespace: str, kubelet: FakeKubelet, queue: Any):

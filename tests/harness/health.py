@@ -36,8 +36,21 @@ def argo(run: Object) -> Object:
     return dict(lua.execute((FOLDER / "argocd-health.lua").read_text()))
 
 
+class FluxError(Exception):
+    """Flux could not evaluate an expression: the check as a whole fails with an error, and that is no state."""
+
+
 def flux(file: str, run: Object) -> str:
-    """InProgress, Failed or Current: the first expression that is true, in this order. Else Flux waits."""
+    """InProgress, Failed or Current: the first expression that is true, in this order. Else Flux waits.
+
+    Before any expression, a generation that the status has not observed is InProgress.
+
+    Raises:
+        FluxError: an expression fails, as on a field that is not there.
+    """
+    observed = (run.get("status") or {}).get("observedGeneration")
+    if observed is not None and observed != run["metadata"].get("generation"):
+        return "InProgress"
     checks = yaml.safe_load((FOLDER / file).read_text())["spec"]["healthCheckExprs"]
     (check,) = [check for check in checks if {name: check[name] for name in KIND} == KIND]
     # The object itself is the input: its fields are the names that an expression knows.
@@ -51,8 +64,8 @@ def flux(file: str, run: Object) -> str:
 def _is_true(expression: str, names: dict[str, Any]) -> bool:
     try:
         return bool(_program(expression).evaluate(names))
-    except celpy.CELEvalError:
-        return False  # a field that is not there: Flux waits
+    except celpy.CELEvalError as error:
+        raise FluxError(f"{expression}: {str(error)[:100]}") from error
 
 
 @functools.cache

@@ -7,11 +7,17 @@ What Kueue does to a Job is all that a Job's owner ever sees of it, and this doe
   quota has no room for all pods, no preemption would make any, and the annotation ``job-min-parallelism`` allows it,
   ``parallelism`` is lowered to what fits; ``completions`` stays.
 - Evicted (a workload of higher priority, the queue is stopped, an administrator): ``suspend`` true. When no pod is
-  active, ``status.startTime`` is cleared, template and parallelism become what they were, and the place is free. The
-  Job queues again, after a while that grows with each eviction.
+  active, ``status.startTime`` is cleared, template and parallelism become what they were, and the place is free. A pod
+  that has been told to end is not active: the next one's pods may start beside it, for as long as it saves. The Job
+  queues again, after a while that grows with each eviction.
+- A Job that was admitted in part and evicted, with shards that are done, is evicted no second time: Kueue's own webhook
+  refuses the Workload, whose reclaimable pods are then more than its pods.
+- Pods that are not ready in time (``waitForPodsReady``): evicted; after so many times (``requeuingStrategy``'s limit)
+  the Workload is deactivated, and the Job waits for ever.
 - Nobody's Job: a queue that does not exist leaves it suspended.
 
-There are no Workload objects: Kueue's CRDs are not in a Go module (docs/testing.md). No borrowing, no topology.
+Workload objects are there for whoever reads them (`CRD`): a schema of our own that takes any content, with the fields
+and words of Kueue's types. No borrowing, no topology.
 """
 
 from __future__ import annotations
@@ -72,6 +78,11 @@ class Workload:
     evictions: int = 0
     evicted: bool = False
     """Told to end, and its pods are still there."""
+    in_part: bool = False
+    """It was admitted with fewer pods than it has, once."""
+    admitted_at: float = 0.0
+    unready: int = 0
+    """How often its pods were not ready in time."""
     active: bool = True
     """An administrator may set a workload inactive: then it waits until that is taken back."""
 
@@ -86,9 +97,15 @@ class Admitter:
         queues: Mapping[str, Queue],
         priorities: Mapping[str, int] | None = None,
         backoff_s: float = 0.5,
+        pods_ready_s: float | None = None,
+        requeuing_limit: int = 1,
+        workloads: bool = False,
     ) -> None:
         self.api, self.namespace = api, namespace
         self.queues, self.priorities, self.backoff_s = dict(queues), dict(priorities or {}), backoff_s
+        self.pods_ready_s, self.requeuing_limit = pods_ready_s, requeuing_limit
+        self.writes_workloads = workloads
+        """Keep a Workload object for each Job, as Kueue does; the CRD must be there."""
         self.holding = False
         """``stopPolicy: Hold``: what is admitted goes on, nothing else is admitted."""
         self.told: list[tuple[str, str, int]] = []
@@ -110,6 +127,13 @@ class Admitter:
         with self._lock:
             workload = next(w for w in self.workloads.values() if f"-{step}-" in w.name and w.flavor)
             self._evict(workload)
+            return workload.name
+
+    def deactivate(self, step: str, words: str = "The workload is deactivated") -> str:
+        """Gives this step's Job up, as an administrator or a requeuing limit would. Its name."""
+        with self._lock:
+            workload = next(w for w in self.workloads.values() if f"-{step}-" in w.name)
+            self._deactivate(workload, words)
             return workload.name
 
     def events(self, kind: str) -> list[tuple[str, int]]:
@@ -165,8 +189,11 @@ class Admitter:
                     self.told.append(("Finished", each["metadata"]["name"], 0))
             elif "deletionTimestamp" not in each["metadata"]:
                 workload = self.workloads.setdefault(uid, self._workload(each))
-                if workload.evicted and not (each.get("status") or {}).get("active"):
+                status = each.get("status") or {}
+                if workload.evicted and not status.get("active"):
                     self._restore(workload)
+                elif workload.flavor and self._is_late(workload, status):
+                    self._give_up_on_pods(workload)
                 elif not workload.flavor and not each["spec"].get("suspend"):
                     self._suspend(workload)  # started by whoever it was: not by us
         waiting = [w for w in self.workloads.values() if not w.flavor and w.active and w.since <= time.monotonic()]
@@ -234,18 +261,63 @@ class Admitter:
                 return True
         return False
 
+    def _is_late(self, workload: Workload, status: Object) -> bool:
+        late = self.pods_ready_s is not None and time.monotonic() - workload.admitted_at > self.pods_ready_s
+        return late and not workload.evicted and not status.get("ready") and not status.get("succeeded")
+
+    def _give_up_on_pods(self, workload: Workload) -> None:
+        workload.unready += 1
+        words = f"Exceeded the PodsReady timeout {self.pods_ready_s:g}s"
+        self._evict(workload, "PodsReadyTimeout", words)
+        if workload.unready > self.requeuing_limit:
+            words = "The workload is deactivated due to exceeding the maximum number of re-queuing retries"
+            self._deactivate(workload, words)
+
     # -- what it writes
+
+    def _deactivate(self, workload: Workload, words: str) -> None:
+        workload.active = False
+        if workload.flavor and not workload.evicted:
+            self._suspend(workload)
+            workload.evicted = True
+        self.told.append(("Deactivated", workload.name, 0))
+        self._tell(workload, {"active": False}, "Evicted", "True", "Deactivated", words)
+
+    def _tell(self, workload: Workload, spec: Object, kind: str, status: str, reason: str, words: str) -> None:
+        """Writes the Workload, with one condition."""
+        if not self.writes_workloads:
+            return
+        uid = next(uid for uid, each in self.workloads.items() if each is workload)
+        name = f"job-{workload.name[:40].rstrip('-')}-{uid[:5]}"
+        found = self.api.find(WORKLOADS, name, self.namespace)
+        if found is None:
+            labels = {PREFIX + "job-uid": uid}
+            made = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "spec": {"active": True}}
+            found = self.api.create({**made, "metadata": {"name": name, "labels": labels}}, self.namespace)
+        kept = [c for c in (found.get("status") or {}).get("conditions") or [] if c["type"] != kind]
+        condition = {"type": kind, "status": status, "reason": reason, "message": words}
+        change = {"spec": spec, "status": {"conditions": [*kept, condition]}}
+        self.api.patch(WORKLOADS, name, change, self.namespace, fieldManager=MANAGER)
 
     def _admit(self, workload: Workload, flavor: Flavor, count: int) -> None:
         template = {"spec": {"nodeSelector": dict(flavor.node_labels)}} if flavor.node_labels else {}
         self._write(workload, {"suspend": False, "parallelism": count, "template": template})
-        workload.flavor, workload.count = flavor.name, count
+        workload.flavor, workload.count, workload.admitted_at = flavor.name, count, time.monotonic()
+        workload.in_part = workload.in_part or count < workload.parallelism
         self.told.append(("Admitted", workload.name, count))
 
-    def _evict(self, workload: Workload) -> None:
+    def _evict(self, workload: Workload, reason: str = "Preempted", words: str = "Preempted to make room") -> None:
+        if workload.in_part and workload.evictions and self._is_done_in_part(workload):
+            self.told.append(("EvictionRefused", workload.name, workload.count))
+            return
+        self._tell(workload, {}, "Evicted", "True", reason, words)
         self._suspend(workload)
         workload.evicted, workload.evictions = True, workload.evictions + 1
         self.told.append(("Evicted", workload.name, workload.count))
+
+    def _is_done_in_part(self, workload: Workload) -> bool:
+        status = self.api.get("jobs", workload.name, self.namespace).get("status") or {}
+        return bool(status.get("succeeded"))
 
     def _suspend(self, workload: Workload) -> None:
         self._write(workload, {"suspend": True})
@@ -266,6 +338,29 @@ class Admitter:
 
     def _write(self, workload: Workload, spec: Object) -> None:
         self.api.patch("jobs", workload.name, {"spec": spec}, self.namespace, fieldManager=MANAGER)
+
+
+WORKLOADS = "kueue.x-k8s.io/v1beta2/workloads"
+_ANY = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+CRD: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "workloads.kueue.x-k8s.io"},
+    "spec": {
+        "group": "kueue.x-k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "Workload", "plural": "workloads", "singular": "workload"},
+        "versions": [
+            {
+                "name": "v1beta2",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": _ANY, "status": _ANY}}},
+            }
+        ],
+    },
+}
+"""As much of Kueue's Workload as is read."""
 
 
 def _asked(pod: Mapping[str, Any]) -> int:
