@@ -47,6 +47,7 @@ lint: setup  ## Formatting, ruff, the type checker, the import rules, YAML
 
 crds: setup  ## Write crds/ anew from the contract's models
 	$(BIN)/python -m selfevo_contract.crd
+	cp crds/selfevo.dev_selfevolutionruns.yaml charts/selfevo/files/selfevolutionruns.yaml
 
 cluster-tools: setup  ## Build the control plane that tests use into the cache (make test does it by itself)
 	PYTHONPATH=tests $(BIN)/python -m harness.cluster.tools
