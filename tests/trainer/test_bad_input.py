@@ -882,3 +882,21 @@ def test_training_that_ends_in_nan_is_bad_data_however_it_shows(error: Exception
     with pytest.raises(DataError, match=r"training made bias infinite or NaN; lower learningRate") as caught:
         _train(SimpleNamespace(model=model, train=train), None)
     assert caught.value.reason == "NotFinite"
+
+
+@pytest.mark.slow
+def test_weights_that_become_nan_are_seen_after_that_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    steps: list[int] = []
+
+    def diverges(self: Any, closure: Any = None) -> None:
+        steps.append(1)
+        for group in self.param_groups:
+            group["params"][0].data.fill_(float("nan"))
+
+    world.step = "solver-train-1"
+    give_curriculum(world.phases())
+    monkeypatch.setattr(torch.optim.AdamW, "step", diverges)
+    check(world, world.run(), DATA, "NotFinite", ["training made ", "infinite or NaN", "lower learningRate"])
+    assert len(steps) == 1  # of three

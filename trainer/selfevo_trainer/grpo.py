@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.errors import DataError, ServiceError, Terminated
+from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.inputs import Loading
 from selfevo_contract.phases import PhaseResult
@@ -111,7 +112,11 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
         self.stopping = False
         """Some process was asked to stop, and all of them do."""
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> TrainerControl:
+        # Now: to sample from NaN on a GPU ends the process with an assertion of the device, which says nothing.
+        _check_finite(model)
         step, last = state.global_step, state.global_step >= self.grpo.max_steps
         if step % self.grpo.num_iterations:
             return control
@@ -287,5 +292,6 @@ def commit_training(
     if not context.member.first:
         return context.result("committed", {})
     committed = context.commit(context.config.prefix, files, summary(history, names))
-    checkpoints.clear(context)
+    with contextlib.suppress(SelfevoError):  # who finds the output clears them, too
+        checkpoints.clear(context)
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
