@@ -199,6 +199,94 @@ FreeAnnotationKey = Annotated[
 AnnotationValue = Annotated[str, Field(max_length=4096), form(r"[^\x00]*", "text without a NUL character")]
 
 
+class Claim(Closed):
+    """A PersistentVolumeClaim in the run's namespace."""
+
+    claim_name: Name
+    """Its name."""
+    read_only: bool = False
+    """Mount it so that nothing can be written."""
+
+
+class EphemeralClaim(Closed):
+    """A volume that is made for each pod, and removed with it."""
+
+    size: Quantity
+    """How large, e.g. 2Ti."""
+    storage_class_name: Name | None = None
+    """Its storage class; the cluster's default when not given."""
+
+
+class Volume(Closed):
+    """A volume of the pods, beside the working folder: a model cache that lasts, or a disk larger than the node's."""
+
+    name: Annotated[DnsLabel, Field(max_length=40)]
+    """Its name."""
+    mount_path: Annotated[
+        str,
+        Field(max_length=128),
+        form("/work/(cache|phase)|/mnt/[A-Za-z0-9_][-A-Za-z0-9_.]*", "/work/cache, /work/phase or /mnt/<name>"),
+    ]
+    """Where it is seen: /work/cache is what models and data are kept in, /work/phase is a step's own disk, /mnt/<name>
+    is for model.uri file:///mnt/<name>/... and the like."""
+    persistent_volume_claim: Claim | None = None
+    """A claim that is there. Pods of several runs and nodes share it: ReadWriteMany, or ReadOnlyMany and readOnly."""
+    ephemeral: EphemeralClaim | None = None
+    """One of the pod's own."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.persistentVolumeClaim) != has(self.ephemeral)",
+            lambda volume: (volume.persistent_volume_claim is None) != (volume.ephemeral is None),
+            "a volume is a persistentVolumeClaim or ephemeral; write one of them",
+        ),
+    )
+
+
+Weight = Annotated[Whole, Field(ge=1, le=100)]
+
+
+class NodeRequirement(Closed):
+    """What the node's labels must be like, or had better be."""
+
+    key: LabelKey
+    """Key of the label."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = "In"
+    """How it is compared."""
+    values: Annotated[list[LabelValue], Field(max_length=16)] = []
+    """With what, for In and NotIn."""
+    weight: Weight | None = None
+    """Only a preference, of this weight (1 to 100); a requirement when not given."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            lambda one: (one.operator in ("In", "NotIn")) == bool(one.values),
+            "In and NotIn compare with values, Exists and DoesNotExist with none; add or remove values",
+        ),
+    )
+
+
+class PodRequirement(Closed):
+    """Where the other pods of the same step are."""
+
+    topology_key: LabelKey
+    """Label of nodes that counts as a place, e.g. topology.kubernetes.io/zone or kubernetes.io/hostname."""
+    weight: Weight | None = None
+    """Only a preference, of this weight (1 to 100); a requirement when not given."""
+
+
+class Spread(Closed):
+    """How the pods of a step are dealt out over places."""
+
+    topology_key: LabelKey
+    """Label of nodes that counts as a place, e.g. topology.kubernetes.io/zone or kubernetes.io/hostname."""
+    max_skew: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    """Most that two places may differ by, in pods."""
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "DoNotSchedule"
+    """Whether a pod waits where it cannot be kept."""
+
+
 class Pods(Closed):
     """The fields of a pod that a run may set: a list, not a PodSpec. A part's own go over spec.pods."""
 
@@ -239,6 +327,16 @@ class Pods(Closed):
     annotations: Annotated[dict[FreeAnnotationKey, AnnotationValue], NoNulls, Field(max_length=16)] = {}
     """Further annotations of the pods: what autoscalers and Kueue's topology-aware scheduling are told, e.g.
     {kueue.x-k8s.io/podset-required-topology: cloud.example/rack}."""
+    volumes: Annotated[list[Volume], Field(max_length=8), Keyed("name")] = []
+    """Volumes beside the working folder."""
+    node_affinity: Annotated[list[NodeRequirement], Field(max_length=16)] = []
+    """Labels of nodes that are required or preferred; all requirements hold together."""
+    pod_affinity: Annotated[list[PodRequirement], Field(max_length=4)] = []
+    """The pods of a step come to one place, e.g. a rack."""
+    pod_anti_affinity: Annotated[list[PodRequirement], Field(max_length=4)] = []
+    """The pods of a step keep to different places."""
+    topology_spread_constraints: Annotated[list[Spread], Field(max_length=4)] = []
+    """The pods of a step are dealt out over places."""
     scheduler_name: Name | None = None
     """Scheduler of the pods; the cluster's own when not given."""
     active_deadline_seconds: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = None

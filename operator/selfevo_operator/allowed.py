@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import is_free_annotation, is_free_label
+from selfevo_operator.labels import RUN, STEP
+from selfevo_operator.placement import PREFIX
 
-Rule = Callable[[Any], bool] | Mapping[str, Any] | Sequence[Any]
+
+@dataclass(frozen=True)
+class Choice:
+    """The rule depends on the value."""
+
+    of: Callable[[Any], Rule]
+
+
+Rule = Callable[[Any], bool] | Mapping[str, Any] | Sequence[Any] | Choice
 """A test of a value; the fields of a mapping, each with its rule; or, in a list of one, the rule of every item.
 
 A field whose name ends with ``!`` must be there: missing is not neutral where Kubernetes' default is a right."""
@@ -46,7 +57,9 @@ def check_job(job: Mapping[str, Any]) -> None:
 
 
 def _check(path: str, value: Any, rule: Rule) -> None:
-    if callable(rule):
+    if isinstance(rule, Choice):
+        _check(path, value, rule.of(value))
+    elif callable(rule):
         if not rule(value):
             raise NotAllowed(_refusal(path, f"is {value!r:.80}"))
     elif isinstance(rule, Mapping):
@@ -105,6 +118,15 @@ def _our_label(prefix: str, free: Callable[[str], bool] = lambda name: False) ->
     return lambda value: _map(_text)(value) and all(names.match(name) or free(name) for name in value)
 
 
+def _is_asked(item: object) -> bool:
+    """Whether a volume or mount is one that a run asks for."""
+    return isinstance(item, Mapping) and str(item.get("name", "")).startswith(PREFIX)
+
+
+def _place_of_volume(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"/work/(cache|phase)|/mnt/\w[-\w.]*", value, re.ASCII) is not None
+
+
 def _key_of_secret(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[-._A-Za-z0-9]+", value) is not None
 
@@ -117,6 +139,29 @@ _PROBE: Rule = {
     "failureThreshold": _whole,
     "timeoutSeconds": _whole,
 }
+
+_ASKED_MOUNT: Rule = {"name": _text, "mountPath": _place_of_volume, "readOnly": _only(True)}
+_OUR_MOUNT: Rule = {"name": _only("work", "tmp", "shm"), "mountPath": _only("/work", "/tmp", "/dev/shm")}
+_OUR_VOLUME: Rule = {
+    "name": _only("work", "tmp", "shm"),
+    "emptyDir!": {"medium": _only("Memory"), "sizeLimit": _quantity},
+}
+_EPHEMERAL: Rule = {
+    "volumeClaimTemplate": {
+        "spec": {
+            "accessModes": _only(["ReadWriteOnce"]),
+            "resources": {"requests": {"storage": _quantity}},
+            "storageClassName": _text,
+        }
+    }
+}
+
+
+def _asked_volume(volume: Mapping[str, Any]) -> Rule:
+    if "ephemeral" in volume:
+        return {"name": _text, "ephemeral": _EPHEMERAL}
+    return {"name": _text, "persistentVolumeClaim!": {"claimName": _text, "readOnly": _only(True, False)}}
+
 
 _CONTAINER: dict[str, Any] = {
     "name!": _only("trainer"),
@@ -139,7 +184,9 @@ _CONTAINER: dict[str, Any] = {
     "ports": [{"name": _text, "containerPort": _whole, "protocol": _only("TCP")}],
     "resources": {"requests": _map(_quantity), "limits": _map(_quantity)},
     "volumeMounts": [
-        {"name": _only("work", "tmp", "shm"), "mountPath": _only("/work", "/tmp", "/dev/shm")},
+        Choice(
+            lambda mount: _ASKED_MOUNT if _is_asked(mount) else _OUR_MOUNT,
+        )
     ],
     "terminationMessagePath": _only("/dev/termination-log"),
     "terminationMessagePolicy": _only("FallbackToLogsOnError"),
@@ -152,6 +199,18 @@ _CONTAINER: dict[str, Any] = {
     },
 }
 
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+_NODE_EXPRESSION: Rule = {
+    "key": _text,
+    "operator": _only("In", "NotIn", "Exists", "DoesNotExist"),
+    "values": lambda value: isinstance(value, list) and all(map(_text, value)),
+}
+# A selector of other people's pods could keep those from a node.
+_OWN_PODS: Rule = {"matchLabels!": {f"{RUN}!": _text, f"{STEP}!": _text}}
+_POD_TERM: Rule = {"topologyKey": _text, "labelSelector!": _OWN_PODS}
+_POD_AFFINITY: Rule = {_REQUIRED: [_POD_TERM], _PREFERRED: [{"weight": _whole, "podAffinityTerm": _POD_TERM}]}
+
 _INIT_CONTAINER: Rule = {
     **_CONTAINER,
     "name!": _only("fetch-model", "server"),
@@ -162,6 +221,14 @@ _INIT_CONTAINER: Rule = {
 }
 
 _POD: Rule = {
+    "affinity": {
+        "nodeAffinity": {
+            _REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [_NODE_EXPRESSION]}]},
+            _PREFERRED: [{"weight": _whole, "preference": {"matchExpressions": [_NODE_EXPRESSION]}}],
+        },
+        "podAffinity": _POD_AFFINITY,
+        "podAntiAffinity": _POD_AFFINITY,
+    },
     "automountServiceAccountToken!": _only(False),
     "containers!": [_CONTAINER],
     "enableServiceLinks!": _only(False),
@@ -192,12 +259,15 @@ _POD: Rule = {
             "tolerationSeconds": lambda value: isinstance(value, int),
         }
     ],
-    "volumes": [
+    "topologySpreadConstraints": [
         {
-            "name": _only("work", "tmp", "shm"),
-            "emptyDir!": {"medium": _only("Memory"), "sizeLimit": _quantity},
+            "topologyKey": _text,
+            "maxSkew": _whole,
+            "whenUnsatisfiable": _only("DoNotSchedule", "ScheduleAnyway"),
+            "labelSelector!": _OWN_PODS,
         }
     ],
+    "volumes": [Choice(lambda volume: _asked_volume(volume) if _is_asked(volume) else _OUR_VOLUME)],
 }
 
 _LABELS = _our_label(

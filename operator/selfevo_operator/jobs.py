@@ -48,7 +48,7 @@ from selfevo_operator.labels import (
     TEMPLATE,
     TRAINER,
 )
-from selfevo_operator.pods import PodSettings, nodes_of, pods_of
+from selfevo_operator.pods import PodSettings, merged, nodes_of, pods_of
 from selfevo_operator.template import Place, pod_spec
 
 __all__ = ["PodSettings", "render", "template_digest"]
@@ -62,7 +62,7 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
     Raises:
         InputError: the run cannot be had on a cluster as it is; one sentence for the person who wrote it.
     """
-    spec = run.spec
+    spec = run.spec.model_copy(update={"pods": merged(settings.defaults, run.spec.pods)})
     _refuse_paths_of_one_machine(spec)
     nodes = nodes_of(spec, step.phase)
     service = _service_name(run) if nodes > 1 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from selfevo_contract.errors import InputError
@@ -27,6 +27,10 @@ class PodSettings:
     fs_group: int | None = 10001
     gpu_resource: str = "nvidia.com/gpu"
     """What the GPUs of a served model are called where the phase itself asks for none."""
+    gpu_resources: tuple[str, ...] = ("*/gpu",)
+    """Resources that count as GPUs, with `*` for any text: a training has a process for each."""
+    defaults: Pods = field(default_factory=Pods)
+    """What every run's spec.pods begins from."""
 
 
 def merged(base: Pods, part: Pods) -> Pods:
@@ -97,6 +101,9 @@ def refuse_odd_keys(pods: Pods, field: str) -> None:
     keys += [(f"{field}.labels", key) for key in pods.labels] + [
         (f"{field}.annotations", key) for key in pods.annotations
     ]
+    keys += [(f"{field}.nodeAffinity", one.key) for one in pods.node_affinity]
+    keys += [(f"{field}.podAffinity", one.topology_key) for one in [*pods.pod_affinity, *pods.pod_anti_affinity]]
+    keys += [(f"{field}.topologySpreadConstraints", one.topology_key) for one in pods.topology_spread_constraints]
     keys += [(f"{field}.tolerations[{n}].key", one.key or "") for n, one in enumerate(pods.tolerations)]
     for where, key in keys:
         if len(key.rpartition("/")[0]) > 253:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from fnmatch import fnmatchcase
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import Quantity, Resources
@@ -61,13 +62,20 @@ def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
     return {kind: dict(sorted(quantities.items())) for kind, quantities in shown.items() if quantities}
 
 
-def gpu(limits: Mapping[str, Quantity], field: str) -> tuple[str | None, int]:
-    """Name of the resource that counts GPUs (any vendor's ``*/gpu``) and how many the container gets.
+def gpu(limits: Mapping[str, Quantity], field: str, names: Sequence[str] = ("*/gpu",)) -> tuple[str | None, int]:
+    """Name of the resource that counts GPUs and how many the container gets.
+
+    Args:
+        names: What such resources are called, with ``*`` for any text: ``*/gpu``, ``nvidia.com/mig-*``.
 
     Raises:
         InputError: GPUs of two vendors.
     """
-    found = {name: int(amount(quantity)) for name, quantity in limits.items() if name.endswith("/gpu")}
+    found = {
+        name: int(amount(quantity))
+        for name, quantity in limits.items()
+        if any(fnmatchcase(name, pattern) for pattern in names)
+    }
     used = {name: count for name, count in found.items() if count}
     if len(used) > 1:
         raise InputError(f"{field}.limits has GPUs of two kinds, {' and '.join(sorted(used))}; set one of them to 0")

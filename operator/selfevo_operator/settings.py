@@ -8,7 +8,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from pydantic import ValidationError
+
+from selfevo_contract.explain import explain
+from selfevo_contract.parts import Pods
 from selfevo_operator.jobs import PodSettings
 
 ENV_PREFIX = "SELFEVO_OPERATOR_"
@@ -67,6 +72,14 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     parser.add_argument(
         "--image-pull-policy", default=default("IMAGE_PULL_POLICY", ""), help="pull policy of that image"
     )
+    parser.add_argument("--pods", default=default("PODS", "{}"), metavar="JSON",
+                        help="what every run's spec.pods begins from: an object with its fields")  # fmt: skip
+    for flag, what in (("--run-as-user", "user"), ("--run-as-group", "group"), ("--fs-group", "group of volumes")):
+        name = flag.removeprefix("--").replace("-", "_").upper()
+        parser.add_argument(flag, default=default(name, "10001"), metavar="NUMBER",
+                            help=f"{what} of the pods; empty where the platform chooses (OpenShift)")  # fmt: skip
+    parser.add_argument("--gpu-resources", default=default("GPU_RESOURCES", "*/gpu"), metavar="NAMES",
+                        help="resources that count as GPUs, e.g. */gpu,nvidia.com/mig-*,habana.ai/gaudi")  # fmt: skip
     parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
                         help="where /healthz, /readyz and /metrics are served")  # fmt: skip
     parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs looked at at the same time")
@@ -101,10 +114,27 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         parser.error(f"--resync-seconds is {told.resync_seconds!r}; it must be a number from 1 to 86400")
     if not told.image:
         parser.error("--image is not given; name the trainer image that runs use when their spec.pods.image is empty")
+    numbers: dict[str, Any] = {}
+    for name in ("run_as_user", "run_as_group", "fs_group"):
+        text = getattr(told, name)
+        if text and not (text.isdecimal() and 0 < int(text) < 2**31):
+            parser.error(f"--{name.replace('_', '-')} is {text!r}; it must be a number from 1 to 2147483647, or empty")
+        numbers[name] = int(text) if text else None
+    gpus = tuple(name.strip() for name in told.gpu_resources.split(",") if name.strip())
+    try:
+        defaults = Pods.model_validate(json.loads(told.pods))
+    except ValidationError as error:
+        parser.error(f"--pods: {'; '.join(explain(error, Pods))}")
+    except ValueError as error:
+        parser.error(f"--pods is {told.pods!r}, which is no JSON ({error}); write an object of the fields of spec.pods")
     return Settings(
         namespaces=tuple(dict.fromkeys(namespaces)),
         pods=PodSettings(
-            image=told.image, **({"image_pull_policy": told.image_pull_policy} if told.image_pull_policy else {})
+            image=told.image,
+            defaults=defaults,
+            gpu_resources=gpus,
+            **numbers,
+            **({"image_pull_policy": told.image_pull_policy} if told.image_pull_policy else {}),
         ),
         host=host or "0.0.0.0",
         port=int(port),

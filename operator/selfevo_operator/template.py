@@ -14,6 +14,7 @@ from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
 from selfevo_operator.environment import WORK, Variable, launch, variables
 from selfevo_operator.labels import TRAINER
+from selfevo_operator.placement import scheduling, volumes
 from selfevo_operator.pods import PodSettings, field_of, pods_of, refuse_odd_keys
 from selfevo_operator.resources import gpu, resources
 
@@ -47,7 +48,8 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     pods, field = pods_of(spec, phase), field_of(phase)
     refuse_odd_keys(pods, field)
     asked = resources(pods.resources, f"{field}.resources")
-    device, gpus = gpu(pods.resources.limits, f"{field}.resources")
+    device, gpus = gpu(pods.resources.limits, f"{field}.resources", settings.gpu_resources)
+    more, _ = volumes(pods, field)
     ours = _processes(config, gpus, place, pods, field)
     server: dict[str, Any] = {}
     if isinstance(config.engine, ServerEngine):
@@ -79,6 +81,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         "schedulerName": pods.scheduler_name,
         "serviceAccountName": pods.service_account_name,
         "subdomain": place.service,
+        **scheduling(pods, config.run, config.step),
     }
     return {
         "restartPolicy": "Never",
@@ -92,6 +95,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
             {"name": "work", "emptyDir": {} if pods.scratch is None else {"sizeLimit": pods.scratch}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory or SHARED_MEMORY}},
+            *more,
         ],
         **{name: value for name, value in optional.items() if value},
     }
@@ -117,6 +121,7 @@ def _container(name: str, pods: Pods, field: str, settings: PodSettings, environ
             {"name": "work", "mountPath": WORK},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
+            *volumes(pods, field)[1],
         ],
         "terminationMessagePath": TERMINATION_LOG_DEFAULT,
         "terminationMessagePolicy": "FallbackToLogsOnError",

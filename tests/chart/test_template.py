@@ -95,6 +95,12 @@ def test_the_operator_is_told_what_the_values_say(rendered: dict[str, list[dict[
     assert settings("several namespaces").namespaces == ("research", "production")
     assert settings("by digest, from a registry").pods.image == f"a/trainer@{chart.EXAMPLE_DIGEST}"
     assert settings("by digest, from a registry").pods.image_pull_policy == "Always"
+    assert (told.pods.run_as_user, told.pods.fs_group, told.pods.gpu_resources) == (10001, 10001, ("*/gpu",))
+    strict = settings("a strict platform").pods
+    assert (strict.run_as_user, strict.run_as_group, strict.fs_group) == (1000680000, None, None)
+    assert strict.gpu_resources == ("*/gpu", "nvidia.com/mig-*")
+    assert strict.defaults.wire()["nodeSelector"] == {"pool": "gpu"}
+    assert strict.defaults.image_pull_secrets == ["registry"] and strict.defaults.tolerations[0].key == "nvidia.com/gpu"
     everything = settings("everything on")
     assert (everything.workers, everything.resync_seconds, everything.verbose) == (4, 60, True)
 
@@ -146,7 +152,7 @@ def test_the_policy_looks_at_every_part_of_a_spec_that_has_pods(rendered: dict[s
     policies = chart.of_kind(rendered["defaults"], "ValidatingAdmissionPolicy")
     named = json.dumps(policies)
     fields = ["serviceAccountName", "imagePullSecrets", "image", "nodeSelector", "tolerations", "env"]
-    fields += ["schedulerName", "labels", "annotations"]
+    fields += ["schedulerName", "labels", "annotations", "nodeAffinity", "volumes"]
     fields += ["priorityClassName", "runtimeClassName", "resources.limits", "resources.requests"]
     assert len(places) == 7
     for place in places:
@@ -167,6 +173,11 @@ def test_network_policies_leave_the_metadata_address_out(rendered: dict[str, lis
         {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
         {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]},
     ]
+    opened = {rule["ports"][0]["port"]: rule["to"] for rule in trainers["spec"]["egress"][2:-1]}
+    assert opened == {
+        80: [{"ipBlock": {"cidr": "169.254.170.23/32"}}, {"ipBlock": {"cidr": "fd00:ec2::23/128"}}],
+        987: [{"ipBlock": {"cidr": "169.254.169.252/32"}}],
+    }
     assert trainers["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"] == "selfevo-operator"
 
 
@@ -193,6 +204,8 @@ WRONG = {
     "both scopes": ({"scope": {"allNamespaces": True, "namespaces": ["a"]}}, "give one of them"),
     "a test in a namespace that is not served": ({"tests": {"namespace": "b"}}, "the operator does not serve it"),
     "a test without a model": ({"tests": {"storage": {"uri": "s3://a"}}}, "name a small model"),
+    "an identity that is none": ({"networkPolicy": {"trainer": {"identities": ["everything"]}}}, "identities/0"),
+    "the user root": ({"trainer": {"runAsUser": 0}}, "/trainer/runAsUser"),
     "policies for unknown namespaces": (
         {"scope": {"allNamespaces": True}, "networkPolicy": {"trainer": {"enabled": True}}},
         "name the namespaces",

@@ -16,7 +16,7 @@ import urllib3
 from botocore.exceptions import InvalidRegionError
 from botocore.utils import validate_region_name
 
-from harness.attacks import HARMLESS, OTHERS, OWN, PRUNED, REFUSED, TRAINER, VALUES, Object, base
+from harness.attacks import HARMLESS, OTHERS, OWN, PRUNED, REFUSED, TRAINER, VALUES, Object, base, volume
 from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import RUNS, conditions, jobs, phase_of, wait_run
 from harness.cluster.controlplane import ControlPlane
@@ -175,13 +175,14 @@ def test_a_strict_client_sees_fields_that_a_run_has_not(guarded: World):
         assert unknown and f"{path}.".startswith(f"{unknown[1]}."), refused.value
 
 
-@pytest.mark.parametrize("field", ["spec.pods.volumes", "spec.pods.volumeMounts", "spec.pods.persistentVolumeClaim"])
-def test_no_claim_can_be_mounted_and_the_field_is_named(guarded: World, field: str):
-    """There is no list of allowed claims, because there is nothing to allow."""
-    run = base("attack", {field: dict(PRUNED)[field]})
-    with pytest.raises(ApiError, match=f'strict decoding error: unknown field "{re.escape(field)}"'):
-        guarded.attempt(guarded.mallory, run, fieldValidation="Strict")
-    assert guarded.admin.find(RUNS, "attack", guarded.namespace) is None
+def test_a_listed_claim_and_class_may_be_mounted(guarded: World):
+    for kind in (
+        {"persistentVolumeClaim": {"claimName": "model-cache"}},
+        {"ephemeral": {"size": 1, "storageClassName": "local"}},
+    ):
+        assert guarded.refusal(base("x", volume(kind))) == ""
+    near = [{"key": "pool", "values": ["gpu", "l4"]}, {"key": "pool", "operator": "Exists", "weight": 5}]
+    assert guarded.refusal(base("x", {"spec.pods.nodeAffinity": near})) == ""
 
 
 # --- what gets through ------------------------------------------------------------------------------------------------

@@ -203,6 +203,21 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "descheduler and kueue.x-k8s.io/podset-* excepted)",
     ),
     (
+        document(spec__pods={"volumes": [{"name": "a", "mountPath": "/etc", "ephemeral": {"size": 1}}]}),
+        "spec.pods.volumes[0].mountPath",
+        "write it as /work/cache, /work/phase or /mnt/<name>",
+    ),
+    (
+        document(spec__pods={"volumes": [{"name": "a", "mountPath": "/mnt/a"}]}),
+        "spec.pods.volumes[0]",
+        "a volume is a persistentVolumeClaim or ephemeral; write one of them",
+    ),
+    (
+        document(spec__pods={"nodeAffinity": [{"key": "a"}]}),
+        "spec.pods.nodeAffinity[0]",
+        "In and NotIn compare with values, Exists and DoesNotExist with none; add or remove values",
+    ),
+    (
         document(spec__pods={"env": [{"name": "1A"}]}),
         "spec.pods.env[0].name",
         "write it as letters, digits and '_', not beginning with a digit",

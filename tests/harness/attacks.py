@@ -24,6 +24,8 @@ VALUES: Object = {
         "priorityClasses": ["training"],
         "runtimeClasses": ["nvidia"],
         "schedulers": ["volcano"],
+        "claims": ["model-cache"],
+        "storageClasses": ["local"],
         "labels": ["cost-center=*"],
         "storage": ["s3://models/team-a/*"],
         "sources": ["hf://Qwen/*", "s3://models/*"],
@@ -84,6 +86,11 @@ def token(secret: str, of: str = "spec.pods", *, name: str = "HF_TOKEN", key: st
     return {f"{of}.env": [{"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, **more}}}]}
 
 
+def volume(kind: Object, of: str = "spec.pods", *, place: str = "/mnt/data") -> Object:
+    """A volume of some kind."""
+    return {f"{of}.volumes": [{"name": "data", "mountPath": place, **kind}]}
+
+
 def account(of: str = "spec.pods") -> str:
     return (
         f"{of}.serviceAccountName is admin, a ServiceAccount that mallory may not use in NS; name another, or ask for "
@@ -106,6 +113,7 @@ _NAME = "write it as lower-case letters, digits, '-' and '.', with a letter or d
 _IMAGE = f"which is an image that runs may not use; allowed are {TRAINER}"
 _URI = "write it as s3://<bucket>/<prefix> or file:///<absolute path>"
 _MODEL = "write it as hf://<owner>/<model>@<revision> or s3://<bucket>/<prefix> or file:///<absolute path>"
+_MOUNT = "write it as /work/cache, /work/phase or /mnt/<name>"
 _TAKEN = "keys of Kubernetes, container runtimes and selfevo are not set by hand; choose another"
 _OURS = "selfevo sets this variable itself; remove it"
 _VARIABLE = "which is a variable that runs may not set; remove it, or ask for an entry of its own in policy.allowed.env"
@@ -226,6 +234,42 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a negative quantity", {"spec.pods.resources.limits": {"memory": "-1"}}, "write a quantity such as 8, 500m or"),
     ("another scheduler", {"spec.pods.schedulerName": "mine"},
      "spec.pods.schedulerName is mine, which is a scheduler that runs may not use; allowed are volcano"),
+    # -- volumes
+    ("somebody's claim", volume({"persistentVolumeClaim": {"claimName": OTHERS}}),
+     "spec.pods.volumes is admin, which is a PersistentVolumeClaim that runs may not mount; allowed are model-cache"),
+    *(
+        (f"somebody's claim in {part}", volume({"persistentVolumeClaim": {"claimName": OTHERS}}, f"spec.{part}.pods"),
+         f"spec.{part}.pods.volumes is admin, which is a PersistentVolumeClaim that runs may not mount")
+        for part in PARTS
+    ),
+    ("a claim of another namespace", volume({"persistentVolumeClaim": {"claimName": "kube-system/admin"}}), _NAME),
+    ("a volume of another storage class", volume({"ephemeral": {"size": "1Gi", "storageClassName": "gold"}}),
+     "spec.pods.volumes is gold, which is a storage class that runs may not make volumes of; allowed are local"),
+    ("a volume of the cluster's class", volume({"ephemeral": {"size": "1Gi"}}), "spec.pods.volumes is (default)"),
+    *(
+        (f"a volume from {next(iter(kind))}", volume(kind), "a volume is a persistentVolumeClaim or ephemeral;")
+        for kind in ({"hostPath": {"path": "/"}}, {"secret": {"secretName": OTHERS}}, {"configMap": {"name": OTHERS}},
+                     {"projected": {"sources": [{"serviceAccountToken": {}}]}}, {"emptyDir": {"medium": "Memory"}},
+                     {"csi": {"driver": "secrets-store.csi.k8s.io"}}, {"nfs": {"server": "10.0.0.1", "path": "/"}},
+                     {"image": {"reference": "evil"}})
+    ),
+    ("a claim and a volume", volume({"persistentVolumeClaim": {"claimName": OWN}, "ephemeral": {"size": 1}}),
+     "a volume is a persistentVolumeClaim or ephemeral; write one of them"),
+    *(
+        (f"a volume at {place!r}", volume({"persistentVolumeClaim": {"claimName": "model-cache"}}, place=place), _MOUNT)
+        for place in ("/", "/etc", "/tmp", "/work", "/dev/shm", "/mnt", "/mnt/..", "/mnt/a/../../etc",
+                      "/work/cache/../x", "/usr/lib/python3", "/var/run/secrets/kubernetes.io", "/mnt/a\n", "/proc")
+    ),
+    # -- places
+    ("the control plane's nodes by affinity", {"spec.pods.nodeAffinity": [
+        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]},
+     "spec.pods.nodeAffinity is node-role.kubernetes.io/control-plane, which selects nodes that runs may not use"),
+    ("a node by its name", {"spec.rollout.pods.nodeAffinity": [{"key": "kubernetes.io/hostname", "values": ["n-1"]}]},
+     "spec.rollout.pods.nodeAffinity is kubernetes.io/hostname, which selects nodes that runs may not use"),
+    ("a preference of such", {"spec.pods.nodeAffinity": [{"key": "team", "values": ["b"], "weight": 100}]},
+     "spec.pods.nodeAffinity is team, which selects nodes that runs may not use; allowed are pool=*"),
+    ("all nodes but one", {"spec.pods.nodeAffinity": [
+        {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["a", "b"]}]}, "which selects nodes that"),
     # -- labels and annotations
     ("a label that a Service chooses by", {("spec", "pods", "labels"): {"app": "store"}},
      "spec.pods.labels is app=store, which is a pod's label that runs may not set; allowed are cost-center=*"),
@@ -348,12 +392,7 @@ PRUNED: list[tuple[str, Any]] = [
     ("spec.pods.args", ["--help"]),
     ("spec.pods.lifecycle", {"postStart": {"exec": {"command": ["sh"]}}}),
     ("spec.pods.envFrom", [{"secretRef": {"name": OTHERS}}]),
-    ("spec.pods.volumes", [HOST, CLAIM]),
     ("spec.pods.volumeMounts", [{"name": "host", "mountPath": "/host"}]),
-    ("spec.challenger.pods.volumes", [{"name": "s", "secret": {"secretName": OTHERS}}]),
-    ("spec.rollout.pods.volumes", [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {}}]}}]),
-    ("spec.solver.pods.volumes", [{"name": "c", "csi": {"driver": "secrets-store.csi.k8s.io"}}]),
-    ("spec.evaluation.pods.volumes", [{"name": "n", "nfs": {"server": "10.0.0.1", "path": "/"}}]),
     ("spec.volumes", [CLAIM]),
     ("spec.pods.persistentVolumeClaim", {"claimName": OTHERS}),
     ("spec.storage.persistentVolumeClaim", {"claimName": OTHERS}),

@@ -132,6 +132,17 @@ MATRIX: dict[str, dict[str, Any]] = {
     },
     "a strict platform": {
         "scope": {"namespaces": ["research"]},
+        "trainer": {
+            "pods": {
+                "imagePullSecrets": ["registry"],
+                "nodeSelector": {"pool": "gpu"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            },
+            "runAsUser": 1000680000,
+            "runAsGroup": None,
+            "fsGroup": None,
+            "gpuResources": ["*/gpu", "nvidia.com/mig-*"],
+        },
         "policy": {
             "allowed": {
                 "images": ["registry.example.com/team/*"],

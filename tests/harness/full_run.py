@@ -33,6 +33,19 @@ _PODS = {
     "labels": {"cost-center": "nlp"},
     "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
     "schedulerName": "volcano",
+    "volumes": [
+        {"name": "models", "mountPath": "/work/cache", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+        {"name": "disk", "mountPath": "/work/phase", "ephemeral": {"size": "2Ti", "storageClassName": "local"}},
+    ],
+    "nodeAffinity": [
+        {"key": "gpu.product", "operator": "In", "values": ["H100", "H200"]},
+        {"key": "spot", "operator": "DoesNotExist", "weight": 50},
+    ],
+    "podAffinity": [{"topologyKey": "topology.kubernetes.io/zone", "weight": 100}],
+    "podAntiAffinity": [{"topologyKey": "kubernetes.io/hostname", "weight": 1}],
+    "topologySpreadConstraints": [
+        {"topologyKey": "kubernetes.io/hostname", "maxSkew": 2, "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
     "activeDeadlineSeconds": 3600,
     "terminationGracePeriodSeconds": 60,
 }

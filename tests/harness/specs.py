@@ -58,6 +58,14 @@ _ENV = st.lists(
     max_size=4,
     unique_by=lambda variable: variable["name"],
 )
+_VOLUME = st.fixed_dictionaries(
+    {"name": st.sampled_from(["a", "work", "b-c"]), "mountPath": st.sampled_from(["/work/cache", "/mnt/a", "/mnt/.."])}
+    | {"ephemeral": st.fixed_dictionaries({"size": _QUANTITY}, optional={"storageClassName": _NAME})}
+)
+_NODES = st.fixed_dictionaries(
+    {"key": _LABEL, "values": st.lists(st.sampled_from(["", "a"]), min_size=1, max_size=2)},
+    optional={"operator": st.just("NotIn"), "weight": st.integers(1, 100)},
+)
 PODS = _some(
     image=st.one_of(st.sampled_from(["own", "registry.example:5000/a/b@sha256:" + "0" * 64]), _HOSTILE),
     imagePullPolicy=st.sampled_from(["Always", "IfNotPresent", "Never"]),
@@ -75,6 +83,12 @@ PODS = _some(
     labels=st.dictionaries(_LABEL, st.sampled_from(["a", ""]), max_size=2),
     annotations=st.dictionaries(_LABEL, _HOSTILE, max_size=2),
     schedulerName=_NAME,
+    volumes=st.lists(_VOLUME, max_size=2, unique_by=lambda volume: volume["name"]),
+    nodeAffinity=st.lists(_NODES, max_size=2),
+    podAntiAffinity=st.lists(
+        _some(weight=st.integers(1, 100)).map(lambda one: {"topologyKey": "a/b", **one}), max_size=2
+    ),
+    topologySpreadConstraints=st.lists(st.fixed_dictionaries({"topologyKey": _LABEL}), max_size=1),
     nodes=st.integers(1, 3),
     joinSeconds=st.sampled_from([1, 604800]),
     activeDeadlineSeconds=st.sampled_from([1, 60, 2147483647]),

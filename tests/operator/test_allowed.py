@@ -72,7 +72,49 @@ ADDITIONS: list[tuple[str, Any]] = [
     ("nodeName", "node-1"),
     ("schedulerName", True),
     ("dnsConfig", {}),
-    ("affinity", {}),
+    ("affinity", []),
+    (
+        "affinity",
+        {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "a", "labelSelector": {"matchLabels": {"app": "others"}}}
+                ]
+            }
+        },
+    ),
+    ("affinity", {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "a"}]}}),
+    (
+        "affinity",
+        {
+            "podAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "a", "namespaceSelector": {}}]
+            }
+        },
+    ),
+    (
+        "affinity",
+        {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}
+                    ]
+                }
+            }
+        },
+    ),
+    ("topologySpreadConstraints", [{"topologyKey": "a", "labelSelector": {}}]),
+    ("volumes.-", {"name": "vol-a", "hostPath": {"path": "/"}}),
+    ("volumes.-", {"name": "vol-a", "secret": {"secretName": "admin"}}),
+    ("volumes.-", {"name": "vol-a", "emptyDir": {}}),
+    ("volumes.-", {"name": "vol-a", "persistentVolumeClaim": {"claimName": "a"}, "hostPath": {"path": "/"}}),
+    ("volumes.-", {"name": "vol-a", "ephemeral": {"volumeClaimTemplate": {"spec": {"dataSource": {"name": "x"}}}}}),
+    ("volumes.-", {"name": "work", "persistentVolumeClaim": {"claimName": "a"}}),
+    ("containers.0.volumeMounts.-", {"name": "vol-a", "mountPath": "/etc"}),
+    ("containers.0.volumeMounts.-", {"name": "vol-a", "mountPath": "/mnt/../etc"}),
+    ("containers.0.volumeMounts.-", {"name": "vol-a", "mountPath": "/mnt/a", "subPath": ".."}),
+    ("containers.0.volumeMounts.-", {"name": "vol-a", "mountPath": "/mnt/a", "mountPropagation": "Bidirectional"}),
     ("shareProcessNamespace", True),
     ("ephemeralContainers", []),
     ("resourceClaims", []),

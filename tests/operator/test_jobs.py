@@ -131,6 +131,13 @@ CASES: dict[str, dict[str, Any]] = {
             "labels": {"cost-center": "nlp"},
             "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
             "schedulerName": "volcano",
+            "volumes": [
+                {"name": "models", "mountPath": "/mnt/models", "persistentVolumeClaim": {"claimName": "models"}}
+            ],
+            "nodeAffinity": [{"key": "nvidia.com/gpu.product", "values": ["NVIDIA-L4", "NVIDIA-L40S"]}],
+            "podAffinity": [{"topologyKey": "topology.kubernetes.io/zone"}],
+            "podAntiAffinity": [{"topologyKey": "kubernetes.io/hostname", "weight": 10}],
+            "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             "activeDeadlineSeconds": 7200,
             "terminationGracePeriodSeconds": 30,
@@ -479,7 +486,7 @@ def test_fields_of_the_pods_arrive() -> None:
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("research", "nvidia")
     assert (pod["serviceAccountName"], pod["terminationGracePeriodSeconds"]) == ("trainer", 30)
-    assert {v["name"]: v["emptyDir"] for v in pod["volumes"]} == {
+    assert {v["name"]: v["emptyDir"] for v in pod["volumes"][:3]} == {
         "work": {"sizeLimit": "50Gi"},
         "tmp": {},
         "shm": {"medium": "Memory", "sizeLimit": "64Mi"},
@@ -496,6 +503,83 @@ def test_the_operators_flags_fill_in_what_the_run_leaves_open() -> None:
     pod = pod_of(SOLVER, settings=flags, spec__pods=own)
     assert (pod["containers"][0]["image"], pod["containers"][0]["imagePullPolicy"]) == ("own", "Always")
     assert pod["serviceAccountName"] == "me"
+
+
+def test_a_run_begins_from_what_the_platform_gives_all_pods() -> None:
+    given = {
+        "imagePullSecrets": ["registry"],
+        "nodeSelector": {"pool": "gpu", "zone": "a"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "serviceAccountName": "trainer",
+    }
+    settings = PodSettings(image="x", defaults=Pods.model_validate(given))
+    pod = pod_of(SOLVER, settings=settings)
+    assert pod["imagePullSecrets"] == [{"name": "registry"}] and pod["serviceAccountName"] == "trainer"
+    assert pod["nodeSelector"] == given["nodeSelector"] and pod["tolerations"] == given["tolerations"]
+    own = {"nodeSelector": {"zone": "b"}, "serviceAccountName": "me"}
+    pod = pod_of(
+        SOLVER, settings=settings, spec__pods=own, spec__solver__pods={"tolerations": [{"key": "x/y", "value": "z"}]}
+    )
+    assert pod["nodeSelector"] == {"pool": "gpu", "zone": "b"} and pod["serviceAccountName"] == "me"
+    assert pod["tolerations"] == [{"key": "x/y", "value": "z"}]
+
+
+@pytest.mark.parametrize("name", ["nvidia.com/mig-1g.10gb", "habana.ai/gaudi"])
+def test_other_devices_count_as_gpus_where_the_platform_says_so(name: str) -> None:
+    limits = {"spec__solver__pods": {"resources": {"limits": {name: 2}}}}
+    limits |= {"spec__solver__grpo__perDeviceTrainBatchSize": 2}
+    named = PodSettings(image="x", gpu_resources=("*/gpu", "nvidia.com/mig-*", "habana.ai/gaudi"))
+    assert "SELFEVO_PROCESSES" not in env_of(SOLVER, **limits)
+    assert env_of(SOLVER, settings=named, **limits)["SELFEVO_PROCESSES"] == "2"
+
+
+def test_volumes_and_their_mounts() -> None:
+    asked = [
+        {"name": "models", "mountPath": "/work/cache", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+        {"name": "disk", "mountPath": "/work/phase", "ephemeral": {"size": "2Ti"}},
+    ]
+    pod = pod_of(SOLVER, spec__pods={"volumes": asked})
+    assert pod["volumes"][3:] == [
+        {"name": "vol-models", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
+        {"name": "vol-disk", "ephemeral": {"volumeClaimTemplate": {"spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Ti"}}}}}},
+    ]  # fmt: skip
+    assert pod["containers"][0]["volumeMounts"][3:] == [
+        {"name": "vol-models", "mountPath": "/work/cache", "readOnly": True},
+        {"name": "vol-disk", "mountPath": "/work/phase"},
+    ]
+    assert violations(pod) == []
+
+
+def test_affinity_and_spread_are_among_the_pods_of_a_step() -> None:
+    zone, host = {"topologyKey": "topology.kubernetes.io/zone"}, {"topologyKey": "kubernetes.io/hostname"}
+    pod = pod_of(
+        ROLLOUT,
+        spec__pods={
+            "nodeAffinity": [
+                {"key": "gpu", "values": ["a", "b"]},
+                {"key": "spot", "operator": "DoesNotExist", "weight": 5},
+            ],
+            "podAffinity": [zone],
+            "podAntiAffinity": [{**host, "weight": 9}],
+            "topologySpreadConstraints": [{**host, "whenUnsatisfiable": "ScheduleAnyway"}],
+        },
+    )
+    own = {"labelSelector": {"matchLabels": {"selfevo.dev/run": "demo", "selfevo.dev/step": ROLLOUT}}}
+    required, preferred = (f"{kind}DuringSchedulingIgnoredDuringExecution" for kind in ("required", "preferred"))
+    assert pod["affinity"] == {
+        "nodeAffinity": {
+            required: {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["a", "b"]}]}]
+            },
+            preferred: [
+                {"weight": 5, "preference": {"matchExpressions": [{"key": "spot", "operator": "DoesNotExist"}]}}
+            ],
+        },
+        "podAffinity": {required: [{**zone, **own}]},
+        "podAntiAffinity": {preferred: [{"weight": 9, "podAffinityTerm": {**host, **own}}]},
+    }
+    assert pod["topologySpreadConstraints"] == [{**host, "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **own}]
 
 
 def test_where_the_platform_gives_the_user_none_is_asked_for() -> None:
@@ -656,6 +740,8 @@ def test_attempts_have_one_template(case: str) -> None:
         {"spec__pods": {"labels": {"a": "b"}}},
         {"spec__pods": {"annotations": {"a": "b"}}},
         {"spec__pods": {"schedulerName": "a"}},
+        {"spec__pods": {"podAffinity": [{"topologyKey": "a"}]}},
+        {"spec__pods": {"volumes": [{"name": "a", "mountPath": "/mnt/a", "ephemeral": {"size": 1}}]}},
         {"spec__pods": {"activeDeadlineSeconds": 5}},
         {"spec__queue": "a"},
         {"spec__ttlSecondsAfterFinished": 100},
@@ -746,6 +832,13 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
 )
 def test_what_cannot_be_had_is_refused_in_one_sentence(step: str, changes: dict[str, Any], said: str) -> None:
     assert said in refusal(step, **changes)
+
+
+def test_two_volumes_at_one_place_are_refused() -> None:
+    asked = [{"name": name, "mountPath": "/mnt/a", "ephemeral": {"size": 1}} for name in "ab"]
+    assert refusal(SOLVER, spec__pods={"volumes": asked}) == (
+        "spec.solver.pods.volumes has two with mountPath '/mnt/a'; give each a place of its own"
+    )
 
 
 def test_what_an_image_brings_along_may_be_a_path() -> None:

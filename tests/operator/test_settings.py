@@ -20,6 +20,24 @@ def test_flags() -> None:
     assert settings.scopes == ("a", "b")
 
 
+def test_what_the_platform_decides_for_all_pods() -> None:
+    told = [
+        "--namespace",
+        "a",
+        "--image",
+        "x",
+        "--run-as-user",
+        "",
+        "--fs-group",
+        "7",
+        "--gpu-resources",
+        "a/b,c/mig-*",
+    ]
+    pods = read_settings([*told, "--pods", '{"serviceAccountName": "trainer"}'], {}).pods
+    assert (pods.run_as_user, pods.run_as_group, pods.fs_group) == (None, 10001, 7)
+    assert pods.gpu_resources == ("a/b", "c/mig-*") and pods.defaults.service_account_name == "trainer"
+
+
 def test_the_environment_stands_in_for_flags_and_flags_come_first() -> None:
     environment = {"SELFEVO_OPERATOR_ALL_NAMESPACES": "true", "SELFEVO_OPERATOR_IMAGE": "x:1"}
     assert read_settings([], environment).scopes == (None,)
