@@ -11,13 +11,15 @@ from typing import Any
 from selfevo_operator.children import Hindrance
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import JobSight
-from selfevo_operator.workloads import is_taken, why_no_workload, why_queued
+from selfevo_operator.workloads import is_taken, nobody_says, why_no_workload, why_queued
 
 _PATIENCE_S = 10.0
 _NO_WORKLOAD_S = 30.0
 """Kueue that lives makes a Workload at once."""
 _OFTEN_S, _SELDOM_S = 30.0, 300.0
 _OFTEN_FOR_S = 180.0
+_LONG_S = 60.0
+"""After so long, whoever has mistyped the queue's name is told where to look."""
 _AT_ONCE = 4
 
 
@@ -51,6 +53,8 @@ class Queued:
                 await self._ask(job, wait, now)
             finally:
                 self._asking -= 1
+        if wait.said is None and (now - wait.since).total_seconds() >= _LONG_S:
+            return nobody_says(job.queue, job.namespace)
         return wait.said
 
     async def _ask(self, job: JobSight, wait: _Wait, now: datetime) -> None:
@@ -74,8 +78,10 @@ class Queued:
 
     def ask_again_in(self, run_uid: str) -> float | None:
         """Seconds after which a Job of the run is worth a question; None when none is."""
-        now = self._clock()
-        return min((self._pause(w, now) for w in self._waits.get(run_uid, {}).values() if not w.silent), default=None)
+        now, waits = self._clock(), self._waits.get(run_uid, {}).values()
+        pauses = [self._pause(wait, now) for wait in waits if not wait.silent]
+        left = (_LONG_S - (now - wait.since).total_seconds() for wait in waits if wait.said is None)
+        return min([*pauses, *(max(1.0, seconds) for seconds in left if seconds > 0)], default=None)
 
     def forget(self, run_uid: str, job_uid: str) -> None:
         """The Job waits in no queue."""

@@ -65,6 +65,15 @@ def why_no_workload(workloads: Sequence[Object] | None, events: Iterable[Object]
     return Hindrance(reasons.NO_WORKLOAD, f"{what}; {remedy}")
 
 
+def nobody_says(queue: str, namespace: str) -> Hindrance:
+    """A Job has waited for a minute, and nothing that we may read says why: a full queue, or one that is not there."""
+    look = f"kubectl get localqueue {queue} -n {namespace}"
+    message = (
+        f"for more than a minute, and nothing says why; if the quota is not just taken, see that it exists: {look}"
+    )
+    return Hindrance(reasons.QUEUED, message, stuck=False)
+
+
 def is_taken(events: Iterable[Object]) -> bool:
     """Kueue has made a Workload of the Job: from there on, only that tells more."""
     return any(_is_kueues(event) and event.get("reason") == _CREATED for event in events)

@@ -121,7 +121,7 @@ def test_kueue_is_asked_after_a_while_and_then_now_and_again() -> None:
     assert [waits.after(0), waits.after(9)] == ["", ""] and waits.kueue.asked == []
     assert [waits.after(1), waits.after(5)] == ["Deactivated"] * 2 and waits.kueue.asked == ["workloads"]
     waits.kueue.workloads = [workload()]
-    assert waits.after(25) == "" and waits.queued.ask_again_in("run") == 30
+    assert waits.after(25) == "" and waits.queued.ask_again_in("run") == 20, "to say after a minute where to look"
     waits.after(200)
     assert waits.queued.ask_again_in("run") == 300
     waits.queued.forget("run", waits.job.uid)
@@ -131,8 +131,11 @@ def test_kueue_is_asked_after_a_while_and_then_now_and_again() -> None:
 def test_without_the_right_to_read_workloads_events_tell_once() -> None:
     waits = Waits()
     waits.kueue.events = [told("Normal", "CreatedWorkload", "Created Workload: n/w")]
-    for seconds in (0, 10, 30, 300, 300):
-        assert waits.after(seconds) == ""
+    assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", ""]
+    assert waits.queued.ask_again_in("run") == 20
+    assert [waits.after(seconds) for seconds in (20, 300, 300)] == ["Queued"] * 3
+    said = asyncio.run(waits.queued.why("run", waits.job))
+    assert said is not None and not said.stuck and "kubectl get localqueue team-a -n lab" in said.message
     assert waits.kueue.asked.count("events") == 1 and waits.queued.ask_again_in("run") is None
 
 
