@@ -37,7 +37,10 @@ SMALL = {
     "iterations": 1,
     "challenger": {"grpo": {"maxSteps": 4, "promptsPerStep": 8, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
     "rollout": {"questions": 160, "samples": 6, "band": {"min": 0.1, "max": 0.95}, "shards": 2},
-    "solver": {"grpo": {"maxSteps": 5, "promptsPerStep": 16, "perDeviceTrainBatchSize": 64}, "checkpointEvery": 2},
+    "solver": {
+        "grpo": {"maxSteps": 5, "promptsPerStep": 16, "promptsPerUpdate": 16, "perDeviceTrainBatchSize": 64},
+        "checkpointEvery": 2,
+    },
     "evaluation": {"samples": 1},
 }
 _FORKSERVER = get_context("forkserver")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of what is stored. It is part of every step's key: a new meaning of the bytes gets new keys."""
 
 MANIFEST_NAME = "MANIFEST.json"
@@ -38,7 +38,7 @@ def shard_prefix(prefix: str, index: int) -> str:
 
 
 def checkpoint_prefix(prefix: str, step: int) -> str:
-    """Where the checkpoint taken after optimizer step ``step`` lies; zero-padded so that listings sort."""
+    """Where the checkpoint taken after step ``step`` lies; zero-padded so that listings sort."""
     return f"{prefix}/checkpoints/{step:08d}"
 
 

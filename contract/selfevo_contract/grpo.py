@@ -24,14 +24,19 @@ class Sampling(Closed):
 
 
 class Grpo(Closed):
-    """GRPO (TRL's GRPOTrainer). Defaults are R-Zero's (docs/method.md, «GRPO settings of the reference»)."""
+    """GRPO (TRL's GRPOTrainer). Defaults are those of R-Zero's public code (docs/method.md, «One step»)."""
 
     max_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 15
-    """Optimizer steps; 0 leaves the weights as they are."""
-    prompts_per_step: Annotated[Whole, Field(ge=1, le=1_000_000)] = 128
-    """Prompts of one step; each gets numGenerations completions."""
+    """Steps: in each, promptsPerStep prompts get numGenerations completions, which are then trained on in one or more
+    optimizer updates (promptsPerUpdate). 0 leaves the weights as they are. 15 is the paper's and the code's."""
+    prompts_per_step: Annotated[Whole, Field(ge=1, le=1_000_000)] = 512
+    """Prompts of one step; each gets numGenerations completions. 512 is the code's."""
+    prompts_per_update: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    """Prompts of one optimizer update, a divisor of promptsPerStep; promptsPerStep when not given, which makes one
+    update of a step. The code takes 128 of 512: four updates a step, of which the last three are off-policy, so that
+    the clip range acts. The paper's table says 128 and does not say of what."""
     num_generations: Annotated[Whole, Field(ge=2, le=1024)] = 5
-    """Group size: completions of one prompt, among which advantages are normalised."""
+    """Group size: completions of one prompt, among which advantages are normalised. 5 is the paper's and the code's."""
     per_device_train_batch_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 8
     """Completions in one forward and backward pass of one device; gradients are accumulated over the rest."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
@@ -39,7 +44,7 @@ class Grpo(Closed):
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     """Schedule of the learning rate."""
     warmup_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
-    """Steps of linear warm-up."""
+    """Optimizer updates of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """AdamW's weight decay."""
     adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
@@ -53,12 +58,14 @@ class Grpo(Closed):
     """Lower clip range of the probability ratio."""
     epsilon_high: Annotated[float, Field(gt=0, le=10)] = 0.3
     """Upper clip range of the probability ratio."""
+    delta: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    """Dual clip: the ratio is cut at this where the advantage is negative; 0 turns it off. 3 is the code's."""
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "grpo"
     """How token losses are averaged."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
     num_iterations: Annotated[Whole, Field(ge=1, le=64)] = 1
-    """Optimizer passes over one batch of completions (mu in the GRPO paper)."""
+    """Optimizer passes over the completions of one step (mu in the GRPO paper)."""
     mask_truncated_completions: bool = False
     """Leave completions that hit maxCompletionLength out of the loss."""
     gradient_checkpointing: bool = False
@@ -74,14 +81,36 @@ class Grpo(Closed):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.promptsPerStep * self.numGenerations % self.perDeviceTrainBatchSize == 0",
-            lambda grpo: grpo.completions_per_step % grpo.per_device_train_batch_size == 0,
-            "perDeviceTrainBatchSize does not divide the completions of a step (promptsPerStep x numGenerations); "
+            "!has(self.promptsPerUpdate) || self.promptsPerStep % self.promptsPerUpdate == 0",
+            lambda grpo: grpo.prompts_per_step % (grpo.prompts_per_update or 1) == 0,
+            "promptsPerUpdate does not divide promptsPerStep; choose a divisor of it",
+            lambda grpo: (
+                f"promptsPerUpdate {grpo.prompts_per_update} does not divide promptsPerStep {grpo.prompts_per_step}; "
+                "choose a divisor of it"
+            ),
+        ),
+        Rule(
+            "(has(self.promptsPerUpdate) ? self.promptsPerUpdate : self.promptsPerStep) * self.numGenerations % "
+            "self.perDeviceTrainBatchSize == 0",
+            lambda grpo: grpo.completions_per_update % grpo.per_device_train_batch_size == 0,
+            "perDeviceTrainBatchSize does not divide the completions of an update (promptsPerUpdate x numGenerations); "
             "choose a divisor of them",
             lambda grpo: (
                 f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} does not divide the "
-                f"{grpo.completions_per_step} completions of a step (promptsPerStep {grpo.prompts_per_step} x "
-                f"numGenerations {grpo.num_generations}); choose a divisor of {grpo.completions_per_step}"
+                f"{grpo.completions_per_update} completions of an update "
+                f"({'promptsPerUpdate' if grpo.prompts_per_update else 'promptsPerStep'} "
+                f"{grpo.prompts_per_update or grpo.prompts_per_step} x numGenerations {grpo.num_generations}); "
+                f"choose a divisor of {grpo.completions_per_update}"
+            ),
+        ),
+        Rule(
+            "self.delta == 0.0 || self.delta > 1.0 + self.epsilonHigh",
+            lambda grpo: grpo.delta == 0 or grpo.delta > 1 + grpo.epsilon_high,
+            "delta is not above 1 + epsilonHigh, so that it would cut what the clip range allows; raise it, or write 0 "
+            "to turn it off",
+            lambda grpo: (
+                f"delta {grpo.delta} is not above 1 + epsilonHigh {grpo.epsilon_high}, so that it would cut what the "
+                "clip range allows; raise it, or write 0 to turn it off"
             ),
         ),
     )
@@ -90,6 +119,25 @@ class Grpo(Closed):
     def completions_per_step(self) -> int:
         """Completions of one step over all devices."""
         return self.prompts_per_step * self.num_generations
+
+    @property
+    def completions_per_update(self) -> int:
+        """Completions of one optimizer update over all devices."""
+        return (self.prompts_per_update or self.prompts_per_step) * self.num_generations
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer updates of one step: its completions cut into updates, numIterations times."""
+        return self.completions_per_step // self.completions_per_update * self.num_iterations
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of the whole training: 160 and 60 with the settings of R-Zero's code."""
+        return self.max_steps * self.updates_per_step
+
+    def step_of(self, update: int) -> int:
+        """The step that optimizer update ``update`` (from 1) belongs to, from 1."""
+        return -(-update // self.updates_per_step)
 
     @property
     def sampling(self) -> Sampling:
@@ -108,8 +156,14 @@ class ChallengerGrpo(Grpo):
     """GRPO of the Challenger: the same settings, the reference's other sizes."""
 
     max_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 5
-    """Optimizer steps; 0 leaves the Challenger untrained (the control arm)."""
+    """Steps: in each, promptsPerStep prompts get numGenerations completions, which are then trained on in one or more
+    optimizer updates (promptsPerUpdate). 0 leaves the Challenger untrained (the control arm). 5 is the paper's and the
+    code's."""
     prompts_per_step: Annotated[Whole, Field(ge=1, le=1_000_000)] = 512
-    """Prompts of one step; all are the same Challenger prompt, each gets numGenerations completions."""
+    """Prompts of one step; all are the same Challenger prompt, each gets numGenerations completions. 512 is the
+    code's."""
+    prompts_per_update: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    """Prompts of one optimizer update, a divisor of promptsPerStep; promptsPerStep when not given, which makes one
+    update of a step. The code takes 16 of 512: 32 updates a step."""
     num_generations: Annotated[Whole, Field(ge=2, le=1024)] = 4
-    """Group size: completions of one prompt, among which advantages are normalised."""
+    """Group size: completions of one prompt, among which advantages are normalised. 4 is the paper's and the code's."""

@@ -84,6 +84,7 @@ class SolverRolloutInputs(Wire):
     samples: int
     shards: int
     band: Band
+    min_curriculum: int
     labels: Literal["majority", "random", "truth"]
     truth: ArithmeticTruth | None = None
     challenger_prompt: Prompt

@@ -113,7 +113,7 @@ class PhaseResult(Wire):
     metrics: dict[str, float] = {}
     timings: dict[str, float] = {}
     resumed_from: int | None = None
-    """Optimizer step of the checkpoint that the process went on from."""
+    """Step of the checkpoint that the process went on from."""
 
     def message_bytes(self) -> bytes:
         """JSON of at most TERMINATION_LOG_LIMIT bytes: first the message, then timings and metrics give way."""

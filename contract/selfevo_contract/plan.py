@@ -30,6 +30,9 @@ from selfevo_contract.inputs import (
 )
 from selfevo_contract.spec import RunSpec
 
+QUESTION_TOP_P = 0.95
+"""Top-p of the rollout's questions in R-Zero's public code, when the spec says nothing else."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -115,6 +118,12 @@ class _Builder:
         return self.add(inputs, iteration, challenger, solver)
 
     @property
+    def question_sampling(self) -> Sampling:
+        challenger = self.spec.challenger
+        # R-Zero's code writes the rollout's questions at another top-p than it trains with.
+        return challenger.question_sampling or challenger.grpo.sampling.model_copy(update={"top_p": QUESTION_TOP_P})
+
+    @property
     def answer_sampling(self) -> Sampling:
         return self.spec.rollout.answer_sampling or self.spec.solver.grpo.sampling
 
@@ -129,11 +138,12 @@ class _Builder:
             samples=spec.rollout.samples,
             shards=spec.rollout.shards,
             band=spec.rollout.band,
+            min_curriculum=spec.rollout.smallest_curriculum,
             labels=spec.rollout.labels,
             truth=spec.rollout.truth,
             challenger_prompt=spec.challenger.prompt,
             solver_prompt=spec.solver.prompt,
-            question_sampling=spec.challenger.grpo.sampling,
+            question_sampling=self.question_sampling,
             answer_sampling=self.answer_sampling,
             grading=spec.grading,
             exclude=spec.exclude,

@@ -144,10 +144,12 @@ class Challenger(Closed):
     """Its training."""
     reward: ChallengerReward = ChallengerReward()
     """What it is paid for."""
+    question_sampling: Sampling | None = None
+    """Sampling of the rollout's questions; when not given, that of its training with topP 0.95, which is the code's."""
     engine: Engine = TransformersEngine()
     """How the frozen Solver answers while the Challenger trains."""
     checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
-    """Optimizer steps between two checkpoints in the store."""
+    """Steps between two checkpoints in the store."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 
@@ -186,6 +188,9 @@ class Rollout(Closed):
     """Answers that the Solver gives to each question."""
     band: Band = Band()
     """Majority shares that enter the curriculum."""
+    min_curriculum: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
+    """Smallest curriculum that is trained on: with fewer questions the run stops with EmptyCurriculum. One in a hundred
+    of the questions when not given, and at least one."""
     shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
     """Parts that are generated independently, each by a pod of its own."""
     min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None
@@ -224,7 +229,20 @@ class Rollout(Closed):
                 f"minShards {rollout.min_shards} is not below shards {rollout.shards}; lower it, or remove it"
             ),
         ),
+        Rule(
+            "!has(self.minCurriculum) || self.minCurriculum <= self.questions",
+            lambda rollout: (rollout.min_curriculum or 1) <= rollout.questions,
+            "minCurriculum is above questions; lower minCurriculum",
+            lambda rollout: (
+                f"minCurriculum {rollout.min_curriculum} is above questions {rollout.questions}; lower minCurriculum"
+            ),
+        ),
     )
+
+    @property
+    def smallest_curriculum(self) -> int:
+        """Questions that a curriculum must have: minCurriculum, or one in a hundred of the questions."""
+        return self.min_curriculum or max(1, self.questions // 100)
 
 
 class Solver(Closed):
@@ -239,7 +257,7 @@ class Solver(Closed):
     engine: Engine = TransformersEngine()
     """How it generates in its phase."""
     checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
-    """Optimizer steps between two checkpoints in the store."""
+    """Steps between two checkpoints in the store."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 

@@ -21,7 +21,7 @@ from selfevo_operator.resources import gpu, resources
 COMMAND = ["python", "-m", "selfevo_trainer"]
 
 GRACE_SECONDS = 120
-"""From SIGTERM to SIGKILL: the optimizer step under way, and its checkpoint to the store."""
+"""From SIGTERM to SIGKILL: the step under way, and its checkpoint to the store."""
 SHARED_MEMORY = "1Gi"
 """The runtime's own 64 MiB are too few for NCCL and for data loaders."""
 
@@ -164,10 +164,10 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
         raise InputError(f"{field}.resources.limits has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
     grpo: Grpo | None = getattr(config.inputs, "grpo", None)
     everywhere = processes * place.nodes
-    if grpo is not None and grpo.completions_per_step % (grpo.per_device_train_batch_size * everywhere):
+    if grpo is not None and grpo.completions_per_update % (grpo.per_device_train_batch_size * everywhere):
         where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"
         raise InputError(
             f"{where} {grpo.per_device_train_batch_size} x {everywhere} processes (one for each GPU of each node) does "
-            f"not divide the {grpo.completions_per_step} completions of a step; choose another one, or other GPUs"
+            f"not divide the {grpo.completions_per_update} completions of an update; choose another one, or other GPUs"
         )
     return launch(processes, place.nodes, place.coordinator, pods.join_seconds)

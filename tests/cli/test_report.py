@@ -488,7 +488,7 @@ def test_environment_values_stay_behind(tmp_path: Path) -> None:
     ("until", "said"),
     [
         ("evaluate-0", "0 of 9 steps are done. Not there yet: evaluate-0, challenger-train-1, solver-rollout-1,"),
-        ("challenger-train-1", "challenger-train-1 (checkpoint after optimizer step 1 of 2), solver-rollout-1,"),
+        ("challenger-train-1", "challenger-train-1 (checkpoint after step 1 of 2), solver-rollout-1,"),
         ("solver-rollout-2", "6 of 9 steps are done. Not there yet: solver-rollout-2 (1 of 2 shards), solver-train-2"),
         ("evaluate-2", "8 of 9 steps are done. Not there yet: evaluate-2."),
     ],

@@ -127,8 +127,8 @@ MISTAKES: list[tuple[Document, str, str]] = [
     (
         document(spec__solver__grpo__perDeviceTrainBatchSize=7),
         "spec.solver.grpo",
-        "perDeviceTrainBatchSize does not divide the completions of a step (promptsPerStep x numGenerations); choose a "
-        "divisor of them",
+        "perDeviceTrainBatchSize does not divide the completions of an update (promptsPerUpdate x numGenerations); "
+        "choose a divisor of them",
     ),
     *(
         (

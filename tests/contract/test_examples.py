@@ -47,15 +47,20 @@ def test_an_example_validates_and_asks_for_what_is_built(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem.endswith("-base")], ids=lambda path: path.stem)
-def test_the_papers_settings(path: Path) -> None:
+def test_the_references_settings(path: Path) -> None:
     spec = run_of(path).spec
     assert spec.iterations == 3 and spec.challenger.reward.mode == spec.solver.reward.mode == "paper"
     challenger, solver = spec.challenger.grpo, spec.solver.grpo
-    assert (challenger.max_steps, challenger.prompts_per_step, challenger.num_generations) == (5, 128, 4)
-    assert (solver.max_steps, solver.prompts_per_step, solver.num_generations) == (15, 128, 5)
+    assert (challenger.max_steps, challenger.prompts_per_step, challenger.prompts_per_update) == (5, 512, 16)
+    assert (solver.max_steps, solver.prompts_per_step, solver.prompts_per_update) == (15, 512, 128)
+    assert (challenger.num_generations, solver.num_generations) == (4, 5)
+    assert (challenger.updates_per_step, challenger.updates) == (32, 160)
+    assert (solver.updates_per_step, solver.updates) == (4, 60)
+    assert spec.challenger.question_sampling is not None and spec.challenger.question_sampling.top_p == 0.95
     for grpo in (challenger, solver):
         assert (grpo.learning_rate, grpo.weight_decay, grpo.beta, grpo.max_grad_norm) == (1e-6, 0.01, 0.01, 1.0)
-        assert (grpo.epsilon, grpo.epsilon_high, grpo.temperature, grpo.top_p) == (0.2, 0.3, 1.0, 0.99)
+        assert (grpo.epsilon, grpo.epsilon_high, grpo.delta) == (0.2, 0.3, 3.0)
+        assert (grpo.temperature, grpo.top_p) == (1.0, 0.99)
         assert (grpo.max_completion_length, grpo.loss_type, grpo.scale_rewards) == (4096, "grpo", "group")
     assert (spec.rollout.questions, spec.rollout.samples) == (8000, 10)
     assert (spec.rollout.band.min, spec.rollout.band.max) == (0.25, 0.75)

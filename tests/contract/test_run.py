@@ -168,8 +168,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"spec__rollout__labels": "truth"}, "spec.rollout: labels 'truth' needs truth, for example {kind: arithmetic}"),
     (
         {"spec__solver__grpo__perDeviceTrainBatchSize": 7},
-        "spec.solver.grpo: perDeviceTrainBatchSize 7 does not divide the 16 completions of a step (promptsPerStep 4 x "
-        "numGenerations 4); choose a divisor of 16",
+        "spec.solver.grpo: perDeviceTrainBatchSize 7 does not divide the 16 completions of an update "
+        "(promptsPerStep 4 x numGenerations 4); choose a divisor of 16",
     ),
     (
         {"spec__solver__prompt__user": "Answer!"},

@@ -24,7 +24,10 @@ SMALL: dict[str, Any] = {
     "storage": {"uri": "file:store"},
     "challenger": {"grpo": {"maxSteps": 3, "promptsPerStep": 4, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
     "rollout": {"questions": 120, "samples": 6, "band": {"min": 0.1, "max": 0.95}},
-    "solver": {"grpo": {"maxSteps": 6, "promptsPerStep": 16, "perDeviceTrainBatchSize": 128}, "checkpointEvery": 1},
+    "solver": {
+        "grpo": {"maxSteps": 6, "promptsPerStep": 16, "promptsPerUpdate": 16, "perDeviceTrainBatchSize": 128},
+        "checkpointEvery": 1,
+    },
     "evaluation": {"samples": 1, "tasks": [{"name": "arithmetic", "data": {"uri": "file:heldout.jsonl"}}]},
     "exclude": [{"uri": "file:heldout.jsonl"}],
 }

@@ -138,13 +138,13 @@ class _Committer:
 
     def training(self, inputs: ChallengerTrainInputs | SolverTrainInputs) -> None:
         challenger = isinstance(inputs, ChallengerTrainInputs)
-        rows = [self.row(step, challenger) for step in range(1, inputs.grpo.max_steps + 1)]
+        rows = [self.row(step, challenger) for step in range(1, inputs.grpo.updates + 1)]
         files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", "metrics.jsonl": jsonl(rows)}
         activities = ("startup", "load", "training", "generation", "reward", "checkpoint", "store")
         self.put(self.place, files, {"reward_last": rows[-1]["reward"]}, self.timings(*activities))
 
     def row(self, step: int, challenger: bool) -> dict[str, float]:
-        """What TRL logs of one optimizer step."""
+        """What TRL logs of one optimizer update."""
         wave = math.sin(step + self.step.iteration)
         row = {
             "loss": 0.001 * step,
@@ -155,6 +155,7 @@ class _Committer:
             "completions/clipped_ratio": 0.01 * step,
             "grad_norm": 0.4,
             "step": float(step),
+            "update": float(step),
         }
         if challenger:
             row |= {"uncertainty": 0.5 + 0.02 * step, "repetition": 1 / 128, "valid": 0.98, "distinct": 0.9}

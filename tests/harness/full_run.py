@@ -51,7 +51,8 @@ _PODS = {
 }
 _GRPO = {
     "maxSteps": 2,
-    "promptsPerStep": 4,
+    "promptsPerStep": 8,
+    "promptsPerUpdate": 4,
     "numGenerations": 4,
     "perDeviceTrainBatchSize": 16,
     "learningRate": 1e-6,
@@ -63,6 +64,7 @@ _GRPO = {
     "beta": 0.0,
     "epsilon": 0.2,
     "epsilonHigh": 0.3,
+    "delta": 2.0,
     "lossType": "dapo",
     "scaleRewards": "batch",
     "numIterations": 2,
@@ -101,6 +103,7 @@ FULL: Document = {
             "prompt": {"system": "You ask.", "user": "Ask."},
             "grpo": _GRPO,
             "reward": {"mode": "code", "solverSamples": 4, "repetition": {"distance": 0.4, "weight": 0.5}},
+            "questionSampling": _SAMPLING,
             "engine": {"kind": "transformers", "batchSize": 8},
             "checkpointEvery": 2,
             "pods": {"nodes": 2, "scratch": "1Ti"},
@@ -109,6 +112,7 @@ FULL: Document = {
             "questions": 16,
             "samples": 4,
             "band": {"min": 0.3, "max": 0.8},
+            "minCurriculum": 2,
             "shards": 2,
             "minShards": 1,
             "answerSampling": _SAMPLING,

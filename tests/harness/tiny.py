@@ -27,7 +27,15 @@ SETTINGS: dict[str, Any] = {
         "reward": {"solverSamples": 4},
     },
     "rollout": {"questions": 40, "samples": 4, "band": {"min": 0.3, "max": 1.0}, "shards": 2},
-    "solver": {"grpo": {"maxSteps": 3, "promptsPerStep": 4, "numGenerations": 8, "perDeviceTrainBatchSize": 16}},
+    "solver": {
+        "grpo": {
+            "maxSteps": 3,
+            "promptsPerStep": 4,
+            "promptsPerUpdate": 4,
+            "numGenerations": 8,
+            "perDeviceTrainBatchSize": 16,
+        }
+    },
     "evaluation": {"samples": 2},
     "grading": {"method": "exact"},
 }

@@ -27,7 +27,13 @@ from selfevo_trainer.store import read_manifest
 pytestmark = pytest.mark.slow
 
 # Groups of 8 over halves of 12 rows: one group's completions lie in two processes.
-GRPO: dict[str, Any] = {"maxSteps": 5, "promptsPerStep": 3, "numGenerations": 8, "perDeviceTrainBatchSize": 6}
+GRPO: dict[str, Any] = {
+    "maxSteps": 5,
+    "promptsPerStep": 3,
+    "promptsPerUpdate": 3,
+    "numGenerations": 8,
+    "perDeviceTrainBatchSize": 6,
+}
 RUN: dict[str, Any] = {"solver": {"grpo": GRPO, "checkpointEvery": 2}, "challenger": {"grpo": {**GRPO, "maxSteps": 3}}}
 TRAIN, CHALLENGER = "solver-train-1", "challenger-train-1"
 

@@ -20,6 +20,11 @@ LOADING = Loading(dtype="float32", trust_remote_code=False)
 # Every field at a value that is neither its default nor TRL's, and what TRL is told then.
 MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "maxSteps": (7, {"max_steps": 7}),
+    "promptsPerUpdate": (
+        128,
+        {"max_steps": 15 * 4, "gradient_accumulation_steps": 128 * 5 // 8, "steps_per_generation": 512 * 5 // 8},
+    ),
+    "delta": (4.0, {"delta": 4.0}),
     "learningRate": (3e-5, {"learning_rate": 3e-5}),
     "lrSchedulerType": ("cosine", {"lr_scheduler_type": "cosine"}),
     "warmupSteps": (4, {"warmup_steps": 4}),
@@ -31,18 +36,18 @@ MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "epsilonHigh": (0.4, {"epsilon_high": 0.4}),
     "lossType": ("dr_grpo", {"loss_type": "dr_grpo"}),
     "scaleRewards": ("none", {"scale_rewards": "none"}),
-    "numIterations": (3, {"num_iterations": 3}),
+    "numIterations": (3, {"num_iterations": 3, "max_steps": 15 * 3}),
     "maskTruncatedCompletions": (True, {"mask_truncated_completions": True}),
     "gradientCheckpointing": (True, {"gradient_checkpointing": True}),
     "temperature": (0.7, {"temperature": 0.7}),
     "topP": (0.9, {"top_p": 0.9}),
     "topK": (40, {"top_k": 40}),
     "maxCompletionLength": (99, {"max_completion_length": 99}),
-    "numGenerations": (4, {"num_generations": 4, "generation_batch_size": 128 * 4}),
+    "numGenerations": (4, {"num_generations": 4, "generation_batch_size": 512 * 4}),
     "promptsPerStep": (64, {"generation_batch_size": 64 * 5, "gradient_accumulation_steps": 40}),
     "perDeviceTrainBatchSize": (
         64,
-        {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 10, "steps_per_generation": 10},
+        {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 40, "steps_per_generation": 40},
     ),
 }
 
@@ -73,6 +78,7 @@ def test_the_defaults_are_the_references_and_not_trls(tmp_path: Path) -> None:
         "use_bias_correction_kl": False,
         "epsilon": 0.2,
         "epsilon_high": 0.3,
+        "delta": 3.0,
         "scale_rewards": "group",
         "learning_rate": 1e-6,
         "weight_decay": 0.01,
@@ -92,7 +98,7 @@ def test_the_defaults_are_the_references_and_not_trls(tmp_path: Path) -> None:
 
 def test_trl_leaves_order_saves_and_reports_to_us(tmp_path: Path) -> None:
     made = config(tmp_path)
-    assert (made.seed, made.output_dir) == (11, str(tmp_path))
+    assert (made.seed, made.output_dir, made.logging_nan_inf_filter) == (11, str(tmp_path), False)
     assert made.shuffle_dataset is False and made.report_to == [] and made.disable_tqdm
     assert (str(made.save_strategy.value), str(made.logging_strategy.value), made.logging_steps) == ("no", "steps", 1)
     assert made.gradient_checkpointing is False  # TRL's own default is True
@@ -112,23 +118,43 @@ def test_on_a_cpu_training_is_in_float32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "accumulation"),
-    [(1, 80), (2, 40), (4, 20), (16, 5)],
+    [(1, 320), (2, 160), (4, 80), (16, 20)],
 )
 def test_a_step_consumes_the_same_completions_on_any_number_of_processes(
     tmp_path: Path, processes: int, accumulation: int
 ) -> None:
     made = config(tmp_path, processes)
     assert made.gradient_accumulation_steps == made.steps_per_generation == accumulation
-    assert processes * made.per_device_train_batch_size * accumulation == Grpo().completions_per_step == 640
+    assert processes * made.per_device_train_batch_size * accumulation == Grpo().completions_per_step == 2560
 
 
 def test_a_batch_that_does_not_divide_over_the_processes_is_refused_with_its_numbers(tmp_path: Path) -> None:
     from selfevo_contract.errors import InputError
 
     with pytest.raises(
-        InputError, match=r"^perDeviceTrainBatchSize 8 x 3 processes does not divide the 640 .*; choose"
+        InputError, match=r"^perDeviceTrainBatchSize 8 x 3 processes does not divide the 2560 .*; choose"
     ):
         config(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "updates", "a_step", "accumulation"), [(ChallengerGrpo, 160, 32, 16 * 4), (Grpo, 60, 4, 128 * 5)]
+)
+def test_the_schedule_of_the_reference(
+    tmp_path: Path, kind: type[Grpo], updates: int, a_step: int, accumulation: int
+) -> None:
+    from selfevo_trainer.grpo import grpo_config
+
+    prompts = 16 if kind is ChallengerGrpo else 128
+    grpo = kind.model_validate({"promptsPerStep": 512, "promptsPerUpdate": prompts, "perDeviceTrainBatchSize": 1})
+    made = grpo_config(grpo, LOADING, 0, tmp_path)
+    assert (made.max_steps, made.gradient_accumulation_steps) == (updates, accumulation)
+    assert made.steps_per_generation == a_step * accumulation
+    assert [grpo.step_of(update) for update in (1, a_step, a_step + 1, updates)] == [1, 1, 2, grpo.max_steps]
+
+
+def test_a_dual_clip_of_0_is_off(tmp_path: Path) -> None:
+    assert config(tmp_path, delta=0).delta is None
 
 
 def test_the_challengers_defaults_are_its_own(tmp_path: Path) -> None:
@@ -159,8 +185,7 @@ def test_a_schedule_is_whole_permutations_one_after_another(sizes: dict[str, int
 
     grpo = Grpo.model_validate(sizes)
     order = schedule(rows, grpo, seed)
-    batches = -(-grpo.max_steps // grpo.num_iterations)
-    assert len(order) == batches * grpo.prompts_per_step
+    assert len(order) == grpo.max_steps * grpo.prompts_per_step
     for start in range(0, len(order), rows):
         part = order[start : start + rows]
         assert len(set(part)) == len(part)

@@ -21,7 +21,7 @@ from selfevo_trainer.store import read_manifest
 pytestmark = pytest.mark.slow
 
 SOLVER: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 5}, "checkpointEvery": 2}}
-TWICE: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 6, "numIterations": 2}, "checkpointEvery": 1}}
+TWICE: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 3, "numIterations": 2}, "checkpointEvery": 1}}
 TRAIN = "solver-train-1"
 KILLED: dict[str, Any] = {
     "iterations": 1,
@@ -31,7 +31,10 @@ KILLED: dict[str, Any] = {
         "checkpointEvery": 1,
     },
     "rollout": {"questions": 100, "samples": 4, "band": {"min": 0.1, "max": 1.0}, "shards": 1},
-    "solver": {"grpo": {"maxSteps": 10, "promptsPerStep": 4, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
+    "solver": {
+        "grpo": {"maxSteps": 10, "promptsPerStep": 4, "promptsPerUpdate": 4, "perDeviceTrainBatchSize": 32},
+        "checkpointEvery": 1,
+    },
     "evaluation": None,
     "grading": {"method": "exact"},
 }
@@ -290,12 +293,12 @@ def test_several_passes_over_a_batch_are_saved_at_its_end_only(
     expected = undisturbed(TWICE, TRAIN)
     monkeypatch.setattr(selfevo_trainer.checkpoints, "save", watched)
     phases = make(tmp_path, questions, TWICE)
-    at_batch(2, sigterm)  # in step 3, the first of the two passes
+    at_batch(2, sigterm)  # in the second step, before its two updates
     ended = phases(TRAIN)
-    assert ended.code == 143 and "step 4 of 6" in ended.result.message
-    assert saved == [2, 4]
-    assert phases(TRAIN).result.resumed_from == 4
-    assert saved == [2, 4]
+    assert ended.code == 143 and "step 2 of 3" in ended.result.message
+    assert saved == [1, 2]
+    assert phases(TRAIN).result.resumed_from == 2
+    assert saved == [1, 2]
     assert digests(phases, TRAIN) == expected
 
 

@@ -32,21 +32,25 @@ SHOWN = ("reward", "kl", "entropy", "completions/mean_length")
 
 
 def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, processes: int = 1) -> GRPOConfig:
-    """Our settings as TRL's. One optimizer step consumes exactly ``grpo.completions_per_step`` completions.
+    """Our settings as TRL's.
+
+    TRL counts optimizer updates: ``max_steps`` is maxSteps x updates a step, ``gradient_accumulation_steps`` makes one
+    update's completions and ``steps_per_generation`` a step's, both in passes of perDeviceTrainBatchSize on each
+    process. TRL deals a step's completions out to its updates at random, after advantages were normalised by group.
 
     Raises:
         InputError: the batch does not divide over the processes.
     """
-    check_batch(grpo.completions_per_step, grpo.per_device_train_batch_size, processes)
+    check_batch(grpo.completions_per_update, grpo.per_device_train_batch_size, processes)
     on_cpu = not torch.cuda.is_available()
-    accumulation = grpo.completions_per_step // (grpo.per_device_train_batch_size * processes)
+    a_pass = grpo.per_device_train_batch_size * processes
     return GRPOConfig(
         output_dir=str(output_dir),
         seed=seed,
-        max_steps=grpo.max_steps,
+        max_steps=grpo.updates,
         per_device_train_batch_size=grpo.per_device_train_batch_size,
-        gradient_accumulation_steps=accumulation,
-        steps_per_generation=accumulation,
+        gradient_accumulation_steps=grpo.completions_per_update // a_pass,
+        steps_per_generation=grpo.completions_per_step // a_pass,
         num_generations=grpo.num_generations,
         num_iterations=grpo.num_iterations,
         learning_rate=grpo.learning_rate,
@@ -58,6 +62,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         beta=grpo.beta,
         epsilon=grpo.epsilon,
         epsilon_high=grpo.epsilon_high,
+        delta=grpo.delta or None,
         loss_type=grpo.loss_type,
         scale_rewards=grpo.scale_rewards,
         mask_truncated_completions=grpo.mask_truncated_completions,
@@ -76,6 +81,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         fp16=not on_cpu and loading.dtype == "float16",
         save_strategy="no",  # the callback below asks for saves
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not finite is to be seen, not replaced by the one before
         report_to="none",
         disable_tqdm=True,
     )
@@ -88,11 +94,10 @@ def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
     one epoch and drops nothing, also when the curriculum has fewer rows than a step has prompts.
 
     Returns:
-        row numbers, promptsPerStep for each generation batch.
+        row numbers, promptsPerStep for each step.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "schedule"))
-    batches = -(-grpo.max_steps // grpo.num_iterations)
-    needed = batches * grpo.prompts_per_step
+    needed = grpo.max_steps * grpo.prompts_per_step
     order: list[int] = []
     while len(order) < needed:
         order += torch.randperm(rows, generator=generator).tolist()
@@ -106,9 +111,7 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
         self.context = context
         self.grpo = grpo
         self.valid = valid
-        # Within the passes over one batch of completions a restart could not take the batch up again.
-        every = context.config.checkpoint_every
-        self.every = -(-every // grpo.num_iterations) * grpo.num_iterations
+        self.shown: dict[str, float] = {}
         self.stopping = False
         """Some process was asked to stop, and all of them do."""
 
@@ -117,14 +120,15 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         # Now: to sample from NaN on a GPU ends the process with an assertion of the device, which says nothing.
         _check_finite(model)
-        step, last = state.global_step, state.global_step >= self.grpo.max_steps
-        if step % self.grpo.num_iterations:
+        # TRL's global_step counts updates. Between the updates of a step a restart could not take its completions up.
+        step, within = divmod(state.global_step, self.grpo.updates_per_step)
+        if within:
             return control
         # SIGTERM reaches the processes at different moments; they stop after the same step.
         self.stopping = collective.any_of(self.context.stop.requested)
         if self.stopping:
             control.should_training_stop = True
-        if not last and (step % self.every == 0 or self.stopping):
+        if step < self.grpo.max_steps and (step % self.context.config.checkpoint_every == 0 or self.stopping):
             control.should_save = True
         return control
 
@@ -134,7 +138,7 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
         for name, data in collective.of_all([(file.name, file.read_bytes()) for file in folder.glob("rng_state_*")]):
             (folder / name).write_bytes(data)
         if self.context.member.first:
-            checkpoints.save(self.context, folder, state.global_step)
+            checkpoints.save(self.context, folder, state.global_step // self.grpo.updates_per_step)
         else:
             shutil.rmtree(folder, ignore_errors=True)
         # Who went on to its end would look like one that had failed. (Trainer sums up its flos over all processes then,
@@ -143,8 +147,12 @@ class _Hooks(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if self.context.member.first:
-            shown = {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
-            self.context.progress("training", state.global_step, self.grpo.max_steps, shown)
+            # What is measured once a step stays until the next one.
+            self.shown |= {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
+            if self.grpo.updates_per_step > 1:
+                self.shown["update"] = float(state.global_step)
+            done = state.global_step // self.grpo.updates_per_step
+            self.context.progress("training", done, self.grpo.max_steps, self.shown)
         # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
         self.valid(state.log_history)
 
@@ -169,8 +177,9 @@ def train(
         valid: gets TRL's metrics of all steps so far after each; raises DataError when going on makes no sense.
 
     Returns:
-        the files to commit (name -> path), and one mapping of TRL's metrics for each step. Both are empty in a process
-        that is not the first.
+        the files to commit (name -> path), and one mapping of TRL's metrics for each optimizer update, with ``update``
+        (from 1) and the ``step`` that it belongs to (from 1). What is measured once a step, such as the reward, stands
+        in the row of its first update. Both are empty in a process that is not the first.
 
     Raises:
         Terminated: SIGTERM came; what was done is committed as a checkpoint.
@@ -203,17 +212,22 @@ def train(
     except DataError:
         checkpoints.clear(context)  # no attempt will go on from them
         raise
-    step = trainer.state.global_step
+    step = trainer.state.global_step // grpo.updates_per_step
     if hooks.stopping and step < grpo.max_steps:
         raise Terminated(f"stopped on request after step {step} of {grpo.max_steps}; the checkpoint is committed")
     if step < grpo.max_steps:
         raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
-    history = [row for row in trainer.state.log_history if "loss" in row]
+    history = [_row(row, grpo) for row in trainer.state.log_history if "loss" in row]
     with context.clock.during("store"):
         trainer.save_model(str(context.workdir / "model"))
     if not context.member.first:
         return {}, []
     return _model_files(context, history), history
+
+
+def _row(row: dict[str, Any], grpo: Grpo) -> dict[str, Any]:
+    update = int(row["step"])  # as TRL counts
+    return {**row, "update": update, "step": grpo.step_of(update)}
 
 
 def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:

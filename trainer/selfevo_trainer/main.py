@@ -192,7 +192,7 @@ def _layout(config: PhaseConfig) -> Layout:
     layout = read_layout(os.environ, config.inputs.phase)
     if layout.size > 1:
         grpo = config.inputs.grpo
-        check_batch(grpo.completions_per_step, grpo.per_device_train_batch_size, layout.size)
+        check_batch(grpo.completions_per_update, grpo.per_device_train_batch_size, layout.size)
     return layout
 
 

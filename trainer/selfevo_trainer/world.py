@@ -134,12 +134,12 @@ def rank_environment(
     }
 
 
-def check_batch(completions_per_step: int, per_device: int, processes: int) -> None:
-    """Raises InputError when a step's completions do not divide over the processes."""
-    if completions_per_step % (per_device * processes):
+def check_batch(completions_per_update: int, per_device: int, processes: int) -> None:
+    """Raises InputError when an update's completions do not divide over the processes."""
+    if completions_per_update % (per_device * processes):
         raise InputError(
             f"perDeviceTrainBatchSize {per_device} x {processes} processes does not divide the "
-            f"{completions_per_step} completions of a step; choose another perDeviceTrainBatchSize"
+            f"{completions_per_update} completions of an update; choose another perDeviceTrainBatchSize"
         )
 
 

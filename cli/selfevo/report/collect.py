@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from selfevo.report.data import Evaluation, Iteration, OptimizerStep, Report, Rollout, Samples, StepRecord
+from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_rows, read_shards
 from selfevo.report.samples import samples_of
 from selfevo.report.scores import Answers, answers_of, evaluation_of
@@ -41,8 +41,8 @@ class _Collector:
         self.evaluations: dict[int, Evaluation | None] = {}
         self.rollouts: dict[int, Rollout] = {}
         self.samples: list[Samples] = []
-        self.challenger: list[OptimizerStep] = []
-        self.solver: list[OptimizerStep] = []
+        self.challenger: list[Update] = []
+        self.solver: list[Update] = []
 
     def report(self) -> Report:
         for step in self.plan.steps:  # parents before children
@@ -109,9 +109,9 @@ class _Collector:
                     samples_of(step.iteration, rows("questions.jsonl"), rows("curriculum.jsonl"), inputs.samples)
                 )
             case ChallengerTrainInputs():
-                self.challenger += optimizer_steps(step.iteration, rows("metrics.jsonl"))
+                self.challenger += updates_of(step.iteration, rows("metrics.jsonl"))
             case SolverTrainInputs():
-                self.solver += optimizer_steps(step.iteration, rows("metrics.jsonl"))
+                self.solver += updates_of(step.iteration, rows("metrics.jsonl"))
 
 
 def rollout_of(metrics: Mapping[str, float]) -> Rollout:
@@ -133,12 +133,13 @@ def rollout_of(metrics: Mapping[str, float]) -> Rollout:
     )
 
 
-def optimizer_steps(iteration: int, rows: Sequence[Mapping[str, Any]]) -> list[OptimizerStep]:
-    """From TRL's rows, one for each optimizer step; only their numbers are kept."""
+def updates_of(iteration: int, rows: Sequence[Mapping[str, Any]]) -> list[Update]:
+    """From TRL's rows, one for each optimizer update; only their numbers are kept."""
     return [
-        OptimizerStep(
+        Update(
             iteration,
             int(row.get("step", number)),
+            int(row.get("update", number)),
             {name: float(value) for name, value in row.items() if isinstance(value, int | float)},
         )
         for number, row in enumerate(rows, 1)

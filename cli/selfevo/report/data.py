@@ -84,11 +84,14 @@ class Iteration:
 
 
 @dataclass(frozen=True)
-class OptimizerStep:
-    """TRL's metrics of one optimizer step."""
+class Update:
+    """TRL's metrics of one optimizer update. What is measured once a step stands with its first update."""
 
     iteration: int
     step: int
+    """The step that it belongs to, from 1."""
+    update: int
+    """Its number in the phase, from 1."""
     metrics: Mapping[str, float]
 
 
@@ -173,8 +176,8 @@ class Report:
     iterations: tuple[Iteration, ...]
     best: int | None
     """Number of the best iteration, as ``selfevo status`` has it; None without one."""
-    challenger: tuple[OptimizerStep, ...]
-    solver: tuple[OptimizerStep, ...]
+    challenger: tuple[Update, ...]
+    solver: tuple[Update, ...]
     samples: tuple[Samples, ...]
     times: tuple[PhaseTime, ...]
     steps: tuple[StepRecord, ...]

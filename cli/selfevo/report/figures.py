@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from selfevo.report.data import Iteration, OptimizerStep, PhaseTime, Report
+from selfevo.report.data import Iteration, PhaseTime, Report, Update
 from selfevo.report.timings import NAMES
 
 BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, GREY, OLIVE = (
@@ -196,39 +196,38 @@ def _shares_line(
     return _line(name, [(i.number, value(i.rollout)) for i in iterations], colour, dash, symbol)
 
 
-def optimizer_figures(
-    role: str, steps: Sequence[OptimizerStep], metrics: Sequence[Metric], colour: str
-) -> list[Figure]:
-    """One small plot a metric over the optimizer steps of all iterations, one after the other."""
+def update_figures(role: str, updates: Sequence[Update], metrics: Sequence[Metric], colour: str) -> list[Figure]:
+    """One small plot a metric over the optimizer updates of all iterations, one after the other."""
     figures = []
     for metric in metrics:
-        if any(metric.name in step.metrics for step in steps):
-            plot = _over_steps(steps, metric, colour)
+        if any(metric.name in update.metrics for update in updates):
+            plot = _over_updates(updates, metric, colour)
             name = f"{role}-{metric.name.rsplit('/', 1)[-1].replace('_', '-')}"
             figures.append(Figure(name, metric.title, metric.caption, plot))
     return figures
 
 
-def _over_steps(steps: Sequence[OptimizerStep], metric: Metric, colour: str) -> go.Figure:
+def _over_updates(updates: Sequence[Update], metric: Metric, colour: str) -> go.Figure:
     number = ".1%" if metric.share else ".3g"
     traces, shapes, labels, values = [], [], [], []
-    iterations = list(dict.fromkeys(step.iteration for step in steps))
+    iterations = list(dict.fromkeys(update.iteration for update in updates))
     every = -(-len(iterations) // 8)
     x = 0
     for position, iteration in enumerate(iterations):
-        mine = [step for step in steps if step.iteration == iteration]
-        xs = list(range(x + 1, x + len(mine) + 1))
-        ys = [step.metrics.get(metric.name) for step in mine]
-        values += [y for y in ys if y is not None and y == y]
+        mine = [update for update in updates if update.iteration == iteration]
+        measured = [(place, update) for place, update in enumerate(mine, x + 1) if metric.name in update.metrics]
+        ys = [update.metrics[metric.name] for _, update in measured]
+        values += [y for y in ys if y == y]
         traces.append(
             go.Scatter(
-                x=xs,
+                x=[place for place, _ in measured],
                 y=ys,
-                customdata=[[iteration, step.step] for step in mine],
-                mode="lines+markers" if len(steps) <= 120 else "lines",
+                customdata=[[iteration, update.step, update.update] for _, update in measured],
+                mode="lines+markers" if len(updates) <= 120 else "lines",
                 line={"color": colour, "width": 1.75},
                 marker={"color": colour, "size": 4},
-                hovertemplate=f"iteration %{{customdata[0]}}, step %{{customdata[1]}}: %{{y:{number}}}<extra></extra>",
+                hovertemplate="iteration %{customdata[0]}, step %{customdata[1]}, update %{customdata[2]}: "
+                f"%{{y:{number}}}<extra></extra>",
             )
         )
         if position:
@@ -244,7 +243,7 @@ def _over_steps(steps: Sequence[OptimizerStep], metric: Metric, colour: str) -> 
         traces,
         shapes=shapes,
         annotations=labels,
-        xaxis={"title": {"text": "optimizer step"}, "range": [0.5, x + 0.5], "nticks": 6, "tickformat": "d"},
+        xaxis={"title": {"text": "optimizer update"}, "range": [0.5, x + 0.5], "nticks": 6, "tickformat": "d"},
         yaxis={
             "title": {"text": metric.axis},
             "tickformat": ".0%" if metric.share and _spread(values) >= 0.05 else ".1%" if metric.share else "",

@@ -69,10 +69,10 @@ def render(report: Report) -> str:
 
 def _variables(report: Report) -> dict[str, Any]:
     scores, shares, times = figures.scores(report), figures.shares(report), figures.times(report)
-    challenger = figures.optimizer_figures(
+    challenger = figures.update_figures(
         "challenger", report.challenger, (*figures.CHALLENGER, *figures.BOTH), figures.BLUE
     )
-    solver = figures.optimizer_figures("solver", report.solver, (*figures.SOLVER, *figures.BOTH), figures.GREEN)
+    solver = figures.update_figures("solver", report.solver, (*figures.SOLVER, *figures.BOTH), figures.GREEN)
     drawn = [figure for figure in (scores, shares, *challenger, *solver, times) if figure is not None]
     plotly_js, script = get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return {

@@ -76,4 +76,4 @@ def progress_of(store: ObjectStore, prefix: str, step: Step, shards: int) -> str
         (i for i in range(1, grpo.max_steps + 1) if f"{checkpoint_prefix(prefix, i)}/{MANIFEST_NAME}" in there),
         default=0,
     )
-    return f"checkpoint after optimizer step {done} of {grpo.max_steps}" if done else ""
+    return f"checkpoint after step {done} of {grpo.max_steps}" if done else ""

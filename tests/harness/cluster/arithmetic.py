@@ -35,7 +35,10 @@ SMALL: Object = {
     },
     "rollout": {"questions": 120, "samples": 6, "band": {"min": 0.1, "max": 0.95}, "shards": 2},
     # Four: SIGTERM comes while the second one is saved, the third is the last that a stopped pod does.
-    "solver": {"grpo": {"maxSteps": 4, "promptsPerStep": 8, "perDeviceTrainBatchSize": 64}, "checkpointEvery": 1},
+    "solver": {
+        "grpo": {"maxSteps": 4, "promptsPerStep": 8, "promptsPerUpdate": 8, "perDeviceTrainBatchSize": 64},
+        "checkpointEvery": 1,
+    },
     "evaluation": {"samples": 1},
     "pods": PODS,
 }

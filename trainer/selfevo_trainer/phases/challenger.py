@@ -91,7 +91,7 @@ class ChallengerReward:
         """Raises DataError when the Challenger has not written one valid question in its first steps."""
         grpo = self.inputs.grpo
         shares = [row["valid"] for row in history if isinstance(row.get("valid"), int | float)]
-        if len(shares) >= min(_PATIENCE, -(-grpo.max_steps // grpo.num_iterations)) and not any(shares):
+        if len(shares) >= min(_PATIENCE, grpo.max_steps) and not any(shares):
             raise DataError(
                 f"the Challenger wrote no valid question in {len(shares) * grpo.completions_per_step} "
                 "completions (<question>...</question> and \\boxed{...}); change spec.challenger.prompt, raise "

@@ -135,12 +135,15 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
         row["dropped"] = dropped
     kept = relabel([row for row in valid if row["dropped"] is None], inputs)
     metrics = measure(rows, kept, selection.dropped, inputs)
-    if not kept:
-        dropped = {**selection.dropped, "no_truth": selection.reasons.count(None)}
+    if len(kept) < inputs.min_curriculum:
+        dropped = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+        left = f"{len(kept)} are left, fewer than spec.rollout.minCurriculum {inputs.min_curriculum}"
         raise DataError(
-            f"the curriculum is empty: of {len(valid)} valid questions none is left ({reasons}); widen "
-            f"spec.rollout.band ({inputs.band.min}..{inputs.band.max}) or raise spec.rollout.questions",
+            f"the curriculum is {'too small' if kept else 'empty'}: of {len(valid)} valid questions "
+            f"{left if kept else 'none is left'} ({reasons}); widen spec.rollout.band "
+            f"({inputs.band.min}..{inputs.band.max}), raise spec.rollout.questions"
+            f"{', or lower spec.rollout.minCurriculum' if kept else ''}",
             reason="EmptyCurriculum",
         )
     files = {
