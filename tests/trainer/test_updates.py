@@ -1,4 +1,4 @@
-"""The reference's schedule, scaled down, in TRL's real trainer: how often weights change, and when the clip range acts."""
+"""The reference's schedule, scaled down, in TRL's real trainer: how often weights change, when the clip range acts."""
 
 from __future__ import annotations
 
