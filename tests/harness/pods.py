@@ -244,7 +244,7 @@ def _install(script: Script) -> None:
         _slow_checkpoints(script.slow_checkpoint_s)
     if script.exact:
         _exact_completions(rank)
-        _exact_answers()
+        _exact_answers(rank, script.record)
 
 
 def _watch(kind: Any, rank: int, script: Script) -> None:
@@ -324,14 +324,19 @@ def _exact_completions(rank: int) -> None:
     grpo._time_generation = row_by_row
 
 
-def _exact_answers() -> None:
+def _exact_answers(rank: int, record: str | None) -> None:
     import hashlib
 
     from selfevo_trainer.engines import Completion
     from selfevo_trainer.phases import challenger
 
     class Answers:
-        def generate(self, prompts: Any, sampling: Any, samples: int, seed: int) -> list[list[Completion]]:
+        def generate(
+            self, prompts: Any, sampling: Any, samples: int, seed: int, streams: Any = None
+        ) -> list[list[Completion]]:
+            if record is not None:
+                with Path(record, f"asked-{rank}.jsonl").open("a") as file:
+                    file.write(json.dumps(list(streams)) + "\n")
             digests = [hashlib.sha256(repr(prompt).encode()).digest() for prompt in prompts]
             return [[Completion(f"\\boxed{{{d[i] % 3}}}", 3, False) for i in range(samples)] for d in digests]
 

@@ -117,6 +117,13 @@ def test_two_processes_train_what_one_trains(make: Callable[..., Phases], tmp_pa
         assert [len(batch["completions"]) for batch in recorded[processes]] == [24] * steps
         assert [row["step"] for row in rows(phases[processes], name)] == list(range(1, steps + 1))
 
+    if name == CHALLENGER:  # all questions are answered once, and each process answers as many as the other
+        alone, first, second = (
+            [json.loads(line) for line in (tmp_path / file).read_text().splitlines()]
+            for file in ("1/asked-0.jsonl", "2/asked-0.jsonl", "2/asked-1.jsonl")
+        )
+        for all_of_it, mine, others in zip(alone, first, second, strict=True):
+            assert sorted(mine + others) == all_of_it and 0 <= len(mine) - len(others) <= 1
     for one, two in zip(recorded[1], recorded[2], strict=True):
         assert one["completions"] == two["completions"]
         assert one["rewards"] == pytest.approx(two["rewards"], abs=1e-9)

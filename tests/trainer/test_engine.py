@@ -14,6 +14,7 @@ from harness.tiny import BASE, HELDOUT
 from selfevo_contract.grpo import Sampling
 from selfevo_contract.inputs import Loading
 from selfevo_contract.spec import Prompt, TransformersEngine
+from selfevo_trainer.context import NO_DISTRIBUTION
 from selfevo_trainer.prompts import Messages, messages
 
 pytestmark = pytest.mark.slow
@@ -67,6 +68,47 @@ def test_a_seed_means_the_same_texts(engine: Any) -> None:
     torch.manual_seed(123)  # the process's random state has no say
     assert engine.generate(asks(6), SAMPLED, 4, seed=7) == first
     assert engine.generate(asks(6), SAMPLED, 4, seed=8) != first
+
+
+def test_random_streams_belong_to_prompt_and_sample(batches_of: Any) -> None:
+    prompts = asks(40)
+    whole = batches_of(64).generate(prompts, SAMPLED, 5, seed=7)
+    assert sum(completion.tokens for group in whole for completion in group) > 2000
+    assert all(len({completion.text for completion in group}) > 1 for group in whole[-5:])
+    for size in (1, 3):
+        assert batches_of(size).generate(prompts, SAMPLED, 5, seed=7) == whole
+    # Fewer samples are the first ones; a part of the prompts, in another order, gets what it got in the whole.
+    assert batches_of(7).generate(prompts, SAMPLED, 2, seed=7) == [group[:2] for group in whole]
+    some = [31, 4, 17]
+    assert batches_of(7).generate([prompts[i] for i in some], SAMPLED, 5, 7, some) == [whole[i] for i in some]
+    # One prompt under two numbers is asked twice.
+    [one, other] = batches_of(7).generate([prompts[4], prompts[4]], SAMPLED, 5, 7, [4, 5])
+    assert one == whole[4] and other != one
+
+
+@pytest.mark.parametrize("settings", [{}, {"topP": 0.7}, {"topK": 3}, {"temperature": 2.0}], ids=str)
+def test_samples_follow_the_distribution(settings: dict[str, Any]) -> None:
+    import torch
+
+    from selfevo_trainer.engines.drawing import processors, stream
+
+    chosen = sampling(**{"temperature": 1.0, **settings})
+    logits = torch.tensor([2.0, 1.5, -1.0, 1.0, 0.0, -30.0])
+    # By hand: temperature, then the k likeliest, then the smallest set that reaches p.
+    expected = torch.softmax(logits / chosen.temperature, 0)
+    order = expected.argsort(descending=True)
+    kept = order[: chosen.top_k or None]
+    before = expected[kept].cumsum(0) - expected[kept]
+    mask = torch.zeros(6).scatter_(0, kept[before < chosen.top_p], 1.0)
+    expected = expected * mask / (expected * mask).sum()
+    rows = 20_000
+    drawn = processors(chosen, [stream(1, i, 0) for i in range(rows)], 3)
+    scores = drawn(torch.zeros(rows, 5, dtype=torch.long), logits.repeat(rows, 1))
+    found = torch.bincount(scores.argmax(-1), minlength=6) / rows
+    assert (found - expected).abs().max() < 4 * (0.25 / rows) ** 0.5
+    assert not found[expected == 0].any()
+    with pytest.raises(RuntimeError, match=NO_DISTRIBUTION):
+        drawn(torch.zeros(rows, 5, dtype=torch.long), logits.repeat(rows, 1) * torch.nan)
 
 
 def test_the_process_random_state_stays_as_it_was(engine: Any) -> None:

@@ -228,6 +228,14 @@ def test_shards_write_different_questions(pipeline: Pipeline) -> None:
     assert [row["question"] for row in rows[:20]] != [row["question"] for row in rows[20:]]
 
 
+def test_questions_and_answers_are_those_of_any_other_cut(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    pipeline = pipelines("qwen3")
+    phases = pipeline.variant({"shards": 3})
+    assert [phases("solver-rollout-1", index).code for index in range(3)] == [0, 0, 0]
+    for file in ("questions.jsonl", "curriculum.jsonl"):
+        assert phases.read("solver-rollout-1", file) == pipeline.phases.read("solver-rollout-1", file)
+
+
 @pytest.mark.parametrize("name", ["evaluate-0", "evaluate-1"])
 def test_scores_are_those_of_the_committed_answers(pipeline: Pipeline, name: str) -> None:
     rows = jsonl(pipeline.phases.read(name, "answers/tiny.jsonl"))

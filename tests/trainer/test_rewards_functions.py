@@ -31,8 +31,14 @@ class FrozenSolver:
         self.calls: list[tuple[Sampling, int, int]] = []
 
     def generate(
-        self, prompts: Sequence[Messages], sampling: Sampling, samples: int, seed: int
+        self,
+        prompts: Sequence[Messages],
+        sampling: Sampling,
+        samples: int,
+        seed: int,
+        streams: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
+        self.streams = list(streams or [])
         self.calls.append((sampling, samples, seed))
         self.asked = [prompt[-1]["content"] for prompt in prompts]
         assert len(prompts) == len(self.answers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,9 @@ from accelerate.utils import gather_object
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PROCESSES_ENV
 from selfevo_trainer.models import device
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 TIMEOUT_S = 7200
 """How long a collective waits. The others wait there while one answers questions, grades, or uploads a checkpoint; that
@@ -51,6 +54,20 @@ def from_first(value: Any) -> Any:
 def of_all(values: Sequence[Any]) -> list[Any]:
     """The values of all processes, in the order of their ranks."""
     return list(gather_object(list(values)))
+
+
+def dealt_out(items: Sequence[Item], work: Callable[[list[Item]], list[Result]]) -> list[Result]:
+    """``work`` on all items, an even share in each process (at most one item more than in another).
+
+    Args:
+        items: the same in all processes.
+        work: gets every n-th item; called in each process, also with none.
+
+    Returns:
+        all results, the same in all processes; those of one process stand together.
+    """
+    size = dist.get_world_size() if grouped() else 1
+    return of_all(work(list(items[rank() :: size])))
 
 
 def wait_for_all() -> None:

@@ -66,11 +66,16 @@ class _TimedEngine:
     clock: Clock
 
     def generate(
-        self, prompts: Sequence[Messages], sampling: Sampling, samples: int, seed: int
+        self,
+        prompts: Sequence[Messages],
+        sampling: Sampling,
+        samples: int,
+        seed: int,
+        streams: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         with self.clock.during("generation"):
             try:
-                return self.engine.generate(prompts, sampling, samples, seed)
+                return self.engine.generate(prompts, sampling, samples, seed, streams)
             except RuntimeError as error:
                 if NO_DISTRIBUTION not in str(error):
                     raise

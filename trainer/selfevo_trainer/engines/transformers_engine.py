@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from selfevo_contract.grpo import Sampling
 from selfevo_contract.inputs import Loading
 from selfevo_trainer.engines.base import Completion
+from selfevo_trainer.engines.drawing import processors, stream
 from selfevo_trainer.models import eos_token_ids, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode
 
@@ -25,7 +26,12 @@ class TransformersEngine:
         self.batch_size = batch_size
 
     def generate(
-        self, prompts: Sequence[Messages], sampling: Sampling, samples: int, seed: int
+        self,
+        prompts: Sequence[Messages],
+        sampling: Sampling,
+        samples: int,
+        seed: int,
+        streams: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.generate`."""
         if not prompts:
@@ -33,25 +39,28 @@ class TransformersEngine:
         ids = [encode(self.tokenizer, prompt) for prompt in prompts]
         # Prompts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
-        rows = [i for i in order for _ in range(samples)]
+        numbers = range(len(prompts)) if streams is None else streams
+        rows = [(i, stream(seed, numbers[i], sample)) for i in order for sample in range(samples)]
         found: list[list[Completion]] = [[] for _ in prompts]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
-            torch.manual_seed(seed)
+        with torch.inference_mode():
             for start in range(0, len(rows), self.batch_size):
                 batch = rows[start : start + self.batch_size]
-                for i, completion in zip(batch, self._generate_batch([ids[i] for i in batch], sampling), strict=True):
+                made = self._generate_batch([ids[i] for i, _ in batch], sampling, [own for _, own in batch])
+                for (i, _), completion in zip(batch, made, strict=True):
                     found[i].append(completion)
         return found
 
-    def _generate_batch(self, ids: list[list[int]], sampling: Sampling) -> list[Completion]:
+    def _generate_batch(self, ids: list[list[int]], sampling: Sampling, streams: list[int]) -> list[Completion]:
         longest = max(len(row) for row in ids)
         pad = self.tokenizer.pad_token_id
         where = self.model.device
         input_ids = torch.tensor([[pad] * (longest - len(row)) + row for row in ids], device=where)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=where)
         output = self.model.generate(
-            input_ids=input_ids, attention_mask=mask, generation_config=self._generation_config(sampling)
+            input_ids=input_ids,
+            attention_mask=mask,
+            generation_config=self._generation_config(sampling),
+            logits_processor=None if sampling.temperature == 0 else processors(sampling, streams, longest),
         )
         tokens = output[:, longest:].tolist()
         kept = [self._until_end(row) for row in tokens]
@@ -65,24 +74,17 @@ class TransformersEngine:
         return row, False
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
-        greedy = sampling.temperature == 0
-        chosen = (
-            # transformers' defaults: with any others it warns that greedy decoding ignores them
-            {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
-            if greedy
-            else {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,  # 0 is off; transformers' own default of 50 would cut the distribution
-            }
-        )
         return GenerationConfig(
             max_new_tokens=sampling.max_completion_length,
             eos_token_id=sorted(self.eos),
             pad_token_id=self.tokenizer.pad_token_id,
             bos_token_id=self.tokenizer.bos_token_id,
-            **chosen,
+            # Sampling is `drawing.processors`'. These are transformers' defaults: with any others it warns that greedy
+            # decoding ignores them.
+            do_sample=False,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
         )
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from selfevo_trainer.models import fetch_model, load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
 from selfevo_trainer.rewards.repetition import repetition_share
 from selfevo_trainer.rewards.uncertainty import challenger_rewards
-from selfevo_trainer.voting import Comparer, vote_many
+from selfevo_trainer.voting import Comparer, Vote, vote_many
 
 SUMMARY = (
     "reward",
@@ -54,14 +54,13 @@ class ChallengerReward:
     def __call__(self, completions: list[Any], trainer_state: Any, log_metric: Any = None, **_: Any) -> list[float]:
         reward = self.inputs.reward
         questions = [self._question(completion_text(completion)) for completion in completions]
-        valid = [question for question in questions if question is not None]
-        prompts = [messages(self.inputs.solver_prompt, question) for question in valid]
-        seed = self._seed(trainer_state.global_step)
-        answers = self.engine.generate(prompts, self.inputs.solver_sampling, reward.solver_samples, seed)
-        votes = vote_many([[last_boxed(completion.text) for completion in group] for group in answers], self.grader)
-        given = iter(votes)
-        # All processes see the whole batch: |C|/B is over it. An invalid completion enters as the empty string.
-        batch = collective.of_all([("", None) if text is None else (text, next(given)) for text in questions])
+        # All processes see the whole batch: |C|/B is over it, and each answers its share of all questions, so that none
+        # waits for one whose completions were all valid.
+        texts_B = collective.of_all(questions)
+        asked_of = [i for i, text in enumerate(texts_B) if text is not None]
+        votes = dict(collective.dealt_out(asked_of, lambda mine: self._votes(texts_B, mine, trainer_state.global_step)))
+        # An invalid completion enters as the empty string.
+        batch = [(text or "", votes.get(i)) for i, text in enumerate(texts_B)]
         repetition_B = repetition_share([text for text, _ in batch], reward.repetition.distance)
         shares_B = [None if vote is None else vote.share for _, vote in batch]
         rewards = challenger_rewards(reward.mode, shares_B, repetition_B, reward.repetition.weight)
@@ -76,10 +75,13 @@ class ChallengerReward:
         first = collective.rank() * len(questions)
         return [item.total for item in rewards[first : first + len(questions)]]
 
-    def _seed(self, step: int) -> int:
-        # Processes with one seed would give the same answers to the same questions, and look surer than they are.
-        rank = collective.rank()
-        return derive_seed(self.inputs.seed, "answers", step, *([rank] if rank else []))
+    def _votes(self, texts_B: list[str | None], mine: list[int], step: int) -> list[tuple[int, Vote]]:
+        """(number, vote) of the questions ``mine`` of the batch. Random streams go by the number in the batch."""
+        prompts = [messages(self.inputs.solver_prompt, texts_B[i] or "") for i in mine]
+        samples, seed = self.inputs.reward.solver_samples, derive_seed(self.inputs.seed, "answers", step)
+        answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
+        votes = vote_many([[last_boxed(completion.text) for completion in group] for group in answers], self.grader)
+        return list(zip(mine, votes, strict=True))
 
     def _question(self, text: str) -> str | None:
         parsed = parse_challenger(text)

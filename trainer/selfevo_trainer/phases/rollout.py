@@ -49,6 +49,11 @@ def shard_size(inputs: SolverRolloutInputs, shard: int) -> int:
     return inputs.questions // inputs.shards + (shard < inputs.questions % inputs.shards)
 
 
+def first_of(inputs: SolverRolloutInputs, shard: int) -> int:
+    """Number of ``shard``'s first question in the whole rollout."""
+    return sum(shard_size(inputs, before) for before in range(shard))
+
+
 def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> list[Row]:
     """Write and answer this shard's questions.
 
@@ -63,19 +68,22 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
     with context.clock.during("load"):
         path = fetch_model(context, inputs.challenger, "challenger")
         engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
-    seed = derive_seed(inputs.seed, "questions", shard)
-    [written] = engine.generate([messages(inputs.challenger_prompt)], inputs.question_sampling, count, seed)
+    # The number of a question in the whole rollout, so that questions and answers are those of any other cut.
+    numbers = range(first_of(inputs, shard), first_of(inputs, shard) + count)
+    asks = [messages(inputs.challenger_prompt)] * count
+    written = engine.generate(asks, inputs.question_sampling, 1, derive_seed(inputs.seed, "questions"), numbers)
     engine.close()
-    rows = [_parsed(completion.text) for completion in written]
-    valid = [row for row in rows if row["question"] is not None]
+    rows = [_parsed(completion.text) for [completion] in written]
+    asked = [(number, row) for number, row in zip(numbers, rows, strict=True) if row["question"] is not None]
+    valid = [row for _, row in asked]
 
     context.progress("answering", count, total)
     with context.clock.during("load"):
         path = fetch_model(context, inputs.solver, "solver")
         engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
     prompts = [messages(inputs.solver_prompt, row["question"]) for row in valid]
-    seed = derive_seed(inputs.seed, "answers", shard)
-    answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed)
+    seed = derive_seed(inputs.seed, "answers")
+    answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, [number for number, _ in asked])
     engine.close()
 
     context.progress("voting", total, total)
