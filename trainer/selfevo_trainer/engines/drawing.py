@@ -74,7 +74,7 @@ class Drawn(LogitsProcessor):  # type: ignore[misc]
 
 
 def processors(sampling: Sampling, streams: Sequence[int], prompt_length: int) -> LogitsProcessorList:
-    """What makes `generate(do_sample=False)` sample: temperature, top-k, top-p in transformers' order, then the draw."""
+    """What makes `generate(do_sample=False)` sample: temperature, top-k, top-p in their order, then the draw."""
     warpers = LogitsProcessorList()
     if sampling.temperature != 1.0:
         warpers.append(TemperatureLogitsWarper(sampling.temperature))
