@@ -119,6 +119,17 @@ def test_the_operator_gets_the_rights_that_it_uses_where_its_runs_are(rendered: 
     assert chart.of_kind(rendered["nothing optional"], "ClusterRole") == []
 
 
+def test_workloads_are_read_where_the_values_say_so(helm: GoTool, rendered: dict[str, list[dict[str, Any]]]):
+    objects = chart.manifests(chart.template({"kueue": {"readWorkloads": True}}, tool=helm))
+    (role,) = (r for r in chart.of_kind(objects, "Role") if "test" not in r["metadata"]["name"])
+    assert role["rules"] == [
+        *RULES,
+        {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["get", "list"]},
+    ]
+    assert read_settings(container(objects)["args"], {}).read_workloads
+    assert not read_settings(container(rendered["defaults"])["args"], {}).read_workloads
+
+
 def test_images_go_by_digest_where_one_is_given(rendered: dict[str, list[dict[str, Any]]]):
     objects = rendered["by digest, from a registry"]
     image = f"registry.example.com:5000/a/operator@{chart.EXAMPLE_DIGEST}"

@@ -58,3 +58,40 @@ def test_a_list_that_the_server_has_forgotten_is_read_from_its_beginning() -> No
 def test_a_list_that_does_not_begin_is_an_error() -> None:
     with pytest.raises(ApiError, match="too old"):
         Server(ApiError(410, "Expired", "too old")).pages()
+
+
+class Kueue(Kube):
+    """An API server with some versions of Workloads, or none, that lets us read them or not."""
+
+    def __init__(self, served: dict[str, Any], *, reads: bool = True) -> None:
+        super().__init__(None, Endpoint("", None, dict), lambda *call: None, workloads=reads)  # type: ignore[arg-type]
+        self.served, self.asked = served, list[str]()
+
+    async def _call(self, verb: str, resource: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
+        version = path.split("/")[3]
+        self.asked.append(version)
+        assert parse_qs(urlsplit(path).query)["labelSelector"] == ["kueue.x-k8s.io/job-uid=j1"]
+        found = self.served.get(version, ApiError(404, "NotFound", "no such path"))
+        if isinstance(found, ApiError):
+            raise found
+        return {"items": found}
+
+    def workloads(self) -> list[dict[str, Any]] | None:
+        return asyncio.run(self.list_workloads("lab", "j1"))
+
+
+@pytest.mark.parametrize(
+    ("served", "found", "asked"),
+    [
+        ({"v1beta2": [{}]}, [{}], ["v1beta2"]),
+        ({"v1beta1": []}, [], ["v1beta2", "v1beta1"]),
+        ({}, None, ["v1beta2", "v1beta1"]),
+        ({"v1beta2": ApiError(403, "Forbidden", "no")}, None, ["v1beta2"]),
+    ],
+    ids=["there", "of an older Kueue", "no Kueue", "not granted"],
+)
+def test_workloads_are_read_where_there_are_any_and_where_we_may(served: Any, found: Any, asked: list[str]) -> None:
+    kueue = Kueue(served)
+    assert (kueue.workloads(), kueue.asked) == (found, asked)
+    silent = Kueue(served, reads=False)
+    assert (silent.workloads(), silent.asked) == (None, [])
