@@ -7,6 +7,7 @@ is asked for: its import takes half a second.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ from selfevo.target import Access
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
+from selfevo_operator.impersonation import impersonated
 
 VERSION = "v1alpha1"
 CONTAINER = "trainer"
@@ -82,12 +84,22 @@ class Resource:
         return self.seen and self.status.phase in ("Succeeded", "Failed")
 
     @classmethod
-    def read(cls, value: Mapping[str, Any]) -> Resource:
-        """Raises InputError when the status is not one that we understand."""
+    def read(cls, value: Mapping[str, Any], *, leniently: bool = False) -> Resource:
+        """The run in ``value``.
+
+        Args:
+            leniently: Of a status that a newer operator wrote, take what we understand, and the phase as it stands:
+                one run must not keep a list from being shown.
+
+        Raises:
+            InputError: the status is not one that we understand.
+        """
         metadata, spec = value["metadata"], value.get("spec") or {}
         try:
             status = RunStatus.model_validate(value.get("status") or {})
         except ValidationError as error:
+            if leniently:
+                return cls.read({**value, "status": {}})._with(_understood(value["status"], error))
             field = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise InputError(
                 f"run {metadata['namespace']}/{metadata['name']} has a status.{field} that this version of selfevo "
@@ -111,6 +123,16 @@ class Resource:
             status=status,
             run=run,
         )
+
+    def _with(self, status: RunStatus) -> Resource:
+        return dataclasses.replace(self, status=status)
+
+
+def _understood(status: Mapping[str, Any], error: ValidationError) -> RunStatus:
+    """What of a status we can read: without the fields that are wrong, but with the phase's own word."""
+    wrong = {str(detail["loc"][0]) for detail in error.errors()}
+    known = RunStatus.model_validate({name: item for name, item in status.items() if name not in wrong})
+    return known.model_copy(update={"phase": status["phase"]}) if isinstance(status.get("phase"), str) else known
 
 
 class Cluster:
@@ -146,7 +168,7 @@ class Cluster:
         query = [("limit", str(PAGE))]
         while True:
             page = self._json(asked, "GET", path, query)
-            found += [Resource.read(item) for item in page.get("items") or []]
+            found += [Resource.read(item, leniently=True) for item in page.get("items") or []]
             more = (page.get("metadata") or {}).get("continue")
             if not more:
                 return sorted(found, key=lambda run: (run.namespace, run.name))
@@ -308,14 +330,18 @@ def connect(access: Access) -> Cluster:
     files = [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
     if not any(file.exists() for file in files):
         server, namespace = _of_this_pod(access, settings, paths)
+        impersonation: dict[str, str] = {}
     else:
-        server, namespace = _of_kubeconfig(access, settings, paths, kube_config)
+        server, namespace, impersonation = _of_kubeconfig(access, settings, paths, kube_config)
     settings.retries = False  # we say what is wrong at once, and a watch tries again at its own pace
     settings.keep_alive = True
-    return Cluster(client.ApiClient(settings), server, access.namespace or namespace)
+    api = client.ApiClient(settings)
+    for name, value in impersonation.items():
+        api.set_default_header(name, value)
+    return Cluster(api, server, access.namespace or namespace)
 
 
-def _of_kubeconfig(access: Access, settings: Any, paths: str, kube_config: Any) -> tuple[Server, str]:
+def _of_kubeconfig(access: Access, settings: Any, paths: str, kube_config: Any) -> tuple[Server, str, dict[str, str]]:
     try:
         config = kube_config.KubeConfigMerger(paths).config.value
         contexts = {item.value["name"]: item.value.get("context") or {} for item in config["contexts"]}
@@ -332,7 +358,18 @@ def _of_kubeconfig(access: Access, settings: Any, paths: str, kube_config: Any) 
             kube_config.load_kube_config(paths, name, settings, persist_config=False)
         except Exception as error:
             raise InputError(f"context {name!r} in {paths} cannot be used ({_first_line(error)}); correct it") from None
-    return Server(str(settings.host), name, paths), str(contexts[name].get("namespace") or "default")
+    users = {item.value["name"]: item.value.get("user") or {} for item in config.get("users") or []}
+    headers = _impersonation(users.get(contexts[name].get("user"), {}), f"user of context {name!r} in {paths}")
+    return Server(str(settings.host), name, paths), str(contexts[name].get("namespace") or "default"), headers
+
+
+def _impersonation(user: Any, of: str) -> dict[str, str]:
+    """Headers for kubeconfig's `as` and its kin. The client library leaves them out and acts with other rights."""
+    headers = impersonated(user.value if hasattr(user, "value") else user)
+    names = [name for name, _ in headers]
+    if len(names) != len(set(names)):
+        raise InputError(f"the {of} has several as-groups, and only one can be sent from here; give one")
+    return dict(headers)
 
 
 def _of_this_pod(access: Access, settings: Any, paths: str) -> tuple[Server, str]:

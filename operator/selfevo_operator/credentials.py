@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
-import logging
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import kopf
+import yaml
 
+from selfevo_operator.impersonation import impersonated
 from selfevo_operator.kube import Endpoint
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -26,7 +30,20 @@ class CredentialsError(Exception):
     """There is no way to the API server; the message is one sentence."""
 
 
-def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
+@dataclass(frozen=True)
+class Connection(kopf.ConnectionInfo):
+    """The way to the API server, and for whom we speak there."""
+
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers that kubeconfig's `as`, `as-uid`, `as-groups` and `as-user-extra` come to."""
+
+    @property
+    def all_headers(self) -> tuple[tuple[str, str], ...]:
+        """What every request shows; a group of the impersonated is a header of its own."""
+        return (*self.as_http_headers().items(), *self.impersonation)
+
+
+def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> Connection:
     """How kopf reaches the API server. Asked again whenever the server does not know us any more.
 
     Raises:
@@ -36,7 +53,7 @@ def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.
     if kubeconfig is None and host and (_ACCOUNT / "token").exists():
         # By address as the kubelet tells it, as client-go does: a name needs a DNS that answers.
         port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-        return kopf.ConnectionInfo(
+        return Connection(
             server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
             ca_path=str(_ACCOUNT / "ca.crt"),
             token=(_ACCOUNT / "token").read_text().strip(),
@@ -51,12 +68,55 @@ def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> kopf.
             found.token or found.certificate_path or found.certificate_data or found.username
         ):
             # A plugin (exec, OIDC) makes the token: the official client knows how.
-            found = kopf.login_via_client(logger=logging.getLogger("selfevo"), settings=settings)
+            found = _by_plugin(found)
+        impersonation = impersonated(_user_of_kubeconfig()) if found is not None else ()
     except Exception as error:
         raise CredentialsError(f"the kubeconfig cannot be used: {error}; name another by --kubeconfig") from None
     if found is None:
         raise CredentialsError("there is neither a ServiceAccount nor a kubeconfig; name one by --kubeconfig")
-    return found
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(kopf.ConnectionInfo)}
+    return Connection(**fields, impersonation=impersonation)
+
+
+def _by_plugin(found: kopf.ConnectionInfo) -> kopf.ConnectionInfo:
+    """``found`` with the token that the official client gets from the plugin.
+
+    Not by kopf's way to that client: it takes the pod's ServiceAccount first, and a KUBECONFIG of when it was imported.
+    """
+    from kubernetes import client
+    from kubernetes.config import kube_config
+
+    made = client.Configuration()
+    kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+        _kubeconfig(), client_configuration=made, persist_config=False
+    )
+    shown = made.get_api_key_with_prefix("BearerToken") or made.get_api_key_with_prefix("authorization") or ""
+    scheme, _, token = shown.rpartition(" ")
+    if not token and not made.cert_file:
+        raise CredentialsError("its user has no token, no certificate and no password, nor did a plugin give one")
+    return dataclasses.replace(
+        found,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=made.cert_file,  # from a plugin, in a temporary file
+        private_key_path=made.key_file,
+    )
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+
+
+def _user_of_kubeconfig() -> Mapping[str, Any]:
+    """The current context's user, as kubeconfig has it; of several files, the first that has a name."""
+    paths = [path for path in _kubeconfig().split(os.pathsep) if path.strip()]
+    files = [yaml.safe_load(Path(path.strip()).expanduser().read_text()) or {} for path in paths]
+
+    def named(kind: str, name: str, of: str) -> Mapping[str, Any]:
+        return next(item.get(of) or {} for file in files for item in file.get(kind) or [] if item["name"] == name)
+
+    context = next(file["current-context"] for file in files if file.get("current-context"))
+    return named("users", named("contexts", context, "context")["user"], "user")
 
 
 _OF_NAMESPACE = re.compile(r"/namespaces/([^/]+)/[a-z]+$")
@@ -106,7 +166,7 @@ def _sentence(text: str) -> str:
 
 
 def watching_session(
-    info: kopf.ConnectionInfo, began: Callable[[], None], refused: Callable[[str, str], None]
+    info: Connection, began: Callable[[], None], refused: Callable[[str, str], None]
 ) -> kopf.AiohttpSession:
     """What kopf asks the API server through.
 
@@ -124,7 +184,7 @@ def watching_session(
     trace.on_request_end.append(answered)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=_tls(info)),
-        headers=info.as_http_headers(),
+        headers=info.all_headers,
         proxy=info.proxy_url,
         trust_env=info.trust_env,
         trace_configs=[trace],
@@ -133,22 +193,46 @@ def watching_session(
     return kopf.AiohttpSession(aiohttp_session=patient, server=info.server, default_namespace=info.default_namespace)
 
 
+_RENEW_AGAIN_S = 5.0
+"""A plugin that makes tokens is asked no oftener."""
+
+
 class _Headers:
-    def __init__(self, info: kopf.ConnectionInfo) -> None:
-        self._fixed = dict(info.as_http_headers())
+    def __init__(self, info: Connection, login: Callable[[], Connection] | None) -> None:
+        self._fixed, self._login = dict(info.as_http_headers()), login
+        self._impersonation = info.impersonation
         self._in_cluster = info.ca_path == str(_ACCOUNT / "ca.crt")
         self._read_at = time.monotonic()
+        self._lock = threading.Lock()
 
-    def __call__(self) -> Mapping[str, str]:
+    def __call__(self) -> Iterable[tuple[str, str]]:
         if self._in_cluster and time.monotonic() - self._read_at > _TOKEN_LIFE_S:
             self._fixed["Authorization"] = f"Bearer {(_ACCOUNT / 'token').read_text().strip()}"
             self._read_at = time.monotonic()
-        return self._fixed
+        return (*self._fixed.items(), *self._impersonation)
+
+    def renew(self) -> bool:
+        """Logs in again, as when we began; whether that gave something. Calls that come together share one login."""
+        asked = time.monotonic()
+        with self._lock:
+            if self._read_at >= asked:
+                return True  # somebody else has just done it
+            if self._login is None or asked - self._read_at < _RENEW_AGAIN_S:
+                return False
+            try:
+                info = self._login()
+            except CredentialsError:
+                return False
+            finally:
+                self._read_at = time.monotonic()
+            self._fixed, self._impersonation = dict(info.as_http_headers()), info.impersonation
+            return True
 
 
-def endpoint(info: kopf.ConnectionInfo) -> Endpoint:
-    """The same for our own calls."""
-    return Endpoint(info.server.rstrip("/"), _tls(info), _Headers(info))
+def endpoint(info: Connection, login: Callable[[], Connection] | None = None) -> Endpoint:
+    """The same for our own calls. ``login`` is asked again when the server does not know us any more."""
+    headers = _Headers(info, login)
+    return Endpoint(info.server.rstrip("/"), _tls(info), headers, info.proxy_url, headers.renew)
 
 
 def _tls(info: kopf.ConnectionInfo) -> Any:

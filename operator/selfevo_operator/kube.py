@@ -6,8 +6,9 @@ costs 45 MiB (docs/decisions/0007-kube-by-hand.md). No call is tried again here:
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
@@ -83,8 +84,12 @@ class Endpoint:
 
     server: str
     ssl: Any
-    headers: Callable[[], Mapping[str, str]]
+    headers: Callable[[], Iterable[tuple[str, str]]]
     """Asked for every request: the token of a ServiceAccount changes while we run."""
+    proxy: str | None = None
+    """What stands between, as in http://proxy.example:3128."""
+    renew: Callable[[], bool] = lambda: False
+    """Called, in a thread, when the server does not know us any more; whether there is something new to show."""
 
 
 Observer = Callable[[str, str, int], None]
@@ -202,12 +207,28 @@ class Kube:
         self, verb: str, resource: str, path: str, body: Any = None, *, content: str = "application/json"
     ) -> dict[str, Any]:
         method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
-        headers = {**self._endpoint.headers(), "Accept": "application/json", "Content-Type": content}
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            return await self._once(method, verb, resource, path, data, content)
+        except ApiError as error:
+            # Tokens that a plugin makes end while we run.
+            if error.status != 401 or not await asyncio.to_thread(self._endpoint.renew):
+                raise
+        return await self._once(method, verb, resource, path, data, content)
+
+    async def _once(
+        self, method: str, verb: str, resource: str, path: str, data: bytes | None, content: str
+    ) -> dict[str, Any]:
+        headers = [*self._endpoint.headers(), ("Accept", "application/json"), ("Content-Type", content)]
         status = 0
         try:
             async with self._session.request(
-                method, self._endpoint.server + path, data=data, headers=headers, ssl=self._endpoint.ssl
+                method,
+                self._endpoint.server + path,
+                data=data,
+                headers=headers,
+                ssl=self._endpoint.ssl,
+                proxy=self._endpoint.proxy,
             ) as response:
                 text = await response.read()
                 status = response.status

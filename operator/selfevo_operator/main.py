@@ -96,7 +96,9 @@ async def run(settings: Settings) -> None:
     async with Kube.session(settings.patience.request) as session, contextlib.AsyncExitStack() as stack:
         kube = Kube(
             session,
-            endpoint(connection(settings.kubeconfig, kopf_settings)),
+            endpoint(
+                connection(settings.kubeconfig, kopf_settings), lambda: connection(settings.kubeconfig, kopf_settings)
+            ),
             lambda *call: called(*call),
             workloads=settings.read_workloads,
         )

@@ -313,6 +313,39 @@ def test_a_spec_from_another_version_does_not_hide_the_status(api: ApiServer, pr
     assert shown.returncode == 2 and "has a status.phase that this version of selfevo does not know" in shown.stderr
 
 
+def test_one_run_of_a_newer_operator_does_not_keep_the_list_from_being_shown(api: ApiServer, project: Project) -> None:
+    api.put(document(metadata__name="math"))
+    api.set_status("demo", {**RUNNING, "phase": "Paused", "invented": [1]})
+    shown = project.look("status", "-n", "default")
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[1].split()[:5] == ["demo", "Paused", "1", "of", "2"] and lines[2].split()[:2] == ["math", "Pending"]
+    rows = json.loads(project.look("status", "-n", "default", "-o", "json").stdout)
+    assert [(row["name"], row["phase"]) for row in rows] == [("demo", "Paused"), ("math", "Pending")]
+
+
+def test_who_kubeconfig_says_is_spoken_for(api: ApiServer, project: Project) -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    def note(handler: Any) -> bool:
+        seen.append((handler.headers["Impersonate-User"], handler.headers["Impersonate-Group"]))
+        return False
+
+    api.faults.append(note)
+    config = Path(os.environ["KUBECONFIG"])
+    made = json.loads(config.read_text())
+    made["users"][0]["user"] |= {"as": "team", "as-groups": ["a"]}
+    config.write_text(json.dumps(made))
+    assert project.look("status", "-n", "default").returncode == 0
+    assert seen and set(seen) == {("team", "a")}
+    made["users"][0]["user"]["as-groups"] = ["a", "b"]
+    config.write_text(json.dumps(made))
+    assert (
+        "has several as-groups, and only one can be sent from here; give one"
+        in project.look("status", "-n", "default").stderr
+    )
+
+
 def test_without_a_name_the_runs_are_listed(api: ApiServer, project: Project) -> None:
     api.set_status("demo", {**RUNNING, "conditions": FAILED["conditions"]})
     for number in range(501):  # more than a page
