@@ -8,6 +8,7 @@ named here may not change, so that a new setting is safe until somebody thought 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Schema = dict[str, Any]
@@ -61,6 +62,27 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
             hold_still(field, (*path, name))
         else:
             _add(field, {"rule": "self == oldSelf", "message": FROZEN})
+
+
+def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engine: str) -> None:
+    """Adds rules to ``spec``, in place: a run is not edited into one that this version cannot go on with.
+
+    One that is created so is refused by the operator with the same sentence, and nothing of it runs.
+
+    Args:
+        not_built: fields of ``spec`` that may be added later, and what they ask for.
+        engine: the kind that is built.
+    """
+    for name, what in not_built.items():
+        if name in MAY_CHANGE:  # the others may not be added later in any case
+            message = f"this version of selfevo does not have {what} yet; remove {name}"
+            _add(
+                spec, {"rule": f"!has(self.{name}) || has(oldSelf.{name})", "message": message, "fieldPath": f".{name}"}
+            )
+    message = f"this version of selfevo does not have this engine yet; choose {engine!r}"
+    for part in spec["properties"].values():
+        if (field := part.get("properties", {}).get("engine")) is not None:
+            _add(field, {"rule": f"self.kind == oldSelf.kind || self.kind == {engine!r}", "message": message})
 
 
 def _hold_list(schema: Schema, name: str, field: Schema, always_there: bool) -> None:

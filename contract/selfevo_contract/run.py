@@ -42,7 +42,8 @@ class SelfEvolutionRun(Closed):
     """Where the run stands; written by the operator alone."""
 
 
-_NOT_BUILT = {
+ENGINE_BUILT = "transformers"
+NOT_BUILT = {
     "verifier": "the phase verifier-train",
     "finetune": "the phase finetune",
     "guards": "guards",
@@ -57,7 +58,7 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
     Raises:
         InputError: one sentence that names the field.
     """
-    for field, what in _NOT_BUILT.items():
+    for field, what in NOT_BUILT.items():
         if getattr(spec, field) is not None:
             alias = RunSpec.model_fields[field].alias
             raise InputError(
@@ -72,7 +73,7 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
     if spec.evaluation is not None:
         engines["evaluation"] = spec.evaluation.engine
     for part, engine in engines.items():
-        if engine.kind != "transformers":
+        if engine.kind != ENGINE_BUILT:
             raise InputError(
                 f"spec.{part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have yet; "
                 f"use 'transformers'",
