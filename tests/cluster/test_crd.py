@@ -439,7 +439,14 @@ def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPla
 FREE = (
     *("iterations", "suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass", "queue"),
     *("guards", "budget", "pods", "storage.credentialsSecret", "storage.region", "storage.requireConditionalPut"),
-    *("storage.checksum", "evaluation.metric", "rollout.queue", "challenger.checkpointEvery", "solver.checkpointEvery"),
+    *(
+        "storage.checksum",
+        "evaluation.metric",
+        "rollout.queue",
+        "rollout.minShards",
+        "challenger.checkpointEvery",
+        "solver.checkpointEvery",
+    ),
     *(f"{part}.pods" for part in ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")),
     *(f"{part}.engine" for part in ("challenger", "rollout", "solver", "evaluation")),
 )
