@@ -25,6 +25,7 @@ from harness.ports import free_port
 from harness.tiny import BASE, settings, write_questions
 from harness.versitygw import REGION, S3Server
 from runs import arithmetic, merged
+from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.errors import DataError, ExitCode, InputError, ServiceError
 from selfevo_contract.phases import (
     CONFIG_ENV,
@@ -310,18 +311,20 @@ FAST = {
     "the manifest is of a newer selfevo": Case(
         lambda world: world.put_manifest('{"schemaVersion": 99, "futureField": 1}'),
         INPUT,
-        ["MANIFEST.json", "has schemaVersion 99", "reads up to 1", "upgrade selfevo"],
+        ["MANIFEST.json", "has schemaVersion 99", f"reads up to {SCHEMA_VERSION}", "upgrade selfevo"],
         "ManifestTooNew",
     ),
     # what the process is told
     "the PhaseConfig is of a newer selfevo": Case(
-        in_config(schemaVersion=99), INPUT, ["schemaVersion is 99", "knows up to 1", "selfevo 0.", "spec.pods.image"]
+        in_config(schemaVersion=99),
+        INPUT,
+        ["schemaVersion is 99", f"knows up to {SCHEMA_VERSION}", "selfevo 0.", "spec.pods.image"],
     ),
     "the PhaseConfig is of an older selfevo": Case(
         in_config(schemaVersion=0), INPUT, ["schemaVersion is 0", "computes by version", "by its digest"]
     ),
     "the PhaseConfig is newer and has fields that nobody knows here": Case(
-        in_config(schemaVersion=2, futureField={"a": 1}), INPUT, ["schemaVersion is 2", "newer spec.pods.image"]
+        in_config(schemaVersion=SCHEMA_VERSION + 1, futureField={"a": 1}), INPUT, ["newer spec.pods.image"]
     ),
     "the PhaseConfig has a field that is none": Case(
         in_config(checkpointEvry=3),

@@ -108,16 +108,6 @@ def _check_version(text: str) -> None:
         )
 
 
-_LIBRARIES = (
-    "torch",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.generation.utils",
-    "transformers.modeling_utils",
-)
-"""What loading a model needs first: imported before it, so that these seconds are startup and not its."""
-
-
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
     """Do the phase, or find it done; where several processes train, start them."""
     storage = config.storage
@@ -175,8 +165,6 @@ def _check_built(config: PhaseConfig) -> None:
 
 def _run_here(context: Context) -> PhaseResult:
     phase = importlib.import_module(_PHASES[context.config.inputs.phase])  # torch and its like, for the first time
-    for name in _LIBRARIES:
-        importlib.import_module(name)
     if context.member.size > 1:
         from selfevo_trainer import collective
 

@@ -12,6 +12,7 @@ Every model of a run has the base's tokenizer, template and shapes, so that look
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,15 @@ EXAMPLE = "What is 37 + 48?"
 _OTHER = "How many legs do 12 spiders have?"
 _CHALLENGER = ("spec.challenger.prompt", "spec.challenger.grpo.maxCompletionLength")
 _SOLVER = ("spec.solver.prompt", "spec.solver.grpo.maxCompletionLength")
+
+_LIBRARIES = (
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.generation.utils",
+    "transformers.modeling_utils",
+)
+"""What loading a model needs first: imported before it, so that these seconds are startup and not its."""
 
 log = logging.getLogger("selfevo")
 
@@ -94,6 +104,9 @@ def check(context: Context) -> None:
     seen: set[Path] = set()
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
+        with context.clock.during("startup"):  # only now: a model that is not there is told in half a second
+            for library in _LIBRARIES:
+                importlib.import_module(library)
         with context.clock.during("load"):
             facts = look(folder, inputs.loading)
             for ask in dict.fromkeys([*asks, *elsewhere]):
