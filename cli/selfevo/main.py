@@ -373,10 +373,10 @@ def _tell(error: SelfevoError) -> None:
         import traceback
 
         traceback.print_exc()
-    from selfevo.text import printable
+    from selfevo.text import flowed, printable, width
 
     for line in str(error).splitlines():
-        print(f"selfevo: {printable(line)}", file=sys.stderr)
+        print(flowed(f"selfevo: {printable(line)}", width(sys.stderr)), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -
         *best_model(status),
         "",
         "Next:",
-        f"  selfevo report {manifest}{options} -o report.html",
+        f"  selfevo report {manifest}{options}",
         f"  selfevo artifacts path {manifest}{options} --iteration best --role solver",
         *([f"  selfevo artifacts fetch {manifest}{options} --to best-model"] if best.iteration > 0 else []),
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
+from typing import TextIO
 
 # Logs and messages may quote what a model wrote, and a terminal obeys escape sequences.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -51,9 +52,18 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def width() -> int | None:
-    """Columns of the terminal that standard output is; None where it is none, and a line may be as long as it is."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def width(stream: TextIO | None = None) -> int | None:
+    """Columns of the terminal that ``stream`` is (standard output when None).
+
+    None where it is no terminal, and a line may be as long as it is.
+    """
+    out = sys.stdout if stream is None else stream
+    if not out.isatty():
+        return None
+    try:
+        return os.get_terminal_size(out.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
 def flowed(line: str, columns: int | None) -> str:
