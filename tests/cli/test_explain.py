@@ -41,7 +41,7 @@ def test_every_field_has_something_to_say() -> None:
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        ("solver.grpo.betta", "spec.solver.grpo.betta is not a field; did you mean solver.grpo.beta?"),
+        ("solver.grpo.betta", "spec.solver.grpo.betta is not a field; did you mean solver.grpo.beta"),
         ("beta", "spec.beta is not a field; did you mean budget or challenger.grpo.beta or solver.grpo.beta?"),
         ("storage.credentials_secret", "spec.storage.credentials_secret is not a field; did you mean storage.cred"),
         ("storage.zzz", "spec.storage.zzz is not a field; choose one of uri, endpoint, "),
