@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from selfevo.explain import explain
+from selfevo.grade import grade, vote
 from selfevo.init import init
 from selfevo.target import Access, ClusterRun, find, is_plugin, program
 from selfevo_contract.errors import InputError, SelfevoError
@@ -269,6 +270,8 @@ def report(
 
 app.command()(explain)
 app.command()(init)
+app.command(context_settings={"ignore_unknown_options": True})(grade)  # "-3" is an answer
+app.command()(vote)
 
 artifacts = typer.Typer(help="Look into the object store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(artifacts, name="artifacts")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hostile_answers import code_answers, hanging_answers, hostile_answers, lambdify_exploit, malformed_answers
 from selfevo_contract.errors import ServiceError
 from selfevo_trainer import grading, grading_worker
+from selfevo_trainer.answers import ExactGrader
 from selfevo_trainer.extraction import normalise_answer
 from selfevo_trainer.grading import Grader
 
@@ -73,6 +74,8 @@ UNEQUAL = [
     (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\frac{1}{0}", r"\frac{2}{0}"),
     ("7", "seven"),
+    ("5 cm", "5 m"),
+    (r"10^{-20}x", r"2\cdot 10^{-20}x"),
 ]
 
 MATH_VERIFY_SAYS = [
@@ -85,7 +88,6 @@ MATH_VERIFY_SAYS = [
     (r"\pi", "3.14159265", True),
     (r"\pi", "3.14", False),
     ("x", "X", True),  # lower case throughout
-    ("5 cm", "5 m", True),  # units are dropped
     ("(1,2)", r"\{1,2\}", True),  # an interval, a point or a set: the context would say
     (r"\sqrt{-1}", "i", False),  # real unless it sees both as complex
     ("e^{i\\pi}", "-1", False),
@@ -111,6 +113,23 @@ def workers():
 
 
 # --- what is equal
+
+
+FOLDER_OF_PAIRS = Path(__file__).parents[1] / "golden"
+GOLDEN = [
+    row
+    for name in ("answer_pairs", "more_answer_pairs")
+    for row in json.loads((FOLDER_OF_PAIRS / f"{name}.json").read_text())
+]
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_golden_pairs(grader, order):
+    comparers = {"math-verify": grader, "exact": ExactGrader()}
+    pairs = {method: [row for row in GOLDEN if row["method"] == method] for method in comparers}
+    for method, rows in pairs.items():
+        verdicts = comparers[method].equal_many([(row[order[0]], row[order[1]]) for row in rows])
+        assert [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not row["equal"]] == []
 
 
 @pytest.mark.parametrize(
@@ -163,6 +182,7 @@ def test_plain_numbers_and_equal_texts_start_no_worker():
             "exact": len(PLAIN),
             "symbolic": 0,
             "timed_out": 0,
+            "over_budget": 0,
             "crashed": 0,
             "cached": 0,
             "refused": 0,
@@ -176,7 +196,7 @@ def test_plain_numbers_compare_exactly(a, b):
 
 def test_each_pair_is_decided_once(grader):
     before = grader.stats.as_dict()
-    pairs = [("3/7", r"\frac{3}{7}"), (r"\frac{3}{7}", "3/7"), (" $3/7$ ", r"\dfrac{3}{7}")]
+    pairs = [("x/7", r"\frac{x}{7}"), (r"\frac{x}{7}", "x/7"), (" $x/7$ ", r"\dfrac{x}{7}")]
     assert grader.equal_many(pairs) == [True] * 3
     assert grader.equal_many(pairs) == [True] * 3
     after = grader.stats.as_dict()
@@ -186,10 +206,12 @@ def test_each_pair_is_decided_once(grader):
 
 def test_the_memory_of_decided_pairs_is_bounded(monkeypatch):
     with Grader(cache_size=2) as grader:
-        monkeypatch.setattr(grader._pool, "run", lambda pairs: [grading._Verdict(True, "symbolic")] * len(pairs))
-        assert grader.equal_many([(f"{i}/7", "x") for i in range(1, 6)]) == [True] * 5
-        assert list(grader._cache) == [("4/7", "x"), ("5/7", "x")]
-        assert grader.equal("5/7", "x")
+        monkeypatch.setattr(
+            grader._pool, "run", lambda pairs, budget: [grading._Verdict(True, "symbolic")] * len(pairs)
+        )
+        assert grader.equal_many([(f"y/{i}", "x") for i in range(1, 6)]) == [True] * 5
+        assert list(grader._cache) == [("x", "y/4"), ("x", "y/5")]
+        assert grader.equal("y/5", "x")
         assert grader.stats.cached == 1
 
 
@@ -199,6 +221,20 @@ def test_long_answers_are_compared_by_form_only():
     with Grader() as grader:
         assert grader.equal_many([(long, long), (long, long + "+0"), ("1/2", long)]) == [True, False, False]
         assert workers() == before
+
+
+def test_a_batch_ends_when_its_time_is_over():
+    """And what was not decided is asked again."""
+    pairs = [(f"5^{{5^{{5^{{{i}}}}}}}", r"\sqrt{2}") for i in range(6, 12)]
+    with Grader(workers=1, timeout_s=60, batch_timeout_s=1) as grader:
+        started = time.monotonic()
+        rulings = grader.decide_many([("1", "1.0"), *pairs])
+        assert time.monotonic() - started < 60  # one comparison alone may take 240 s
+        assert [ruling.equal for ruling in rulings] == [True, *[False] * 6]
+        assert "time limit of the batch" in rulings[-1].by
+        assert grader.stats.over_budget + grader.stats.timed_out == 6
+        assert not grader._cache
+        assert not [worker for worker in grader._pool._workers if worker.job is not None]
 
 
 def test_an_empty_batch():
@@ -245,7 +281,7 @@ def grade_mixed(hostile, timeout_s, memory_mib=512):
             if expected is None:
                 assert verdict == (a == b), (a[:80], b[:80])
         # And it can be used on.
-        assert grader.equal("3/8", r"\frac{3}{8}")
+        assert grader.equal("x/8", r"\frac{x}{8}")
     assert gone(processes)
     assert workers() == before
     stats = grader.stats
@@ -283,11 +319,14 @@ def test_all_hostile_answers_among_good_ones(tmp_path):
 def test_an_answer_runs_no_code(grader, tmp_path, name):
     """With time enough to get as far as it can."""
     sentinel = tmp_path / "s"
-    refused = grader.stats.refused
     assert grader.equal_many([(code_answers(sentinel)[name], other) for other in (r"\sqrt{3}", "0.25")]) == [False] * 2
     assert not sentinel.exists()
+    # The rules may have settled it before the parser; the gate must hold without them.
+    verdicts = grader._pool.run([(code_answers(sentinel)[name], other) for other in (r"\sqrt{3}", "0.25")])
+    assert not any(verdict.equal for verdict in verdicts)
+    assert not sentinel.exists()
     if name == "lambdify-exploit":
-        assert grader.stats.refused > refused
+        assert sum(verdict.refused for verdict in verdicts) > 0
 
 
 GATED = """
@@ -350,7 +389,7 @@ def test_a_worker_knows_no_secrets_and_no_torch(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     before = workers()
     with Grader(workers=1) as grader:
-        grader.equal("1/2", "0.5")
+        grader.equal("x/2", "0.5x")
         found = [process for process in workers() if process not in before]
         assert len(found) == 2  # the supervisor and its comparer
         for process in found:
@@ -365,7 +404,7 @@ def test_a_worker_knows_no_secrets_and_no_torch(monkeypatch):
 def test_a_comparer_is_limited_by_the_kernel():
     before = workers()
     with Grader(workers=1, memory_mib=128) as grader:
-        assert grader.equal("1/2", "0.5")
+        assert grader.equal("x/2", "0.5x")
         [supervisor] = [process for process in psutil.Process().children() if process not in before]
         [comparer] = supervisor.children()
         unlimited = supervisor.memory_info().vms
@@ -373,17 +412,17 @@ def test_a_comparer_is_limited_by_the_kernel():
         for limit in (psutil.RLIMIT_FSIZE, psutil.RLIMIT_NPROC, psutil.RLIMIT_CORE):
             assert comparer.rlimit(limit) == (0, 0)
         assert not grader.equal(r"\operatorname{zeros}(20000,20000)", "x^2")
-        assert grader.equal("1/3", r"\frac{1}{3}")
+        assert grader.equal("x/3", r"\frac{x}{3}")
 
 
 @pytest.mark.slow
 def test_a_comparer_is_replaced_before_its_caches_are_full():
     before = workers()
     with Grader(workers=1) as grader:
-        grader.equal("1/2", "0.5")
+        grader.equal("x/2", "0.5x")
         first = {process.pid for process in workers() if process not in before}
         count = grading_worker.JOBS_PER_COMPARER + 20
-        assert grader.equal_many([(f"{i}/7", rf"\frac{{{i}}}{{7}}") for i in range(1, count)]) == [True] * (count - 1)
+        assert grader.equal_many([(f"{i}x/7", rf"\frac{{{i}x}}{{7}}") for i in range(1, count)]) == [True] * (count - 1)
         now = {process.pid for process in workers() if process not in before}
         assert len(first & now) == 1  # the supervisor is the same
         assert grader.stats.crashed == grader.stats.timed_out == 0
@@ -393,9 +432,9 @@ def test_a_comparer_is_replaced_before_its_caches_are_full():
 def test_a_batch_is_finished_when_workers_are_killed_from_outside(victim):
     """All workers of the kind, at once and in the middle of the batch. No job is lost, and none is decided wrongly."""
     before = workers()
-    pairs = [("5^{5^{5^{5}}}", r"\sqrt{2}"), *((f"{i}/11", rf"\frac{{{i}}}{{11}}") for i in range(1, 40))]
+    pairs = [("5^{5^{5^{5}}}", r"\sqrt{2}"), *((f"{i}x/11", rf"\frac{{{i}x}}{{11}}") for i in range(1, 40))]
     with Grader(workers=2, timeout_s=1) as grader:
-        assert grader.equal("1/2", "0.5")
+        assert grader.equal("x/2", "0.5x")
         killed = []
 
         def kill():
@@ -421,7 +460,7 @@ def test_a_batch_is_finished_when_workers_are_killed_from_outside(victim):
 def test_a_busy_worker_ends_with_the_grader():
     before = workers()
     grader = Grader(workers=1, timeout_s=60)
-    assert grader.equal("1/2", "0.5")
+    assert grader.equal("x/2", "0.5x")
     [worker] = grader._pool._workers
     worker.give(0, ("5^{5^{5^{5}}}", "x"), 240.0)
     time.sleep(0.2)
@@ -432,7 +471,7 @@ def test_a_busy_worker_ends_with_the_grader():
     assert time.monotonic() - started < 60  # the job had 240 s
     assert gone(found)
     assert workers() == before
-    assert grader.equal("1/3", r"\frac{1}{3}")  # closed is not broken
+    assert grader.equal("x/3", r"\frac{x}{3}")  # closed is not broken
     grader.close()
 
 
@@ -442,7 +481,7 @@ def test_workers_end_when_the_trainer_is_killed(tmp_path):
         import json, os, psutil
         from selfevo_trainer.grading import Grader
         grader = Grader(workers=1)
-        grader.equal("1/2", "0.5")
+        grader.equal("x/2", "0.5x")
         print(json.dumps([process.pid for process in psutil.Process().children(recursive=True)]), flush=True)
         os.kill(os.getpid(), 9)
         """
@@ -471,7 +510,7 @@ def test_workers_that_cannot_start_are_an_error_and_not_a_verdict(monkeypatch, t
     with Grader(workers=1) as grader:
         assert grader.equal("7", "7.0")
         with pytest.raises(ServiceError, match="broken installation") as raised:
-            grader.equal("1/2", "0.5")
+            grader.equal("x/2", "0.5x")
     assert raised.value.reason == "GraderUnavailable"
     assert workers() == before
 

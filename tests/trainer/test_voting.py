@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfevo_trainer.answer_values import compare
+from selfevo_trainer.answers import ExactGrader
 from selfevo_trainer.extraction import normalise_answer
 from selfevo_trainer.grading import Grader
 from selfevo_trainer.voting import Vote, vote, vote_many
@@ -53,15 +55,33 @@ def test_majority(answers, answer, share):
     assert (outcome.answer, outcome.share, outcome.total) == (answer, share, len(answers))
 
 
-def test_equal_answers_are_one_class_named_by_its_first_member():
+def test_a_class_is_named_by_its_commonest_spelling():
     outcome = vote(["4", "1", "5", "7", None], equal_mod_3)
     assert outcome == Vote(answer="4", count=3, total=5, classes=(("4", 3), ("5", 1)))
+    assert vote(["4", "1", "5", "1", "4"], equal_mod_3).answer == "4"  # as common: the first seen
+    assert vote(["4", "1", "5", "1"], equal_mod_3) == Vote(answer="1", count=3, total=4, classes=(("1", 3), ("5", 1)))
 
 
-def test_an_answer_is_compared_with_first_members_only():
-    """Equality of answers is not transitive (50 % equals 50 and 0.5): a class does not grow by its members' friends."""
+def test_no_answer_joins_a_class_that_holds_one_unequal_to_it():
+    """Equality of answers is not transitive (50 % equals 50 and 0.5)."""
     close = lambda a, b: abs(int(a) - int(b)) <= 1  # noqa: E731
     assert vote(["1", "2", "3"], close).classes == (("1", 2), ("3", 1))
+    assert vote(["2", "1", "3"], close).classes == (("2", 2), ("3", 1))
+
+
+@pytest.mark.parametrize(
+    ("answers", "answer", "share"),
+    [
+        (["1101_3"] + 9 * ["1101_2"], "1101_2", 0.9),
+        (["5", r"5\text{ cm}", r"5\text{ m}"], "5", 2 / 3),
+        (["50", r"50\%", "0.5", "0.5"], "50", 0.5),  # the tie goes to the class first seen
+        (["12,345", "12345", r"12\,345", "12345"], "12345", 1.0),
+        (["7:30 AM", "7:30 PM", "7:30 PM"], "7:30 PM", 2 / 3),
+    ],
+)
+def test_votes_that_must_not_merge(answers, answer, share):
+    for outcome in (vote_many([answers], ExactGrader())[0], vote(answers, lambda a, b: compare(a, b).equal is True)):
+        assert (outcome.answer, outcome.share) == (answer, share)
 
 
 def test_a_vote_is_a_record():
@@ -104,11 +124,27 @@ def test_the_batched_vote_is_the_plain_vote(answers_QM):
     assert vote_many(answers_QM, Modulo()) == [vote(answers, equal_mod_3) for answers in answers_QM]
 
 
+class Close:
+    """Not transitive."""
+
+    def equal_many(self, pairs):
+        return [close(a, b) for a, b in pairs]
+
+
+def close(a, b):
+    return abs(int(a) - int(b)) <= 3
+
+
 @given(st.lists(ANSWERS, max_size=6))
-def test_one_batch_per_class_and_each_text_compared_once_with_each_class(answers_QM):
+def test_the_batched_vote_is_the_plain_vote_where_equality_is_not_transitive(answers_QM):
+    assert vote_many(answers_QM, Close()) == [vote(answers, close) for answers in answers_QM]
+
+
+@given(st.lists(ANSWERS, max_size=6))
+def test_two_batches_a_class_at_most_and_no_pair_twice(answers_QM):
     comparer = Modulo()
     votes = vote_many(answers_QM, comparer)
-    assert len(comparer.batches) <= max((len(outcome.classes) for outcome in votes), default=0)
+    assert len(comparer.batches) <= 2 * max((len(outcome.classes) for outcome in votes), default=0)
     assert all(comparer.batches)
     for a, b in (pair for batch in comparer.batches for pair in batch):
         assert normalise_answer(a) != normalise_answer(b)

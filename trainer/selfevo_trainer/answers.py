@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from selfevo_contract.spec import Grading
-from selfevo_trainer.extraction import last_boxed, normalise_answer
+from selfevo_trainer.answer_values import compare
+from selfevo_trainer.extraction import last_boxed
 from selfevo_trainer.grading import Grader
 from selfevo_trainer.voting import Comparer
 
 
 class ExactGrader:
-    """Answers are equal when their normalised forms are: for integers, choices and words it says what math-verify says,
-    and starts no process."""
+    """Answers are equal when the rules say so (``answer_values.compare``): numbers, choices, words, and quantities with
+    their units. Formulas are equal only in one form. Starts no process."""
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """One verdict for each pair, in order."""
-        form = {text: normalise_answer(text) for text in {text for pair in pairs for text in pair}}
-        return [bool(form[a]) and form[a] == form[b] for a, b in pairs]
+        return [compare(a, b).equal is True for a, b in pairs]
 
     def __enter__(self) -> ExactGrader:
         return self

@@ -1,7 +1,7 @@
 """Whether two answers are mathematically equal, in bounded time, whatever a model wrote (docs/method.md, "Voting").
 
-Cheap first: equal normalised forms are equal, and two plain numbers are equal exactly when their forms are. What is
-left goes to math-verify, in worker processes that the kernel ends at a time or memory limit (``grading_worker.py``,
+Rules first (``answer_forms``, ``answer_values``): numbers, words and units are decided exactly, without a parser. What
+is left goes to math-verify, in worker processes that the kernel ends at a time or memory limit (``grading_worker.py``,
 which also says what in math-verify can be made to run code, and what stops it). No worker is started before the first
 such comparison, so a run whose answers are integers never pays for one.
 """
@@ -27,14 +27,10 @@ from types import TracebackType
 from typing import Any
 
 from selfevo_contract.errors import ServiceError
-from selfevo_trainer.extraction import canonical_number, normalise_answer
+from selfevo_trainer.answer_forms import MAX_CHARS, answer_form
+from selfevo_trainer.answer_values import Ruling, compare_forms
 
 Pair = tuple[str, str]
-
-MAX_CHARS = 2000
-"""Longer answers are compared by form only. A 6 x 6 matrix of fractions takes 600 characters; the ANTLR parser takes
-1.5 s of CPU for a polynomial of 2,400, so that far beyond this no comparison would end within its limit anyway, and a
-megabyte would occupy a worker for the whole of it."""
 
 # No formula holds control characters, and none needs a double underscore, without which Python cannot be talked into
 # much. A second line of defence only: what stops code is the worker's gate.
@@ -60,6 +56,8 @@ class GraderStats:
     """By math-verify. Memory errors that sympy itself swallows are in here, as unequal."""
     timed_out: int = 0
     """Over the time limit: not equal."""
+    over_budget: int = 0
+    """Not begun, or not ended, when the batch's time was over: not equal, and asked anew in the next batch."""
     crashed: int = 0
     """The worker died or ran out of memory: not equal."""
     cached: int = 0
@@ -82,6 +80,7 @@ class Grader:
     Args:
         timeout_s: CPU seconds that one symbolic comparison may take; four times that by the clock.
         memory_mib: memory that it may take.
+        batch_timeout_s: seconds by the clock that the symbolic comparisons of one call may take together.
         max_chars: longer answers are compared by form only.
         workers: processes; by default one for each core that this process may use, at most 8.
         cache_size: decided pairs that are remembered.
@@ -92,14 +91,16 @@ class Grader:
         *,
         timeout_s: float = 5.0,
         memory_mib: int = 2048,
+        batch_timeout_s: float = float("inf"),
         max_chars: int = MAX_CHARS,
         workers: int | None = None,
         cache_size: int = 100_000,
     ) -> None:
         self.stats = GraderStats()
         self._max_chars = max_chars
-        self._cache: OrderedDict[Pair, bool] = OrderedDict()
+        self._cache: OrderedDict[Pair, _Verdict] = OrderedDict()
         self._cache_size = cache_size
+        self._batch_timeout_s = batch_timeout_s
         self._pool = _Pool(workers or min(8, _cores()), timeout_s, memory_mib << 20)
         self._lock = threading.Lock()
 
@@ -125,44 +126,56 @@ class Grader:
         Raises:
             ServiceError: no worker could be started.
         """
+        return [ruling.equal is True for ruling in self.decide_many(pairs)]
+
+    def decide_many(self, pairs: Sequence[Pair]) -> list[Ruling]:
+        """``equal_many``, with the rule or the limit that decided; ``equal`` is never None.
+
+        Raises:
+            ServiceError: no worker could be started.
+        """
         with self._lock:
-            keys = [self._decide_by_form(a, b) for a, b in pairs]
-            undecided = list(dict.fromkeys(key for key in keys if not isinstance(key, bool)))
+            decided = [self._decide_by_form(a, b) for a, b in pairs]
+            undecided = list(dict.fromkeys(each for each in decided if not isinstance(each, Ruling)))
             known = {key: self._cache[key] for key in undecided if key in self._cache}
-            self.stats.cached += sum(key in known for key in keys if not isinstance(key, bool))
+            self.stats.cached += sum(key in known for key in decided if not isinstance(key, Ruling))
             new = [key for key in undecided if key not in known]
             known.update(zip(new, self._compare(new), strict=True))
             for key in undecided:
+                if known[key].how == "over_budget":
+                    continue  # nothing was found out
                 self._cache[key] = known[key]
                 self._cache.move_to_end(key)
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
-            return [key if isinstance(key, bool) else known[key] for key in keys]
+            return [each if isinstance(each, Ruling) else known[each].ruling() for each in decided]
 
-    def _decide_by_form(self, a: str, b: str) -> bool | Pair:
-        """The verdict where the forms suffice, else the forms, in an order that does not depend on that of a and b."""
-        a, b = normalise_answer(a), normalise_answer(b)
-        if not a or not b:
+    def _decide_by_form(self, a: str, b: str) -> Ruling | Pair:
+        """The rules' verdict, else the formulas that are left, in an order that does not depend on that of a and b."""
+        ruling = self.rule(a, b)
+        if ruling.equal is not None:
             self.stats.exact += 1
-            return False  # no answer equals nothing, itself included
-        equal = a == b
-        if (
-            equal
-            or (canonical_number(a) is not None and canonical_number(b) is not None)
-            or max(len(a), len(b)) > self._max_chars
-            or _NO_FORMULA.search(a)
-            or _NO_FORMULA.search(b)
-        ):
-            self.stats.exact += 1
-            return equal
-        return (a, b) if a < b else (b, a)
+            return ruling
+        x, y = ruling.pair
+        return (x, y) if x < y else (y, x)
 
-    def _compare(self, pairs: Sequence[Pair]) -> list[bool]:
-        verdicts = self._pool.run(pairs) if pairs else []
+    def rule(self, a: str, b: str) -> Ruling:
+        """What the rules say, and by which of them; ``equal`` is None where math-verify is asked."""
+        form_a, form_b = answer_form(a), answer_form(b)
+        # No answer equals nothing, itself included.
+        ruling = compare_forms(form_a, form_b) if max(len(form_a), len(form_b)) <= self._max_chars else None
+        if ruling is None:
+            return Ruling(form_a == form_b, "too long for anything but its form")
+        if ruling.equal is None and any(map(_NO_FORMULA.search, ruling.pair)):
+            return Ruling(False, "no formula")
+        return ruling
+
+    def _compare(self, pairs: Sequence[Pair]) -> list[_Verdict]:
+        verdicts = self._pool.run(pairs, self._batch_timeout_s) if pairs else []
         for verdict in verdicts:
             setattr(self.stats, verdict.how, getattr(self.stats, verdict.how) + 1)
             self.stats.refused += verdict.refused
-        return [verdict.equal for verdict in verdicts]
+        return verdicts
 
 
 @dataclass(frozen=True)
@@ -172,8 +185,18 @@ class _Verdict:
     """Field of GraderStats."""
     refused: int = 0
 
+    def ruling(self) -> Ruling:
+        return Ruling(self.equal, _HOW[self.how])
 
+
+_HOW = {
+    "symbolic": "math-verify",
+    "timed_out": "math-verify, over the time limit of a comparison",
+    "over_budget": "math-verify, over the time limit of the batch",
+    "crashed": "math-verify, whose process died or ran out of memory",
+}
 _TIMED_OUT = _Verdict(False, "timed_out")
+_OVER_BUDGET = _Verdict(False, "over_budget")
 _CRASHED = _Verdict(False, "crashed")
 
 
@@ -247,8 +270,8 @@ class _Pool:
     def close(self) -> None:
         _stop_all(self._workers)
 
-    def run(self, pairs: Sequence[Pair]) -> list[_Verdict]:
-        """A verdict for each pair.
+    def run(self, pairs: Sequence[Pair], budget_s: float = float("inf")) -> list[_Verdict]:
+        """A verdict for each pair, within ``budget_s`` from the time when the first worker is ready.
 
         A job whose process died gets a second one, for a kernel short of memory kills whom it likes. Then it counts
         as crashed.
@@ -258,16 +281,25 @@ class _Pool:
         verdicts: dict[int, _Verdict] = {}
         waiting = deque(range(first, self._numbered))
         retried: set[int] = set()
+        until = float("inf")
         try:
             while waiting or any(worker.job is not None for worker in self._workers):
                 busy = sum(worker.job is not None for worker in self._workers)
                 while len(self._workers) < min(self._size, busy + len(waiting)):
                     self._workers.append(_Worker(self._limits))
+                if until == float("inf") and any(worker.ready for worker in self._workers):
+                    until = time.monotonic() + budget_s
+                if time.monotonic() >= until:
+                    for worker in [each for each in self._workers if each.job is not None]:
+                        self._workers.remove(worker)
+                        worker.stop()
+                    verdicts.update({job: _OVER_BUDGET for job in range(first, self._numbered) if job not in verdicts})
+                    break
                 for worker in self._workers:
                     if waiting and worker.ready and worker.job is None:
                         job = waiting.popleft()
                         worker.give(job, pairs[job - first], self._job_seconds)
-                for worker in self._wait():
+                for worker in self._wait(until):
                     had = worker.job
                     verdict = self._hear(worker)
                     if had is None or (worker.job == had and worker in self._workers):
@@ -283,12 +315,13 @@ class _Pool:
             raise
         return [verdicts[job] for job in range(first, first + len(pairs))]
 
-    def _wait(self) -> list[_Worker]:
-        """Workers that said something or whose time is over."""
+    def _wait(self, until: float) -> list[_Worker]:
+        """Workers that said something or whose time is over; waits no longer than ``until``."""
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 selector.register(worker.stdout, selectors.EVENT_READ, worker)
             due = min((worker.deadline for worker in self._workers if self._awaited(worker)), default=float("inf"))
+            due = min(due, until)
             events = selector.select(None if due == float("inf") else max(0.0, due - time.monotonic()))
         heard = [key.data for key, _ in events]
         now = time.monotonic()

@@ -201,10 +201,18 @@ def load() -> Compare:
     for name in ("numpy", "scipy", "torch", "tensorflow", "jax", "cupy", "matplotlib", "IPython"):
         sys.modules[name] = None  # type: ignore[assignment]
     logging.disable(logging.CRITICAL)  # it logs model text
-    from math_verify import LatexExtractionConfig, parse, verify
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig, grader, parse, verify
 
+    grader.sympy_numeric_eq = _relative(grader.sympy_numeric_eq)
     # LaTeX only, and only the box that is put around the whole answer: no search for formulas inside of it.
-    config = (LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False),)
+    # Units stay: answer_values compares them, and math-verify would drop what it takes for one ("5 m" and "5 s" are 5).
+    normalising = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
+    config = (
+        LatexExtractionConfig(
+            boxed_match_priority=0, try_extract_without_anchor=False, normalization_config=normalising
+        ),
+    )
 
     @lru_cache(maxsize=256)
     def parsed(text: str) -> list[Any]:
@@ -224,6 +232,34 @@ def load() -> Compare:
             return False
         # verify is not symmetric: 1 < x < 2 as the expected answer equals (1,2), the other way round it does not.
         return any(verify(*pair, timeout_seconds=None) for pair in ((left, right), (right, left)))
+
+    return compare
+
+
+def _relative(numeric_eq: Callable[..., bool]) -> Callable[..., bool]:
+    """math-verify's numeric comparison, within a millionth of the larger number as well.
+
+    Its own tolerance is absolute: six decimals for floats, and ``evalf(chop=True)`` takes 1e-16 for none.
+    """
+    from sympy import Basic, MatrixBase, Rational
+
+    def compare(a: Any, b: Any, *arguments: Any) -> bool:
+        if isinstance(a, MatrixBase) or isinstance(b, MatrixBase):
+            return numeric_eq(a, b, *arguments)  # which comes back here for each element
+        if not numeric_eq(a, b, *arguments):
+            return False
+        if not (isinstance(a, Basic) and isinstance(b, Basic)) or a == b:
+            return True
+        symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+        if symbols:  # at one point, of which no formula knows
+            point = {symbol: Rational(7919 + 104 * i, 6007 + 37 * i) for i, symbol in enumerate(symbols)}
+            a, b = a.subs(point), b.subs(point)
+        size = max(abs(a.evalf()), abs(b.evalf()))
+        difference = abs((a - b).evalf(20))
+        return bool(size < 10**300 and (difference <= size / 10**6 or difference == 0)) or _percent(a) != _percent(b)
+
+    def _percent(value: Any) -> bool:
+        return "1/100" in str(value)
 
     return compare
 

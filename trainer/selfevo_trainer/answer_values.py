@@ -1,0 +1,259 @@
+r"""What an answer says in numbers and words, and the verdicts that follow without a symbolic parser.
+
+``compare`` is the whole of the ``exact`` method and the first stage of ``math-verify``. What it decides, it decides
+exactly: rational arithmetic, words beside their quantities. What it leaves open is a pair of formulas without words.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from selfevo_trainer.answer_arithmetic import BASED, exact_value
+from selfevo_trainer.answer_forms import WORD, answer_form
+from selfevo_trainer.answer_units import MEANS_MORE, SCALES, unit_of
+
+_RELATIVE = Fraction(1_000_001, 10**12)
+"""A decimal may differ from a fraction without an end by a millionth of it: 0.333333 is a third."""
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What the rules say of two answers."""
+
+    equal: bool | None
+    """None: they are formulas, and a symbolic comparison of ``pair`` decides."""
+    by: str
+    """The rule, in a few words."""
+    pair: tuple[str, str] = ("", "")
+
+
+def compare(a: str, b: str) -> Ruling:
+    """The rules' verdict on two answers, symmetric.
+
+    >>> compare("1101_2", "13").equal, compare("5 km", "5 m").equal, compare("x+1", "1+x").equal
+    (True, False, None)
+    """
+    return compare_forms(answer_form(a), answer_form(b))
+
+
+def compare_forms(a: str, b: str) -> Ruling:
+    """``compare`` for two results of ``answer_form``."""
+    if not a or not b:
+        return Ruling(False, "empty")
+    if a == b:
+        return Ruling(True, "same form")
+    if re.sub(r"[\s{}]", "", a) == re.sub(r"[\s{}]", "", b) and not re.search(r"[0-9]\s+[0-9]|[\^_]|\\[a-z]", a + b):
+        return Ruling(re.search(r"\\[{}]", a + b) is None, "same form without braces")
+    if WORD.search(a) or WORD.search(b):
+        return _compare_worded(a, b)
+    return _compare_formulas(a, b)
+
+
+# --- words
+
+
+@dataclass(frozen=True)
+class _Reading:
+    quantities: tuple[str, ...]
+    phrases: tuple[str, ...]
+    """Beside them: phrases[i] stands after quantities[i]; one quantity may be empty."""
+
+
+def _read(form: str) -> _Reading:
+    form = re.sub("(?:,|)\\s*\ue000(?:and|or)\ue001\\s*", ",", form, flags=re.IGNORECASE)
+    quantities: list[str] = []
+    phrases: list[str] = []
+    position = 0
+    for match in WORD.finditer(form):
+        between = form[position : match.start()].strip()
+        word = match[1].lower()
+        exponent = re.match(r"\^\{?([0-9])\}?(?![0-9])", between)
+        if exponent and phrases:
+            phrases[-1] += f"^{exponent[1]}"
+            between = between[exponent.end() :].strip()
+        if phrases and between in ("", "/", r"\cdot", "-", "."):
+            phrases[-1] += {"": " ", "/": "/", r"\cdot": "*", "-": " ", ".": " "}[between] + word
+        else:
+            quantities.append(between)
+            phrases.append(word)
+        position = match.end()
+    rest = form[position:].strip()
+    exponent = re.match(r"\^\{?([0-9])\}?(?![0-9])", rest)
+    if exponent and phrases:
+        phrases[-1] += f"^{exponent[1]}"
+        rest = rest[exponent.end() :].strip()
+    if rest.strip(".") and rest != "":
+        quantities.append(rest)
+        phrases.append("")
+    return (
+        _Reading(*zip(*map(_scaled, quantities, map(unit_of, phrases)), strict=True))
+        if quantities
+        else _Reading((), ())
+    )
+
+
+def _scaled(quantity: str, unit: str) -> tuple[str, str]:
+    """Numerals in words become part of the number: 5 million dollars are 5000000 dollars."""
+    head, _, rest = unit.partition(" ")
+    joined = re.match(r"[,+]\s*", quantity)
+    value = exact_value(quantity[joined.end() :] if joined else quantity)
+    if value is None or head not in SCALES or SCALES[head][1] != "number":
+        return quantity, unit
+    scaled = value * SCALES[head][0]
+    text = str(scaled) if scaled.denominator == 1 else f"\\frac{{{scaled.numerator}}}{{{scaled.denominator}}}"
+    return (joined[0] if joined else "") + text, rest
+
+
+def _compare_worded(a: str, b: str) -> Ruling:
+    one, other = _read(a), _read(b)
+    if not any(one.phrases) and not any(other.phrases):
+        return _compare_formulas(one.quantities[0], other.quantities[0]) if one.quantities and other.quantities else _no
+    if one.phrases == other.phrases:
+        return _all_equal(one.quantities, other.quantities)
+    totals = _total(one), _total(other)
+    if totals[0] is not None and totals[1] is not None:
+        (left, left_dimension), (right, right_dimension) = totals
+        return Ruling(left == right and left_dimension == right_dimension, "units of one kind, converted")
+    # One quantity with its unit, and the quantity alone.
+    for worded, bare in ((one, other), (other, one)):
+        if len(worded.quantities) == len(bare.quantities) == 1 and bare.phrases == ("",) and worded.quantities[0]:
+            words = re.split(r"[ /*^]", worded.phrases[0])
+            if MEANS_MORE.isdisjoint(words) and len(words) <= 4:
+                ruling = _compare_formulas(worded.quantities[0], bare.quantities[0])
+                return Ruling(ruling.equal, "a unit beside a bare number", ruling.pair)
+    return Ruling(False, "words or units differ")
+
+
+_no = Ruling(False, "words or units differ")
+
+
+def _all_equal(left: tuple[str, ...], right: tuple[str, ...]) -> Ruling:
+    open_pairs: list[tuple[str, str]] = []
+    for x, y in zip(left, right, strict=True):
+        if x == y:
+            continue
+        joined = [re.match(r"[,;+=]\s*(?:\\\\)?|", each) for each in (x, y)]
+        if joined[0][0].strip() != joined[1][0].strip():  # type: ignore[index]
+            return Ruling(False, "quantities are joined otherwise")
+        x, y = x[joined[0].end() :], y[joined[1].end() :]  # type: ignore[union-attr]
+        if not x or not y:
+            return Ruling(False, "a quantity is missing")
+        ruling = _compare_formulas(x, y)
+        if ruling.equal is False:
+            return Ruling(False, "quantities differ beside equal words")
+        if ruling.equal is None:
+            open_pairs.append(ruling.pair)
+    if not open_pairs:
+        return Ruling(True, "equal words and quantities")
+    return Ruling(None, "equal words", open_pairs[0]) if len(open_pairs) == 1 else Ruling(False, "several formulas")
+
+
+def _total(reading: _Reading) -> tuple[Fraction, str] | None:
+    """The sum in base units, where every quantity is a number with a unit of one dimension: 3 h 15 min is 11700 s."""
+    total, dimension = Fraction(0), ""
+    for i, (quantity, unit) in enumerate(zip(reading.quantities, reading.phrases, strict=True)):
+        if i:
+            quantity = re.sub(r"^[,+]\s*", "", quantity)
+        value = exact_value(quantity)
+        if unit not in SCALES or value is None or (i and (value < 0 or dimension != SCALES[unit][1])):
+            return None
+        dimension = SCALES[unit][1]
+        total += value * SCALES[unit][0]
+    return (total, dimension) if reading.quantities else None
+
+
+# --- formulas
+
+
+_ASSIGNED = re.compile(r"([A-Za-z]|\\[A-Za-z]+)(_\w|_\{\w+\})?\s*=(?!=)")
+_DOTS = re.compile(r"\\ldots|\.\.\.")
+
+
+def _compare_formulas(a: str, b: str) -> Ruling:
+    left, right = _ASSIGNED.match(a), _ASSIGNED.match(b)
+    if left and right and re.sub(r"[{}\s]", "", left[0]) == re.sub(r"[{}\s]", "", right[0]):
+        a, b = a[left.end() :].strip(), b[right.end() :].strip()
+    elif left and not right and "=" not in a[left.end() :] and not re.search(r"[=<>]|\\[lgn]e(?![a-z])", b):
+        a = a[left.end() :].strip()
+    elif right and not left and "=" not in b[right.end() :] and not re.search(r"[=<>]|\\[lgn]e(?![a-z])", a):
+        b = b[right.end() :].strip()
+    if not a or not b:
+        return Ruling(False, "empty")
+    if a == b:
+        return Ruling(True, "same form")
+    x, y = read_number(a), read_number(b)
+    if x is not None and y is not None:
+        return Ruling(_equal_numbers(x, y), "numbers, exactly")
+    for one, other in ((a, b), (b, a)):
+        if _DOTS.search(one) and read_number(one) is None:
+            return Ruling(False, "dots that stand for something")
+        if one.count("'") != other.count("'"):
+            return Ruling(False, "primes differ")
+        if re.search(r"[0-9A-Z)]_", one) and BASED.fullmatch(one) and read_number(one) is None:
+            return Ruling(False, "digits that the base does not have")
+        if re.search(r"[0-9]\s*:\s*[0-9]", one):
+            return Ruling(_clock(a) is not None and _clock(a) == _clock(b), "parts beside a colon")
+        if re.search(r"(?:^|[0-9])\s*[–—]|(?<!_)[0-9]\s+[0-9]", one):
+            return Ruling(False, "numbers side by side")
+    if a.count(",") != b.count(",") and not re.search(r"[\[(<>]|\\(?:pm|\{|[lg]e)", a + b):
+        return Ruling(False, "lists of different lengths")
+    if all(re.fullmatch("[A-Za-z]{2,}", each) for each in (a, b)) and max(len(a), len(b)) > 3:
+        return Ruling(a.lower() == b.lower(), "words")
+    if a.lower() == b.lower() and a.isalpha() and len(a) > 1:
+        return Ruling(True, "words")
+    return Ruling(None, "formulas", (a, b))
+
+
+def _clock(text: str) -> tuple[int, ...] | None:
+    parts = re.split(r"\s*:\s*", text.replace("{", "").replace("}", ""))
+    return tuple(int(part) for part in parts) if all(re.fullmatch("[0-9]{1,18}", part) for part in parts) else None
+
+
+@dataclass(frozen=True)
+class Number:
+    """A rational number as it was written."""
+
+    value: Fraction
+    decimal: bool = False
+    """Written with a decimal point, so perhaps rounded."""
+    percent: bool = False
+
+
+def read_number(text: str) -> Number | None:
+    r"""An answer that is one number, or None.
+
+    >>> read_number("0.\\overline{3}").value, read_number("1101_2").value, read_number("50\\%")
+    (Fraction(1, 3), Fraction(13, 1), Number(value=Fraction(50, 1), decimal=False, percent=True))
+    """
+    percent = re.search(r"\s*\\?%$|\s*\ue000(?:percent|percentage|pct)\ue001$", text)
+    body = text[: percent.start()] if percent else text
+    value = exact_value(body)
+    if value is None:
+        return None
+    return Number(
+        value, decimal="." in body and "overline" not in body and "ldots" not in body, percent=percent is not None
+    )
+
+
+def _equal_numbers(x: Number, y: Number) -> bool:
+    if x.percent != y.percent:  # 50 % is 0.5, and where percents are asked for it is 50
+        part, whole = (x, y) if x.percent else (y, x)
+        return whole.value in (part.value, part.value / 100)
+    if x.value == y.value:
+        return True
+    for rounded, true in ((x, y), (y, x)):
+        if rounded.decimal and not true.decimal and _endless(true.value):
+            difference = abs(rounded.value - true.value)
+            return round(rounded.value, 6) == round(true.value, 6) and difference <= _RELATIVE * abs(true.value)
+    return False
+
+
+def _endless(value: Fraction) -> bool:
+    """Whether the decimal digits of a fraction have no end."""
+    denominator = value.denominator
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator != 1
