@@ -120,16 +120,14 @@ def _pairs(file: str, default: Method) -> list[tuple[str, str, Method]]:
     return pairs
 
 
-class _Literal(str):
-    """A number of the JSON text, as it is written."""
-
-
 def _json(text: str, where: str) -> Any:
     def refuse(constant: str) -> Any:
         raise InputError(f"{where} holds {constant}, which no answer equals; write the answer as text")
 
+    # As written: no float rounds it.
+    plain = str
     try:
-        return json.loads(text, parse_float=_Literal, parse_int=_Literal, parse_constant=refuse)
+        return json.loads(text, parse_float=plain, parse_int=plain, parse_constant=refuse)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{where} is no JSON: {error}") from error
 

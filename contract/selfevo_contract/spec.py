@@ -283,6 +283,10 @@ class Task(Closed):
     """Name in metrics and reports."""
     data: Data
     """JSON lines with the columns question and answer."""
+    answers: Literal["math", "choice", "number", "text"] = "math"
+    """What its answers are. `math`: compared as in training. `choice`: a letter, also as `B. 42`, `B) 42` or `(B)`.
+    `number`: a number, with or without a unit in the answer; of GSM8K's solutions, what follows `####`. `text`: words,
+    without regard to case and layout."""
 
 
 class Evaluation(Closed):
@@ -308,12 +312,15 @@ class Grading(Closed):
     """How answers are compared."""
 
     method: Literal["math-verify", "exact"] = "math-verify"
-    """`math-verify`: mathematically equal answers are equal. `exact`: equal after normalising, which is enough for
-    integers, choices and words."""
+    """`math-verify`: mathematically equal answers are equal. `exact`: equal by the rules that come before it
+    (numbers, units, choices, words), without a process; formulas only in one form."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Hard limit of one symbolic comparison, which runs in a process that can be killed."""
     memory_mebibytes: Annotated[Whole, Field(ge=256, le=1_048_576)] = 2048
     """Memory of one such process."""
+    batch_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    """Limit of all symbolic comparisons of one batch together, by the clock: no process waits long for another's.
+    What is not decided then counts as unequal."""
 
 
 class RunSpec(Closed):

@@ -133,7 +133,7 @@ FULL: Document = {
         "verifier": {"maxSteps": 1, "learningRate": 1e-6, "batchSize": 2, "pods": {"image": "other"}},
         "evaluation": {
             "tasks": [
-                {"name": "math", "data": {"uri": "file:///data/math.jsonl", "digest": DIGEST}},
+                {"name": "math", "answers": "number", "data": {"uri": "file:///data/math.jsonl", "digest": DIGEST}},
                 {"name": "other", "data": {"uri": "file:data/other.jsonl"}},
             ],
             "samples": 2,
@@ -145,7 +145,7 @@ FULL: Document = {
         },
         "exclude": [{"uri": "s3://bucket/seen.jsonl", "digest": DIGEST}],
         "finetune": {"data": "s3://bucket/labelled.jsonl", "maxSteps": 1, "learningRate": 1e-6, "pods": {}},
-        "grading": {"method": "exact", "timeoutSeconds": 1.5, "memoryMebibytes": 512},
+        "grading": {"method": "exact", "timeoutSeconds": 1.5, "memoryMebibytes": 512, "batchTimeoutSeconds": 60.5},
         "guards": {"maxScoreDrop": 0.1, "minInBand": 0.1},
         "budget": {"wallTime": "1h30m", "gpuHours": 12.5},
         "parallelSteps": 2,

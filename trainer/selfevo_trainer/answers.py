@@ -32,7 +32,11 @@ def open_grader(grading: Grading) -> Grader | ExactGrader:
     """The comparison that ``grading.method`` names, a context manager."""
     if grading.method == "exact":
         return ExactGrader()
-    return Grader(timeout_s=grading.timeout_seconds, memory_mib=grading.memory_mebibytes)
+    return Grader(
+        timeout_s=grading.timeout_seconds,
+        memory_mib=grading.memory_mebibytes,
+        batch_timeout_s=grading.batch_timeout_seconds,
+    )
 
 
 def extract_and_grade(texts: Sequence[str], truths: Sequence[str], comparer: Comparer) -> tuple[list[bool], list[bool]]:

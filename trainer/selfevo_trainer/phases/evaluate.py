@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from selfevo_contract.canonical import derive_seed
+from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Sampling
 from selfevo_contract.inputs import EvaluateInputs
 from selfevo_contract.phases import PhaseResult
 from selfevo_contract.spec import Task
 from selfevo_trainer import preflight
+from selfevo_trainer.answer_kinds import KindComparer, truth_of
 from selfevo_trainer.answers import extract_and_grade
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_data, write_jsonl
@@ -25,10 +27,7 @@ def run(context: Context) -> PhaseResult:
     """Score every task, commit the answers and the scores."""
     inputs = context.config.inputs
     assert isinstance(inputs, EvaluateInputs)
-    data = [
-        read_data(context, task.data, f"spec.evaluation.tasks[{index}].data", ("question", "answer"))
-        for index, task in enumerate(inputs.tasks)
-    ]
+    data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
     preflight.check(context)
     path = fetch_model(context, inputs.model, "model")
     with context.clock.during("load"):
@@ -37,7 +36,7 @@ def run(context: Context) -> PhaseResult:
     files = {}
     with context.grader() as grader:
         for task, rows in zip(inputs.tasks, data, strict=True):
-            answered = answer(context, inputs, task, rows, engine, grader)
+            answered = answer(context, inputs, task, rows, engine, KindComparer(task.answers, grader))
             metrics.update(scores(task.name, answered, inputs.samples))
             files[f"answers/{task.name}.jsonl"] = write_jsonl(context.workdir / f"{task.name}.jsonl", answered)
     engine.close()
@@ -45,6 +44,24 @@ def run(context: Context) -> PhaseResult:
         metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
     committed = context.commit(context.config.prefix, files, metrics)
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+
+
+def read_task(context: Context, task: Task, field: str) -> list[dict[str, str]]:
+    """The task's rows, with answers that are compared as its kind wants them.
+
+    Raises:
+        InputError: as ``read_data``, or an answer is not of that kind.
+    """
+    rows = read_data(context, task.data, field, ("question", "answer"))
+    for number, row in enumerate(rows, 1):
+        truth = truth_of(task.answers, row["answer"])
+        if truth is None:
+            raise InputError(
+                f"{field}.uri is {task.data.uri!r}, whose row {number} has the answer {row['answer'][:40]!r}, which is "
+                f"no {task.answers}; correct it, or choose another kind of answers for the task"
+            )
+        row["answer"] = truth
+    return rows
 
 
 def answer(
