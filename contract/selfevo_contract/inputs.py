@@ -53,6 +53,7 @@ class Loading(Wire):
 
     dtype: Literal["float32", "bfloat16", "float16"]
     trust_remote_code: bool
+    stop_tokens: list[str] | None = None
 
 
 class ChallengerTrainInputs(Wire):
@@ -67,6 +68,7 @@ class ChallengerTrainInputs(Wire):
     grpo: ChallengerGrpo
     reward: ChallengerReward
     solver_prompt: Prompt
+    max_prompt_length: int = 2048
     solver_sampling: Sampling
     grading: Grading
     exclude: list[Data]
@@ -89,6 +91,7 @@ class SolverRolloutInputs(Wire):
     truth: ArithmeticTruth | None = None
     challenger_prompt: Prompt
     solver_prompt: Prompt
+    max_prompt_length: int = 2048
     question_sampling: Sampling
     answer_sampling: Sampling
     grading: Grading

@@ -83,7 +83,11 @@ class _Builder:
         self.spec = spec
         self.steps: list[Step] = []
         self.unscheduled: list[Step] = []
-        self.loading = Loading(dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
+        self.loading = Loading(
+            dtype=spec.model.dtype,
+            trust_remote_code=spec.model.trust_remote_code,
+            stop_tokens=spec.model.stop_tokens,
+        )
 
     def seed(self, phase: Phase, iteration: int) -> int:
         return derive_seed(self.spec.seed, phase, iteration)
@@ -111,6 +115,7 @@ class _Builder:
             grpo=spec.challenger.grpo,
             reward=spec.challenger.reward,
             solver_prompt=spec.solver.prompt,
+            max_prompt_length=spec.solver.max_prompt_length,
             solver_sampling=self.answer_sampling,
             grading=spec.grading,
             exclude=spec.exclude,
@@ -143,6 +148,7 @@ class _Builder:
             truth=spec.rollout.truth,
             challenger_prompt=spec.challenger.prompt,
             solver_prompt=spec.solver.prompt,
+            max_prompt_length=spec.solver.max_prompt_length,
             question_sampling=self.question_sampling,
             answer_sampling=self.answer_sampling,
             grading=spec.grading,

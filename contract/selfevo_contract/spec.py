@@ -12,6 +12,8 @@ from selfevo_contract.parts import Budget, Finetune, ForkFrom, Guards, LabelName
 from selfevo_contract.rules import Keyed, Rule, form
 from selfevo_contract.uris import Endpoint, ModelUri, StoreUri
 
+StopToken = Annotated[str, Field(min_length=1, max_length=256)]
+
 
 class Model(Closed):
     """The base model: both roles start from it, each with weights of its own."""
@@ -25,6 +27,10 @@ class Model(Closed):
     """Type of the weights in training and generation."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings along."""
+    stop_tokens: Annotated[list[StopToken], Field(max_length=16)] | None = None
+    """Tokens that end an answer beside those that the model declares, in training, rollout and evaluation. When not
+    given, the chat template's end of turn where that is one token: base models often declare the end of a document
+    only, and would go on with turns that nobody asked for. An empty list leaves it at what is declared."""
 
 
 class Data(Closed):
@@ -55,6 +61,15 @@ class Storage(Closed):
     (AWS_REQUEST_CHECKSUM_CALCULATION), or else whenRequired."""
 
 
+class Example(Closed):
+    """A turn of the user and the answer to it."""
+
+    user: Annotated[str, Field(min_length=1, max_length=65536)]
+    """What was asked."""
+    assistant: Annotated[str, Field(min_length=1, max_length=65536)]
+    """What a good answer looks like."""
+
+
 class Prompt(Closed):
     """What a role is asked. Rendered through the tokenizer's chat template where it has one."""
 
@@ -62,6 +77,8 @@ class Prompt(Closed):
     """System message; none when empty."""
     user: Annotated[str, Field(min_length=1, max_length=65536)]
     """User message; `{question}` is replaced by the question, and nothing else is."""
+    examples: Annotated[list[Example], Field(max_length=32)] = []
+    """Turns before the user message, word for word: a small chat model follows a format that it has seen itself use."""
 
 
 class TransformersEngine(Closed):
@@ -112,6 +129,9 @@ class ChallengerReward(Closed):
     """Answers that the frozen Solver gives to each question."""
     repetition: Repetition = Repetition()
     """The repetition penalty."""
+    unboxed: Literal["counts", "drops"] = "counts"
+    """Answers without a box in the majority share: `counts` divides by all answers, so that they make a question look
+    hard (R-Zero's reward); `drops` by those with a box, as R-Zero's code does where it labels."""
 
 
 class SolverReward(Closed):
@@ -250,6 +270,9 @@ class Solver(Closed):
 
     prompt: Prompt = Prompt(system=SOLVER_SYSTEM, user="{question}")
     """What it is asked, in training, rollout and evaluation."""
+    max_prompt_length: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2048
+    """Longest prompt in tokens, the question in it. A longer question is worth nothing to the Challenger, is not
+    answered in the rollout, and is dropped there as `too_long`."""
     grpo: Grpo = Grpo()
     """Its training."""
     reward: SolverReward = SolverReward()

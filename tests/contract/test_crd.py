@@ -140,6 +140,7 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
         *("metadata", "namespace", "uid", "generation"),
         *("exclude", "pods", "resources", "requests", "limits", "env", "tolerations", "nodeSelector"),
         *("imagePullSecrets", "gpuMemoryUtilization", "gpus", "value", "labels", "annotations"),
+        "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),
     }
 

@@ -90,6 +90,7 @@ FULL: Document = {
             "digest": DIGEST,
             "dtype": "float32",
             "trustRemoteCode": True,
+            "stopTokens": ["<|im_end|>"],
         },
         "storage": {
             "uri": "s3://bucket/prefix/x",
@@ -100,9 +101,14 @@ FULL: Document = {
             "checksum": "whenRequired",
         },
         "challenger": {
-            "prompt": {"system": "You ask.", "user": "Ask."},
+            "prompt": {"system": "You ask.", "user": "Ask.", "examples": [{"user": "Ask.", "assistant": "1 + 1"}]},
             "grpo": _GRPO,
-            "reward": {"mode": "code", "solverSamples": 4, "repetition": {"distance": 0.4, "weight": 0.5}},
+            "reward": {
+                "mode": "code",
+                "solverSamples": 4,
+                "repetition": {"distance": 0.4, "weight": 0.5},
+                "unboxed": "drops",
+            },
             "questionSampling": _SAMPLING,
             "engine": {"kind": "transformers", "batchSize": 8},
             "checkpointEvery": 2,
@@ -123,7 +129,12 @@ FULL: Document = {
             "pods": {"env": [{"name": "A"}]},
         },
         "solver": {
-            "prompt": {"system": "Think.", "user": "Solve: {question}"},
+            "prompt": {
+                "system": "Think.",
+                "user": "Solve: {question}",
+                "examples": [{"user": "1 + 1", "assistant": "2"}],
+            },
+            "maxPromptLength": 1024,
             "grpo": _GRPO,
             "reward": {"mode": "code"},
             "engine": {"kind": "server", "gpus": 2},

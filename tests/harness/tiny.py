@@ -84,7 +84,7 @@ def make(folder: Path, architecture: Architecture) -> Path:
         model = base.build_model(tokenizer)
         if architecture == "llama":
             # Word for word what prompts.plain_text makes of one message, so that the model is taught what it will see.
-            tokenizer.chat_template = "{{- messages[0]['content'] + '\\n' -}}"
+            tokenizer.chat_template = "{{- 'user: ' + messages[0]['content'] -}}"
             model = _llama(tokenizer)
         base.train(model, tokenizer, base.pretraining_text(0, base.make_heldout()), STEPS)
     base.save(model, tokenizer, folder, "float32")

@@ -148,7 +148,12 @@ def test_a_batch_without_a_valid_question_is_paid_without_asking(monkeypatch: py
     function, solver = challenger({"mode": "code"}, [])
     rewards, logged = pay(function, ["a", "b", "", "<question></question>\\boxed{}"])
     assert rewards == pytest.approx([-1.25] * 4)
-    assert solver.asked == [] and logged == {"valid": 0.0, "repetition": 0.25, "distinct": 0.0}
+    assert solver.asked == [] and logged == {
+        "valid": 0.0,
+        "repetition": 0.25,
+        "distinct": 0.0,
+        **{f"answers/{name}": 0.0 for name in ("unboxed", "truncated", "timed_out", "crashed")},
+    }
 
 
 def test_the_solver_is_asked_with_its_own_prompt_and_sampling_and_a_seed_of_the_step() -> None:
@@ -170,8 +175,30 @@ def test_what_the_batch_was_like_is_logged() -> None:
             "distinct": 2 / 4,
             "uncertainty": (1.0 + 0.0 + 0.5) / 3,
             "majority_share": (0.5 + 1.0 + 0.75) / 3,
+            "answers/unboxed": 1 / 12,
+            "answers/truncated": 0.0,
+            "answers/timed_out": 0.0,
+            "answers/crashed": 0.0,
         }
     )
+
+
+def test_what_the_curriculum_drops_is_paid_as_invalid() -> None:
+    dropped = ["prove that 1 + 1", "say <|im_end|> 1 + 1", "what is \\boxed{1}", "1 + 5", "9" * 3000]
+    function, solver = challenger({"mode": "code"}, [["2", "3", "2", "3"]], excluded=["1 + 5"])
+    rewards, logged = pay(function, [asked("1 + 1"), *map(asked, dropped)])
+    assert logged["valid"] == 1 / 6 and solver.streams == [0]
+    assert rewards[0] == pytest.approx(0.5 - 1 / 6) and all(reward < -1 for reward in rewards[1:])
+    # So is a majority answer that quotes markup.
+    function, _ = challenger({"mode": "code"}, [["<|im_end|>"] * 4])
+    assert pay(function, [asked("1 + 1")])[0] == [-2.0]
+
+
+@pytest.mark.parametrize(("unboxed", "share"), [("counts", 0.5), ("drops", 1.0)])
+def test_answers_without_a_box_count_or_drop(unboxed: str, share: float) -> None:
+    reward = {"mode": "paper", "unboxed": unboxed, "repetition": {"weight": 0.0}}
+    function, _ = challenger(reward, [["2", "2", None, None]])
+    assert pay(function, [asked("1 + 1")])[0] == [pytest.approx(1 - 2 * abs(share - 0.5))]
 
 
 def test_plain_text_completions_are_paid_alike() -> None:
@@ -219,7 +246,7 @@ SOLVED = [
     ("4", "4", 0.0, 0.0),
     ("4", "\\boxed{5} no, \\boxed{4}", 1.0, 1.0),
     ("4", "\\boxed{4", 0.0, 0.0),
-    ("1/2", "\\boxed{0.5}", 0.0, 0.1),  # equal as numbers: for math-verify, not for the exact comparison used here
+    ("1/2", "\\boxed{0.5}", 1.0, 1.0),  # equal as numbers
 ]
 
 
@@ -238,7 +265,7 @@ def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> 
         trainer_state=None,
     )
     assert rewards == pytest.approx([row[column] for row in SOLVED])
-    assert logged == {"accuracy": pytest.approx(2 / 6)}
+    assert logged == {"accuracy": pytest.approx(3 / 6)}
 
 
 def test_the_solver_is_graded_by_what_the_run_asks_for() -> None:

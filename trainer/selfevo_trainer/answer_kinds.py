@@ -65,6 +65,7 @@ class KindComparer:
 
     def __init__(self, kind: str, comparer: Comparer) -> None:
         self._comparer = comparer
+        self.stats = getattr(comparer, "stats", None)
         self._equal: Callable[[str, str], bool] | None = {"choice": _choices, "number": _numbers, "text": _texts}.get(
             kind
         )

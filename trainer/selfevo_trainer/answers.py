@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import TracebackType
+from typing import TypeVar
 
 from selfevo_contract.spec import Grading
 from selfevo_trainer.answer_values import compare
+from selfevo_trainer.engines.base import Completion
 from selfevo_trainer.extraction import last_boxed
 from selfevo_trainer.grading import Grader
 from selfevo_trainer.voting import Comparer
+
+Result = TypeVar("Result")
 
 
 class ExactGrader:
@@ -37,6 +42,53 @@ def open_grader(grading: Grading) -> Grader | ExactGrader:
         memory_mib=grading.memory_mebibytes,
         batch_timeout_s=grading.batch_timeout_seconds,
     )
+
+
+@dataclass
+class Tally:
+    """Answers so far, and how many of them went wrong on their way to a verdict; shares of them are metrics."""
+
+    answers: int = 0
+    unboxed: int = 0
+    """No answer in a box."""
+    truncated: int = 0
+    """Cut at maxCompletionLength: by the reason for which generation ended, not by length."""
+    timed_out: int = 0
+    """Comparisons over the time limit."""
+    crashed: int = 0
+    """Comparisons whose worker died."""
+
+    @classmethod
+    def of(cls, completions: Iterable[Completion], verdicts: Mapping[str, int] | None = None) -> Tally:
+        """Counts of ``completions``, and of the grader's verdicts on them (`verdicts_of`)."""
+        items = list(completions)
+        counts = verdicts or {}
+        return cls(
+            len(items),
+            sum(last_boxed(item.text) is None for item in items),
+            sum(item.truncated for item in items),
+            counts.get("timed_out", 0),
+            counts.get("crashed", 0),
+        )
+
+    def __add__(self, other: Tally) -> Tally:
+        mine, theirs = asdict(self), asdict(other)
+        return Tally(**{name: mine[name] + theirs[name] for name in mine})
+
+    def shares(self, prefix: str = "") -> dict[str, float]:
+        """``unboxed``, ``truncated``, ``timed_out`` and ``crashed`` as shares of the answers; 0 without any."""
+        counts = asdict(self)
+        whole = counts.pop("answers") or 1
+        return {f"{prefix}{name}": count / whole for name, count in counts.items()}
+
+
+def verdicts_of(comparer: Comparer, work: Callable[[], Result]) -> tuple[Result, dict[str, int]]:
+    """What ``work`` returns, and the comparisons that timed out or crashed meanwhile; none where nothing can."""
+    stats = getattr(comparer, "stats", None)
+    before = (stats.timed_out, stats.crashed) if stats is not None else (0, 0)
+    done = work()
+    after = (stats.timed_out, stats.crashed) if stats is not None else (0, 0)
+    return done, {"timed_out": after[0] - before[0], "crashed": after[1] - before[1]}
 
 
 def extract_and_grade(texts: Sequence[str], truths: Sequence[str], comparer: Comparer) -> tuple[list[bool], list[bool]]:

@@ -24,12 +24,15 @@ BELOW_BAND = "below_band"
 ABOVE_BAND = "above_band"
 """Majority share over the band: nothing left to learn."""
 
-REASONS = (EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, BELOW_BAND, ABOVE_BAND)
+TOO_LONG = "too_long"
+"""The prompt with it is longer than solver.maxPromptLength; it was not answered."""
+
+REASONS = (TOO_LONG, EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, BELOW_BAND, ABOVE_BAND)
 """In the order in which they are checked; a question is dropped for the first that applies."""
 
 _PROOF = re.compile(r"\b(?:prove|show\s+that)\b|证明|證明", re.IGNORECASE)
 # The prompt's tags and box, and the marks of chat templates (<|im_end|>). \boxed inside an answer is a nested box.
-_MARKUP = re.compile(r"</?question>|\\boxed|<\|\w[\w-]{0,63}\|>")
+_MARKUP = re.compile(r"</?question>|\\boxed|<\|\w[\w-]{0,63}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Candidate:
     """The majority answer."""
     share: float
     """p, the majority share."""
+    too_long: bool = False
+    """It was not answered for its length."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,39 @@ def select(
     return Selection([_reason(candidate, band, held_out, seen) for candidate in candidates])
 
 
-def _reason(candidate: Candidate, band: tuple[float, float], held_out: AbstractSet[str], seen: set[str]) -> str | None:
-    question, answer = candidate.question, candidate.answer
-    if answer is None or not answer.strip():
-        return EMPTY_MAJORITY
+def unfit(question: str, held_out: AbstractSet[str] = frozenset()) -> str | None:
+    """Why no vote could bring ``question`` into a curriculum: PROOF, MARKUP or HELD_OUT; None when one could.
+
+    The Challenger's reward asks the same, so that nothing is paid for what is dropped later.
+    """
     if _PROOF.search(question):
         return PROOF
-    if _MARKUP.search(question) or _MARKUP.search(answer):
+    if quotes_markup(question):
+        return MARKUP
+    return HELD_OUT if normalise_question(question) in held_out else None
+
+
+def quotes_markup(text: str) -> bool:
+    """Whether ``text`` holds a tag or box of the prompt, or a mark of a chat template."""
+    return _MARKUP.search(text) is not None
+
+
+def _reason(candidate: Candidate, band: tuple[float, float], held_out: AbstractSet[str], seen: set[str]) -> str | None:
+    question, answer = candidate.question, candidate.answer
+    if candidate.too_long:
+        return TOO_LONG
+    if answer is None or not answer.strip():
+        return EMPTY_MAJORITY
+    never = unfit(question, held_out)
+    if never == PROOF:
+        return PROOF
+    if never == MARKUP or quotes_markup(answer):
         return MARKUP
     text = normalise_question(question)
     if text in seen:
         return DUPLICATE
     seen.add(text)
-    if text in held_out:
+    if never == HELD_OUT:
         return HELD_OUT
     if candidate.share < band[0]:
         return BELOW_BAND

@@ -22,7 +22,8 @@ from selfevo_contract.phases import PhaseResult
 from selfevo_trainer import checkpoints, collective
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.data import write_jsonl
-from selfevo_trainer.models import load_for_training
+from selfevo_trainer.models import eos_token_ids, load_for_training
+from selfevo_trainer.prompts import encode
 from selfevo_trainer.world import check_batch
 
 RewardFunction = Callable[..., list[float]]
@@ -102,6 +103,12 @@ def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
     while len(order) < needed:
         order += torch.randperm(rows, generator=generator).tolist()
     return order[:needed]
+
+
+class _Trainer(GRPOTrainer):  # type: ignore[misc]
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        # TRL's own would read control tokens that a question spells.
+        return [encode(self.processing_class, prompt) for prompt in prompts], None, {}
 
 
 class _Hooks(TrainerCallback):  # type: ignore[misc]
@@ -190,7 +197,9 @@ def train(
         model = load_for_training(model_dir, loading)
         output = context.workdir / "trainer"
         hooks = _Hooks(context, grpo, valid)
-        trainer = GRPOTrainer(
+        # TRL takes where answers end from here, and the trained model keeps it.
+        model.generation_config.eos_token_id = sorted(eos_token_ids(model, tokenizer, loading))
+        trainer = _Trainer(
             model=model,
             reward_funcs=_timed(context, reward),
             args=grpo_config(grpo, loading, seed, output, context.member.size),

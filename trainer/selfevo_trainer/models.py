@@ -303,8 +303,44 @@ def _first_line(error: BaseException) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
 
 
-def eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Every token that ends an answer: the tokenizer's and those of the model's generation_config."""
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The token with which the chat template ends an assistant's message; None where it is not one token of its own.
+
+    A message is rendered, and what follows it is looked at.
+    """
+    if not tokenizer.chat_template:
+        return None
+    probe = "\ue000"
+    turns = [{"role": "user", "content": "1 + 1"}, {"role": "assistant", "content": probe}]
+    try:
+        after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(probe)[2].strip()
+    except Exception:  # no turn of the assistant can be rendered: the preflight judges what is needed
+        return None
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
+def _stop_tokens(tokenizer: Any, wanted: list[str] | None) -> set[int]:
+    if wanted is None:
+        found = end_of_turn(tokenizer)
+        return set() if found is None else {found}
+    stops: set[int] = set()
+    for text in wanted:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise InputError(
+                f"spec.model.stopTokens has {text!r}, which is {len(ids)} tokens for this tokenizer; name single tokens"
+            )
+        stops.add(ids[0])
+    return stops
+
+
+def eos_token_ids(model: Any, tokenizer: Any, loading: Loading) -> set[int]:
+    """Every token that ends an answer: the tokenizer's, the model's generation_config's, and the run's stopTokens.
+
+    Raises:
+        InputError: one of stopTokens is not a single token.
+    """
     declared = model.generation_config.eos_token_id
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
-    return {*ids, tokenizer.eos_token_id}
+    return {*ids, tokenizer.eos_token_id, *_stop_tokens(tokenizer, loading.stop_tokens)}

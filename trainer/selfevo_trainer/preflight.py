@@ -109,7 +109,7 @@ def check(context: Context) -> None:
                 importlib.import_module(library)
         with context.clock.during("load"):
             facts = look(folder, inputs.loading)
-            for ask in dict.fromkeys([*asks, *elsewhere]):
+            for ask in {repr(ask): ask for ask in [*asks, *elsewhere]}.values():
                 for fault_of in CHECKS:
                     if fault := fault_of(facts, ask):
                         raise InputError(fault)

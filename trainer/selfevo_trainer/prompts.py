@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from selfevo_contract.spec import Prompt
@@ -13,7 +15,12 @@ def messages(prompt: Prompt, question: str = "") -> Messages:
     """The conversation of one request. The question is put in by plain replacement: it is hostile text."""
     user = prompt.user.replace("{question}", question)
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    return [*system, {"role": "user", "content": user}]
+    examples = [
+        {"role": role, "content": text}
+        for example in prompt.examples
+        for role, text in (("user", example.user), ("assistant", example.assistant))
+    ]
+    return [*system, *examples, {"role": "user", "content": user}]
 
 
 def for_trainer(tokenizer: Any, conversation: Messages) -> Messages | str:
@@ -22,18 +29,53 @@ def for_trainer(tokenizer: Any, conversation: Messages) -> Messages | str:
 
 
 def plain_text(conversation: Messages) -> str:
-    """For tokenizers without a chat template: the messages, a blank line between."""
-    return "\n\n".join(message["content"] for message in conversation) + "\n"
+    r"""For tokenizers without a chat template: `system: ...` newline `user: ...`. Source: R-Zero's public code.
+
+    >>> plain_text([{"role": "system", "content": "Think."}, {"role": "user", "content": "1 + 1"}])
+    'system: Think.\nuser: 1 + 1'
+    """
+    return "\n".join(f"{message['role']}: {message['content']}" for message in conversation)
 
 
-def encode(tokenizer: Any, conversation: Messages) -> list[int]:
-    """Token ids of the request, up to where the answer begins."""
-    if tokenizer.chat_template:
-        encoded = tokenizer.apply_chat_template(
-            conversation, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
-    return list(tokenizer(plain_text(conversation))["input_ids"])
+def control_tokens(tokenizer: Any) -> list[str]:
+    """How the tokenizer's special tokens are spelled."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+
+
+def encode(tokenizer: Any, conversation: Messages | str) -> list[int]:
+    """Token ids of the request, up to where the answer begins.
+
+    Control tokens come from the chat template alone. Where a message spells one, its text is encoded by itself and as
+    text: no question closes the user's turn or opens the Solver's.
+
+    Args:
+        conversation: messages, or the plain text of `for_trainer`.
+    """
+    if isinstance(conversation, str) or not tokenizer.chat_template:
+        text = conversation if isinstance(conversation, str) else plain_text(conversation)
+        return list(tokenizer(text, split_special_tokens=True)["input_ids"])
+    controls = control_tokens(tokenizer)
+    if any(control in message["content"] for message in conversation for control in controls):
+        return _encode_apart(tokenizer, conversation)
+    encoded = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return list(encoded["input_ids"])
+
+
+def _encode_apart(tokenizer: Any, conversation: Messages) -> list[int]:
+    # Private-use characters stand for the contents, which replace every one of them: none can pose as another.
+    contents = {f"\ue000{i}\ue001": message["content"] for i, message in enumerate(conversation)}
+    marked = [{**message, "content": mark} for message, mark in zip(conversation, contents, strict=True)]
+    rendered = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = []
+    for piece in re.split("(\ue000[0-9]+\ue001)", rendered):
+        text = contents.get(piece, piece)
+        ids += tokenizer(text, add_special_tokens=False, split_special_tokens=piece in contents)["input_ids"]
+    return ids
+
+
+def shown(texts: Sequence[str], each: int = 160) -> str:
+    """The beginnings of ``texts`` in quotes, for a message."""
+    return "; ".join(repr(text[:each] + ("..." if len(text) > each else "")) for text in texts)
 
 
 def completion_text(completion: Messages | str) -> str:

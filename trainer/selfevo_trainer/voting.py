@@ -35,6 +35,12 @@ class Vote:
         """p, the majority share: 0 when no answer had a box."""
         return self.count / self.total
 
+    @property
+    def boxed_share(self) -> float:
+        """The majority share among the answers that have a box: 0 when none has."""
+        boxed = sum(size for _, size in self.classes)
+        return self.count / boxed if boxed else 0.0
+
 
 class Comparer(Protocol):
     """What compares answers in batches: ``grading.Grader``."""

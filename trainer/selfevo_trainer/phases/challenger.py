@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
@@ -11,13 +12,15 @@ from selfevo_contract.errors import DataError
 from selfevo_contract.inputs import ChallengerTrainInputs
 from selfevo_contract.phases import PhaseResult
 from selfevo_trainer import collective, preflight
+from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context
+from selfevo_trainer.curriculum import quotes_markup, unfit
 from selfevo_trainer.data import excluded_questions
 from selfevo_trainer.engines import Engine, open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.grpo import commit_training, schedule, train
 from selfevo_trainer.models import fetch_model, load_tokenizer
-from selfevo_trainer.prompts import completion_text, for_trainer, messages
+from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
 from selfevo_trainer.rewards.repetition import repetition_share
 from selfevo_trainer.rewards.uncertainty import challenger_rewards
 from selfevo_trainer.voting import Comparer, Vote, vote_many
@@ -29,11 +32,17 @@ SUMMARY = (
     "valid",
     "majority_share",
     "distinct",
+    "answers/unboxed",
+    "answers/truncated",
+    "answers/timed_out",
+    "answers/crashed",
     "kl",
     "entropy",
     "completions/mean_length",
     "completions/clipped_ratio",
 )
+SHOWN = 3
+"""Completions that are shown when none was valid."""
 _PATIENCE = 3
 """Batches without a single valid question after which training is given up."""
 
@@ -44,48 +53,67 @@ class ChallengerReward:
     __name__ = "challenger"
 
     def __init__(
-        self, inputs: ChallengerTrainInputs, engine: Engine, grader: Comparer, excluded: frozenset[str]
+        self,
+        inputs: ChallengerTrainInputs,
+        engine: Engine,
+        grader: Comparer,
+        excluded: frozenset[str],
+        length: Callable[[str], int] = len,
     ) -> None:
+        """``length`` gives the tokens of the Solver's prompt with a question."""
         self.inputs = inputs
         self.engine = engine
         self.grader = grader
         self.excluded = excluded
+        self.length = length
+        self.samples: list[str] = []
+        """A few of the newest completions, for people to see what was no valid question."""
 
     def __call__(self, completions: list[Any], trainer_state: Any, log_metric: Any = None, **_: Any) -> list[float]:
         reward = self.inputs.reward
-        questions = [self._question(completion_text(completion)) for completion in completions]
+        texts = [completion_text(completion) for completion in completions]
+        self.samples = texts[:SHOWN]
+        questions = [self._question(text) for text in texts]
         # All processes see the whole batch: |C|/B is over it, and each answers its share of all questions, so that none
         # waits for one whose completions were all valid.
         texts_B = collective.of_all(questions)
         asked_of = [i for i, text in enumerate(texts_B) if text is not None]
-        votes = dict(collective.dealt_out(asked_of, lambda mine: self._votes(texts_B, mine, trainer_state.global_step)))
+        done = collective.dealt_out(asked_of, lambda mine: self._votes(texts_B, mine, trainer_state.global_step))
+        votes = {i: vote for i, vote, _ in done if not quotes_markup(vote.answer or "")}
         # An invalid completion enters as the empty string.
-        batch = [(text or "", votes.get(i)) for i, text in enumerate(texts_B)]
+        batch = [((text or "") if i in votes else "", votes.get(i)) for i, text in enumerate(texts_B)]
         repetition_B = repetition_share([text for text, _ in batch], reward.repetition.distance)
-        shares_B = [None if vote is None else vote.share for _, vote in batch]
+        drops = reward.unboxed == "drops"
+        shares_B = [None if vote is None else vote.boxed_share if drops else vote.share for _, vote in batch]
         rewards = challenger_rewards(reward.mode, shares_B, repetition_B, reward.repetition.weight)
         if log_metric is not None:  # TRL takes the mean over the processes, of what is the same in all
             asked = [(text, vote) for text, vote in batch if vote is not None]
             log_metric("valid", len(asked) / len(batch))
             log_metric("repetition", float(repetition_B.mean()))
             log_metric("distinct", len({normalise_question(text) for text, _ in asked}) / len(batch))
+            for name, share in sum((tally for _, _, tally in done), Tally()).shares("answers/").items():
+                log_metric(name, share)
             if asked:
                 log_metric("uncertainty", sum(item.uncertainty for item in rewards if item.valid) / len(asked))
                 log_metric("majority_share", sum(vote.share for _, vote in asked) / len(asked))
         first = collective.rank() * len(questions)
         return [item.total for item in rewards[first : first + len(questions)]]
 
-    def _votes(self, texts_B: list[str | None], mine: list[int], step: int) -> list[tuple[int, Vote]]:
-        """(number, vote) of the questions ``mine`` of the batch. Random streams go by the number in the batch."""
+    def _votes(self, texts_B: list[str | None], mine: list[int], step: int) -> list[tuple[int, Vote, Tally]]:
+        """(number, vote, counts of answers) of the questions ``mine``. Random streams go by the number in the batch."""
         prompts = [messages(self.inputs.solver_prompt, texts_B[i] or "") for i in mine]
         samples, seed = self.inputs.reward.solver_samples, derive_seed(self.inputs.seed, "answers", step)
         answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
-        votes = vote_many([[last_boxed(completion.text) for completion in group] for group in answers], self.grader)
-        return list(zip(mine, votes, strict=True))
+        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
+        votes, verdicts = verdicts_of(self.grader, lambda: vote_many(boxes, self.grader))
+        tallies = [Tally.of(group, verdicts if i == 0 else None) for i, group in enumerate(answers)]
+        return list(zip(mine, votes, tallies, strict=True))
 
     def _question(self, text: str) -> str | None:
         parsed = parse_challenger(text)
-        if parsed is None or normalise_question(parsed.question) in self.excluded:
+        if parsed is None or unfit(parsed.question, self.excluded) is not None:
+            return None
+        if self.length(parsed.question) > self.inputs.max_prompt_length:
             return None
         return parsed.question
 
@@ -97,7 +125,8 @@ class ChallengerReward:
             raise DataError(
                 f"the Challenger wrote no valid question in {len(shares) * grpo.completions_per_step} "
                 "completions (<question>...</question> and \\boxed{...}); change spec.challenger.prompt, raise "
-                "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format",
+                "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format. "
+                f"It wrote: {shown(self.samples)}",
                 reason="NoValidQuestion",
             )
 
@@ -113,10 +142,17 @@ def run(context: Context) -> PhaseResult:
     tokenizer = load_tokenizer(model_dir, inputs.loading)
     prompt = for_trainer(tokenizer, messages(inputs.prompt))
     dataset = Dataset.from_list([{"prompt": prompt} for _ in schedule(1, inputs.grpo, inputs.seed)])
+    solver_tokenizer = load_tokenizer(solver_dir, inputs.loading)
     with context.clock.during("load"):
         engine = context.timed_engine(open_engine(context.config.engine, solver_dir, inputs.loading))
     with context.grader() as grader:
-        reward = ChallengerReward(inputs, engine, grader, excluded)
+        reward = ChallengerReward(
+            inputs,
+            engine,
+            grader,
+            excluded,
+            lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
+        )
         files, history = train(
             context,
             model_dir=model_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from selfevo_contract.canonical import derive_seed
@@ -12,7 +13,7 @@ from selfevo_contract.phases import PhaseResult
 from selfevo_contract.spec import Task
 from selfevo_trainer import preflight
 from selfevo_trainer.answer_kinds import KindComparer, truth_of
-from selfevo_trainer.answers import extract_and_grade
+from selfevo_trainer.answers import Tally, extract_and_grade, verdicts_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_data, write_jsonl
 from selfevo_trainer.engines import Completion, Engine, open_engine
@@ -78,13 +79,15 @@ def answer(
     with context.clock.during("grading"):
         greedy_right = right([group[0] for group in greedy], [row["answer"] for row in rows], grader)
         flat = [completion for group in sampled for completion in group]
-        sampled_right = right(flat, [row["answer"] for row in rows for _ in range(inputs.samples)], grader)
+        truths = [row["answer"] for row in rows for _ in range(inputs.samples)]
+        sampled_right, verdicts = verdicts_of(grader, lambda: right(flat, truths, grader))
     return [
         {
             **row,
             "greedy": group[0].text[:4000],
             "greedy_right": greedy_right[i],
             "samples_right": sum(sampled_right[i * inputs.samples : (i + 1) * inputs.samples]),
+            "answers": asdict(Tally.of(sampled[i], verdicts if i == 0 else None)),
             "mean_tokens": sum(item.tokens for item in sampled[i]) / inputs.samples,
         }
         for i, (row, group) in enumerate(zip(rows, greedy, strict=True))
@@ -101,7 +104,8 @@ def right(completions: list[Completion], truths: list[str], grader: Comparer) ->
 
 
 def scores(task: str, rows: list[Row], samples: int) -> dict[str, float]:
-    """Greedy accuracy, and the mean over samples with its standard error over questions."""
+    """Greedy accuracy, the mean over samples with its standard error over questions, and the shares of samples that are
+    unboxed, truncated, timed out and crashed."""
     count = len(rows)
     shares = [row["samples_right"] / samples for row in rows]
     mean = sum(shares) / count
@@ -110,5 +114,6 @@ def scores(task: str, rows: list[Row], samples: int) -> dict[str, float]:
         f"{task}/greedy": sum(row["greedy_right"] for row in rows) / count,
         f"{task}/mean": mean,
         f"{task}/mean_stderr": (variance / count) ** 0.5,
+        **sum((Tally(**row["answers"]) for row in rows), Tally()).shares(f"{task}/"),
         f"{task}/tokens": sum(row["mean_tokens"] for row in rows) / count,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from selfevo_contract.artifacts import shard_prefix
@@ -15,13 +16,14 @@ from selfevo_contract.errors import DataError
 from selfevo_contract.inputs import SolverRolloutInputs
 from selfevo_contract.phases import PhaseResult
 from selfevo_trainer import preflight
+from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.data import excluded_questions, read_jsonl, write_jsonl
 from selfevo_trainer.engines import open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.models import fetch_model
-from selfevo_trainer.prompts import messages
+from selfevo_trainer.models import fetch_model, load_tokenizer
+from selfevo_trainer.prompts import encode, messages, shown
 from selfevo_trainer.store import read_file, read_manifest
 from selfevo_trainer.truth import true_answer
 from selfevo_trainer.voting import vote_many
@@ -81,6 +83,14 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
     with context.clock.during("load"):
         path = fetch_model(context, inputs.solver, "solver")
         engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
+        tokenizer = load_tokenizer(path, inputs.loading)
+    for row in valid:
+        if len(encode(tokenizer, messages(inputs.solver_prompt, row["question"]))) > inputs.max_prompt_length:
+            row.update(
+                too_long=True, majority=None, share=0.0, votes=[], truth=true_answer(inputs.truth, row["question"])
+            )
+    asked = [(number, row) for number, row in asked if "too_long" not in row]
+    valid = [row for _, row in asked]
     prompts = [messages(inputs.solver_prompt, row["question"]) for row in valid]
     seed = derive_seed(inputs.seed, "answers")
     answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, [number for number, _ in asked])
@@ -88,8 +98,10 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
 
     context.progress("voting", total, total)
     with context.clock.during("grading"), context.grader() as grader:
-        votes = vote_many([[last_boxed(completion.text) for completion in group] for group in answers], grader)
-    for row, vote in zip(valid, votes, strict=True):
+        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
+        votes, verdicts = verdicts_of(grader, lambda: vote_many(boxes, grader))
+    for i, (row, vote, group) in enumerate(zip(valid, votes, answers, strict=True)):
+        row["answers"] = asdict(Tally.of(group, verdicts if i == 0 else None))
         row.update(
             majority=vote.answer,
             share=vote.share,
@@ -130,12 +142,13 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
     if not valid:
         raise DataError(
             f"the Challenger wrote no valid question in {len(rows)} completions (<question>...</question> and "
-            "\\boxed{...}); change spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength",
+            "\\boxed{...}); change spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength. "
+            f"It wrote: {shown([row['raw'] for row in rows[:3]])}",
             reason="NoValidQuestion",
         )
     excluded = excluded_questions(context, inputs.exclude)
     selection = select(
-        [Candidate(row["question"], row["majority"], row["share"]) for row in valid],
+        [Candidate(row["question"], row["majority"], row["share"], row.get("too_long", False)) for row in valid],
         band=(inputs.band.min, inputs.band.max),
         held_out=excluded,
     )
@@ -190,6 +203,7 @@ def measure(rows: list[Row], kept: list[Row], dropped: dict[str, int], inputs: S
         "kept": float(len(kept)),
         "distinct_share": len(texts) / len(rows),
         "in_band_share": in_band / len(valid),
+        **sum((Tally(**row["answers"]) for row in valid if "answers" in row), Tally()).shares("answers/"),
         "majority_share_mean": sum(row["share"] for row in valid) / len(valid),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }
