@@ -73,9 +73,9 @@ def _encode_apart(tokenizer: Any, conversation: Messages) -> list[int]:
     return ids
 
 
-def shown(texts: Sequence[str], each: int = 160) -> str:
+def shown(texts: Sequence[str], each: int = 80) -> str:
     """The beginnings of ``texts`` in quotes, for a message."""
-    return "; ".join(repr(text[:each] + ("..." if len(text) > each else "")) for text in texts)
+    return ", ".join(repr(text[:each] + ("..." if len(text) > each else "")) for text in texts)
 
 
 def completion_text(completion: Messages | str) -> str:
