@@ -7,6 +7,7 @@ Arms, alike in everything but one setting of the manifest:
     random      the same labels dealt out at random: what training does without any signal
     truth       true labels: the ceiling that better labels could reach
     untrained   the Challenger is never trained: what its training is worth
+    on-policy   one update a Solver step instead of two: what the off-policy updates of the others are worth
 
 Steps with equal inputs are shared (all but `untrained` start with the same Challenger training), as in any store.
 Every phase is a process of its own, forked from one that has torch loaded already.
@@ -37,6 +38,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "random": {"rollout": {"labels": "random"}},
     "truth": {"rollout": {"labels": "truth"}},
     "untrained": {"challenger": {"grpo": {"maxSteps": 0}}},
+    "on-policy": {"solver": {"grpo": {"promptsPerUpdate": 64}}},
 }
 
 

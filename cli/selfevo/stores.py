@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from selfevo_contract.artifacts import Manifest, step_prefix
+from selfevo_contract.artifacts import SCHEMA_VERSION, Manifest, step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
@@ -93,7 +93,8 @@ def recorded(status: RunStatus | None, plan: Plan, committed: Mapping[str, Manif
             steps.append(record if record is not None and done else _found(step, record, manifest))
         elif record is not None and record.state != "Succeeded":
             steps.append(record)
-    return before.model_copy(update={"steps": steps})
+    # Steps have the keys of this version here, whatever the record was begun by.
+    return before.model_copy(update={"steps": steps, "schema_version": SCHEMA_VERSION})
 
 
 def _found(step: Step, record: StepStatus | None, manifest: Manifest) -> StepStatus:

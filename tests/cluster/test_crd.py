@@ -240,6 +240,22 @@ MISTAKES: list[tuple[Document, str, str]] = [
     ),
     (document(spec__rollout__shards=99), "spec.rollout", "shards is above questions; lower shards"),
     (
+        document(spec__rollout__minCurriculum=99),
+        "spec.rollout",
+        "minCurriculum is above questions; lower minCurriculum",
+    ),
+    (
+        document(spec__solver__grpo__promptsPerUpdate=3),
+        "spec.solver.grpo",
+        "promptsPerUpdate does not divide promptsPerStep; choose a divisor of it",
+    ),
+    (
+        document(spec__solver__grpo__delta=1.2),
+        "spec.solver.grpo",
+        "delta is not above 1 + epsilonHigh, so that it would cut what the clip range allows; raise it, or write 0 to "
+        "turn it off",
+    ),
+    (
         document(spec__rollout__shards=2, spec__rollout__minShards=2),
         "spec.rollout",
         "minShards is not below shards; lower it, or remove it",
