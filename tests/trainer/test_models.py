@@ -246,6 +246,19 @@ def test_prompts_are_plain_text_where_there_is_no_chat_template(base_copy: Path)
 
 
 @pytest.mark.slow
+def test_examples_are_turns_before_the_question_and_stay_as_they_are(base_copy: Path) -> None:
+    from selfevo_contract.spec import Prompt
+    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.prompts import encode, messages
+
+    examples = [{"user": "{question} + 1", "assistant": "two"}]
+    prompt = Prompt.model_validate({"user": "{question}", "examples": examples})
+    rendered = "<|user|>{question} + 1<|end|><|assistant|>two<|end|><|user|>7<|end|><|assistant|>"
+    tokenizer = load_tokenizer(base_copy, LOADING)
+    assert tokenizer.decode(encode(tokenizer, messages(prompt, "7"))) == rendered
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [True, False])
 def test_control_tokens_that_a_question_spells_stay_text(base_copy: Path, template: bool) -> None:
     from selfevo_contract.spec import Prompt

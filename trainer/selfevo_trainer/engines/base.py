@@ -41,8 +41,8 @@ class Engine(Protocol):
         A random stream belongs to (seed, number of the prompt, number of the sample), never to a batch. So a completion
         depends on those, its prompt, the sampling and the weights alone: not on the engine's batch size, on the order
         of the prompts or on what else is in the call, nor on the process's random state, which is left as it was. That
-        holds up to the rounding of logits, which differs in the last bits between batches of other widths: of ten
-        thousand tokens none changed on the demo's model in float32 (tests/trainer/test_engine.py).
+        holds up to the rounding of logits, which differs in the last bits between batches of other widths: a token
+        changes only where the drawn number lies that close to the border between two (tests/trainer/test_engine.py).
 
         Args:
             streams: the number of each prompt, where the call holds a part of something larger; its index in the call
