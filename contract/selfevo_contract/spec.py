@@ -306,10 +306,15 @@ class Task(Closed):
     """Name in metrics and reports."""
     data: Data
     """JSON lines with the columns question and answer."""
-    answers: Literal["math", "choice", "number", "text"] = "math"
-    """What its answers are. `math`: compared as in training. `choice`: a letter, also as `B. 42`, `B) 42` or `(B)`.
-    `number`: a number, with or without a unit in the answer; of GSM8K's solutions, what follows `####`. `text`: words,
-    without regard to case and layout."""
+    answers: Literal["math", "choice", "number", "text"] | None = None
+    """What its answers are; math when not given. `math`: compared as in training. `choice`: a letter, also as `B. 42`,
+    `B) 42` or `(B)`. `number`: a number, with or without a unit in the answer; of GSM8K's solutions, what follows
+    `####`. `text`: words, without regard to case and layout."""
+
+    @property
+    def answer_kind(self) -> Literal["math", "choice", "number", "text"]:
+        """What its answers are. (A default in the schema of a list's items would be a difference to every manifest.)"""
+        return self.answers or "math"
 
 
 class Evaluation(Closed):

@@ -245,7 +245,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "minCurriculum is above questions; lower minCurriculum",
     ),
     (
-        document(spec__solver__grpo__promptsPerUpdate=3),
+        document(spec__solver__grpo__promptsPerUpdate=3, spec__solver__grpo__perDeviceTrainBatchSize=4),
         "spec.solver.grpo",
         "promptsPerUpdate does not divide promptsPerStep; choose a divisor of it",
     ),
@@ -368,7 +368,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("forkFrom.iteration", 2, FROZEN),
     ("solver.engine", {"kind": "vllm"}, "this version of selfevo does not have this engine yet; choose 'transformers'"),
     *_presence("verifier", "evaluation", "finetune", "forkFrom", "model.digest", "storage.endpoint"),
-    *_presence("rollout.answerSampling", "evaluation.sampling"),
+    *_presence("rollout.answerSampling", "evaluation.sampling", "challenger.questionSampling"),
+    *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate"),
 ]
 # truth is what labels 'truth' needs: it is taken away where it is not needed
 CHANGES.append(("rollout.truth", ABSENT, f"truth cannot be added or removed after creation; {REMEDY}"))

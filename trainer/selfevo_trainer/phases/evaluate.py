@@ -37,7 +37,7 @@ def run(context: Context) -> PhaseResult:
     files = {}
     with context.grader() as grader:
         for task, rows in zip(inputs.tasks, data, strict=True):
-            answered = answer(context, inputs, task, rows, engine, KindComparer(task.answers, grader))
+            answered = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
             metrics.update(scores(task.name, answered, inputs.samples))
             files[f"answers/{task.name}.jsonl"] = write_jsonl(context.workdir / f"{task.name}.jsonl", answered)
     engine.close()
@@ -55,11 +55,11 @@ def read_task(context: Context, task: Task, field: str) -> list[dict[str, str]]:
     """
     rows = read_data(context, task.data, field, ("question", "answer"))
     for number, row in enumerate(rows, 1):
-        truth = truth_of(task.answers, row["answer"])
+        truth = truth_of(task.answer_kind, row["answer"])
         if truth is None:
             raise InputError(
                 f"{field}.uri is {task.data.uri!r}, whose row {number} has the answer {row['answer'][:40]!r}, which is "
-                f"no {task.answers}; correct it, or choose another kind of answers for the task"
+                f"no {task.answer_kind}; correct it, or choose another kind of answers for the task"
             )
         row["answer"] = truth
     return rows
