@@ -33,8 +33,10 @@ class Grpo(Closed):
     """Prompts of one step; each gets numGenerations completions. 512 is the code's."""
     prompts_per_update: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     """Prompts of one optimizer update, a divisor of promptsPerStep; promptsPerStep when not given, which makes one
-    update of a step. The code takes 128 of 512: four updates a step, of which the last three are off-policy, so that
-    the clip range acts. The paper's table says 128 and does not say of what."""
+    update of a step. In TRL's arguments, gradient_accumulation_steps makes an update's completions,
+    steps_per_generation a step's, and max_steps counts updates. The code takes 128 of 512: four updates a step, of
+    which the last three are off-policy, so that the clip range acts. The paper's table says 128 and does not say of
+    what."""
     num_generations: Annotated[Whole, Field(ge=2, le=1024)] = 5
     """Group size: completions of one prompt, among which advantages are normalised. 5 is the paper's and the code's."""
     per_device_train_batch_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 8

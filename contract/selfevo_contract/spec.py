@@ -209,8 +209,9 @@ class Rollout(Closed):
     band: Band = Band()
     """Majority shares that enter the curriculum."""
     min_curriculum: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
-    """Smallest curriculum that is trained on: with fewer questions the run stops with EmptyCurriculum. One in a hundred
-    of the questions when not given, and at least one."""
+    """Smallest curriculum that is trained on: with fewer questions the run stops with EmptyCurriculum, because training
+    would go over the same few again and again. One in a hundred of the questions when not given, and at least one: a
+    healthy rollout leaves many times that."""
     shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
     """Parts that are generated independently, each by a pod of its own."""
     min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None

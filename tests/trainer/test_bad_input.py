@@ -480,6 +480,12 @@ def out_of_band(world: World) -> None:
     world.over({"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"samples": 7, "band": {"min": 0.99, "max": 0.99}}})
 
 
+def too_few(world: World) -> None:
+    world.step = "solver-rollout-1"
+    world.over({"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"band": {"min": 0.0, "max": 1.0}}})
+    world.over({"rollout": {"questions": 40, "minCurriculum": 40, "shards": 1}})
+
+
 def never_valid(step: str) -> Callable[[World], None]:
     """Asked like a Solver, the model answers, and no question is to be seen."""
 
@@ -673,6 +679,16 @@ SLOW = {
             "below_band",
             "spec.rollout.band (0.99..0.99)",
             "spec.rollout.questions",
+        ],
+        "EmptyCurriculum",
+    ),
+    "the curriculum is smaller than it may be": Case(
+        too_few,
+        DATA,
+        [
+            "the curriculum is too small",
+            "fewer than spec.rollout.minCurriculum 40",
+            "or lower spec.rollout.minCurriculum",
         ],
         "EmptyCurriculum",
     ),

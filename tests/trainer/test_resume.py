@@ -21,7 +21,9 @@ from selfevo_trainer.store import read_manifest
 pytestmark = pytest.mark.slow
 
 SOLVER: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 5}, "checkpointEvery": 2}}
-TWICE: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 3, "numIterations": 2}, "checkpointEvery": 1}}
+TWICE: dict[str, Any] = {
+    "solver": {"grpo": {"maxSteps": 3, "promptsPerUpdate": 2, "numIterations": 2}, "checkpointEvery": 1}
+}
 TRAIN = "solver-train-1"
 KILLED: dict[str, Any] = {
     "iterations": 1,
@@ -32,7 +34,7 @@ KILLED: dict[str, Any] = {
     },
     "rollout": {"questions": 100, "samples": 4, "band": {"min": 0.1, "max": 1.0}, "shards": 1},
     "solver": {
-        "grpo": {"maxSteps": 10, "promptsPerStep": 4, "promptsPerUpdate": 4, "perDeviceTrainBatchSize": 32},
+        "grpo": {"maxSteps": 10, "promptsPerStep": 4, "promptsPerUpdate": 2, "perDeviceTrainBatchSize": 16},
         "checkpointEvery": 1,
     },
     "evaluation": None,
@@ -293,7 +295,7 @@ def test_several_passes_over_a_batch_are_saved_at_its_end_only(
     expected = undisturbed(TWICE, TRAIN)
     monkeypatch.setattr(selfevo_trainer.checkpoints, "save", watched)
     phases = make(tmp_path, questions, TWICE)
-    at_batch(2, sigterm)  # in the second step, before its two updates
+    at_batch(2, sigterm)  # in the second step, before its four updates
     ended = phases(TRAIN)
     assert ended.code == 143 and "step 2 of 3" in ended.result.message
     assert saved == [1, 2]
