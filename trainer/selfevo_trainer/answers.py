@@ -83,11 +83,11 @@ class Tally:
 
 
 def verdicts_of(comparer: Comparer, work: Callable[[], Result]) -> tuple[Result, dict[str, int]]:
-    """What ``work`` returns, and the comparisons that timed out or crashed meanwhile; none where nothing can."""
+    """What ``work`` returns, and the comparisons that meanwhile ran out of their time or the batch's, or crashed."""
     stats = getattr(comparer, "stats", None)
-    before = (stats.timed_out, stats.crashed) if stats is not None else (0, 0)
+    before = (stats.timed_out + stats.over_budget, stats.crashed) if stats is not None else (0, 0)
     done = work()
-    after = (stats.timed_out, stats.crashed) if stats is not None else (0, 0)
+    after = (stats.timed_out + stats.over_budget, stats.crashed) if stats is not None else (0, 0)
     return done, {"timed_out": after[0] - before[0], "crashed": after[1] - before[1]}
 
 

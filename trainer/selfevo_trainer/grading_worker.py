@@ -239,9 +239,10 @@ def load() -> Compare:
 def _relative(numeric_eq: Callable[..., bool]) -> Callable[..., bool]:
     """math-verify's numeric comparison, within a millionth of the larger number as well.
 
-    Its own tolerance is absolute: six decimals for floats, and ``evalf(chop=True)`` takes 1e-16 for none.
+    Its own tolerance is absolute: six decimals for floats, and ``evalf(chop=True)`` takes 1e-16 for none. Where neither
+    side has a decimal nothing was rounded, and 50 digits have to agree up to the last ten.
     """
-    from sympy import Basic, MatrixBase, Rational
+    from sympy import Basic, Float, MatrixBase, Rational
 
     def compare(a: Any, b: Any, *arguments: Any) -> bool:
         if isinstance(a, MatrixBase) or isinstance(b, MatrixBase):
@@ -255,8 +256,10 @@ def _relative(numeric_eq: Callable[..., bool]) -> Callable[..., bool]:
             point = {symbol: Rational(7919 + 104 * i, 6007 + 37 * i) for i, symbol in enumerate(symbols)}
             a, b = a.subs(point), b.subs(point)
         size = max(abs(a.evalf()), abs(b.evalf()))
-        difference = abs((a - b).evalf(20))
-        return bool(size < 10**300 and (difference <= size / 10**6 or difference == 0)) or _percent(a) != _percent(b)
+        digits, agreeing = (20, 6) if a.has(Float) or b.has(Float) else (50, 40)
+        difference = abs((a - b).evalf(digits))
+        close = difference <= size / 10**agreeing or difference == 0
+        return bool(size < 10**300 and close) or _percent(a) != _percent(b)
 
     def _percent(value: Any) -> bool:
         return "1/100" in str(value)
