@@ -36,6 +36,17 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity that is not negative."""
+Size = Annotated[
+    str | int,
+    IntOrString(
+        "[0-9]*[1-9][0-9]*([.][0-9]+)?([kMGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?",
+        max_length=32,
+        maximum=10**15,
+        minimum=1,
+        message="write a size above zero such as 500Gi or 2Ti",
+    ),
+]
+"""A Kubernetes quantity of at least one byte: what a claim may ask for."""
 Duration = Annotated[str, Field(max_length=32), form("([0-9]+(ms|s|m|h))+", "a duration such as 90m, 72h or 1h30m")]
 
 _SHORT = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -211,7 +222,7 @@ class Claim(Closed):
 class EphemeralClaim(Closed):
     """A volume that is made for each pod, and removed with it."""
 
-    size: Quantity
+    size: Size
     """How large, e.g. 2Ti."""
     storage_class_name: Name | None = None
     """Its storage class; the cluster's default when not given."""

@@ -64,11 +64,13 @@ class IntOrString:
     max_length: int
     maximum: int
     message: str
+    minimum: int = 0
 
     @property
     def cel(self) -> str:
         """The same over ``self``; the length is the schema's."""
-        return f"type(self) == int ? self >= 0 && self <= {self.maximum} : self.matches(r'^(?:{self.pattern})$')"
+        number = f"self >= {self.minimum} && self <= {self.maximum}"
+        return f"type(self) == int ? {number} : self.matches(r'^(?:{self.pattern})$')"
 
     def check(self, value: Any) -> Any:
         """``value`` itself, if it is either.
@@ -79,7 +81,7 @@ class IntOrString:
         if isinstance(value, str):
             if len(value) <= self.max_length and re.fullmatch(self.pattern, value):
                 return value
-        elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= self.maximum:
+        elif isinstance(value, int) and not isinstance(value, bool) and self.minimum <= value <= self.maximum:
             return value
         raise ValueError(self.message)
 

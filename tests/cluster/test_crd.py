@@ -240,6 +240,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
     ),
     (document(spec__rollout__shards=99), "spec.rollout", "shards is above questions; lower shards"),
     (
+        document(spec__pods__volumes=[{"name": "a", "mountPath": "/mnt/a", "ephemeral": {"size": "0"}}]),
+        "spec.pods.volumes[0].ephemeral.size",
+        "write a size above zero such as 500Gi or 2Ti",
+    ),
+    (
         document(spec__rollout__minCurriculum=99),
         "spec.rollout",
         "minCurriculum is above questions; lower minCurriculum",

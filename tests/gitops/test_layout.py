@@ -33,14 +33,6 @@ def built() -> dict[str, list[Object]]:
         pytest.skip(str(reason))
 
 
-def test_the_base_has_the_steps_of_the_example_that_it_names() -> None:
-    def keys(path: Path) -> list[str]:
-        run = SelfEvolutionRun.model_validate(yaml.safe_load(path.read_text()))
-        return [step.key for step in plan(run.spec).steps]
-
-    assert keys(GITOPS / "base" / "run.yaml") == keys(ROOT / "examples" / "qwen3-4b-base.yaml")
-
-
 @pytest.fixture(scope="module")
 def runs(built: dict[str, list[Object]]) -> dict[str, SelfEvolutionRun]:
     """What the experiments come to, by name."""

@@ -18,6 +18,7 @@ _QUANTITY = st.one_of(
     st.integers(0, 9),
     st.sampled_from(["1", "500m", "64Gi", "0", "1e3", "1.5", "1E", "9999999Ei", "1e99", "1000000000000000"]),
 )
+_SIZE = st.sampled_from(["1", "64Gi", "1.5Ti", "1e3"]) | st.integers(1, 9)
 _RESOURCE = st.sampled_from(["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu"]) | st.sampled_from(
     ["example.com/nic", "kubernetes.io/x", "requests.a/b", "a/" + "b" * 64, "a" * 250 + "/b", "attach.kubernetes.io/c"]
 )
@@ -48,7 +49,7 @@ _ENV = st.lists(
             "valueFrom": st.fixed_dictionaries(
                 {
                     "secretKeyRef": st.fixed_dictionaries(
-                        {"name": _NAME, "key": st.sampled_from(["token", ".x_y", "a b"])},
+                        {"name": _NAME, "key": st.sampled_from(["token", ".x_y"])},
                         optional={"optional": st.booleans()},
                     )
                 }
@@ -59,11 +60,11 @@ _ENV = st.lists(
     unique_by=lambda variable: variable["name"],
 )
 _VOLUME = st.fixed_dictionaries(
-    {"name": st.sampled_from(["a", "work", "b-c"]), "mountPath": st.sampled_from(["/work/cache", "/mnt/a", "/mnt/.."])}
-    | {"ephemeral": st.fixed_dictionaries({"size": _QUANTITY}, optional={"storageClassName": _NAME})}
+    {"name": st.sampled_from(["a", "work", "b-c"]), "mountPath": st.sampled_from(["/work/cache", "/mnt/a", "/mnt/b"])}
+    | {"ephemeral": st.fixed_dictionaries({"size": _SIZE}, optional={"storageClassName": _NAME})}
 )
 _NODES = st.fixed_dictionaries(
-    {"key": _LABEL, "values": st.lists(st.sampled_from(["", "a"]), min_size=1, max_size=2)},
+    {"key": _LABEL, "values": st.lists(st.sampled_from(["", "a"]), min_size=1, max_size=2, unique=True)},
     optional={"operator": st.just("NotIn"), "weight": st.integers(1, 100)},
 )
 PODS = _some(
@@ -83,7 +84,7 @@ PODS = _some(
     labels=st.dictionaries(_LABEL, st.sampled_from(["a", ""]), max_size=2),
     annotations=st.dictionaries(_LABEL, _HOSTILE, max_size=2),
     schedulerName=_NAME,
-    volumes=st.lists(_VOLUME, max_size=2, unique_by=lambda volume: volume["name"]),
+    volumes=st.lists(_VOLUME, max_size=2, unique_by=(lambda it: it["name"], lambda it: it["mountPath"])),
     nodeAffinity=st.lists(_NODES, max_size=2),
     podAntiAffinity=st.lists(
         _some(weight=st.integers(1, 100)).map(lambda one: {"topologyKey": "a/b", **one}), max_size=2

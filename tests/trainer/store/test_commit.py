@@ -128,8 +128,9 @@ def test_a_newer_manifest_asks_for_an_upgrade(store: ObjectStore) -> None:
     newer = result.manifest.model_dump(mode="json", by_alias=True)
     newer |= {"schemaVersion": SCHEMA_VERSION + 1, "somethingNew": True}
     store.put_bytes(f"{PREFIX}/MANIFEST.json", json.dumps(newer).encode())
-    with pytest.raises(InputError, match=r"schemaVersion 2, and this selfevo reads up to 1; upgrade selfevo") as caught:
+    with pytest.raises(InputError, match="upgrade selfevo") as caught:
         read_manifest(store, PREFIX)
+    assert f"schemaVersion {SCHEMA_VERSION + 1}, and this selfevo reads up to {SCHEMA_VERSION};" in str(caught.value)
     assert caught.value.reason == "ManifestTooNew"
 
 
