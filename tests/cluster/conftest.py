@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.cluster import controlplane
+from harness.cluster.admitter import admitting
+from harness.cluster.client import Api
 from harness.cluster.controlplane import ControlPlane
+from harness.cluster.kubelet_standin import FakeKubelet, playing
 from harness.gotools import ToolUnavailable
 
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
@@ -30,3 +35,23 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = control_plane.make_namespace()
     yield name
     control_plane.remove_namespace(name)
+
+
+@pytest.fixture
+def api(control_plane: ControlPlane) -> Api:
+    """The API server, for an administrator."""
+    return control_plane.admin
+
+
+@pytest.fixture
+def kubelet(api: Api, namespace: str) -> Iterator[FakeKubelet]:
+    """Plays the pods of the test's namespace, each in no time."""
+    with playing(api, namespace, hurry=True) as kubelet:
+        yield kubelet
+
+
+@pytest.fixture
+def queue(api: Api, namespace: str) -> Iterator[Any]:
+    """Makes an admitter for the test's namespace."""
+    with ExitStack() as stack:
+        yield lambda queues, **more: stack.enter_context(admitting(api, namespace, queues, **more))

@@ -26,7 +26,7 @@ from harness.cluster.cluster_runs import (
     wait_phase,
 )
 from harness.cluster.controlplane import ControlPlane
-from harness.cluster.kubelet_standin import FakeKubelet, playing
+from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.operator_process import OperatorProcess
 from harness.gotools import ToolUnavailable
@@ -46,17 +46,6 @@ TRACKED = {
 }
 """What Argo CD and Flux write onto what is theirs."""
 Object = dict[str, Any]
-
-
-@pytest.fixture
-def api(control_plane: ControlPlane) -> Api:
-    return control_plane.admin
-
-
-@pytest.fixture
-def kubelet(api: Api, namespace: str) -> Iterator[FakeKubelet]:
-    with playing(api, namespace, hurry=True) as kubelet:
-        yield kubelet
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from harness.cluster.cluster_runs import (
     wait_run,
 )
 from harness.cluster.controlplane import ControlPlane
-from harness.cluster.kubelet_standin import FakeKubelet, playing
+from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.operator_process import OperatorProcess, operating
 
@@ -37,17 +37,6 @@ SHORT = {"spec__evaluation": None, "spec__rollout__shards": 1}
 def operator(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     with operating(control_plane, tmp_path_factory.mktemp("operator")) as operator:
         yield operator
-
-
-@pytest.fixture
-def kubelet(control_plane: ControlPlane, namespace: str) -> Iterator[FakeKubelet]:
-    with playing(control_plane.admin, namespace, hurry=True) as kubelet:
-        yield kubelet
-
-
-@pytest.fixture
-def api(control_plane: ControlPlane) -> Api:
-    return control_plane.admin
 
 
 @pytest.mark.parametrize(("code", "reason"), [(2, "InvalidInput"), (4, "EmptyCurriculum")])

@@ -27,7 +27,7 @@ from harness.cluster.cluster_runs import (
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.faults import Answer, BlackHole, Delay, DropAfter, DropBefore, Fault, Request, Truncate, WatchEnds
-from harness.cluster.kubelet_standin import FakeKubelet, playing
+from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.operator_process import ACCOUNT, OperatorProcess, operating
 from harness.cluster.proxy import FaultProxy, proxied
@@ -44,20 +44,9 @@ def impatient(**seconds: float) -> dict[str, str]:
 
 
 @pytest.fixture
-def api(control_plane: ControlPlane) -> Api:
-    return control_plane.admin
-
-
-@pytest.fixture
 def proxy(control_plane: ControlPlane) -> Iterator[FaultProxy]:
     with proxied(control_plane) as proxy:
         yield proxy
-
-
-@pytest.fixture
-def kubelet(control_plane: ControlPlane, namespace: str) -> Iterator[FakeKubelet]:
-    with playing(control_plane.admin, namespace, hurry=True) as kubelet:
-        yield kubelet
 
 
 @pytest.fixture

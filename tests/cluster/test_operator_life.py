@@ -38,12 +38,6 @@ Object = dict[str, Any]
 
 
 @pytest.fixture
-def kubelet(control_plane: ControlPlane, namespace: str) -> Iterator[FakeKubelet]:
-    with playing(control_plane.admin, namespace, hurry=True) as kubelet:
-        yield kubelet
-
-
-@pytest.fixture
 def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
     with operating(control_plane, tmp_path, [namespace], flags=["--resync-seconds", "1"]) as operator:
         yield operator

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.cluster.admitter import PREFIX, Admitter, Flavor, Queue, admitting
+from harness.cluster.admitter import PREFIX, Admitter, Flavor, Queue
 from harness.cluster.client import Api
 from harness.cluster.cluster_runs import (
     RUNS,
@@ -29,7 +28,7 @@ from harness.cluster.cluster_runs import (
     wait_run,
 )
 from harness.cluster.controlplane import ControlPlane
-from harness.cluster.kubelet_standin import FakeKubelet, playing
+from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.operator_process import operating
 from harness.cluster.queued_runs import EIGHT, POOL, SHARDS, gpus, job_of, queued_run, reason, working
@@ -38,28 +37,10 @@ pytestmark = pytest.mark.slow
 Object = dict[str, Any]
 
 
-@pytest.fixture
-def api(control_plane: ControlPlane) -> Api:
-    return control_plane.admin
-
-
-@pytest.fixture
-def kubelet(api: Api, namespace: str) -> Iterator[FakeKubelet]:
-    with playing(api, namespace, hurry=True) as kubelet:
-        yield kubelet
-
-
 @pytest.fixture(autouse=True)
 def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[None]:
     with operating(control_plane, tmp_path, [namespace], flags=["--resync-seconds", "2"]):
         yield
-
-
-@pytest.fixture
-def queue(api: Api, namespace: str) -> Iterator[Any]:
-    """Makes an admitter for the test's namespace."""
-    with ExitStack() as stack:
-        yield lambda queues, **more: stack.enter_context(admitting(api, namespace, queues, **more))
 
 
 def test_a_whole_run_goes_through_its_queues(api: Api, namespace: str, kubelet: FakeKubelet, queue: Any):

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.cluster.admitter import CRD, WORKLOADS, Admitter, Flavor, Queue, admitting
+from harness.cluster.admitter import CRD, WORKLOADS, Admitter, Flavor, Queue
 from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import RUNS, conditions, eventually, jobs, message, wait_phase, wait_run
 from harness.cluster.controlplane import ControlPlane
-from harness.cluster.kubelet_standin import FakeKubelet, playing
+from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.operator_process import USER, operating
 from harness.cluster.queued_runs import EIGHT, gpus, job_of, queued_run, reason, working
 
 pytestmark = pytest.mark.slow
 RBAC = "rbac.authorization.k8s.io"
-
-
-@pytest.fixture
-def api(control_plane: ControlPlane) -> Api:
-    return control_plane.admin
-
-
-@pytest.fixture
-def kubelet(api: Api, namespace: str) -> Iterator[FakeKubelet]:
-    with playing(api, namespace, hurry=True) as kubelet:
-        yield kubelet
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +42,6 @@ def _is_served(api: Api, namespace: str) -> bool:
     with suppress(ApiError):
         return api.list(WORKLOADS, namespace) == []
     return False
-
-
-@pytest.fixture
-def queue(api: Api, namespace: str) -> Iterator[Any]:
-    with ExitStack() as stack:
-        yield lambda queues, **more: stack.enter_context(admitting(api, namespace, queues, **more))
 
 
 def test_a_job_that_kueue_gave_up_says_so_with_its_words_and_the_pods_last_reason(
