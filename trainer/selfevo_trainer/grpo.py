@@ -282,11 +282,12 @@ def _time_generation(context: Context, model: Any) -> None:
 
 
 def _check_finite(model: Any) -> None:
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise DataError(
-                f"training made {name} infinite or NaN; lower learningRate or maxGradNorm", reason="NotFinite"
-            )
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    # The device is waited for once, not for each of hundreds of parameters: this is asked after each update.
+    finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).tolist()
+    if not all(finite):
+        name = names[finite.index(False)]
+        raise DataError(f"training made {name} infinite or NaN; lower learningRate or maxGradNorm", reason="NotFinite")
 
 
 def _model_files(context: Context, history: Sequence[dict[str, Any]]) -> dict[str, Path]:
