@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 
 from selfevo_trainer.extraction import normalise_answer
 
@@ -86,7 +87,6 @@ _WRAPPERS = re.compile(
 _TEXTS = re.compile(
     r"\\(?:text(?:bf|it|rm|normal|sf|tt|sc|up|md)?|mbox|hbox|emph|mathrm|operatorname\*?)\s*\{([^{}]*)\}"
 )
-_SPACES = re.compile(r"(?<=[0-9])(?:\\[,;:! ]|~|\{,\}|'|\\text\{,?\s*\}| )(?=[0-9]{3}(?![0-9]))")
 
 
 def grouped_digits(text: str) -> str:
@@ -343,8 +343,11 @@ def answer_form(text: str) -> str:
     >>> answer_form(r"\textbf{(B)}"), answer_form("x = 1,234"), answer_form(r"\frac{\pi}{2}")
     ('B', 'x=1,234', '\\frac{\\pi}{2}')
     """
-    if len(text) > MAX_CHARS:
-        return layout(text)
+    return layout(text) if len(text) > MAX_CHARS else _short_form(text)
+
+
+@lru_cache(maxsize=1 << 14)  # a vote compares each answer with many others
+def _short_form(text: str) -> str:
     form = text.strip()
     for rule in RULES:
         form = rule(form)

@@ -45,7 +45,7 @@ MEANS_MORE = frozenset(
         "base less more than least most not no none negative minus plus above below before after ago loss "
         "profit gain increase decrease debt clockwise counterclockwise anticlockwise bc ad bce ce mod modulo "
         "tens to through choose over times squared cubed factorial of percent under only between about or and "
-        "tenth hundredth thousandth imaginary i x y s e odd even greater larger smaller"
+        "tenth hundredth thousandth imaginary i x y e odd even greater larger smaller"
     ).split()
 )
 """Words that make another answer of the number beside them: 5 km north is not 5, and 5 million is not 5."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from selfevo_trainer.answer_arithmetic import BASED, exact_value
-from selfevo_trainer.answer_forms import WORD, answer_form
+from selfevo_trainer.answer_forms import MAX_CHARS, WORD, answer_form
 from selfevo_trainer.answer_units import MEANS_MORE, SCALES, unit_of
 
 _RELATIVE = Fraction(1_000_001, 10**12)
@@ -40,6 +40,8 @@ def compare(a: str, b: str) -> Ruling:
 
 def compare_forms(a: str, b: str) -> Ruling:
     """``compare`` for two results of ``answer_form``."""
+    if max(len(a), len(b)) > MAX_CHARS:
+        return Ruling(a == b, "too long for anything but its form")
     if not a or not b:
         return Ruling(False, "empty")
     if a == b:

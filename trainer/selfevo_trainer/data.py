@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Context as Precision
 from decimal import Decimal
 from pathlib import Path
@@ -58,17 +59,17 @@ def _read(context: Context, uri: str, field: str) -> bytes:
 
 def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...]) -> dict[str, str]:
     try:
-        row = json.loads(line, parse_float=plain_number, parse_int=plain_number, parse_constant=_refuse)
-    except _NoNumber as error:
-        raise InputError(
-            f"{field}.uri is {uri!r}, whose line {number} holds {error}, which no answer equals; correct it"
-        ) from None
+        row = json.loads(line, parse_float=plain_number, parse_int=plain_number, parse_constant=_NoNumber)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise InputError(f"{field}.uri is {uri!r}, whose line {number} is not JSON; write one object a line") from None
     for column in columns:
         if not isinstance(row, dict) or column not in row:
             raise InputError(f"{field}.uri is {uri!r}, whose line {number} has no column {column!r}; add it")
         value = row[column]
+        if isinstance(value, _NoNumber):
+            raise InputError(
+                f"{field}.uri is {uri!r}, whose line {number} holds {value.what}, which no answer equals; correct it"
+            )
         if not isinstance(value, str) or not _is_text(value):
             raise InputError(
                 f"{field}.uri is {uri!r}, whose line {number} has {json.dumps(value)[:40]} in column {column!r}; "
@@ -77,15 +78,14 @@ def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...
     return {column: str(row[column]) for column in columns}
 
 
-class _NoNumber(ValueError):
-    pass
+@dataclass(frozen=True)
+class _NoNumber:
+    """In place of a number that no answer equals: an error in a column that is read, and nothing elsewhere."""
+
+    what: str
 
 
-def _refuse(constant: str) -> str:
-    raise _NoNumber(constant)
-
-
-def plain_number(literal: str) -> str:
+def plain_number(literal: str) -> str | _NoNumber:
     """A JSON number with the digits that were written, without an exponent: no float rounds it.
 
     >>> plain_number("0.00001"), plain_number("2.5e19"), plain_number("10000000000000000.0"), plain_number("1E-5")
@@ -95,7 +95,7 @@ def plain_number(literal: str) -> str:
     if not exponent:
         return literal
     if len(literal) > 400 or len(exponent) > 4 or abs(int(exponent)) > 400:
-        raise _NoNumber(f"{literal[:40]}, a number with an exponent beyond 400")
+        return _NoNumber(f"{literal[:40]}, a number with an exponent beyond 400")
     return format(Decimal(mantissa).scaleb(int(exponent), Precision(prec=1000)), "f")
 
 

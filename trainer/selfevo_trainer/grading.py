@@ -27,8 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from selfevo_contract.errors import ServiceError
-from selfevo_trainer.answer_forms import MAX_CHARS, answer_form
-from selfevo_trainer.answer_values import Ruling, compare_forms
+from selfevo_trainer.answer_values import Ruling, compare
 
 Pair = tuple[str, str]
 
@@ -81,7 +80,6 @@ class Grader:
         timeout_s: CPU seconds that one symbolic comparison may take; four times that by the clock.
         memory_mib: memory that it may take.
         batch_timeout_s: seconds by the clock that the symbolic comparisons of one call may take together.
-        max_chars: longer answers are compared by form only.
         workers: processes; by default one for each core that this process may use, at most 8.
         cache_size: decided pairs that are remembered.
     """
@@ -92,12 +90,10 @@ class Grader:
         timeout_s: float = 5.0,
         memory_mib: int = 2048,
         batch_timeout_s: float = float("inf"),
-        max_chars: int = MAX_CHARS,
         workers: int | None = None,
         cache_size: int = 100_000,
     ) -> None:
         self.stats = GraderStats()
-        self._max_chars = max_chars
         self._cache: OrderedDict[Pair, _Verdict] = OrderedDict()
         self._cache_size = cache_size
         self._batch_timeout_s = batch_timeout_s
@@ -161,11 +157,7 @@ class Grader:
 
     def rule(self, a: str, b: str) -> Ruling:
         """What the rules say, and by which of them; ``equal`` is None where math-verify is asked."""
-        form_a, form_b = answer_form(a), answer_form(b)
-        # No answer equals nothing, itself included.
-        ruling = compare_forms(form_a, form_b) if max(len(form_a), len(form_b)) <= self._max_chars else None
-        if ruling is None:
-            return Ruling(form_a == form_b, "too long for anything but its form")
+        ruling = compare(a, b)
         if ruling.equal is None and any(map(_NO_FORMULA.search, ruling.pair)):
             return Ruling(False, "no formula")
         return ruling

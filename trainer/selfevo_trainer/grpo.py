@@ -23,7 +23,7 @@ from selfevo_trainer import checkpoints, collective
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.data import write_jsonl
 from selfevo_trainer.models import eos_token_ids, load_for_training
-from selfevo_trainer.prompts import encode
+from selfevo_trainer.prompts import encode_all
 from selfevo_trainer.world import check_batch
 
 RewardFunction = Callable[..., list[float]]
@@ -108,7 +108,7 @@ def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
 class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         # TRL's own would read control tokens that a question spells.
-        return [encode(self.processing_class, prompt) for prompt in prompts], None, {}
+        return encode_all(self.processing_class, prompts), None, {}
 
 
 class _Hooks(TrainerCallback):  # type: ignore[misc]

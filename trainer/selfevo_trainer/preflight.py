@@ -101,7 +101,6 @@ def check(context: Context) -> None:
     """
     inputs = context.config.inputs
     elsewhere = [ask for other in _run_inputs() for _, _, asks in models_of(other) for ask in asks]
-    seen: set[Path] = set()
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
         with context.clock.during("startup"):  # only now: a model that is not there is told in half a second
@@ -115,9 +114,8 @@ def check(context: Context) -> None:
                         raise InputError(fault)
                 if advice := beyond_window(facts, ask):
                     log.warning("%s", advice)
-            if isinstance(ref, BaseModelRef) and folder not in seen:  # what a step wrote was finite when it was saved
-                seen.add(folder)
-                context.once_a_pod(f"{name}.finite", lambda _, path=folder: _finite(path, inputs.loading.dtype))
+            if isinstance(ref, BaseModelRef):  # what a step wrote was finite when it was saved
+                context.once_a_pod("base.finite", lambda _, path=folder: _finite(path, inputs.loading.dtype))
 
 
 def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:

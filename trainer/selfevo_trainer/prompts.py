@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -59,6 +60,18 @@ def encode(tokenizer: Any, conversation: Messages | str) -> list[int]:
         return _encode_apart(tokenizer, conversation)
     encoded = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True, return_dict=True)
     return list(encoded["input_ids"])
+
+
+def encode_all(tokenizer: Any, conversations: Sequence[Messages | str]) -> list[list[int]]:
+    """`encode` of each; equal ones, such as the Challenger's, are encoded once."""
+    known: dict[str, list[int]] = {}
+    found = []
+    for conversation in conversations:
+        key = conversation if isinstance(conversation, str) else json.dumps(conversation)
+        if key not in known:
+            known[key] = encode(tokenizer, conversation)
+        found.append(list(known[key]))
+    return found
 
 
 def _encode_apart(tokenizer: Any, conversation: Messages) -> list[int]:

@@ -13,7 +13,7 @@ from selfevo_contract.inputs import Loading
 from selfevo_trainer.engines.base import Completion
 from selfevo_trainer.engines.drawing import processors, stream
 from selfevo_trainer.models import eos_token_ids, load_for_generation, load_tokenizer
-from selfevo_trainer.prompts import Messages, encode
+from selfevo_trainer.prompts import Messages, encode_all
 
 
 class TransformersEngine:
@@ -36,7 +36,7 @@ class TransformersEngine:
         """See `Engine.generate`."""
         if not prompts:
             return []
-        ids = [encode(self.tokenizer, prompt) for prompt in prompts]
+        ids = encode_all(self.tokenizer, prompts)
         # Prompts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
         numbers = range(len(prompts)) if streams is None else streams
