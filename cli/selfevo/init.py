@@ -140,7 +140,8 @@ def look_at(folder: Path) -> Found:
     said = str(inner.get("dtype") or inner.get("torch_dtype") or "").removeprefix("torch.")
     return Found(
         folder=folder.resolve(),
-        kind=str(config.get("model_type") or "unknown"),
+        # It goes into a comment: a line end in it would end the comment.
+        kind=re.sub(r"[^\w.-]+", "-", str(config.get("model_type") or "unknown"))[:60],
         dtype=said if said in _DTYPES else None,
         window=window,
         template=bool(tokenizer.get("chat_template")) or (folder / "chat_template.jinja").is_file(),

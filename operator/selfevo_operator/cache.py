@@ -231,7 +231,7 @@ class Cache:
         sight = job_sight(job)
         if owner is None and not sight.owner:
             return None  # nobody's: not for us to touch
-        if owner is not None and owner != sight.owner:
+        if old is not None and (old.owner, old.key) != (sight.owner, sight.key):
             self._forget_job(uid)
         # One that was a run's and is nobody's now is kept under no owner: else an older version would bring it back.
         self._jobs.setdefault(sight.owner, {})[uid] = sight
@@ -270,9 +270,13 @@ class Cache:
         """
         self._bury(uid, version)
         gone = self._forget_job(uid)
-        if gone and gone.owner and version < _FOR_EVER and not gone.finished and not gone.stopping:
+        if gone and self._has_run(gone) and version < _FOR_EVER and not gone.finished and not gone.stopping:
             self._doubted.setdefault(gone.owner, {})[uid] = gone
         return Key(gone.namespace, gone.run) if gone else None
+
+    def _has_run(self, job: JobSight) -> bool:
+        run = self.runs.get(Key(job.namespace, job.run))
+        return run is not None and run.uid == job.owner
 
     def take_doubted(self, run_uid: str) -> list[JobSight]:
         """Jobs of the run that are worth a question by their name: nobody had told them to end. They are told once."""

@@ -243,6 +243,8 @@ class Operator:
         news: dict[str, set[Key]] = {"selfevolutionruns": set(), "jobs": set()}
         errors = []
         for scope in self.settings.scopes:
+            if not self.listed:  # of runs without their Jobs nothing may be decided
+                self._unlisted.add(scope)
             try:
                 runs = await self._read(kube.list_runs(scope), self.cache.listing_runs(scope))
                 jobs = await self._read(kube.list_jobs(scope), self.cache.listing_jobs(scope))
@@ -258,8 +260,6 @@ class Operator:
             raise errors[0][1]
         for scope, refusal in errors:
             self._say_refused(scope, "list", refusal.message)
-            if not self.listed:
-                self._unlisted.add(scope)
         if judge:
             self._judge(news)
 

@@ -58,9 +58,11 @@ class Queued:
         return wait.said
 
     async def _ask(self, job: JobSight, wait: _Wait, now: datetime) -> None:
-        wait.asked_at, workloads = now, None
-        with contextlib.suppress(ApiError):
+        wait.asked_at = now
+        try:
             workloads = await self._api.list_workloads(job.namespace, job.uid)
+        except ApiError:
+            return  # nothing was found out; what was said still holds
         if workloads:
             wait.said = why_queued(max(workloads, key=lambda each: each["metadata"].get("creationTimestamp", "")))
         elif (now - wait.since).total_seconds() >= _NO_WORKLOAD_S:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.inputs import ModelRef, StepModelRef
-from selfevo_contract.plan import Plan
+from selfevo_contract.plan import Plan, Step
 from selfevo_contract.status import RunStatus
 from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance
@@ -35,17 +35,22 @@ def other_version(status: RunStatus, children: Sequence[Child]) -> int | None:
 def as_recorded(plan: Plan, status: RunStatus) -> Plan:
     """``plan`` with the recorded steps' keys, and the models that they make."""
     recorded = {step.name: step.key for step in status.steps}
-    old_key = {step.key: recorded[step.name] for step in plan.steps if step.name in recorded}
+    planned = (*plan.steps, *plan.unscheduled)
+    old_key = {step.key: recorded[step.name] for step in planned if step.name in recorded}
 
     def model(ref: ModelRef) -> ModelRef:
         if not isinstance(ref, StepModelRef):
             return ref
         return ref.model_copy(update={"key": old_key.get(ref.key, ref.key)})
 
+    def steps(planned: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple(replace(step, key=recorded.get(step.name, step.key)) for step in planned)
+
     return Plan(
-        tuple(replace(step, key=recorded.get(step.name, step.key)) for step in plan.steps),
+        steps(plan.steps),
         tuple(map(model, plan.solvers)),
         tuple(map(model, plan.challengers)),
+        steps(plan.unscheduled),
     )
 
 

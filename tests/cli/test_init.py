@@ -37,8 +37,9 @@ def model(folder: Path, config: Any = None, **files: str) -> Path:
         ({}, {}, "bfloat16", 1024, "config.json says none"),
         ({"text_config": {"dtype": "float16", "max_position_embeddings": 100}}, {}, "float16", 50, "window is 100"),
         ({"auto_map": {"AutoModel": "code.Model"}}, {}, "bfloat16", 1024, "trustRemoteCode: true"),
+        ({"model_type": "a\nspec: {seed: 7}"}, {}, "bfloat16", 1024, ", a a-spec-seed-7- model of"),
     ],
-    ids=["chat", "base", "silent", "nested", "code"],
+    ids=["chat", "base", "silent", "nested", "code", "hostile"],
 )
 def test_a_manifest_holds_what_config_json_says_and_can_be_planned(
     project: Project, config: dict[str, Any], files: dict[str, str], dtype: str, completion: int, said: str

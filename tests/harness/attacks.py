@@ -270,6 +270,8 @@ REFUSED: list[tuple[str, Object, str]] = [
      "spec.pods.nodeAffinity is team, which selects nodes that runs may not use; allowed are pool=*"),
     ("all nodes but one", {"spec.pods.nodeAffinity": [
         {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["a", "b"]}]}, "which selects nodes that"),
+    ("all pools but one that is allowed", {"spec.pods.nodeAffinity": [
+        {"key": "pool", "operator": "NotIn", "values": ["a"]}]}, "which selects nodes that"),
     # -- labels and annotations
     ("a label that a Service chooses by", {("spec", "pods", "labels"): {"app": "store"}},
      "spec.pods.labels is app=store, which is a pod's label that runs may not set; allowed are cost-center=*"),

@@ -181,3 +181,25 @@ def test_a_job_belongs_to_the_run_that_its_owner_reference_names_whatever_its_la
     owner = {"uid": RUN_UID, "controller": True, "kind": "SelfEvolutionRun", "name": "demo"}
     news = Cache().put_job(job_object(5, labels={}, ownerReferences=[owner]))
     assert news is not None and news.key == DEMO
+
+
+def test_a_job_whose_step_is_written_anew_is_no_longer_that_of_the_old_one() -> None:
+    cache = Cache()
+    cache.put_run(run_object(1))
+    first = job_object(2)
+    cache.put_job(first)
+    key = first["metadata"]["annotations"]["selfevo.dev/key"]
+    assert [job.uid for job in cache.jobs_with("lab", key)] == ["j1"]
+    cache.put_job(job_object(3, annotations={**first["metadata"]["annotations"], "selfevo.dev/key": "b" * 64}))
+    assert cache.jobs_with("lab", key) == [] and [job.uid for job in cache.jobs_with("lab", "b" * 64)] == ["j1"]
+    cache.drop_job(job_object(4))
+    assert cache.jobs_with("lab", key) == cache.jobs_with("lab", "b" * 64) == []
+
+
+def test_jobs_that_go_with_their_run_are_not_asked_for_afterwards() -> None:
+    cache = Cache()
+    cache.put_run(run_object(1))
+    cache.put_job(job_object(2))
+    cache.drop_run(DEMO, RUN_UID)
+    cache.drop_job(job_object(3))
+    assert cache.take_doubted(RUN_UID) == []

@@ -12,9 +12,11 @@ from test_reconcile import Sight, starts, stops
 from selfevo_contract import inputs
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import plan
+from selfevo_contract.status import RunStatus, StepStatus
 from selfevo_operator import reasons
 from selfevo_operator.controller import Controller
 from selfevo_operator.jobs import PodSettings
+from selfevo_operator.skew import as_recorded
 
 OLD = SCHEMA_VERSION - 1
 
@@ -137,3 +139,15 @@ def test_a_job_under_way_or_queued_is_left_alone_by_the_operator_of_a_new_versio
     world.look(10)
     assert not [call for call in world.cluster.calls[calls:] if call.startswith(("create job", "delete job"))]
     assert [step["key"] for step in world.cluster.run["status"]["steps"]] == [step["key"] for step in recorded]
+
+
+def test_scores_that_the_plan_asks_for_no_more_stay_recorded(older: Any) -> None:
+    sight = Sight(spec__evaluation__every=3, spec__iterations=5)
+    extended = sight.plan
+    short = Sight(spec__evaluation__every=3, spec__iterations=4).plan
+    assert "evaluate-4" in short.by_name and [step.name for step in extended.unscheduled]
+    older()
+    status = RunStatus(steps=[StepStatus(name="evaluate-4", phase="evaluate", iteration=4, key="a" * 64)])
+    again = as_recorded(extended, status)
+    assert [step.key for step in again.unscheduled if step.name == "evaluate-4"] == ["a" * 64]
+    assert len(again.unscheduled) == len(extended.unscheduled)

@@ -151,6 +151,16 @@ def test_an_error_is_nothing_that_kueue_said() -> None:
     assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", ""]
 
 
+def test_an_error_takes_nothing_back_and_does_not_end_the_asking() -> None:
+    waits = Waits()
+    waits.kueue.workloads = [workload(active=False)]
+    waits.kueue.events = [told("Normal", "CreatedWorkload", "Created Workload: n/w")]
+    assert [waits.after(seconds) for seconds in (0, 10)] == ["", "Deactivated"]
+    waits.kueue.error = ApiError(500, "InternalError", "later")
+    assert [waits.after(seconds) for seconds in (60, 60)] == ["Deactivated", "Deactivated"]
+    assert waits.queued.ask_again_in("run") is not None
+
+
 def test_what_kueue_said_is_why_the_child_waits_and_the_pods_last_reason_stays_in_it() -> None:
     waits = Waits()
     waits.kueue.workloads = [workload(("Evicted", "True", "Deactivated", LIMIT), active=False)]

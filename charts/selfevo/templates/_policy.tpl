@@ -79,14 +79,15 @@ policy.allowed), why}. */}}
 .map(one, {'field': one.field, 'value': one.value, 'why': {{ printf "%s%s" .why $remedy | toJson }}})
 {{- end }}
 
-{{/* Requirements of nodes that name a label that is not allowed, each value by itself. Takes {allowed, own}. */}}
+{{/* Requirements of nodes that name a label that is not allowed, each value by itself. `NotIn` and `DoesNotExist` select nodes
+that have no such label at all, so that only `*` allows them. Takes {allowed, own}. */}}
 {{- define "selfevo.policy.nodeAffinity" -}}
 {{- $ := . }}
 {{- range $index, $part := include "selfevo.parts" . | fromJsonArray }}
 {{- $place := empty $part | ternary "spec.pods" (printf "spec.%s.pods" $part) }}
 {{- $optional := empty $part | ternary "spec.?pods" (printf "spec.?%s.?pods" $part) }}
-{{- if $index }} + {{ end }}object.{{ $optional }}.?nodeAffinity.orValue([]).filter(i, !(size(i.?values.orValue([])) == 0 ? ['(any)'] : i.values).all(v,
-{{ $.allowed | toJson }}.exists(a, (a != '*' || !i.key.matches({{ $.own | toJson }})) && (a == i.key + '=' + v || a.endsWith('*') && (i.key + '=' + v).startsWith(a.substring(0, size(a) - 1))))))
+{{- if $index }} + {{ end }}object.{{ $optional }}.?nodeAffinity.orValue([]).filter(i, !(i.?operator.orValue('In') in ['NotIn', 'DoesNotExist'] ? ['(other nodes)'] : (size(i.?values.orValue([])) == 0 ? ['(any)'] : i.values).map(v, i.key + '=' + v)).all(t,
+{{ $.allowed | toJson }}.exists(a, (a != '*' || !i.key.matches({{ $.own | toJson }})) && (a == t || a.endsWith('*') && t.startsWith(a.substring(0, size(a) - 1))))))
 .map(i, {'field': '{{ $place }}.nodeAffinity', 'value': string(i.key), 'why': {{ printf "which selects nodes that runs may not use; allowed are %s" (join ", " $.allowed | trunc 300) | toJson }}})
 {{- end }}
 {{- end }}
