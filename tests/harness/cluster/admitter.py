@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,18 +123,26 @@ class Admitter:
     # -- what tests tell and ask
 
     def evict(self, step: str) -> str:
-        """Takes the place of this step's Job away, as a preemption would. Its name."""
-        with self._lock:
-            workload = next(w for w in self.workloads.values() if f"-{step}-" in w.name and w.flavor)
-            self._evict(workload)
-            return workload.name
+        """Takes the place of this step's Job away, as a preemption would, once it has one. Its name."""
+        return self._to_workload(step, lambda each: bool(each.flavor) and not each.evicted, self._evict)
 
     def deactivate(self, step: str, words: str = "The workload is deactivated") -> str:
         """Gives this step's Job up, as an administrator or a requeuing limit would. Its name."""
-        with self._lock:
-            workload = next(w for w in self.workloads.values() if f"-{step}-" in w.name)
-            self._deactivate(workload, words)
-            return workload.name
+        return self._to_workload(step, lambda each: True, lambda each: self._deactivate(each, words))
+
+    def _to_workload(
+        self, step: str, ready: Callable[[Workload], bool], do: Callable[[Workload], None], limit_s: float = 120
+    ) -> str:
+        """Does something to the workload of a step's Job as soon as one is known that is ready for it."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            with self._lock:
+                found = [w for w in self.workloads.values() if f"-{step}-" in w.name and ready(w)]
+                if found:
+                    do(found[0])
+                    return found[0].name
+            assert time.monotonic() < deadline, f"no workload of {step}: {self.workloads} {self._broken}"
+            time.sleep(0.05)
 
     def events(self, kind: str) -> list[tuple[str, int]]:
         return [(name, count) for told, name, count in self.told if told == kind]
