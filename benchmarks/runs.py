@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from selfevo_contract.digests import file_digest, model_digest
-from selfevo_contract.phases import CACHE_ENV, CONFIG_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV
+from selfevo_contract.process import CACHE_ENV, CONFIG_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV
 from selfevo_contract.run import SelfEvolutionRun
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

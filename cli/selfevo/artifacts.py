@@ -14,7 +14,7 @@ from selfevo.workdir import RunFolder
 from selfevo_contract.artifacts import shard_prefix, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.inputs import ModelRef, StepModelRef
+from selfevo_contract.phases import ModelRef, StepModelRef
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_operator.summary import model_uri

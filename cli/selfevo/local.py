@@ -26,8 +26,8 @@ from pydantic import ValidationError
 from selfevo.text import printable
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.inputs import Phase, SolverRolloutInputs
-from selfevo_contract.phases import (
+from selfevo_contract.phases import Phase, SolverRolloutInputs
+from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
     CONFIG_FILE_ENV,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from selfevo.text import aligned, percent, printable, seconds
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.phases import Progress
+from selfevo_contract.process import Progress
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus

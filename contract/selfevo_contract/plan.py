@@ -13,7 +13,7 @@ from functools import cached_property
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.inputs import (
+from selfevo_contract.phases import (
     BaseModelRef,
     ChallengerTrainInputs,
     EvaluateInputs,

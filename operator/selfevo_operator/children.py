@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.process import PhaseResult
 from selfevo_contract.plan import Step
 
 # A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.

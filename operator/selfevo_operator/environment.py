@@ -12,7 +12,7 @@ from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import EnvVar
-from selfevo_contract.phases import (
+from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
     JOIN_SECONDS_ENV,

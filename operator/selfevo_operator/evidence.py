@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.process import PhaseResult
 from selfevo_operator import reasons, served
 from selfevo_operator.children import Hindrance, parse_stamp
 from selfevo_operator.labels import TRAINER

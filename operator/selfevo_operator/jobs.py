@@ -27,8 +27,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.inputs import SolverRolloutInputs
-from selfevo_contract.phases import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, phase_config
+from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, phase_config
 from selfevo_contract.plan import Step
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec import Data, RunSpec

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.phases import DISTRIBUTED_PHASES, PhaseResult
+from selfevo_contract.process import DISTRIBUTED_PHASES, PhaseResult
 from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance, parse_stamp
 from selfevo_operator.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of

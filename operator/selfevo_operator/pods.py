@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.inputs import Phase
+from selfevo_contract.phases import Phase
 from selfevo_contract.parts import EnvVar, Pods, Resources
-from selfevo_contract.phases import DISTRIBUTED_PHASES, part_of
+from selfevo_contract.process import DISTRIBUTED_PHASES, part_of
 from selfevo_contract.spec import RunSpec
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selfevo_contract.artifacts import SCHEMA_VERSION
-from selfevo_contract.inputs import ModelRef, StepModelRef
+from selfevo_contract.phases import ModelRef, StepModelRef
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.status import RunStatus
 from selfevo_operator import reasons

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from selfevo_contract.artifacts import step_uri
-from selfevo_contract.inputs import ModelRef, StepModelRef
+from selfevo_contract.phases import ModelRef, StepModelRef
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import IterationStatus, StepStatus

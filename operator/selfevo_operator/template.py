@@ -9,7 +9,7 @@ from typing import Any
 from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.parts import Pods
-from selfevo_contract.phases import DISTRIBUTED_PHASES, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
+from selfevo_contract.process import DISTRIBUTED_PHASES, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
 from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
 from selfevo_operator.environment import WORK, Variable, launch, variables

@@ -12,7 +12,7 @@ from harness.cluster import controlplane, kwok
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.manifests import condition, ended, job, trainer
 from harness.gotools import ToolUnavailable
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.process import PhaseResult
 
 pytestmark = pytest.mark.slow
 KEY = "ab" * 32

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs import make_run
-from selfevo_contract.phases import PhaseConfig, PhaseResult, phase_config
+from selfevo_contract.process import PhaseConfig, PhaseResult, phase_config
 from selfevo_contract.plan import plan
 from selfevo_trainer.launcher import launch
 from selfevo_trainer.signals import StopRequest

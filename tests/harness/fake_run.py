@@ -18,7 +18,7 @@ from typing import Any
 from harness.artifacts import write_files
 from harness.runs import make_run
 from selfevo_contract.artifacts import ManifestDraft, checkpoint_prefix, shard_prefix, step_prefix
-from selfevo_contract.inputs import (
+from selfevo_contract.phases import (
     BaseModelRef,
     ChallengerTrainInputs,
     EvaluateInputs,

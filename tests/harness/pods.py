@@ -23,7 +23,7 @@ from typing import Any
 from harness.inprocess import Ended, Phases
 from runs import HEAVY_MODULES
 from selfevo_contract.errors import DataError, InputError
-from selfevo_contract.phases import (
+from selfevo_contract.process import (
     MASTER_ADDR_ENV,
     MASTER_PORT_ENV,
     NODE_RANK_ENV,

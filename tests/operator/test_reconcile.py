@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.runs import make_run
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.process import PhaseResult
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus

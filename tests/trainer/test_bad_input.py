@@ -27,7 +27,7 @@ from harness.versitygw import REGION, S3Server
 from runs import arithmetic, merged
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.errors import DataError, ExitCode, InputError, ServiceError
-from selfevo_contract.phases import (
+from selfevo_contract.process import (
     CONFIG_ENV,
     CONFIG_FILE_ENV,
     PREFLIGHT_FILE_ENV,

@@ -20,7 +20,7 @@ from harness.pods import HANGS_S, Happening, Pod, Script, gone
 from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
-from selfevo_contract.phases import Progress
+from selfevo_contract.process import Progress
 from selfevo_trainer.peers import free_port
 from selfevo_trainer.store import read_manifest
 

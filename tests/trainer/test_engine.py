@@ -12,7 +12,7 @@ import pytest
 
 from harness.tiny import BASE, HELDOUT
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.inputs import Loading
+from selfevo_contract.phases import Loading
 from selfevo_contract.spec import Prompt, TransformersEngine
 from selfevo_trainer.context import NO_DISTRIBUTION
 from selfevo_trainer.prompts import Messages, messages

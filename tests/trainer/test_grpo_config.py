@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from selfevo_contract.grpo import ChallengerGrpo, Grpo
-from selfevo_contract.inputs import Loading
+from selfevo_contract.phases import Loading
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import pytest
 
 from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from selfevo_contract.errors import InputError, ServiceError
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.process import PhaseResult
 from selfevo_trainer import launcher, peers, verdict
 from selfevo_trainer.peers import free_port
 from selfevo_trainer.world import ALONE, Layout, Member, check_batch, read_layout, read_member

@@ -22,8 +22,8 @@ from harness.versitygw import REGION, S3Server
 from runs import arithmetic
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
-from selfevo_contract.inputs import Loading
-from selfevo_contract.phases import TERMINATION_LOG_ENV, PhaseResult
+from selfevo_contract.phases import Loading
+from selfevo_contract.process import TERMINATION_LOG_ENV, PhaseResult
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
 

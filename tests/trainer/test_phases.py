@@ -14,7 +14,7 @@ from harness.inprocess import Ended, Phases
 from harness.tiny import Architecture, make, settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.inputs import input_key, inputs_adapter
+from selfevo_contract.phases import input_key, inputs_adapter
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.grpo import ChallengerGrpo, Sampling
-from selfevo_contract.inputs import BaseModelRef, ChallengerTrainInputs, Loading
+from selfevo_contract.phases import BaseModelRef, ChallengerTrainInputs, Loading
 from selfevo_contract.spec import ChallengerReward, Grading, Prompt
 from selfevo_trainer.answers import ExactGrader
 from selfevo_trainer.engines import Completion

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from accelerate.utils import gather_object
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import PROCESSES_ENV
+from selfevo_contract.process import PROCESSES_ENV
 from selfevo_trainer.models import device
 
 Item = TypeVar("Item")

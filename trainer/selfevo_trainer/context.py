@@ -21,8 +21,8 @@ from typing import Literal
 from selfevo_contract.artifacts import Manifest, ManifestDraft
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.inputs import BaseModelRef, StepModelRef
-from selfevo_contract.phases import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
+from selfevo_contract.phases import BaseModelRef, StepModelRef
+from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
 from selfevo_trainer import progress
 from selfevo_trainer.answers import ExactGrader, open_grader
 from selfevo_trainer.engines import Completion, Engine

@@ -17,8 +17,8 @@ from trl import GRPOConfig, GRPOTrainer
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
 from selfevo_contract.grpo import Grpo
-from selfevo_contract.inputs import Loading
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.phases import Loading
+from selfevo_contract.process import PhaseResult
 from selfevo_trainer import checkpoints, collective
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.data import write_jsonl

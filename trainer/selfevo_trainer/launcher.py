@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from selfevo_contract.phases import PhaseConfig, PhaseResult
+from selfevo_contract.process import PhaseConfig, PhaseResult
 from selfevo_trainer import verdict
 from selfevo_trainer.peers import Peers, meet
 from selfevo_trainer.signals import StopRequest

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from selfevo_contract.artifacts import SCHEMA_VERSION, shard_prefix
 from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
-from selfevo_contract.inputs import input_key
-from selfevo_contract.phases import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
+from selfevo_contract.phases import input_key
+from selfevo_contract.process import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
 from selfevo_trainer import checkpoints, progress, verdict
 from selfevo_trainer.context import Context
 from selfevo_trainer.launcher import launch

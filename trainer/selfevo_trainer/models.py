@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
-from selfevo_contract.inputs import BaseModelRef, Loading, ModelRef, StepModelRef
+from selfevo_contract.phases import BaseModelRef, Loading, ModelRef, StepModelRef
 from selfevo_trainer.context import Context, held_in
 from selfevo_trainer.hub import fetch_hub, index_read, pickled, pickles_refused, wanted
 from selfevo_trainer.store import ObjectStore, download_tree, fetch, open_store, read_manifest

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from selfevo_contract.errors import ExitCode, ServiceError
-from selfevo_contract.phases import JOIN_SECONDS_ENV, MASTER_ADDR_ENV, PhaseConfig, PhaseResult
+from selfevo_contract.process import JOIN_SECONDS_ENV, MASTER_ADDR_ENV, PhaseConfig, PhaseResult
 from selfevo_trainer import verdict
 from selfevo_trainer.signals import StopRequest
 from selfevo_trainer.world import Layout

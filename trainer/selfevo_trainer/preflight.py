@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.inputs import (
+from selfevo_contract.phases import (
     BaseModelRef,
     ChallengerTrainInputs,
     EvaluateInputs,
@@ -33,7 +33,7 @@ from selfevo_contract.inputs import (
     SolverRolloutInputs,
     SolverTrainInputs,
 )
-from selfevo_contract.phases import PREFLIGHT_FILE_ENV
+from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec import Prompt
 from selfevo_trainer import weights
 from selfevo_trainer.context import Context

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from selfevo_contract.phases import TERMINATION_LOG_DEFAULT, TERMINATION_LOG_ENV, PhaseResult, Progress
+from selfevo_contract.process import TERMINATION_LOG_DEFAULT, TERMINATION_LOG_ENV, PhaseResult, Progress
 
 
 def report(line: Progress) -> None:

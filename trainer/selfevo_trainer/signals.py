@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from selfevo_contract.errors import Terminated
-from selfevo_contract.phases import PARENT_ENV
+from selfevo_contract.process import PARENT_ENV
 
 
 class Interrupted(BaseException):

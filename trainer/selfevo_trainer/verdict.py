@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from selfevo_contract.errors import DataError, ExitCode, InputError, SelfevoError
-from selfevo_contract.phases import PhaseConfig, PhaseResult
+from selfevo_contract.process import PhaseConfig, PhaseResult
 from selfevo_trainer.store.problems import CorruptArtifact, ObjectNotFound
 
 CRASHED = "Crashed"

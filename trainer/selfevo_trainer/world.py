@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.inputs import Phase
-from selfevo_contract.phases import (
+from selfevo_contract.phases import Phase
+from selfevo_contract.process import (
     DISTRIBUTED_PHASES,
     JOIN_SECONDS_DEFAULT,
     JOIN_SECONDS_ENV,

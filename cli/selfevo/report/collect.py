@@ -13,7 +13,7 @@ from selfevo.report.scores import Answers, answers_of, evaluation_of
 from selfevo.report.timings import by_phase, seconds_of
 from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.inputs import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
+from selfevo_contract.phases import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_operator.summary import best_of, iterations_of

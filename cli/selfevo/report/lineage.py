@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from selfevo.report.data import Report
 from selfevo.report.figures import PHASES
-from selfevo_contract.inputs import BaseModelRef
+from selfevo_contract.phases import BaseModelRef
 from selfevo_contract.plan import Step
 
 WIDTH, HEIGHT = 136, 46

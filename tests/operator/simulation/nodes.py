@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.process import PhaseResult
 
 if TYPE_CHECKING:
     from simulation.jobs import JobLife

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.inputs import Loading
+from selfevo_contract.phases import Loading
 from selfevo_contract.spec import Engine as EngineSpec
 from selfevo_trainer.prompts import Messages
 

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.inputs import Loading
+from selfevo_contract.phases import Loading
 from selfevo_trainer.engines.base import Completion
 from selfevo_trainer.engines.drawing import processors, stream
 from selfevo_trainer.models import eos_token_ids, load_for_generation, load_tokenizer

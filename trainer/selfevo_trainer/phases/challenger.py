@@ -9,8 +9,8 @@ from datasets import Dataset
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
-from selfevo_contract.inputs import ChallengerTrainInputs
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.phases import ChallengerTrainInputs
+from selfevo_contract.process import PhaseResult
 from selfevo_trainer import collective, preflight
 from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context

@@ -8,8 +8,8 @@ from typing import Any
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.inputs import EvaluateInputs
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.phases import EvaluateInputs
+from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec import Task
 from selfevo_trainer import preflight
 from selfevo_trainer.answer_kinds import KindComparer, truth_of

@@ -13,8 +13,8 @@ from typing import Any
 from selfevo_contract.artifacts import shard_prefix
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
-from selfevo_contract.inputs import SolverRolloutInputs
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.process import PhaseResult
 from selfevo_trainer import preflight
 from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context

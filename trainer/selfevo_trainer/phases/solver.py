@@ -8,8 +8,8 @@ from datasets import Dataset
 
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import InputError
-from selfevo_contract.inputs import SolverTrainInputs
-from selfevo_contract.phases import PhaseResult
+from selfevo_contract.phases import SolverTrainInputs
+from selfevo_contract.process import PhaseResult
 from selfevo_trainer import preflight
 from selfevo_trainer.answers import extract_and_grade
 from selfevo_trainer.context import Context

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.runs import make_run
-from selfevo_contract.inputs import input_key
-from selfevo_contract.phases import TERMINATION_LOG_LIMIT, PhaseConfig, PhaseResult, phase_config
+from selfevo_contract.phases import input_key
+from selfevo_contract.process import TERMINATION_LOG_LIMIT, PhaseConfig, PhaseResult, phase_config
 from selfevo_contract.plan import plan
 
 KEY = "a" * 64

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
 from selfevo_contract.base import Sha256, Wire
-from selfevo_contract.inputs import Inputs, Phase
+from selfevo_contract.phases import Inputs, Phase
 from selfevo_contract.plan import Step
 from selfevo_contract.spec import (
     Challenger,

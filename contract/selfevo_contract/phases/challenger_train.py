@@ -1,0 +1,39 @@
+"""The Challenger is trained by GRPO: it is paid for questions at the edge of what the frozen Solver can do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from selfevo_contract.base import Wire
+from selfevo_contract.grpo import ChallengerGrpo, Sampling
+from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
+from selfevo_contract.spec import ChallengerReward, Data, Grading, Prompt
+
+
+class ChallengerTrainInputs(Wire):
+    """GRPO on the Challenger; the frozen Solver answers."""
+
+    phase: Literal["challenger-train"] = "challenger-train"
+    seed: int
+    challenger: ModelRef
+    solver: ModelRef
+    loading: Loading
+    prompt: Prompt
+    grpo: ChallengerGrpo
+    reward: ChallengerReward
+    solver_prompt: Prompt
+    max_prompt_length: int = 2048
+    solver_sampling: Sampling
+    grading: Grading
+    exclude: list[Data]
+
+
+CHALLENGER_TRAIN = PhaseType(
+    inputs=ChallengerTrainInputs,
+    part="challenger",
+    metrics="challenger",
+    title="Challenger training",
+    makes="Challenger {}",
+    models=("challenger", "solver"),
+    distributed=True,
+)

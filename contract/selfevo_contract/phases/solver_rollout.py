@@ -1,0 +1,45 @@
+"""The Challenger writes questions, the Solver answers them, and the votes become a curriculum."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from selfevo_contract.base import Wire
+from selfevo_contract.grpo import Sampling
+from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
+from selfevo_contract.spec import ArithmeticTruth, Band, Data, Grading, Prompt
+
+
+class SolverRolloutInputs(Wire):
+    """The Challenger writes questions, the Solver answers each, the vote labels, the band filters."""
+
+    phase: Literal["solver-rollout"] = "solver-rollout"
+    seed: int
+    challenger: ModelRef
+    solver: ModelRef
+    loading: Loading
+    questions: int
+    samples: int
+    shards: int
+    band: Band
+    min_curriculum: int
+    labels: Literal["majority", "random", "truth"]
+    truth: ArithmeticTruth | None = None
+    challenger_prompt: Prompt
+    solver_prompt: Prompt
+    max_prompt_length: int = 2048
+    question_sampling: Sampling
+    answer_sampling: Sampling
+    grading: Grading
+    exclude: list[Data]
+
+
+SOLVER_ROLLOUT = PhaseType(
+    inputs=SolverRolloutInputs,
+    part="rollout",
+    metrics="rollout",
+    title="Rollout",
+    makes="Curriculum {}",
+    models=("challenger", "solver"),
+    sharded=True,
+)
