@@ -22,8 +22,8 @@ from machine import machine
 from runs import Forked, arithmetic, forked, load_heavy_modules, phase_environment
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import SolverTrainInputs
-from selfevo_contract.process import phase_config
 from selfevo_contract.plan import Step, plan
+from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_trainer.main import main as trainer_main
 from selfevo_trainer.store import open_store, read_file, read_manifest

@@ -56,7 +56,7 @@ class Forked:
 
 HEAVY_MODULES = [
     "selfevo_trainer.engines.transformers_engine",
-    *(f"selfevo_trainer.phases.{name}" for name in ("challenger", "rollout", "solver", "evaluate")),
+    *(f"selfevo_trainer.phases.{name}" for name in ("challenger_train", "solver_rollout", "solver_train", "evaluate")),
 ]
 """What the phases import and torch with it; no thread pool is started, so forking afterwards is safe."""
 

@@ -101,7 +101,7 @@ def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
         if step.name not in there:
             continue
         prefix = prefix_of(run, step)
-        shards = [shard_prefix(prefix, index) for index in range(step.shards)] if step.phase == "solver-rollout" else []
+        shards = [shard_prefix(prefix, index) for index in range(step.shards)] if step.type.sharded else []
         places = [prefix, *(shard for shard in shards if read_manifest(store, shard) is not None)]
         problems = [problem for place in places for problem in verify_directory(store, place)]
         files += len(there[step.name].files)

@@ -93,10 +93,10 @@ def prefix(resource: Resource, attempt: AttemptStatus, pod: dict[str, Any]) -> s
     """``shard 3 | `` or ``node 1 | ``; nothing where there is but one pod. Pure."""
     number = index(pod)
     record = next((s for s in resource.status.steps if s.name == attempt.step), None)
-    rollout = record is not None and record.phase == "solver-rollout"
-    if number is None or (rollout and resource.run is not None and resource.run.spec.rollout.shards == 1):
+    sharded = record is not None and record.type is not None and record.type.sharded
+    if number is None or (sharded and resource.run is not None and resource.run.spec.rollout.shards == 1):
         return ""
-    return f"{'shard' if rollout else 'node'} {number} | "
+    return f"{'shard' if sharded else 'node'} {number} | "
 
 
 def state(pod: dict[str, Any]) -> str:

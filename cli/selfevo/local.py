@@ -26,7 +26,8 @@ from pydantic import ValidationError
 from selfevo.text import printable
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.phases import Phase, SolverRolloutInputs
+from selfevo_contract.phases import Phase
+from selfevo_contract.plan import plan
 from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -40,7 +41,6 @@ from selfevo_contract.process import (
     Progress,
     phase_config,
 )
-from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_operator.pods import pods_of
 from selfevo_operator.reconcile import Action, Child, Start
@@ -205,7 +205,7 @@ class Processes:
     def _start(self, action: Start) -> None:
         step, name = action.step, action.name
         place = self._folder.children / name
-        sharded = isinstance(step.inputs, SolverRolloutInputs)
+        sharded = step.type.sharded
         processes = []
         for index in range(step.shards):
             mark = f".{index}" if step.shards > 1 else ""

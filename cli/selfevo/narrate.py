@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from selfevo.text import aligned, percent, printable, seconds
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.process import Progress
 from selfevo_contract.plan import Plan
+from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
 from selfevo_operator import reasons
@@ -65,7 +65,7 @@ def _success(step: StepStatus, after: RunStatus) -> Iterator[News]:
     how = "was in the store already" if step.reused else f"done in {seconds(duration(step, after.attempts) or 0.0)}"
     said = highlights(step)
     yield News(f"{step.name} {how}" + (f": {said}" if said else ""))
-    if step.phase == "evaluate":
+    if step.type is not None and step.type.scores:
         line = score_line(step.iteration, after)
         if line:
             yield News(line, passing=True)
@@ -85,9 +85,9 @@ def score_line(iteration: int, status: RunStatus) -> str:
 def highlights(step: StepStatus) -> str:
     """The few figures of a step that tell how it went."""
     m = step.metrics
-    if step.phase == "evaluate":
+    if step.type is not None and step.type.scores:
         return ", ".join(f"{name} {percent(m[name])}" for name in ("mean", "greedy") if name in m)
-    if step.phase == "solver-rollout":
+    if "kept" in m:
         parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
         right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
         return ", ".join(parts + right)

@@ -12,8 +12,8 @@ from typing import Protocol
 from selfevo import narrate
 from selfevo.narrate import News
 from selfevo.text import count, width
-from selfevo_contract.process import Progress
 from selfevo_contract.plan import Plan
+from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 

@@ -13,10 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfevo_contract.phases import PHASES
+
 PLAIN = 400
 """Records that a status has as they are: those of 80 to 130 iterations, 160 KB at most."""
 NEWEST = 20
 """Iterations that stay as they are in any case."""
+_SCORING = {phase.name for phase in PHASES.values() if phase.scores}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"([a-z-]+)-([0-9]+)")
 
@@ -45,7 +48,7 @@ def _line(step: Mapping[str, Any]) -> str:
     if step["state"] != "Succeeded" or step.get("message") or not plain:
         return ""
     key = base64.urlsafe_b64encode(bytes.fromhex(step["key"])).decode().rstrip("=")
-    scores = step.get("metrics", {}) if step["phase"] == "evaluate" else {}  # other figures are in the store
+    scores = step.get("metrics", {}) if step["phase"] in _SCORING else {}  # other figures are in the store
     return " ".join([step["name"], key, *(f"{name}={value!r}" for name, value in scores.items())])
 
 

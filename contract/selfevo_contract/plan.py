@@ -14,6 +14,13 @@ from functools import cached_property
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import (
+    CHALLENGER_TRAIN,
+    EVALUATE,
+    FINETUNE,
+    PHASES,
+    SOLVER_ROLLOUT,
+    SOLVER_TRAIN,
+    VERIFIER_TRAIN,
     BaseModelRef,
     ChallengerTrainInputs,
     EvaluateInputs,
@@ -22,6 +29,7 @@ from selfevo_contract.phases import (
     Loading,
     ModelRef,
     Phase,
+    PhaseType,
     SolverRolloutInputs,
     SolverTrainInputs,
     StepModelRef,
@@ -51,9 +59,14 @@ class Step:
         return self.inputs.phase
 
     @property
+    def type(self) -> PhaseType:
+        """What is known of its phase."""
+        return PHASES[self.phase]
+
+    @property
     def shards(self) -> int:
         """Parts that run independently."""
-        return self.inputs.shards if isinstance(self.inputs, SolverRolloutInputs) else 1
+        return getattr(self.inputs, "shards", 1) if self.type.sharded else 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class Plan:
 
     def evaluation_of(self, iteration: int) -> Step | None:
         """The step that scores iteration ``iteration``'s Solver, if the plan has one."""
-        return self.by_name.get(f"evaluate-{iteration}")
+        return self.by_name.get(f"{EVALUATE.name}-{iteration}")
 
 
 class _Builder:
@@ -107,7 +120,7 @@ class _Builder:
         if spec.challenger.grpo.max_steps == 0:
             return challenger  # the control arm: its weights are never touched
         inputs = ChallengerTrainInputs(
-            seed=self.seed("challenger-train", iteration),
+            seed=self.seed(CHALLENGER_TRAIN.name, iteration),
             challenger=challenger,
             solver=solver,
             loading=self.loading,
@@ -135,7 +148,7 @@ class _Builder:
     def rollout(self, iteration: int, challenger: ModelRef, solver: ModelRef) -> StepModelRef:
         spec = self.spec
         inputs = SolverRolloutInputs(
-            seed=self.seed("solver-rollout", iteration),
+            seed=self.seed(SOLVER_ROLLOUT.name, iteration),
             challenger=challenger,
             solver=solver,
             loading=self.loading,
@@ -161,7 +174,7 @@ class _Builder:
         if spec.solver.grpo.max_steps == 0:
             return solver
         inputs = SolverTrainInputs(
-            seed=self.seed("solver-train", iteration),
+            seed=self.seed(SOLVER_TRAIN.name, iteration),
             solver=solver,
             curriculum=curriculum.key,
             loading=self.loading,
@@ -176,7 +189,7 @@ class _Builder:
         if self.spec.verifier is None:
             return verifier
         inputs = VerifierTrainInputs(
-            seed=self.seed("verifier-train", iteration),
+            seed=self.seed(VERIFIER_TRAIN.name, iteration),
             solver=solver,
             challenger=challenger,
             verifier=verifier,
@@ -190,7 +203,7 @@ class _Builder:
             return
         inputs = EvaluateInputs(
             # The same questions are answered with the same random stream by every model: scores are paired.
-            seed=self.seed("evaluate", 0),
+            seed=self.seed(EVALUATE.name, 0),
             model=model,
             loading=self.loading,
             tasks=evaluation.tasks,
@@ -206,7 +219,7 @@ class _Builder:
 
     def finetune(self, model: ModelRef) -> None:
         if self.spec.finetune is not None:
-            inputs = FinetuneInputs(seed=self.seed("finetune", 0), model=model, settings=self.spec.finetune)
+            inputs = FinetuneInputs(seed=self.seed(FINETUNE.name, 0), model=model, settings=self.spec.finetune)
             self.add(inputs, self.spec.iterations, model)
 
 

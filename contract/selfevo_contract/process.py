@@ -7,19 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
-from selfevo_contract.base import Sha256, Wire
-from selfevo_contract.phases import Inputs, Phase
+from selfevo_contract.base import Closed, Sha256, Wire
+from selfevo_contract.phases import PHASES, Inputs, Phase
 from selfevo_contract.plan import Step
-from selfevo_contract.spec import (
-    Challenger,
-    Engine,
-    Evaluation,
-    Rollout,
-    RunSpec,
-    Solver,
-    Storage,
-    TransformersEngine,
-)
+from selfevo_contract.spec import Engine, RunSpec, Storage, TransformersEngine
 
 CONFIG_ENV = "SELFEVO_PHASE_CONFIG"
 """Environment variable that holds a PhaseConfig as JSON."""
@@ -27,8 +18,6 @@ CONFIG_FILE_ENV = "SELFEVO_PHASE_CONFIG_FILE"
 """Environment variable that names a file with a PhaseConfig as JSON."""
 SHARD_ENV = "JOB_COMPLETION_INDEX"
 """Set by an Indexed Job: the shard that this process makes."""
-DISTRIBUTED_PHASES: tuple[Phase, ...] = ("challenger-train", "solver-train")
-"""Phases that several processes can share. The others run in one process."""
 PROCESSES_ENV = "SELFEVO_PROCESSES"
 """Training processes that a pod starts, one a GPU; 1 when not set. All of them, and the one that the pod starts, are
 `python -m selfevo_trainer`: the first one starts the others and speaks for them (docs/distributed.md)."""
@@ -134,14 +123,10 @@ class PhaseResult(Wire):
         return result.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
-def part_of(spec: RunSpec, phase: Phase) -> Challenger | Rollout | Solver | Evaluation | None:
+def part_of(spec: RunSpec, phase: Phase) -> Closed | None:
     """The part of the spec that says how ``phase`` runs: its engine, its pods, its checkpoints."""
-    return {
-        "challenger-train": spec.challenger,
-        "solver-rollout": spec.rollout,
-        "solver-train": spec.solver,
-        "evaluate": spec.evaluation,
-    }.get(phase)
+    part: Closed | None = getattr(spec, PHASES[phase].part)
+    return part
 
 
 def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: str = "") -> PhaseConfig:

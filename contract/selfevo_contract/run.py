@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import DnsLabel
+from selfevo_contract.phases import PHASES
 from selfevo_contract.spec import RunSpec
 from selfevo_contract.status import RunStatus
 
@@ -65,17 +66,11 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
                 f"spec.{alias} asks for {what}, which this version of selfevo does not have yet; remove spec.{alias}",
                 reason="NotBuilt",
             )
-    engines = {
-        "challenger": spec.challenger.engine,
-        "rollout": spec.rollout.engine,
-        "solver": spec.solver.engine,
-    }
-    if spec.evaluation is not None:
-        engines["evaluation"] = spec.evaluation.engine
-    for part, engine in engines.items():
-        if engine.kind != ENGINE_BUILT:
+    for phase in PHASES.values():
+        engine = getattr(getattr(spec, phase.part), "engine", None)
+        if engine is not None and engine.kind != ENGINE_BUILT:
             raise InputError(
-                f"spec.{part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have yet; "
-                f"use 'transformers'",
+                f"spec.{phase.part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have "
+                f"yet; use 'transformers'",
                 reason="NotBuilt",
             )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 from selfevo_contract.packing import unpacked
+from selfevo_contract.phases import PHASES, PhaseType
 
 RunPhase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 StepState = Literal["Pending", "Running", "Succeeded", "Failed"]
@@ -105,6 +106,11 @@ class StepStatus(_Status):
     """What it measured."""
     timings: dict[str, float] = {}
     """Seconds by what they were spent on."""
+
+    @property
+    def type(self) -> PhaseType | None:
+        """What is known of its phase; nothing where a newer version wrote the record."""
+        return PHASES.get(self.phase)
 
 
 class IterationStatus(_Status):

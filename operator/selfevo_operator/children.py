@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from selfevo_contract.process import PhaseResult
 from selfevo_contract.plan import Step
+from selfevo_contract.process import PhaseResult
 
 # A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
 NAME_LIMIT = 57

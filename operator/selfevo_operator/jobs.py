@@ -27,9 +27,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.phases import SolverRolloutInputs
-from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, phase_config
 from selfevo_contract.plan import Step
+from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, part_of, phase_config
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec import Data, RunSpec
 from selfevo_operator import allowed, served
@@ -191,7 +190,7 @@ def _queue(spec: RunSpec, step: Step) -> dict[str, str]:
 
 
 def _queue_of(spec: RunSpec, step: Step) -> str | None:
-    return (spec.rollout.queue if step.phase == "solver-rollout" else None) or spec.queue
+    return getattr(part_of(spec, step.phase), "queue", None) or spec.queue
 
 
 def _elastic(spec: RunSpec, step: Step) -> dict[str, str]:
@@ -203,9 +202,8 @@ def _elastic(spec: RunSpec, step: Step) -> dict[str, str]:
     Only where it is asked for: of a Workload that was admitted in part and evicted, Kueue's webhook refuses the pods
     that are done already (reclaimablePods above the count), and it can be evicted no second time.
     """
-    least = spec.rollout.min_shards
-    asked = step.phase == "solver-rollout" and least is not None and _queue_of(spec, step) is not None
-    return {MIN_PARALLELISM: str(least)} if asked else {}
+    least = getattr(part_of(spec, step.phase), "min_shards", None)
+    return {MIN_PARALLELISM: str(least)} if least is not None and _queue_of(spec, step) is not None else {}
 
 
 def _owner(run: SelfEvolutionRun) -> dict[str, Any]:
@@ -220,7 +218,7 @@ def _owner(run: SelfEvolutionRun) -> dict[str, Any]:
 
 
 def _completions(spec: RunSpec, step: Step, nodes: int) -> dict[str, Any]:
-    if isinstance(step.inputs, SolverRolloutInputs):
+    if step.type.sharded:
         indexed = {"completionMode": "Indexed", "completions": step.shards, "parallelism": step.shards}
         return {**indexed, "backoffLimitPerIndex": spec.backoff_limit}
     mode = "Indexed" if nodes > 1 else "NonIndexed"

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.process import DISTRIBUTED_PHASES, PhaseResult
+from selfevo_contract.phases import PHASES
+from selfevo_contract.process import PhaseResult
 from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance, parse_stamp
 from selfevo_operator.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
@@ -21,6 +22,7 @@ from selfevo_operator.labels import ATTEMPT, KEY, MANAGED_BY, MANAGER, PHASE, QU
 
 __all__ = ["NOTHING", "Evidence", "JobSight", "PodEnd", "child_of", "evidence_of", "job_sight"]
 
+_DISTRIBUTED = {phase.name for phase in PHASES.values() if phase.distributed}
 _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
 
 
@@ -126,7 +128,7 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
         succeeded_pods=succeeded,
         completions=spec.get("completions") or 1,
         terminating=status.get("terminating") or 0,
-        together=(spec.get("completions") or 1) if labels.get(PHASE) in DISTRIBUTED_PHASES else 1,
+        together=(spec.get("completions") or 1) if labels.get(PHASE) in _DISTRIBUTED else 1,
         stopping_since=parse_stamp(metadata.get("deletionTimestamp")),
     )
 

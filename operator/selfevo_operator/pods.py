@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import Phase
 from selfevo_contract.parts import EnvVar, Pods, Resources
-from selfevo_contract.process import DISTRIBUTED_PHASES, part_of
+from selfevo_contract.phases import PHASES, Phase
+from selfevo_contract.process import part_of
 from selfevo_contract.spec import RunSpec
 
 
@@ -65,14 +65,7 @@ def pods_of(spec: RunSpec, phase: Phase) -> Pods:
 
 def field_of(phase: Phase) -> str:
     """Where a person changes the pods of this phase alone."""
-    return {
-        "challenger-train": "spec.challenger.pods",
-        "solver-rollout": "spec.rollout.pods",
-        "solver-train": "spec.solver.pods",
-        "verifier-train": "spec.verifier.pods",
-        "evaluate": "spec.evaluation.pods",
-        "finetune": "spec.finetune.pods",
-    }[phase]
+    return f"spec.{PHASES[phase].part}.pods"
 
 
 def nodes_of(spec: RunSpec, phase: Phase) -> int:
@@ -81,12 +74,12 @@ def nodes_of(spec: RunSpec, phase: Phase) -> int:
     Raises:
         InputError: such a phase asks for several by itself.
     """
-    if phase in DISTRIBUTED_PHASES:
+    if PHASES[phase].distributed:
         return pods_of(spec, phase).nodes or 1
     own = _own(spec, phase)
     if own is not None and (own.nodes or 1) > 1:
         field = f"{field_of(phase)}.nodes"
-        remedy = "use spec.rollout.shards" if phase == "solver-rollout" else f"remove {field}"
+        remedy = f"use spec.{PHASES[phase].part}.shards" if PHASES[phase].sharded else f"remove {field}"
         raise InputError(f"{field} is {own.nodes}, and this phase does not run on several nodes; {remedy}")
     return 1
 
@@ -111,5 +104,5 @@ def refuse_odd_keys(pods: Pods, field: str) -> None:
 
 
 def _own(spec: RunSpec, phase: Phase) -> Pods | None:
-    part: Any = {"verifier-train": spec.verifier, "finetune": spec.finetune}.get(phase) or part_of(spec, phase)
-    return None if part is None else part.pods
+    pods: Pods | None = getattr(part_of(spec, phase), "pods", None)
+    return pods

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from selfevo_contract.artifacts import step_uri
-from selfevo_contract.phases import ModelRef, StepModelRef
+from selfevo_contract.phases import EVALUATE, PHASES, ModelRef, StepModelRef
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import IterationStatus, StepStatus
@@ -17,15 +17,6 @@ SCORES = ("mean", "greedy")
 
 SCORE_DIGITS = 4
 """A score is a column of `kubectl get`, which prints what it is given; the exact figure stays in the metrics."""
-
-METRIC_PREFIX = {
-    "challenger-train": "challenger",
-    "solver-rollout": "rollout",
-    "solver-train": "solver",
-    "verifier-train": "verifier",
-    "evaluate": "evaluation",
-    "finetune": "finetune",
-}
 
 
 def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus]) -> list[IterationStatus]:
@@ -39,8 +30,8 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
     keys = {step.key for members in done.values() for step in members}
     found = []
     for number, members in sorted(done.items()):
-        metrics = {f"{METRIC_PREFIX[m.phase]}/{name}": value for m in members for name, value in m.metrics.items()}
-        exact = next((m.metrics.get(metric) for m in members if m.phase == "evaluate"), None)
+        metrics = {f"{PHASES[m.phase].metrics}/{name}": value for m in members for name, value in m.metrics.items()}
+        exact = next((m.metrics.get(metric) for m in members if PHASES[m.phase].scores), None)
         score = None if exact is None else round(exact, SCORE_DIGITS)
         ref = plan.solvers[number]
         there = not isinstance(ref, StepModelRef) or ref.key in keys
@@ -70,11 +61,11 @@ def best_of(
 ) -> IterationStatus | None:
     """The iteration with the highest score, the earlier of equals; without evaluation the last one that is finished."""
     if run.spec.evaluation is not None:
-        name = f"{METRIC_PREFIX['evaluate']}/{run.spec.evaluation.metric}"
+        name = f"{EVALUATE.metrics}/{run.spec.evaluation.metric}"
         # A record may have lost the metrics, and has the rounded score still.
         best = highest({i.iteration: i.metrics.get(name, i.score) for i in iterations})
         return next((iteration for iteration in iterations if iteration.iteration == best), None)
-    open_ones = {step.iteration for step in steps.values() if step.state != "Succeeded" and step.phase != "finetune"}
+    open_ones = {s.iteration for s in steps.values() if s.state != "Succeeded" and not PHASES[s.phase].closes}
     finished = [i for i in iterations if i.iteration > 0 and i.iteration not in open_ones and i.model_uri]
     return finished[-1] if finished else None
 

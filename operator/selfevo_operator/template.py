@@ -9,7 +9,8 @@ from typing import Any
 from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.parts import Pods
-from selfevo_contract.process import DISTRIBUTED_PHASES, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
+from selfevo_contract.phases import PHASES
+from selfevo_contract.process import PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
 from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
 from selfevo_operator.environment import WORK, Variable, launch, variables
@@ -157,7 +158,7 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
     Raises:
         InputError: the trainer would find that they cannot share a step; better before the GPUs are waited for.
     """
-    if config.inputs.phase not in DISTRIBUTED_PHASES:
+    if not PHASES[config.inputs.phase].distributed:
         return []
     processes = max(gpus, 1)
     if processes > PROCESSES_MAX:

@@ -21,8 +21,8 @@ from selfevo import narrate
 from selfevo.screen import Screen, _window
 from selfevo.text import aligned, count, fitted, flowed, percent, printable, seconds, size
 from selfevo.view import Lines, open_view
-from selfevo_contract.process import Progress
 from selfevo_contract.plan import plan
+from selfevo_contract.process import Progress
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
 
 START = "2026-01-01T12:00:00.000Z"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harness.runs import DIGEST, make_run
 from selfevo_contract.phases import BaseModelRef, StepModelRef, input_key, inputs_adapter
-from selfevo_contract.process import PhaseConfig, phase_config
 from selfevo_contract.plan import Plan, plan
+from selfevo_contract.process import PhaseConfig, phase_config
 
 
 def planned(**changes: Any) -> Plan:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from harness.runs import make_run
 from selfevo_contract.phases import input_key
-from selfevo_contract.process import TERMINATION_LOG_LIMIT, PhaseConfig, PhaseResult, phase_config
 from selfevo_contract.plan import plan
+from selfevo_contract.process import TERMINATION_LOG_LIMIT, PhaseConfig, PhaseResult, phase_config
 
 KEY = "a" * 64
 figures = st.dictionaries(st.text(max_size=80), st.floats(allow_nan=False, allow_infinity=False), max_size=200)

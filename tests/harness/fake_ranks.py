@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs import make_run
-from selfevo_contract.process import PhaseConfig, PhaseResult, phase_config
 from selfevo_contract.plan import plan
+from selfevo_contract.process import PhaseConfig, PhaseResult, phase_config
 from selfevo_trainer.launcher import launch
 from selfevo_trainer.signals import StopRequest
 from selfevo_trainer.world import Layout

@@ -234,8 +234,8 @@ def _be_rank(env: Mapping[str, str], folder: str, script: Script) -> None:
 
 def _install(script: Script) -> None:
     """Put the script's differences into this process."""
-    from selfevo_trainer.phases.challenger import ChallengerReward
-    from selfevo_trainer.phases.solver import SolverReward
+    from selfevo_trainer.phases.challenger_train import ChallengerReward
+    from selfevo_trainer.phases.solver_train import SolverReward
 
     rank = int(os.environ.get("RANK", "0"))
     for kind in (ChallengerReward, SolverReward):
@@ -328,7 +328,7 @@ def _exact_answers(rank: int, record: str | None) -> None:
     import hashlib
 
     from selfevo_trainer.engines import Completion
-    from selfevo_trainer.phases import challenger
+    from selfevo_trainer.phases import challenger_train
 
     class Answers:
         def generate(
@@ -342,4 +342,4 @@ def _exact_answers(rank: int, record: str | None) -> None:
 
         def close(self) -> None: ...
 
-    challenger.open_engine = lambda *_: Answers()  # type: ignore[attr-defined,assignment]
+    challenger_train.open_engine = lambda *_: Answers()  # type: ignore[attr-defined,assignment]

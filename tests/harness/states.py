@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from harness.runs import document
-from selfevo_contract.process import PhaseResult
 from selfevo_contract.plan import plan
+from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_operator.children import Child, Hindrance, child_name

@@ -86,7 +86,7 @@ def test_the_trainer_starts_in_an_environment_of_its_own(tmp_path: Path, target:
     run("cp", "--archive", f"{tmp_path}/own/.", tmp_path / "venv")  # as the Dockerfile lays one over the other
     said = run(python, "-m", "selfevo_trainer", env={"SELFEVO_PHASE_CONFIG": "{}"}, expect=2)
     assert "SELFEVO_PHASE_CONFIG: " in said and "Traceback" not in said
-    module = "vllm" if with_vllm else "selfevo_trainer.phases.solver"
+    module = "vllm" if with_vllm else "selfevo_trainer.phases.solver_train"
     run(python, "-c", f"import {module}", env={"HOME": str(tmp_path)})
 
 

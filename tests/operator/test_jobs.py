@@ -21,8 +21,8 @@ from harness.podsecurity import in_container, violations
 from harness.runs import make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import Pods, Resources
-from selfevo_contract.process import CONFIG_ENV, PhaseConfig
 from selfevo_contract.plan import Step, plan
+from selfevo_contract.process import CONFIG_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_operator.children import child_name
 from selfevo_operator.jobs import PodSettings, render, template_digest

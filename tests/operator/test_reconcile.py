@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.runs import make_run
-from selfevo_contract.process import PhaseResult
 from selfevo_contract.plan import Plan, plan
+from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
 from selfevo_operator.reconcile import Child, Hindrance, Outcome, Policy, Start, Stop, child_name, reconcile

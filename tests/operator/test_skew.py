@@ -9,7 +9,7 @@ import pytest
 from test_controller import World
 from test_reconcile import Sight, starts, stops
 
-from selfevo_contract import inputs
+from selfevo_contract import phases
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import plan
 from selfevo_contract.status import RunStatus, StepStatus
@@ -24,8 +24,8 @@ OLD = SCHEMA_VERSION - 1
 @pytest.fixture
 def older(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Plans are those of the older version until it is called."""
-    monkeypatch.setattr(inputs, "SCHEMA_VERSION", OLD)
-    return lambda: monkeypatch.setattr(inputs, "SCHEMA_VERSION", SCHEMA_VERSION)
+    monkeypatch.setattr(phases, "SCHEMA_VERSION", OLD)
+    return lambda: monkeypatch.setattr(phases, "SCHEMA_VERSION", SCHEMA_VERSION)
 
 
 def upgraded(sight: Sight, **recorded: Any) -> Sight:

@@ -87,7 +87,9 @@ def checkpoints(phases: Phases, name: str = TRAIN) -> list[int]:
 def at_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callable[[], None]], None]]:
     """Makes something happen while the n-th batch of this process is paid, once."""
 
-    def arrange(number: int, happen: Callable[[], None], phase: str = "solver", reward: str = "SolverReward") -> None:
+    def arrange(
+        number: int, happen: Callable[[], None], phase: str = "solver_train", reward: str = "SolverReward"
+    ) -> None:
         import importlib
 
         kind = getattr(importlib.import_module(f"selfevo_trainer.phases.{phase}"), reward)
@@ -306,7 +308,7 @@ def test_several_passes_over_a_batch_are_saved_at_its_end_only(
 
 def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any) -> None:
     phases = make(tmp_path, questions, {})
-    at_batch(2, sigterm, "challenger", "ChallengerReward")
+    at_batch(2, sigterm, "challenger_train", "ChallengerReward")
     assert phases("challenger-train-1").code == 143
     assert phases("challenger-train-1").result.resumed_from == 2
     assert digests(phases, "challenger-train-1") == undisturbed({}, "challenger-train-1")

@@ -75,7 +75,7 @@ def inputs(reward: dict[str, Any], grpo: dict[str, Any] | None = None) -> Challe
 def challenger(
     reward: dict[str, Any], answers: Sequence[Sequence[str | None]], excluded: Sequence[str] = ()
 ) -> tuple[Any, FrozenSolver]:
-    from selfevo_trainer.phases.challenger import ChallengerReward as Reward
+    from selfevo_trainer.phases.challenger_train import ChallengerReward as Reward
 
     solver = FrozenSolver(answers)
     return Reward(inputs(reward), solver, ExactGrader(), frozenset(map(normalise_question, excluded))), solver
@@ -225,7 +225,7 @@ def test_a_challenger_that_never_writes_a_valid_question_is_given_up(
     grpo: dict[str, Any], valid: list[float | None], given_up: bool
 ) -> None:
     from selfevo_contract.errors import DataError
-    from selfevo_trainer.phases.challenger import ChallengerReward as Reward
+    from selfevo_trainer.phases.challenger_train import ChallengerReward as Reward
 
     function = Reward(inputs({}, grpo), FrozenSolver([]), ExactGrader(), frozenset())
     history = [{"loss": 0.0} if share is None else {"loss": 0.0, "valid": share} for share in valid]
@@ -253,7 +253,7 @@ SOLVED = [
 @pytest.mark.parametrize(("mode", "column"), [("paper", 2), ("code", 3)])
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
 def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> None:
-    from selfevo_trainer.phases.solver import SolverReward
+    from selfevo_trainer.phases.solver_train import SolverReward
 
     logged: dict[str, float] = {}
     texts = [row[1] for row in SOLVED]
@@ -270,7 +270,7 @@ def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> 
 
 def test_the_solver_is_graded_by_what_the_run_asks_for() -> None:
     from selfevo_trainer.answers import open_grader
-    from selfevo_trainer.phases.solver import SolverReward
+    from selfevo_trainer.phases.solver_train import SolverReward
 
     with open_grader(Grading(method="math-verify")) as grader:
         assert SolverReward("paper", grader)(completions=["\\boxed{0.5}", "\\boxed{1/3}"], label=["1/2", "1/2"]) == [

@@ -21,7 +21,7 @@ from typing import Literal
 from selfevo_contract.artifacts import Manifest, ManifestDraft
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.phases import BaseModelRef, StepModelRef
+from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
 from selfevo_trainer import progress
 from selfevo_trainer.answers import ExactGrader, open_grader
@@ -239,16 +239,14 @@ class Context:
     def parents(self) -> dict[str, str]:
         """Role of each input -> ``<phase>/<key>``, or the base model's URI."""
         found: dict[str, str] = {}
-        for role in ("challenger", "solver", "model"):
-            ref = getattr(self.config.inputs, role, None)
+        phase = PHASES[self.config.inputs.phase]
+        for role in phase.models:
+            ref = getattr(self.config.inputs, role)
             if isinstance(ref, StepModelRef):
                 found[role] = f"{ref.phase}/{ref.key}"
             elif isinstance(ref, BaseModelRef):
                 found[role] = ref.uri
-        curriculum = getattr(self.config.inputs, "curriculum", None)
-        if curriculum:
-            found["curriculum"] = f"solver-rollout/{curriculum}"
-        return found
+        return found | {name: f"{made_by}/{getattr(self.config.inputs, name)}" for name, made_by in phase.steps}
 
     def result(
         self,

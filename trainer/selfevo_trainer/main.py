@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -20,22 +21,15 @@ from pydantic import ValidationError
 from selfevo_contract.artifacts import SCHEMA_VERSION, shard_prefix
 from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
-from selfevo_contract.phases import input_key
+from selfevo_contract.phases import PHASES, input_key
 from selfevo_contract.process import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_trainer import checkpoints, progress, verdict
+from selfevo_trainer import checkpoints, phases, progress, verdict
 from selfevo_trainer.context import Context
 from selfevo_trainer.launcher import launch
 from selfevo_trainer.quiet import quieten
 from selfevo_trainer.signals import Interrupted, StopRequest, die_with_parent
 from selfevo_trainer.store import open_store, probe_conditional_put, read_manifest
 from selfevo_trainer.world import Layout, check_batch, read_layout, read_member
-
-_PHASES = {
-    "challenger-train": "selfevo_trainer.phases.challenger",
-    "solver-rollout": "selfevo_trainer.phases.rollout",
-    "solver-train": "selfevo_trainer.phases.solver",
-    "evaluate": "selfevo_trainer.phases.evaluate",
-}
 
 log = logging.getLogger("selfevo")
 
@@ -156,7 +150,7 @@ def _found(context: Context) -> PhaseResult | None:
 
 
 def _check_built(config: PhaseConfig) -> None:
-    if config.inputs.phase not in _PHASES:
+    if importlib.util.find_spec(phases.module_of(config.inputs.phase)) is None:
         raise InputError(
             f"inputs.phase is {config.inputs.phase!r}, which this trainer does not have yet; remove it from the run",
             reason="NotBuilt",
@@ -164,13 +158,15 @@ def _check_built(config: PhaseConfig) -> None:
 
 
 def _run_here(context: Context) -> PhaseResult:
-    phase = importlib.import_module(_PHASES[context.config.inputs.phase])  # torch and its like, for the first time
+    phase = importlib.import_module(
+        phases.module_of(context.config.inputs.phase)
+    )  # torch and its like, for the first time
     if context.member.size > 1:
         from selfevo_trainer import collective
 
         collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started
-    result: PhaseResult = phase.run(context)
+    result: PhaseResult = phase.run(context, context.config.inputs)
     if context.member.size > 1:
         collective.leave()
     return result
@@ -185,12 +181,15 @@ def _layout(config: PhaseConfig) -> Layout:
 
 
 def _shard(config: PhaseConfig) -> int | None:
-    if config.inputs.phase != "solver-rollout":
+    phase = PHASES[config.inputs.phase]
+    if not phase.sharded:
         return None
     value = os.environ.get(SHARD_ENV, "0")
-    shards = config.inputs.shards
+    shards: int = getattr(config.inputs, "shards")  # noqa: B009
     if not value.isdecimal() or int(value) >= shards:
-        raise InputError(f"{SHARD_ENV} is {value!r}; it must be a whole number below spec.rollout.shards, {shards}")
+        raise InputError(
+            f"{SHARD_ENV} is {value!r}; it must be a whole number below spec.{phase.part}.shards, {shards}"
+        )
     return int(value)
 
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import Phase
+from selfevo_contract.phases import PHASES, Phase
 from selfevo_contract.process import (
-    DISTRIBUTED_PHASES,
     JOIN_SECONDS_DEFAULT,
     JOIN_SECONDS_ENV,
     MASTER_ADDR_ENV,
@@ -74,7 +73,7 @@ def read_layout(environment: Mapping[str, str], phase: Phase) -> Layout:
     """
     processes = _number(environment, PROCESSES_ENV, 1, 1, PROCESSES_MAX)
     nodes = _number(environment, NODES_ENV, 1, 1, PROCESSES_MAX)
-    if phase not in DISTRIBUTED_PHASES:
+    if not PHASES[phase].distributed:
         for name, value in ((PROCESSES_ENV, processes), (NODES_ENV, nodes)):
             if value > 1:
                 raise InputError(f"{name} is {value}, and {phase} runs in one process; unset it")

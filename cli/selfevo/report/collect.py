@@ -82,7 +82,7 @@ class _Collector:
         prefix = prefix_of(self.run.metadata.namespace, step)
         manifest = own_manifest(self.store, prefix, step)
         begun = manifest is not None or all(self.records[parent].manifest for parent in step.parents)
-        shards = read_shards(self.store, prefix, step) if begun and step.phase == "solver-rollout" else []
+        shards = read_shards(self.store, prefix, step) if begun and step.type.sharded else []
         if manifest is not None:
             self.take(step, prefix, manifest)
         progress = progress_of(self.store, prefix, step, len(shards)) if manifest is None and begun else ""

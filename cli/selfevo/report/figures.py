@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from selfevo.report.data import Iteration, PhaseTime, Report, Update
 from selfevo.report.timings import NAMES
+from selfevo_contract.phases import PHASES
 
 BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, GREY, OLIVE = (
     "#3b7fc4",
@@ -30,16 +31,6 @@ _LEAST_S = 0.05
 """Seconds below which an activity is left out."""
 _TICKS = 13
 """Iterations that an axis names; of more, every second, third, ..."""
-
-PHASES = {
-    "challenger-train": "Challenger training",
-    "solver-rollout": "Rollout",
-    "solver-train": "Solver training",
-    "verifier-train": "Verifier training",
-    "evaluate": "Evaluation",
-    "finetune": "Fine-tuning",
-}
-"""What people call the phases."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +290,7 @@ def _bar(activity: str, order: Sequence[PhaseTime], divisor: float, unit: str) -
     return go.Bar(
         name=activity,
         orientation="h",
-        y=[PHASES.get(time.phase, time.phase) for time in order],
+        y=[PHASES[time.phase].title for time in order],
         x=[time.seconds.get(activity, 0.0) / divisor for time in order],
         marker={"color": ACTIVITY_COLOURS[activity], "line": {"width": 0}},
         hovertemplate=f"%{{y}}: %{{x:.3g}} {unit}<extra>{activity}</extra>",

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfevo.report.data import Report
-from selfevo.report.figures import PHASES
-from selfevo_contract.phases import BaseModelRef
+from selfevo_contract.phases import PHASES, BaseModelRef
 from selfevo_contract.plan import Step
 
 WIDTH, HEIGHT = 136, 46
@@ -22,7 +21,6 @@ _PORT = 16
 """Distance between two ends of edges at one side of a node."""
 _DIGITS = 10
 BASE = "base"
-_COLUMNS = tuple(PHASES)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Graph:
 def lineage(report: Report) -> Graph:
     """The plan's steps with their edges, base model included."""
     present = {record.step.phase for record in report.steps}
-    phases = [phase for phase in _COLUMNS if phase in present]
+    phases = [phase for phase in PHASES if phase in present]
     nodes = {BASE: _base(report, phases)}
     for record in report.steps:
         step = record.step
@@ -91,19 +89,19 @@ def lineage(report: Report) -> Graph:
             phase=step.phase,
             row=step.iteration,
             column=phases.index(step.phase),
-            title=_TITLES.get(step.phase, step.phase).format(step.iteration),
+            title=step.type.makes.format(step.iteration),
             key=step.key,
             short=step.key[:_DIGITS],
             there=record.manifest is not None,
             note=_score(report, step),
-            best=report.best == step.iteration and step.phase == "solver-train",
+            best=report.best == step.iteration and step.type.trains_solver,
         )
     links = [(parent, record.step.name) for record in report.steps for parent in _parents(record.step)]
     bottom = max(node.row for node in nodes.values())
     return Graph(
         nodes=tuple(nodes.values()),
         edges=tuple(_edges(nodes, links)),
-        columns=tuple((LEFT + i * (WIDTH + GAP_X) + WIDTH // 2, PHASES[phase]) for i, phase in enumerate(phases)),
+        columns=tuple((LEFT + i * (WIDTH + GAP_X) + WIDTH // 2, PHASES[phase].title) for i, phase in enumerate(phases)),
         rows=tuple(
             (TOP + row * (HEIGHT + GAP_Y) + HEIGHT // 2, "base" if row == 0 else str(row)) for row in range(bottom + 1)
         ),
@@ -112,20 +110,9 @@ def lineage(report: Report) -> Graph:
     )
 
 
-_TITLES = {
-    "challenger-train": "Challenger {}",
-    "solver-rollout": "Curriculum {}",
-    "solver-train": "Solver {}",
-    "verifier-train": "Verifier {}",
-    "evaluate": "Score {}",
-    "finetune": "Fine-tuned",
-}
-"""What a phase makes."""
-
-
 def _base(report: Report, phases: Sequence[str]) -> Node:
     model = report.run.spec.model
-    column = phases.index("solver-train") if "solver-train" in phases else 0
+    column = next((n for n, phase in enumerate(phases) if PHASES[phase].trains_solver), 0)
     return Node(
         name=BASE,
         phase=BASE,
@@ -141,12 +128,12 @@ def _base(report: Report, phases: Sequence[str]) -> Node:
 
 
 def _score(report: Report, step: Step) -> str:
-    evaluation = report.iterations[step.iteration].evaluation if step.phase == "evaluate" else None
+    evaluation = report.iterations[step.iteration].evaluation if step.type.scores else None
     return f"{100 * evaluation.score(report.metric).value:.1f} %" if evaluation else ""
 
 
 def _parents(step: Step) -> list[str]:
-    refs = [getattr(step.inputs, role, None) for role in ("challenger", "solver", "model", "verifier")]
+    refs = [getattr(step.inputs, role) for role in step.type.models]
     return [*([BASE] if any(isinstance(ref, BaseModelRef) for ref in refs) else []), *step.parents]
 
 

@@ -25,6 +25,7 @@ from selfevo.report.figures import Figure
 from selfevo.report.lineage import lineage
 from selfevo.report.samples import INVALID, UNLABELLED
 from selfevo.report.timings import overhead
+from selfevo_contract.phases import PHASES
 from selfevo_contract.run import API_VERSION, KIND
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,7 +79,7 @@ def _variables(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "spec": report.run.spec,
-        "phases": figures.PHASES,
+        "phases": {name: phase.title for name, phase in PHASES.items()},
         "reasons": REASONS,
         "headline": findings.headline(report),
         "failed": findings.failed(report),

@@ -66,7 +66,7 @@ def read_shards(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:
 
 def progress_of(store: ObjectStore, prefix: str, step: Step, shards: int) -> str:
     """How far a step is that has no manifest; empty when it has not begun, as far as the store knows."""
-    if step.phase == "solver-rollout":
+    if step.type.sharded:
         return f"{shards} of {step.shards} shards" if shards else ""
     grpo = getattr(step.inputs, "grpo", None)
     if grpo is None:

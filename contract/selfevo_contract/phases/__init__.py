@@ -1,4 +1,4 @@
-"""The registry of phases, and what identifies a step: a step's key is the digest of its phase's inputs and of nothing else.
+"""The registry of phases, and what identifies a step: its key is the digest of its phase's inputs and of nothing else.
 
 Resources, queue, image, engine, shard parallelism, checkpoint interval and names are not here: changing them must not
 train anything again (docs/design.md, decision 1).

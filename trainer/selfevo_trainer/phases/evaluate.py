@@ -8,7 +8,7 @@ from typing import Any
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.phases import EvaluateInputs
+from selfevo_contract.phases import EVALUATE, EvaluateInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec import Task
 from selfevo_trainer import preflight
@@ -24,10 +24,8 @@ from selfevo_trainer.voting import Comparer
 Row = dict[str, Any]
 
 
-def run(context: Context) -> PhaseResult:
+def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     """Score every task, commit the answers and the scores."""
-    inputs = context.config.inputs
-    assert isinstance(inputs, EvaluateInputs)
     data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
     preflight.check(context)
     path = fetch_model(context, inputs.model, "model")
@@ -74,7 +72,7 @@ def answer(
     context.progress(f"{task.name}: greedy", 0, total)
     greedy = engine.generate(prompts, _greedy(inputs.sampling), 1, 0)
     context.progress(f"{task.name}: sampling", len(rows), total)
-    seed = derive_seed(inputs.seed, "evaluate", task.name)
+    seed = derive_seed(inputs.seed, EVALUATE.name, task.name)
     sampled = engine.generate(prompts, inputs.sampling, inputs.samples, seed)
     with context.clock.during("grading"):
         greedy_right = right([group[0] for group in greedy], [row["answer"] for row in rows], grader)

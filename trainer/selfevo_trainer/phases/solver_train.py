@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import SolverTrainInputs
+from selfevo_contract.phases import SOLVER_ROLLOUT, SolverTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_trainer import preflight
 from selfevo_trainer.answers import extract_and_grade
@@ -30,7 +30,7 @@ def read_curriculum(context: Context, key: str) -> list[dict[str, Any]]:
     Raises:
         InputError: it is not there.
     """
-    prefix = step_prefix(context.config.namespace, "solver-rollout", key)
+    prefix = step_prefix(context.config.namespace, SOLVER_ROLLOUT.name, key)
     with context.clock.during("store"):
         manifest = read_manifest(context.store, prefix)
         if manifest is None:
@@ -57,10 +57,8 @@ class SolverReward:
         return [solver_reward(self.mode, correct=right, boxed=has) for right, has in zip(correct, boxed, strict=True)]
 
 
-def run(context: Context) -> PhaseResult:
+def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
-    inputs = context.config.inputs
-    assert isinstance(inputs, SolverTrainInputs)
     preflight.check(context)
     model_dir = fetch_model(context, inputs.solver, "solver")
     curriculum = read_curriculum(context, inputs.curriculum)

@@ -131,10 +131,8 @@ class ChallengerReward:
             )
 
 
-def run(context: Context) -> PhaseResult:
+def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
-    inputs = context.config.inputs
-    assert isinstance(inputs, ChallengerTrainInputs)
     preflight.check(context)
     model_dir = fetch_model(context, inputs.challenger, "challenger")
     solver_dir = fetch_model(context, inputs.solver, "solver")

@@ -31,10 +31,9 @@ from selfevo_trainer.voting import vote_many
 Row = dict[str, Any]
 
 
-def run(context: Context) -> PhaseResult:
+def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     """Make this shard, then the whole if all shards are there."""
-    inputs = context.config.inputs
-    assert isinstance(inputs, SolverRolloutInputs) and context.shard is not None
+    assert context.shard is not None
     prefix = shard_prefix(context.config.prefix, context.shard)
     if read_manifest(context.store, prefix) is None:
         rows = make_shard(context, inputs, context.shard)
