@@ -337,7 +337,7 @@ def connect(access: Access) -> Cluster:
     settings.keep_alive = True
     api = client.ApiClient(settings)
     for name, value in impersonation.items():
-        api.set_default_header(name, value)
+        api.set_default_header(name, value)  # type: ignore[no-untyped-call]
     return Cluster(api, server, access.namespace or namespace)
 
 
@@ -374,14 +374,15 @@ def _impersonation(user: Any, of: str) -> dict[str, str]:
 
 def _of_this_pod(access: Access, settings: Any, paths: str) -> tuple[Server, str]:
     """As kubectl does in a pod that has no kubeconfig."""
-    from kubernetes import config
+    from kubernetes.config.config_exception import ConfigException
+    from kubernetes.config.incluster_config import load_incluster_config
 
     try:
         if access.kubeconfig is not None or access.context is not None:
-            raise config.ConfigException("a kubeconfig is asked for")
-        config.load_incluster_config(settings)
+            raise ConfigException("a kubeconfig is asked for")
+        load_incluster_config(settings)  # type: ignore[no-untyped-call]
         return Server(str(settings.host)), _IN_POD_NAMESPACE.read_text().strip() or "default"
-    except (config.ConfigException, OSError):
+    except (ConfigException, OSError):
         raise InputError(
             f"there is no kubeconfig: {paths} does not exist; give --kubeconfig or set KUBECONFIG",
             reason="NoKubeconfig",

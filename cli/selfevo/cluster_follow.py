@@ -96,9 +96,9 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
             pods: list[dict[str, Any]] | None = cluster.pods(attempt.name)
             refused_since = None
         except (ServiceError, Forbidden, Unauthorized) as error:
-            refused = not isinstance(error, ServiceError)
-            refused_since = (refused_since or time.monotonic()) if refused else None
-            if refused and (not readers or time.monotonic() - refused_since > REFUSED_S):
+            now = time.monotonic()
+            refused_since = None if isinstance(error, ServiceError) else refused_since or now
+            if refused_since is not None and (not readers or now - refused_since > REFUSED_S):
                 raise
             told, pods = _tell(told, f"{brief(error)}; going on when it answers"), None
         live = False

@@ -78,14 +78,15 @@ def _spec() -> Schema:
 
 def _inside(schema: Schema) -> Schema:
     """The object that ``schema`` is, or whose list it is."""
-    return schema.get("items", schema)
+    inner: Schema = schema.get("items", schema)
+    return inner
 
 
 def _type(schema: Schema) -> str:
     """``number from 0 to 10``, ``paper or code``, ``list``."""
     if "enum" in schema:
         return " or ".join(str(value) for value in schema["enum"])
-    kind = schema.get("type", "quantity" if schema.get("x-kubernetes-int-or-string") else "value")
+    kind: str = schema.get("type", "quantity" if schema.get("x-kubernetes-int-or-string") else "value")
     if kind == "array":
         items = schema["items"]
         return f"list of {items['type']}s" if items.get("type") in ("string", "integer", "number") else "list"

@@ -78,8 +78,8 @@ def vote(
     with _grader(method) as grader:
         for outcome in vote_many(ballots, grader):
             classes = [{"answer": answer, "count": count} for answer, count in outcome.classes]
-            line = {"answer": outcome.answer, "share": outcome.share, "classes": classes}
-            typer.echo(json.dumps(line, ensure_ascii=False))
+            result = {"answer": outcome.answer, "share": outcome.share, "classes": classes}
+            typer.echo(json.dumps(result, ensure_ascii=False))
 
 
 def decide(pairs: Sequence[tuple[str, str, Method]]) -> list[Ruling]:

@@ -181,8 +181,9 @@ def watch(
 
         raise typer.Exit(watch_record(only_driven(workdir), workdir))
     found = find(target, access, storage)
-    local = isinstance(found, Path)
-    raise typer.Exit(watch_local(found, storage=storage, workdir=workdir) if local else watch_cluster(found))
+    if isinstance(found, Path):
+        raise typer.Exit(watch_local(found, storage=storage, workdir=workdir))
+    raise typer.Exit(watch_cluster(found))
 
 
 @app.command()

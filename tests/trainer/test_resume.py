@@ -349,8 +349,8 @@ def test_nothing_happens_between_the_last_step_and_the_commit(
     grader = Context.grader
 
     @contextlib.contextmanager
-    def breaks_at_its_end(self: Context) -> Iterator[Any]:
-        with grader(self) as opened:
+    def breaks_at_its_end(self: Context, grading: Any) -> Iterator[Any]:
+        with grader(self, grading) as opened:
             yield opened
         crash()
 

@@ -114,10 +114,9 @@ def _compare_worded(a: str, b: str) -> Ruling:
         return _compare_formulas(one.quantities[0], other.quantities[0]) if one.quantities and other.quantities else _no
     if one.phrases == other.phrases:
         return _all_equal(one.quantities, other.quantities)
-    totals = _total(one), _total(other)
-    if totals[0] is not None and totals[1] is not None:
-        (left, left_dimension), (right, right_dimension) = totals
-        return Ruling(left == right and left_dimension == right_dimension, "units of one kind, converted")
+    left, right = _total(one), _total(other)
+    if left is not None and right is not None:  # each with its dimension
+        return Ruling(left == right, "units of one kind, converted")
     # One quantity with its unit, and the quantity alone.
     for worded, bare in ((one, other), (other, one)):
         if len(worded.quantities) == len(bare.quantities) == 1 and bare.phrases == ("",) and worded.quantities[0]:

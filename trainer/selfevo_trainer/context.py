@@ -23,6 +23,7 @@ from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
+from selfevo_contract.spec import Grading
 from selfevo_trainer import progress
 from selfevo_trainer.answers import ExactGrader, open_grader
 from selfevo_trainer.engines import Completion, Engine
@@ -225,9 +226,9 @@ class Context:
         """``engine``, its time counted as generation."""
         return _TimedEngine(engine, self.clock)
 
-    def grader(self) -> Grader | ExactGrader:
+    def grader(self, grading: Grading) -> Grader | ExactGrader:
         """The comparison of answers that the run asks for, a context manager."""
-        return open_grader(self.config.inputs.grading)
+        return open_grader(grading)
 
     def timings(self) -> dict[str, float]:
         """Seconds by activity so far, and ``total`` since the process began."""

@@ -12,7 +12,8 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
@@ -105,13 +106,13 @@ def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
     return order[:needed]
 
 
-class _Trainer(GRPOTrainer):  # type: ignore[misc]
+class _Trainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         # TRL's own would read control tokens that a question spells.
         return encode_all(self.processing_class, prompts), None, {}
 
 
-class _Hooks(TrainerCallback):  # type: ignore[misc]
+class _Hooks(TrainerCallback):
     """Says how far training is, asks for checkpoints, stops on request."""
 
     def __init__(self, context: Context, grpo: Grpo, valid: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -199,9 +200,10 @@ def train(
         hooks = _Hooks(context, grpo, valid)
         # TRL takes where answers end from here, and the trained model keeps it.
         model.generation_config.eos_token_id = sorted(eos_token_ids(model, tokenizer, loading))
+        timed: Any = _timed(context, reward)
         trainer = _Trainer(
             model=model,
-            reward_funcs=_timed(context, reward),
+            reward_funcs=timed,
             args=grpo_config(grpo, loading, seed, output, context.member.size),
             train_dataset=dataset,
             processing_class=tokenizer,

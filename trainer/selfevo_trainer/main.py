@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from selfevo_contract.artifacts import SCHEMA_VERSION, shard_prefix
 from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
-from selfevo_contract.phases import PHASES, input_key
+from selfevo_contract.phases import PHASES, GrpoInputs, input_key
 from selfevo_contract.process import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
 from selfevo_trainer import checkpoints, phases, progress, verdict
 from selfevo_trainer.context import Context
@@ -174,7 +174,7 @@ def _run_here(context: Context) -> PhaseResult:
 
 def _layout(config: PhaseConfig) -> Layout:
     layout = read_layout(os.environ, config.inputs.phase)
-    if layout.size > 1:
+    if layout.size > 1 and isinstance(config.inputs, GrpoInputs):
         grpo = config.inputs.grpo
         check_batch(grpo.completions_per_update, grpo.per_device_train_batch_size, layout.size)
     return layout
@@ -185,7 +185,7 @@ def _shard(config: PhaseConfig) -> int | None:
     if not phase.sharded:
         return None
     value = os.environ.get(SHARD_ENV, "0")
-    shards: int = getattr(config.inputs, "shards")  # noqa: B009
+    shards: int = getattr(config.inputs, "shards", 1)
     if not value.isdecimal() or int(value) >= shards:
         raise InputError(
             f"{SHARD_ENV} is {value!r}; it must be a whole number below spec.{phase.part}.shards, {shards}"

@@ -250,7 +250,7 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=dtype,
             trust_remote_code=loading.trust_remote_code,
@@ -260,6 +260,7 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
         )
     except (Exception, SystemExit) as error:  # a model's own code may ask to exit
         raise _not_loaded(path, error) from None
+    model, info = loaded
     # transformers fills what is missing with random numbers and a warning.
     if missing := sorted(info["missing_keys"]):
         raise InputError(
@@ -295,7 +296,9 @@ def _forget_generation_habits(model: Any) -> None:
     tokens = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     sampling = {name: getattr(own, name) for name in ("temperature", "top_p", "top_k")}
     sampled = any(value is not None for value in sampling.values())
-    model.generation_config = GenerationConfig(**tokens, **sampling, do_sample=True if sampled else None)
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        **tokens, **sampling, do_sample=True if sampled else None
+    )
 
 
 def _first_line(error: BaseException) -> str:

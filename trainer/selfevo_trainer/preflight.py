@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import (
     BaseModelRef,
+    BuiltInputs,
     ChallengerTrainInputs,
     EvaluateInputs,
     Inputs,
@@ -92,14 +93,13 @@ class Facts:
         return {token: i for token, i in self.tokenizer.get_vocab().items() if token not in special}
 
 
-def check(context: Context) -> None:
+def check(context: Context, inputs: BuiltInputs) -> None:
     """Look at every model of the phase.
 
     Raises:
         InputError: it cannot do what it is asked.
         ServiceError: store or hub cannot be reached.
     """
-    inputs = context.config.inputs
     elsewhere = [ask for other in _run_inputs() for _, _, asks in models_of(other) for ask in asks]
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
@@ -115,7 +115,11 @@ def check(context: Context) -> None:
                 if advice := beyond_window(facts, ask):
                     log.warning("%s", advice)
             if isinstance(ref, BaseModelRef):  # what a step wrote was finite when it was saved
-                context.once_a_pod("base.finite", lambda _, path=folder: _finite(path, inputs.loading.dtype))
+
+                def finite(_: Path, path: Path = folder, dtype: str = inputs.loading.dtype) -> Path:
+                    return _finite(path, dtype)
+
+                context.once_a_pod("base.finite", finite)
 
 
 def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:

@@ -32,9 +32,11 @@ __all__ = [
     "SOLVER_TRAIN",
     "VERIFIER_TRAIN",
     "BaseModelRef",
+    "BuiltInputs",
     "ChallengerTrainInputs",
     "EvaluateInputs",
     "FinetuneInputs",
+    "GrpoInputs",
     "Inputs",
     "Loading",
     "ModelRef",
@@ -75,6 +77,10 @@ Inputs = Annotated[
     | FinetuneInputs,
     Field(discriminator="phase"),
 ]
+GrpoInputs = ChallengerTrainInputs | SolverTrainInputs
+"""Those of the phases that train by GRPO."""
+BuiltInputs = ChallengerTrainInputs | SolverRolloutInputs | SolverTrainInputs | EvaluateInputs
+"""Those of the phases that this version does."""
 inputs_adapter: TypeAdapter[Inputs] = TypeAdapter(Inputs)
 
 

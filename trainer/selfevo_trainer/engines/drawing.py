@@ -48,7 +48,7 @@ def uniform(streams_B: np.ndarray, draw: int) -> np.ndarray:
     return numbers
 
 
-class Drawn(LogitsProcessor):  # type: ignore[misc]
+class Drawn(LogitsProcessor):
     """Leaves each row the one token that its own stream draws from its distribution (inverse of the distribution
     function, tokens in the order of their ids). Last of the processors, with ``do_sample=False``."""
 

@@ -74,7 +74,7 @@ class TransformersEngine:
         return row, False
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
-        return GenerationConfig(
+        return GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=sampling.max_completion_length,
             eos_token_id=sorted(self.eos),
             pad_token_id=self.tokenizer.pad_token_id,

@@ -133,7 +133,7 @@ class ChallengerReward:
 
 def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
-    preflight.check(context)
+    preflight.check(context, inputs)
     model_dir = fetch_model(context, inputs.challenger, "challenger")
     solver_dir = fetch_model(context, inputs.solver, "solver")
     excluded = excluded_questions(context, inputs.exclude)
@@ -143,7 +143,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     solver_tokenizer = load_tokenizer(solver_dir, inputs.loading)
     with context.clock.during("load"):
         engine = context.timed_engine(open_engine(context.config.engine, solver_dir, inputs.loading))
-    with context.grader() as grader:
+    with context.grader(inputs.grading) as grader:
         reward = ChallengerReward(
             inputs,
             engine,

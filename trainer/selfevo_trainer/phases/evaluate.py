@@ -27,13 +27,13 @@ Row = dict[str, Any]
 def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     """Score every task, commit the answers and the scores."""
     data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
-    preflight.check(context)
+    preflight.check(context, inputs)
     path = fetch_model(context, inputs.model, "model")
     with context.clock.during("load"):
         engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
     metrics: dict[str, float] = {}
     files = {}
-    with context.grader() as grader:
+    with context.grader(inputs.grading) as grader:
         for task, rows in zip(inputs.tasks, data, strict=True):
             answered = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
             metrics.update(scores(task.name, answered, inputs.samples))

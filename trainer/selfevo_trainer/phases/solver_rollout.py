@@ -62,7 +62,7 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
         a row for each completion of the Challenger: ``question`` (None when it was not valid), ``proposed`` (the
         Challenger's own answer), ``answers``, ``majority``, ``share``, ``truth``.
     """
-    preflight.check(context)
+    preflight.check(context, inputs)
     count = shard_size(inputs, shard)
     total = count * (1 + inputs.samples)
     context.progress("writing questions", 0, total)
@@ -96,7 +96,7 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
     engine.close()
 
     context.progress("voting", total, total)
-    with context.clock.during("grading"), context.grader() as grader:
+    with context.clock.during("grading"), context.grader(inputs.grading) as grader:
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
         votes, verdicts = verdicts_of(grader, lambda: vote_many(boxes, grader))
     for i, (row, vote, group) in enumerate(zip(valid, votes, answers, strict=True)):
@@ -156,8 +156,8 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
     kept = relabel([row for row in valid if row["dropped"] is None], inputs)
     metrics = measure(rows, kept, selection.dropped, inputs)
     if len(kept) < inputs.min_curriculum:
-        dropped = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+        counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         left = f"{len(kept)} are left, fewer than spec.rollout.minCurriculum {inputs.min_curriculum}"
         raise DataError(
             f"the curriculum is {'too small' if kept else 'empty'}: of {len(valid)} valid questions "

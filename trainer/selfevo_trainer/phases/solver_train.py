@@ -59,7 +59,7 @@ class SolverReward:
 
 def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
-    preflight.check(context)
+    preflight.check(context, inputs)
     model_dir = fetch_model(context, inputs.solver, "solver")
     curriculum = read_curriculum(context, inputs.curriculum)
     tokenizer = load_tokenizer(model_dir, inputs.loading)
@@ -70,7 +70,7 @@ def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
             for row in rows
         ]
     )
-    with context.grader() as grader:
+    with context.grader(inputs.grading) as grader:
         files, history = train(
             context,
             model_dir=model_dir,
