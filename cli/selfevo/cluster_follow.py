@@ -11,7 +11,7 @@ from typing import Any
 
 from selfevo.cluster import Cluster, Resource
 from selfevo.cluster_errors import Forbidden, NotFound, Unauthorized, brief
-from selfevo.cluster_logs import missing, prefix, print_line, state
+from selfevo.cluster_pods import missing, prefix, print_line, state
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.status import AttemptStatus
 

@@ -19,7 +19,8 @@ from selfevo.local import Event, Signalled
 from selfevo.manifest import load
 from selfevo.stores import committed_steps, open_run_store, recorded
 from selfevo.text import printable
-from selfevo.view import View, open_view
+from selfevo.view import View
+from selfevo.views import open_view
 from selfevo.workdir import RunFolder
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Plan, plan

@@ -1,28 +1,20 @@
-"""How a run looks while it goes on: live in a terminal, a line a transition elsewhere, nothing when quiet."""
+"""How a run looks while it goes on: what all views share. One is a file beside this one and a line of views.py."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from selfevo import narrate
 from selfevo.narrate import News
-from selfevo.text import count, width
-from selfevo_contract.plan import Plan
+from selfevo.text import count
 from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
 Reports = Mapping[str, Sequence[Progress]]
 """Step name -> the newest report of each of its processes."""
-
-
-PROGRESS_S = 30.0
-"""Between two lines about how far a step is, where lines are all that there is."""
 
 
 class View(Protocol):
@@ -39,66 +31,6 @@ class View(Protocol):
 
     def summary(self, status: RunStatus) -> None:
         """What came out, after the end."""
-
-
-def open_view(run: SelfEvolutionRun, plan: Plan, quiet: bool) -> View:
-    """The view that suits where standard output goes."""
-    if quiet:
-        return Quiet()
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
-        from selfevo.screen import Screen
-
-        return Screen(run, plan)
-    return Lines(run)
-
-
-class Quiet:
-    """Says nothing; errors are the caller's."""
-
-    def show(self, status: RunStatus, reports: Reports) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def summary(self, status: RunStatus) -> None:
-        pass
-
-
-class Lines:
-    """One plain line a transition, with the time."""
-
-    def __init__(self, run: SelfEvolutionRun, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._told: dict[str, tuple[float, int]] = {}  # step -> when something was said of it, and how far it was
-        self._before: RunStatus | None = None
-        self._write = careful(lambda line: print(line, flush=True))
-        self._write(f"{clock()} {title(run)}, store {run.spec.storage.uri}")
-
-    def show(self, status: RunStatus, reports: Reports) -> None:
-        for item in news(self._before, status):
-            self._write(f"{clock()} {item.text}")
-        self._before = status
-        for name, of_step in reports.items():
-            done = sum(report.done for report in of_step)
-            at, before = self._told.setdefault(name, (self._now(), done))
-            if done != before and self._now() - at >= PROGRESS_S:
-                self._told[name] = (self._now(), done)
-                self._write(f"{clock()} {name}: {narrate.progress(of_step)}")
-        self._told = {name: told for name, told in self._told.items() if name in reports}
-
-    def say(self, line: str) -> None:
-        self._write(f"{clock()} {line}")
-
-    def close(self) -> None:
-        pass
-
-    def summary(self, status: RunStatus) -> None:
-        for line in narrate.table_lines(status, width()):
-            self._write(line)
 
 
 def news(before: RunStatus | None, after: RunStatus) -> Iterable[News]:

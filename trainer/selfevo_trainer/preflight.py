@@ -38,7 +38,8 @@ from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec import Prompt
 from selfevo_trainer import weights
 from selfevo_trainer.context import Context
-from selfevo_trainer.models import fetch_model, load_config, load_tokenizer
+from selfevo_trainer.model_files import fetch_model
+from selfevo_trainer.models import first_line, load_config, load_tokenizer
 from selfevo_trainer.prompts import encode, messages
 
 EXAMPLE = "What is 37 + 48?"
@@ -179,7 +180,7 @@ def template_fault(facts: Facts, ask: Ask) -> str | None:
     try:
         rendered = _ids(facts, ask.prompt)
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        why = first_line(error)
         if ask.prompt.system and _renders(facts, ask.prompt.model_copy(update={"system": ""})):
             remedy = f"it takes no system message, so move {ask.field}.system into {ask.field}.user"
         else:

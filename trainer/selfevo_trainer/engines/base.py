@@ -1,16 +1,12 @@
-"""The interface, and the choice of an engine."""
+"""The interface of all engines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Sampling
-from selfevo_contract.phases import Loading
-from selfevo_contract.spec import Engine as EngineSpec
 from selfevo_trainer.prompts import Messages
 
 
@@ -56,16 +52,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give the memory back."""
         ...
-
-
-def open_engine(spec: EngineSpec, model: Path, loading: Loading) -> Engine:
-    """The engine that ``spec`` asks for, with the weights at ``model``.
-
-    Raises:
-        InputError: the kind is not built yet.
-    """
-    if spec.kind == "transformers":
-        from selfevo_trainer.engines.transformers_engine import TransformersEngine
-
-        return TransformersEngine(model, loading, spec.batch_size)
-    raise InputError(f"engine.kind {spec.kind!r} is not built yet; use 'transformers'", reason="NotBuilt")

@@ -19,7 +19,8 @@ from selfevo_trainer.data import excluded_questions
 from selfevo_trainer.engines import Engine, open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.grpo import commit_training, schedule, train
-from selfevo_trainer.models import fetch_model, load_tokenizer
+from selfevo_trainer.model_files import fetch_model
+from selfevo_trainer.models import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
 from selfevo_trainer.rewards.repetition import repetition_share
 from selfevo_trainer.rewards.uncertainty import challenger_rewards

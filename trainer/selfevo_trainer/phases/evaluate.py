@@ -17,7 +17,7 @@ from selfevo_trainer.answers import Tally, extract_and_grade, verdicts_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_data, write_jsonl
 from selfevo_trainer.engines import Completion, Engine, open_engine
-from selfevo_trainer.models import fetch_model
+from selfevo_trainer.model_files import fetch_model
 from selfevo_trainer.prompts import messages
 from selfevo_trainer.voting import Comparer
 

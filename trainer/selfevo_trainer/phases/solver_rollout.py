@@ -22,7 +22,8 @@ from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.data import excluded_questions, read_jsonl, write_jsonl
 from selfevo_trainer.engines import open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.models import fetch_model, load_tokenizer
+from selfevo_trainer.model_files import fetch_model
+from selfevo_trainer.models import load_tokenizer
 from selfevo_trainer.prompts import encode, messages, shown
 from selfevo_trainer.store import read_file, read_manifest
 from selfevo_trainer.truth import true_answer

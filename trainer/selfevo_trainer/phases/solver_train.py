@@ -15,7 +15,8 @@ from selfevo_trainer.answers import extract_and_grade
 from selfevo_trainer.context import Context
 from selfevo_trainer.data import read_jsonl
 from selfevo_trainer.grpo import commit_training, schedule, train
-from selfevo_trainer.models import fetch_model, load_tokenizer
+from selfevo_trainer.model_files import fetch_model
+from selfevo_trainer.models import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
 from selfevo_trainer.rewards.correctness import solver_reward
 from selfevo_trainer.store import read_file, read_manifest
