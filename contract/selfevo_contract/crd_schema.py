@@ -1,7 +1,7 @@
 """A model as the structural schema of a CRD: what `kubectl explain` shows and the API server checks. Pure.
 
 Differences to pydantic's own JSON schema, each asked for by Kubernetes: no ``$ref``, no ``anyOf`` with types, the
-members of a union laid over each other, a default on every level, and rules in CEL.
+members of a union laid over each other, a default on every level down to the first list, and rules in CEL.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def _bare_type(annotation: Any, metadata: list[Any], checked: bool) -> Schema:
         return {"type": "string", "enum": list(args)} if checked else {"type": "string"}
     if origin is list:
         items = _type(args[0], [], checked)
+        _drop_defaults(items)
         if items["type"] == "object":
             items = {"description": _about(args[0]), **items}
         return {"type": "array", "items": items}
@@ -111,6 +112,18 @@ def _bare_type(annotation: Any, metadata: list[Any], checked: bool) -> Schema:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return schema_of(annotation, checked=checked)
     raise TypeError(f"{annotation!r} has no place in a CRD")
+
+
+def _drop_defaults(schema: Schema) -> None:
+    """Takes every default out of a list's items, in place.
+
+    `kubectl apply` compares a list as a whole: one that is stored with a default that the manifest does not have
+    differs from it for ever, and every apply says "configured". Who reads a run fills in the models' own defaults.
+    """
+    schema.pop("default", None)
+    within = [schema[name] for name in ("items", "additionalProperties") if name in schema]
+    for field in (*within, *schema.get("properties", {}).values()):
+        _drop_defaults(field)
 
 
 def _mapping(key: Any, value: Any, checked: bool) -> Schema:

@@ -135,7 +135,7 @@ class SecretKeyRef(Closed):
     key: Annotated[str, Field(max_length=253), form("[-._A-Za-z0-9]+", "letters, digits, '-', '_' and '.'")]
     """Its key."""
     optional: bool = False
-    """Start without the variable where Secret or key is not there; the pod waits for them when false."""
+    """Start without the variable where Secret or key is not there; the pod waits for them when false or not given."""
 
 
 class ValueFrom(Closed):
@@ -216,7 +216,7 @@ class Claim(Closed):
     claim_name: Name
     """Its name."""
     read_only: bool = False
-    """Mount it so that nothing can be written."""
+    """Mount it so that nothing can be written; false when not given."""
 
 
 class EphemeralClaim(Closed):
@@ -263,7 +263,7 @@ class NodeRequirement(Closed):
     key: LabelKey
     """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = "In"
-    """How it is compared."""
+    """How it is compared; In when not given."""
     values: Annotated[list[LabelValue], Field(max_length=16)] = []
     """With what, for In and NotIn."""
     weight: Weight | None = None
@@ -271,7 +271,7 @@ class NodeRequirement(Closed):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            "(!has(self.operator) || self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
             lambda one: (one.operator in ("In", "NotIn")) == bool(one.values),
             "In and NotIn compare with values, Exists and DoesNotExist with none; add or remove values",
         ),
@@ -293,9 +293,9 @@ class Spread(Closed):
     topology_key: LabelKey
     """Label of nodes that counts as a place, e.g. topology.kubernetes.io/zone or kubernetes.io/hostname."""
     max_skew: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    """Most that two places may differ by, in pods."""
+    """Most that two places may differ by, in pods; 1 when not given."""
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "DoNotSchedule"
-    """Whether a pod waits where it cannot be kept."""
+    """Whether a pod waits where it cannot be kept; DoNotSchedule, so that it waits, when not given."""
 
 
 class Pods(Closed):

@@ -551,6 +551,27 @@ def test_kubectl_finds_no_difference_in_what_it_applied(
     assert kubectl("diff", "-f", here) == ""
 
 
+def test_kubectl_finds_no_difference_in_lists_whose_items_leave_defaults_to_us(
+    kubectl: Any, namespace: str, tmp_path: Path
+) -> None:
+    pods = {
+        "env": [{"name": "EMPTY"}, {"name": "T", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}],
+        "volumes": [{"name": "m", "mountPath": "/work/cache", "persistentVolumeClaim": {"claimName": "c"}}],
+        "nodeAffinity": [{"key": "pool", "values": ["gpu"]}],
+        "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
+    }
+    here = tmp_path / "run.yaml"
+    made = document(spec__pods=pods, metadata={"name": "lists", "namespace": namespace})
+    here.write_text(yaml.safe_dump(made))
+    assert kubectl("apply", "-f", here).endswith("created\n")
+    assert kubectl("apply", "-f", here).endswith("unchanged\n")
+    assert kubectl("diff", "-f", here) == ""
+    stored = json.loads(kubectl("get", "ser", "lists", "-n", namespace, "-o", "json"))
+    assert {name: stored["spec"]["pods"][name] for name in pods} == pods
+    # What the operator reads is the same as ever: the models fill in what the server leaves out.
+    assert SelfEvolutionRun.model_validate(stored).spec.pods == SelfEvolutionRun.model_validate(made).spec.pods
+
+
 def test_kubectl_get_shows_where_a_run_stands(kubectl: Any, control_plane: ControlPlane, namespace: str) -> None:
     admin = control_plane.admin
     admin.create(document(metadata={"name": "demo"}, spec__queue="team-a"), namespace)
