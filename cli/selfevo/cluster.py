@@ -31,6 +31,7 @@ from selfevo.cluster_errors import (
     unreachable,
 )
 from selfevo.target import Access
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
@@ -104,7 +105,7 @@ class Resource:
             raise InputError(
                 f"run {metadata['namespace']}/{metadata['name']} has a status.{field} that this version of selfevo "
                 "does not know; install the version that the cluster's operator has",
-                reason="UnknownStatus",
+                reason=reasons.UNKNOWN_STATUS,
             ) from None
         try:
             run = SelfEvolutionRun.model_validate({**value, "status": None})
@@ -323,7 +324,7 @@ def connect(access: Access) -> Cluster:
         raise InputError(
             f"looking into a cluster needs the package {error.name}, which is not installed here; "
             "pip install 'selfevo[cluster]'",
-            reason="NotInstalled",
+            reason=reasons.NOT_INSTALLED,
         ) from None
     settings = client.Configuration()
     paths = str(access.kubeconfig or os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
@@ -385,7 +386,7 @@ def _of_this_pod(access: Access, settings: Any, paths: str) -> tuple[Server, str
     except (ConfigException, OSError):
         raise InputError(
             f"there is no kubeconfig: {paths} does not exist; give --kubeconfig or set KUBECONFIG",
-            reason="NoKubeconfig",
+            reason=reasons.NO_KUBECONFIG,
         ) from None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 
 GROUP = "selfevo.dev"
@@ -21,25 +22,25 @@ _FORBIDDEN = re.compile(r'User "([^"]*)" cannot (\S+) resource "([^"]+)"')
 class Forbidden(InputError):
     """The user lacks a right."""
 
-    reason = "Forbidden"
+    reason = reasons.FORBIDDEN
 
 
 class NotFound(InputError):
     """The object is not there."""
 
-    reason = "NotFound"
+    reason = reasons.NOT_FOUND
 
 
 class Unauthorized(InputError):
     """The user is nobody, or no longer somebody."""
 
-    reason = "Unauthorized"
+    reason = reasons.UNAUTHORIZED
 
 
 class Expired(ServiceError):
     """The version from which a watch was asked is too old (410): look again, then watch from there."""
 
-    reason = "Expired"
+    reason = reasons.EXPIRED
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def refused(code: int, body: bytes, asked: Asked, server: Server) -> SelfevoErro
         return InputError(
             f"the cluster at {server} does not know SelfEvolutionRun; install selfevo's CRD and operator there, or "
             "choose another --context",
-            reason="NotInstalled",
+            reason=reasons.NOT_INSTALLED,
         )
     if code == 404:
         return NotFound(message or f"{asked.resource} {asked.name} is not in {asked.place}")
@@ -136,7 +137,7 @@ def unreachable(error: Exception, server: Server) -> ServiceError:
         return ServiceError(
             f"{server} cannot be trusted ({untrusted[1].strip() or 'its certificate is not valid'}); correct the "
             f"certificate-authority of {server.whose}",
-            reason="Untrusted",
+            reason=reasons.UNTRUSTED,
         )
     for mark, why in (
         ("refused", "connection refused"),
@@ -146,11 +147,11 @@ def unreachable(error: Exception, server: Server) -> ServiceError:
         ("wrong_version_number", "it does not speak TLS"),
     ):
         if mark in text.lower():
-            return ServiceError(f"nothing answers at {server} ({why}); {choose}", reason="Unreachable")
+            return ServiceError(f"nothing answers at {server} ({why}); {choose}", reason=reasons.UNREACHABLE)
     marks = ("RemoteDisconnected", "IncompleteRead", "reset by peer", "Broken pipe", "EOF")
     first = text.splitlines()[0] if text else "no reason given"
     why = "it was closed in the middle" if any(mark in text for mark in marks) else f"{type(error).__name__}: {first}"
-    return ServiceError(f"the connection to {server} broke ({why}); {choose}", reason="Unreachable")
+    return ServiceError(f"the connection to {server} broke ({why}); {choose}", reason=reasons.UNREACHABLE)
 
 
 def brief(error: SelfevoError) -> str:

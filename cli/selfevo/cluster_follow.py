@@ -12,6 +12,7 @@ from typing import Any
 from selfevo.cluster import Cluster, Resource
 from selfevo.cluster_errors import Forbidden, NotFound, Unauthorized, brief
 from selfevo.cluster_pods import missing, prefix, print_line, state
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.status import AttemptStatus
 
@@ -125,7 +126,7 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
         if not readers:
             sentence = missing(attempt, pods or [])
             if attempt.state not in ("Running", "Pending") and not pods:
-                raise InputError(sentence, reason="NoLog")
+                raise InputError(sentence, reason=reasons.NO_LOG)
             told = _tell(told, f"{sentence.split('; ')[0]}; waiting")
         attempt = _again(cluster, attempt, resource)
         over = attempt.state not in ("Running", "Pending")

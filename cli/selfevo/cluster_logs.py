@@ -7,6 +7,7 @@ from selfevo.cluster_errors import NotFound
 from selfevo.cluster_follow import follow_logs
 from selfevo.cluster_pods import missing, newest, prefix, print_line, state
 from selfevo.target import ClusterRun
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.status import AttemptStatus
@@ -27,14 +28,14 @@ def show_logs(target: ClusterRun, step: str | None, *, attempt: int | None, foll
     pods = newest(cluster.pods(chosen.name))
     started = [pod for pod in pods if state(pod) != "Waiting"]
     if not started:
-        raise InputError(missing(chosen, pods), reason="NoLog")
+        raise InputError(missing(chosen, pods), reason=reasons.NO_LOG)
     for pod in started:
         front = prefix(resource, chosen, pod)
         try:
             for line, _ in cluster.log(pod["metadata"]["name"]):
                 print_line(front, line)
         except NotFound:
-            raise InputError(missing(chosen, []), reason="NoLog") from None
+            raise InputError(missing(chosen, []), reason=reasons.NO_LOG) from None
 
 
 def choose(resource: Resource, step: str | None, attempt: int | None) -> AttemptStatus:
@@ -49,7 +50,7 @@ def choose(resource: Resource, step: str | None, attempt: int | None) -> Attempt
     what = (step or "the run") + (f", attempt {attempt}" if attempt is not None else "")
     record = next((s for s in resource.status.steps if s.name == step), None)
     if record is not None and record.reused:
-        raise InputError(f"{what} has no log: its output was in the store already", reason="NoLog")
+        raise InputError(f"{what} has no log: its output was in the store already", reason=reasons.NO_LOG)
     if record is not None and record.attempts:
         raise InputError(f"{what} is not among the attempts that the run's status still names; its pod is gone")
-    raise InputError(f"{what} has not begun yet, so there is no log; name another step or wait", reason="NoLog")
+    raise InputError(f"{what} has not begun yet, so there is no log; name another step or wait", reason=reasons.NO_LOG)

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from selfevo.text import aligned, percent, printable, seconds
+from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.plan import Plan
 from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
-from selfevo_operator import reasons
 from selfevo_operator.attempts import STOPPED
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION, Manifest, step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, Step
@@ -70,7 +71,7 @@ def committed_steps(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> di
             raise InputError(
                 f"{store.uri_of(prefix_of(run, step))}/MANIFEST.json belongs to {manifest.phase} {manifest.key[:12]}, "
                 f"not to {step.name} {step.key[:12]}; remove it or choose another storage.uri",
-                reason="ForeignManifest",
+                reason=reasons.FOREIGN_MANIFEST,
             )
         found[step.name] = manifest
     return found

@@ -17,6 +17,7 @@ from selfevo.target import ClusterRun
 from selfevo.text import printable, width
 from selfevo.view import clock
 from selfevo.workdir import RunFolder
+from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
@@ -80,13 +81,13 @@ def conclude(status: RunStatus, steps: Plan | None, hint: str) -> int:
 class Deleted(NotFound):
     """The run that was watched is there no more."""
 
-    reason = "Deleted"
+    reason = reasons.DELETED
 
 
 class RunFailed(ServiceError):
     """The run that was watched has failed."""
 
-    reason = "RunFailed"
+    reason = reasons.RUN_FAILED
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

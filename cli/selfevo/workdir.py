@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.run import Metadata, SelfEvolutionRun
 
@@ -68,7 +69,7 @@ class RunFolder:
                 raise InputError(
                     f"run {self.name} is already being driven by process {self._holder()} in {self.root}; wait for it, "
                     "stop it with Ctrl-C, or choose another --workdir",
-                    reason="AlreadyRunning",
+                    reason=reasons.ALREADY_RUNNING,
                 ) from None
             except OSError as error:
                 raise InputError(

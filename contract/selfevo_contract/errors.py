@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from selfevo_contract import reasons
+
 
 class ExitCode(IntEnum):
     """How a phase's process ends (docs/design.md, decision 7)."""
@@ -30,7 +32,7 @@ class SelfevoError(Exception):
     """
 
     exit_code: ExitCode = ExitCode.SERVICE
-    reason: str = "Error"
+    reason: str = reasons.ERROR
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         super().__init__(message)
@@ -42,25 +44,25 @@ class InputError(SelfevoError):
     """The manifest, the model or the data that a person gave is wrong."""
 
     exit_code = ExitCode.INPUT
-    reason = "InvalidInput"
+    reason = reasons.INVALID_INPUT
 
 
 class ServiceError(SelfevoError):
     """Something outside (store, hub, disk, endpoint) failed and may work next time."""
 
     exit_code = ExitCode.SERVICE
-    reason = "ServiceFailed"
+    reason = reasons.SERVICE_FAILED
 
 
 class DataError(SelfevoError):
     """What the models wrote cannot be trained on."""
 
     exit_code = ExitCode.DATA
-    reason = "BadData"
+    reason = reasons.BAD_DATA
 
 
 class Terminated(SelfevoError):
     """SIGTERM arrived; what was done is committed as a checkpoint."""
 
     exit_code = ExitCode.TERMINATED
-    reason = "Terminated"
+    reason = reasons.TERMINATED

@@ -94,7 +94,7 @@ class Grpo(Closed):
         Rule(
             "(has(self.promptsPerUpdate) ? self.promptsPerUpdate : self.promptsPerStep) * self.numGenerations % "
             "self.perDeviceTrainBatchSize == 0",
-            lambda grpo: grpo.completions_per_update % grpo.per_device_train_batch_size == 0,
+            lambda grpo: grpo.divides_over(1),
             "perDeviceTrainBatchSize does not divide the completions of an update (promptsPerUpdate x numGenerations); "
             "choose a divisor of them",
             lambda grpo: (
@@ -121,6 +121,10 @@ class Grpo(Closed):
     def completions_per_step(self) -> int:
         """Completions of one step over all devices."""
         return self.prompts_per_step * self.num_generations
+
+    def divides_over(self, processes: int) -> bool:
+        """Whether ``processes`` can share an update: each makes the same number of full passes."""
+        return self.completions_per_update % (self.per_device_train_batch_size * processes) == 0
 
     @property
     def completions_per_update(self) -> int:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from selfevo_contract import reasons
 from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import DnsLabel
@@ -64,7 +65,7 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
             alias = RunSpec.model_fields[field].alias
             raise InputError(
                 f"spec.{alias} asks for {what}, which this version of selfevo does not have yet; remove spec.{alias}",
-                reason="NotBuilt",
+                reason=reasons.NOT_BUILT,
             )
     for phase in PHASES.values():
         engine = getattr(getattr(spec, phase.part), "engine", None)
@@ -72,5 +73,5 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
             raise InputError(
                 f"spec.{phase.part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have "
                 f"yet; use 'transformers'",
-                reason="NotBuilt",
+                reason=reasons.NOT_BUILT,
             )

@@ -191,6 +191,10 @@ class Band(Closed):
         ),
     )
 
+    def side(self, share: float) -> Literal["below", "in", "above"]:
+        """Where a majority share lies; the bounds are in the band."""
+        return "below" if share < self.min else "above" if share > self.max else "in"
+
 
 class ArithmeticTruth(Closed):
     """`a + b` and `a - b` in decimal digits, computed exactly."""

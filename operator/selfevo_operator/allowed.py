@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import is_free_annotation, is_free_label
 from selfevo_operator.labels import RUN, STEP
@@ -35,7 +36,7 @@ A field whose name ends with ``!`` must be there: missing is not neutral where K
 class NotAllowed(InputError):
     """What was rendered holds something that is not on the list. A defect of ours, not of the person's spec."""
 
-    reason = "NotAllowed"
+    reason = reasons.NOT_ALLOWED
 
 
 def check(pod_spec: Mapping[str, Any]) -> None:

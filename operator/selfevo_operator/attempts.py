@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.status import AttemptStatus, StepStatus
-from selfevo_operator import reasons
 from selfevo_operator.children import Child, stamp
 
 ATTEMPTS_SHOWN = 20

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from selfevo_operator import reasons
+from selfevo_contract import reasons
 from selfevo_operator.observe import JobSight, job_sight
 from selfevo_operator.recent import Recent
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_operator import reasons
 from selfevo_operator.cache import Cache, Key, RunSight
 from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, stamp
 from selfevo_operator.events import event

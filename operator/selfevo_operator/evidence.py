@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.process import PhaseResult
-from selfevo_operator import reasons, served
+from selfevo_operator import served
 from selfevo_operator.children import Hindrance, parse_stamp
 from selfevo_operator.labels import TRAINER
 

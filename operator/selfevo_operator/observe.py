@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import PHASES
 from selfevo_contract.process import PhaseResult
-from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance, parse_stamp
 from selfevo_operator.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
 from selfevo_operator.labels import ATTEMPT, KEY, MANAGED_BY, MANAGER, PHASE, QUEUE, RUN, STEP, TEMPLATE, TRAINER

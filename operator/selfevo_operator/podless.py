@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from selfevo_operator import reasons
+from selfevo_contract import reasons
 from selfevo_operator.children import Hindrance
 
 PATIENCE_S = 30.0

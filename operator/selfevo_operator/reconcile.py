@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
-from selfevo_operator import reasons
 from selfevo_operator.attempts import UNKNOWN, Policy, account, attempts, with_
 from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, child_name, parse_stamp, stamp
 from selfevo_operator.conditions import conditions

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.status import RunPhase, RunStatus
-from selfevo_operator import reasons
 from selfevo_operator.attempts import attempts, newest
 from selfevo_operator.children import Child, stamp
 from selfevo_operator.conditions import conditions

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.phases import ModelRef, StepModelRef
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.status import RunStatus
-from selfevo_operator import reasons
 from selfevo_operator.children import Child, Hindrance
 
 FIRST_RECORDED = 1

@@ -165,7 +165,7 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
         raise InputError(f"{field}.resources.limits has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
     grpo: Grpo | None = getattr(config.inputs, "grpo", None)
     everywhere = processes * place.nodes
-    if grpo is not None and grpo.completions_per_update % (grpo.per_device_train_batch_size * everywhere):
+    if grpo is not None and not grpo.divides_over(everywhere):
         where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"
         raise InputError(
             f"{where} {grpo.per_device_train_batch_size} x {everywhere} processes (one for each GPU of each node) does "

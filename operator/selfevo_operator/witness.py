@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from selfevo_operator import reasons
+from selfevo_contract import reasons
 from selfevo_operator.children import Hindrance, parse_stamp, stamp
 from selfevo_operator.kube import Api, ApiError
 from selfevo_operator.observe import NOTHING, Evidence, JobSight, evidence_of

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from selfevo_operator import reasons
+from selfevo_contract import reasons
 from selfevo_operator.children import Hindrance
 
 _HOPELESS = {"NoMatchingFlavor", "Misconfigured", "ExceedsMaxQuota", "Inadmissible"}

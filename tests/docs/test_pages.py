@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from selfevo_operator import reasons
+from selfevo_contract import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = yaml.safe_load((ROOT / "crds" / "selfevo.dev_selfevolutionruns.yaml").read_text())
@@ -97,11 +97,15 @@ def test_a_table_says_type_bounds_default_and_whether_it_may_change() -> None:
 def all_reasons() -> Iterator[str]:
     yield from (value for name, value in vars(reasons).items() if name.isupper())
     yield from re.findall(r'"waiting": {\s*"reason": "(\w+)"', (ROOT / "tests" / "golden" / "pods.json").read_text())
-    for folder in ("contract", "operator", "trainer", "cli"):
-        for file in (ROOT / folder).rglob("*.py"):
-            yield from re.findall(r'reason(?:: str)? ?= ?"(\w+)"', file.read_text())
-    verdict = (ROOT / "trainer" / "selfevo_trainer" / "verdict.py").read_text()
-    yield from re.findall(r'^[A-Z_]+ = "(\w+)"', verdict, flags=re.M)
+
+
+def test_a_reason_is_spelled_in_one_place() -> None:
+    values = "|".join({value for name, value in vars(reasons).items() if name.isupper()})
+    spelled = re.compile(rf'reason\w*(?:: str)? ?= ?"\w+"|(?m:^[A-Z_]+ = "(?:{values})"$)')
+    files = [file for folder in ("contract", "operator", "trainer", "cli") for file in (ROOT / folder).rglob("*.py")]
+    found = {str(file): spelled.findall(file.read_text()) for file in files}
+    assert len(found.pop(str(Path(reasons.__file__)))) > 60
+    assert {name: texts for name, texts in found.items() if texts} == {}
 
 
 def test_every_reason_has_its_line_in_failures() -> None:

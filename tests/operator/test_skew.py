@@ -9,11 +9,10 @@ import pytest
 from test_controller import World
 from test_reconcile import Sight, starts, stops
 
-from selfevo_contract import phases
+from selfevo_contract import phases, reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import plan
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_operator import reasons
 from selfevo_operator.controller import Controller
 from selfevo_operator.jobs import PodSettings
 from selfevo_operator.skew import as_recorded

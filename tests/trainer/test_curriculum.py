@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfevo_contract.spec import Band
 from selfevo_trainer.curriculum import REASONS, Candidate, select
 from selfevo_trainer.extraction import normalise_question
 
-BAND = (0.25, 0.75)
+BAND = Band(min=0.25, max=0.75)
 
 
 def reason_for(question="What is 2+2?", answer="4", share=0.5, band=BAND, held_out=frozenset()):
@@ -45,10 +46,10 @@ def reason_for(question="What is 2+2?", answer="4", share=0.5, band=BAND, held_o
         # Inclusive at both ends.
         ({"share": 0.25}, None),
         ({"share": 0.75}, None),
-        ({"share": 3 / 10, "band": (0.3, 0.8)}, None),
-        ({"share": 8 / 10, "band": (0.3, 0.8)}, None),
-        ({"share": 2 / 10, "band": (0.3, 0.8)}, "below_band"),
-        ({"share": 9 / 10, "band": (0.3, 0.8)}, "above_band"),
+        ({"share": 3 / 10, "band": Band(min=0.3, max=0.8)}, None),
+        ({"share": 8 / 10, "band": Band(min=0.3, max=0.8)}, None),
+        ({"share": 2 / 10, "band": Band(min=0.3, max=0.8)}, "below_band"),
+        ({"share": 9 / 10, "band": Band(min=0.3, max=0.8)}, "above_band"),
         # The first reason that applies.
         ({"answer": None, "question": "Prove <question>"}, "empty_majority"),
         ({"question": "Prove <question>", "share": 1.0}, "proof"),
@@ -88,7 +89,7 @@ def test_every_question_is_kept_or_counted(candidates):
     assert selection.reasons.count(None) + sum(selection.dropped.values()) == len(candidates)
     assert set(selection.dropped) == set(REASONS)
     kept = [c for c, reason in zip(candidates, selection.reasons, strict=True) if reason is None]
-    assert all(BAND[0] <= c.share <= BAND[1] and c.answer for c in kept)
+    assert all(BAND.min <= c.share <= BAND.max and c.answer for c in kept)
     assert len({normalise_question(c.question) for c in kept}) == len(kept)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.grpo import Grpo
 from selfevo_contract.process import PhaseResult
 from selfevo_trainer import launcher, peers, verdict
 from selfevo_trainer.peers import free_port
@@ -431,9 +432,10 @@ def test_a_process_is_a_member_only_when_our_launcher_says_so() -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_starts() -> None:
-    check_batch(16, 4, 4)
+    grpo = Grpo(promptsPerStep=4, numGenerations=4, perDeviceTrainBatchSize=4)
+    check_batch(grpo, 4)
     with pytest.raises(InputError, match="perDeviceTrainBatchSize 4 x 3 processes does not divide the 16 completions"):
-        check_batch(16, 4, 3)
+        check_batch(grpo, 3)
 
 
 def test_a_bystander_is_never_taken_for_the_cause() -> None:

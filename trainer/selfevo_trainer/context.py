@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import Manifest, ManifestDraft
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.grpo import Sampling
@@ -198,7 +199,7 @@ class Context:
             raise InputError(
                 f"{self.store.uri_of(place)}/MANIFEST.json belongs to {manifest.phase} {manifest.key[:12]}, not to "
                 f"{self.config.inputs.phase} {self.config.key[:12]}; remove it or choose another storage.uri",
-                reason="ForeignManifest",
+                reason=reasons.FOREIGN_MANIFEST,
             )
 
     def commit(
@@ -300,7 +301,7 @@ def _is_disk_full(error: BaseException, folder: Path) -> bool:
 def _disk_full(folder: Path) -> ServiceError:
     return ServiceError(
         f"{WORKDIR_ENV} is {str(folder)!r}, where the disk is full; free space there or enlarge the volume",
-        reason="DiskFull",
+        reason=reasons.DISK_FULL,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from selfevo_contract.spec import Band
 from selfevo_trainer.extraction import normalise_question
 
 EMPTY_MAJORITY = "empty_majority"
@@ -61,9 +62,7 @@ class Selection:
         return {reason: self.reasons.count(reason) for reason in REASONS}
 
 
-def select(
-    candidates: Sequence[Candidate], band: tuple[float, float], held_out: AbstractSet[str] = frozenset()
-) -> Selection:
+def select(candidates: Sequence[Candidate], band: Band, held_out: AbstractSet[str] = frozenset()) -> Selection:
     """Checks each candidate against REASONS in order.
 
     Args:
@@ -96,7 +95,7 @@ def quotes_markup(text: str) -> bool:
     return _MARKUP.search(text) is not None
 
 
-def _reason(candidate: Candidate, band: tuple[float, float], held_out: AbstractSet[str], seen: set[str]) -> str | None:
+def _reason(candidate: Candidate, band: Band, held_out: AbstractSet[str], seen: set[str]) -> str | None:
     question, answer = candidate.question, candidate.answer
     if candidate.too_long:
         return TOO_LONG
@@ -113,8 +112,4 @@ def _reason(candidate: Candidate, band: tuple[float, float], held_out: AbstractS
     seen.add(text)
     if never == HELD_OUT:
         return HELD_OUT
-    if candidate.share < band[0]:
-        return BELOW_BAND
-    if candidate.share > band[1]:
-        return ABOVE_BAND
-    return None
+    return {"below": BELOW_BAND, "in": None, "above": ABOVE_BAND}[band.side(candidate.share)]

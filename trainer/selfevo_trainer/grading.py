@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import ServiceError
 from selfevo_trainer.answer_values import Ruling, compare
 
@@ -364,7 +365,7 @@ class _Pool:
                 raise ServiceError(
                     f"{_STARTS} grading workers in a row did not start, the last because {why}; check that math-verify "
                     "is installed (pip install 'selfevo[trainer]') and that the pod has memory to spare",
-                    reason="GraderUnavailable",
+                    reason=reasons.GRADER_UNAVAILABLE,
                 )
 
 

@@ -15,6 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from selfevo_contract import reasons
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
 from selfevo_contract.grpo import Grpo
@@ -43,7 +44,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
     Raises:
         InputError: the batch does not divide over the processes.
     """
-    check_batch(grpo.completions_per_update, grpo.per_device_train_batch_size, processes)
+    check_batch(grpo, processes)
     on_cpu = not torch.cuda.is_available()
     a_pass = grpo.per_device_train_batch_size * processes
     return GRPOConfig(
@@ -250,7 +251,7 @@ def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
             raise DataError(
                 "the model in training computes NaN or infinity, from which nothing can be sampled; lower learningRate "
                 "or set spec.model.dtype to float32 or bfloat16",
-                reason="NotFinite",
+                reason=reasons.NOT_FINITE,
             ) from error
         raise
     _check_finite(trainer.model)
@@ -289,7 +290,9 @@ def _check_finite(model: Any) -> None:
     finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).tolist()
     if not all(finite):
         name = names[finite.index(False)]
-        raise DataError(f"training made {name} infinite or NaN; lower learningRate or maxGradNorm", reason="NotFinite")
+        raise DataError(
+            f"training made {name} infinite or NaN; lower learningRate or maxGradNorm", reason=reasons.NOT_FINITE
+        )
 
 
 def _model_files(context: Context, history: Sequence[dict[str, Any]]) -> dict[str, Path]:

@@ -18,9 +18,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_trainer.store.digests import digest_of_file
-from selfevo_trainer.store.problems import CORRUPT_ARTIFACT, local_error
+from selfevo_trainer.store.problems import local_error
 from selfevo_trainer.weights import INDEX, named_in
 
 _LOADED = re.compile(r"\.(json|safetensors|model|model\.v\d+|tiktoken|txt|jinja|py)$")
@@ -100,7 +101,7 @@ def _fetch(uri: str, repo: str, revision: str, cache: Path) -> Path:
         if last:
             raise ServiceError(
                 f"spec.model.uri is {uri!r}, whose file {damaged[0]} is damaged each time it is downloaded; try again",
-                reason=CORRUPT_ARTIFACT,
+                reason=reasons.CORRUPT_ARTIFACT,
             )
         for name in damaged:
             (folder / name).resolve().unlink()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION, shard_prefix
 from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
@@ -153,7 +154,7 @@ def _check_built(config: PhaseConfig) -> None:
     if importlib.util.find_spec(phases.module_of(config.inputs.phase)) is None:
         raise InputError(
             f"inputs.phase is {config.inputs.phase!r}, which this trainer does not have yet; remove it from the run",
-            reason="NotBuilt",
+            reason=reasons.NOT_BUILT,
         )
 
 
@@ -175,8 +176,7 @@ def _run_here(context: Context) -> PhaseResult:
 def _layout(config: PhaseConfig) -> Layout:
     layout = read_layout(os.environ, config.inputs.phase)
     if layout.size > 1 and isinstance(config.inputs, GrpoInputs):
-        grpo = config.inputs.grpo
-        check_batch(grpo.completions_per_update, grpo.per_device_train_batch_size, layout.size)
+        check_batch(config.inputs.grpo, layout.size)
     return layout
 
 
@@ -218,12 +218,12 @@ def main() -> int:
         if known is not None:
             result = verdict.failure(config, known.exit_code, known.reason, str(known))
         else:
-            result = verdict.failure(config, ExitCode.TERMINATED, "Terminated", str(error))
+            result = verdict.failure(config, ExitCode.TERMINATED, reasons.TERMINATED, str(error))
     except BaseException as error:
         # Not foreseen: the log gets the whole story, the termination message its first line. Counted and tried again.
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
-        result = verdict.failure(config, ExitCode.SERVICE, verdict.CRASHED, text)
+        result = verdict.failure(config, ExitCode.SERVICE, reasons.CRASHED, text)
     if result.message and member is None:  # the launcher says it of the one that was the cause
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)

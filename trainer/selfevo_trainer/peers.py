@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, ServiceError
 from selfevo_contract.process import JOIN_SECONDS_ENV, MASTER_ADDR_ENV, PhaseConfig, PhaseResult
 from selfevo_trainer import verdict
@@ -182,7 +183,7 @@ class _Coordinator:
             raise ServiceError(
                 f"port {self._layout.port}, at which pod 0 waits for the others, is not to be had: {error.strerror}; "
                 "set MASTER_PORT to another",
-                reason="PeersMissing",
+                reason=reasons.PEERS_MISSING,
             ) from None
         self._server.setblocking(False)
         return self
@@ -203,7 +204,7 @@ class _Coordinator:
                     f"{len(others) - len(self._joined)} of {self._layout.nodes} pods did not join within "
                     f"{self._layout.join_s:g} s (missing: {missing}); see whether they are scheduled, queue the run so "
                     f"that its pods start together (spec.queue), or raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
-                    reason="PeersMissing",
+                    reason=reasons.PEERS_MISSING,
                 )
             self._accept()
             self.wait(_LOOK_S)
@@ -251,7 +252,7 @@ class _Coordinator:
             if not line.open and not self._has_ended(node):
                 self.ended = True
                 gone = verdict.failure(
-                    self._config, ExitCode.SERVICE, verdict.PROCESS_LOST, "it is gone without a word"
+                    self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word"
                 )
                 self._results.append((node, gone, False))
 
@@ -321,7 +322,10 @@ class _Follower:
         while self._verdict is None and self._line.open:
             if mine.exit_code == 0 and not self.ended and stop.requested:
                 return verdict.failure(
-                    self._config, ExitCode.TERMINATED, "Terminated", "stopped on request while pod 0 commits the output"
+                    self._config,
+                    ExitCode.TERMINATED,
+                    reasons.TERMINATED,
+                    "stopped on request while pod 0 commits the output",
                 )
             if (mine.exit_code != 0 or self.ended) and time.monotonic() > until:
                 break
@@ -331,7 +335,7 @@ class _Follower:
             return result if result.exit_code == 0 else _own_or(self._config, mine, self._node, result, node)
         if mine.exit_code != 0 and verdict.weight(mine, stop.requested) <= 2:
             return mine
-        gone = verdict.failure(self._config, ExitCode.SERVICE, verdict.PROCESS_LOST, "it is gone without a word")
+        gone = verdict.failure(self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word")
         return verdict.bystander(self._config, 0, gone)
 
 
@@ -376,7 +380,7 @@ def _join(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Peers |
         f"pod 0 at {layout.master}:{layout.port} ({MASTER_ADDR_ENV}) did not begin within {layout.join_s:g} s ({why}); "
         f"see whether all pods are scheduled, queue the run so that they start together (spec.queue), or raise "
         f"pods.joinSeconds ({JOIN_SECONDS_ENV})",
-        reason="PeersMissing",
+        reason=reasons.PEERS_MISSING,
     )
 
 

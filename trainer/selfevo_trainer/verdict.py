@@ -9,17 +9,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import DataError, ExitCode, InputError, SelfevoError
 from selfevo_contract.phases import PHASES
 from selfevo_contract.process import PhaseConfig, PhaseResult
 from selfevo_trainer.store.problems import CorruptArtifact, ObjectNotFound
-
-CRASHED = "Crashed"
-"""An error that was not foreseen, which may be another's consequence."""
-PROCESS_LOST = "ProcessLost"
-"""A process ended without a word."""
-PEER_FAILED = "PeerFailed"
-"""This pod ends because another did."""
 
 
 def weight(result: PhaseResult, asked: bool) -> int:
@@ -31,8 +25,8 @@ def weight(result: PhaseResult, asked: bool) -> int:
     if result.exit_code in (ExitCode.INPUT, ExitCode.DATA):
         return 0
     if result.exit_code == ExitCode.TERMINATED:
-        return 2 if asked and result.reason != PEER_FAILED else 5
-    return {PROCESS_LOST: 3, CRASHED: 4}.get(result.reason, 1)
+        return 2 if asked and result.reason != reasons.PEER_FAILED else 5
+    return {reasons.PROCESS_LOST: 3, reasons.CRASHED: 4}.get(result.reason, 1)
 
 
 def cause(ends: Sequence[tuple[PhaseResult, bool]]) -> int:
@@ -69,16 +63,21 @@ def silent_end(config: PhaseConfig, who: str, code: int, *, told: bool, asked: b
     """
     if told or (asked and -code in (signal.SIGTERM, signal.SIGKILL)):
         why = "stopped on request" if asked else "was ended because another process had failed"
-        return failure(config, ExitCode.TERMINATED, PEER_FAILED if not asked else "Terminated", f"{who} {why}")
+        return failure(
+            config, ExitCode.TERMINATED, reasons.PEER_FAILED if not asked else reasons.TERMINATED, f"{who} {why}"
+        )
     if code < 0:
         remedy = (
             "if the pod ran out of memory, give it more (spec.pods.resources)"
             if -code == signal.SIGKILL
             else "its log may say why"
         )
-        return failure(config, ExitCode.SERVICE, PROCESS_LOST, f"{who} was killed by {_name(-code)}; {remedy}")
+        return failure(config, ExitCode.SERVICE, reasons.PROCESS_LOST, f"{who} was killed by {_name(-code)}; {remedy}")
     return failure(
-        config, ExitCode.SERVICE, PROCESS_LOST, f"{who} ended with code {code} and left no result; its log may say why"
+        config,
+        ExitCode.SERVICE,
+        reasons.PROCESS_LOST,
+        f"{who} ended with code {code} and left no result; its log may say why",
     )
 
 
@@ -98,7 +97,7 @@ def failure(config: PhaseConfig | None, code: ExitCode, reason: str, message: st
 
 def bystander(config: PhaseConfig, node: int, cause_: PhaseResult) -> PhaseResult:
     """What a pod says that ends because pod ``node`` did: 143, for a failure is to be counted once, where it was."""
-    return failure(config, ExitCode.TERMINATED, PEER_FAILED, f"pod {node}: {cause_.message}")
+    return failure(config, ExitCode.TERMINATED, reasons.PEER_FAILED, f"pod {node}: {cause_.message}")
 
 
 def _name(number: int) -> str:

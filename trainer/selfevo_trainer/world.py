@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.grpo import Grpo
 from selfevo_contract.phases import PHASES, Phase
 from selfevo_contract.process import (
     JOIN_SECONDS_DEFAULT,
@@ -133,12 +134,12 @@ def rank_environment(
     }
 
 
-def check_batch(completions_per_update: int, per_device: int, processes: int) -> None:
+def check_batch(grpo: Grpo, processes: int) -> None:
     """Raises InputError when an update's completions do not divide over the processes."""
-    if completions_per_update % (per_device * processes):
+    if not grpo.divides_over(processes):
         raise InputError(
-            f"perDeviceTrainBatchSize {per_device} x {processes} processes does not divide the "
-            f"{completions_per_update} completions of an update; choose another perDeviceTrainBatchSize"
+            f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} x {processes} processes does not divide the "
+            f"{grpo.completions_per_update} completions of an update; choose another perDeviceTrainBatchSize"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, checkpoint_prefix, shard_prefix, step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
@@ -30,7 +31,7 @@ def own_manifest(store: ObjectStore, prefix: str, step: Step) -> Manifest | None
         raise InputError(
             f"{store.uri_of(prefix)}/{MANIFEST_NAME} belongs to {manifest.phase} {manifest.key[:12]}, not to "
             f"{step.phase} {step.key[:12]}; remove it or choose another storage.uri",
-            reason="ForeignManifest",
+            reason=reasons.FOREIGN_MANIFEST,
         )
     return manifest
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec import Engine as EngineSpec
@@ -25,4 +26,4 @@ def open_engine(spec: EngineSpec, model: Path, loading: Loading) -> Engine:
         from selfevo_trainer.engines.transformers_engine import TransformersEngine
 
         return TransformersEngine(model, loading, spec.batch_size)
-    raise InputError(f"engine.kind {spec.kind!r} is not built yet; use 'transformers'", reason="NotBuilt")
+    raise InputError(f"engine.kind {spec.kind!r} is not built yet; use 'transformers'", reason=reasons.NOT_BUILT)

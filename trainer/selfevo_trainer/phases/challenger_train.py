@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from selfevo_contract import reasons
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.phases import ChallengerTrainInputs
@@ -128,7 +129,7 @@ class ChallengerReward:
                 "completions (<question>...</question> and \\boxed{...}); change spec.challenger.prompt, raise "
                 "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format. "
                 f"It wrote: {shown(self.samples)}",
-                reason="NoValidQuestion",
+                reason=reasons.NO_VALID_QUESTION,
             )
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import shard_prefix
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
@@ -144,12 +145,12 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
             f"the Challenger wrote no valid question in {len(rows)} completions (<question>...</question> and "
             "\\boxed{...}); change spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength. "
             f"It wrote: {shown([row['raw'] for row in rows[:3]])}",
-            reason="NoValidQuestion",
+            reason=reasons.NO_VALID_QUESTION,
         )
     excluded = excluded_questions(context, inputs.exclude)
     selection = select(
         [Candidate(row["question"], row["majority"], row["share"], row.get("too_long", False)) for row in valid],
-        band=(inputs.band.min, inputs.band.max),
+        band=inputs.band,
         held_out=excluded,
     )
     for row, dropped in zip(valid, selection.reasons, strict=True):
@@ -158,14 +159,14 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
     metrics = measure(rows, kept, selection.dropped, inputs)
     if len(kept) < inputs.min_curriculum:
         counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+        why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         left = f"{len(kept)} are left, fewer than spec.rollout.minCurriculum {inputs.min_curriculum}"
         raise DataError(
             f"the curriculum is {'too small' if kept else 'empty'}: of {len(valid)} valid questions "
-            f"{left if kept else 'none is left'} ({reasons}); widen spec.rollout.band "
+            f"{left if kept else 'none is left'} ({why}); widen spec.rollout.band "
             f"({inputs.band.min}..{inputs.band.max}), raise spec.rollout.questions"
             f"{', or lower spec.rollout.minCurriculum' if kept else ''}",
-            reason="EmptyCurriculum",
+            reason=reasons.EMPTY_CURRICULUM,
         )
     files = {
         "curriculum.jsonl": write_jsonl(context.workdir / "curriculum.jsonl", kept),
@@ -196,7 +197,7 @@ def measure(rows: list[Row], kept: list[Row], dropped: dict[str, int], inputs: S
     """
     valid = [row for row in rows if row["question"] is not None]
     texts = Counter(normalise_question(row["question"]) for row in valid)
-    in_band = sum(inputs.band.min <= row["share"] <= inputs.band.max and row["majority"] is not None for row in valid)
+    in_band = sum(inputs.band.side(row["share"]) == "in" and row["majority"] is not None for row in valid)
     metrics = {
         "questions": float(len(rows)),
         "valid": float(len(valid)),

@@ -25,14 +25,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestDraft, StoredFile
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_trainer.store.base import ObjectStore, check_key, in_parallel, join
 from selfevo_trainer.store.probe import probe_conditional_put
 from selfevo_trainer.store.problems import (
-    FOREIGN_MANIFEST,
-    MANIFEST_TOO_NEW,
-    STORE_UNREACHABLE,
     CorruptArtifact,
     ObjectNotFound,
 )
@@ -92,7 +90,7 @@ def commit(store: ObjectStore, prefix: str, files: Mapping[str, Path], draft: Ma
     try:
         manifest = _upload(store, prefix, files, draft, write_id)
     except BaseException as error:
-        if getattr(error, "reason", "") != STORE_UNREACHABLE:  # else it would only be waited for once more
+        if getattr(error, "reason", "") != reasons.STORE_UNREACHABLE:  # else it would only be waited for once more
             _remove(store, attempt)  # no manifest names these files yet
         raise
     in_store = _put(store, prefix, manifest)
@@ -153,7 +151,7 @@ def _standing(store: ObjectStore, prefix: str, ours: ManifestDraft) -> Manifest 
         raise InputError(
             f"{store.uri_of(join(prefix, MANIFEST_NAME))}: belongs to {found.phase}/{found.key}, not to "
             f"{ours.phase}/{ours.key}; move it away or choose another storage.uri",
-            reason=FOREIGN_MANIFEST,
+            reason=reasons.FOREIGN_MANIFEST,
         )
     return found
 
@@ -174,12 +172,12 @@ def _parse(data: bytes, uri: str) -> Manifest:
             raise InputError(
                 f"{uri}: has schemaVersion {version}, and this selfevo reads up to {SCHEMA_VERSION}; upgrade selfevo "
                 "(spec.pods.image and the operator)",
-                reason=MANIFEST_TOO_NEW,
+                reason=reasons.MANIFEST_TOO_NEW,
             )
         return Manifest.model_validate(content)
     except (ValidationError, ValueError, RecursionError) as error:
         why = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
         raise CorruptArtifact(
             f"{uri}: is not a manifest of selfevo ({why}); move it away or choose another storage.uri",
-            reason=FOREIGN_MANIFEST,
+            reason=reasons.FOREIGN_MANIFEST,
         ) from error

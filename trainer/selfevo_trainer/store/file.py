@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_trainer.store.base import ObjectInfo, ObjectStore, check_key
 from selfevo_trainer.store.digests import CHUNK, Digest, copy_hashing
 from selfevo_trainer.store.problems import (
-    CONDITIONAL_PUT_UNSUPPORTED,
     DRAFT_PREFIX,
     ObjectNotFound,
     disk_error,
@@ -91,7 +91,7 @@ class FileStore(ObjectStore):
                 raise InputError(
                     f"storage.uri {self.uri}: the file system has no hard links ({error.strerror}), which keep two "
                     "attempts from overwriting each other's commit; use another file system or an s3:// store",
-                    reason=CONDITIONAL_PUT_UNSUPPORTED,
+                    reason=reasons.CONDITIONAL_PUT_UNSUPPORTED,
                 ) from error
             _sync_folder(target.parent)
         return True

@@ -8,9 +8,10 @@ import secrets
 import threading
 from urllib.parse import urlsplit
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_trainer.store.base import ObjectStore
-from selfevo_trainer.store.problems import CONDITIONAL_PUT_UNSUPPORTED, ObjectNotFound
+from selfevo_trainer.store.problems import ObjectNotFound
 
 _log = logging.getLogger(__name__)
 _sound: set[tuple[str, str | None]] = set()
@@ -34,7 +35,7 @@ def probe_conditional_put(store: ObjectStore) -> None:
             if store.require_conditional_put:
                 raise InputError(
                     f"{message}; {_instead(store)}, or accept the risk with storage.requireConditionalPut: false",
-                    reason=CONDITIONAL_PUT_UNSUPPORTED,
+                    reason=reasons.CONDITIONAL_PUT_UNSUPPORTED,
                 )
             _log.warning("%s; storage.requireConditionalPut is false, so the run goes on", message)
         _sound.add(identity)

@@ -6,31 +6,20 @@ import errno
 import os
 from pathlib import Path
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
-
-BUCKET_NOT_FOUND = "BucketNotFound"
-CONDITIONAL_PUT_UNSUPPORTED = "ConditionalPutUnsupported"
-CORRUPT_ARTIFACT = "CorruptArtifact"
-DISK_FULL = "DiskFull"
-FOREIGN_MANIFEST = "ForeignManifest"
-MANIFEST_TOO_NEW = "ManifestTooNew"
-OBJECT_NOT_FOUND = "ObjectNotFound"
-STORE_CREDENTIALS = "StoreCredentials"
-STORE_FAILED = "StoreFailed"
-STORE_INVALID = "StoreInvalid"
-STORE_UNREACHABLE = "StoreUnreachable"
 
 
 class ObjectNotFound(InputError):
     """There is no object under this key."""
 
-    reason = OBJECT_NOT_FOUND
+    reason = reasons.OBJECT_NOT_FOUND
 
 
 class CorruptArtifact(InputError):
     """A stored file is not what its manifest says. Reading it again does not help; making it again does."""
 
-    reason = CORRUPT_ARTIFACT
+    reason = reasons.CORRUPT_ARTIFACT
 
 
 DRAFT_PREFIX = ".tmp-"
@@ -60,10 +49,12 @@ def disk_error(error: OSError, what: str, remedy: str) -> SelfevoError:
     """
     code = error.errno or 0
     if code in _FULL:
-        return ServiceError(f"{what}: {_FULL[code]}; free space there or enlarge the volume", reason=DISK_FULL)
+        return ServiceError(f"{what}: {_FULL[code]}; free space there or enlarge the volume", reason=reasons.DISK_FULL)
     if code in _REFUSED:
-        return InputError(f"{what}: {_REFUSED[code]}; {remedy}", reason=STORE_INVALID)
-    return ServiceError(f"{what}: {error.strerror or error}; see whether the disk is healthy", reason=STORE_FAILED)
+        return InputError(f"{what}: {_REFUSED[code]}; {remedy}", reason=reasons.STORE_INVALID)
+    return ServiceError(
+        f"{what}: {error.strerror or error}; see whether the disk is healthy", reason=reasons.STORE_FAILED
+    )
 
 
 def local_error(error: OSError, path: Path) -> SelfevoError:

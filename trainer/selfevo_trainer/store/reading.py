@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, StoredFile
 from selfevo_contract.errors import InputError
 from selfevo_trainer.store.base import ObjectStore, in_parallel, join
 from selfevo_trainer.store.committed import read_manifest
 from selfevo_trainer.store.digests import Digest, digest_of_bytes
-from selfevo_trainer.store.problems import OBJECT_NOT_FOUND, CorruptArtifact, ObjectNotFound
+from selfevo_trainer.store.problems import CorruptArtifact, ObjectNotFound
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def download_tree(
     keys = [info.key for info in store.list(prefix)]
     if not keys:
         raise InputError(
-            f"{store.uri_of(prefix)}: there is nothing; give the folder that holds the files", reason=OBJECT_NOT_FOUND
+            f"{store.uri_of(prefix)}: there is nothing; give the folder that holds the files",
+            reason=reasons.OBJECT_NOT_FOUND,
         )
     strip = len(prefix) + 1 if prefix else 0
     names = [key[strip:] for key in keys]
@@ -140,13 +142,13 @@ def _chosen(
     if names is None:
         files = manifest.files if folder is None else manifest.under(folder)
         if folder is not None and not files:
-            raise InputError(_lacks(store, prefix, manifest, f"{folder}/"), reason=OBJECT_NOT_FOUND)
+            raise InputError(_lacks(store, prefix, manifest, f"{folder}/"), reason=reasons.OBJECT_NOT_FOUND)
         return files
     chosen: list[StoredFile] = []
     for name in dict.fromkeys(names):
         file = manifest.file(name)
         if file is None:
-            raise InputError(_lacks(store, prefix, manifest, name), reason=OBJECT_NOT_FOUND)
+            raise InputError(_lacks(store, prefix, manifest, name), reason=reasons.OBJECT_NOT_FOUND)
         chosen.append(file)
     return chosen
 

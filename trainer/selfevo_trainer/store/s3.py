@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import split_s3
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_trainer.store.base import Checksum, ObjectInfo, ObjectStore, check_key, in_parallel
 from selfevo_trainer.store.digests import CHUNK, Digest, HashingReader
-from selfevo_trainer.store.problems import CONDITIONAL_PUT_UNSUPPORTED, DRAFT_PREFIX, ObjectNotFound, local_error
+from selfevo_trainer.store.problems import DRAFT_PREFIX, ObjectNotFound, local_error
 from selfevo_trainer.store.s3_answers import AnswerCheck
 from selfevo_trainer.store.s3_problems import Where, error_code, explain, unreachable
 
@@ -202,7 +203,7 @@ class S3Store(ObjectStore):
                         f"storage.uri {self.uri}: the store does not implement `If-None-Match: *` ({code}), so two "
                         "attempts could overwrite each other; use a store that does, or accept the risk with "
                         "storage.requireConditionalPut: false",
-                        reason=CONDITIONAL_PUT_UNSUPPORTED,
+                        reason=reasons.CONDITIONAL_PUT_UNSUPPORTED,
                     ) from error
                 self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
         return True

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_trainer.store.problems import STORE_INVALID
 
 _OF_S3 = ("x-amz-", "x-goog-", "x-oss-", "x-obs-", "x-cos-")
 """How headers begin that S3 stores send with every answer."""
@@ -54,7 +54,7 @@ class AnswerCheck:
                 raise InputError(
                     f"{self._store}: redirects ({status}) to {_place(endpoint[1].decode('utf-8', 'replace'))}; set "
                     "storage.region to the bucket's, or storage.endpoint to that address",
-                    reason=STORE_INVALID,
+                    reason=reasons.STORE_INVALID,
                 )
             raise self._foreign(f"redirects ({status}) to {_place(headers.get('location'))}", status)
         if status < 300:
@@ -73,7 +73,7 @@ class AnswerCheck:
                 "as no S3 store does; give the address of the store's S3 API (a sign-in page, a console or a proxy is "
                 "what answers here)"
             )
-        return InputError(f"{self._store}: {what}, {why}", reason=STORE_INVALID)
+        return InputError(f"{self._store}: {what}, {why}", reason=reasons.STORE_INVALID)
 
 
 def _foreign_success(operation: str, headers: Mapping[str, str], body: Any) -> bool:

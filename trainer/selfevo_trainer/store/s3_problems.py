@@ -6,14 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_trainer.store.problems import (
-    BUCKET_NOT_FOUND,
-    DISK_FULL,
-    STORE_CREDENTIALS,
-    STORE_FAILED,
-    STORE_INVALID,
-    STORE_UNREACHABLE,
     ObjectNotFound,
 )
 
@@ -63,7 +58,9 @@ def explain(error: Exception, where: Where, uri: str) -> SelfevoError | None:
 
     if isinstance(error, RetriesExceededError):
         last = error.last_exception
-        return explain(last, where, uri) or ServiceError(f"{uri}: the transfer broke off ({last})", reason=STORE_FAILED)
+        return explain(last, where, uri) or ServiceError(
+            f"{uri}: the transfer broke off ({last})", reason=reasons.STORE_FAILED
+        )
     if isinstance(error, ClientError):
         return _answered(error, where, uri)
     if isinstance(error, BotoCoreError):
@@ -78,7 +75,7 @@ def unreachable(error: Exception, where: Where) -> ServiceError:
     return ServiceError(
         f"{where.endpoint_field}: not reachable ({_root_cause(error)}); "
         "check the address, the network policy and whether the store runs",
-        reason=STORE_UNREACHABLE,
+        reason=reasons.STORE_UNREACHABLE,
     )
 
 
@@ -101,49 +98,50 @@ def _answered(error: Any, where: Where, uri: str) -> SelfevoError:
         bucket = where.uri.removeprefix("s3://").partition("/")[0]
         return InputError(
             f"{store}: there is no bucket {bucket!r} at {where.endpoint or 'AWS'}; create it or correct storage.uri",
-            reason=BUCKET_NOT_FOUND,
+            reason=reasons.BUCKET_NOT_FOUND,
         )
     if code in ("NoSuchKey", "404", "NotFound"):
         return ObjectNotFound(f"{uri}: there is no such object")
     if code in _WRONG_CREDENTIALS:
         return InputError(
-            f"{store}: the store refused the credentials ({code}); {_CHECK_KEYS}", reason=STORE_CREDENTIALS
+            f"{store}: the store refused the credentials ({code}); {_CHECK_KEYS}", reason=reasons.STORE_CREDENTIALS
         )
     if code in _EXPIRED:
         return InputError(
             f"{store}: the credentials have expired ({code}); renew them and {_CHECK_KEYS}",
-            reason=STORE_CREDENTIALS,
+            reason=reasons.STORE_CREDENTIALS,
         )
     if code == "RequestTimeTooSkewed":
         return ServiceError(
             f"{store}: this machine's clock differs too much from the store's; set the node's clock",
-            reason=STORE_FAILED,
+            reason=reasons.STORE_FAILED,
         )
     if code in _WRONG_REGION:
         region = f"storage.region {where.region}" if where.region else "storage.region, which is not set,"
         return InputError(
-            f"{store}: {region} is not the bucket's ({code}: {said}); set storage.region", reason=STORE_INVALID
+            f"{store}: {region} is not the bucket's ({code}: {said}); set storage.region", reason=reasons.STORE_INVALID
         )
     if status in (401, 403) or code in ("AccessDenied", "403"):
         return InputError(
             f"{store}: access to {uri} is denied ({code or status}); allow s3:GetObject, s3:PutObject, s3:DeleteObject "
             "and s3:ListBucket to the pod's identity or to the credentials in use, or " + _CHECK_KEYS,
-            reason=STORE_CREDENTIALS,
+            reason=reasons.STORE_CREDENTIALS,
         )
     if code in _FULL or status == 507:
-        return ServiceError(f"{store}: the store is full ({code}); free space there", reason=DISK_FULL)
+        return ServiceError(f"{store}: the store is full ({code}); free space there", reason=reasons.DISK_FULL)
     if status == 400 and _WANTS_CHECKSUM.search(said):
         return InputError(
             f"{store}: the store takes no upload without a checksum ({code}: {said}), as a bucket with Object Lock "
             "does; set storage.checksum: whenSupported",
-            reason=STORE_INVALID,
+            reason=reasons.STORE_INVALID,
         )
     if 400 <= status < 500 and status not in (408, 425, 429):
         return InputError(
-            f"{store}: the store refused a request about {uri} ({code}: {said}); see its log", reason=STORE_INVALID
+            f"{store}: the store refused a request about {uri} ({code}: {said}); see its log",
+            reason=reasons.STORE_INVALID,
         )
     return ServiceError(
-        f"{store}: the store failed on {uri} ({code or status}: {said}); try again later", reason=STORE_FAILED
+        f"{store}: the store failed on {uri} ({code or status}: {said}); try again later", reason=reasons.STORE_FAILED
     )
 
 
@@ -157,20 +155,22 @@ def _unanswered(error: Exception, where: Where, uri: str) -> SelfevoError:
         return InputError(
             f"{store}: no credentials found; set storage.credentialsSecret, or give the pod an identity, or set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
-            reason=STORE_CREDENTIALS,
+            reason=reasons.STORE_CREDENTIALS,
         )
     if isinstance(error, (b.PartialCredentialsError, b.ProfileNotFound, b.ConfigNotFound, b.ConfigParseError)):
-        return InputError(f"{store}: the credentials are incomplete ({why}); {_CHECK_KEYS}", reason=STORE_CREDENTIALS)
+        return InputError(
+            f"{store}: the credentials are incomplete ({why}); {_CHECK_KEYS}", reason=reasons.STORE_CREDENTIALS
+        )
     if isinstance(error, b.SSLError):
         return InputError(
             f"{where.endpoint_field}: the TLS certificate was not accepted ({why}); set AWS_CA_BUNDLE to the "
             "authority's certificate or correct storage.endpoint",
-            reason=STORE_UNREACHABLE,
+            reason=reasons.STORE_UNREACHABLE,
         )
     if isinstance(error, (b.HTTPClientError, b.EndpointConnectionError, b.ConnectionError)):
         return unreachable(error, where)
     if isinstance(error, b.InvalidChecksumConfigError):
-        return InputError(f"{store}: {why}; correct the variable or set storage.checksum", reason=STORE_INVALID)
+        return InputError(f"{store}: {why}; correct the variable or set storage.checksum", reason=reasons.STORE_INVALID)
     if isinstance(error, (b.ParamValidationError, b.InvalidRegionError, b.NoRegionError)):
-        return InputError(f"{store}: {why}; correct storage.uri or storage.region", reason=STORE_INVALID)
-    return ServiceError(f"{store}: {why}; the request about {uri} can be tried again", reason=STORE_FAILED)
+        return InputError(f"{store}: {why}; correct storage.uri or storage.region", reason=reasons.STORE_INVALID)
+    return ServiceError(f"{store}: {why}; the request about {uri} can be tried again", reason=reasons.STORE_FAILED)
