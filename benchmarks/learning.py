@@ -27,6 +27,7 @@ from typing import Any
 from machine import machine
 from runs import arithmetic, forked, load_heavy_modules, merged, phase_environment
 from selfevo_contract.artifacts import step_prefix
+from selfevo_contract.errors import DataError, ExitCode
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
@@ -46,7 +47,8 @@ def run_step(run: SelfEvolutionRun, step: Step, shard: int, folder: Path) -> Non
     """One phase in a forked process.
 
     Raises:
-        RuntimeError: it failed; its log says why.
+        DataError: the run ends here for what its models wrote, as the trainer says.
+        RuntimeError: it failed otherwise; its log says why.
     """
     config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
 
@@ -56,37 +58,55 @@ def run_step(run: SelfEvolutionRun, step: Step, shard: int, folder: Path) -> Non
 
     log = folder / "log.txt"
     code = forked(phase, log).code
+    if code == ExitCode.DATA:
+        raise DataError(f"{step.name}: {log.read_text(errors='replace').strip().splitlines()[-1]}")
     if code != 0:
         raise RuntimeError(f"{step.name} ended with {code}; see {log}")
 
 
 def run_arm(over: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
-    """One whole run; returns what its manifests say, by iteration."""
+    """One whole run; returns what its manifests say, by iteration.
+
+    Of a run that ends for what its models wrote (exit code 4), what came before, and ``ended`` with its sentence.
+    """
     run = arithmetic(merged(over, {"seed": seed}), store=folder / "store")
     the_plan = plan(run.spec)
     store = open_store(run.spec.storage.uri)
     rows: dict[int, dict[str, float]] = {}
+    ended: dict[str, Any] = {}
     for step in the_plan.steps:
         prefix = step_prefix(run.metadata.namespace, step.phase, step.key)
         manifest = read_manifest(store, prefix)
         if manifest is None:
-            for shard in range(step.shards):
-                run_step(run, step, shard, folder)
+            try:
+                for shard in range(step.shards):
+                    run_step(run, step, shard, folder)
+            except DataError as error:
+                ended = {"ended": str(error)}
+                break
             manifest = read_manifest(store, prefix)
         assert manifest is not None
         row = rows.setdefault(step.iteration, {})
         for name, value in manifest.metrics.items():
             row[f"{step.phase}/{name}"] = round(value, 5)
-    return {str(iteration): row for iteration, row in sorted(rows.items())}
+    return {str(iteration): row for iteration, row in sorted(rows.items())} | ended
 
 
 def series(arm: dict[str, Any], name: str) -> list[float]:
     """A metric over the iterations that have it."""
-    return [row[name] for _, row in sorted(arm.items(), key=lambda item: int(item[0])) if name in row]
+    rows = ((int(iteration), row) for iteration, row in arm.items() if iteration != "ended")
+    return [row[name] for _, row in sorted(rows, key=lambda item: item[0]) if name in row]
 
 
 def summarise(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the question hangs on: gains in points by arm and seed, and whether the controls behave."""
+    """What the question hangs on: gains in points by arm and seed, and whether the controls behave.
+
+    A run that ended early has no final gain: it is named in ``ended`` and left out of the rest.
+    """
+    early = {
+        arm: {seed: run["ended"] for seed, run in by_seed.items() if "ended" in run} for arm, by_seed in runs.items()
+    }
+    runs = {arm: {seed: run for seed, run in by_seed.items() if "ended" not in run} for arm, by_seed in runs.items()}
     runs = {arm: by_seed for arm, by_seed in runs.items() if by_seed}
     gains = {
         arm: {
@@ -96,6 +116,7 @@ def summarise(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for arm, by_seed in runs.items()
     }
     found: dict[str, Any] = {"gain_points_mean_of_samples": gains}
+    found["ended"] = {arm: by_seed for arm, by_seed in early.items() if by_seed}
     for arm, by_seed in gains.items():
         finals = [values[-1] for values in by_seed.values()]
         found[f"{arm}_final_gain_mean"] = round(statistics.fmean(finals), 2)
@@ -144,7 +165,8 @@ def main() -> int:
             folder.mkdir(parents=True, exist_ok=True)
             runs[arm][str(seed)] = run_arm(merged(over, ARMS[arm]), seed, folder)
             means = [round(100 * value, 1) for value in series(runs[arm][str(seed)], "evaluate/mean")]
-            print(f"{time.time() - begun:6.0f} s  seed {seed}  {arm:10} mean of samples {means}", flush=True)
+            early = runs[arm][str(seed)].get("ended", "")
+            print(f"{time.time() - begun:6.0f} s  seed {seed}  {arm:10} mean of samples {means} {early}", flush=True)
             result = {"machine": machine(), "set": over, "arms": ARMS, "summary": summarise(runs), "runs": runs}
             arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(summarise(runs), indent=1))
