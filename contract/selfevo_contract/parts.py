@@ -298,6 +298,18 @@ class Spread(Closed):
     """Whether a pod waits where it cannot be kept; DoNotSchedule, so that it waits, when not given."""
 
 
+class CaBundle(Closed):
+    """Certificates of the authorities that pods believe, in place of those of the image.
+
+    Also the public ones, where a run reaches a store or a hub on the internet.
+    """
+
+    config_map: Name
+    """A ConfigMap in the run's namespace."""
+    key: Annotated[str, Field(max_length=253), form("[-._A-Za-z0-9]+", "letters, digits, '-', '_' and '.'")] = "ca.crt"
+    """Its key; the value is a list of certificates in PEM."""
+
+
 class Pods(Closed):
     """The fields of a pod that a run may set: a list, not a PodSpec. A part's own go over spec.pods."""
 
@@ -348,6 +360,9 @@ class Pods(Closed):
     """The pods of a step keep to different places."""
     topology_spread_constraints: Annotated[list[Spread], Field(max_length=4)] = []
     """The pods of a step are dealt out over places."""
+    ca_bundle: CaBundle | None = None
+    """Authorities that Python, boto3, requests and the hub's client believe, by SSL_CERT_FILE, REQUESTS_CA_BUNDLE and
+    AWS_CA_BUNDLE; the image's own when not given."""
     scheduler_name: Name | None = None
     """Scheduler of the pods; the cluster's own when not given."""
     active_deadline_seconds: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = None

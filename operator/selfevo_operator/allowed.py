@@ -16,8 +16,9 @@ from typing import Any
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.parts import is_free_annotation, is_free_label
+from selfevo_operator.environment import CA_FILE, CA_FOLDER
 from selfevo_operator.labels import RUN, STEP
-from selfevo_operator.placement import PREFIX
+from selfevo_operator.placement import CERTIFICATES, PREFIX
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,15 @@ def _is_asked(item: object) -> bool:
     return isinstance(item, Mapping) and str(item.get("name", "")).startswith(PREFIX)
 
 
+def _is_of_certificates(item: object) -> bool:
+    return isinstance(item, Mapping) and item.get("name") == CERTIFICATES
+
+
 def _place_of_volume(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"/work/(cache|phase)|/mnt/\w[-\w.]*", value, re.ASCII) is not None
 
 
-def _key_of_secret(value: object) -> bool:
+def _key(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[-._A-Za-z0-9]+", value) is not None
 
 
@@ -147,6 +152,11 @@ _OUR_VOLUME: Rule = {
     "name": _only("work", "tmp", "shm"),
     "emptyDir!": {"medium": _only("Memory"), "sizeLimit": _quantity},
 }
+_CERTIFICATES_MOUNT: Rule = {"name": _text, "mountPath": _only(CA_FOLDER), "readOnly!": _only(True)}
+_CERTIFICATES_VOLUME: Rule = {
+    "name": _text,
+    "configMap!": {"name!": _text, "items!": [{"key!": _key, "path!": _only(CA_FILE)}]},
+}
 _EPHEMERAL: Rule = {
     "volumeClaimTemplate": {
         "spec": {
@@ -164,6 +174,18 @@ def _asked_volume(volume: Mapping[str, Any]) -> Rule:
     return {"name": _text, "persistentVolumeClaim!": {"claimName": _text, "readOnly": _only(True, False)}}
 
 
+def _volume(volume: Mapping[str, Any]) -> Rule:
+    if _is_asked(volume):
+        return _asked_volume(volume)
+    return _CERTIFICATES_VOLUME if _is_of_certificates(volume) else _OUR_VOLUME
+
+
+def _mount(mount: Mapping[str, Any]) -> Rule:
+    if _is_asked(mount):
+        return _ASKED_MOUNT
+    return _CERTIFICATES_MOUNT if _is_of_certificates(mount) else _OUR_MOUNT
+
+
 _CONTAINER: dict[str, Any] = {
     "name!": _only("trainer"),
     "image": _text,
@@ -176,7 +198,7 @@ _CONTAINER: dict[str, Any] = {
             "valueFrom": {
                 "secretKeyRef": {
                     "name": _text,
-                    "key": _key_of_secret,
+                    "key": _key,
                     "optional": _only(True, False),
                 }
             },
@@ -184,11 +206,7 @@ _CONTAINER: dict[str, Any] = {
     ],
     "ports": [{"name": _text, "containerPort": _whole, "protocol": _only("TCP")}],
     "resources": {"requests": _map(_quantity), "limits": _map(_quantity)},
-    "volumeMounts": [
-        Choice(
-            lambda mount: _ASKED_MOUNT if _is_asked(mount) else _OUR_MOUNT,
-        )
-    ],
+    "volumeMounts": [Choice(_mount)],
     "terminationMessagePath": _only("/dev/termination-log"),
     "terminationMessagePolicy": _only("FallbackToLogsOnError"),
     "securityContext!": {
@@ -268,7 +286,7 @@ _POD: Rule = {
             "labelSelector!": _OWN_PODS,
         }
     ],
-    "volumes": [Choice(lambda volume: _asked_volume(volume) if _is_asked(volume) else _OUR_VOLUME)],
+    "volumes": [Choice(_volume)],
 }
 
 _LABELS = _our_label(

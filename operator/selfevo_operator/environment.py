@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import EnvVar
+from selfevo_contract.parts import CaBundle, EnvVar
 from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -28,6 +28,8 @@ from selfevo_contract.spec import Storage
 
 WORK = "/work"
 """Mount of the working volume, and the home of the user, who has no other."""
+CA_FOLDER, CA_FILE = "/etc/selfevo/ca", "ca.crt"
+"""Where a run's certificates are seen."""
 CONFIG_LIMIT = 96 * 1024
 """Bytes of a PhaseConfig. Linux takes 128 KiB for one variable, its name included."""
 
@@ -124,6 +126,12 @@ def launch(processes: int, nodes: int, coordinator: str, join_seconds: int | Non
             *([plain(JOIN_SECONDS_ENV, str(join_seconds))] if join_seconds is not None else []),
         ]
     return several
+
+
+def believed(bundle: CaBundle | None) -> list[Variable]:
+    """What tells Python's ssl and httpx (the hub's client), requests, and boto3 of a run's certificates."""
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE") if bundle is not None else ()
+    return [plain(name, f"{CA_FOLDER}/{CA_FILE}") for name in names]
 
 
 def _credentials(storage: Storage) -> list[Variable]:

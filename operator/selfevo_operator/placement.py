@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import NodeRequirement, PodRequirement, Pods, Volume
+from selfevo_contract.parts import CaBundle, NodeRequirement, PodRequirement, Pods, Volume
+from selfevo_operator.environment import CA_FILE, CA_FOLDER
 from selfevo_operator.labels import RUN, STEP
 
+CERTIFICATES = "ca"
+"""The volume with a run's certificates."""
 PREFIX = "vol-"
 """Begins the name of every volume that a run asks for, so that none is ours."""
 
@@ -86,7 +89,16 @@ def volumes(pods: Pods, field: str) -> tuple[list[dict[str, Any]], list[dict[str
         }
         for volume in pods.volumes
     ]
-    return [_volume(volume) for volume in pods.volumes], mounts
+    asked = [_volume(volume) for volume in pods.volumes]
+    if pods.ca_bundle is None:
+        return asked, mounts
+    mount = {"name": CERTIFICATES, "mountPath": CA_FOLDER, "readOnly": True}
+    return [*asked, _certificates(pods.ca_bundle)], [*mounts, mount]
+
+
+def _certificates(bundle: CaBundle) -> dict[str, Any]:
+    items = [{"key": bundle.key, "path": CA_FILE}]
+    return {"name": CERTIFICATES, "configMap": {"name": bundle.config_map, "items": items}}
 
 
 def _volume(volume: Volume) -> dict[str, Any]:

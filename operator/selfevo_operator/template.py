@@ -13,7 +13,7 @@ from selfevo_contract.phases import PHASES
 from selfevo_contract.process import PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
 from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
-from selfevo_operator.environment import WORK, Variable, launch, variables
+from selfevo_operator.environment import WORK, Variable, believed, launch, variables
 from selfevo_operator.labels import TRAINER
 from selfevo_operator.placement import scheduling, volumes
 from selfevo_operator.pods import PodSettings, field_of, pods_of, refuse_odd_keys
@@ -51,14 +51,16 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     asked = resources(pods.resources, f"{field}.resources")
     device, gpus = gpu(pods.resources.limits, f"{field}.resources", settings.gpu_resources)
     more, _ = volumes(pods, field)
-    ours = _processes(config, gpus, place, pods, field)
+    certificates = believed(pods.ca_bundle)
+    ours = [*certificates, *_processes(config, gpus, place, pods, field)]
     server: dict[str, Any] = {}
     if isinstance(config.engine, ServerEngine):
         ours += served.client_variables()
         devices = {device or settings.gpu_resource: config.engine.gpus} if config.engine.gpus else {}
+        servers = [*certificates, *served.server_variables()]
         server["initContainers"] = [
             served.fetching(
-                _container(served.FETCH, pods, field, settings, variables(pods.env, config, served.server_variables())),
+                _container(served.FETCH, pods, field, settings, variables(pods.env, config, servers)),
                 asked,
             ),
             served.serving(
@@ -67,7 +69,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
                     pods,
                     field,
                     settings,
-                    variables(pods.env, config, served.server_variables(), credentials=False),
+                    variables(pods.env, config, servers, credentials=False),
                 ),
                 devices,
             ),

@@ -175,12 +175,13 @@ def test_a_strict_client_sees_fields_that_a_run_has_not(guarded: World):
         assert unknown and f"{path}.".startswith(f"{unknown[1]}."), refused.value
 
 
-def test_a_listed_claim_and_class_may_be_mounted(guarded: World):
+def test_a_listed_claim_class_and_authority_may_be_mounted(guarded: World):
     for kind in (
         {"persistentVolumeClaim": {"claimName": "model-cache"}},
         {"ephemeral": {"size": 1, "storageClassName": "local"}},
     ):
         assert guarded.refusal(base("x", volume(kind))) == ""
+    assert guarded.refusal(base("x", {"spec.pods.caBundle": {"configMap": "company-ca"}})) == ""
     near = [{"key": "pool", "values": ["gpu", "l4"]}, {"key": "pool", "operator": "Exists", "weight": 5}]
     assert guarded.refusal(base("x", {"spec.pods.nodeAffinity": near})) == ""
 
@@ -263,6 +264,7 @@ BY_DEFAULT: list[tuple[str, Object, str]] = [
     ("a file as data", {"spec.exclude": [{"uri": "file:///etc/shadow"}]}, "spec.exclude is file:///etc/shadow, which"),
     ("code of a model", {"spec.model.trustRemoteCode": True}, "runs may not execute code of a model's repository"),
     ("a loader's variable", {"spec.pods.env": [{"name": "LD_LIBRARY_PATH", "value": "/x"}]}, "which is a variable"),
+    ("an authority", {"spec.pods.caBundle": {"configMap": "x"}}, "may not take authorities from; remove it"),
     ("a proxy", {"spec.pods.env": [{"name": "HTTPS_PROXY", "value": "http://x"}]}, "which is a variable that runs may"),
     ("a metadata address", {"spec.storage.endpoint": "http://169.254.169.254"}, "which is no address of a store"),
 ]  # fmt: skip

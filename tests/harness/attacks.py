@@ -26,6 +26,7 @@ VALUES: Object = {
         "schedulers": ["volcano"],
         "claims": ["model-cache"],
         "storageClasses": ["local"],
+        "caBundles": ["company-ca"],
         "labels": ["cost-center=*"],
         "storage": ["s3://models/team-a/*"],
         "sources": ["hf://Qwen/*", "s3://models/*"],
@@ -260,6 +261,19 @@ REFUSED: list[tuple[str, Object, str]] = [
         for place in ("/", "/etc", "/tmp", "/work", "/dev/shm", "/mnt", "/mnt/..", "/mnt/a/../../etc",
                       "/work/cache/../x", "/usr/lib/python3", "/var/run/secrets/kubernetes.io", "/mnt/a\n", "/proc")
     ),
+    # -- certificates
+    ("authorities of one's own", {"spec.pods.caBundle": {"configMap": "mine"}},
+     "spec.pods.caBundle.configMap is mine, which is a ConfigMap that runs may not take authorities from; allowed are "
+     "company-ca"),
+    *(
+        (f"authorities of one's own in {part}", {f"spec.{part}.pods.caBundle": {"configMap": "mine", "key": "x"}},
+         f"spec.{part}.pods.caBundle.configMap is mine, which is a ConfigMap that runs may not take authorities from")
+        for part in PARTS
+    ),
+    ("authorities of another namespace", {"spec.pods.caBundle": {"configMap": "kube-system/company-ca"}}, _NAME),
+    ("authorities by a path", {"spec.pods.caBundle": {"configMap": "company-ca", "key": "../token"}},
+     "write it as letters, digits, '-', '_'"),
+    ("authorities from a Secret", {"spec.pods.caBundle": {"secretName": OTHERS}}, "configMap: Required value"),
     # -- places
     ("the control plane's nodes by affinity", {"spec.pods.nodeAffinity": [
         {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]},

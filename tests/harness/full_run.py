@@ -33,6 +33,7 @@ _PODS = {
     "labels": {"cost-center": "nlp"},
     "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
     "schedulerName": "volcano",
+    "caBundle": {"configMap": "company-ca", "key": "bundle.pem"},
     "volumes": [
         {"name": "models", "mountPath": "/work/cache", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},
         {"name": "disk", "mountPath": "/work/phase", "ephemeral": {"size": "2Ti", "storageClassName": "local"}},

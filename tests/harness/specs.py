@@ -84,6 +84,7 @@ PODS = _some(
     labels=st.dictionaries(_LABEL, st.sampled_from(["a", ""]), max_size=2),
     annotations=st.dictionaries(_LABEL, _HOSTILE, max_size=2),
     schedulerName=_NAME,
+    caBundle=st.fixed_dictionaries({"configMap": _NAME}, optional={"key": st.sampled_from(["a.pem", ".x_y"])}),
     volumes=st.lists(_VOLUME, max_size=2, unique_by=(lambda it: it["name"], lambda it: it["mountPath"])),
     nodeAffinity=st.lists(_NODES, max_size=2),
     podAntiAffinity=st.lists(

@@ -131,6 +131,7 @@ CASES: dict[str, dict[str, Any]] = {
             "labels": {"cost-center": "nlp"},
             "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
             "schedulerName": "volcano",
+            "caBundle": {"configMap": "company-ca"},
             "volumes": [
                 {"name": "models", "mountPath": "/mnt/models", "persistentVolumeClaim": {"claimName": "models"}}
             ],
@@ -549,6 +550,29 @@ def test_volumes_and_their_mounts() -> None:
         {"name": "vol-disk", "mountPath": "/work/phase"},
     ]
     assert violations(pod) == []
+
+
+def test_certificates_of_a_config_map_are_seen_by_every_container_and_named_to_its_libraries() -> None:
+    own = {
+        "caBundle": {"configMap": "company-ca", "key": "bundle.pem"},
+        "env": [{"name": "SSL_CERT_FILE", "value": "x"}],
+    }
+    pod = pod_of(CHALLENGER, spec__challenger__engine={"kind": "server", "gpus": 0}, spec__pods=own)
+    assert pod["volumes"][-1] == {
+        "name": "ca",
+        "configMap": {"name": "company-ca", "items": [{"key": "bundle.pem", "path": "ca.crt"}]},
+    }
+    containers = [*pod["initContainers"], *pod["containers"]]
+    assert len(containers) == 3
+    for container in containers:
+        assert container["volumeMounts"][-1] == {"name": "ca", "mountPath": "/etc/selfevo/ca", "readOnly": True}
+        env = in_container(container["env"])
+        told = {env[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")}
+        assert told == {"/etc/selfevo/ca/ca.crt"}
+    assert violations(pod) == []
+    plain = pod_of(CHALLENGER)
+    assert "ca" not in {volume["name"] for volume in plain["volumes"]}
+    assert "AWS_CA_BUNDLE" not in in_container(plain["containers"][0]["env"])
 
 
 def test_affinity_and_spread_are_among_the_pods_of_a_step() -> None:

@@ -31,13 +31,13 @@ matchConditions:
       || dyn(oldObject).spec.exists(k, k != 'suspend' && !(k in dyn(object).spec)))
 {{- end }}
 
-{{/* [{field, value}] of one field of all parts' pods, empty ones left out. Takes the field's name. */}}
+{{/* [{field, value}] of one field of all parts' pods, empty ones left out. Takes the field's name, or its way (`a.?b`). */}}
 {{- define "selfevo.policy.each" -}}
 [
 {{- range $index, $part := include "selfevo.parts" . | fromJsonArray }}
 {{- $place := empty $part | ternary "spec.pods" (printf "spec.%s.pods" $part) }}
 {{- $optional := empty $part | ternary "spec.?pods" (printf "spec.?%s.?pods" $part) }}
-{{- if $index }}, {{ end }}{'field': '{{ $place }}.{{ $ }}', 'value': string(object.{{ $optional }}.?{{ $ }}.orValue(''))}
+{{- if $index }}, {{ end }}{'field': '{{ $place }}.{{ $ | replace "?" "" }}', 'value': string(object.{{ $optional }}.?{{ $ }}.orValue(''))}
 {{- end -}}
 ].filter(one, one.value != '')
 {{- end }}

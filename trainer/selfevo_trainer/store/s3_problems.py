@@ -164,7 +164,7 @@ def _unanswered(error: Exception, where: Where, uri: str) -> SelfevoError:
     if isinstance(error, b.SSLError):
         return InputError(
             f"{where.endpoint_field}: the TLS certificate was not accepted ({why}); set AWS_CA_BUNDLE to the "
-            "authority's certificate or correct storage.endpoint",
+            "authority's certificate (on a cluster: spec.pods.caBundle) or correct storage.endpoint",
             reason=reasons.STORE_UNREACHABLE,
         )
     if isinstance(error, (b.HTTPClientError, b.EndpointConnectionError, b.ConnectionError)):
