@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
+from selfevo_trainer.answer_units import UNITS
+from selfevo_trainer.answer_commands import FUNCTIONS, TEXTS, joined_functions, unwrapped
 from selfevo_trainer.extraction import normalise_answer
 
 MAX_CHARS = 2000
@@ -79,16 +81,6 @@ _SIZES = re.compile(
     r"|\\phantom\{[^{}]*\}"
     r"|\\[hv]space\*?\{[^{}]*\}|\\(?:big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])"
 )
-_WRAPPERS = re.compile(
-    r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}\s*\{([^{}]*)\}"
-    r"|\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathtt|mathnormal|underline|boxed|fbox|ensuremath|mathstrut|cancel|displaystyle)"
-    r"\s*\{([^{}]*)\}"
-)
-_TEXTS = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt|sc|up|md)?|mbox|hbox|emph|mathrm|operatorname\*?)\s*\{([^{}]*)\}"
-)
-
-
 def grouped_digits(text: str) -> str:
     r"""Groups of three digits, kept apart by a space of any kind or ``{,}``, are one number; else ``{,}`` is a point.
 
@@ -112,8 +104,8 @@ def grouped_digits(text: str) -> str:
 def formatting(text: str) -> str:
     r"""Commands that change how an answer looks, not what it is.
 
-    >>> formatting(r"\color{red}{42}"), formatting(r"\Large 42"), formatting(r"\mathbf{42}"), formatting(r"42\\")
-    (' {42}', '  42', '42', '42')
+    >>> formatting(r"\color{red}{42}"), formatting(r"\Large 42"), formatting(r"\mathbf{\frac{1}{2}}"), formatting(r"42\\")
+    (' {42}', '  42', '\\frac{1}{2}', '42')
     """
     if "\\" not in text:
         return text
@@ -121,11 +113,9 @@ def formatting(text: str) -> str:
     text = re.sub(r"\\(?:le|ge|ne)(?:q|qslant)(?![A-Za-z])", lambda m: m[0][:3] + " ", text)
     text = re.sub(r"\\(?:dots[a-z]?|cdots)(?![A-Za-z])", r"\\ldots", text)
     text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\\degree(?![A-Za-z])", r"^\\circ ", text)
-    for _ in range(4):
-        before = text
-        text = _WRAPPERS.sub(lambda m: m[1] if m[1] is not None else m[2], text)
-        if text == before:
-            break
+    text = re.sub(r"\\langle(?![A-Za-z])([^<>|()\[\]]*)\\rangle(?![A-Za-z])", r"(\1)", text)
+    text = re.sub(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?", r"\\overline{\1\2\3}", text)
+    text = unwrapped(text)
     text = (
         re.sub(r"(?<!\\)((?:\\\\)*)" + _SIZES.pattern, lambda m: (m[1] or "") + " ", text)
         if "matrix" not in text
@@ -145,6 +135,8 @@ def wrapping(text: str) -> str:
         text = text.strip().strip('\u201c\u201d"`')
         text = re.sub(r"^(?:\\approx(?![A-Za-z])|\\simeq(?![A-Za-z])|=(?!=)|~=|~)\s*", "", text)
         text = re.sub(r"(?<=[^.\s])\s*[.;,]$|(?<=[^\\ ])~$", "", text)
+        if len(text) > 2 and text[0] == text[-1] == "*" and "*" not in text[1:-1]:
+            text = text[1:-1]
         if len(text) > 2 and text[:2] == text[-2:] == "**":
             text = text[2:-2]
         for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")")):
@@ -174,10 +166,7 @@ def _balanced(inner: str, opening: str, closing: str) -> bool:
     return depth == 0
 
 
-_FUNCTIONS = (  # noqa: SIM905
-    "arcsin arccos arctan sinh cosh tanh coth sin cos tan cot sec csc ln log lg exp det gcd max min lcm"
-).split()
-_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z{{])(?<!\\[a-z])({'|'.join(_FUNCTIONS)})(?=[\s(0-9^_\\{{]|$)(?!\s*\}})")
+_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z{{])(?<!\\[a-z])({'|'.join(FUNCTIONS)})(?=[\s(0-9^_\\{{]|$)(?!\s*\}})")
 _PLAIN_NAMES = re.compile(rf"(?<![\\A-Za-z])(pi|infty|{'|'.join(_GREEK)})(?![A-Za-z])")
 _COMPARISONS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "=<": r"\le ", "=>": r"\ge ", "==": "="}
 
@@ -189,6 +178,8 @@ def plain_functions(text: str) -> str:
     ('2\\pi ', 'x^{2}', '\\sqrt{2}', 'x^{10}')
     """
     text = re.sub(r"\s*\*\*\s*", "^", text)
+    text = re.sub(r"(?<=[0-9])(\s*)[xX]\1(?=10\s*\^)", r"\\times ", text)
+    text = re.sub(r"(?<![\w.\\}])([0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]{1,4})(?![\w.])", r"\1\\cdot 10^{\2}", text)
     text = re.sub(r"<=|>=|!=|=<|==", lambda m: _COMPARISONS[m[0]], text)
     text = re.sub(
         r"\\(?:arc|a)(sin|cos|tan)(?![A-Za-z])|(?<![\\A-Za-z])a(sin|cos|tan)(?=\()",
@@ -197,6 +188,7 @@ def plain_functions(text: str) -> str:
     )
     text = re.sub(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ", text)
     text = _PLAIN_NAMES.sub(r"\\\1 ", text)
+    text = joined_functions(text)
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
     text = _apply(text, re.compile(r"(?<![A-Za-z])\\?sqrt\s*(?=\()"), r"\sqrt{%s}")
     text = _apply(text, re.compile(r"(?<![A-Za-z])\\?cbrt\s*(?=\()"), r"\sqrt[3]{%s}")
@@ -227,13 +219,20 @@ def _apply(text: str, head: re.Pattern[str], form: str) -> str:
     return text
 
 
+_ANNOUNCING = (
+    r"(?:(?:so|thus|hence|therefore|then)\b\s*,?\s*)?(?:(?:the|our|my)\s+)?(?:(?:final|correct|required|desired)\s+)*"
+    r"(?:answer|value|result|solution|option|choice)\s*(?:is\s*:?|equals|:|=)"
+)
+_REMARK = re.compile(rf"^(\s*|\\(?:text|mathrm)\{{\s*)(?:{_ANNOUNCING})\s*(?=\S)", re.IGNORECASE)
+
+
 def remarks(text: str) -> str:
     r"""Words that announce an answer.
 
-    >>> remarks("The answer is 5"), remarks("Answer: 5"), remarks(r"\text{about } 5")
-    ('5', '5', '\\text{about } 5')
+    >>> remarks("The answer is 5"), remarks(r"\text{So the value is }5"), remarks(r"\text{about } 5")
+    ('5', '\\text{}5', '\\text{about } 5')
     """
-    return re.sub(r"^\s*(?:(?:the\s+)?(?:final\s+)?answer\s*(?:is\s*:?|:|=))\s*(?=\S)", "", text, flags=re.IGNORECASE)
+    return _REMARK.sub(r"\1", text)
 
 
 def layout(text: str) -> str:
@@ -272,10 +271,37 @@ _BASES = {
     word: i
     for i, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)  # noqa: SIM905
 } | {"sixteen": 16}
+_BASE_AFTER = re.compile(rf"([0-9A-F]+)\s*\(?\s*(?:in\s+)?base[\s-]*([0-9]{{1,2}}|{'|'.join(_BASES)})\s*\)?", re.IGNORECASE)
+_BASE_BELOW = re.compile(
+    rf"_\s*\{{?\s*(?:\\text\{{)?\s*\(?\s*(?:base[\s-]*)?([0-9]{{1,2}}|{'|'.join(_BASES)})\s*\)?\s*\}}*(?![A-Za-z0-9])"
+)
 
 
-def _base(match: re.Match[str]) -> str:
-    return f"_{{{_BASES[match[1]]}}}" if match[1] in _BASES else match[0]
+def bases(text: str) -> str:
+    r"""The base of digits as a number below them.
+
+    >>> bases(r"101_{\text{two}}"), bases("101_{(2)}"), bases(r"\text{3E}_{16}"), bases("101 (base 2)")
+    ('101_{2}', '101_{2}', '3E_{16}', '101_{2}')
+    """
+    text = re.sub(r"(?<![A-Za-z\\])([0-9]*)\\(?:text|mathrm)\{\s*([0-9]*[A-F][0-9A-F]*)\s*\}(?=([0-9]*)_)", _digits, text)
+    text = _BASE_BELOW.sub(lambda m: f"_{{{_BASES.get(m[1], m[1])}}}", text)
+    plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
+    if match := _BASE_AFTER.fullmatch(plain):
+        return f"{match[1]}_{{{_BASES.get(match[2].lower(), match[2])}}}"
+    return text
+
+
+def _digits(match: re.Match[str]) -> str:
+    whole = match[1] + match[2] + match[3]
+    return match[1] + match[2] if len(whole) > 1 else match[0]
+
+
+def _is_unit(name: str, match: re.Match[str]) -> bool:
+    r"""Minutes and seconds, not the minimum and the secant: ``6\text{ min }20``."""
+    after = match.string[match.end() :].lstrip()
+    before = match.string[: match.start()].rstrip()
+    argument = re.match(r"[({x]|\\(?!text|mathrm)", after)
+    return name in ("min", "sec") and before[-1:].isdigit() and argument is None
 
 
 def mark_words(text: str) -> str:
@@ -290,13 +316,15 @@ def mark_words(text: str) -> str:
         content = match[1]
         if match[0].startswith((r"\mathrm", r"\operatorname")) and re.fullmatch(r"\s*[A-Za-z]\s*", content):
             return " " + content.strip() + " " if content.strip() in "exid" else f" \ue000{content.strip()}\ue001 "
-        if content.strip() in _FUNCTIONS:
+        if content.strip() in FUNCTIONS and not _is_unit(content.strip(), match):
             return rf"\{content.strip()} "
         content = re.sub(r"\b([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", content)
+        content = re.sub(r"(?<=[^\W\d_])\.(?=\s|$)", "", content)  # hrs.
         return " " + re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", lambda m: f"\ue000{m[0]}\ue001", content) + " "
 
-    text = re.sub(r"_\s*\{?\s*\\text\{\s*([a-z]+)\s*\}\s*\}?", _base, text)
-    text = _TEXTS.sub(inside, text)
+    text = bases(text)
+    text = UNITS.sub(lambda m: re.sub(r"(?<![\\A-Za-z])[A-Za-z]+", r"\\text{ \g<0>}", m[0]), text)
+    text = TEXTS.sub(inside, text)
     if r"\begin" in text:
         return text
     text = re.sub(r"(?<=[0-9\s])([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", text)
@@ -332,11 +360,6 @@ def mark_words(text: str) -> str:
     return re.sub(r"\\[A-Za-z]+|\ue000[^\ue001]*\ue001|[^\W\d_]+", bare, text)
 
 
-_ANNOUNCED = re.compile(
-    "^(?:\ue000(?:the|final)\ue001\\s*)*\ue000answer\ue001\\s*(?:\ue000is\ue001)?\\s*[:=]?\\s*(?=\\S)", re.IGNORECASE
-)
-
-
 def answer_form(text: str) -> str:
     r"""All rules, one after the other: the spelling in which answers are compared. Never empty for an answer.
 
@@ -351,7 +374,7 @@ def _short_form(text: str) -> str:
     form = text.strip()
     for rule in RULES:
         form = rule(form)
-    form = _ANNOUNCED.sub("", mark_words(form).strip())
+    form = mark_words(form).strip()
     whole = wrapping(form)
     if match := WORD.fullmatch(whole.strip()):
         whole = match[1]

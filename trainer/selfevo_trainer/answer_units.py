@@ -38,6 +38,16 @@ SCALES: dict[str, tuple[Fraction, str]] = {
 }  # fmt: skip
 """Scale to the base unit, and the dimension."""
 
+_SYMBOL = (
+    "(?:mm|cm|dm|km|nm|m|mg|kg|g|ms|min|hr|h|sec|s|mL|ml|L|ft|in|yd|mi|lb|oz|kN|N|kJ|J|kWh|kW|MW|mW|W|mV|kV|V|mA|A|K|kPa|MPa"
+    "|Pa|kHz|MHz|GHz|Hz|C|T|mol|rad|eV|cal|kcal|gal)"
+)
+_FACTOR = rf"{_SYMBOL}(?:\^\{{?-?[1-4]\}}?|[²³])?(?![A-Za-z0-9^])"
+UNITS = re.compile(
+    rf"(?<=[0-9}}])\s+{_FACTOR}(?:\s*(?:/|\\cdot|\s)\s*{_FACTOR})+\s*$|(?<=[0-9}}])\s*(?:m/s(?:\^\{{?2\}}?)?|km/h)\s*$"
+)
+"""Compound units after a number, in plain letters: 5 m/s, 3 kg m/s."""
+
 MEANS_MORE = frozenset(
     (  # noqa: SIM905
         "north south east west northeast northwest southeast southwest up down left right forward backward am "
@@ -51,13 +61,18 @@ MEANS_MORE = frozenset(
 """Words that make another answer of the number beside them: 5 km north is not 5, and 5 million is not 5."""
 
 
+_COMPASS = {"n": "north", "s": "south", "e": "east", "w": "west"}
+
+
 def unit_of(phrase: str) -> str:
     """The one spelling of a phrase beside a quantity.
 
     >>> unit_of("hours"), unit_of("square meters"), unit_of("kilometers per hour"), unit_of("apples")
     ('h', 'm^2', 'km/h', 'apple')
     """
-    phrase = re.sub(r"\s+", " ", phrase.strip()).replace(" per ", "/")
+    phrase = re.sub(r"\s+", " ", phrase.strip().replace("*", " ")).replace(" per ", "/")
+    phrase = re.sub(r"(?<=\w) ([a-z]+)\^-([0-9])", lambda m: "/" + m[1] + (f"^{m[2]}" if m[2] != "1" else ""), phrase)
+    phrase = re.sub(r"^(degrees?) ([nsew])$", lambda m: f"degree {_COMPASS[m[2]]}", phrase)
     words = re.split(r"([ /*^])", phrase)
     phrase = "".join(_CANONICAL.get(word, _CANONICAL.get(_singular(word), _singular(word))) for word in words)
     phrase = re.sub(r"^(?:square|sq) (\w+)$", r"\1^2", phrase)

@@ -63,6 +63,11 @@ class _Reading:
     """Beside them: phrases[i] stands after quantities[i]; one quantity may be empty."""
 
 
+_MEGA = re.compile(r"^M(g|W|Hz|Pa|J|V|N|eV|m|L|B|b|mol)$")
+"""Five Mg are not five mg: all else is compared in lower case."""
+_EXPONENT = re.compile(r"\^\{?(-?[0-9])\}?(?![0-9])")
+
+
 def _read(form: str) -> _Reading:
     form = re.sub("(?:,|)\\s*\ue000(?:and|or)\ue001\\s*", ",", form, flags=re.IGNORECASE)
     quantities: list[str] = []
@@ -70,8 +75,8 @@ def _read(form: str) -> _Reading:
     position = 0
     for match in WORD.finditer(form):
         between = form[position : match.start()].strip()
-        word = match[1].lower()
-        exponent = re.match(r"\^\{?([0-9])\}?(?![0-9])", between)
+        word = _MEGA.sub(r"mega\1", match[1]).lower()
+        exponent = _EXPONENT.match(between)
         if exponent and phrases:
             phrases[-1] += f"^{exponent[1]}"
             between = between[exponent.end() :].strip()
@@ -82,7 +87,7 @@ def _read(form: str) -> _Reading:
             phrases.append(word)
         position = match.end()
     rest = form[position:].strip()
-    exponent = re.match(r"\^\{?([0-9])\}?(?![0-9])", rest)
+    exponent = _EXPONENT.match(rest)
     if exponent and phrases:
         phrases[-1] += f"^{exponent[1]}"
         rest = rest[exponent.end() :].strip()
@@ -112,7 +117,7 @@ def _compare_worded(a: str, b: str) -> Ruling:
     one, other = _read(a), _read(b)
     if not any(one.phrases) and not any(other.phrases):
         return _compare_formulas(one.quantities[0], other.quantities[0]) if one.quantities and other.quantities else _no
-    if one.phrases == other.phrases:
+    if one.phrases == other.phrases and len(one.quantities) == len(other.quantities):
         return _all_equal(one.quantities, other.quantities)
     left, right = _total(one), _total(other)
     if left is not None and right is not None:  # each with its dimension
@@ -136,7 +141,7 @@ def _all_equal(left: tuple[str, ...], right: tuple[str, ...]) -> Ruling:
         if x == y:
             continue
         joined = [re.match(r"[,;+=]\s*(?:\\\\)?|", each) for each in (x, y)]
-        if joined[0][0].strip() != joined[1][0].strip():  # type: ignore[index]
+        if len({each[0].strip(", ") for each in joined}) > 1:  # type: ignore[index]
             return Ruling(False, "quantities are joined otherwise")
         x, y = x[joined[0].end() :], y[joined[1].end() :]  # type: ignore[union-attr]
         if not x or not y:
@@ -168,13 +173,21 @@ def _total(reading: _Reading) -> tuple[Fraction, str] | None:
 # --- formulas
 
 
-_ASSIGNED = re.compile(r"([A-Za-z]|\\[A-Za-z]+)(_\w|_\{\w+\})?\s*=(?!=)")
+_ASSIGNED = re.compile(
+    r"(?:([A-Za-z]|\\[A-Za-z]+)(_\w|_\{\w+\})?(?:\([a-z](?:,[a-z])*\))?|(?:m?\\angle\s*)?[A-Z]{1,3}|\\overline\{[A-Z]{2}\})"
+    r"\s*(?:=(?!=)|\\approx(?![A-Za-z]))"
+)
+_NOTATION = re.compile(
+    r"\\(?:angle|measuredangle|triangle|square|odot|mod|bmod|pmod|equiv|l?and|l?or|wedge|vee|neg|lnot|forall|exists|to"
+    r"|mapsto|(?:long)?(?:left)?rightarrow|(?:Left)?Rightarrow|implies|iff|parallel|perp|cong|sim|hat|widehat|vec|dot"
+    r"|ddot|over(?:left|right)arrow|cancel|bcancel|xcancel|tilde|widetilde)(?![A-Za-z])|_\{[^{}]*\}\s*[0-9]|(?<![A-Za-z])[0-9]+_"
+)
 _DOTS = re.compile(r"\\ldots|\.\.\.")
 
 
 def _compare_formulas(a: str, b: str) -> Ruling:
     left, right = _ASSIGNED.match(a), _ASSIGNED.match(b)
-    if left and right and re.sub(r"[{}\s]", "", left[0]) == re.sub(r"[{}\s]", "", right[0]):
+    if left and right and _name(left) == _name(right):
         a, b = a[left.end() :].strip(), b[right.end() :].strip()
     elif left and not right and "=" not in a[left.end() :] and not re.search(r"[=<>]|\\[lgn]e(?![a-z])", b):
         a = a[left.end() :].strip()
@@ -184,9 +197,16 @@ def _compare_formulas(a: str, b: str) -> Ruling:
         return Ruling(False, "empty")
     if a == b:
         return Ruling(True, "same form")
+    if {_kind_of_list(a), _kind_of_list(b)} == {"{", "("}:
+        return Ruling(False, "a set, and a list in its order")
+    if len(a) == len(b) == 1 and a.lower() == b.lower() and a.lower() in "abcde":
+        return Ruling(True, "choices")
     x, y = read_number(a), read_number(b)
     if x is not None and y is not None:
         return Ruling(_equal_numbers(x, y), "numbers, exactly")
+    if _NOTATION.search(a) or _NOTATION.search(b):
+        same = re.sub(r"[\s{}]", "", a) == re.sub(r"[\s{}]", "", b)
+        return Ruling(same, "notation that no parser reads, by its form")
     for one, other in ((a, b), (b, a)):
         if _DOTS.search(one) and read_number(one) is None:
             return Ruling(False, "dots that stand for something")
@@ -205,6 +225,16 @@ def _compare_formulas(a: str, b: str) -> Ruling:
     if a.lower() == b.lower() and a.isalpha() and len(a) > 1:
         return Ruling(True, "words")
     return Ruling(None, "formulas", (a, b))
+
+
+def _name(assigned: re.Match[str]) -> str:
+    return re.sub(r"[{}\s=]|\\approx", "", assigned[0])
+
+
+def _kind_of_list(text: str) -> str:
+    r"""``{`` for a set, ``(`` for a tuple or an interval, as a whole and of more than one element; else nothing."""
+    match = re.fullmatch(r"\\\{([^{}()\[\]\\]*,[^{}()\[\]\\]*)\\\}|[(\[]([^()\[\]]*,[^()\[\]]*)[)\]]", text)
+    return "" if match is None else "{" if match[1] is not None else "("
 
 
 def _clock(text: str) -> tuple[int, ...] | None:
