@@ -88,11 +88,9 @@ def decide(pairs: Sequence[tuple[str, str, Method]]) -> list[Ruling]:
 
     from selfevo_trainer.answer_values import compare
 
-    rulings = [compare(a, b) for a, b, _ in pairs]
-    symbolic = [i for i, (_, _, method) in enumerate(pairs) if method is Method.math_verify]
     with _grader(Method.math_verify) as grader:
-        for i, ruling in zip(symbolic, grader.decide_many([pairs[i][:2] for i in symbolic]), strict=True):
-            rulings[i] = ruling
+        symbolic = iter(grader.decide_many([(a, b) for a, b, method in pairs if method is Method.math_verify]))
+    rulings = [next(symbolic) if method is Method.math_verify else compare(a, b) for a, b, method in pairs]
     return [replace(r, equal=False, by="forms differ") if r.equal is None else r for r in rulings]
 
 

@@ -313,8 +313,9 @@ class Task(Closed):
     """JSON lines with the columns question and answer."""
     answers: Literal["math", "choice", "number", "text"] | None = None
     """What its answers are; math when not given. `math`: compared as in training. `choice`: a letter, also as `B. 42`,
-    `B) 42` or `(B)`. `number`: a number, with or without a unit in the answer; of GSM8K's solutions, what follows
-    `####`. `text`: words, without regard to case and layout."""
+    `B) 42`, `(B)` or formatted; several letters are none. `number`: a number, grouped or not, with or without a unit or
+    currency; of GSM8K's solutions, what follows `####`. `text`: words, without regard to case, blanks and formatting.
+    The last three are compared by rules alone; math-verify is never asked."""
 
     @property
     def answer_kind(self) -> Literal["math", "choice", "number", "text"]:

@@ -10,13 +10,24 @@ from fractions import Fraction
 
 import pytest
 
-from selfevo_trainer import answer_arithmetic, answer_forms, answer_units, answer_values
+from selfevo_trainer import (
+    answer_arithmetic,
+    answer_commands,
+    answer_forms,
+    answer_lists,
+    answer_units,
+    answer_values,
+    answer_words,
+)
 from selfevo_trainer.answer_arithmetic import exact_value
 from selfevo_trainer.answer_forms import MAX_CHARS, RULES, answer_form
 from selfevo_trainer.answer_values import compare
 
 
-@pytest.mark.parametrize("module", [answer_arithmetic, answer_forms, answer_units, answer_values])
+@pytest.mark.parametrize(
+    "module",
+    [answer_arithmetic, answer_commands, answer_forms, answer_lists, answer_units, answer_values, answer_words],
+)
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -70,7 +81,28 @@ def test_compare(a, b, equal):
 
 @pytest.mark.parametrize(
     "piece",
-    ["(", "{", "^(", "sqrt(", r"\text{", r"\mathbf{", "1 ", "9^", "1,", "_2", "٣", "√(", "abs(", "=", "\ue000", " a."],
+    [
+        "(",
+        "{",
+        "^(",
+        "sqrt(",
+        r"\text{",
+        r"\mathbf{",
+        "1 ",
+        "9^",
+        "1,",
+        "_2",
+        "٣",
+        "√(",
+        "abs(",
+        "=",
+        "\ue000",
+        " a.",
+        r"\mathbf{\text{",
+        "$",
+        "cosx",
+        ",x=1",
+    ],
 )
 def test_hostile_answers_take_no_time(piece):
     text = (piece * MAX_CHARS)[:MAX_CHARS]

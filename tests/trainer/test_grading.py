@@ -92,7 +92,8 @@ MATH_VERIFY_SAYS = [
     (r"\pi", "3.14159265", True),
     (r"\pi", "3.14", False),
     ("x", "X", True),  # lower case throughout
-    ("(1,2)", r"\{1,2\}", True),  # an interval, a point or a set: the context would say
+    ("(1,2)", r"\{1,2\}", False),  # math-verify alone says that they are equal
+    ("(1,2)", "1,2", True),  # an interval, a point or a list: the context would say
     (r"\sqrt{-1}", "i", False),  # real unless it sees both as complex
     ("e^{i\\pi}", "-1", False),
 ]
@@ -122,7 +123,7 @@ def workers():
 FOLDER_OF_PAIRS = Path(__file__).parents[1] / "golden"
 GOLDEN = [
     row
-    for name in ("answer_pairs", "more_answer_pairs")
+    for name in ("answer_pairs", "more_answer_pairs", "fresh_answer_pairs", "further_answer_pairs")
     for row in json.loads((FOLDER_OF_PAIRS / f"{name}.json").read_text())
 ]
 

@@ -44,11 +44,7 @@ def exact_value(text: str) -> Fraction | None:
         for start in range(len(digits)):  # the shortest head, then the shortest period, that the digits show
             for period in range(1, (len(digits) - start) // 2 + 1):
                 tail = digits[start:]
-                if (
-                    len(tail) >= 3
-                    and all(tail[i] == tail[i % period] for i in range(len(tail)))
-                    and (period > 1 or len(tail) >= 3)
-                ):
+                if len(tail) >= 3 and all(tail[i] == tail[i % period] for i in range(len(tail))):
                     return _repeating(match[1], match[2], digits[:start], tail[:period])
         return None
     try:
@@ -86,7 +82,6 @@ class _Arithmetic:
         )
         self.tokens: list[str] = []
         position = 0
-        text = text.strip()
         while position < len(text):
             match = self._TOKEN.match(text, position)
             if match is None:

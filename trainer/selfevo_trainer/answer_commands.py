@@ -101,7 +101,7 @@ def _spread(name: str, content: str) -> str:
 
 _ROW = "|".join(FUNCTIONS[:-5])
 _JOINED = re.compile(rf"(?<![\\A-Za-z])[abekmnrtxy]?(?:(?:{_ROW})[xyzuvwnt])+(?![A-Za-z])")
-_BESIDE_A_LETTER = re.compile(rf"(?<![\\A-Za-z])([abknrtxy])(sin|cos|tan|ln|log|exp)(?=\s*\()")
+_BESIDE_A_LETTER = re.compile(r"(?<![\\A-Za-z])([abknrtxy])(sin|cos|tan|ln|log|exp)(?=\s*\()")
 
 
 def joined_functions(text: str) -> str:

@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-from selfevo_trainer.answer_units import UNITS
-from selfevo_trainer.answer_commands import FUNCTIONS, TEXTS, joined_functions, unwrapped
+from selfevo_trainer.answer_commands import FUNCTIONS, joined_functions, unwrapped
+from selfevo_trainer.answer_words import WORD, is_unit, mark_words
 from selfevo_trainer.extraction import normalise_answer
 
 MAX_CHARS = 2000
@@ -77,10 +77,12 @@ def _compatible(character: str) -> str:
 
 _SIZES = re.compile(
     r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|bf|it|rm|sf|tt"
-    r"|bfseries|itshape|boldmath|quad|qquad|limits|nolimits|,|;|:|!|>| |\n)(?![A-Za-z])|\\color\s*\{[^{}]*\}"
+    r"|bfseries|itshape|boldmath|quad|qquad|limits|nolimits)(?![A-Za-z])|\\[,;:!> \n]|\\color\s*\{[^{}]*\}"
     r"|\\phantom\{[^{}]*\}"
     r"|\\[hv]space\*?\{[^{}]*\}|\\(?:big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])"
 )
+
+
 def grouped_digits(text: str) -> str:
     r"""Groups of three digits, kept apart by a space of any kind or ``{,}``, are one number; else ``{,}`` is a point.
 
@@ -104,8 +106,8 @@ def grouped_digits(text: str) -> str:
 def formatting(text: str) -> str:
     r"""Commands that change how an answer looks, not what it is.
 
-    >>> formatting(r"\color{red}{42}"), formatting(r"\Large 42"), formatting(r"\mathbf{\frac{1}{2}}"), formatting(r"42\\")
-    (' {42}', '  42', '\\frac{1}{2}', '42')
+    >>> formatting(r"\color{red}{42}"), formatting(r"\Large 42"), formatting(r"\mathbf{\pi}"), formatting(r"42\\")
+    (' {42}', '  42', '\\pi', '42')
     """
     if "\\" not in text:
         return text
@@ -113,6 +115,7 @@ def formatting(text: str) -> str:
     text = re.sub(r"\\(?:le|ge|ne)(?:q|qslant)(?![A-Za-z])", lambda m: m[0][:3] + " ", text)
     text = re.sub(r"\\(?:dots[a-z]?|cdots)(?![A-Za-z])", r"\\ldots", text)
     text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\\degree(?![A-Za-z])", r"^\\circ ", text)
+    text = re.sub(r"\\(?:varnothing|empty)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset ", text)
     text = re.sub(r"\\langle(?![A-Za-z])([^<>|()\[\]]*)\\rangle(?![A-Za-z])", r"(\1)", text)
     text = re.sub(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?", r"\\overline{\1\2\3}", text)
     text = unwrapped(text)
@@ -166,7 +169,7 @@ def _balanced(inner: str, opening: str, closing: str) -> bool:
     return depth == 0
 
 
-_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z{{])(?<!\\[a-z])({'|'.join(FUNCTIONS)})(?=[\s(0-9^_\\{{]|$)(?!\s*\}})")
+_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z{{])(?<!\\[a-z])({'|'.join(FUNCTIONS)})(?=[\s(|0-9^_\\{{]|$)(?!\s*\}})")
 _PLAIN_NAMES = re.compile(rf"(?<![\\A-Za-z])(pi|infty|{'|'.join(_GREEK)})(?![A-Za-z])")
 _COMPARISONS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "=<": r"\le ", "=>": r"\ge ", "==": "="}
 
@@ -189,7 +192,7 @@ def plain_functions(text: str) -> str:
     text = re.sub(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ", text)
     text = _PLAIN_NAMES.sub(r"\\\1 ", text)
     text = joined_functions(text)
-    text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
+    text = _PLAIN_FUNCTION.sub(lambda m: m[0] if is_unit(m[1], m) else rf"\{m[1]} ", text)
     text = _apply(text, re.compile(r"(?<![A-Za-z])\\?sqrt\s*(?=\()"), r"\sqrt{%s}")
     text = _apply(text, re.compile(r"(?<![A-Za-z])\\?cbrt\s*(?=\()"), r"\sqrt[3]{%s}")
     text = _apply(text, re.compile(r"(?<![\\A-Za-z])abs\s*(?=\()"), "|%s|")
@@ -248,116 +251,6 @@ RULES: tuple[Callable[[str], str], ...] = (
     remarks,
     plain_functions,
 )
-
-
-WORD = re.compile("\ue000([^\ue000\ue001]*)\ue001")
-"""A word in a form: private characters, which no answer may hold, mark where it starts and ends."""
-
-_KNOWN = frozenset(
-    (  # noqa: SIM905
-        "cm mm km kg mg ml dl cl kl ft in yd mi lb oz hr hrs min mins sec secs ms mph kmh kph am pm or and "
-        "deg rad gal pt qt hz pa kj kw kwh mw mol atm usd eur gbp nm um kb mb gb tb cc sq cu per dozen pct no "
-        "yes"
-    ).split()
-)
-
-
-_CURRENCIES = {"$": "dollar", r"\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen", "₹": "rupee"}
-_MONEY = re.compile(r"(-?)\s*(\\?\$|[€£¥₹])\s*((?:[0-9.]|-[0-9.]|\\frac)[^$€£¥₹]*)")
-_MONEY_AFTER = re.compile(r"(-?[0-9][^$€£¥₹]*?)\s*(\\\$|[€£¥₹])")
-
-
-_BASES = {
-    word: i
-    for i, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)  # noqa: SIM905
-} | {"sixteen": 16}
-_BASE_AFTER = re.compile(rf"([0-9A-F]+)\s*\(?\s*(?:in\s+)?base[\s-]*([0-9]{{1,2}}|{'|'.join(_BASES)})\s*\)?", re.IGNORECASE)
-_BASE_BELOW = re.compile(
-    rf"_\s*\{{?\s*(?:\\text\{{)?\s*\(?\s*(?:base[\s-]*)?([0-9]{{1,2}}|{'|'.join(_BASES)})\s*\)?\s*\}}*(?![A-Za-z0-9])"
-)
-
-
-def bases(text: str) -> str:
-    r"""The base of digits as a number below them.
-
-    >>> bases(r"101_{\text{two}}"), bases("101_{(2)}"), bases(r"\text{3E}_{16}"), bases("101 (base 2)")
-    ('101_{2}', '101_{2}', '3E_{16}', '101_{2}')
-    """
-    text = re.sub(r"(?<![A-Za-z\\])([0-9]*)\\(?:text|mathrm)\{\s*([0-9]*[A-F][0-9A-F]*)\s*\}(?=([0-9]*)_)", _digits, text)
-    text = _BASE_BELOW.sub(lambda m: f"_{{{_BASES.get(m[1], m[1])}}}", text)
-    plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
-    if match := _BASE_AFTER.fullmatch(plain):
-        return f"{match[1]}_{{{_BASES.get(match[2].lower(), match[2])}}}"
-    return text
-
-
-def _digits(match: re.Match[str]) -> str:
-    whole = match[1] + match[2] + match[3]
-    return match[1] + match[2] if len(whole) > 1 else match[0]
-
-
-def _is_unit(name: str, match: re.Match[str]) -> bool:
-    r"""Minutes and seconds, not the minimum and the secant: ``6\text{ min }20``."""
-    after = match.string[match.end() :].lstrip()
-    before = match.string[: match.start()].rstrip()
-    argument = re.match(r"[({x]|\\(?!text|mathrm)", after)
-    return name in ("min", "sec") and before[-1:].isdigit() and argument is None
-
-
-def mark_words(text: str) -> str:
-    r"""``\text{...}`` and bare words between marks, in lower case; formulas stay outside of them.
-
-    >>> WORD.sub(r"<\1>", mark_words(r"3\text{ hours }15 min")), WORD.sub(r"<\1>", mark_words("xy"))
-    ('3  <hours>  15  <min> ', 'xy')
-    """
-    text = text.replace("\ue000", "").replace("\ue001", "")
-
-    def inside(match: re.Match[str]) -> str:
-        content = match[1]
-        if match[0].startswith((r"\mathrm", r"\operatorname")) and re.fullmatch(r"\s*[A-Za-z]\s*", content):
-            return " " + content.strip() + " " if content.strip() in "exid" else f" \ue000{content.strip()}\ue001 "
-        if content.strip() in FUNCTIONS and not _is_unit(content.strip(), match):
-            return rf"\{content.strip()} "
-        content = re.sub(r"\b([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", content)
-        content = re.sub(r"(?<=[^\W\d_])\.(?=\s|$)", "", content)  # hrs.
-        return " " + re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", lambda m: f"\ue000{m[0]}\ue001", content) + " "
-
-    text = bases(text)
-    text = UNITS.sub(lambda m: re.sub(r"(?<![\\A-Za-z])[A-Za-z]+", r"\\text{ \g<0>}", m[0]), text)
-    text = TEXTS.sub(inside, text)
-    if r"\begin" in text:
-        return text
-    text = re.sub(r"(?<=[0-9\s])([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", text)
-    if not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
-        text = re.sub(
-            r"\^\\circ(?![A-Za-z])\s*([CF]?)(?![A-Za-z])",
-            lambda m: "\ue000degree\ue001" + (f"\ue000{m[1]}\ue001" if m[1] else ""),
-            text,
-        )
-    text = re.sub(r"^([0-9]+)\s*R\s*([0-9]+)$", "\\1 \ue000r\ue001 \\2", text)
-
-    if money := _MONEY.fullmatch(text.strip()):
-        text = f"{money[1]}{money[3]} \ue000{_CURRENCIES[money[2]]}\ue001"
-    elif money := _MONEY_AFTER.fullmatch(text.strip()):
-        text = f"{money[1]} \ue000{_CURRENCIES[money[2]]}\ue001"
-
-    def bare(match: re.Match[str]) -> str:
-        if match[0].startswith(("\\", "\ue000")):
-            return match[0]
-        word = match[0]
-        before = text[: match.start()].rstrip()
-        after_number = bool(before) and before[-1] in "0123456789}" and len(before) < match.start()
-        known = word.lower() in _KNOWN and ((bool(before) and before[-1] in "0123456789}\ue001/") or match.start() == 0)
-        unit = (
-            after_number
-            and word in ("m", "g", "s", "h", "L", "l", "J", "V", "K", "A")
-            and match.end() == len(text.rstrip())
-        )
-        if len(word) >= 4 or (len(word) >= 2 and (after_number or known or word in ("and", "or"))) or unit:
-            return f" \ue000{word}\ue001 "
-        return word
-
-    return re.sub(r"\\[A-Za-z]+|\ue000[^\ue001]*\ue001|[^\W\d_]+", bare, text)
 
 
 def answer_form(text: str) -> str:

@@ -9,25 +9,32 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from selfevo_trainer.answer_forms import answer_form
+from selfevo_trainer.answer_commands import TEXTS, unwrapped
+from selfevo_trainer.answer_forms import answer_form, remarks
 from selfevo_trainer.answer_values import compare, read_number
 from selfevo_trainer.extraction import normalise_answer
 from selfevo_trainer.voting import Comparer
 
-_WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm)?|mathbf|mathrm|mathit)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*(?:\)|[.:,)]|$)\s*(.*)", re.DOTALL)
+_SEVERAL = re.compile(r"\(?[A-Za-z]\)?(?:(?:\s*[,;/&]\s*|\s+(?:and|or)\s+)\(?[A-Za-z]\)?)+\.?")
 _AFTER_MARK = re.compile(r"####\s*([^#]*)$")
 
 
-def choice(text: str) -> tuple[str | None, str]:
-    r"""The letter of a multiple choice, in upper case, and the text beside it.
+def _plain(text: str) -> str:
+    """Without the commands and marks that format it."""
+    return TEXTS.sub(r"\1 ", unwrapped(text[:10_000])).replace("**", "")
 
-    >>> choice("B. 42"), choice("B) 42"), choice("(b)"), choice(r"\textbf{(C)}"), choice("42")
-    (('B', '42'), ('B', '42'), ('B', ''), ('C', ''), (None, '42'))
+
+def choice(text: str) -> tuple[str | None, str]:
+    r"""The letter of a multiple choice, in upper case, and the text beside it; no letter where there are several.
+
+    >>> choice("B. 42"), choice("B) 42"), choice("(b)"), choice(r"\textbf{(C)}"), choice("42"), choice("B, C")
+    (('B', '42'), ('B', '42'), ('B', ''), ('C', ''), (None, '42'), (None, 'B, C'))
     """
-    text = _WRAPPED.sub(r"\1", normalise_answer(_WRAPPED.sub(r"\1 ", text))).strip().strip("{}$*")
+    text = normalise_answer(remarks(_plain(text)).strip())
+    text = re.sub(r"^(?:option|choice)\s+", "", text, flags=re.IGNORECASE).strip().strip("{}$*_")
     match = _CHOICE.fullmatch(text)
-    return (match[1].upper(), match[2].strip()) if match else (None, text)
+    return (match[1].upper(), match[2].strip()) if match and not _SEVERAL.fullmatch(text) else (None, text)
 
 
 def number(text: str) -> str | None:
@@ -38,7 +45,7 @@ def number(text: str) -> str | None:
     """
     marked = _AFTER_MARK.search(text)
     text = (marked[1] if marked else text).strip()
-    return text if read_number(answer_form(text)) is not None else None
+    return text if read_number(answer_form(text.lstrip("\\$€£ "))) is not None else None
 
 
 def plain_text(text: str) -> str:
@@ -47,8 +54,8 @@ def plain_text(text: str) -> str:
     >>> plain_text(r"\\text{New  York.}") == plain_text("new york")
     True
     """
-    text = unicodedata.normalize("NFKC", _WRAPPED.sub(r"\1", text)[:10_000]).casefold()
-    return " ".join(text.split()).rstrip(".").strip("$\"' ")
+    text = unicodedata.normalize("NFKC", _plain(text)).casefold()
+    return " ".join(text.split()).rstrip(". ").strip("$\"'\u201c\u201d ")
 
 
 def truth_of(kind: str, text: str) -> str | None:

@@ -55,7 +55,8 @@ MEANS_MORE = frozenset(
         "base less more than least most not no none negative minus plus above below before after ago loss "
         "profit gain increase decrease debt clockwise counterclockwise anticlockwise bc ad bce ce mod modulo "
         "tens to through choose over times squared cubed factorial of percent under only between about or and "
-        "tenth hundredth thousandth imaginary i x y e odd even greater larger smaller"
+        "tenth hundredth thousandth imaginary i x y e odd even greater larger smaller "
+        "upward downward upwards downwards northward southward eastward westward inward outward mille ppm"
     ).split()
 )
 """Words that make another answer of the number beside them: 5 km north is not 5, and 5 million is not 5."""
@@ -77,8 +78,10 @@ def unit_of(phrase: str) -> str:
     phrase = "".join(_CANONICAL.get(word, _CANONICAL.get(_singular(word), _singular(word))) for word in words)
     phrase = re.sub(r"^(?:square|sq) (\w+)$", r"\1^2", phrase)
     phrase = re.sub(r"^(?:cubic|cu) (\w+)$", r"\1^3", phrase)
-    phrase = re.sub(r"^(\w+) squared$", r"\1^2", phrase)
-    phrase = re.sub(r"^(\w+) cubed$", r"\1^3", phrase)
+    phrase = re.sub(r"(\w+) squared$", r"\1^2", phrase)
+    phrase = re.sub(r"(\w+) cubed$", r"\1^3", phrase)
+    phrase = re.sub(r"/(\w+)/\1$", r"/\1^2", phrase)
+    phrase = re.sub(r"^in(\^[23])?$", r"inch\1", phrase)
     return _CANONICAL.get(phrase.replace("h", "hour") if phrase == "mile/h" else phrase, phrase)
 
 

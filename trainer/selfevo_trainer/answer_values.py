@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from selfevo_trainer.answer_arithmetic import BASED, exact_value
-from selfevo_trainer.answer_forms import MAX_CHARS, WORD, answer_form
+from selfevo_trainer.answer_forms import MAX_CHARS, answer_form
+from selfevo_trainer.answer_lists import elements, joined_otherwise, numbers, union, values_by_name
 from selfevo_trainer.answer_units import MEANS_MORE, SCALES, unit_of
+from selfevo_trainer.answer_words import WORD
 
 _RELATIVE = Fraction(1_000_001, 10**12)
 """A decimal may differ from a fraction without an end by a millionth of it: 0.333333 is a third."""
@@ -46,11 +48,38 @@ def compare_forms(a: str, b: str) -> Ruling:
         return Ruling(False, "empty")
     if a == b:
         return Ruling(True, "same form")
-    if re.sub(r"[\s{}]", "", a) == re.sub(r"[\s{}]", "", b) and not re.search(r"[0-9]\s+[0-9]|[\^_]|\\[a-z]", a + b):
-        return Ruling(re.search(r"\\[{}]", a + b) is None, "same form without braces")
+    if re.sub(r"[\s{}]", "", a) == re.sub(r"[\s{}]", "", b) and not re.search(r"[0-9]\s+[0-9]|[\^_]|\\[a-z{}]", a + b):
+        return Ruling(True, "same form without braces")
+    if joined_otherwise(a, b):
+        return Ruling(False, "joined by and, and by or")
+    a, b = union(a), union(b)
+    if (ruling := _compare_values(a, b)) is not None:
+        return ruling
     if WORD.search(a) or WORD.search(b):
         return _compare_worded(a, b)
     return _compare_formulas(a, b)
+
+
+def _compare_values(a: str, b: str) -> Ruling | None:
+    """Variables with their values: by name, or in order where one side has no names; None where neither has."""
+    one, other = values_by_name(a), values_by_name(b)
+    if one is None and other is None:
+        return None
+    if one is not None and other is not None:
+        if set(one) != set(other):
+            return Ruling(False, "variables differ")
+        pairs = [(one[name], other[name]) for name in sorted(one)]
+    else:
+        left, right = list(one.values()) if one else elements(a), list(other.values()) if other else elements(b)
+        if left is None or right is None or len(left) != len(right):
+            return None
+        pairs = list(zip(left, right, strict=True))
+    rulings = [_compare_formulas(x, y) for x, y in pairs]
+    if any(ruling.equal is False for ruling in rulings):
+        return Ruling(False, "values differ")
+    if all(ruling.equal for ruling in rulings):
+        return Ruling(True, "equal values")
+    return Ruling(None, "values", (f"({','.join(x for x, _ in pairs)})", f"({','.join(y for _, y in pairs)})"))
 
 
 # --- words
@@ -91,7 +120,7 @@ def _read(form: str) -> _Reading:
     if exponent and phrases:
         phrases[-1] += f"^{exponent[1]}"
         rest = rest[exponent.end() :].strip()
-    if rest.strip(".") and rest != "":
+    if rest.strip("."):
         quantities.append(rest)
         phrases.append("")
     return (
@@ -117,7 +146,7 @@ def _compare_worded(a: str, b: str) -> Ruling:
     one, other = _read(a), _read(b)
     if not any(one.phrases) and not any(other.phrases):
         return _compare_formulas(one.quantities[0], other.quantities[0]) if one.quantities and other.quantities else _no
-    if one.phrases == other.phrases and len(one.quantities) == len(other.quantities):
+    if one.phrases == other.phrases:
         return _all_equal(one.quantities, other.quantities)
     left, right = _total(one), _total(other)
     if left is not None and right is not None:  # each with its dimension
@@ -135,6 +164,10 @@ def _compare_worded(a: str, b: str) -> Ruling:
 _no = Ruling(False, "words or units differ")
 
 
+_BY = re.compile(r"\\times\s*(?!\s|10\s*\^)")
+"""Sides of a matrix or a box beside a word: 3 x 4 is not 4 x 3."""
+
+
 def _all_equal(left: tuple[str, ...], right: tuple[str, ...]) -> Ruling:
     open_pairs: list[tuple[str, str]] = []
     for x, y in zip(left, right, strict=True):
@@ -147,6 +180,8 @@ def _all_equal(left: tuple[str, ...], right: tuple[str, ...]) -> Ruling:
         if not x or not y:
             return Ruling(False, "a quantity is missing")
         ruling = _compare_formulas(x, y)
+        if ruling.equal is not False and any(map(_BY.search, (x, y))):
+            ruling = Ruling(re.sub(r"\s", "", x) == re.sub(r"\s", "", y), "sides")
         if ruling.equal is False:
             return Ruling(False, "quantities differ beside equal words")
         if ruling.equal is None:
@@ -180,7 +215,8 @@ _ASSIGNED = re.compile(
 _NOTATION = re.compile(
     r"\\(?:angle|measuredangle|triangle|square|odot|mod|bmod|pmod|equiv|l?and|l?or|wedge|vee|neg|lnot|forall|exists|to"
     r"|mapsto|(?:long)?(?:left)?rightarrow|(?:Left)?Rightarrow|implies|iff|parallel|perp|cong|sim|hat|widehat|vec|dot"
-    r"|ddot|over(?:left|right)arrow|cancel|bcancel|xcancel|tilde|widetilde)(?![A-Za-z])|_\{[^{}]*\}\s*[0-9]|(?<![A-Za-z])[0-9]+_"
+    r"|ddot|over(?:left|right)arrow|cancel|bcancel|xcancel|tilde|widetilde)(?![A-Za-z])|(?<![a-z]{3})_\{[^{}]*\}\s*[0-9]"
+    r"|(?<![A-Za-z])[0-9]+_|\^\{?(?:T|\\top|\\dagger|\*)\}?(?![A-Za-z])|\\frac\{(?:d|\\partial)[^{}]*\}\{(?:d|\\partial)"
 )
 _DOTS = re.compile(r"\\ldots|\.\.\.")
 
@@ -201,12 +237,16 @@ def _compare_formulas(a: str, b: str) -> Ruling:
         return Ruling(False, "a set, and a list in its order")
     if len(a) == len(b) == 1 and a.lower() == b.lower() and a.lower() in "abcde":
         return Ruling(True, "choices")
+    if all(re.fullmatch(r"[0-9]+-[0-9]+", each) for each in (a, b)):
+        return Ruling(False, "ranges")
+    many, more = numbers(a), numbers(b)
+    if many is not None and more is not None:
+        return Ruling(many == more, "lists of numbers")
     x, y = read_number(a), read_number(b)
     if x is not None and y is not None:
         return Ruling(_equal_numbers(x, y), "numbers, exactly")
-    if _NOTATION.search(a) or _NOTATION.search(b):
-        same = re.sub(r"[\s{}]", "", a) == re.sub(r"[\s{}]", "", b)
-        return Ruling(same, "notation that no parser reads, by its form")
+    if not re.search(r"\\lim(?![a-z])", a + b) and (_NOTATION.search(a) or _NOTATION.search(b)):
+        return Ruling(_same_notation(a, b), "notation that no parser reads, by its form")
     for one, other in ((a, b), (b, a)):
         if _DOTS.search(one) and read_number(one) is None:
             return Ruling(False, "dots that stand for something")
@@ -222,9 +262,17 @@ def _compare_formulas(a: str, b: str) -> Ruling:
         return Ruling(False, "lists of different lengths")
     if all(re.fullmatch("[A-Za-z]{2,}", each) for each in (a, b)) and max(len(a), len(b)) > 3:
         return Ruling(a.lower() == b.lower(), "words")
+    if all(re.fullmatch("[A-Z]{3,}|[A-Z][A-Z0-9]*[0-9][A-Z0-9]*", each) for each in (a, b)):
+        return Ruling(False, "sequences of letters")
     if a.lower() == b.lower() and a.isalpha() and len(a) > 1:
         return Ruling(True, "words")
     return Ruling(None, "formulas", (a, b))
+
+
+def _same_notation(a: str, b: str) -> bool:
+    """Equal but for spaces and for braces that are neither below nor above the line."""
+    low = [re.findall(r"[_^]\{[^{}]*\}", text) for text in (a, b)]
+    return low[0] == low[1] and re.sub(r"[\s{}]", "", a) == re.sub(r"[\s{}]", "", b)
 
 
 def _name(assigned: re.Match[str]) -> str:
