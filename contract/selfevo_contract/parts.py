@@ -363,6 +363,9 @@ class Pods(Closed):
     ca_bundle: CaBundle | None = None
     """Authorities that Python, boto3, requests and the hub's client believe, by SSL_CERT_FILE, REQUESTS_CA_BUNDLE and
     AWS_CA_BUNDLE; the image's own when not given."""
+    host_network: bool | None = None
+    """The pods are on their node's network, as RDMA over some fabrics asks for; false when not given. Pods that train
+    together then take a node each. Needs the platform's leave, and a namespace that does not enforce PodSecurity."""
     scheduler_name: Name | None = None
     """Scheduler of the pods; the cluster's own when not given."""
     active_deadline_seconds: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = None

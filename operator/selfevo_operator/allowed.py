@@ -49,13 +49,17 @@ def check(pod_spec: Mapping[str, Any]) -> None:
     _check("pod.spec", pod_spec, _POD)
 
 
-def check_job(job: Mapping[str, Any]) -> None:
+def check_job(job: Mapping[str, Any], *, host_network: bool = False) -> None:
     """The same of a whole Job.
+
+    Args:
+        host_network: The platform lets pods be on their node's network.
 
     Raises:
         NotAllowed: the first field that is not on the list.
     """
-    _check("job", job, _JOB)
+    pod = {**_POD, "hostNetwork": _only(True), "dnsPolicy": _only("ClusterFirstWithHostNet")} if host_network else _POD
+    _check("job", job, _job(pod))
 
 
 def _check(path: str, value: Any, rule: Rule) -> None:
@@ -239,7 +243,7 @@ _INIT_CONTAINER: Rule = {
     "readinessProbe": _PROBE,
 }
 
-_POD: Rule = {
+_POD: dict[str, Any] = {
     "affinity": {
         "nodeAffinity": {
             _REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [_NODE_EXPRESSION]}]},
@@ -295,7 +299,13 @@ _LABELS = _our_label(
 _ANNOTATIONS = _our_label(r"^selfevo\.dev/", is_free_annotation)
 _JOB_ANNOTATIONS = _our_label(r"^(selfevo\.dev/|kueue\.x-k8s\.io/job-min-parallelism$)")
 
-_JOB: Rule = {
+
+def _job(pod: Rule) -> Rule:
+    return {**_JOB, "spec": {**_JOB_SPEC, "template": {**_TEMPLATE, "spec": pod}}}
+
+
+_TEMPLATE: dict[str, Any] = {"metadata": {"labels": _LABELS, "annotations": _ANNOTATIONS}}
+_JOB: dict[str, Any] = {
     "apiVersion": _only("batch/v1"),
     "kind": _only("Job"),
     "metadata": {
@@ -314,28 +324,27 @@ _JOB: Rule = {
             }
         ],
     },
-    "spec": {
-        "activeDeadlineSeconds": _whole,
-        "backoffLimit": _whole,
-        "backoffLimitPerIndex": _whole,
-        "completionMode": _only("Indexed", "NonIndexed"),
-        "completions": _whole,
-        "parallelism": _whole,
-        "podFailurePolicy": {
-            "rules": [
-                {
-                    "action": _only("FailJob", "Ignore", "Count"),
-                    "onExitCodes": {
-                        "containerName": _only("trainer", "fetch-model"),
-                        "operator": _only("In", "NotIn"),
-                        "values": [_whole],
-                    },
-                    "onPodConditions": [{"type": _only("DisruptionTarget"), "status": _only("True")}],
-                }
-            ]
-        },
-        "podReplacementPolicy!": _only("Failed"),
-        "template": {"metadata": {"labels": _LABELS, "annotations": _ANNOTATIONS}, "spec": _POD},
-        "ttlSecondsAfterFinished": _whole,
+}
+_JOB_SPEC: dict[str, Any] = {
+    "activeDeadlineSeconds": _whole,
+    "backoffLimit": _whole,
+    "backoffLimitPerIndex": _whole,
+    "completionMode": _only("Indexed", "NonIndexed"),
+    "completions": _whole,
+    "parallelism": _whole,
+    "podFailurePolicy": {
+        "rules": [
+            {
+                "action": _only("FailJob", "Ignore", "Count"),
+                "onExitCodes": {
+                    "containerName": _only("trainer", "fetch-model"),
+                    "operator": _only("In", "NotIn"),
+                    "values": [_whole],
+                },
+                "onPodConditions": [{"type": _only("DisruptionTarget"), "status": _only("True")}],
+            }
+        ]
     },
+    "podReplacementPolicy!": _only("Failed"),
+    "ttlSecondsAfterFinished": _whole,
 }

@@ -93,7 +93,7 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
     }
     job["spec"]["podFailurePolicy"] = {"rules": _failure_rules(job["spec"]["template"]["spec"])}
     job["metadata"]["annotations"][TEMPLATE] = template_digest(job)
-    allowed.check_job(job)
+    allowed.check_job(job, host_network=settings.host_network)
     return [job, _service(run, service)] if service else [job]
 
 

@@ -29,6 +29,8 @@ class PodSettings:
     """What the GPUs of a served model are called where the phase itself asks for none."""
     gpu_resources: tuple[str, ...] = ("*/gpu",)
     """Resources that count as GPUs, with `*` for any text: a training has a process for each."""
+    host_network: bool = False
+    """Whether a run may have its pods on their node's network."""
     defaults: Pods = field(default_factory=Pods)
     """What every run's spec.pods begins from."""
 

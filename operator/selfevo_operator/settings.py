@@ -80,6 +80,9 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
                             help=f"{what} of the pods; empty where the platform chooses (OpenShift)")  # fmt: skip
     parser.add_argument("--gpu-resources", default=default("GPU_RESOURCES", "*/gpu"), metavar="NAMES",
                         help="resources that count as GPUs, e.g. */gpu,nvidia.com/mig-*,habana.ai/gaudi")  # fmt: skip
+    parser.add_argument("--allow-host-network", action="store_true",
+                        default=default("ALLOW_HOST_NETWORK", "") not in ("", "0", "false"),
+                        help="let runs have their pods on their node's network")  # fmt: skip
     parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
                         help="where /healthz, /readyz and /metrics are served")  # fmt: skip
     parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs looked at at the same time")
@@ -133,6 +136,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
             image=told.image,
             defaults=defaults,
             gpu_resources=gpus,
+            host_network=told.allow_host_network,
             **numbers,
             **({"image_pull_policy": told.image_pull_policy} if told.image_pull_policy else {}),
         ),

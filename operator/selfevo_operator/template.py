@@ -10,7 +10,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.parts import Pods
 from selfevo_contract.phases import PHASES
-from selfevo_contract.process import PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
+from selfevo_contract.process import MASTER_PORT_DEFAULT, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
 from selfevo_contract.spec import RunSpec, ServerEngine
 from selfevo_operator import served
 from selfevo_operator.environment import WORK, Variable, believed, launch, variables
@@ -48,6 +48,11 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     phase = config.inputs.phase
     pods, field = pods_of(spec, phase), field_of(phase)
     refuse_odd_keys(pods, field)
+    if pods.host_network and not settings.host_network:
+        raise InputError(
+            f"{field}.hostNetwork is true, and this operator gives no pod its node's network; set it to false, or ask "
+            "for policy.allowed.hostNetwork (the operator's --allow-host-network)"
+        )
     asked = resources(pods.resources, f"{field}.resources")
     device, gpus = gpu(pods.resources.limits, f"{field}.resources", settings.gpu_resources)
     more, _ = volumes(pods, field)
@@ -75,6 +80,9 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
             ),
         ]
     trainer = _container(TRAINER, pods, field, settings, variables(pods.env, config, ours))
+    if pods.host_network and place.service:
+        # The scheduler then puts no two pods on a node that would wait at the same port of it.
+        trainer["ports"] = [{"name": "coordinator", "containerPort": MASTER_PORT_DEFAULT, "protocol": "TCP"}]
     optional = {
         "imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets],
         "nodeSelector": dict(sorted(pods.node_selector.items())),
@@ -84,6 +92,9 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         "schedulerName": pods.scheduler_name,
         "serviceAccountName": pods.service_account_name,
         "subdomain": place.service,
+        "hostNetwork": pods.host_network,
+        # With the host's own resolver, the pods would not find each other.
+        "dnsPolicy": "ClusterFirstWithHostNet" if pods.host_network else None,
         **scheduling(pods, config.run, config.step),
     }
     return {

@@ -130,6 +130,14 @@ def test_workloads_are_read_where_the_values_say_so(helm: GoTool, rendered: dict
     assert not read_settings(container(rendered["defaults"])["args"], {}).read_workloads
 
 
+def test_the_operator_gives_the_nodes_network_where_the_values_say_so(
+    helm: GoTool, rendered: dict[str, list[dict[str, Any]]]
+):
+    objects = chart.manifests(chart.template({"policy": {"allowed": {"hostNetwork": True}}}, tool=helm))
+    assert read_settings(container(objects)["args"], {}).pods.host_network
+    assert not read_settings(container(rendered["defaults"])["args"], {}).pods.host_network
+
+
 def test_images_go_by_digest_where_one_is_given(rendered: dict[str, list[dict[str, Any]]]):
     objects = rendered["by digest, from a registry"]
     image = f"registry.example.com:5000/a/operator@{chart.EXAMPLE_DIGEST}"

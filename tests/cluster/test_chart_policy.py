@@ -265,6 +265,7 @@ BY_DEFAULT: list[tuple[str, Object, str]] = [
     ("code of a model", {"spec.model.trustRemoteCode": True}, "runs may not execute code of a model's repository"),
     ("a loader's variable", {"spec.pods.env": [{"name": "LD_LIBRARY_PATH", "value": "/x"}]}, "which is a variable"),
     ("an authority", {"spec.pods.caBundle": {"configMap": "x"}}, "may not take authorities from; remove it"),
+    ("the node's network", {"spec.solver.pods.hostNetwork": True}, "may not be on their node's network; remove it, or"),
     ("a proxy", {"spec.pods.env": [{"name": "HTTPS_PROXY", "value": "http://x"}]}, "which is a variable that runs may"),
     ("a metadata address", {"spec.storage.endpoint": "http://169.254.169.254"}, "which is no address of a store"),
 ]  # fmt: skip
@@ -322,6 +323,11 @@ def test_a_pull_request_and_a_proxy_need_entries_that_name_them(control_plane: C
         for name, allowed in (("HTTPS_PROXY", True), ("https_proxy", False), ("NCCL_NET_PLUGIN", True)):
             refusal = strict.refusal(base("x", {"spec.model.uri": "hf://Qwen/x", "spec.pods.env": [{"name": name}]}))
             assert ("which is a variable that runs may not set" in refusal) is not allowed, (name, refusal)
+
+
+def test_the_nodes_network_is_for_those_whom_the_platform_gives_it(control_plane: ControlPlane, by_default: World):
+    with world(control_plane, {"allowed": {"hostNetwork": True}}) as generous:
+        assert generous.refusal(base("x", {"spec.pods.hostNetwork": True})) == ""
 
 
 class TestWhoIsAsked:

@@ -274,6 +274,15 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("authorities by a path", {"spec.pods.caBundle": {"configMap": "company-ca", "key": "../token"}},
      "write it as letters, digits, '-', '_'"),
     ("authorities from a Secret", {"spec.pods.caBundle": {"secretName": OTHERS}}, "configMap: Required value"),
+    # -- the node's network
+    ("the node's network", {"spec.pods.hostNetwork": True},
+     "spec.pods.hostNetwork is true, and pods of runs may not be on their node's network; remove it, or ask for"),
+    *(
+        (f"the node's network in {part}", {f"spec.{part}.pods.hostNetwork": True},
+         f"spec.{part}.pods.hostNetwork is true, and pods of runs may not be on their node's network")
+        for part in PARTS
+    ),
+    ("the node's network as text", {"spec.pods.hostNetwork": "true"}, "must be of type boolean"),
     # -- places
     ("the control plane's nodes by affinity", {"spec.pods.nodeAffinity": [
         {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]},
@@ -387,7 +396,6 @@ REFUSED: list[tuple[str, Object, str]] = [
 ]  # fmt: skip
 
 PRUNED: list[tuple[str, Any]] = [
-    ("spec.pods.hostNetwork", True),
     ("spec.pods.hostPID", True),
     ("spec.pods.hostIPC", True),
     ("spec.pods.hostUsers", True),
@@ -460,6 +468,7 @@ HARMLESS: list[tuple[str, Object, str]] = [
      "they are on the platform's list"),
     ("more shared memory than memory", {"spec.pods.sharedMemory": "999Ti"}, "it is a limit of the pod's own"),
     ("the longest time to end", {"spec.pods.terminationGracePeriodSeconds": 3600}, "its own pod waits"),
+    ("the pod's own network, in so many words", {"spec.pods.hostNetwork": False}, "it is what they have"),
     ("two nodes", {"spec.challenger.pods": {"nodes": 2}, "spec.challenger.grpo.perDeviceTrainBatchSize": 8},
      "they find each other by a Service of the run"),
 ]  # fmt: skip

@@ -33,6 +33,7 @@ _PODS = {
     "labels": {"cost-center": "nlp"},
     "annotations": {"kueue.x-k8s.io/podset-required-topology": "example.com/rack"},
     "schedulerName": "volcano",
+    "hostNetwork": True,
     "caBundle": {"configMap": "company-ca", "key": "bundle.pem"},
     "volumes": [
         {"name": "models", "mountPath": "/work/cache", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}},

@@ -230,6 +230,17 @@ def test_a_job_has_a_list_too(job: dict[str, Any], path: str, value: Any) -> Non
         allowed.check_job(job)
 
 
+def test_the_nodes_network_is_on_the_list_where_the_platform_says_so(job: dict[str, Any]) -> None:
+    add("spec.template.spec.hostNetwork", True)(job)
+    add("spec.template.spec.dnsPolicy", "ClusterFirstWithHostNet")(job)
+    allowed.check_job(job, host_network=True)
+    for path, value in (("hostNetwork", 1), ("dnsPolicy", "Default"), ("hostPID", True)):
+        broken = copy.deepcopy(job)
+        add(f"spec.template.spec.{path}", value)(broken)
+        with pytest.raises(allowed.NotAllowed, match=path):
+            allowed.check_job(broken, host_network=True)
+
+
 def test_rendering_asks_the_list_last(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(*arguments: Any) -> Pod:
         return {**template.pod_spec(*arguments), "hostPID": True}

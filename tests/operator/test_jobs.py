@@ -575,6 +575,29 @@ def test_certificates_of_a_config_map_are_seen_by_every_container_and_named_to_i
     assert "AWS_CA_BUNDLE" not in in_container(plain["containers"][0]["env"])
 
 
+ON_NODES = PodSettings(image="default", host_network=True)
+
+
+def test_pods_are_on_their_nodes_network_where_the_platform_lets_them() -> None:
+    pod = pod_of(SOLVER, settings=ON_NODES, spec__pods={"hostNetwork": True})
+    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    assert "ports" not in pod["containers"][0] and violations(pod) == ["hostNetwork"]
+    with pytest.raises(InputError, match=r"spec\.solver\.pods\.hostNetwork is true, and this operator gives no pod"):
+        pod_of(SOLVER, spec__pods={"hostNetwork": True})
+    for own in ({"hostNetwork": False}, {}):
+        pod = pod_of(SOLVER, settings=ON_NODES, spec__solver__pods=own)
+        assert not {"hostNetwork", "dnsPolicy"} & set(pod)
+    both = {"spec__pods": {"hostNetwork": True}, "spec__solver__pods": {"hostNetwork": False}}
+    assert "hostNetwork" not in pod_of(SOLVER, settings=ON_NODES, **both)
+
+
+def test_pods_that_meet_at_a_port_of_the_node_take_a_node_each() -> None:
+    both = {**TWO_NODES, "spec__pods": {**TWO_NODES.get("spec__pods", {}), "hostNetwork": True}}
+    pod = pod_of(SOLVER, settings=ON_NODES, **both)
+    assert pod["containers"][0]["ports"] == [{"name": "coordinator", "containerPort": 29500, "protocol": "TCP"}]
+    assert env_of(SOLVER, settings=ON_NODES, **both)["MASTER_PORT"] == "29500"
+
+
 def test_affinity_and_spread_are_among_the_pods_of_a_step() -> None:
     zone, host = {"topologyKey": "topology.kubernetes.io/zone"}, {"topologyKey": "kubernetes.io/hostname"}
     pod = pod_of(

@@ -35,6 +35,7 @@ def test_what_the_platform_decides_for_all_pods() -> None:
     ]
     pods = read_settings([*told, "--pods", '{"serviceAccountName": "trainer"}'], {}).pods
     assert (pods.run_as_user, pods.run_as_group, pods.fs_group) == (None, 10001, 7)
+    assert pods.host_network is False and read_settings([*told, "--allow-host-network"], {}).pods.host_network is True
     assert pods.gpu_resources == ("a/b", "c/mig-*") and pods.defaults.service_account_name == "trainer"
 
 

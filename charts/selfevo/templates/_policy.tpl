@@ -42,6 +42,17 @@ matchConditions:
 ].filter(one, one.value != '')
 {{- end }}
 
+{{/* The same of a field that is true or false: those where it is true. Takes the field's name. */}}
+{{- define "selfevo.policy.true" -}}
+[
+{{- range $index, $part := include "selfevo.parts" . | fromJsonArray }}
+{{- $place := empty $part | ternary "spec.pods" (printf "spec.%s.pods" $part) }}
+{{- $optional := empty $part | ternary "spec.?pods" (printf "spec.?%s.?pods" $part) }}
+{{- if $index }}, {{ end }}{'field': '{{ $place }}.{{ $ }}', 'value': string(object.{{ $optional }}.?{{ $ }}.orValue(false))}
+{{- end -}}
+].filter(one, one.value == 'true')
+{{- end }}
+
 {{/* The same of every item of a list or every key of a map. Takes {path, item}; item is CEL over `i`, of `o` where the
 field is wanted again as `object.spec...`. */}}
 {{- define "selfevo.policy.every" -}}
