@@ -16,10 +16,15 @@ from selfevo_trainer.launcher import launch
 from selfevo_trainer.signals import StopRequest
 from selfevo_trainer.world import Layout
 
-# Acts are done one after another; those of "told" when SIGTERM comes.
+# Acts are done one after another; those of "told" when SIGTERM comes. Who has the file of "name" can be outlived.
 _PROCESS = r"""
 import json, os, signal, sys, time
 acts = json.loads(sys.argv[1]).get(os.environ["RANK"], [["say", {}], ["exit", 0]])
+def alive(pid):
+    try:
+        return open("/proc/%s/stat" % pid).read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 def do(acts):
     for what, value in acts:
         if what == "say":
@@ -37,6 +42,13 @@ def do(acts):
             open(os.path.join(os.environ["SELFEVO_WORKDIR"], value), "w").close()
         elif what == "until":
             while not os.path.exists(os.path.join(os.environ["SELFEVO_WORKDIR"], value)):
+                time.sleep(0.01)
+        elif what == "name":
+            with open(value + ".new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(value + ".new", value)
+        elif what == "outlive":
+            while not os.path.exists(value) or alive(open(value).read()):
                 time.sleep(0.01)
         elif what == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

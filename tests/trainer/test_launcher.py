@@ -215,8 +215,9 @@ def test_a_failure_is_counted_where_it_was_and_told_everywhere(tmp_path: Path, w
 
 def test_a_pod_whose_processes_break_off_before_it_hears_why_is_no_cause(tmp_path: Path) -> None:
     """The collective breaks at pod 0 first; pod 1, where a process was killed, says so only after its others ended."""
-    gone = str(tmp_path / "gone")
-    acts: dict[int, Acts] = {0: [["until", gone], *CRASH], 1: [["touch", gone], ["die", 9]]}
+    victim = str(tmp_path / "victim")
+    # Not before it is dead: else pod 0's alarm could end it first, and its end would be what it was asked for.
+    acts: dict[int, Acts] = {0: [["outlive", victim], *CRASH], 1: [["name", victim], ["die", 9]]}
     first, second = (pod.ended() for pod in pods(tmp_path, acts, grace_s=60))
     assert said(first)[:2] == (143, "PeerFailed") and "pod 1: process 1 of 2 was killed by SIGKILL" in first.message
     assert said(second)[:2] == (3, "ProcessLost")
