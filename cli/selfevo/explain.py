@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -69,6 +70,7 @@ def _program() -> str:
     return program()
 
 
+@functools.cache
 def _spec() -> Schema:
     from selfevo_contract.crd import definition
 

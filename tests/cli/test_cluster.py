@@ -219,6 +219,7 @@ def test_without_the_client_a_sentence_says_what_to_install(project: Project) ->
         assert len(shown.stderr.splitlines()) == bool(said)
 
 
+@pytest.mark.slow
 def test_the_command_is_a_plugin_of_kubectl(api: ApiServer, project: Project) -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts["kubectl-selfevo"] == scripts["selfevo"]

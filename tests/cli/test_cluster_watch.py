@@ -175,6 +175,7 @@ def test_watch_without_the_right_to_watch_looks_again_and_again(
     assert sum("watch=true" in request for request in api.requests) == 1
 
 
+@pytest.mark.slow
 def test_watch_ends_when_the_run_is_deleted_or_replaced(api: ApiServer, following: Callable[..., Follower]) -> None:
     for replaced in (False, True):
         api.put(document())
@@ -202,6 +203,7 @@ def test_ctrl_c_ends_a_watch_at_once_and_changes_nothing(api: ApiServer, followi
     assert not any(request.startswith("PATCH") for request in api.requests)
 
 
+@pytest.mark.slow
 def test_watch_follows_a_run_on_this_machine(project: Project, following: Callable[..., Follower]) -> None:
     shown = project.look("watch", "run.yaml")
     assert (shown.returncode, shown.stderr) == (

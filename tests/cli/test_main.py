@@ -80,6 +80,7 @@ def test_runs_of_this_machine_are_listed_without_a_name(project: Project, done: 
     assert none.stderr.startswith("selfevo: no run in .selfevo is being driven; name a manifest or a cluster's run")
 
 
+@pytest.mark.slow
 def test_the_run_that_is_being_driven_is_followed_without_a_name(project: Project) -> None:
     project.order("solver-train-1", hang=True)
     process = project.start("run", "run.yaml")
@@ -172,6 +173,7 @@ def test_every_verb_says_that_a_store_is_not_there(project: Project) -> None:
         assert shown.returncode == 0 and "does not exist" not in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_manifest_may_come_by_standard_input(project: Project) -> None:
     manifest = (project.root / "run.yaml").read_text()
     shown = project.selfevo("plan", "-", input=manifest)

@@ -38,6 +38,7 @@ def test_a_run_does_every_step_once_says_so_and_can_be_repeated_at_no_cost(proje
     assert "5 steps in the store already: evaluate-0, challenger-train-1, solver-rollout-1" in again.stdout
 
 
+@pytest.mark.slow
 def test_raising_iterations_extends_and_a_fork_shares_what_is_equal(project: Project) -> None:
     project.selfevo("run", "run.yaml")
     project.write(spec__iterations=2)
@@ -252,6 +253,7 @@ def test_a_second_ctrl_c_does_not_wait(project: Project) -> None:
     assert not any(alive(entry["pid"]) for entry in project.diary())
 
 
+@pytest.mark.slow
 def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project) -> None:
     project.order("solver-train-1", hang=True)
     process = project.start("run", "run.yaml")
@@ -270,6 +272,7 @@ def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project) 
     assert status is not None and all(step.failures == 0 for step in status.steps)
 
 
+@pytest.mark.slow
 def test_two_commands_for_one_run_are_told_apart(project: Project) -> None:
     project.order("challenger-train-1", hang=True)
     process = project.start("run", "run.yaml")

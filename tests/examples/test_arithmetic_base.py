@@ -167,6 +167,7 @@ def tokenizer() -> Any:
     return transformers.AutoTokenizer.from_pretrained(BASE, local_files_only=True)
 
 
+@pytest.mark.slow
 def test_shipped_tokenizer_is_what_the_script_builds(tokenizer: Any) -> None:
     built = make_base.build_tokenizer()
     assert tokenizer.get_vocab() == built.get_vocab()
@@ -174,6 +175,7 @@ def test_shipped_tokenizer_is_what_the_script_builds(tokenizer: Any) -> None:
     assert set(tokenizer.all_special_tokens) == set(make_base.SPECIAL_TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -188,6 +190,7 @@ def test_tokenizer_round_trips(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("markup", ["<question>", "</question>", "\\boxed{"])
 def test_markup_is_one_ordinary_token_that_decoding_keeps(tokenizer: Any, markup: str) -> None:
     ids = tokenizer(markup)["input_ids"]
@@ -196,11 +199,13 @@ def test_markup_is_one_ordinary_token_that_decoding_keeps(tokenizer: Any, markup
     assert tokenizer.decode(ids, skip_special_tokens=True) == markup
 
 
+@pytest.mark.slow
 def test_decoding_drops_the_special_tokens(tokenizer: Any) -> None:
     ids = tokenizer("<|user|>37 + 48<|end|><|pad|>")["input_ids"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "37 + 48"
 
 
+@pytest.mark.slow
 def test_chat_template_renders_every_role(tokenizer: Any) -> None:
     messages = [
         {"role": "system", "content": "Add."},
@@ -211,12 +216,14 @@ def test_chat_template_renders_every_role(tokenizer: Any) -> None:
     assert rendered == "<|system|>Add.<|end|><|user|>37 + 48<|end|><|assistant|>\\boxed{85}<|end|>"
 
 
+@pytest.mark.slow
 def test_chat_template_adds_the_generation_prompt(tokenizer: Any) -> None:
     message = [{"role": "user", "content": "ask"}]
     rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     assert rendered == "<|user|>ask<|end|><|assistant|>"
 
 
+@pytest.mark.slow
 def test_loss_covers_the_completion_and_its_end_only() -> None:
     pytest.importorskip("transformers")
     tokenizer = make_base.build_tokenizer()
@@ -237,6 +244,7 @@ def test_shipped_weights_are_safetensors_and_small() -> None:
     assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
+@pytest.mark.slow
 def test_end_and_padding_are_set_in_tokenizer_model_and_generation_config(tokenizer: Any) -> None:
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end|>", "<|pad|>")
     for name in ("config.json", "generation_config.json"):

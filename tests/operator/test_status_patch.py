@@ -6,6 +6,7 @@ import copy
 import json
 from typing import Any
 
+import pytest
 from test_reconcile import Sight
 
 from selfevo_contract.status import Condition, RunStatus
@@ -86,6 +87,7 @@ def long_run(iterations: int) -> Sight:
     return sight
 
 
+@pytest.mark.slow
 def test_a_status_of_a_thousand_iterations_fits_and_is_read_as_if_it_were_whole() -> None:
     sight = long_run(999)
     recorded = wire(sight.status)

@@ -250,6 +250,7 @@ def test_an_empty_batch():
 # --- what cannot happen
 
 
+@pytest.mark.slow
 def test_the_exploit_is_real_without_the_gate(tmp_path):
     """Otherwise the tests below would prove nothing. Plain math-verify, as trainers call it."""
     sentinel = tmp_path / "s"
@@ -433,6 +434,7 @@ def test_a_comparer_is_replaced_before_its_caches_are_full():
         assert grader.stats.crashed == grader.stats.timed_out == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["supervisor", "comparer"])
 def test_a_batch_is_finished_when_workers_are_killed_from_outside(victim):
     """All workers of the kind, at once and in the middle of the batch. No job is lost, and none is decided wrongly."""
@@ -462,6 +464,7 @@ def test_a_batch_is_finished_when_workers_are_killed_from_outside(victim):
     assert workers() == before
 
 
+@pytest.mark.slow
 def test_a_busy_worker_ends_with_the_grader():
     before = workers()
     grader = Grader(workers=1, timeout_s=60)
@@ -480,6 +483,7 @@ def test_a_busy_worker_ends_with_the_grader():
     grader.close()
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_trainer_is_killed(tmp_path):
     code = textwrap.dedent(
         """
@@ -526,6 +530,7 @@ def test_the_hostile_answers_are_what_they_say(tmp_path):
     assert len({normalise_answer(answer) for answer in hostile.values()}) > 60
 
 
+@pytest.mark.slow
 def test_modules_that_are_imported_late_need_no_bytecode_on_disk(tmp_path, monkeypatch) -> None:
     """A fresh installation has none, and the gate lets the comparer write none."""
     monkeypatch.setattr("selfevo_trainer.grading._ENVIRONMENT", (*grading._ENVIRONMENT, "PYTHONPYCACHEPREFIX"))

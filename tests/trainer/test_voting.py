@@ -164,6 +164,7 @@ def test_integers_are_voted_on_without_a_worker():
         assert grader.stats.symbolic == 0
 
 
+@pytest.mark.slow
 def test_a_vote_over_formulas():
     with Grader(workers=1) as grader:
         [outcome] = vote_many([["x^2-1", r"\frac{1}{2}", "(x-1)(x+1)", "0.5", "1/2", None]], grader)

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import squareform
 
-from reference_repetition import reference_distances, reference_share
 from selfevo_trainer.rewards import repetition
 from selfevo_trainer.rewards.repetition import repetition_share
 
@@ -25,6 +23,13 @@ WORDS = st.sampled_from(["a", "b", "c", "is", "2"])
 QUESTIONS = st.lists(st.lists(WORDS, max_size=9).map(" ".join), min_size=2, max_size=12)
 
 
+def reference_share(*arguments):
+    """Its libraries take seconds to import: only tests that are slow anyway compare with it."""
+    import reference_repetition
+
+    return reference_repetition.reference_share(*arguments)
+
+
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
 def test_equals_the_public_code(case):
     shares = repetition_share(case["questions"])
@@ -32,6 +37,7 @@ def test_equals_the_public_code(case):
     np.testing.assert_allclose(shares, case["cluster_share"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(QUESTIONS, st.sampled_from([0.25, 0.5, 0.5, 0.75]))
 @example(["", ""], 0.5)
 @example(["a", "a", "a b c", "a b c"], 0.5)
@@ -40,14 +46,20 @@ def test_equals_the_straightforward_formulation(questions, distance):
     np.testing.assert_array_equal(repetition_share(questions, distance), reference_share(questions, distance))
 
 
+@pytest.mark.slow
 @given(QUESTIONS)
 @settings(max_examples=100, deadline=None)
 def test_distances_equal_nltk_to_the_last_bit(questions):
     """Or else ties would break another way: 1e-9 on the distances is not enough for equal clusters."""
+    from scipy.spatial.distance import squareform
+
+    from reference_repetition import reference_distances
+
     expected = squareform(reference_distances(questions), checks=False)
     np.testing.assert_array_equal(repetition._distances(questions), expected)
 
 
+@pytest.mark.slow
 def test_long_questions_and_many_blocks(monkeypatch):
     monkeypatch.setattr(repetition, "BLOCK", 160)
     monkeypatch.setattr(repetition, "CHUNK", 3)
@@ -80,6 +92,7 @@ def test_the_earlier_question_is_the_hypothesis():
     assert repetition_share([short, long], between).tolist() != repetition_share([long, short], between).tolist()
 
 
+@pytest.mark.slow
 def test_a_merge_at_exactly_the_distance_is_not_made():
     questions = ["a b c d e f", "a b c d e f g h i"]
     distance = repetition._distances(questions)[0]
@@ -94,6 +107,7 @@ def test_empty_questions_share_nothing():
     assert shares.tolist() == [0.25, 0.5, 0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_hostile_text_is_only_text():
     lone_surrogate = "\ud800"
     questions = [
@@ -108,6 +122,7 @@ def test_hostile_text_is_only_text():
     assert repetition_share(questions)[0] == 2 / 6
 
 
+@pytest.mark.slow
 def test_a_megabyte_in_a_question_takes_megabytes():
     flood, unbroken = "a " * 500_000, "x" * 1_000_000
     questions = [flood, *(f"What is {i} + {i} ?" for i in range(60)), flood, unbroken, unbroken + "y"]
@@ -120,6 +135,7 @@ def test_a_megabyte_in_a_question_takes_megabytes():
     assert peak < 600e6
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_for_a_large_batch():
     """2,048 questions: the pairs themselves are 17 MB, and linkage copies them once."""
     draw = random.Random(3)

@@ -159,6 +159,7 @@ def test_a_cache_on_another_file_system_is_copied_from(
         assert contents_of(small_disk) == {"in/model/tokenizer.json": CONTENTS["model/tokenizer.json"]}
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_files_download_them_once(
     store: ObjectStore, manifest: Manifest, proxy: Proxy, uri: str, tmp_path: Path
 ) -> None:
