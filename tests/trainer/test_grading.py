@@ -123,7 +123,13 @@ def workers():
 FOLDER_OF_PAIRS = Path(__file__).parents[1] / "golden"
 GOLDEN = [
     row
-    for name in ("answer_pairs", "more_answer_pairs", "fresh_answer_pairs", "further_answer_pairs")
+    for name in (
+        "answer_pairs",
+        "more_answer_pairs",
+        "fresh_answer_pairs",
+        "further_answer_pairs",
+        "third_answer_pairs",
+    )
     for row in json.loads((FOLDER_OF_PAIRS / f"{name}.json").read_text())
 ]
 

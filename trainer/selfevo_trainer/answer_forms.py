@@ -97,8 +97,9 @@ def grouped_digits(text: str) -> str:
     text = re.sub(r"\\!\s*", "", text)
     # Each separator alike: "1 234,567" is not one number.
     for separator in (r"\\[,;:! ]", "~", r"\{,\}", "'", " "):
+        before = "0-9.,/_^" if separator == r"\{,\}" else "0-9.,/}_^"
         text = re.sub(
-            rf"(?<![0-9.,/}}_^])(?<![0-9]\s)[0-9]{{1,3}}(?:{separator}[0-9]{{3}})+(?![0-9/])(?! ?[0-9]+ ?/)", join, text
+            rf"(?<![{before}])(?<![0-9]\s)[0-9]{{1,3}}(?:{separator}[0-9]{{3}})+(?![0-9/])(?! ?[0-9]+ ?/)", join, text
         )
     return re.sub(r"([0-9])\{,\}([0-9])", r"\1.\2", text)
 
@@ -224,7 +225,7 @@ def _apply(text: str, head: re.Pattern[str], form: str) -> str:
 
 _ANNOUNCING = (
     r"(?:(?:so|thus|hence|therefore|then)\b\s*,?\s*)?(?:(?:the|our|my)\s+)?(?:(?:final|correct|required|desired)\s+)*"
-    r"(?:answer|value|result|solution|option|choice)\s*(?:is\s*:?|equals|:|=)"
+    r"(?:answer|value|result|solution|option|choice)\s*(?:is\s*:?|equals|:|=)|approximately(?![A-Za-z])"
 )
 _REMARK = re.compile(rf"^(\s*|\\(?:text|mathrm)\{{\s*)(?:{_ANNOUNCING})\s*(?=\S)", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from selfevo_trainer.answer_arithmetic import BASED, exact_value
 from selfevo_trainer.answer_forms import MAX_CHARS, answer_form
-from selfevo_trainer.answer_lists import elements, joined_otherwise, numbers, union, values_by_name
+from selfevo_trainer.answer_lists import elements, joined_otherwise, numbers, parts, union, values_by_name
 from selfevo_trainer.answer_units import MEANS_MORE, SCALES, unit_of
 from selfevo_trainer.answer_words import WORD
 
@@ -239,6 +239,11 @@ def _compare_formulas(a: str, b: str) -> Ruling:
         return Ruling(True, "choices")
     if all(re.fullmatch(r"[0-9]+-[0-9]+", each) for each in (a, b)):
         return Ruling(False, "ranges")
+    for one, other in ((a, b), (b, a)):
+        if one.count(r"\pm") == 1 and r"\pm" not in other and len(parts(other)) == 2:
+            both = ",".join(one.replace(r"\pm", sign) for sign in "+-")
+            a, b = (both, other) if one is a else (other, both)
+            break
     many, more = numbers(a), numbers(b)
     if many is not None and more is not None:
         return Ruling(many == more, "lists of numbers")
