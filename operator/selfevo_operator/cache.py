@@ -58,6 +58,8 @@ class RunSight:
     """Its record shows an attempt that has not ended."""
     went_on_at: str
     """While its steps run: RFC 3339 time at which one of its attempts began or ended last. Empty while it waits."""
+    store: str
+    """``spec.storage.uri`` without a slash at its end: other runs ask for it at each of their looks."""
     spec: bytes
     status: bytes
 
@@ -102,6 +104,7 @@ def run_sight(run: Mapping[str, Any]) -> RunSight:
         observed_generation=status.get("observedGeneration") or 0,
         unended=any(a.get("state") not in ("Succeeded", "Failed") for a in status.get("attempts") or []),
         went_on_at=_went_on_at(status),
+        store=str(((run.get("spec") or {}).get("storage") or {}).get("uri", "")).rstrip("/"),
         spec=_packed(run.get("spec")),
         status=_packed(status),
     )

@@ -8,7 +8,7 @@ committed they find, and what was not, the first of them makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from selfevo_contract.plan import Plan
@@ -66,10 +66,6 @@ class Sharing:
         for job in self._cache.jobs_with(namespace, key):
             if job.owner and job.owner != but and not job.finished:
                 run = self._cache.runs.get(Key(namespace, job.run))
-                if run is not None and run.uid == job.owner and _store(run.document()) == store:
+                if run is not None and run.uid == job.owner and run.store == store:
                     return f"run {job.run} (Job {job.name})"
         return ""
-
-
-def _store(run: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
-    return str((run["spec"].get("storage") or {}).get("uri", "")).rstrip("/")

@@ -224,6 +224,7 @@ WRONG = {
     "a test in a namespace that is not served": ({"tests": {"namespace": "b"}}, "the operator does not serve it"),
     "a test without a model": ({"tests": {"storage": {"uri": "s3://a"}}}, "name a small model"),
     "an identity that is none": ({"networkPolicy": {"trainer": {"identities": ["everything"]}}}, "identities/0"),
+    "nobody who answers DNS": ({"networkPolicy": {"dns": {"to": []}}}, "/networkPolicy/dns/to"),
     "the user root": ({"trainer": {"runAsUser": 0}}, "/trainer/runAsUser"),
     "policies for unknown namespaces": (
         {"scope": {"allNamespaces": True}, "networkPolicy": {"trainer": {"enabled": True}}},
@@ -238,6 +239,22 @@ def test_wrong_values_are_refused(name: str, any_helm: GoTool):
     with pytest.raises(HelmError) as refused:
         chart.template(values, tool=any_helm)
     assert message in str(refused.value)
+
+
+def test_who_answers_dns_is_a_value_of_both_policies(any_helm: GoTool):
+    """OpenShift's pods have other labels and another port; NodeLocal DNSCache is no pod in a network of pods."""
+    both: dict[str, Any] = {"operator": {"enabled": True}, "trainer": {"enabled": True, "namespaces": ["a"]}}
+    openshift = {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}}
+    other = [{"namespaceSelector": {}, "podSelector": openshift}, {"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    usual = [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
+    for given, to, ports in (({}, usual, [53]), ({"dns": {"to": other, "ports": [53, 5353]}}, other, [53, 5353])):
+        values = {"scope": {"allNamespaces": True}, "networkPolicy": {**both, **given}}
+        policies = chart.of_kind(chart.manifests(chart.template(values, tool=any_helm)), "NetworkPolicy")
+        assert len(policies) == 2
+        for policy in policies:
+            dns = policy["spec"]["egress"][0]
+            assert dns["to"] == to
+            assert dns["ports"] == [{"protocol": p, "port": port} for port in ports for p in ("UDP", "TCP")]
 
 
 def test_the_notes_say_the_next_three_commands(helm: GoTool):
