@@ -122,3 +122,20 @@ def test_rules_need_no_torch_and_no_parser():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("2023-01-02", "2023-02-01", False),  # the difference is 2020 both times
+        ("2023-01-02", "2020", False),
+        ("2023-01-02", "2023-1-2", True),
+        ("1/2/2023", "01/02/2023", True),
+        ("1/2/2023", "2/1/2023", False),
+        ("31.12.1999", "30.12.1999", False),
+        ("12-10-2", "0", True),  # no year, so a difference
+        ("1/2/3", "1/6", True),
+    ],
+)
+def test_a_date_is_no_arithmetic(a, b, equal):
+    assert compare(a, b).equal is compare(b, a).equal is equal

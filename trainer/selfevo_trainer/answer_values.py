@@ -239,6 +239,8 @@ def _compare_formulas(a: str, b: str) -> Ruling:
         return Ruling(True, "choices")
     if all(re.fullmatch(r"[0-9]+-[0-9]+", each) for each in (a, b)):
         return Ruling(False, "ranges")
+    if any(_DATE.fullmatch(each) for each in (a, b)):
+        return Ruling(_date(a) is not None and _date(a) == _date(b), "dates, in the order as written")
     for one, other in ((a, b), (b, a)):
         if one.count(r"\pm") == 1 and r"\pm" not in other and len(parts(other)) == 2:
             both = ",".join(one.replace(r"\pm", sign) for sign in "+-")
@@ -288,6 +290,14 @@ def _kind_of_list(text: str) -> str:
     r"""``{`` for a set, ``(`` for a tuple or an interval, as a whole and of more than one element; else nothing."""
     match = re.fullmatch(r"\\\{([^{}()\[\]\\]*,[^{}()\[\]\\]*)\\\}|[(\[]([^()\[\]]*,[^()\[\]]*)[)\]]", text)
     return "" if match is None else "{" if match[1] is not None else "("
+
+
+_DATE = re.compile(r"[0-9]{4}([-/])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2[0-9]{4}")
+"""2023-01-02, 1/2/2023: no difference and no quotient. Which of them is the month is not known."""
+
+
+def _date(text: str) -> tuple[int, ...] | None:
+    return tuple(int(part) for part in re.split(r"[-/.]", text)) if _DATE.fullmatch(text) else None
 
 
 def _clock(text: str) -> tuple[int, ...] | None:
