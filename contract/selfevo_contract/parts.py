@@ -64,8 +64,8 @@ ResourceName = Annotated[
     str,
     Field(max_length=317),
     form(
-        f"cpu|memory|ephemeral-storage|{_SUBDOMAIN}/{_SHORT}",
-        "cpu, memory, ephemeral-storage or a device plugin's name such as nvidia.com/gpu",
+        f"cpu|memory|ephemeral-storage|hugepages-(2Mi|1Gi)|{_SUBDOMAIN}/{_SHORT}",
+        "cpu, memory, ephemeral-storage, hugepages-2Mi, hugepages-1Gi or a device plugin's name such as nvidia.com/gpu",
     ),
 ]
 Quantities = Annotated[dict[ResourceName, Quantity], NoNulls, Field(max_length=32)]

@@ -19,6 +19,8 @@ _SUFFIX = {
     **{name: Decimal(1000) ** power for power, name in enumerate("MGTPE", start=2)},
     **{f"{name}i": Decimal(1024) ** power for power, name in enumerate("KMGTPE", start=1)},
 }
+_PAGES = {"hugepages-2Mi": 2**21, "hugepages-1Gi": 2**30}
+"""Resources that are pages of the node's memory, and the bytes of one."""
 _DIGITS = re.compile(r"[0-9.]+([eE][0-9]+)?")
 
 
@@ -33,8 +35,8 @@ def amount(quantity: Quantity) -> Decimal:
 def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
     """What a container's ``resources`` say; empty when nothing is asked for.
 
-    A device, such as a GPU, is set aside whole: its request is its limit. So a part of the spec that lowers an
-    inherited limit of devices need not know that there was a request.
+    A device, such as a GPU, is set aside whole, as huge pages are: its request is its limit. So a part of the
+    spec that lowers an inherited limit of devices need not know that there was a request.
 
     Raises:
         InputError: a name that is no resource of a container, a part of a device, or a request above its limit.
@@ -45,10 +47,11 @@ def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
     requests = {}
     for name, quantity in asked.requests.items():
         limit = asked.limits.get(name)
-        if "/" in name:
+        if "/" in name or name in _PAGES:
             if limit is None:
+                what = "huge pages" if name in _PAGES else "devices"
                 raise InputError(
-                    f"{field}.requests.{name} is {quantity} without a limit, and devices are set aside whole; "
+                    f"{field}.requests.{name} is {quantity} without a limit, and {what} are set aside whole; "
                     f"write it as {field}.limits.{name}"
                 )
             continue
@@ -58,6 +61,9 @@ def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
                 "(what a part of the spec does not set, it inherits from spec.pods)"
             )
         requests[name] = quantity
+    pages = [name for name in _PAGES if amount(asked.limits.get(name, 0))]
+    if pages and not {"cpu", "memory"} & (set(requests) | set(asked.limits)):
+        raise InputError(f"{field}.limits.{pages[0]} needs cpu or memory beside it; add {field}.requests.memory")
     shown = {"requests": requests, "limits": asked.limits}
     return {kind: dict(sorted(quantities.items())) for kind, quantities in shown.items() if quantities}
 
@@ -88,5 +94,9 @@ def _check(path: str, name: str, quantity: Quantity) -> None:
     if domain.endswith("kubernetes.io") or domain.startswith("requests.") or len(domain) > 244:
         raise InputError(f"{path} is not a resource of a container; use a device plugin's name such as nvidia.com/gpu")
     value = amount(quantity)
+    page = _PAGES.get(name)
+    if page is not None and (value != int(value) or int(value) % page):
+        size = name.removeprefix("hugepages-")
+        raise InputError(f"{path} is {quantity!r}, and a page is {size}; write a multiple of {size}")
     if device and value != int(value):
         raise InputError(f"{path} is {quantity!r}, and devices are not shared; it must be a whole number")

@@ -330,6 +330,13 @@ def test_the_nodes_network_is_for_those_whom_the_platform_gives_it(control_plane
         assert generous.refusal(base("x", {"spec.pods.hostNetwork": True})) == ""
 
 
+def test_huge_pages_need_an_entry(control_plane: ControlPlane, by_default: World):
+    run = base("x", {"spec.pods.resources": {"requests": {"memory": "1Gi"}, "limits": {"hugepages-2Mi": "64Mi"}}})
+    with world(control_plane, {"allowed": {"resources": ["memory", "hugepages-*"]}}) as generous:
+        assert generous.refusal(run) == ""
+    assert "limits is hugepages-2Mi, which is a resource that runs may not use" in by_default.refusal(run)
+
+
 class TestWhoIsAsked:
     @pytest.fixture
     def theirs(self, by_default: World) -> Iterator[World]:

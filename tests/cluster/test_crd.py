@@ -147,7 +147,8 @@ MISTAKES: list[tuple[Document, str, str]] = [
     (
         document(spec__pods={"resources": {"limits": {"gpu": 1}}}),
         "spec.pods.resources.limits",
-        "write it as cpu, memory, ephemeral-storage or a device plugin's name such as nvidia.com/gpu",
+        "write it as cpu, memory, ephemeral-storage, hugepages-2Mi, hugepages-1Gi or a device plugin's name "
+        "such as nvidia.com/gpu",
     ),
     (
         document(spec__pods={"resources": {"limits": {"memory": "64 GB"}}}),

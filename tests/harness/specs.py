@@ -19,7 +19,9 @@ _QUANTITY = st.one_of(
     st.sampled_from(["1", "500m", "64Gi", "0", "1e3", "1.5", "1E", "9999999Ei", "1e99", "1000000000000000"]),
 )
 _SIZE = st.sampled_from(["1", "64Gi", "1.5Ti", "1e3"]) | st.integers(1, 9)
-_RESOURCE = st.sampled_from(["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "amd.com/gpu"]) | st.sampled_from(
+_RESOURCE = st.sampled_from(
+    ["cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "nvidia.com/gpu", "amd.com/gpu"]
+) | st.sampled_from(
     ["example.com/nic", "kubernetes.io/x", "requests.a/b", "a/" + "b" * 64, "a" * 250 + "/b", "attach.kubernetes.io/c"]
 )
 _LABEL = st.sampled_from(["pool", "example.com/pool", "a", "A_b.c", "kubernetes.io/hostname", "a" * 254 + "/b"])

@@ -598,6 +598,25 @@ def test_pods_that_meet_at_a_port_of_the_node_take_a_node_each() -> None:
     assert env_of(SOLVER, settings=ON_NODES, **both)["MASTER_PORT"] == "29500"
 
 
+def test_huge_pages_are_set_aside_whole_beside_memory() -> None:
+    asked = {"requests": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}, "limits": {"hugepages-2Mi": "64Mi"}}
+    (container,) = pod_of(SOLVER, spec__pods={"resources": asked})["containers"]
+    assert container["resources"] == {"requests": {"memory": "1Gi"}, "limits": {"hugepages-2Mi": "64Mi"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"requests": {"cpu": 1, "hugepages-1Gi": "1Gi"}}, "without a limit, and huge pages are set aside whole"),
+        ({"limits": {"hugepages-1Gi": "1Gi"}}, r"needs cpu or memory beside it; add .*\.requests\.memory"),
+        ({"limits": {"cpu": 1, "hugepages-2Mi": "3Mi"}}, "is '3Mi', and a page is 2Mi; write a multiple of 2Mi"),
+    ],
+)
+def test_huge_pages_that_the_api_server_would_refuse(asked: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        pod_of(SOLVER, spec__pods={"resources": asked})
+
+
 def test_affinity_and_spread_are_among_the_pods_of_a_step() -> None:
     zone, host = {"topologyKey": "topology.kubernetes.io/zone"}, {"topologyKey": "kubernetes.io/hostname"}
     pod = pod_of(
