@@ -219,3 +219,34 @@ def test_the_global_random_state_neither_matters_nor_moves() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     assert schedule(20, Grpo(), 5) == first
+
+
+@given(
+    updates=st.integers(1, 6),
+    blocks=st.integers(1, 6),
+    processes=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 9),
+)
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_an_update_has_the_same_completions_however_many_processes_there_are(
+    updates: int, blocks: int, processes: int, seed: int
+) -> None:
+    from selfevo_trainer.grpo import deal
+
+    rows = updates * blocks  # of each process
+    alone = deal(processes * rows, updates, 0, seed)
+    assert sorted(alone) == list(range(processes * rows))
+    a_share = len(alone) // updates
+    for update in range(updates):
+        together = [
+            rank * rows + row
+            for rank in range(processes)
+            for row in deal(rows, updates, rank * rows, seed)[update * blocks : (update + 1) * blocks]
+        ]
+        assert together == alone[update * a_share : (update + 1) * a_share]
+
+
+def test_completions_are_dealt_out_anew_in_each_step() -> None:
+    from selfevo_trainer.grpo import deal
+
+    assert len({tuple(deal(24, 4, 0, seed)) for seed in range(5)}) == 5

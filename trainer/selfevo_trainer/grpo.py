@@ -14,6 +14,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from selfevo_contract import reasons
 from selfevo_contract.canonical import derive_seed
@@ -39,7 +40,8 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
 
     TRL counts optimizer updates: ``max_steps`` is maxSteps x updates a step, ``gradient_accumulation_steps`` makes one
     update's completions and ``steps_per_generation`` a step's, both in passes of perDeviceTrainBatchSize on each
-    process. TRL deals a step's completions out to its updates at random, after advantages were normalised by group.
+    process. A step's completions are dealt out to its updates at random (`deal`), after advantages were normalised by
+    group.
 
     Raises:
         InputError: the batch does not divide over the processes.
@@ -107,10 +109,53 @@ def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
     return order[:needed]
 
 
+def deal(rows: int, updates: int, first: int, seed: int) -> list[int]:
+    """The order in which a process takes its completions of a step, for several updates.
+
+    Of each ``updates`` neighbouring completions of the whole step every update gets one, drawn at random. So an update
+    has the same completions in all, however many processes there are; TRL's own shuffle is within each process.
+
+    Args:
+        rows: completions of this process; ``updates`` divides them.
+        first: number of its first completion in the whole step.
+
+    Returns:
+        row numbers: the first update's ``rows / updates``, then the second's, and so on.
+    """
+    drawn = []
+    for start in range(0, rows, updates):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "deal", first + start))
+        drawn.append((start + torch.randperm(updates, generator=generator)).tolist())
+    return [row for update in zip(*drawn, strict=True) for row in update]
+
+
 class _Trainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         # TRL's own would read control tokens that a question spells.
         return encode_all(self.processing_class, prompts), None, {}
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        # As TRL's own, with `deal` in place of its shuffle. A step of one update has nothing to deal out.
+        passes = self.args.steps_per_generation
+        updates = passes // self.args.gradient_accumulation_steps
+        if updates == 1:
+            prepared: dict[str, Any] = super()._prepare_inputs(generation_batch)
+            return prepared
+        if self._step % (passes * self.num_iterations) == 0 or self._buffered_inputs is None:
+            made = self._generate_and_score_completions(generation_batch)
+            rows = len(made["completion_ids"])
+            seed = derive_seed(self.args.seed, "step", self.state.global_step)
+            order = deal(rows, updates, collective.rank() * rows, seed)
+            dealt = {name: _taken(values, order) for name, values in made.items()}
+            self._buffered_inputs = split_tensor_dict(dealt, passes)
+        return dict(self._buffered_inputs[self._step % passes])
+
+
+def _taken(values: Any, order: list[int]) -> Any:
+    """``values`` in ``order``; what is said of all rows at once stays."""
+    if isinstance(values, list):
+        return [values[row] for row in order]
+    return values[order] if isinstance(values, torch.Tensor) and values.ndim else values
 
 
 class _Hooks(TrainerCallback):
