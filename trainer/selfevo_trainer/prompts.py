@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from selfevo_contract.spec import Prompt
 
@@ -38,25 +40,29 @@ def plain_text(conversation: Messages) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in conversation)
 
 
-def control_tokens(tokenizer: Any) -> list[str]:
-    """How the tokenizer's special tokens are spelled."""
-    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+def marks(tokenizer: Any) -> dict[int, str]:
+    """Id and spelling of the tokenizer's added tokens, special or not (Qwen3's ``<think>`` is not).
+
+    Those of whitespace alone are left out: they are how some tokenizers write indentation, and mean nothing else.
+    """
+    found = {int(number): str(token.content) for number, token in tokenizer.added_tokens_decoder.items()}
+    return {number: spelling for number, spelling in found.items() if spelling.strip()}
 
 
 def encode(tokenizer: Any, conversation: Messages | str) -> list[int]:
     """Token ids of the request, up to where the answer begins.
 
-    Control tokens come from the chat template alone. Where a message spells one, its text is encoded by itself and as
-    text: no question closes the user's turn or opens the Solver's.
+    Added tokens come from the chat template alone. Where a message spells one, its text is encoded by itself and as
+    text: no question closes the user's turn, opens the Solver's, or thinks in its place.
 
     Args:
         conversation: messages, or the plain text of `for_trainer`.
     """
     if isinstance(conversation, str) or not tokenizer.chat_template:
         text = conversation if isinstance(conversation, str) else plain_text(conversation)
-        return list(tokenizer(text, split_special_tokens=True)["input_ids"])
-    controls = control_tokens(tokenizer)
-    if any(control in message["content"] for message in conversation for control in controls):
+        return _as_text(tokenizer, text, begins=True)
+    found = marks(tokenizer)
+    if any(_spells(tokenizer, message["content"], found) for message in conversation):
         return _encode_apart(tokenizer, conversation)
     encoded = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True, return_dict=True)
     return list(encoded["input_ids"])
@@ -74,6 +80,13 @@ def encode_all(tokenizer: Any, conversations: Sequence[Messages | str]) -> list[
     return found
 
 
+def _spells(tokenizer: Any, text: str, found: dict[int, str]) -> bool:
+    # What is read decides: a normaliser may make a mark of other characters.
+    return any(spelling in text for spelling in found.values()) or not found.keys().isdisjoint(
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
+
+
 def _encode_apart(tokenizer: Any, conversation: Messages) -> list[int]:
     # Private-use characters stand for the contents, which replace every one of them: none can pose as another.
     contents = {f"\ue000{i}\ue001": message["content"] for i, message in enumerate(conversation)}
@@ -81,9 +94,49 @@ def _encode_apart(tokenizer: Any, conversation: Messages) -> list[int]:
     rendered = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False)
     ids: list[int] = []
     for piece in re.split("(\ue000[0-9]+\ue001)", rendered):
-        text = contents.get(piece, piece)
-        ids += tokenizer(text, add_special_tokens=False, split_special_tokens=piece in contents)["input_ids"]
+        if piece in contents:
+            ids += _as_text(tokenizer, contents[piece])
+        else:
+            ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def _as_text(tokenizer: Any, text: str, begins: bool = False) -> list[int]:
+    """``text`` without any of `marks`. ``begins``: with what the tokenizer puts before and after a text (BOS)."""
+    if not tokenizer.is_fast:  # in Python; transformers itself knows the special ones only
+        return list(tokenizer(text, add_special_tokens=begins, split_special_tokens=True)["input_ids"])
+    found, plain = marks(tokenizer), _without_marks(tokenizer)
+
+    def cut(text: str, begins: bool) -> Iterator[int]:
+        encoded = plain.encode(text, add_special_tokens=begins)
+        for number, own in zip(encoded.ids, encoded.special_tokens_mask, strict=True):
+            spelling = found.get(number, "")
+            if own or len(spelling) < 2:
+                yield number
+            else:  # the vocabulary itself has the mark as a word
+                yield from cut(spelling[:1], False)
+                yield from cut(spelling[1:], False)
+
+    return list(cut(text, begins))
+
+
+_PLAIN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def _without_marks(tokenizer: Any) -> Any:
+    """The tokenizer as it would be without its `marks`; other tokens keep their ids."""
+    if tokenizer not in _PLAIN:
+        described = json.loads(tokenizer.backend_tokenizer.to_str())
+        words = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+        kept = []
+        for token in described["added_tokens"]:
+            if not token["content"].strip():
+                kept.append(token)
+            elif token["content"] not in words:  # its id stays taken, by what nobody can write
+                kept.append({**token, "content": secrets.token_hex(32)})
+        described["added_tokens"] = kept
+        _PLAIN[tokenizer] = type(tokenizer.backend_tokenizer).from_str(json.dumps(described))
+    return _PLAIN[tokenizer]
 
 
 def shown(texts: Sequence[str], each: int = 80) -> str:
