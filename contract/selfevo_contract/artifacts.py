@@ -4,6 +4,7 @@
     <storage.uri>/<namespace>/<phase>/<key>/attempts/<id>/<file>     each attempt writes under a name of its own
     <storage.uri>/<namespace>/<phase>/<key>/shards/<i>/...           a rollout shard: a committed directory itself
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<step>/...   an intra-phase checkpoint: likewise
+    <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
 
 What lies there without a MANIFEST.json beside it does not exist: readers take files only through the manifest.
 """
@@ -40,6 +41,11 @@ def shard_prefix(prefix: str, index: int) -> str:
 def checkpoint_prefix(prefix: str, step: int) -> str:
     """Where the checkpoint taken after step ``step`` lies; zero-padded so that listings sort."""
     return f"{prefix}/checkpoints/{step:08d}"
+
+
+def failed_prefix(prefix: str) -> str:
+    """Where a step that failed for what a model wrote leaves some of it."""
+    return f"{prefix}/failed"
 
 
 def safe_relative(path: str) -> str:

@@ -27,10 +27,10 @@ from selfevo.report.text import duration, listed, percent, points, shown
 from selfevo.report.timings import overhead, seconds_of
 from selfevo.show import current_status
 from selfevo.workdir import RunFolder
-from selfevo_contract.artifacts import MANIFEST_NAME, Manifest
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_operator.summary import highest
-from selfevo_trainer.store import CorruptArtifact, read_manifest
+from selfevo_trainer.store import CorruptArtifact, commit, read_manifest
 
 FIGURES = (
     "scores",
@@ -535,6 +535,29 @@ def test_runs_of_other_shapes(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 
 # ---- what goes wrong
+
+
+def test_what_a_challenger_wrote_that_never_wrote_a_question_is_shown(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="challenger-train-1")
+    step = fake.plan.by_name["challenger-train-1"]
+    rows = [{"question": None, "raw": f"{HOSTILE} number {i}"} for i in range(20)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = read_manifest(fake.store, fake.prefix("evaluate-0"))
+    assert manifest is not None
+    kept = {name: value for name, value in manifest if name in ManifestDraft.model_fields}
+    draft = ManifestDraft(**{**kept, "key": step.key, "phase": step.phase, "iteration": 1})
+    place = failed_prefix(fake.prefix(step.name))
+    commit(fake.store, place, {"questions.jsonl": tmp_path / "questions.jsonl"}, draft)
+    report = collect(fake.run, fake.plan, fake.store, "challenger-train-1 failed")
+    assert [(samples.iteration, len(samples.dropped)) for samples in report.unusable] == [(1, KEPT)]
+    parsed = Parsed(render(report))
+    assert "the Challenger's training ended, for it wrote no valid question" in parsed.text
+    assert "number 0" in parsed.text and "number 19" in parsed.text
+
+    # Once a later attempt has done the step, it is of no interest any more.
+    (tmp_path / "metrics.jsonl").write_text("")
+    commit(fake.store, fake.prefix(step.name), {"metrics.jsonl": tmp_path / "metrics.jsonl"}, draft)
+    assert collect(fake.run, fake.plan, fake.store).unusable == ()
 
 
 def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:

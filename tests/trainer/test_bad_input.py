@@ -35,6 +35,7 @@ from selfevo_contract.process import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
+from selfevo_trainer.store import open_store, read_manifest
 from selfevo_trainer.store.problems import ObjectNotFound
 
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
@@ -519,6 +520,8 @@ def full_workdir(step: str, room: str) -> Callable[[World], None]:
 
 FULL = [f"{WORKDIR_ENV} is '{{folder}}/scratch'", "disk is full", "free space there"]
 
+UNUSABLE = "the Challenger in training writes no valid question"
+
 SLOW = {
     "the tokenizer has no end token": Case(
         tokenizer_without_end, INPUT, ["tokenizer in {folder}/base", "no eos_token", "tokenizer_config.json"]
@@ -692,7 +695,7 @@ SLOW = {
         ],
         "EmptyCurriculum",
     ),
-    "the Challenger in training writes no valid question": Case(
+    UNUSABLE: Case(
         never_valid("challenger-train-1"),
         DATA,
         ["no valid question in 24 completions", "spec.challenger.prompt", "maxCompletionLength"],
@@ -752,6 +755,14 @@ def test_what_is_wrong_is_one_sentence(name: str, world: World, told_nothing: No
 @pytest.mark.parametrize("name", SLOW)
 def test_what_is_wrong_and_shows_later_is_one_sentence_too(name: str, world: World) -> None:
     wrong(world, SLOW[name])
+    place = world.phases().prefix(world.step) + "/failed"
+    manifest = read_manifest(open_store(f"file://{world.store}"), place)
+    assert (manifest is not None) == (name == UNUSABLE)
+    if manifest is not None:  # what the Challenger wrote is kept for people
+        file = manifest.file("questions.jsonl")
+        assert file is not None
+        rows = [json.loads(line) for line in (world.store / place / file.path).read_text().splitlines()]
+        assert len(rows) == 8 and all(row["question"] is None and row["raw"] for row in rows)
 
 
 def test_what_shows_without_torch_does_not_wait_for_it(tmp_path: Path, world: World) -> None:

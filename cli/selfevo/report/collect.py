@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
-from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_rows, read_shards
-from selfevo.report.samples import samples_of
+from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_failed, read_rows, read_shards
+from selfevo.report.samples import samples_of, unusable_of
 from selfevo.report.scores import Answers, answers_of, evaluation_of
 from selfevo.report.timings import by_phase, seconds_of
 from selfevo.stores import recorded
@@ -41,6 +41,7 @@ class _Collector:
         self.evaluations: dict[int, Evaluation | None] = {}
         self.rollouts: dict[int, Rollout] = {}
         self.samples: list[Samples] = []
+        self.unusable: list[Samples] = []
         self.challenger: list[Update] = []
         self.solver: list[Update] = []
 
@@ -61,6 +62,7 @@ class _Collector:
             times=by_phase(records),
             steps=records,
             versions=versions_of(records),
+            unusable=tuple(self.unusable),
         )
 
     def best(self) -> int | None:
@@ -85,6 +87,10 @@ class _Collector:
         shards = read_shards(self.store, prefix, step) if begun and step.type.sharded else []
         if manifest is not None:
             self.take(step, prefix, manifest)
+        elif begun and isinstance(step.inputs, ChallengerTrainInputs):
+            rows = read_failed(self.store, prefix, step)
+            if rows:
+                self.unusable.append(unusable_of(step.iteration, rows))
         progress = progress_of(self.store, prefix, step, len(shards)) if manifest is None and begun else ""
         return StepRecord(step, self.store.uri_of(prefix), manifest, seconds_of(manifest, shards), progress)
 

@@ -185,6 +185,8 @@ class Report:
     """Package -> version -> names of the steps that ran with it."""
     failure: str = ""
     """Why the run failed; empty when it did not."""
+    unusable: tuple[Samples, ...] = ()
+    """What Challengers wrote in trainings that ended for want of one valid question."""
 
     @property
     def metric(self) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, checkpoint_prefix, shard_prefix, step_prefix
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, checkpoint_prefix, failed_prefix, shard_prefix, step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
 from selfevo_trainer.store import ObjectStore, read_file, read_manifest
@@ -56,6 +56,13 @@ def read_rows(store: ObjectStore, prefix: str, manifest: Manifest, name: str) ->
             f"{MANIFEST_NAME} there to have it made again"
         )
     return rows
+
+
+def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[Row]:
+    """The completions that a step without an output failed by; none when it left none."""
+    place = failed_prefix(prefix)
+    manifest = own_manifest(store, place, step)
+    return [] if manifest is None else read_rows(store, place, manifest, "questions.jsonl")
 
 
 def read_shards(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:

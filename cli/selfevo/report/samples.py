@@ -60,6 +60,11 @@ def samples_of(
     )
 
 
+def unusable_of(iteration: int, rows: Sequence[Row], count: int = KEPT) -> Samples:
+    """Of completions none of which was a valid question."""
+    return Samples(iteration, (), tuple(_sample(row, 0, None, INVALID) for row in spread(rows, count)))
+
+
 def _sample(row: Row, samples: int, label: str | None, dropped: str | None) -> Sample:
     classes = sorted(((str(answer), int(size)) for answer, size in row.get("votes") or []), key=lambda item: -item[1])
     # One class more than is shown takes no more room than the line that would stand for it.

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
 
 from selfevo_contract import reasons
+from selfevo_contract.artifacts import failed_prefix
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.errors import DataError
+from selfevo_contract.errors import DataError, SelfevoError
 from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_trainer import collective, preflight
 from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
-from selfevo_trainer.data import excluded_questions
+from selfevo_trainer.data import excluded_questions, write_jsonl
 from selfevo_trainer.engines import Engine, open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.grpo import commit_training, schedule, train
@@ -26,6 +28,8 @@ from selfevo_trainer.prompts import completion_text, encode, for_trainer, messag
 from selfevo_trainer.rewards.repetition import repetition_share
 from selfevo_trainer.rewards.uncertainty import challenger_rewards
 from selfevo_trainer.voting import Comparer, Vote, vote_many
+
+log = logging.getLogger("selfevo")
 
 SUMMARY = (
     "reward",
@@ -43,8 +47,10 @@ SUMMARY = (
     "completions/mean_length",
     "completions/clipped_ratio",
 )
+KEPT = 20
+"""Completions that are kept in the store when none was valid."""
 SHOWN = 3
-"""Completions that are shown when none was valid."""
+"""Those of them that the message shows."""
 _PATIENCE = 3
 """Batches without a single valid question after which training is given up."""
 
@@ -74,7 +80,7 @@ class ChallengerReward:
     def __call__(self, completions: list[Any], trainer_state: Any, log_metric: Any = None, **_: Any) -> list[float]:
         reward = self.inputs.reward
         texts = [completion_text(completion) for completion in completions]
-        self.samples = texts[:SHOWN]
+        self.samples = texts[:KEPT]
         questions = [self._question(text) for text in texts]
         # All processes see the whole batch: |C|/B is over it, and each answers its share of all questions, so that none
         # waits for one whose completions were all valid.
@@ -128,7 +134,7 @@ class ChallengerReward:
                 f"the Challenger wrote no valid question in {len(shares) * grpo.completions_per_step} "
                 "completions (<question>...</question> and \\boxed{...}); change spec.challenger.prompt, raise "
                 "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format. "
-                f"It wrote: {shown(self.samples)}",
+                f"It wrote: {shown(self.samples[:SHOWN])}",
                 reason=reasons.NO_VALID_QUESTION,
             )
 
@@ -153,15 +159,32 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             excluded,
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
         )
-        files, history = train(
-            context,
-            model_dir=model_dir,
-            tokenizer=tokenizer,
-            loading=inputs.loading,
-            grpo=inputs.grpo,
-            seed=inputs.seed,
-            dataset=dataset,
-            reward=reward,
-            valid=reward.check,
-        )
+        try:
+            files, history = train(
+                context,
+                model_dir=model_dir,
+                tokenizer=tokenizer,
+                loading=inputs.loading,
+                grpo=inputs.grpo,
+                seed=inputs.seed,
+                dataset=dataset,
+                reward=reward,
+                valid=reward.check,
+            )
+        except DataError as error:
+            if error.reason == reasons.NO_VALID_QUESTION:
+                keep(context, reward.samples)
+            raise
         return commit_training(context, files, history, SUMMARY)
+
+
+def keep(context: Context, samples: list[str]) -> None:
+    """Commit completions without a valid question beside the step, for people, in the rows of a rollout's questions."""
+    if context.member.first:
+        rows = [{"question": None, "raw": text[:2000]} for text in samples]
+        try:
+            files = {"questions.jsonl": write_jsonl(context.workdir / "questions.jsonl", rows)}
+            context.commit(failed_prefix(context.config.prefix), files)
+        except SelfevoError as error:  # that no question was valid is what is to be said
+            log.warning("what the Challenger wrote is not kept: %s", error)
+    collective.wait_for_all()  # who ended now would have the first one killed before its commit
