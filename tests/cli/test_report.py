@@ -540,7 +540,7 @@ def test_runs_of_other_shapes(tmp_path: Path, changes: dict[str, Any]) -> None:
 def test_what_a_challenger_wrote_that_never_wrote_a_question_is_shown(tmp_path: Path) -> None:
     fake = fake_run(tmp_path, until="challenger-train-1")
     step = fake.plan.by_name["challenger-train-1"]
-    rows = [{"question": None, "raw": f"{HOSTILE} number {i}"} for i in range(20)]
+    rows = [{"question": None, "raw": f"number {i} {HOSTILE}"} for i in range(20)]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     manifest = read_manifest(fake.store, fake.prefix("evaluate-0"))
     assert manifest is not None

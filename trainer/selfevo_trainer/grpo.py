@@ -136,19 +136,22 @@ class _Trainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         # As TRL's own, with `deal` in place of its shuffle. A step of one update has nothing to deal out.
-        passes = self.args.steps_per_generation
-        updates = passes // self.args.gradient_accumulation_steps
+        args: Any = self.args
+        passes: int = args.steps_per_generation
+        updates = passes // args.gradient_accumulation_steps
         if updates == 1:
             prepared: dict[str, Any] = super()._prepare_inputs(generation_batch)
             return prepared
-        if self._step % (passes * self.num_iterations) == 0 or self._buffered_inputs is None:
+        buffered: Any = self._buffered_inputs
+        if self._step % (passes * self.num_iterations) == 0 or buffered is None:
             made = self._generate_and_score_completions(generation_batch)
             rows = len(made["completion_ids"])
-            seed = derive_seed(self.args.seed, "step", self.state.global_step)
+            seed = derive_seed(args.seed, "step", self.state.global_step)
             order = deal(rows, updates, collective.rank() * rows, seed)
             dealt = {name: _taken(values, order) for name, values in made.items()}
-            self._buffered_inputs = split_tensor_dict(dealt, passes)
-        return dict(self._buffered_inputs[self._step % passes])
+            buffered = split_tensor_dict(dealt, passes)
+            setattr(self, "_buffered_inputs", buffered)  # noqa: B010  TRL declares it None
+        return dict(buffered[self._step % passes])
 
 
 def _taken(values: Any, order: list[int]) -> Any:

@@ -6,7 +6,14 @@ import json
 from typing import Any
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, checkpoint_prefix, failed_prefix, shard_prefix, step_prefix
+from selfevo_contract.artifacts import (
+    MANIFEST_NAME,
+    Manifest,
+    checkpoint_prefix,
+    failed_prefix,
+    shard_prefix,
+    step_prefix,
+)
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
 from selfevo_trainer.store import ObjectStore, read_file, read_manifest
