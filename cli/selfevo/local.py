@@ -42,6 +42,7 @@ from selfevo_contract.process import (
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_operator.children import verdict_of
 from selfevo_operator.pods import pods_of
 from selfevo_operator.reconcile import Action, Child, Start
 
@@ -97,11 +98,7 @@ class Process:
 
     def verdict(self) -> int | None:
         """Its exit code, or what it had said that it would be when it was taken down before it had left."""
-        if self.code in (128 + signal.SIGTERM, 128 + signal.SIGKILL):
-            result = self.result()
-            if result is not None and result.outcome == "failed":
-                return result.exit_code
-        return self.code
+        return None if self.code is None else verdict_of(self.code, self.result())
 
     def end(self) -> str:
         """What is known of its end without a termination message."""

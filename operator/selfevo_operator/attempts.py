@@ -10,7 +10,7 @@ from typing import Any
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.status import AttemptStatus, StepStatus
-from selfevo_operator.children import Child, stamp
+from selfevo_operator.children import KILLED, Child, stamp, verdict_of
 
 ATTEMPTS_SHOWN = 20
 UNKNOWN = "it is done, and what it measured is unknown"
@@ -61,7 +61,7 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
         # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
         reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
 
-    code = None if child.culprit else _exit_code(child)
+    code = None if child.culprit else verdict_of(child.exit_code, child.result)
     hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
     if child.state == "Failed" and hopeless:
         return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
@@ -85,26 +85,17 @@ def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy
     return with_(status, state="Pending", failures=failures, retry_at=retry_at, reason=reason, message=message)
 
 
-def _exit_code(child: Child) -> int | None:
-    """As the container ended, or as the trainer said: it may have been taken down after it had told how it failed."""
-    if child.result is not None:
-        taken_down = child.exit_code in (ExitCode.TERMINATED, 137) and child.result.outcome == "failed"
-        if child.exit_code is None or taken_down:
-            return child.result.exit_code
-    return child.exit_code
-
-
 def _cause(child: Child) -> tuple[str, str]:
     """Why an attempt ended as it did: in the trainer's own words where they arrived."""
     if child.state != "Failed":
         return "", ""
-    code = _exit_code(child)
+    code = verdict_of(child.exit_code, child.result)
     usual = {
         ExitCode.INPUT: reasons.INVALID_INPUT,
         ExitCode.SERVICE: reasons.SERVICE_FAILED,
         ExitCode.DATA: reasons.BAD_DATA,
         ExitCode.TERMINATED: reasons.TERMINATED,
-        137: reasons.KILLED,
+        KILLED: reasons.KILLED,
     }
     if child.culprit:
         return child.reason or reasons.CRASHED, child.message
@@ -141,7 +132,7 @@ def attempts(
             step=child.step,
             attempt=child.attempt,
             state="Running" if child.live and not child.held else child.state,
-            exit_code=_exit_code(child),
+            exit_code=verdict_of(child.exit_code, child.result),
             reason=reason,
             message=message,
             started_at=stamp(child.started_at),

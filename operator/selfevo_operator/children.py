@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from selfevo_contract.errors import ExitCode
 from selfevo_contract.plan import Step
 from selfevo_contract.process import PhaseResult
+
+KILLED = 137
+"""Exit code of what SIGKILL ended."""
 
 # A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
 NAME_LIMIT = 57
@@ -103,6 +107,14 @@ def child_name(run: str, step: Step, attempt: int) -> str:
     mark = hashlib.sha256(run.encode()).hexdigest()[:8]
     head = run[: NAME_LIMIT - len(tail) - len(mark) - 2].rstrip("-")
     return f"{head}-{mark}-{tail}" if head else f"r{mark}-{tail}"
+
+
+def verdict_of(code: int | None, result: PhaseResult | None) -> int | None:
+    """As the container ended, or as the trainer said: it may have been taken down after it had told how it failed."""
+    if result is None:
+        return code
+    taken_down = code in (ExitCode.TERMINATED, KILLED) and result.outcome == "failed"
+    return result.exit_code if code is None or taken_down else code
 
 
 def stamp(moment: datetime | None) -> str | None:

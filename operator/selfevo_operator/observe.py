@@ -16,7 +16,7 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import PHASES
 from selfevo_contract.process import PhaseResult
-from selfevo_operator.children import Child, Hindrance, parse_stamp
+from selfevo_operator.children import Child, Hindrance, parse_stamp, verdict_of
 from selfevo_operator.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
 from selfevo_operator.labels import ATTEMPT, KEY, MANAGED_BY, MANAGER, PHASE, QUEUE, RUN, STEP, TEMPLATE, TRAINER
 
@@ -262,8 +262,9 @@ def _worst(ends: Sequence[PodEnd]) -> PodEnd | None:
     severity = {int(ExitCode.INPUT): 4, int(ExitCode.DATA): 3, int(ExitCode.TERMINATED): 1}
 
     def weight(end: PodEnd) -> tuple[int, str]:
-        if end.container in OURS and end.code is not None and end.code in severity:
-            return severity[end.code], end.at
+        code = verdict_of(end.code, end.result)
+        if end.container in OURS and code is not None and code in severity:
+            return severity[code], end.at
         return 1 if end.disrupted else 2, end.at
 
     return max((end for end in ends if end.code != 0), key=weight, default=None)

@@ -175,3 +175,15 @@ def test_a_job_in_a_queue_keeps_its_place_unless_what_the_queue_goes_by_has_chan
 def test_a_job_of_an_older_operator_that_tells_nothing_of_its_place_keeps_it() -> None:
     job = job_object(**QUEUED)
     assert not child_of(job_sight(job), template="t2-p1").outdated
+
+
+@pytest.mark.parametrize("code", [137, 143])
+def test_a_pod_that_had_said_what_no_retry_cures_decides_also_when_it_was_taken_down(code: int) -> None:
+    told = result("failed", exitCode=4, reason="NotFinite", message="lower learningRate")
+    child = see(job_object(status=ended("Failed", "x")), pod(code, told, at="1"), pod(3, "later", at="2"))
+    assert child.exit_code == code
+    assert child.result is not None and (child.result.exit_code, child.result.message) == (4, "lower learningRate")
+    # What it said of being stopped is no failure of its own.
+    stopped = result("terminated", exitCode=143, reason="Terminated")
+    child = see(job_object(status=ended("Failed", "x")), pod(code, stopped, at="1"), pod(3, "later", at="2"))
+    assert child.exit_code == 3
