@@ -325,6 +325,81 @@ def test_added_tokens_without_the_special_flag_stay_text_too(base_copy: Path, te
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stop", [None, ["}"]], ids=["the template's", "the run's"])
+def test_training_ends_answers_where_the_engine_does(
+    base_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: list[str] | None
+) -> None:
+    """The folder of a base model declares the end of a document, and no end of a turn."""
+    from selfevo_contract.spec import TransformersEngine
+    from selfevo_trainer.engines import open_engine
+    from selfevo_trainer.phases.solver_train import SolverReward
+
+    for name, changes in {
+        "tokenizer_config.json": {"eos_token": "<|pad|>"},
+        "generation_config.json": {"eos_token_id": 0},
+        "config.json": {"eos_token_id": 0},
+    }.items():
+        file = base_copy / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    engine: Any = open_engine(
+        TransformersEngine(), base_copy, LOADING.model_copy(update={"stop_tokens": stop and tuple(stop)})
+    )
+    (end,) = engine.eos - {0}
+    assert engine.tokenizer.convert_ids_to_tokens(end) == ("<|end|>" if stop is None else "}")
+    engine.close()
+
+    written: list[list[int]] = []
+    paid = SolverReward.__call__
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> list[float]:
+        written.extend(kwargs["completion_ids"])
+        return paid(self, *args, **kwargs)
+
+    monkeypatch.setattr(SolverReward, "__call__", watched)
+    model = {"uri": f"file://{base_copy}", "digest": None, "stopTokens": stop}
+    over = settings({"model": model, "solver": {"grpo": {"maxSteps": 1}}}, questions=write_questions(tmp_path / "q", 4))
+    made = Phases(arithmetic(over, store=tmp_path / "store"), tmp_path)
+    give_curriculum(made)
+    ended = made("solver-train-1")
+    assert ended.code == 0, ended.log
+    ending = [ids for ids in written if end in ids]
+    assert len(ending) > len(written) / 2
+    assert all(ids.index(end) == len(ids) - 1 for ids in ending), "nothing is written after it"
+
+
+@pytest.mark.slow
+def test_a_question_too_long_for_the_solver_is_counted_and_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfevo_trainer.phases import solver_rollout
+
+    limit = 9
+    parsed = solver_rollout._parsed
+
+    def longer(text: str) -> dict[str, Any]:
+        """The tiny model's questions have five characters, all of them."""
+        row: dict[str, Any] = parsed(text)
+        return {**row, "question": row["question"] + " + 1"} if (row["question"] or "0") >= "5" else row
+
+    monkeypatch.setattr(solver_rollout, "_parsed", longer)
+    over = settings(
+        {"solver": {"maxPromptLength": limit}, "challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"shards": 1}},
+        questions=write_questions(tmp_path / "q", 4),
+    )
+    made = Phases(arithmetic(over, store=tmp_path / "store"), tmp_path)
+    ended = made("solver-rollout-1")
+    assert ended.code == 0, ended.log
+    rows = [json.loads(line) for line in made.read("solver-rollout-1", "questions.jsonl").splitlines()]
+    valid = [row for row in rows if row["question"] is not None]
+    # One token a character, and three of the template's.
+    long = [row for row in valid if len(row["question"]) + 3 > limit]
+    assert 0 < len(long) < len(valid)
+    assert [row for row in valid if row["dropped"] == "too_long"] == long
+    assert made.committed("solver-rollout-1").metrics["dropped_too_long"] == len(long)
+    assert all(("answers" in row) == (row not in long) for row in valid)
+
+
+@pytest.mark.slow
 def test_answers_end_where_the_template_ends_a_turn(base_copy: Path) -> None:
     from types import SimpleNamespace
 
