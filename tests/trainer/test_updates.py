@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from harness.curricula import give_curriculum
 from harness.inprocess import Phases
-from harness.tiny import BASE, settings, write_questions
+from harness.tiny import settings, write_questions
 from runs import arithmetic
 
 pytestmark = pytest.mark.slow
@@ -73,36 +72,3 @@ def test_a_step_makes_the_references_updates_and_the_ratio_leaves_1_within_it(
     later = [row["clip_ratio/region_mean"] for row in rows if (row["update"] - 1) % a_step]
     assert first == [0.0, 0.0], "the first update is made by the policy that wrote"
     assert (sum(later) > 0) == (a_step > 1), later
-
-
-@pytest.mark.parametrize("stop", [None, []], ids=["the template's", "none"])
-def test_what_is_written_in_training_ends_with_the_templates_turn(tmp_path: Path, stop: list[str] | None) -> None:
-    """A base model that declares the end of a document only, under a template that ends turns with another token."""
-    from selfevo_contract.phases import Loading
-    from selfevo_trainer.models import load_tokenizer
-
-    base = Path(shutil.copytree(BASE, tmp_path / "base"))
-    tokenizer = load_tokenizer(base, Loading(dtype="float32", trust_remote_code=False))
-    pad, end = tokenizer.convert_tokens_to_ids(["<|pad|>", "<|end|>"])
-    tokenizer.eos_token = "<|pad|>"
-    tokenizer.save_pretrained(base)
-    for name in ("config.json", "generation_config.json"):
-        file = base / name
-        file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": pad}))
-    model = {"uri": f"file://{base}", "digest": None} | ({} if stop is None else {"stopTokens": stop})
-    folder = tmp_path / "run"
-    grpo = {**RATE, "maxSteps": 1, "promptsPerStep": 2, "promptsPerUpdate": 2, "numGenerations": 8}
-    grpo |= {"perDeviceTrainBatchSize": 16}
-    over = settings(
-        {"solver": {"grpo": grpo}, "model": model}, questions=write_questions(tmp_path / "heldout.jsonl", 4)
-    )
-    phases = Phases(arithmetic(over, store=folder / "store"), folder)
-    give_curriculum(phases)
-    ended = phases("solver-train-1")
-    assert ended.code == 0, ended.log
-    [row] = [json.loads(line) for line in phases.read("solver-train-1", "metrics.jsonl").splitlines()]
-    kept = json.loads(phases.read("solver-train-1", "model/generation_config.json"))["eos_token_id"]
-    if stop is None:
-        assert row["completions/clipped_ratio"] < 1 and set(kept) == {pad, end}
-    else:  # nothing that it learnt ends an answer
-        assert row["completions/clipped_ratio"] == 1 and kept in (pad, [pad])
