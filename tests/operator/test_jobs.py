@@ -472,7 +472,7 @@ def test_a_part_of_the_spec_goes_over_what_is_meant_for_all(
 
 def test_merging_keeps_every_field_of_either_side() -> None:
     """Also one that is added to the contract one day."""
-    full = pods(**CASES["evaluation-with-every-field-of-a-pod"]["spec__pods"], nodes=2, joinSeconds=9)
+    full = pods(**CASES["evaluation-with-every-field-of-a-pod"]["spec__pods"], nodes=2, joinSeconds=9, hostNetwork=True)
     unset = [name for name in Pods.model_fields if getattr(full, name) in (None, [], {}, Resources())]
     assert not unset, "give it a value here, so that it is looked at"
     assert merged(full, Pods()) == merged(Pods(), full) == merged(full, full) == full
