@@ -42,7 +42,7 @@ from selfevo_contract.process import (
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_operator.children import verdict_of
+from selfevo_operator.children import TAKEN_DOWN, verdict_of
 from selfevo_operator.pods import pods_of
 from selfevo_operator.reconcile import Action, Child, Start
 
@@ -98,7 +98,7 @@ class Process:
 
     def verdict(self) -> int | None:
         """Its exit code, or what it had said that it would be when it was taken down before it had left."""
-        return None if self.code is None else verdict_of(self.code, self.result())
+        return verdict_of(self.code, self.result() if self.code in TAKEN_DOWN else None)
 
     def end(self) -> str:
         """What is known of its end without a termination message."""

@@ -13,6 +13,8 @@ from selfevo_contract.process import PhaseResult
 
 KILLED = 137
 """Exit code of what SIGKILL ended."""
+TAKEN_DOWN = (ExitCode.TERMINATED, KILLED)
+"""Exit codes of what others ended, perhaps after it had said how it failed."""
 
 # A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
 NAME_LIMIT = 57
@@ -113,7 +115,7 @@ def verdict_of(code: int | None, result: PhaseResult | None) -> int | None:
     """As the container ended, or as the trainer said: it may have been taken down after it had told how it failed."""
     if result is None:
         return code
-    taken_down = code in (ExitCode.TERMINATED, KILLED) and result.outcome == "failed"
+    taken_down = code in TAKEN_DOWN and result.outcome == "failed"
     return result.exit_code if code is None or taken_down else code
 
 

@@ -50,9 +50,7 @@ def bases(text: str) -> str:
     >>> bases(r"101_{\text{two}}"), bases("101_{(2)}"), bases(r"\text{3E}_{16}"), bases("101 (base 2)")
     ('101_{2}', '101_{2}', '3E_{16}', '101_{2}')
     """
-    text = re.sub(
-        r"(?<![A-Za-z\\])([0-9]*)\\(?:text|mathrm)\{\s*([0-9]*[A-F][0-9A-F]*)\s*\}(?=([0-9]*)_)", _digits, text
-    )
+    text = _DIGITS_IN_TEXT.sub(_digits, text)
     if match := re.fullmatch(r"\s*0([xbo])([0-9A-Fa-f]+)\s*", text):
         return f"{match[2].upper()}_{{{ {'x': 16, 'b': 2, 'o': 8}[match[1]] }}}"
     text = _BASE_BELOW.sub(lambda m: f"_{{{_BASES.get(name := m[m.lastindex or 0], name)}}}", text)
@@ -103,9 +101,7 @@ def mark_words(text: str) -> str:
         return " " + re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", lambda m: f"\ue000{m[0]}\ue001", content) + " "
 
     text = bases(text)
-    text = _CLOCK.sub(
-        lambda m: "".join(rf"{n}\text{{ {u} }}" for n, u in zip(m.groups(), ("h", "min", "s"), strict=True) if n), text
-    )
+    text = _CLOCK.sub(_times, text)
     text = UNITS.sub(lambda m: re.sub(r"(?<![\\A-Za-z])[A-Za-z]+", r"\\text{ \g<0>}", m[0]), text)
     text = TEXTS.sub(inside, text)
     if r"\begin" in text:

@@ -85,6 +85,11 @@ class _NoNumber:
     what: str
 
 
+def invalid_row(completion: str) -> dict[str, Any]:
+    """The row of questions.jsonl for a completion that is no valid question; of a long one, its beginning."""
+    return {"question": None, "raw": completion[:2000]}
+
+
 def plain_number(literal: str) -> str | _NoNumber:
     """A JSON number with the digits that were written, without an exponent: no float rounds it.
 

@@ -20,7 +20,7 @@ from selfevo_contract import reasons
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
 from selfevo_contract.grpo import Grpo
-from selfevo_contract.phases import Loading
+from selfevo_contract.phases import GrpoInputs, Loading
 from selfevo_contract.process import PhaseResult
 from selfevo_trainer import checkpoints, collective
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
@@ -216,12 +216,10 @@ class _Hooks(TrainerCallback):
 
 def train(
     context: Context,
+    inputs: GrpoInputs,
     *,
     model_dir: Path,
     tokenizer: Any,
-    loading: Loading,
-    grpo: Grpo,
-    seed: int,
     dataset: Dataset,
     reward: RewardFunction,
     valid: Callable[[list[dict[str, Any]]], None] = lambda history: None,
@@ -243,6 +241,7 @@ def train(
         DataError: the loss is not finite, or ``valid`` said so.
         ServiceError: training ended before its last step.
     """
+    grpo, loading = inputs.grpo, inputs.loading
     with context.clock.during("load"):
         model = load_for_training(model_dir, loading)
         output = context.workdir / "trainer"
@@ -253,7 +252,7 @@ def train(
         trainer = _Trainer(
             model=model,
             reward_funcs=timed,
-            args=grpo_config(grpo, loading, seed, output, context.member.size),
+            args=grpo_config(grpo, loading, inputs.seed, output, context.member.size),
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[hooks],

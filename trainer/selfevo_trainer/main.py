@@ -159,15 +159,14 @@ def _check_built(config: PhaseConfig) -> None:
 
 
 def _run_here(context: Context) -> PhaseResult:
-    phase = importlib.import_module(
-        phases.module_of(context.config.inputs.phase)
-    )  # torch and its like, for the first time
+    inputs = context.config.inputs
+    phase = importlib.import_module(phases.module_of(inputs.phase))  # torch and its like, for the first time
     if context.member.size > 1:
         from selfevo_trainer import collective
 
         collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started
-    result: PhaseResult = phase.run(context, context.config.inputs)
+    result: PhaseResult = phase.run(context, inputs)
     if context.member.size > 1:
         collective.leave()
     return result

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import DataError, ExitCode, InputError, SelfevoError
-from selfevo_contract.phases import PHASES
+from selfevo_contract.phases import EVALUATE
 from selfevo_contract.process import PhaseConfig, PhaseResult
 from selfevo_trainer.store.problems import CorruptArtifact, ObjectNotFound
 
@@ -86,7 +86,7 @@ def failure(config: PhaseConfig | None, code: ExitCode, reason: str, message: st
     # Without the surrogates by which Python stands for a file name's odd bytes: no JSON could hold them.
     message = " ".join(message.encode("utf-8", "replace").decode().split())
     return PhaseResult(
-        phase=config.inputs.phase if config else next(iter(PHASES)),
+        phase=config.inputs.phase if config else EVALUATE.name,
         key=config.key if config else "0" * 64,
         outcome="terminated" if code == ExitCode.TERMINATED else "failed",
         exit_code=int(code),

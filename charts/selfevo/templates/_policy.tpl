@@ -31,26 +31,22 @@ matchConditions:
       || dyn(oldObject).spec.exists(k, k != 'suspend' && !(k in dyn(object).spec)))
 {{- end }}
 
-{{/* [{field, value}] of one field of all parts' pods, empty ones left out. Takes the field's name, or its way (`a.?b`). */}}
-{{- define "selfevo.policy.each" -}}
+{{/* [{field, value}] of one field of all parts' pods, those left out that are not given or are `none`. Takes {path, none}: the
+field's name or its way (`a.?b`), and CEL. */}}
+{{- define "selfevo.policy.given" -}}
+{{- $ := . -}}
 [
 {{- range $index, $part := include "selfevo.parts" . | fromJsonArray }}
 {{- $place := empty $part | ternary "spec.pods" (printf "spec.%s.pods" $part) }}
 {{- $optional := empty $part | ternary "spec.?pods" (printf "spec.?%s.?pods" $part) }}
-{{- if $index }}, {{ end }}{'field': '{{ $place }}.{{ $ | replace "?" "" }}', 'value': string(object.{{ $optional }}.?{{ $ }}.orValue(''))}
+{{- if $index }}, {{ end }}{'field': '{{ $place }}.{{ $.path | replace "?" "" }}', 'value': string(object.{{ $optional }}.?{{ $.path }}.orValue({{ $.none }}))}
 {{- end -}}
-].filter(one, one.value != '')
+].filter(one, one.value != string({{ $.none }}))
 {{- end }}
 
-{{/* The same of a field that is true or false: those where it is true. Takes the field's name. */}}
-{{- define "selfevo.policy.true" -}}
-[
-{{- range $index, $part := include "selfevo.parts" . | fromJsonArray }}
-{{- $place := empty $part | ternary "spec.pods" (printf "spec.%s.pods" $part) }}
-{{- $optional := empty $part | ternary "spec.?pods" (printf "spec.?%s.?pods" $part) }}
-{{- if $index }}, {{ end }}{'field': '{{ $place }}.{{ $ }}', 'value': string(object.{{ $optional }}.?{{ $ }}.orValue(false))}
-{{- end -}}
-].filter(one, one.value == 'true')
+{{/* The same of a text. Takes the field's name or way. */}}
+{{- define "selfevo.policy.each" -}}
+{{- include "selfevo.policy.given" (dict "path" . "none" "''") -}}
 {{- end }}
 
 {{/* The same of every item of a list or every key of a map. Takes {path, item}; item is CEL over `i`, of `o` where the

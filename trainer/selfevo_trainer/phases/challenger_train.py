@@ -18,7 +18,7 @@ from selfevo_trainer import collective, preflight
 from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
-from selfevo_trainer.data import excluded_questions, write_jsonl
+from selfevo_trainer.data import excluded_questions, invalid_row, write_jsonl
 from selfevo_trainer.engines import Engine, open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.grpo import commit_training, schedule, train
@@ -162,11 +162,9 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
         try:
             files, history = train(
                 context,
+                inputs,
                 model_dir=model_dir,
                 tokenizer=tokenizer,
-                loading=inputs.loading,
-                grpo=inputs.grpo,
-                seed=inputs.seed,
                 dataset=dataset,
                 reward=reward,
                 valid=reward.check,
@@ -181,7 +179,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
 def keep(context: Context, samples: list[str]) -> None:
     """Commit completions without a valid question beside the step, for people, in the rows of a rollout's questions."""
     if context.member.first:
-        rows = [{"question": None, "raw": text[:2000]} for text in samples]
+        rows = map(invalid_row, samples)
         try:
             files = {"questions.jsonl": write_jsonl(context.workdir / "questions.jsonl", rows)}
             context.commit(failed_prefix(context.config.prefix), files)

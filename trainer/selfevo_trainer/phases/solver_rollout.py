@@ -20,7 +20,7 @@ from selfevo_trainer import preflight
 from selfevo_trainer.answers import Tally, verdicts_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
-from selfevo_trainer.data import excluded_questions, read_jsonl, write_jsonl
+from selfevo_trainer.data import excluded_questions, invalid_row, read_jsonl, write_jsonl
 from selfevo_trainer.engines import open_engine
 from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.model_files import fetch_model
@@ -115,7 +115,7 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
 def _parsed(text: str) -> Row:
     parsed = parse_challenger(text)
     if parsed is None:
-        return {"question": None, "raw": text[:2000]}
+        return invalid_row(text)
     return {"question": parsed.question, "proposed": parsed.answer}
 
 

@@ -74,11 +74,9 @@ def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
     with context.grader(inputs.grading) as grader:
         files, history = train(
             context,
+            inputs,
             model_dir=model_dir,
             tokenizer=tokenizer,
-            loading=inputs.loading,
-            grpo=inputs.grpo,
-            seed=inputs.seed,
             dataset=dataset,
             reward=SolverReward(inputs.reward.mode, grader),
         )
