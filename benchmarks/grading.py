@@ -25,9 +25,9 @@ from typing import Any
 import math_verify
 
 from machine import machine
-from selfevo_trainer.answers import ExactGrader
-from selfevo_trainer.extraction import normalise_answer
-from selfevo_trainer.grading import Grader
+from selfevo_trainer.answers.extraction import normalise_answer
+from selfevo_trainer.answers.grades import ExactGrader
+from selfevo_trainer.answers.grading import Grader
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "golden"

@@ -30,8 +30,8 @@ from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_store import open_store, read_manifest
 from selfevo_trainer.main import main as trainer_main
-from selfevo_trainer.store import open_store, read_manifest
 
 SMALL = {
     "iterations": 1,

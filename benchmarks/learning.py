@@ -31,8 +31,8 @@ from selfevo_contract.errors import DataError, ExitCode
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_store import open_store, read_manifest
 from selfevo_trainer.main import main as trainer_main
-from selfevo_trainer.store import open_store, read_manifest
 
 ARMS: dict[str, dict[str, Any]] = {
     "main": {},

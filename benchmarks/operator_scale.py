@@ -35,7 +35,7 @@ from harness.ports import free_port
 from harness.runs import document, make_run
 from machine import machine
 from selfevo_contract.plan import plan
-from selfevo_operator.jobs import PodSettings, render
+from selfevo_operator.manifests.job import PodSettings, render
 
 HERE = Path(__file__).parent
 STEPS = 4

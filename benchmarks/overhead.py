@@ -25,8 +25,8 @@ from selfevo_contract.phases import SolverTrainInputs
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_store import open_store, read_file, read_manifest
 from selfevo_trainer.main import main as trainer_main
-from selfevo_trainer.store import open_store, read_file, read_manifest
 
 
 def over(steps: int, checkpoint_every: int, round_: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def direct(inputs: SolverTrainInputs, curriculum: list[dict[str, Any]], base: Pa
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOTrainer
 
-    from selfevo_trainer.grpo import grpo_config, schedule
+    from selfevo_trainer.grpo.train import grpo_config, schedule
 
     def reward(completions: list[Any], label: list[str], **_: Any) -> list[float]:
         texts = (completion[0]["content"] for completion in completions)

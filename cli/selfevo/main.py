@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from selfevo.explain import explain
-from selfevo.grade import grade, vote
-from selfevo.init import init
 from selfevo.target import Access, ClusterRun, find, is_plugin, program
+from selfevo.verbs.explain import explain
+from selfevo.verbs.grade import grade, vote
+from selfevo.verbs.init import init
 from selfevo_contract.errors import InputError, SelfevoError
 
 app = typer.Typer(
@@ -87,7 +87,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train: do every step of the run on this machine, or go on where it was left."""
-    from selfevo.run import run_manifest
+    from selfevo.verbs.run import run_manifest
 
     code = run_manifest(manifest, storage=storage, workdir=workdir, workers=workers, quiet=quiet)
     raise typer.Exit(code)
@@ -101,7 +101,7 @@ def plan(
     output: OutputOption = Output.table,
 ) -> None:
     """Show the steps, their keys, and which of them the store has already."""
-    from selfevo.show import show_plan
+    from selfevo.verbs.show import show_plan
 
     show_plan(manifest, storage=storage, workdir=workdir, as_json=output is Output.json)
 
@@ -134,21 +134,21 @@ def status(
         if target is not None:
             raise InputError(f"-A lists all runs, and {target} names one; leave one of them out")
         if not (all_namespaces or access.cluster or access.given()):
-            from selfevo.local_runs import show_local_runs
+            from selfevo.verbs.local_runs import show_local_runs
 
             show_local_runs(workdir, as_json=as_json)
             return
-        from selfevo.cluster_show import show_runs
+        from selfevo.verbs.cluster_show import show_runs
 
         show_runs(access, all_namespaces=all_namespaces, as_json=as_json)
         return
     found = find(target, access, storage)
     if isinstance(found, Path):
-        from selfevo.show import show_status
+        from selfevo.verbs.show import show_status
 
         show_status(found, storage=storage, workdir=workdir, as_json=as_json)
         return
-    from selfevo.cluster_show import show_run
+    from selfevo.verbs.cluster_show import show_run
 
     show_run(found, as_json=as_json)
 
@@ -171,13 +171,13 @@ def watch(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Follow the run to its end, a line for everything that happens; ends with the exit code of `selfevo run`."""
-    from selfevo.watch import watch_cluster, watch_local, watch_record
+    from selfevo.verbs.watch import watch_cluster, watch_local, watch_record
 
     access = _access(cluster, namespace, context, kubeconfig)
     if target is None:
         if access.cluster or access.given():
             raise InputError(f"name the run of the cluster; `{program()} status` lists them")
-        from selfevo.local_runs import only_driven
+        from selfevo.verbs.local_runs import only_driven
 
         raise typer.Exit(watch_record(only_driven(workdir), workdir))
     found = find(target, access, storage)
@@ -204,11 +204,11 @@ def logs(
     """Print what a step's newest attempt said."""
     found = find(target, _access(cluster, namespace, context, kubeconfig), storage)
     if isinstance(found, Path):
-        from selfevo.show import show_logs
+        from selfevo.verbs.show import show_logs
 
         show_logs(found, step, storage=storage, workdir=workdir, attempt=attempt, follow=follow)
         return
-    from selfevo.cluster_logs import show_logs as show_cluster_logs
+    from selfevo.verbs.cluster_logs import show_logs as show_cluster_logs
 
     show_cluster_logs(found, step, attempt=attempt, follow=follow)
 
@@ -246,7 +246,7 @@ def _access(cluster: bool, namespace: str | None, context: str | None, kubeconfi
 
 
 def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdir: Path) -> None:
-    from selfevo.cluster_switch import explain_local, switch
+    from selfevo.verbs.cluster_switch import explain_local, switch
 
     if isinstance(found, Path):
         raise explain_local(found, suspend, storage=storage, workdir=workdir)
@@ -264,7 +264,7 @@ def report(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Write one HTML file that says what happened: scores, curricula, rewards, samples, lineage."""
-    from selfevo.report.verb import report_run
+    from selfevo.verbs.report import report_run
 
     typer.echo(f"wrote {report_run(manifest, output, storage=storage, workdir=workdir)}")
 
@@ -296,7 +296,7 @@ def artifacts_ls(
     output: OutputOption = Output.table,
 ) -> None:
     """List the outputs that are committed."""
-    from selfevo.artifacts import list_artifacts
+    from selfevo.verbs.artifacts import list_artifacts
 
     list_artifacts(manifest, storage=storage, workdir=workdir, as_json=output is Output.json)
 
@@ -310,7 +310,7 @@ def artifacts_path(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Print a model's URI, and nothing else."""
-    from selfevo.artifacts import model_path
+    from selfevo.verbs.artifacts import model_path
 
     typer.echo(model_path(manifest, iteration=iteration, role=role.value, storage=storage, workdir=workdir))
 
@@ -325,7 +325,7 @@ def artifacts_fetch(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Copy a model's files to a folder that transformers can load, checking every digest."""
-    from selfevo.artifacts import fetch_model
+    from selfevo.verbs.artifacts import fetch_model
 
     uri, count = fetch_model(manifest, iteration=iteration, role=role.value, to=to, storage=storage, workdir=workdir)
     typer.echo(f"{to} holds the {count} files of {uri}")
@@ -334,7 +334,7 @@ def artifacts_fetch(
 @artifacts.command("verify")
 def artifacts_verify(manifest: Manifest, storage: Storage = None, workdir: Workdir = DEFAULT_WORKDIR) -> None:
     """Read every file of every committed step and check its digest; exit code 4 when one is damaged."""
-    from selfevo.artifacts import verify
+    from selfevo.verbs.artifacts import verify
 
     raise typer.Exit(verify(manifest, storage=storage, workdir=workdir))
 
@@ -344,7 +344,7 @@ def artifacts_digest(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with a model, or a data file.")],
 ) -> None:
     """Print the digest that spec.model.digest or a data digest takes."""
-    from selfevo.artifacts import digest_of
+    from selfevo.verbs.artifacts import digest_of
 
     typer.echo(digest_of(path))
 

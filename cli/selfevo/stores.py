@@ -16,12 +16,12 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
 
 if TYPE_CHECKING:
-    from selfevo_trainer.store import ObjectStore
+    from selfevo_store import ObjectStore
 
 
 def open_run_store(run: SelfEvolutionRun, cache: Path | None = None) -> ObjectStore:
     """The store that ``spec.storage`` names."""
-    from selfevo_trainer.store import open_store
+    from selfevo_store import open_store
 
     storage = run.spec.storage
     try:
@@ -58,7 +58,7 @@ def committed_steps(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> di
         InputError: something else lies under a step's key, or the store cannot be used.
         ServiceError: the store does not answer.
     """
-    from selfevo_trainer.store import read_manifest
+    from selfevo_store import read_manifest
 
     found: dict[str, Manifest] = {}
     for step in plan.steps:

@@ -21,19 +21,19 @@ from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_operator.cache import Cache, Key, RunSight
-from selfevo_operator.children import Action, Child, Hindrance, Start, Stop, stamp
-from selfevo_operator.events import event
-from selfevo_operator.jobs import PodSettings, render, template_digest
-from selfevo_operator.kube import Api, ApiError
-from selfevo_operator.labels import TEMPLATE
-from selfevo_operator.observe import Evidence, JobSight, child_of, job_sight
-from selfevo_operator.recent import Recent
-from selfevo_operator.reconcile import Outcome, Policy, reconcile
-from selfevo_operator.refusal import refused_status, understand
+from selfevo_core.children import Action, Child, Hindrance, Start, Stop, stamp
+from selfevo_core.invalid_spec import refused_status, understand
+from selfevo_core.reconcile import Outcome, Policy, reconcile
+from selfevo_operator.api.kube import Api, ApiError
+from selfevo_operator.api.pod_evidence import Beside, Witnesses
+from selfevo_operator.manifests.job import PodSettings, render, template_digest
+from selfevo_operator.manifests.labels import TEMPLATE
+from selfevo_operator.observed.cache import Cache, Key, RunSight
+from selfevo_operator.observed.recent import Recent
+from selfevo_operator.observed.snapshots import Evidence, JobSight, child_of, job_sight
 from selfevo_operator.sharing import Sharing
-from selfevo_operator.status_patch import status_patch
-from selfevo_operator.witness import Beside, Witnesses
+from selfevo_operator.writes.events import event
+from selfevo_operator.writes.status_patch import status_patch
 
 AT_ONCE = 0.0
 _NO_PROGRESS_BASE_S, _NO_PROGRESS_CAP_S = 1.0, 60.0

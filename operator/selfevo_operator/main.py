@@ -15,11 +15,11 @@ from typing import Any
 
 import kopf
 
-from selfevo_operator.credentials import CredentialsError, connection, endpoint, watching_session
-from selfevo_operator.health import serve
-from selfevo_operator.kube import JOB_SELECTOR, Kube
-from selfevo_operator.operator import Operator, OperatorError
-from selfevo_operator.settings import Patience, Settings, read_settings
+from selfevo_operator.api.credentials import CredentialsError, connection, endpoint, watching_session
+from selfevo_operator.api.kube import JOB_SELECTOR, Kube
+from selfevo_operator.runtime.health import serve
+from selfevo_operator.runtime.operator import Operator, OperatorError
+from selfevo_operator.runtime.settings import Patience, Settings, read_settings
 
 log = logging.getLogger("selfevo")
 _ENDING_S = 1.0

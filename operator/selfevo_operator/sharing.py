@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from selfevo_contract.plan import Plan
 from selfevo_contract.status import RunStatus
-from selfevo_operator.cache import Cache, Key, RunSight
-from selfevo_operator.children import Action, Start
+from selfevo_core.children import Action, Start
+from selfevo_operator.observed.cache import Cache, Key, RunSight
 
 _Place = tuple[str, str, str]
 """Namespace, store and key of a step."""

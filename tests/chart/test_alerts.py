@@ -14,8 +14,8 @@ import yaml
 
 from harness import chart
 from harness.gotools import GoTool
-from selfevo_operator import events
-from selfevo_operator.metrics import Metrics
+from selfevo_operator.runtime.metrics import Metrics
+from selfevo_operator.writes import events
 
 pytestmark = pytest.mark.slow
 

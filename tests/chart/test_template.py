@@ -12,7 +12,7 @@ from harness import chart
 from harness.chart import CHART, MATRIX, HelmError
 from harness.gotools import GoTool
 from harness.podsecurity import violations
-from selfevo_operator.settings import read_settings
+from selfevo_operator.runtime.settings import read_settings
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,8 @@ from harness.apiserver_standin import ApiServer
 from harness.cli import Project, wait_for
 from harness.following import Follower
 from harness.records import JOB, RUNNING, attempt, step
-from selfevo import cluster_pods
-from selfevo.cluster_follow import Place
-from selfevo.cluster_pods import newest
+from selfevo.cluster.follow import Place
+from selfevo.cluster.pods import INDEX, newest
 
 
 def test_logs_are_those_of_the_newest_pod_of_the_newest_attempt(api: ApiServer, project: Project) -> None:
@@ -166,7 +165,7 @@ def test_half_a_line_waits_for_its_other_half_unless_nothing_more_comes() -> Non
 
 def test_one_pod_an_index_the_newest() -> None:
     def pod(name: str, index: int | None) -> dict[str, Any]:
-        labels = {} if index is None else {cluster_pods.INDEX: str(index)}
+        labels = {} if index is None else {INDEX: str(index)}
         return {"metadata": {"name": name, "labels": labels}}
 
     pods = [pod("a", 1), pod("b", 0), pod("c", 1)]

@@ -108,7 +108,7 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
 def test_watch_notices_a_connection_that_has_gone_silent(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", {"phase": "Pending"})
     api.hold(path="watch=true")
-    watching = following("watch", "demo", cluster__WATCH_S=0.3, cluster__SLACK_S=0.3)
+    watching = following("watch", "demo", client__WATCH_S=0.3, client__SLACK_S=0.3)
     wait_for(lambda: any("watch=true" in request for request in api.requests))
     api.set_status("demo", RUNNING)
     watching.wait_for("challenger-train-1 started")

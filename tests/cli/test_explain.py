@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfevo.explain import _paths, _spec, explained
+from selfevo.verbs.explain import _paths, _spec, explained
 from selfevo_contract.errors import InputError
 
 

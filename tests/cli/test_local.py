@@ -12,10 +12,10 @@ import pytest
 
 from harness.cli import alive, wait_for
 from harness.runs import make_run
-from selfevo.local import Event, Exited, Processes, Reported
-from selfevo.workdir import RunFolder
+from selfevo.local.processes import Event, Exited, Processes, Reported
+from selfevo.local.workdir import RunFolder
 from selfevo_contract.plan import plan
-from selfevo_operator.reconcile import Child, Start, Stop, child_name
+from selfevo_core.reconcile import Child, Start, Stop, child_name
 
 PROGRESS = '{"event":"progress","phase":"evaluate","step":"evaluate-0","doing":"training","done":2,"total":3}'
 

@@ -296,7 +296,7 @@ def test_a_mistake_in_the_manifest_is_sentences_and_exit_code_2(project: Project
 
 
 def test_a_defect_is_a_sentence_too_and_debug_shows_the_traceback(project: Project) -> None:
-    code = "import selfevo.show; selfevo.show.load = None; from selfevo.main import main; main()"
+    code = "import selfevo.verbs.show; selfevo.verbs.show.load = None; from selfevo.main import main; main()"
     command = [sys.executable, "-c", code, "plan", "run.yaml"]
     shown = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=False)
     assert shown.returncode == 1

@@ -15,6 +15,7 @@ import pytest
 
 from harness import chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
+from selfevo.local.workdir import RunFolder
 from selfevo.report import write_report
 from selfevo.report.collect import collect
 from selfevo.report.data import Evaluation, Iteration, Report, Score, TaskScore
@@ -25,12 +26,11 @@ from selfevo.report.samples import KEPT, samples_of, spread
 from selfevo.report.scores import Answers, average, gain_of, standard_error
 from selfevo.report.text import duration, listed, percent, points, shown
 from selfevo.report.timings import overhead, seconds_of
-from selfevo.show import current_status
-from selfevo.workdir import RunFolder
+from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
-from selfevo_operator.summary import highest
-from selfevo_trainer.store import CorruptArtifact, commit, read_manifest
+from selfevo_core.summary import highest
+from selfevo_store import CorruptArtifact, commit, read_manifest
 
 FIGURES = (
     "scores",

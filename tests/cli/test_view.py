@@ -17,11 +17,11 @@ from rich.console import Console
 
 from harness.cli import COMMAND, Project, wait_for
 from harness.runs import make_run
-from selfevo import narrate
-from selfevo.lines import Lines
-from selfevo.screen import Screen, _window
 from selfevo.text import aligned, count, fitted, flowed, percent, printable, seconds, size
-from selfevo.views import open_view
+from selfevo.views import narrate
+from selfevo.views.lines import Lines
+from selfevo.views.opening import open_view
+from selfevo.views.screen import Screen, _window
 from selfevo_contract.plan import plan
 from selfevo_contract.process import Progress
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.runs import make_run
-from selfevo.workdir import RunFolder
+from selfevo.local.workdir import RunFolder
 from selfevo_contract.errors import InputError
 from selfevo_contract.status import RunStatus, StepStatus
 
@@ -38,7 +38,7 @@ def test_the_lock_is_held_by_one_process_and_goes_with_it(tmp_path: Path) -> Non
     folder = made(tmp_path)
     assert folder.driver() is None
     code = (
-        "import sys; from pathlib import Path; from selfevo.workdir import RunFolder; "
+        "import sys; from pathlib import Path; from selfevo.local.workdir import RunFolder; "
         "from selfevo_contract.run import Metadata; f = RunFolder(Path(sys.argv[1]), Metadata(name='demo'))\n"
         "with f.locked(): print('held', flush=True); sys.stdin.read()"
     )

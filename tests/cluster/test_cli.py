@@ -25,7 +25,7 @@ from harness.following import Follower
 from harness.gotools import ToolUnavailable
 from harness.records import JOB, RUNNING, SUCCEEDED, attempt
 from harness.runs import document
-from selfevo import cluster
+from selfevo.cluster import client
 
 pytestmark = pytest.mark.slow
 
@@ -239,7 +239,7 @@ def test_what_the_real_server_refuses_is_one_sentence(
         assert shown.stderr.startswith(f"selfevo: {said}") and len(shown.stderr.splitlines()) == 1
         assert (shown.returncode, shown.stdout) == (2 if "accept" in said else 3, "")
     become("admin", ALL)
-    monkeypatch.setattr(cluster, "GROUP", "nothing.dev")
+    monkeypatch.setattr(client, "GROUP", "nothing.dev")
     control_plane.grant(f"admin-{namespace}", [{"apiGroups": ["nothing.dev"], "resources": ["*"], "verbs": ["*"]}])
     assert "does not know SelfEvolutionRun; install selfevo's CRD" in project.look("status", "demo").stderr
 

@@ -20,8 +20,8 @@ from harness.full_run import FULL, SMALL, Document
 from harness.gotools import ToolUnavailable
 from harness.mutations import ABSENT, changed, places, schema_at, values_for
 from harness.runs import document
-from selfevo_contract.crd import definition
-from selfevo_contract.crd_rules import FROZEN
+from selfevo_contract.crd.resource import definition
+from selfevo_contract.crd.transitions import FROZEN
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 

@@ -21,7 +21,7 @@ from harness.cluster.client import ApiError
 from harness.cluster.controlplane import ControlPlane
 from harness.full_run import FULL, SMALL, Document
 from harness.mutations import changed, places, schema_at, values_for
-from selfevo_contract.crd import definition
+from selfevo_contract.crd.resource import definition
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun
 

@@ -22,8 +22,8 @@ from harness.runs import make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_operator.children import child_name
-from selfevo_operator.jobs import PodSettings, render
+from selfevo_core.children import child_name
+from selfevo_operator.manifests.job import PodSettings, render
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +171,7 @@ ADMITTED: dict[str, Change] = {
     "a port": container(ports=[{"containerPort": 80}]),
     "a probe of its own": container(livenessProbe={"httpGet": {"port": 80}}),
 }
-"""What `restricted` allows. A run cannot have it all the same: see operator/selfevo_operator/allowed.py."""
+"""What `restricted` allows. A run cannot have it all the same: see operator/selfevo_operator/manifests/allowlist.py."""
 
 
 def golden_pod(file: Path, namespace: str) -> Object:

@@ -31,7 +31,7 @@ from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.manifests import job
 from harness.cluster.operator_process import OperatorProcess, operating
-from selfevo_operator.children import child_name
+from selfevo_core.children import child_name
 
 pytestmark = pytest.mark.slow
 

@@ -34,7 +34,7 @@ from harness.cluster.operator_process import ACCOUNT, USER, account, manifests, 
 from harness.cluster.proxy import proxied
 from harness.cluster.rights import EXPLAINED, granted, rights
 from harness.gotools import ToolUnavailable
-from selfevo_operator.children import child_name
+from selfevo_core.children import child_name
 
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 

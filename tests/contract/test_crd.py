@@ -13,8 +13,8 @@ from harness.defaulting import defaulted
 from harness.full_run import FULL as FULL_DOCUMENT
 from harness.mutations import places
 from harness.runs import document
-from selfevo_contract.crd import FILE, definition, to_yaml
-from selfevo_contract.crd_rules import FROZEN, MAY_CHANGE, MAY_GROW
+from selfevo_contract.crd.resource import FILE, definition, to_yaml
+from selfevo_contract.crd.transitions import FROZEN, MAY_CHANGE, MAY_GROW
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec import RunSpec
 

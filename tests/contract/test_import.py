@@ -34,7 +34,7 @@ def test_importing_reconcile_imports_the_contract_only() -> None:
     run(
         sys.executable,
         "-c",
-        "import sys, selfevo_operator.reconcile\n"
+        "import sys, selfevo_core.reconcile\n"
         "unwanted = ('torch', 'kopf', 'kubernetes', 'selfevo_trainer', 'selfevo', 'yaml')\n"
         "heavy = [name for name in unwanted if name in sys.modules]\n"
         "assert not heavy, heavy",

@@ -29,7 +29,7 @@ def test_every_line_of_the_tables_names_a_test_that_exists() -> None:
 
 
 def test_every_phase_and_condition_has_its_line() -> None:
-    from selfevo_operator.conditions import _TRUE_IN
+    from selfevo_core.conditions import _TRUE_IN
 
     for phases in _TRUE_IN.values():
         for phase in phases:

@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.inprocess import Phases
 from selfevo_contract.artifacts import ManifestDraft
-from selfevo_trainer.data import write_jsonl
-from selfevo_trainer.store import commit
+from selfevo_store import commit
+from selfevo_trainer.inputs.data import write_jsonl
 
 ROWS = tuple((f"{a} + {b}", str(a + b)) for a, b in ((3, 4), (12, 30), (8, 8), (25, 31), (6, 9)))
 """Question and label."""

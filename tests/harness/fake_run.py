@@ -28,7 +28,7 @@ from selfevo_contract.phases import (
 )
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_trainer.store import ObjectStore, commit, open_store
+from selfevo_store import ObjectStore, commit, open_store
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -13,7 +13,7 @@ from harness.cli import Project, wait_for
 class Follower:
     """The command in a process of its own, which waits a twentieth of a second where it would wait for seconds.
 
-    ``cluster__WATCH_S=0.3`` sets another of its constants.
+    ``client__WATCH_S=0.3`` sets another of its constants.
     """
 
     def __init__(self, project: Project, *args: str, **settings: float) -> None:
@@ -22,8 +22,9 @@ class Follower:
         self.result: subprocess.CompletedProcess[str] | None = None
         threading.Thread(target=self._read, daemon=True).start()
         code = (
-            "import sys; from selfevo import cluster, cluster_follow, main, watch\n"
-            "watch.PAUSES_S, watch.LOOK_S, watch.POLL_S, cluster_follow.LOOK_S = (0.05,), 0.05, 0.05, 0.05\n"
+            "import sys; from selfevo import main; from selfevo.cluster import client, follow\n"
+            "from selfevo.verbs import watch\n"
+            "watch.PAUSES_S, watch.LOOK_S, watch.POLL_S, follow.LOOK_S = (0.05,), 0.05, 0.05, 0.05\n"
             + "".join(f"{name.replace('__', '.')} = {value}\n" for name, value in settings.items())
             + "sys.argv[0] = 'selfevo'; main.main()\n"
         )

@@ -20,7 +20,7 @@ from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.process import CONFIG_ENV, TERMINATION_LOG_ENV, PhaseConfig, PhaseResult, Progress, phase_config
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_trainer.store import ObjectStore, open_store, read_file, read_manifest
+from selfevo_store import ObjectStore, open_store, read_file, read_manifest
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def gone(pids: Sequence[int]) -> bool:
 
 
 def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
-    from selfevo_trainer import launcher
+    from selfevo_trainer.distributed import launcher
     from selfevo_trainer.main import main
 
     for number, name in ((1, "out"), (2, "err")):
@@ -284,7 +284,7 @@ def _happen(what: str) -> None:
 
 
 def _slow_checkpoints(seconds: float) -> None:
-    from selfevo_trainer import checkpoints
+    from selfevo_trainer.grpo import checkpoints
 
     save = checkpoints.save
 
@@ -299,7 +299,7 @@ def _exact_completions(rank: int) -> None:
     import torch
 
     from selfevo_contract.canonical import derive_seed
-    from selfevo_trainer import grpo
+    from selfevo_trainer.grpo import train
 
     def row_by_row(context: Any, model: Any) -> None:
         generate, calls = model.generate, []
@@ -321,7 +321,7 @@ def _exact_completions(rank: int) -> None:
 
         model.generate = exact
 
-    grpo._time_generation = row_by_row
+    train._time_generation = row_by_row
 
 
 def _exact_answers(rank: int, record: str | None) -> None:

@@ -6,13 +6,13 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import selfevo.local
-import selfevo.run
+import selfevo.local.processes
+import selfevo.verbs.run
 from selfevo.main import main
-from selfevo_operator.reconcile import Policy
+from selfevo_core.reconcile import Policy
 
-selfevo.local.TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
-selfevo.run.POLICY = Policy(timedelta(milliseconds=50), timedelta(seconds=1))
+selfevo.local.processes.TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+selfevo.verbs.run.POLICY = Policy(timedelta(milliseconds=50), timedelta(seconds=1))
 
 if __name__ == "__main__":
     main()

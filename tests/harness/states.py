@@ -15,10 +15,10 @@ from selfevo_contract.plan import plan
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_operator.children import Child, Hindrance, child_name
-from selfevo_operator.reconcile import Outcome, reconcile
-from selfevo_operator.refusal import refused_status
-from selfevo_operator.status_patch import wire
+from selfevo_core.children import Child, Hindrance, child_name
+from selfevo_core.invalid_spec import refused_status
+from selfevo_core.reconcile import Outcome, reconcile
+from selfevo_operator.writes.status_patch import wire
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 UNSEEN = {"observedGeneration": 0}

@@ -11,7 +11,9 @@ import pytest
 from harness.podsecurity import violations
 from harness.runs import make_run
 from selfevo_contract.plan import plan
-from selfevo_operator import allowed, jobs, template
+from selfevo_operator.manifests import allowlist
+from selfevo_operator.manifests import job as jobs
+from selfevo_operator.manifests import pod as pods
 
 Pod = dict[str, Any]
 
@@ -59,8 +61,8 @@ def drop(path: str) -> Callable[[Pod], None]:
 
 
 def test_what_is_rendered_is_on_the_list(job: dict[str, Any], pod: Pod) -> None:
-    allowed.check(pod)
-    allowed.check_job(job)
+    allowlist.check(pod)
+    allowlist.check_job(job)
     assert violations(pod) == []
 
 
@@ -175,8 +177,8 @@ ADDITIONS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("path", "value"), ADDITIONS)
 def test_a_field_or_value_outside_of_the_list_is_refused(pod: Pod, path: str, value: Any) -> None:
     add(path, value)(pod)
-    with pytest.raises(allowed.NotAllowed, match="not what selfevo may create"):
-        allowed.check(pod)
+    with pytest.raises(allowlist.NotAllowed, match="not what selfevo may create"):
+        allowlist.check(pod)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +201,8 @@ def test_a_field_or_value_outside_of_the_list_is_refused(pod: Pod, path: str, va
 )
 def test_a_field_whose_absence_would_be_a_right_must_be_there(pod: Pod, path: str) -> None:
     drop(path)(pod)
-    with pytest.raises(allowed.NotAllowed, match=f"{path.rsplit('.', 1)[-1]} is missing"):
-        allowed.check(pod)
+    with pytest.raises(allowlist.NotAllowed, match=f"{path.rsplit('.', 1)[-1]} is missing"):
+        allowlist.check(pod)
 
 
 @pytest.mark.parametrize(
@@ -226,34 +228,34 @@ def test_a_field_whose_absence_would_be_a_right_must_be_there(pod: Pod, path: st
 )
 def test_a_job_has_a_list_too(job: dict[str, Any], path: str, value: Any) -> None:
     add(path, value)(job)
-    with pytest.raises(allowed.NotAllowed):
-        allowed.check_job(job)
+    with pytest.raises(allowlist.NotAllowed):
+        allowlist.check_job(job)
 
 
 def test_the_nodes_network_is_on_the_list_where_the_platform_says_so(job: dict[str, Any]) -> None:
     add("spec.template.spec.hostNetwork", True)(job)
     add("spec.template.spec.dnsPolicy", "ClusterFirstWithHostNet")(job)
-    allowed.check_job(job, host_network=True)
+    allowlist.check_job(job, host_network=True)
     for path, value in (("hostNetwork", 1), ("dnsPolicy", "Default"), ("hostPID", True)):
         broken = copy.deepcopy(job)
         add(f"spec.template.spec.{path}", value)(broken)
-        with pytest.raises(allowed.NotAllowed, match=path):
-            allowed.check_job(broken, host_network=True)
+        with pytest.raises(allowlist.NotAllowed, match=path):
+            allowlist.check_job(broken, host_network=True)
 
 
 def test_rendering_asks_the_list_last(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(*arguments: Any) -> Pod:
-        return {**template.pod_spec(*arguments), "hostPID": True}
+        return {**pods.pod_spec(*arguments), "hostPID": True}
 
     monkeypatch.setattr(jobs, "pod_spec", careless)
-    with pytest.raises(allowed.NotAllowed, match="hostPID is there"):
+    with pytest.raises(allowlist.NotAllowed, match="hostPID is there"):
         rendered()
 
 
 def test_the_sentence_names_field_and_value(pod: Pod) -> None:
     broken = copy.deepcopy(pod)
     broken["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
-    with pytest.raises(allowed.NotAllowed) as refused:
-        allowed.check(broken)
+    with pytest.raises(allowlist.NotAllowed) as refused:
+        allowlist.check(broken)
     assert "pod.spec.containers[0].securityContext.readOnlyRootFilesystem is False" in str(refused.value)
     assert refused.value.reason == "NotAllowed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.objects import RUN_UID, ended, job_object, run_object
-from selfevo_operator.cache import Cache, Key, Listing, News
+from selfevo_operator.observed.cache import Cache, Key, Listing, News
 
 DEMO = Key("lab", "demo")
 

@@ -14,10 +14,10 @@ from harness.objects import ended, pod
 from harness.runs import document
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_operator.cache import Cache, Key
+from selfevo_operator.api.kube import ApiError
 from selfevo_operator.controller import AT_ONCE, Controller
-from selfevo_operator.jobs import PodSettings
-from selfevo_operator.kube import ApiError
+from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.observed.cache import Cache, Key
 
 DEMO = Key("default", "demo")
 

@@ -10,9 +10,9 @@ import kopf
 import pytest
 from aiohttp import web
 
-from selfevo_operator import credentials
-from selfevo_operator.impersonation import impersonated
-from selfevo_operator.kube import ApiError, Kube
+from selfevo_core.impersonation import impersonated
+from selfevo_operator.api import credentials
+from selfevo_operator.api.kube import ApiError, Kube
 
 
 def test_a_watch_that_is_refused_waits_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

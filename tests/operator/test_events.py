@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.runs import make_run
 from selfevo_contract.status import Condition, RunStatus, StepStatus
-from selfevo_operator.events import event
+from selfevo_operator.writes.events import event
 
 RUN = make_run(metadata__uid="u1")
 AT = "2026-01-01T00:00:01.500Z"

@@ -12,10 +12,10 @@ import pytest
 
 from harness.objects import ended, job_object, pod
 from selfevo_contract.status import StepStatus
-from selfevo_operator.attempts import Policy, account, attempts
-from selfevo_operator.children import Child
-from selfevo_operator.evidence import Evidence, evidence_of
-from selfevo_operator.observe import child_of, job_sight
+from selfevo_core.attempts import Policy, account, attempts
+from selfevo_core.children import Child
+from selfevo_operator.observed.evidence import Evidence, evidence_of
+from selfevo_operator.observed.snapshots import child_of, job_sight
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pods.json").read_text())
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)

@@ -24,9 +24,9 @@ from selfevo_contract.parts import Pods, Resources
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import CONFIG_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_operator.children import child_name
-from selfevo_operator.jobs import PodSettings, render, template_digest
-from selfevo_operator.pods import merged
+from selfevo_core.children import child_name
+from selfevo_core.pods import merged
+from selfevo_operator.manifests.job import PodSettings, render, template_digest
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "jobs"
 SETTINGS = PodSettings(image="registry.example/selfevo-trainer:0.1.0")

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from harness.objects import run_object
-from selfevo_operator.kube import PAGE, ApiError, Endpoint, Kube, Page
+from selfevo_operator.api.kube import PAGE, ApiError, Endpoint, Kube, Page
 
 
 class Server(Kube):

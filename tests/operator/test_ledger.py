@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfevo_operator.ledger import Ledger
+from selfevo_operator.runtime.write_slots import Ledger
 
 
 def test_there_is_room_for_so_many_and_a_holder_keeps_its_place() -> None:

@@ -19,7 +19,7 @@ def test_there_are_at_least_twenty_and_none_twice() -> None:
 
 def test_a_change_that_does_not_fit_the_source_any_more_is_an_error() -> None:
     with pytest.raises(PatchError, match="it must be there once"):
-        changed("reconcile", "what was never written", "")
+        changed("selfevo_core.reconcile", "what was never written", "")
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from harness.objects import KEY, ended, job_object, pod, result
-from selfevo_operator.children import Child, Hindrance
-from selfevo_operator.observe import Evidence, child_of, evidence_of, job_sight
+from selfevo_core.children import Child, Hindrance
+from selfevo_operator.observed.snapshots import Evidence, child_of, evidence_of, job_sight
 
 
 def see(job: dict[str, Any], *pods: dict[str, Any], template: str = "") -> Child:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from harness.objects import ended, job_object, run_object
-from selfevo_operator.cache import Key
-from selfevo_operator.jobs import PodSettings
-from selfevo_operator.kube import ApiError, Page
-from selfevo_operator.operator import Operator, OperatorError
-from selfevo_operator.settings import Patience, Settings
+from selfevo_operator.api.kube import ApiError, Page
+from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.observed.cache import Key
+from selfevo_operator.runtime.operator import Operator, OperatorError
+from selfevo_operator.runtime.settings import Patience, Settings
 
 STUCK_S = Patience().stuck
 DEMO = Key("lab", "demo")
@@ -227,7 +227,7 @@ def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None
 def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("selfevo_operator.operator._SETTLE_S", 0.01)
+    monkeypatch.setattr("selfevo_operator.runtime.operator._SETTLE_S", 0.01)
 
     async def looked_at_after(resync_seconds: float, lists_more: int) -> Key | None:
         operator, lists = operator_of(), Lists()

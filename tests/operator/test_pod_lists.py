@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from selfevo_operator.kube import ApiError
-from selfevo_operator.pod_lists import CONTROLLER_UID, PodLists
+from selfevo_operator.api.kube import ApiError
+from selfevo_operator.api.pod_lists import CONTROLLER_UID, PodLists
 
 
 class Server:

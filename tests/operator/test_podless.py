@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from harness.objects import job_object, pod
-from selfevo_operator.children import Hindrance
-from selfevo_operator.observe import child_of, job_sight
-from selfevo_operator.podless import why_no_pod
-from selfevo_operator.witness import Witnesses
+from selfevo_core.children import Hindrance
+from selfevo_operator.api.pod_evidence import Witnesses
+from selfevo_operator.observed.podless import why_no_pod
+from selfevo_operator.observed.snapshots import child_of, job_sight
 
 JOB = "demo-evaluate-0-aaaaaaaa-1"
 QUOTA = f'pods "{JOB}-7xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=0, limited: pods=0'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfevo_operator.queue import Backoff, WorkQueue
+from selfevo_operator.runtime.queue import Backoff, WorkQueue
 
 
 def queue() -> WorkQueue[str]:

@@ -14,7 +14,7 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_operator.reconcile import Child, Hindrance, Outcome, Policy, Start, Stop, child_name, reconcile
+from selfevo_core.reconcile import Child, Hindrance, Outcome, Policy, Start, Stop, child_name, reconcile
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 QUEUED = Hindrance("Queued", "held in queue team-a", stuck=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfevo_operator.settings import read_settings
+from selfevo_operator.runtime.settings import read_settings
 
 
 def test_flags() -> None:

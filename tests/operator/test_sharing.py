@@ -9,9 +9,9 @@ import pytest
 from test_controller import Cluster, World
 
 from harness.runs import document
-from selfevo_operator.cache import Key
 from selfevo_operator.controller import Controller, Told
-from selfevo_operator.jobs import PodSettings
+from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.observed.cache import Key
 
 FIRST, SECOND = Key("default", "demo"), Key("default", "other")
 

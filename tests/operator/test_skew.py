@@ -13,9 +13,9 @@ from selfevo_contract import phases, reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import plan
 from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_core.skew import as_recorded
 from selfevo_operator.controller import Controller
-from selfevo_operator.jobs import PodSettings
-from selfevo_operator.skew import as_recorded
+from selfevo_operator.manifests.job import PodSettings
 
 OLD = SCHEMA_VERSION - 1
 
@@ -79,7 +79,7 @@ def test_the_last_step_under_way_ends_the_run(older: Any) -> None:
 
 
 def test_a_status_that_says_no_version_is_of_the_first(older: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfevo_operator.skew.FIRST_RECORDED", OLD)
+    monkeypatch.setattr("selfevo_core.skew.FIRST_RECORDED", OLD)
     sight = Sight()
     sight.child("evaluate-0")
     sight.look()

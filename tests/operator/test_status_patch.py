@@ -10,8 +10,8 @@ import pytest
 from test_reconcile import Sight
 
 from selfevo_contract.status import Condition, RunStatus
-from selfevo_operator.children import Start
-from selfevo_operator.status_patch import status_patch, wire
+from selfevo_core.children import Start
+from selfevo_operator.writes.status_patch import status_patch, wire
 
 
 def status(**fields: Any) -> RunStatus:

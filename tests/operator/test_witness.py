@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from harness.objects import ended, job_object, pod, result
-from selfevo_operator.kube import ApiError
-from selfevo_operator.observe import JobSight, job_sight
-from selfevo_operator.witness import Beside, Witnesses
+from selfevo_operator.api.kube import ApiError
+from selfevo_operator.api.pod_evidence import Beside, Witnesses
+from selfevo_operator.observed.snapshots import JobSight, job_sight
 
 
 class Pods:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from harness.objects import job_object
-from selfevo_operator.evidence import Evidence
-from selfevo_operator.kube import ApiError
-from selfevo_operator.observe import child_of, job_sight
-from selfevo_operator.queued import Queued
-from selfevo_operator.workloads import why_no_workload, why_queued
+from selfevo_operator.api.kube import ApiError
+from selfevo_operator.api.queued import Queued
+from selfevo_operator.observed.evidence import Evidence
+from selfevo_operator.observed.snapshots import child_of, job_sight
+from selfevo_operator.observed.workloads import why_no_workload, why_queued
 
 Object = dict[str, Any]
 

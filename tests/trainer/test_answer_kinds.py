@@ -10,15 +10,16 @@ import pytest
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec import Data, Task
-from selfevo_trainer import answer_kinds, data
-from selfevo_trainer.answer_kinds import KindComparer, truth_of
-from selfevo_trainer.answers import ExactGrader
+from selfevo_trainer.answers import kinds
+from selfevo_trainer.answers.grades import ExactGrader
+from selfevo_trainer.answers.kinds import KindComparer, truth_of
 from selfevo_trainer.context import Clock
-from selfevo_trainer.data import read_data
+from selfevo_trainer.inputs import data
+from selfevo_trainer.inputs.data import read_data
 from selfevo_trainer.phases.evaluate import read_task
 
 
-@pytest.mark.parametrize("module", [answer_kinds, data])
+@pytest.mark.parametrize("module", [kinds, data])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

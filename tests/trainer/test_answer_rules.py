@@ -10,23 +10,15 @@ from fractions import Fraction
 
 import pytest
 
-from selfevo_trainer import (
-    answer_arithmetic,
-    answer_commands,
-    answer_forms,
-    answer_lists,
-    answer_units,
-    answer_values,
-    answer_words,
-)
-from selfevo_trainer.answer_arithmetic import exact_value
-from selfevo_trainer.answer_forms import MAX_CHARS, RULES, answer_form
-from selfevo_trainer.answer_values import compare
+from selfevo_trainer.answers import arithmetic, commands, forms, lists, units, values, words
+from selfevo_trainer.answers.arithmetic import exact_value
+from selfevo_trainer.answers.forms import MAX_CHARS, RULES, answer_form
+from selfevo_trainer.answers.values import compare
 
 
 @pytest.mark.parametrize(
     "module",
-    [answer_arithmetic, answer_commands, answer_forms, answer_lists, answer_units, answer_values, answer_words],
+    [arithmetic, commands, forms, lists, units, values, words],
 )
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
@@ -118,7 +110,7 @@ def test_marks_of_words_cannot_be_forged():
 
 def test_rules_need_no_torch_and_no_parser():
     code = (
-        "import sys, selfevo_trainer.answer_values; print({'torch', 'sympy', 'numpy', 'pydantic'} & set(sys.modules))"
+        "import sys, selfevo_trainer.answers.values; print({'torch', 'sympy', 'numpy', 'pydantic'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

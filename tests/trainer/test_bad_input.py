@@ -35,8 +35,8 @@ from selfevo_contract.process import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
-from selfevo_trainer.store import open_store, read_manifest
-from selfevo_trainer.store.problems import ObjectNotFound
+from selfevo_store import open_store, read_manifest
+from selfevo_store.problems import ObjectNotFound
 
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
 
@@ -829,7 +829,7 @@ def test_a_failure_is_told_as_what_it_is_though_sigterm_comes_while_it_is_cleare
 
 def test_sigterm_after_the_end_of_a_phase_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import selfevo_trainer.main
-    from selfevo_trainer import verdict
+    from selfevo_trainer.distributed import verdict
 
     told = verdict.failure
 
@@ -900,7 +900,7 @@ def test_training_that_ends_in_nan_is_bad_data_however_it_shows(error: Exception
     import torch
 
     from selfevo_contract.errors import DataError
-    from selfevo_trainer.grpo import _train
+    from selfevo_trainer.grpo.train import _train
 
     model = torch.nn.Linear(2, 2)
     torch.nn.init.constant_(model.bias, float("nan"))

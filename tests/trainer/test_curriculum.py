@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfevo_contract.spec import Band
+from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.curriculum import REASONS, Candidate, select
-from selfevo_trainer.extraction import normalise_question
 
 BAND = Band(min=0.25, max=0.75)
 

@@ -21,8 +21,8 @@ from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
 from selfevo_contract.process import Progress
-from selfevo_trainer.peers import free_port
-from selfevo_trainer.store import read_manifest
+from selfevo_store import read_manifest
+from selfevo_trainer.distributed.peers import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile_answers import hostile_answers
-from selfevo_trainer.extraction import (
+from selfevo_trainer.answers.extraction import (
     ParsedQuestion,
     canonical_number,
     extract_question,
@@ -270,7 +270,9 @@ def test_a_megabyte_takes_linear_time(text):
 
 
 def test_reading_completions_and_voting_need_no_torch():
-    modules = "extraction, grading, voting, curriculum, rewards.uncertainty, rewards.correctness"
+    modules = (
+        "answers.extraction, answers.grading, answers.voting, curriculum, rewards.uncertainty, rewards.correctness"
+    )
     imports = "; ".join(f"import selfevo_trainer.{module}" for module in modules.split(", "))
     code = f"import sys; {imports}; print(sorted({{'torch', 'sympy', 'math_verify', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

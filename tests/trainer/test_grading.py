@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from hostile_answers import code_answers, hanging_answers, hostile_answers, lambdify_exploit, malformed_answers
 from selfevo_contract.errors import ServiceError
-from selfevo_trainer import grading, grading_worker
-from selfevo_trainer.answers import ExactGrader
-from selfevo_trainer.extraction import normalise_answer
-from selfevo_trainer.grading import Grader
+from selfevo_trainer.answers import grading, grading_worker
+from selfevo_trainer.answers.extraction import normalise_answer
+from selfevo_trainer.answers.grades import ExactGrader
+from selfevo_trainer.answers.grading import Grader
 
 EQUAL = [
     ("0.5", r"\frac{1}{2}"),
@@ -494,7 +494,7 @@ def test_workers_end_when_the_trainer_is_killed(tmp_path):
     code = textwrap.dedent(
         """
         import json, os, psutil
-        from selfevo_trainer.grading import Grader
+        from selfevo_trainer.answers.grading import Grader
         grader = Grader(workers=1)
         grader.equal("x/2", "0.5x")
         print(json.dumps([process.pid for process in psutil.Process().children(recursive=True)]), flush=True)
@@ -539,7 +539,7 @@ def test_the_hostile_answers_are_what_they_say(tmp_path):
 @pytest.mark.slow
 def test_modules_that_are_imported_late_need_no_bytecode_on_disk(tmp_path, monkeypatch) -> None:
     """A fresh installation has none, and the gate lets the comparer write none."""
-    monkeypatch.setattr("selfevo_trainer.grading._ENVIRONMENT", (*grading._ENVIRONMENT, "PYTHONPYCACHEPREFIX"))
+    monkeypatch.setattr("selfevo_trainer.answers.grading._ENVIRONMENT", (*grading._ENVIRONMENT, "PYTHONPYCACHEPREFIX"))
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "empty"))
     with Grader(timeout_s=60) as grader:
         assert grader.equal(r"\sum_{n=1}^{\infty}\frac{1}{n^2}", r"\frac{\pi^2}{6}")

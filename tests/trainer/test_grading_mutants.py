@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from selfevo_trainer.answer_values import compare
-from selfevo_trainer.grading import Grader
-from selfevo_trainer.voting import vote_many
+from selfevo_trainer.answers.grading import Grader
+from selfevo_trainer.answers.values import compare
+from selfevo_trainer.answers.voting import vote_many
 
 # An answer, and what may stand in the place of its marked part: «a|b|c» makes three answers that all differ.
 FAMILIES = [

@@ -18,9 +18,9 @@ from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.grpo import Grpo
 from selfevo_contract.process import PhaseResult
-from selfevo_trainer import launcher, peers, verdict
-from selfevo_trainer.peers import free_port
-from selfevo_trainer.world import ALONE, Layout, Member, check_batch, read_layout, read_member
+from selfevo_trainer.distributed import launcher, peers, verdict
+from selfevo_trainer.distributed.peers import free_port
+from selfevo_trainer.distributed.world import ALONE, Layout, Member, check_batch, read_layout, read_member
 
 DATA = fails(4, "NotFinite", "training made lm_head infinite or NaN; lower learningRate")
 INPUT = fails(2, "InvalidInput", "the model has no config.json; name another")
@@ -359,7 +359,7 @@ def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
 
 
 def test_a_signal_while_waiting_for_the_others_ends_at_once(tmp_path: Path) -> None:
-    from selfevo_trainer.signals import Interrupted, StopRequest
+    from selfevo_trainer.process.signals import Interrupted, StopRequest
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     stop = StopRequest.install()

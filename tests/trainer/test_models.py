@@ -144,8 +144,8 @@ def test_the_hubs_files_are_fetched_once_a_node_and_only_those_of_the_index(
     ],
 )
 def test_one_set_of_weights_is_taken(names: list[str], index: dict[str, str] | None, chosen: list[str]) -> None:
-    from selfevo_trainer.hub import wanted
-    from selfevo_trainer.weights import INDEX
+    from selfevo_trainer.models.hub import wanted
+    from selfevo_trainer.models.weights import INDEX
 
     there = [*names, INDEX] if index else names
     taken = wanted(there, lambda: json.dumps({"weight_map": index}).encode())
@@ -218,7 +218,7 @@ def test_a_model_missing_from_the_object_store_is_told_by_its_own_field(
 
 @pytest.mark.slow
 def test_a_tokenizer_without_a_padding_token_is_padded_with_its_end_token(base_copy: Path) -> None:
-    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.models.loading import load_tokenizer
 
     assert load_tokenizer(base_copy, LOADING).pad_token == "<|pad|>"
     forget(base_copy, "pad_token")
@@ -230,7 +230,7 @@ def test_a_tokenizer_without_a_padding_token_is_padded_with_its_end_token(base_c
 @pytest.mark.slow
 def test_prompts_are_plain_text_where_there_is_no_chat_template(base_copy: Path) -> None:
     from selfevo_contract.spec import Prompt
-    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, for_trainer, messages
 
     conversation = messages(Prompt(system="Think.", user="Q: {question}"), "1 + {question}")
@@ -248,7 +248,7 @@ def test_prompts_are_plain_text_where_there_is_no_chat_template(base_copy: Path)
 @pytest.mark.slow
 def test_examples_are_turns_before_the_question_and_stay_as_they_are(base_copy: Path) -> None:
     from selfevo_contract.spec import Prompt
-    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, messages
 
     examples = [{"user": "{question} + 1", "assistant": "two"}]
@@ -262,7 +262,7 @@ def test_examples_are_turns_before_the_question_and_stay_as_they_are(base_copy: 
 @pytest.mark.parametrize("template", [True, False])
 def test_control_tokens_that_a_question_spells_stay_text(base_copy: Path, template: bool) -> None:
     from selfevo_contract.spec import Prompt
-    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, for_trainer, messages
 
     if not template:
@@ -291,7 +291,7 @@ def test_added_tokens_without_the_special_flag_stay_text_too(base_copy: Path, te
     from tokenizers import AddedToken, Tokenizer, models
 
     from selfevo_contract.spec import Prompt
-    from selfevo_trainer.models import load_tokenizer
+    from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, for_trainer, messages
 
     think = ["<think>", "</think>", "<tool_call>"]
@@ -404,7 +404,7 @@ def test_answers_end_where_the_template_ends_a_turn(base_copy: Path) -> None:
     from types import SimpleNamespace
 
     from selfevo_contract.errors import InputError
-    from selfevo_trainer.models import eos_token_ids, load_tokenizer
+    from selfevo_trainer.models.loading import eos_token_ids, load_tokenizer
 
     tokenizer = load_tokenizer(base_copy, LOADING)
     tokenizer.eos_token = "<|pad|>"  # as a base model declares the end of a document
@@ -428,7 +428,7 @@ def test_answers_end_where_the_template_ends_a_turn(base_copy: Path) -> None:
 def test_weights_lie_in_the_runs_dtype_for_generation_and_in_float32_for_training() -> None:
     import torch
 
-    from selfevo_trainer.models import load_for_generation, load_for_training
+    from selfevo_trainer.models.loading import load_for_generation, load_for_training
 
     half = Loading(dtype="bfloat16", trust_remote_code=False)
     frozen, trained = load_for_generation(BASE, half), load_for_training(BASE, half)
@@ -441,7 +441,7 @@ def test_weights_lie_in_the_runs_dtype_for_generation_and_in_float32_for_trainin
 @pytest.mark.slow
 def test_a_generation_config_that_could_not_be_saved_costs_no_training(base_copy: Path, tmp_path: Path) -> None:
     # As Llama 2 was published: a temperature, and no do_sample. save_pretrained refuses to write that.
-    from selfevo_trainer.models import load_for_training
+    from selfevo_trainer.models.loading import load_for_training
 
     own = {"temperature": 0.9, "top_p": 0.6, "repetition_penalty": 1.1, "eos_token_id": [1, 5], "pad_token_id": 0}
     (base_copy / "generation_config.json").write_text(json.dumps(own))
@@ -496,7 +496,7 @@ def test_a_model_with_code_of_its_own_is_trained_against_its_reference_and_evalu
 def test_weights_that_are_missing_are_not_made_up(base_copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from selfevo_trainer.models import load_for_generation
+    from selfevo_trainer.models.loading import load_for_generation
 
     file = base_copy / "model.safetensors"
     weights = load_file(file)

@@ -16,7 +16,7 @@ from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
 from selfevo_contract.errors import InputError
-from selfevo_trainer.store import read_manifest
+from selfevo_store import read_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -247,7 +247,7 @@ def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
     fails: str | None,
     reason: str,
 ) -> None:
-    import selfevo_trainer.checkpoints
+    import selfevo_trainer.grpo.checkpoints
 
     phases = make(tmp_path, questions, SOLVER)
     at_batch(4, crash)
@@ -256,7 +256,7 @@ def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
         phases.store.put_bytes(f"{checkpoint_prefix(phases.prefix(TRAIN), 2)}/MANIFEST.json", manifest.encode())
     with monkeypatch.context() as patch:
         if fails is not None:
-            patch.setattr(selfevo_trainer.checkpoints, fails, denied)
+            patch.setattr(selfevo_trainer.grpo.checkpoints, fails, denied)
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (2, reason), ended.log
     assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
@@ -265,7 +265,7 @@ def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
 def test_a_store_that_fails_is_no_reason_to_train_again(
     tmp_path: Path, questions: Path, at_batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import selfevo_trainer.checkpoints
+    import selfevo_trainer.grpo.checkpoints
     from selfevo_contract.errors import ServiceError
 
     phases = make(tmp_path, questions, SOLVER)
@@ -276,7 +276,7 @@ def test_a_store_that_fails_is_no_reason_to_train_again(
         raise ServiceError("storage.uri file:///x: the store failed; try again later")
 
     with monkeypatch.context() as patch:
-        patch.setattr(selfevo_trainer.checkpoints, "fetch", fails)
+        patch.setattr(selfevo_trainer.grpo.checkpoints, "fetch", fails)
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (3, "ServiceFailed")
     assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
@@ -285,17 +285,17 @@ def test_a_store_that_fails_is_no_reason_to_train_again(
 def test_several_passes_over_a_batch_are_saved_at_its_end_only(
     tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import selfevo_trainer.checkpoints
+    import selfevo_trainer.grpo.checkpoints
 
     saved: list[int] = []
-    save = selfevo_trainer.checkpoints.save
+    save = selfevo_trainer.grpo.checkpoints.save
 
     def watched(context: Any, folder: Path, step: int) -> None:
         saved.append(step)
         save(context, folder, step)
 
     expected = undisturbed(TWICE, TRAIN)
-    monkeypatch.setattr(selfevo_trainer.checkpoints, "save", watched)
+    monkeypatch.setattr(selfevo_trainer.grpo.checkpoints, "save", watched)
     phases = make(tmp_path, questions, TWICE)
     at_batch(2, sigterm)  # in the second step, before its four updates
     ended = phases(TRAIN)
@@ -318,7 +318,7 @@ def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, und
 def test_sigterm_in_the_final_commit_lets_it_finish(
     tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from selfevo_trainer.store.file import FileStore
+    from selfevo_store.file import FileStore
 
     phases = make(tmp_path, questions, {"rollout": {"shards": 1}, "challenger": {"grpo": {"maxSteps": 1}}})
     if name == "solver-rollout-1":

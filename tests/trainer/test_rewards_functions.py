@@ -12,9 +12,9 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.grpo import ChallengerGrpo, Sampling
 from selfevo_contract.phases import BaseModelRef, ChallengerTrainInputs, Loading
 from selfevo_contract.spec import ChallengerReward, Grading, Prompt
-from selfevo_trainer.answers import ExactGrader
+from selfevo_trainer.answers.extraction import normalise_question
+from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.engines import Completion
-from selfevo_trainer.extraction import normalise_question
 from selfevo_trainer.prompts import Messages
 
 pytestmark = pytest.mark.slow  # the reward functions live beside TRL
@@ -269,7 +269,7 @@ def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> 
 
 
 def test_the_solver_is_graded_by_what_the_run_asks_for() -> None:
-    from selfevo_trainer.answers import open_grader
+    from selfevo_trainer.answers.grades import open_grader
     from selfevo_trainer.phases.solver_train import SolverReward
 
     with open_grader(Grading(method="math-verify")) as grader:

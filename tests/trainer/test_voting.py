@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfevo_trainer.answer_values import compare
-from selfevo_trainer.answers import ExactGrader
-from selfevo_trainer.extraction import normalise_answer
-from selfevo_trainer.grading import Grader
-from selfevo_trainer.voting import Vote, vote, vote_many
+from selfevo_trainer.answers.extraction import normalise_answer
+from selfevo_trainer.answers.grades import ExactGrader
+from selfevo_trainer.answers.grading import Grader
+from selfevo_trainer.answers.values import compare
+from selfevo_trainer.answers.voting import Vote, vote, vote_many
 
 
 class Modulo:

@@ -25,14 +25,14 @@ from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
 from selfevo_contract.spec import Grading
-from selfevo_trainer import progress
-from selfevo_trainer.answers import ExactGrader, open_grader
+from selfevo_store import CommitResult, ObjectStore, commit
+from selfevo_trainer.answers.grades import ExactGrader, open_grader
+from selfevo_trainer.answers.grading import Grader
+from selfevo_trainer.distributed.world import ALONE, Member
 from selfevo_trainer.engines import Completion, Engine
-from selfevo_trainer.grading import Grader
+from selfevo_trainer.process import progress
+from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.prompts import Messages
-from selfevo_trainer.signals import StopRequest
-from selfevo_trainer.store import CommitResult, ObjectStore, commit
-from selfevo_trainer.world import ALONE, Member
 
 _PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-verify")
 

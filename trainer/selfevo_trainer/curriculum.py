@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from selfevo_contract.spec import Band
-from selfevo_trainer.extraction import normalise_question
+from selfevo_trainer.answers.extraction import normalise_question
 
 EMPTY_MAJORITY = "empty_majority"
 """No answer had a box: there is nothing to label with."""

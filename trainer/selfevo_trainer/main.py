@@ -24,13 +24,16 @@ from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
 from selfevo_contract.phases import PHASES, GrpoInputs, input_key
 from selfevo_contract.process import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_trainer import checkpoints, phases, progress, verdict
+from selfevo_store import open_store, probe_conditional_put, read_manifest
+from selfevo_trainer import phases
 from selfevo_trainer.context import Context
-from selfevo_trainer.launcher import launch
-from selfevo_trainer.quiet import quieten
-from selfevo_trainer.signals import Interrupted, StopRequest, die_with_parent
-from selfevo_trainer.store import open_store, probe_conditional_put, read_manifest
-from selfevo_trainer.world import Layout, check_batch, read_layout, read_member
+from selfevo_trainer.distributed import verdict
+from selfevo_trainer.distributed.launcher import launch
+from selfevo_trainer.distributed.world import Layout, check_batch, read_layout, read_member
+from selfevo_trainer.grpo import checkpoints
+from selfevo_trainer.process import progress
+from selfevo_trainer.process.quiet import quieten
+from selfevo_trainer.process.signals import Interrupted, StopRequest, die_with_parent
 
 log = logging.getLogger("selfevo")
 
@@ -162,7 +165,7 @@ def _run_here(context: Context) -> PhaseResult:
     inputs = context.config.inputs
     phase = importlib.import_module(phases.module_of(inputs.phase))  # torch and its like, for the first time
     if context.member.size > 1:
-        from selfevo_trainer import collective
+        from selfevo_trainer.distributed import collective
 
         collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started

@@ -17,7 +17,7 @@ from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 
 if TYPE_CHECKING:
-    from selfevo_trainer.store import ObjectStore
+    from selfevo_store import ObjectStore
 
 __all__ = ["write_report"]
 

@@ -16,8 +16,8 @@ from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_operator.summary import best_of, iterations_of
-from selfevo_trainer.store import ObjectStore
+from selfevo_core.summary import best_of, iterations_of
+from selfevo_store import ObjectStore
 
 
 def collect(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str = "") -> Report:

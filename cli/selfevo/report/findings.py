@@ -6,7 +6,7 @@ import math
 
 from selfevo.report.data import Evaluation, Report, Score
 from selfevo.report.text import listed, percent, points
-from selfevo_operator.summary import highest
+from selfevo_core.summary import highest
 
 CLEAR = 2.0
 """Standard errors from which on a difference is called one."""

@@ -16,8 +16,8 @@ from selfevo_contract.artifacts import (
 )
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
-from selfevo_trainer.store import ObjectStore, read_file, read_manifest
-from selfevo_trainer.store.base import in_parallel
+from selfevo_store import ObjectStore, read_file, read_manifest
+from selfevo_store.base import in_parallel
 
 Row = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_operator.children import parse_stamp
+from selfevo_core.children import parse_stamp
 from simulation.apiserver import Object, Refusal, controller_of
 
 if TYPE_CHECKING:

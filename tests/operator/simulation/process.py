@@ -1,4 +1,4 @@
-"""One operator process: the real cache, queue and controller, fed as `selfevo_operator.operator.Operator` feeds them.
+"""One operator process: the real cache, queue and controller, fed as the operator's own feeds them.
 
 A look is driven to its end without an event loop: its calls to the API server do not suspend. Instead the world goes on
 inside of them, so that events arrive, pods end and people edit between any two calls.
@@ -197,7 +197,7 @@ def _drive(look: Any) -> Any:
 
 
 class Client:
-    """`selfevo_operator.kube.Api` on the simulated API server, with everything that can go wrong on the way."""
+    """`selfevo_operator.api.kube.Api` on the simulated API server, with everything that can go wrong on the way."""
 
     def __init__(self, world: World, process: Process) -> None:
         self._world, self._process = world, process

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PACKAGE = "selfevo_operator"
+PACKAGES = ("selfevo_core", "selfevo_operator")
+"""What is imported anew when one module of it is changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,15 @@ class System:
     controller: ModuleType
     kube: ModuleType
     jobs: ModuleType
+
+
+_MODULES = {
+    "cache": "selfevo_operator.observed.cache",
+    "queue": "selfevo_operator.runtime.queue",
+    "controller": "selfevo_operator.controller",
+    "kube": "selfevo_operator.api.kube",
+    "jobs": "selfevo_operator.manifests.job",
+}
 
 
 class PatchError(Exception):
@@ -44,25 +54,25 @@ def changed(module: str, old: str, new: str) -> System:
     Raises:
         PatchError: ``old`` is not there exactly once.
     """
-    spec = importlib.util.find_spec(f"{PACKAGE}.{module}")
+    spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
     if source.count(old) != 1:
-        raise PatchError(f"{module}.py has the text {old!r} {source.count(old)} times; it must be there once")
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == PACKAGE}
-    finder = _Finder(f"{PACKAGE}.{module}", spec.origin, source.replace(old, new))
+        raise PatchError(f"{module} has the text {old!r} {source.count(old)} times; it must be there once")
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in PACKAGES}
+    finder = _Finder(module, spec.origin, source.replace(old, new))
     sys.meta_path.insert(0, finder)
     try:
         return _import()
     finally:
         sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
+        for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
             del sys.modules[name]
         sys.modules.update(kept)
 
 
 def _import() -> System:
-    return System(*(importlib.import_module(f"{PACKAGE}.{name}") for name in System.__dataclass_fields__))
+    return System(**{name: importlib.import_module(module) for name, module in _MODULES.items()})
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

@@ -12,7 +12,7 @@ from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import Loading
 from selfevo_trainer.engines.base import Completion
 from selfevo_trainer.engines.drawing import processors, stream
-from selfevo_trainer.models import eos_token_ids, load_for_generation, load_tokenizer
+from selfevo_trainer.models.loading import eos_token_ids, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode_all
 
 

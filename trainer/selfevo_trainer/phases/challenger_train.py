@@ -14,20 +14,21 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError
 from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_trainer import collective, preflight
-from selfevo_trainer.answers import Tally, verdicts_of
+from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
+from selfevo_trainer.answers.grades import Tally, verdicts_of
+from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
-from selfevo_trainer.data import excluded_questions, invalid_row, write_jsonl
+from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import Engine, open_engine
-from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.grpo import commit_training, schedule, train
-from selfevo_trainer.model_files import fetch_model
-from selfevo_trainer.models import load_tokenizer
+from selfevo_trainer.grpo.train import commit_training, schedule, train
+from selfevo_trainer.inputs import preflight
+from selfevo_trainer.inputs.data import excluded_questions, invalid_row, write_jsonl
+from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
 from selfevo_trainer.rewards.repetition import repetition_share
 from selfevo_trainer.rewards.uncertainty import challenger_rewards
-from selfevo_trainer.voting import Comparer, Vote, vote_many
 
 log = logging.getLogger("selfevo")
 

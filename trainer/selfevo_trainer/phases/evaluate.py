@@ -11,15 +11,15 @@ from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import EVALUATE, EvaluateInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec import Task
-from selfevo_trainer import preflight
-from selfevo_trainer.answer_kinds import KindComparer, truth_of
-from selfevo_trainer.answers import Tally, extract_and_grade, verdicts_of
+from selfevo_trainer.answers.grades import Tally, extract_and_grade, verdicts_of
+from selfevo_trainer.answers.kinds import KindComparer, truth_of
+from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
-from selfevo_trainer.data import read_data, write_jsonl
 from selfevo_trainer.engines import Completion, Engine, open_engine
-from selfevo_trainer.model_files import fetch_model
+from selfevo_trainer.inputs import preflight
+from selfevo_trainer.inputs.data import read_data, write_jsonl
+from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.prompts import messages
-from selfevo_trainer.voting import Comparer
 
 Row = dict[str, Any]
 

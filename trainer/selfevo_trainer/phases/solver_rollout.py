@@ -16,19 +16,19 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_trainer import preflight
-from selfevo_trainer.answers import Tally, verdicts_of
+from selfevo_store import read_file, read_manifest
+from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
+from selfevo_trainer.answers.grades import Tally, verdicts_of
+from selfevo_trainer.answers.oracles import true_answer
+from selfevo_trainer.answers.voting import vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
-from selfevo_trainer.data import excluded_questions, invalid_row, read_jsonl, write_jsonl
 from selfevo_trainer.engines import open_engine
-from selfevo_trainer.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.model_files import fetch_model
-from selfevo_trainer.models import load_tokenizer
+from selfevo_trainer.inputs import preflight
+from selfevo_trainer.inputs.data import excluded_questions, invalid_row, read_jsonl, write_jsonl
+from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import encode, messages, shown
-from selfevo_trainer.store import read_file, read_manifest
-from selfevo_trainer.truth import true_answer
-from selfevo_trainer.voting import vote_many
 
 Row = dict[str, Any]
 

@@ -10,17 +10,17 @@ from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverTrainInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_trainer import preflight
-from selfevo_trainer.answers import extract_and_grade
+from selfevo_store import read_file, read_manifest
+from selfevo_trainer.answers.grades import extract_and_grade
+from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
-from selfevo_trainer.data import read_jsonl
-from selfevo_trainer.grpo import commit_training, schedule, train
-from selfevo_trainer.model_files import fetch_model
-from selfevo_trainer.models import load_tokenizer
+from selfevo_trainer.grpo.train import commit_training, schedule, train
+from selfevo_trainer.inputs import preflight
+from selfevo_trainer.inputs.data import read_jsonl
+from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
 from selfevo_trainer.rewards.correctness import solver_reward
-from selfevo_trainer.store import read_file, read_manifest
-from selfevo_trainer.voting import Comparer
 
 SUMMARY = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "accuracy")
 

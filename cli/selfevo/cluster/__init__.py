@@ -1,0 +1,1 @@
+"""Runs in a cluster, looked at from outside."""

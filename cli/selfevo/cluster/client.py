@@ -1,0 +1,420 @@
+"""The user's cluster: the few calls that the command makes, with the user's kubeconfig and the user's rights.
+
+The official client does what is hard (kubeconfig, login commands, certificates, proxies) and is imported when a cluster
+is asked for: its import takes half a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from selfevo.cluster.errors import (
+    GROUP,
+    RUNS,
+    Asked,
+    NotFound,
+    Server,
+    Unauthorized,
+    no_run,
+    refused,
+    unreachable,
+)
+from selfevo.target import Access
+from selfevo_contract import reasons
+from selfevo_contract.errors import InputError, SelfevoError, ServiceError
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus
+from selfevo_core.impersonation import impersonated
+
+VERSION = "v1alpha1"
+CONTAINER = "trainer"
+JOB_LABEL = "batch.kubernetes.io/job-name"
+
+CONNECT_S = 10.0
+READ_S = 30.0
+WATCH_S = 50
+"""A watch is asked for as long as this."""
+SLACK_S = 10
+"""One that has been silent for so much longer is dead, whatever TCP says."""
+PAGE = 500
+
+_IN_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A SelfEvolutionRun as it is in the cluster."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    version: str
+    """Its resourceVersion."""
+    created: str
+    deleting: bool
+    suspend: bool
+    queue: str
+    status: RunStatus
+    run: SelfEvolutionRun | None
+    """None when this version of selfevo cannot read the spec; the status is shown all the same."""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def seen(self) -> bool:
+        """Whether the operator has looked at the newest spec."""
+        return self.status.observed_generation >= self.generation
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen any more. A spec that the operator has not seen may set it going again."""
+        return self.seen and self.status.phase in ("Succeeded", "Failed")
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any], *, leniently: bool = False) -> Resource:
+        """The run in ``value``.
+
+        Args:
+            leniently: Of a status that a newer operator wrote, take what we understand, and the phase as it stands:
+                one run must not keep a list from being shown.
+
+        Raises:
+            InputError: the status is not one that we understand.
+        """
+        metadata, spec = value["metadata"], value.get("spec") or {}
+        try:
+            status = RunStatus.model_validate(value.get("status") or {})
+        except ValidationError as error:
+            if leniently:
+                return cls.read({**value, "status": {}})._with(_understood(value["status"], error))
+            field = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise InputError(
+                f"run {metadata['namespace']}/{metadata['name']} has a status.{field} that this version of selfevo "
+                "does not know; install the version that the cluster's operator has",
+                reason=reasons.UNKNOWN_STATUS,
+            ) from None
+        try:
+            run = SelfEvolutionRun.model_validate({**value, "status": None})
+        except ValidationError:
+            run = None
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 1),
+            version=metadata.get("resourceVersion", ""),
+            created=metadata.get("creationTimestamp", ""),
+            deleting="deletionTimestamp" in metadata,
+            suspend=bool(spec.get("suspend")),
+            queue=str(spec.get("queue") or ""),
+            status=status,
+            run=run,
+        )
+
+    def _with(self, status: RunStatus) -> Resource:
+        return dataclasses.replace(self, status=status)
+
+
+def _understood(status: Mapping[str, Any], error: ValidationError) -> RunStatus:
+    """What of a status we can read: without the fields that are wrong, but with the phase's own word."""
+    wrong = {str(detail["loc"][0]) for detail in error.errors()}
+    known = RunStatus.model_validate({name: item for name, item in status.items() if name not in wrong})
+    return known.model_copy(update={"phase": status["phase"]}) if isinstance(status.get("phase"), str) else known
+
+
+class Cluster:
+    """A namespace of a cluster. Every method raises a SelfevoError of one sentence: InputError where the user or an
+    administrator must do something, ServiceError where the next try may succeed."""
+
+    def __init__(self, client: Any, server: Server, namespace: str) -> None:
+        self._client = client
+        self.server = server
+        self.namespace = namespace
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def run(self, name: str) -> Resource:
+        """Raises NotFound with the names that are near."""
+        asked = Asked("get", RUNS, self.namespace, name)
+        try:
+            return Resource.read(self._json(asked, "GET", self._runs_path(name)))
+        except NotFound:
+            pass
+        try:
+            others = [other.name for other in self.runs()]
+        except SelfevoError:
+            others = None
+        raise no_run(name, self.namespace, others)
+
+    def runs(self, all_namespaces: bool = False) -> list[Resource]:
+        """Of the namespace, or of all, by name."""
+        namespace = None if all_namespaces else self.namespace
+        path = f"/apis/{GROUP}/{VERSION}/{RUNS}" if all_namespaces else self._runs_path()
+        asked = Asked("list", RUNS, namespace)
+        found: list[Resource] = []
+        query = [("limit", str(PAGE))]
+        while True:
+            page = self._json(asked, "GET", path, query)
+            found += [Resource.read(item, leniently=True) for item in page.get("items") or []]
+            more = (page.get("metadata") or {}).get("continue")
+            if not more:
+                return sorted(found, key=lambda run: (run.namespace, run.name))
+            query = [("limit", str(PAGE)), ("continue", more)]
+
+    def changes(self, name: str, version: str) -> Iterator[Resource | None]:
+        """The run whenever it changes after ``version``, for a minute at most; None when it is deleted.
+
+        The watch is open when this returns.
+
+        Raises:
+            Expired: ``version`` is too old.
+            Forbidden: to watch is a right of its own.
+        """
+        query = [
+            ("watch", "true"),
+            ("fieldSelector", f"metadata.name={name}"),
+            ("resourceVersion", version),
+            ("timeoutSeconds", str(WATCH_S)),
+        ]
+        asked = Asked("watch", RUNS, self.namespace, name)
+        return self._events(self._lines(asked, self._runs_path(), query, WATCH_S + SLACK_S), asked)
+
+    def _events(self, lines: Generator[tuple[bytes, bool], None, None], asked: Asked) -> Iterator[Resource | None]:
+        with contextlib.closing(lines):
+            for line, _ in lines:
+                try:
+                    event = json.loads(line)
+                except ValueError:  # cut off in the middle
+                    raise ServiceError(f"{self.server} broke off in the middle of an event; try again") from None
+                kind, value = event.get("type"), event.get("object") or {}
+                if kind == "ERROR":
+                    raise refused(int(value.get("code") or 500), json.dumps(value).encode(), asked, self.server)
+                if kind == "DELETED":
+                    yield None
+                elif kind in ("ADDED", "MODIFIED"):
+                    yield Resource.read(value)
+
+    def set_suspend(self, name: str, suspend: bool) -> Resource:
+        """Say whether the run shall rest. Nothing else of it is touched."""
+        asked = Asked("patch", RUNS, self.namespace, name)
+        body = {"spec": {"suspend": suspend}}
+        query = [("fieldManager", "selfevo-cli")]
+        return Resource.read(self._json(asked, "PATCH", self._runs_path(name), query, body))
+
+    # --- pods ---------------------------------------------------------------------------------------------------------
+
+    def pods(self, job: str) -> list[dict[str, Any]]:
+        """The pods of a Job, oldest first."""
+        asked = Asked("list", "pods", self.namespace)
+        path = f"/api/v1/namespaces/{quote(self.namespace)}/pods"
+        pods: list[dict[str, Any]] = self._json(asked, "GET", path, [("labelSelector", f"{JOB_LABEL}={job}")])["items"]
+        return sorted(pods, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+
+    def log(self, pod: str, *, follow: bool = False, since: str | None = None) -> Iterator[tuple[str, bool]]:
+        """The lines of the trainer in ``pod``, each with its time in front when ``follow``, and whether it is whole."""
+        query = [("container", CONTAINER)]
+        if follow:
+            query += [("follow", "true"), ("timestamps", "true")]
+        if since is not None:
+            query.append(("sinceTime", since))
+        asked = Asked("get", "pods/log", self.namespace, pod)
+        path = f"/api/v1/namespaces/{quote(self.namespace)}/pods/{quote(pod)}/log"
+        # A trainer may be silent for as long as a step takes.
+        lines = self._lines(asked, path, query, None if follow else READ_S)
+        return ((line.decode(errors="replace"), whole) for line, whole in lines)
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def _runs_path(self, name: str | None = None) -> str:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{quote(self.namespace)}/{RUNS}"
+        return path if name is None else f"{path}/{quote(name)}"
+
+    def _json(
+        self, asked: Asked, method: str, path: str, query: list[tuple[str, str]] | None = None, body: Any = None
+    ) -> Any:
+        response = self._request(asked, method, path, query or [], body, READ_S)
+        try:
+            content = response.data
+        except Exception as error:
+            raise unreachable(error, self.server) from None
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise InputError(
+                f"{self.server} answers, but not as an API server does; correct the server of {self.server.whose}"
+            ) from None
+
+    def _lines(
+        self, asked: Asked, path: str, query: list[tuple[str, str]], read_s: float | None
+    ) -> Generator[tuple[bytes, bool], None, None]:
+        """Lines as they arrive, without their ends, and whether each had one: the last may not."""
+        return self._split(self._request(asked, "GET", path, query, None, read_s))
+
+    def _split(self, response: Any) -> Generator[tuple[bytes, bool], None, None]:
+        rest = b""
+        try:
+            while True:
+                try:
+                    chunk = response.read1(65536)
+                except Exception as error:
+                    raise unreachable(error, self.server) from None
+                if not chunk:
+                    break
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line, True
+            if rest:
+                yield rest, False
+        finally:
+            # Not back into the pool: what is left of the answer would be read as the next one.
+            response.close()
+
+    def _request(
+        self, asked: Asked, method: str, path: str, query: list[tuple[str, str]], body: Any, read_s: float | None
+    ) -> Any:
+        """urllib3's answer, unread, when it is 2xx."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json"
+        try:
+            with _login_complaints(self.server):
+                request = self._client.param_serialize(
+                    method,
+                    path,
+                    query_params=query,
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+            response = self._client.call_api(*request, _request_timeout=(CONNECT_S, read_s)).response
+            if 200 <= response.status < 300:
+                return response
+            content = response.data
+        except SelfevoError:
+            raise
+        except Exception as error:  # the client lets those of urllib3, ssl and socket through
+            raise unreachable(error, self.server) from None
+        raise refused(response.status, content, asked, self.server)
+
+
+def connect(access: Access) -> Cluster:
+    """The cluster that kubectl would talk to with the same options.
+
+    Raises:
+        InputError: the client is not installed, or the kubeconfig does not lead to a cluster.
+    """
+    try:
+        from kubernetes import client
+        from kubernetes.config import kube_config
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"looking into a cluster needs the package {error.name}, which is not installed here; "
+            "pip install 'selfevo[cluster]'",
+            reason=reasons.NOT_INSTALLED,
+        ) from None
+    settings = client.Configuration()
+    paths = str(access.kubeconfig or os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
+    files = [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
+    if not any(file.exists() for file in files):
+        server, namespace = _of_this_pod(access, settings, paths)
+        impersonation: dict[str, str] = {}
+    else:
+        server, namespace, impersonation = _of_kubeconfig(access, settings, paths, kube_config)
+    settings.retries = False  # we say what is wrong at once, and a watch tries again at its own pace
+    settings.keep_alive = True
+    api = client.ApiClient(settings)
+    for name, value in impersonation.items():
+        api.set_default_header(name, value)  # type: ignore[no-untyped-call]
+    return Cluster(api, server, access.namespace or namespace)
+
+
+def _of_kubeconfig(access: Access, settings: Any, paths: str, kube_config: Any) -> tuple[Server, str, dict[str, str]]:
+    try:
+        config = kube_config.KubeConfigMerger(paths).config.value
+        contexts = {item.value["name"]: item.value.get("context") or {} for item in config["contexts"]}
+        name = access.context or config.get("current-context")
+    except Exception as error:  # YAML, types, bytes: a file that is no kubeconfig fails in any way
+        raise InputError(f"{paths} is no kubeconfig ({_first_line(error)}); correct it or give --kubeconfig") from None
+    if not name:
+        raise InputError(f"{paths} has no current-context; give --context, one of {_listed(contexts)}")
+    if name not in contexts:
+        raise InputError(f"there is no context {name!r} in {paths}; choose one of {_listed(contexts)}")
+    server = Server("", name, paths)
+    with _login_complaints(server):
+        try:
+            kube_config.load_kube_config(paths, name, settings, persist_config=False)
+        except Exception as error:
+            raise InputError(f"context {name!r} in {paths} cannot be used ({_first_line(error)}); correct it") from None
+    users = {item.value["name"]: item.value.get("user") or {} for item in config.get("users") or []}
+    headers = _impersonation(users.get(contexts[name].get("user"), {}), f"user of context {name!r} in {paths}")
+    return Server(str(settings.host), name, paths), str(contexts[name].get("namespace") or "default"), headers
+
+
+def _impersonation(user: Any, of: str) -> dict[str, str]:
+    """Headers for kubeconfig's `as` and its kin. The client library leaves them out and acts with other rights."""
+    headers = impersonated(user.value if hasattr(user, "value") else user)
+    names = [name for name, _ in headers]
+    if len(names) != len(set(names)):
+        raise InputError(f"the {of} has several as-groups, and only one can be sent from here; give one")
+    return dict(headers)
+
+
+def _of_this_pod(access: Access, settings: Any, paths: str) -> tuple[Server, str]:
+    """As kubectl does in a pod that has no kubeconfig."""
+    from kubernetes.config.config_exception import ConfigException
+    from kubernetes.config.incluster_config import load_incluster_config
+
+    try:
+        if access.kubeconfig is not None or access.context is not None:
+            raise ConfigException("a kubeconfig is asked for")
+        load_incluster_config(settings)  # type: ignore[no-untyped-call]
+        return Server(str(settings.host)), _IN_POD_NAMESPACE.read_text().strip() or "default"
+    except (ConfigException, OSError):
+        raise InputError(
+            f"there is no kubeconfig: {paths} does not exist; give --kubeconfig or set KUBECONFIG",
+            reason=reasons.NO_KUBECONFIG,
+        ) from None
+
+
+@contextlib.contextmanager
+def _login_complaints(server: Server) -> Iterator[None]:
+    """The client logs why a login command failed, and goes on as nobody. Better to stop and tell."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    listener, root = Listener(logging.ERROR), logging.getLogger()
+    root.addHandler(listener)  # without any, logging.error would set one up that writes to standard error
+    try:
+        yield
+    finally:
+        root.removeHandler(listener)
+    if said:
+        raise Unauthorized(
+            f"the login of {server.whose} in {server.kubeconfig} failed ({_first_line(said[-1])}); log in again"
+        )
+
+
+def _listed(contexts: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(contexts)) or "none: it has no contexts"
+
+
+def _first_line(value: object) -> str:
+    lines = [line.strip() for line in str(value).splitlines() if line.strip()]
+    return (lines[0] if lines else type(value).__name__).rstrip(".")

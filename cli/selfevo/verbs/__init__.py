@@ -1,0 +1,1 @@
+"""The command's verbs, one a file."""

@@ -1,0 +1,156 @@
+"""`selfevo artifacts`: what lies in the store, where a model is, whether every byte is as it was committed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from selfevo.local.workdir import RunFolder
+from selfevo.manifest import load
+from selfevo.stores import absent, committed_steps, open_run_store, prefix_of
+from selfevo.text import aligned, count, size
+from selfevo.verbs.show import current_status
+from selfevo_contract.artifacts import shard_prefix, step_prefix
+from selfevo_contract.digests import file_digest, model_digest, model_files
+from selfevo_contract.errors import ExitCode, InputError
+from selfevo_contract.phases import ModelRef, StepModelRef
+from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_core.summary import model_uri
+
+
+def list_artifacts(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
+    """The committed outputs of the run's steps."""
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    store = open_run_store(run)
+    there = committed_steps(run, steps, store)
+    rows: list[dict[str, Any]] = [
+        {
+            "step": step.name,
+            "createdAt": there[step.name].created_at,
+            "files": len(there[step.name].files),
+            "bytes": sum(file.size for file in there[step.name].files),
+            "uri": store.uri_of(prefix_of(run, step)),
+        }
+        for step in steps.steps
+        if step.name in there
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = [["step", "committed", "files", "size", "uri"]]
+    table += [[row["step"], row["createdAt"], str(row["files"]), size(row["bytes"]), row["uri"]] for row in rows]
+    print(*aligned(table, right=(2, 3)), sep="\n")
+    if remark := absent(run):
+        print(f"store {run.spec.storage.uri} {remark}")
+    print(f"{len(rows)} of {len(steps.steps)} steps are in the store")
+
+
+def model_path(manifest: Path, *, iteration: str, role: str, storage: str | None, workdir: Path) -> str:
+    """The URI of a role's model after an iteration.
+
+    Raises:
+        InputError: there is no such model yet, or never will be.
+    """
+    run, _, ref = _model_of(manifest, iteration, role, storage, workdir)
+    return model_uri(run, ref)
+
+
+def fetch_model(
+    manifest: Path, *, iteration: str, role: str, to: Path, storage: str | None, workdir: Path
+) -> tuple[str, int]:
+    """Copies a model's files to the folder ``to``, each checked by its digest; returns its URI and their number.
+
+    Raises:
+        InputError: there is no such model, it is the base, or ``to`` is not empty.
+    """
+    from selfevo_store import fetch, read_manifest
+
+    run, _, ref = _model_of(manifest, iteration, role, storage, workdir)
+    if not isinstance(ref, StepModelRef):
+        raise InputError(f"iteration {iteration}'s {role} is the base model itself; take it from {ref.uri}")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"--to {to} is there already; name a new or empty folder")
+    store = open_run_store(run)
+    prefix = step_prefix(run.metadata.namespace, ref.phase, ref.key)
+    found = read_manifest(store, prefix)
+    assert found is not None  # _model_of has seen it
+    files = found.under("model")
+    draft = to.with_name(f".{to.name}.part")
+    fetch(store, prefix, found, draft, folder="model")
+    if to.is_dir():
+        to.rmdir()
+    (draft / "model").rename(to)
+    draft.rmdir()
+    return model_uri(run, ref), len(files)
+
+
+def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
+    """Reads every file of every committed step; returns the exit code."""
+    from selfevo_store import read_manifest
+    from selfevo_store import verify as verify_directory
+
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    store = open_run_store(run)
+    there = committed_steps(run, steps, store)
+    damaged = files = 0
+    for step in steps.steps:
+        if step.name not in there:
+            continue
+        prefix = prefix_of(run, step)
+        shards = [shard_prefix(prefix, index) for index in range(step.shards)] if step.type.sharded else []
+        places = [prefix, *(shard for shard in shards if read_manifest(store, shard) is not None)]
+        problems = [problem for place in places for problem in verify_directory(store, place)]
+        files += len(there[step.name].files)
+        damaged += bool(problems)
+        print(f"{step.name}: {'damaged' if problems else count(len(there[step.name].files), 'file') + ' as committed'}")
+        for problem in problems:
+            print(f"  {problem}")
+    print(f"{len(there)} of {len(steps.steps)} steps are in the store, {damaged} damaged, {count(files, 'file')} read")
+    return int(ExitCode.DATA) if damaged else int(ExitCode.DONE)
+
+
+def digest_of(path: Path) -> str:
+    """The digest of a model's folder or of a file, as `spec.model.digest` and `data.digest` take it.
+
+    Raises:
+        InputError: there is neither.
+    """
+    try:
+        if path.is_dir():
+            if not model_files(path):
+                raise InputError(f"{path} holds no file of a model; name the folder with config.json and *.safetensors")
+            return model_digest(path)
+        return file_digest(path)
+    except OSError as error:
+        raise InputError(f"{error.filename or path} cannot be read: {error.strerror}; correct the path") from None
+
+
+def _model_of(
+    manifest: Path, iteration: str, role: str, storage: str | None, workdir: Path
+) -> tuple[SelfEvolutionRun, Plan, ModelRef]:
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    there = committed_steps(run, steps, open_run_store(run))
+    number = _iteration(run, steps, iteration, workdir)
+    ref = (steps.solvers if role == "solver" else steps.challengers)[number]
+    if isinstance(ref, StepModelRef) and not any(s.key == ref.key and s.name in there for s in steps.steps):
+        name = next(step.name for step in steps.steps if step.key == ref.key)
+        raise InputError(f"iteration {number}'s {role} is not there yet: {name} has not been done; run it first")
+    return run, steps, ref
+
+
+def _iteration(run: SelfEvolutionRun, steps: Plan, iteration: str, workdir: Path) -> int:
+    if iteration == "best":
+        status = current_status(run, steps, RunFolder(workdir, run.metadata))
+        if status.best is None:
+            raise InputError("no iteration can be called best yet: none is evaluated; run it first")
+        return status.best.iteration
+    if not iteration.isdigit() or int(iteration) > run.spec.iterations:
+        raise InputError(
+            f"--iteration is {iteration!r}; it must be best, or a whole number from 0 to {run.spec.iterations}"
+        )
+    return int(iteration)

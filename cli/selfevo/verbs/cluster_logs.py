@@ -1,0 +1,56 @@
+"""`selfevo logs` in a cluster: what the trainers of one attempt said, from their pods, for as long as these exist."""
+
+from __future__ import annotations
+
+from selfevo.cluster.client import Resource, connect
+from selfevo.cluster.errors import NotFound
+from selfevo.cluster.follow import follow_logs
+from selfevo.cluster.pods import missing, newest, prefix, print_line, state
+from selfevo.target import ClusterRun
+from selfevo_contract import reasons
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan
+from selfevo_contract.status import AttemptStatus
+
+
+def show_logs(target: ClusterRun, step: str | None, *, attempt: int | None, follow: bool) -> None:
+    """Print the log of the newest attempt at ``step`` (of the run, when not given), shards and nodes with their number.
+
+    Raises:
+        InputError: there is no such step or attempt, or its pods are gone.
+    """
+    cluster = connect(target.access)
+    resource = cluster.run(target.name)
+    chosen = choose(resource, step, attempt)
+    if follow:
+        follow_logs(cluster, resource, chosen)
+        return
+    pods = newest(cluster.pods(chosen.name))
+    started = [pod for pod in pods if state(pod) != "Waiting"]
+    if not started:
+        raise InputError(missing(chosen, pods), reason=reasons.NO_LOG)
+    for pod in started:
+        front = prefix(resource, chosen, pod)
+        try:
+            for line, _ in cluster.log(pod["metadata"]["name"]):
+                print_line(front, line)
+        except NotFound:
+            raise InputError(missing(chosen, []), reason=reasons.NO_LOG) from None
+
+
+def choose(resource: Resource, step: str | None, attempt: int | None) -> AttemptStatus:
+    """The newest attempt that is asked for. Pure."""
+    steps = plan(resource.run.spec).by_name if resource.run else {s.name: s for s in resource.status.steps}
+    if step is not None and step not in steps:
+        raise InputError(f"{step!r} is no step of the run; choose one of {', '.join(steps) or 'none: it has none yet'}")
+    known = [a for a in resource.status.attempts if step in (None, a.step) and attempt in (None, a.attempt)]
+    if known:
+        live = [a for a in known if a.state in ("Running", "Pending")]
+        return (live or known)[-1]
+    what = (step or "the run") + (f", attempt {attempt}" if attempt is not None else "")
+    record = next((s for s in resource.status.steps if s.name == step), None)
+    if record is not None and record.reused:
+        raise InputError(f"{what} has no log: its output was in the store already", reason=reasons.NO_LOG)
+    if record is not None and record.attempts:
+        raise InputError(f"{what} is not among the attempts that the run's status still names; its pod is gone")
+    raise InputError(f"{what} has not begun yet, so there is no log; name another step or wait", reason=reasons.NO_LOG)

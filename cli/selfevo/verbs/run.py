@@ -1,0 +1,200 @@
+"""`selfevo run`: the operator's reconcile, driven with processes on this machine in place of Jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
+
+from selfevo.local import processes as local
+from selfevo.local.processes import Event, Exited, Processes, Reported, Signalled
+from selfevo.local.workdir import RunFolder
+from selfevo.manifest import load
+from selfevo.stores import committed_steps, open_run_store, recorded
+from selfevo.text import printable
+from selfevo.views import narrate
+from selfevo.views.base import View
+from selfevo.views.opening import open_view
+from selfevo_contract.errors import ExitCode, InputError
+from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus
+from selfevo_core.reconcile import Policy, reconcile
+
+POLICY = Policy(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(minutes=1))
+INTERRUPTED = 130
+
+
+def run_manifest(
+    manifest: Path, *, storage: str | None = None, workdir: Path, workers: int | None = None, quiet: bool = False
+) -> int:
+    """Drive the run to its end; returns the exit code.
+
+    Raises:
+        SelfevoError: it cannot start.
+    """
+    run = load(manifest, storage=storage, cache=workdir)
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("training needs packages that are not installed here; pip install 'selfevo[trainer]'")
+    steps = plan(run.spec)
+    folder = RunFolder(workdir, run.metadata)
+    folder.make()
+    with folder.locked(), _signals() as events:
+        store = open_run_store(run)
+        before = folder.read()
+        status = recorded(before.status if before else None, steps, committed_steps(run, steps, store))
+        # Every `selfevo run` is a new word of a person: what had failed is tried again.
+        metadata = run.metadata.model_copy(update={"generation": status.observed_generation + 1})
+        run = run.model_copy(update={"metadata": metadata, "status": status})
+        workers = workers or os.cpu_count() or 1
+        processes = Processes(
+            run, folder, events, workers=workers, command=local.TRAINER, environment=_environment(run, workers)
+        )
+        view = open_view(run, steps, quiet)
+        try:
+            status, interrupted = drive(run, steps, folder, processes, events, view)
+        finally:
+            processes.kill()  # none is left, unless we fail ourselves
+            view.close()
+    view.summary(status)
+    options = "" if storage is None else f" --storage {shlex.quote(storage)}"
+    return _conclude(run, steps, status, interrupted, str(manifest), options, quiet)
+
+
+def drive(
+    run: SelfEvolutionRun,
+    steps: Plan,
+    folder: RunFolder,
+    processes: Processes,
+    events: SimpleQueue[Event],
+    view: View,
+) -> tuple[RunStatus, bool]:
+    """Reconcile whenever something happens, until nothing is left to happen.
+
+    Returns:
+        the status, and whether a signal ended it early.
+    """
+    interrupted = False
+    record = _Recorder(folder, view)
+    while True:
+        outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), POLICY)
+        run = run.model_copy(update={"status": outcome.status})
+        record(run)
+        if processes.apply(outcome.actions):
+            continue  # what has just been started is seen by the next look, at once
+        view.show(outcome.status, processes.reports())
+        if outcome.status.phase in ("Succeeded", "Failed", "Suspended") and not processes.live:
+            return outcome.status, interrupted
+        event = _next(events, outcome.wake_at)
+        while isinstance(event, Reported):  # how far a process is changes nothing that is to be done
+            processes.take(event)
+            view.show(outcome.status, processes.reports())
+            event = _next(events, outcome.wake_at)
+        if isinstance(event, Exited):
+            processes.take(event)
+        elif isinstance(event, Signalled) and interrupted:
+            processes.kill()
+        elif isinstance(event, Signalled):
+            # A person's wish to stop is what spec.suspend is: children end at a checkpoint, and nothing new starts.
+            interrupted = True
+            run = run.model_copy(update={"spec": run.spec.model_copy(update={"suspend": True})})
+            if processes.live:
+                view.say("stopping at the next checkpoint (Ctrl-C again: at once, from the last checkpoint)")
+
+
+def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:
+    """The next thing that happens, or None when it is time to look again. Blocks; never polls."""
+    timeout = None if wake_at is None else max(0.0, (wake_at - datetime.now(UTC)).total_seconds())
+    try:
+        return events.get(timeout=timeout)
+    except Empty:
+        return None
+
+
+class _Recorder:
+    """Writes the status down when it has changed. A lost status costs process starts, so a full disk is no reason to
+    stop: it is told once."""
+
+    def __init__(self, folder: RunFolder, view: View) -> None:
+        self._folder, self._view = folder, view
+        self._written: RunStatus | None = None
+        self._warned = False
+
+    def __call__(self, run: SelfEvolutionRun) -> None:
+        if run.status == self._written:
+            return
+        try:
+            self._folder.write(run)
+            self._written = run.status
+        except OSError as error:
+            if not self._warned:
+                self._view.say(f"the status cannot be written to {self._folder.root}: {error.strerror}; going on")
+            self._warned = True
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[SimpleQueue[Event]]:
+    """A queue that also receives SIGINT, SIGTERM and SIGHUP."""
+    events: SimpleQueue[Event] = SimpleQueue()  # its put may be called in a signal handler, unlike Queue's
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        events.put(Signalled(number))
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it: the terminal may go
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield events
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _environment(run: SelfEvolutionRun, workers: int) -> dict[str, str]:
+    """Ours, with the machine's threads shared among the processes that may run at once, unless that is decided."""
+    shards = min(workers, run.spec.rollout.shards)
+    threads = max(1, (os.cpu_count() or 1) // max(run.spec.parallel_steps, shards))
+    return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}
+
+
+def _conclude(
+    run: SelfEvolutionRun, steps: Plan, status: RunStatus, interrupted: bool, manifest: str, options: str, quiet: bool
+) -> int:
+    """Say how it ended; returns the exit code."""
+    manifest = shlex.quote(manifest)
+    if status.phase == "Failed":
+        print(f"selfevo: {_why(status)}", file=sys.stderr)
+        return narrate.failure_code(status)
+    if interrupted and status.phase != "Succeeded":
+        if not quiet:
+            print(f"Stopped, {narrate.counts(status, steps)}. Go on with:\n  {_command()}")
+        return INTERRUPTED
+    if status.phase == "Suspended":
+        if not quiet:
+            print(f"spec.suspend is true, {narrate.counts(status, steps)}; set it to false in {manifest} to go on")
+        return int(ExitCode.DONE)
+    if not quiet:
+        for line in narrate.end(run, status, manifest, options):
+            print(line)
+    return int(ExitCode.DONE)
+
+
+def _why(status: RunStatus) -> str:
+    failed = next(condition for condition in status.conditions if condition.type == "Failed")
+    step = next(step for step in status.steps if step.state == "Failed")
+    logs = [attempt.log for attempt in status.attempts if attempt.step == step.name and attempt.log]
+    return printable(failed.message) + (f"\nselfevo: its log is {logs[-1]}" if logs else "")
+
+
+def _command() -> str:
+    """The command that started us, as one would type it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

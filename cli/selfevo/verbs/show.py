@@ -1,0 +1,205 @@
+"""The verbs that look and change nothing, for a run on this machine: plan, status, logs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from selfevo.local.workdir import RunFolder
+from selfevo.manifest import load
+from selfevo.stores import absent, committed_steps, open_run_store, recorded
+from selfevo.text import fitted, flowed, printable, seconds, width
+from selfevo.views import narrate
+from selfevo_contract.artifacts import step_uri
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
+from selfevo_core.reconcile import reconcile
+
+FOLLOW_S = 0.3
+"""Between two looks at a log that is being written."""
+
+
+def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
+    """The steps of the run, their keys, and which of them the store has."""
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    there = committed_steps(run, steps, open_run_store(run))
+    if as_json:
+        rows = [
+            {
+                "name": step.name,
+                "phase": step.phase,
+                "iteration": step.iteration,
+                "key": step.key,
+                "parents": list(step.parents),
+                "shards": step.shards,
+                "exists": step.name in there,
+                "uri": step_uri(run.spec.storage.uri, run.metadata.namespace, step.phase, step.key),
+            }
+            for step in steps.steps
+        ]
+        print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows})
+        return
+    table = [["step", "key", "in store", "waits for"]]
+    for step in steps.steps:
+        table.append([step.name, step.key[:12], "yes" if step.name in there else "no", ", ".join(step.parents) or "-"])
+    remark = absent(run)
+    columns = width()
+    print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
+    print(*fitted(table, (), columns), sep="\n")
+    print(f"{len(there)} of {len(steps.steps)} steps are in the store")
+
+
+def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
+    """Where the run stands: as it was recorded, or as the store tells when there is no record."""
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    folder = RunFolder(workdir, run.metadata)
+    driver = folder.driver()
+    status = current_status(run, steps, folder, driver)
+    if as_json:
+        print_json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return
+    if driver is not None:
+        by = f"driven by process {driver}"
+    elif status.phase in ("Pending", "Running", "Suspended"):
+        by = "not being driven; `selfevo run` goes on"
+    else:
+        by = ""
+    why = narrate.standing(status) if status.phase == "Failed" else ""
+    if remark := absent(run):
+        why = f"{why}\n" * bool(why) + f"store {run.spec.storage.uri} {remark}"
+    print_status(_name(run), status, steps, by, why, stopped=driver is None)
+
+
+def print_status(
+    name: str, status: RunStatus, steps: Plan | None, by: str = "", why: str = "", stopped: bool = False
+) -> None:
+    """Where a run stands: a line, the steps, the iterations, the best model.
+
+    Args:
+        steps: What is planned; when it is not known, what is recorded is shown.
+        by: A remark on the first line.
+        why: A line below it.
+        stopped: Nobody is at work on it.
+    """
+    # Driven by nobody, it does not run, though it may go on.
+    phase = "Stopped" if stopped and status.phase == "Running" else status.phase
+    head = f"run {name}: {phase}, {narrate.counts(status, steps)}"
+    columns = width()
+    print(flowed(head + (f" ({by})" if by else ""), columns))
+    for line in why.splitlines():
+        print(flowed(line, columns))
+    records = {step.name: step for step in status.steps}
+    names = list(records) if steps is None else [step.name for step in steps.steps]
+    rows = [_status_row(name, records.get(name), status) for name in names]
+    if rows:
+        print("", *fitted([("step", "state", "took", "attempts", ""), *rows], (2, 3), columns), sep="\n")
+    print(*(narrate.table_lines(status, columns) or [""]), sep="\n")
+    if status.model_uri:
+        print(f"best model: {status.model_uri}")
+
+
+def current_status(run: SelfEvolutionRun, steps: Plan, folder: RunFolder, driver: int | None = None) -> RunStatus:
+    """What is recorded, brought into agreement with the store unless somebody is at work on it."""
+    before = folder.read()
+    if before is not None and before.status is not None and driver is not None:
+        return before.status
+    status = recorded(before.status if before else None, steps, committed_steps(run, steps, open_run_store(run)))
+    # As if nothing had changed: a look is no answer to a failure.
+    metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
+    run = run.model_copy(update={"metadata": metadata, "status": status})
+    return reconcile(run, steps, [], datetime.now(UTC)).status
+
+
+def show_logs(
+    manifest: Path,
+    step: str | None,
+    *,
+    storage: str | None,
+    workdir: Path,
+    attempt: int | None,
+    follow: bool = False,
+) -> None:
+    """What the newest attempt at ``step`` (of the run, when not given) said, and goes on to say with ``follow``."""
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    if step is not None and step not in steps.by_name:
+        raise InputError(f"{step!r} is no step of the run; choose one of {', '.join(steps.by_name)}")
+    folder = RunFolder(workdir, run.metadata)
+    before = folder.read()
+    attempts = [
+        known
+        for known in (before.status.attempts if before and before.status else [])
+        if step in (None, known.step) and attempt in (None, known.attempt)
+    ]
+    files = _log_files(folder, attempts[-1]) if attempts else []
+    if not files:
+        what = f"{step or 'the run'}" + (f", attempt {attempt}" if attempt is not None else "")
+        raise InputError(f"there is no log of {what} in {folder.logs}; name another step or another --workdir")
+    if follow:
+        _follow(folder, attempts[-1].name)
+        return
+    for file in files:
+        if len(files) > 1:
+            print(f"==> {file} <==")
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                _print_line(line.rstrip("\n"))
+
+
+def _print_line(text: str) -> None:
+    # A terminal obeys escape sequences, and a log may quote what a model wrote.
+    print(printable(text) if sys.stdout.isatty() else text, flush=True)
+
+
+def _follow(folder: RunFolder, name: str) -> None:
+    """Print the lines of an attempt as they are written, until it has ended or nobody drives the run."""
+    read: dict[Path, int] = {}
+    while True:
+        record = folder.read()
+        known = record.status.attempts if record and record.status else []
+        live = any(a.name == name and a.state in ("Pending", "Running") for a in known) and folder.driver() is not None
+        for file in _log_files(folder, next(a for a in known if a.name == name)):
+            shard = file.suffixes[-2][1:] if file.name != f"{name}.log" else ""
+            with file.open("rb") as stream:
+                stream.seek(read.get(file, 0))
+                new = stream.read()
+            whole = new if not live else new[: new.rfind(b"\n") + 1]
+            read[file] = read.get(file, 0) + len(whole)
+            for line in whole.splitlines():
+                _print_line((f"shard {shard} | " if shard else "") + line.decode(errors="replace"))
+        if not live:
+            return
+        time.sleep(FOLLOW_S)
+
+
+def _log_files(folder: RunFolder, attempt: AttemptStatus) -> list[Path]:
+    """The log of an attempt, or one for each of its shards."""
+    single = folder.logs / f"{attempt.name}.log"
+    if single.is_file():
+        return [single]
+    shards = [path for path in folder.logs.glob(f"{attempt.name}.*.log") if path.suffixes[-2][1:].isdigit()]
+    return sorted(shards, key=lambda path: int(path.suffixes[-2][1:]))
+
+
+def _status_row(name: str, step: StepStatus | None, status: RunStatus) -> tuple[str, ...]:
+    if step is None:
+        return name, "-", "-", "-", ""
+    spent = narrate.duration(step, status.attempts)
+    took = "stored" if step.reused else "-" if spent is None else seconds(spent)
+    return name, step.state, took, str(step.attempts or "-"), narrate.remark(step)
+
+
+def _name(run: SelfEvolutionRun) -> str:
+    return f"{run.metadata.namespace}/{run.metadata.name}"
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,1 @@
+"""How a run looks in a terminal while it goes on."""

@@ -1,0 +1,220 @@
+"""What happens to a run, in words: one line a transition, and the table at its end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from selfevo.text import aligned, percent, printable, seconds
+from selfevo_contract import reasons
+from selfevo_contract.errors import ExitCode
+from selfevo_contract.plan import Plan
+from selfevo_contract.process import Progress
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
+from selfevo_core.attempts import STOPPED
+
+COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
+
+
+NARROW_COLUMNS = ("iteration", "score", "greedy", "in band", "agree", "labels", "kept")
+
+STOPPED_AT = "stopped at a checkpoint"
+
+
+class News(NamedTuple):
+    """Something that has happened."""
+
+    text: str
+    passing: bool = False
+    """A picture of how things stand would not show it afterwards."""
+
+
+def transitions(before: RunStatus, after: RunStatus) -> Iterator[News]:
+    """A sentence for everything that is new in ``after``."""
+    old_steps = {(step.name, step.key): step for step in before.steps}
+    old_attempts = {attempt.name: attempt for attempt in before.attempts}
+    for attempt in after.attempts:
+        old = old_attempts.get(attempt.name)
+        if (old is None or old.state != attempt.state) and attempt.state == "Failed" and attempt.reason != "Lost":
+            yield News(_failure(attempt, after), passing=True)
+    for step in after.steps:
+        known = old_steps.get((step.name, step.key))
+        if known is not None and known.state == step.state:
+            continue
+        if step.state == "Running":
+            yield News(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
+        elif step.state == "Succeeded":
+            yield from _success(step, after)
+
+
+def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
+    step = next((step for step in after.steps if step.name == attempt.step), None)
+    if attempt.reason in (*STOPPED, reasons.TERMINATED):  # somebody's wish, and the next one goes on from there
+        return f"{attempt.step} {STOPPED_AT}"
+    line = f"{attempt.step} failed: {printable(attempt.message)}"
+    goes_on = after.phase != "Suspended"
+    if goes_on and step is not None and step.state == "Pending" and step.retry_at and attempt.finished_at:
+        wait = datetime.fromisoformat(step.retry_at) - datetime.fromisoformat(attempt.finished_at)
+        line += f"; tried again in {seconds(wait.total_seconds())}"
+    return line
+
+
+def _success(step: StepStatus, after: RunStatus) -> Iterator[News]:
+    how = "was in the store already" if step.reused else f"done in {seconds(duration(step, after.attempts) or 0.0)}"
+    said = highlights(step)
+    yield News(f"{step.name} {how}" + (f": {said}" if said else ""))
+    if step.type is not None and step.type.scores:
+        line = score_line(step.iteration, after)
+        if line:
+            yield News(line, passing=True)
+
+
+def score_line(iteration: int, status: RunStatus) -> str:
+    """``iteration 2: score 69.8 % (base 47.8 %)``."""
+    scores = {line.iteration: line.score for line in status.iterations}
+    if scores.get(iteration) is None:
+        return ""
+    if iteration == 0:
+        return f"base: score {percent(scores[0])}"
+    base = f" (base {percent(scores[0])})" if scores.get(0) is not None else ""
+    return f"iteration {iteration}: score {percent(scores[iteration])}{base}"
+
+
+def highlights(step: StepStatus) -> str:
+    """The few figures of a step that tell how it went."""
+    m = step.metrics
+    if step.type is not None and step.type.scores:
+        return ", ".join(f"{name} {percent(m[name])}" for name in ("mean", "greedy") if name in m)
+    if "kept" in m:
+        parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
+        right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
+        return ", ".join(parts + right)
+    parts = []
+    for name in ("reward", "kl"):
+        if f"{name}_last" in m:
+            first = f"{m[f'{name}_first']:.3g} -> " if f"{name}_first" in m and name != "kl" else ""
+            parts.append(f"{name} {first}{m[f'{name}_last']:.3g}")
+    return ", ".join(parts)
+
+
+def duration(step: StepStatus, attempts: Sequence[AttemptStatus]) -> float | None:
+    """Seconds that a step's attempts ran, the waits between them left out; of those that are known (the newest 20).
+
+    None while none of them has ended. Where none is known, from the first start to the end.
+    """
+    mine = [a for a in attempts if a.step == step.name and f"-{step.key[:8]}-" in a.name]
+    spans = [_between(a.started_at, a.finished_at) for a in mine if a.started_at and a.finished_at]
+    if spans:
+        return sum(spans)
+    if mine or step.started_at is None or step.finished_at is None:
+        return None
+    return _between(step.started_at, step.finished_at)
+
+
+def _between(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def remark(step: StepStatus) -> str:
+    """What is to be said of a step beside its state: its figures, or why it is not done."""
+    if step.state == "Succeeded":
+        return highlights(step)
+    return STOPPED_AT if step.reason in (*STOPPED, reasons.TERMINATED) else printable(step.message)
+
+
+def table(status: RunStatus) -> list[list[str]]:
+    """The rows under COLUMNS: the base and every iteration that is kept in the status."""
+    best = status.best.iteration if status.best else None
+    return [_row(line, line.iteration == best) for line in status.iterations]
+
+
+def table_lines(status: RunStatus, columns: int | None = None) -> list[str]:
+    """The same as text, between empty lines, with shorter headings where ``columns`` are too few for the usual ones.
+
+    Nothing when there is nothing to tell.
+    """
+    rows = table(status)
+    if not rows:
+        return []
+    lines = aligned([COLUMNS, *rows], right=range(len(COLUMNS)))
+    if columns is not None and len(lines[0]) > columns:
+        lines = aligned([NARROW_COLUMNS, *rows], right=range(len(COLUMNS)))
+    return ["", *lines, ""]
+
+
+def _row(line: IterationStatus, best: bool) -> list[str]:
+    m = line.metrics
+    name = "base" if line.iteration == 0 else str(line.iteration)
+    kept = m.get("rollout/kept")
+    return [
+        f"{name} (best)" if best else name,
+        percent(line.score),
+        percent(m.get("evaluation/greedy")),
+        percent(m.get("rollout/in_band_share")),
+        percent(m.get("rollout/majority_share_mean")),
+        percent(m.get("rollout/label_accuracy")),
+        "-" if kept is None else f"{kept:.0f}",
+    ]
+
+
+def counts(status: RunStatus, plan: Plan | None) -> str:
+    """``5 of 13 steps done``, or ``5 steps done`` when the plan is not known."""
+    done = sum(step.state == "Succeeded" for step in status.steps)
+    return f"{done} steps done" if plan is None else f"{done} of {len(plan.steps)} steps done"
+
+
+def standing(status: RunStatus) -> str:
+    """Why the run stands as it does, where phase and steps do not say it: ``Unschedulable: no node has ...``."""
+    conditions = {condition.type: condition for condition in status.conditions if condition.status == "True"}
+    for kind in ("Failed", "Stalled", "Reconciling"):
+        condition = conditions.get(kind)
+        if condition is not None and condition.reason not in (reasons.STARTING, reasons.RUNNING):
+            return f"{condition.reason}: {printable(condition.message)}"
+    return ""
+
+
+def failure_code(status: RunStatus) -> int:
+    """What a command that waits for a failed run ends with."""
+    failed = next((step.name for step in status.steps if step.state == "Failed"), None)
+    codes = [attempt.exit_code for attempt in status.attempts if attempt.step == failed]
+    known = (ExitCode.INPUT, ExitCode.DATA)
+    return int(codes[-1]) if codes and codes[-1] in known else int(ExitCode.SERVICE)
+
+
+def best_model(status: RunStatus) -> list[str]:
+    """Which model is the best and where it lies; nothing when there is none yet."""
+    best = status.best
+    if best is None or best.model_uri is None:
+        return []
+    which = "the base model" if best.iteration == 0 else f"iteration {best.iteration}'s Solver"
+    by = f", score {percent(best.score)}" if best.score is not None else ""
+    return [f"Best model: {which}{by}", f"  {best.model_uri}"]
+
+
+def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -> list[str]:
+    """Where the best model lies, and what to do next."""
+    best = status.best
+    if best is None or best.model_uri is None:
+        return []
+    return [
+        *best_model(status),
+        "",
+        "Next:",
+        f"  selfevo report {manifest}{options}",
+        f"  selfevo artifacts path {manifest}{options} --iteration best --role solver",
+        *([f"  selfevo artifacts fetch {manifest}{options} --to best-model"] if best.iteration > 0 else []),
+    ]
+
+
+def progress(reports: Sequence[Progress]) -> str:
+    """How far a running step is, by the newest report of each of its processes: ``7 of 15, training  reward 0.41``."""
+    done, total = sum(report.done for report in reports), sum(report.total for report in reports)
+    figures = newest(reports[-1].metrics)
+    return f"{done} of {total}, {printable(reports[-1].doing)}" + (f"  {figures}" if figures else "")
+
+
+def newest(metrics: Mapping[str, float]) -> str:
+    """The figures of a running step, short: ``reward 0.41  kl 0.002``."""
+    return "  ".join(f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in list(metrics.items())[:3])

@@ -1,0 +1,68 @@
+"""A run that cannot be understood: what is said about it; nothing of it is touched but what it stops. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from selfevo_contract import reasons
+from selfevo_contract.errors import InputError
+from selfevo_contract.explain import explain
+from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
+from selfevo_contract.status import RunPhase, RunStatus
+from selfevo_core.attempts import attempts, newest
+from selfevo_core.children import Child, stamp
+from selfevo_core.conditions import conditions
+
+
+def understand(document: Mapping[str, Any]) -> SelfEvolutionRun:
+    """The run that ``document`` describes.
+
+    Raises:
+        InputError: the API server let it through and it makes no sense, or asks for what is not built.
+    """
+    try:
+        run = SelfEvolutionRun.model_validate(document)
+    except ValidationError as error:
+        raise InputError("; ".join(explain(error, SelfEvolutionRun)), reason=reasons.INVALID_SPEC) from None
+    refuse_what_is_not_built(run.spec)
+    return run
+
+
+def refused_status(
+    before: RunStatus,
+    generation: int,
+    reason: str,
+    message: str,
+    now: datetime,
+    *,
+    suspended: bool = False,
+    live: Sequence[Child] = (),
+    ended: Sequence[str] = (),
+    stops: Mapping[str, str] = MappingProxyType({}),
+) -> RunStatus:
+    """The record of a run that is refused: all that was done stays in it, and a corrected spec goes on from there.
+
+    Args:
+        suspended: its ``spec.suspend`` says so; that is heeded whatever else it says.
+        live: the children that have not ended; what runs goes on.
+        ended: names of those that have, and whose ends are read when the spec is understood again.
+        stops: names of children that are being stopped, and why.
+    """
+    at = stamp(now) or ""
+    phase: RunPhase = "Suspended" if suspended else "Failed"
+    kept = [attempt for attempt in before.attempts if attempt.name in ended]
+    others = [attempt for attempt in before.attempts if attempt.name not in ended]
+    return before.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": phase,
+            "finished_at": None if suspended else before.finished_at or at,
+            "attempts": newest([*kept, *attempts(others, live, stops)]),
+            "conditions": conditions(before.conditions, phase, reason, message, generation, at, stuck=True),
+        }
+    )

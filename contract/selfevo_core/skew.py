@@ -1,0 +1,65 @@
+"""A run that another version of the artifact schema has begun (docs/cluster.md, «Upgrades»). Pure.
+
+A new version gives every step another key, because it computes something else. So a plan made now names none of the
+steps that are recorded: each of its keys is taken from the record, by the step's name, and what runs is recognised,
+ends and is recorded under the plan that it was made by. Nothing new is started: a later step would go on from what was
+computed otherwise, under a key that says it was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from selfevo_contract import reasons
+from selfevo_contract.artifacts import SCHEMA_VERSION
+from selfevo_contract.phases import ModelRef, StepModelRef
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.status import RunStatus
+from selfevo_core.children import Child, Hindrance
+
+FIRST_RECORDED = 1
+"""Version of a status that does not say one."""
+
+
+def other_version(status: RunStatus, children: Sequence[Child]) -> int | None:
+    """Version by which the run was begun; None when that is ours, or nothing of it has begun."""
+    version = FIRST_RECORDED if status.schema_version is None else status.schema_version
+    if version == SCHEMA_VERSION:
+        return None
+    keys = {step.key for step in status.steps}
+    begun = any(step.attempts or step.state in ("Succeeded", "Failed") for step in status.steps)
+    return version if begun or any(child.key in keys for child in children) else None
+
+
+def as_recorded(plan: Plan, status: RunStatus) -> Plan:
+    """``plan`` with the recorded steps' keys, and the models that they make."""
+    recorded = {step.name: step.key for step in status.steps}
+    planned = (*plan.steps, *plan.unscheduled)
+    old_key = {step.key: recorded[step.name] for step in planned if step.name in recorded}
+
+    def model(ref: ModelRef) -> ModelRef:
+        if not isinstance(ref, StepModelRef):
+            return ref
+        return ref.model_copy(update={"key": old_key.get(ref.key, ref.key)})
+
+    def steps(planned: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple(replace(step, key=recorded.get(step.name, step.key)) for step in planned)
+
+    return Plan(
+        steps(plan.steps),
+        tuple(map(model, plan.solvers)),
+        tuple(map(model, plan.challengers)),
+        steps(plan.unscheduled),
+    )
+
+
+def held_by(version: int) -> Hindrance:
+    """Why nothing new is started."""
+    return Hindrance(
+        reasons.PLAN_VERSION,
+        f"the run was begun by a selfevo of artifact schema version {version} and this one has version "
+        f"{SCHEMA_VERSION}, which computes other things under other keys; what ran has ended and is recorded, and "
+        f"nothing new is started; go on with an operator and trainer of version {version}, or create the run anew "
+        "under another name (docs/cluster.md, Upgrades)",
+    )

@@ -1,0 +1,187 @@
+"""The spec of a step's pods, as a namespace that enforces PodSecurity `restricted` admits it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.grpo import Grpo
+from selfevo_contract.parts import Pods
+from selfevo_contract.phases import PHASES
+from selfevo_contract.process import MASTER_PORT_DEFAULT, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
+from selfevo_contract.spec import RunSpec, ServerEngine
+from selfevo_core.pods import PodSettings, field_of, pods_of, refuse_odd_keys
+from selfevo_operator.manifests import server_sidecar
+from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, variables
+from selfevo_operator.manifests.labels import TRAINER
+from selfevo_operator.manifests.placement import scheduling, volumes
+from selfevo_operator.manifests.resources import gpu, resources
+
+COMMAND = ["python", "-m", "selfevo_trainer"]
+
+GRACE_SECONDS = 120
+"""From SIGTERM to SIGKILL: the step under way, and its checkpoint to the store."""
+SHARED_MEMORY = "1Gi"
+"""The runtime's own 64 MiB are too few for NCCL and for data loaders."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How the pods of a step find each other."""
+
+    nodes: int = 1
+    """Pods that train together."""
+    service: str = ""
+    """Headless Service that gives them names; empty when a pod is alone."""
+    coordinator: str = ""
+    """Host name of the first."""
+
+
+def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings) -> dict[str, Any]:
+    """The spec of the pods that do what ``config`` says.
+
+    Raises:
+        InputError: what the run asks for cannot be had; one sentence.
+    """
+    phase = config.inputs.phase
+    pods, field = pods_of(spec, phase), field_of(phase)
+    refuse_odd_keys(pods, field)
+    if pods.host_network and not settings.host_network:
+        raise InputError(
+            f"{field}.hostNetwork is true, and this operator gives no pod its node's network; set it to false, or ask "
+            "for policy.allowed.hostNetwork (the operator's --allow-host-network)"
+        )
+    asked = resources(pods.resources, f"{field}.resources")
+    device, gpus = gpu(pods.resources.limits, f"{field}.resources", settings.gpu_resources)
+    more, _ = volumes(pods, field)
+    certificates = believed(pods.ca_bundle)
+    ours = [*certificates, *_processes(config, gpus, place, pods, field)]
+    server: dict[str, Any] = {}
+    if isinstance(config.engine, ServerEngine):
+        ours += server_sidecar.client_variables()
+        devices = {device or settings.gpu_resource: config.engine.gpus} if config.engine.gpus else {}
+        servers = [*certificates, *server_sidecar.server_variables()]
+        server["initContainers"] = [
+            server_sidecar.fetching(
+                _container(server_sidecar.FETCH, pods, field, settings, variables(pods.env, config, servers)),
+                asked,
+            ),
+            server_sidecar.serving(
+                _container(
+                    server_sidecar.SERVER,
+                    pods,
+                    field,
+                    settings,
+                    variables(pods.env, config, servers, credentials=False),
+                ),
+                devices,
+            ),
+        ]
+    trainer = _container(TRAINER, pods, field, settings, variables(pods.env, config, ours))
+    if pods.host_network and place.service:
+        # The scheduler then puts no two pods on a node that would wait at the same port of it.
+        trainer["ports"] = [{"name": "coordinator", "containerPort": MASTER_PORT_DEFAULT, "protocol": "TCP"}]
+    optional = {
+        "imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets],
+        "nodeSelector": dict(sorted(pods.node_selector.items())),
+        "tolerations": [toleration.wire() for toleration in pods.tolerations],
+        "priorityClassName": pods.priority_class_name,
+        "runtimeClassName": pods.runtime_class_name,
+        "schedulerName": pods.scheduler_name,
+        "serviceAccountName": pods.service_account_name,
+        "subdomain": place.service,
+        "hostNetwork": pods.host_network,
+        # With the host's own resolver, the pods would not find each other.
+        "dnsPolicy": "ClusterFirstWithHostNet" if pods.host_network else None,
+        **scheduling(pods, config.run, config.step),
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": pods.termination_grace_period_seconds or GRACE_SECONDS,
+        "securityContext": _pod_security(settings),
+        **server,
+        "containers": [{**trainer, **({"resources": asked} if asked else {})}],
+        "volumes": [
+            {"name": "work", "emptyDir": {} if pods.scratch is None else {"sizeLimit": pods.scratch}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory or SHARED_MEMORY}},
+            *more,
+        ],
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _container(name: str, pods: Pods, field: str, settings: PodSettings, environment: list[Variable]) -> dict[str, Any]:
+    """A container without any right, on a root file system that nobody can write.
+
+    Our termination message is JSON, written to its file. Where Python itself died, the file is empty and the end of the
+    log stands in for it, which helps a person: whoever reads the message must expect text that is no PhaseResult.
+    """
+    image = pods.image or settings.image
+    if not image:
+        raise InputError(f"{field}.image is not given, nor is the operator's --image; name the trainer's image")
+    policy = pods.image_pull_policy or settings.image_pull_policy
+    return {
+        "name": name,
+        "image": image,
+        **({"imagePullPolicy": policy} if policy else {}),
+        "command": list(_COMMANDS[name]),
+        "env": environment,
+        "volumeMounts": [
+            {"name": "work", "mountPath": WORK},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+            *volumes(pods, field)[1],
+        ],
+        "terminationMessagePath": TERMINATION_LOG_DEFAULT,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+
+
+_COMMANDS: Mapping[str, list[str]] = {TRAINER: COMMAND, **server_sidecar.COMMANDS}
+
+
+def _pod_security(settings: PodSettings) -> dict[str, Any]:
+    numbers = {
+        "runAsUser": settings.run_as_user,
+        "runAsGroup": settings.run_as_group,
+        "fsGroup": settings.fs_group,
+    }
+    return {
+        "runAsNonRoot": True,
+        **{name: number for name, number in numbers.items() if number is not None},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: str) -> list[Variable]:
+    """What tells the trainer of its processes, one a GPU.
+
+    Raises:
+        InputError: the trainer would find that they cannot share a step; better before the GPUs are waited for.
+    """
+    if not PHASES[config.inputs.phase].distributed:
+        return []
+    processes = max(gpus, 1)
+    if processes > PROCESSES_MAX:
+        raise InputError(f"{field}.resources.limits has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
+    grpo: Grpo | None = getattr(config.inputs, "grpo", None)
+    everywhere = processes * place.nodes
+    if grpo is not None and not grpo.divides_over(everywhere):
+        where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"
+        raise InputError(
+            f"{where} {grpo.per_device_train_batch_size} x {everywhere} processes (one for each GPU of each node) does "
+            f"not divide the {grpo.completions_per_update} completions of an update; choose another one, or other GPUs"
+        )
+    return launch(processes, place.nodes, place.coordinator, pods.join_seconds)

@@ -1,0 +1,65 @@
+"""The engine `server`: a frozen model behind an OpenAI-compatible address, in the pod of the trainer. Pure.
+
+    fetch-model   init container: brings the weights from store or hub into the working volume; exits as a trainer
+    server        native sidecar (an init container that always restarts): serves them with GPUs of its own
+    trainer       starts when the server answers; Kubernetes stops the server when the trainer has ended
+
+The server gets no credentials, for it needs none: `fetch-model` has been there. It asks for GPUs only; what it takes of
+the node's memory and processors is not set aside.
+
+The trainer lacks its half yet, and `refuse_what_is_not_built` refuses such a run before it gets here: the module
+`selfevo_trainer.serve` (with ``--fetch``), which reads from its PhaseConfig what is to be served, and an engine that
+asks at SELFEVO_SERVER_URL. Where two roles generate by a server (solver-rollout), it has two models to serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from selfevo_contract.parts import Quantity
+from selfevo_operator.manifests.environment import WORK, Variable, plain
+
+FETCH = "fetch-model"
+SERVER = "server"
+COMMANDS = {
+    FETCH: ["python", "-m", "selfevo_trainer.serve", "--fetch"],
+    SERVER: ["python", "-m", "selfevo_trainer.serve"],
+}
+
+PORT = 8000
+STARTUP_SECONDS = 3600
+"""Time for loading the weights and compiling; after it the kubelet starts the server anew."""
+
+
+def client_variables() -> list[Variable]:
+    """What tells the trainer where to ask."""
+    return [plain("SELFEVO_SERVER_URL", f"http://127.0.0.1:{PORT}/v1")]
+
+
+def server_variables() -> list[Variable]:
+    """What tells `fetch-model` and the server where the weights are kept, and the server where to listen."""
+    return [plain("SELFEVO_SERVER_MODELS", f"{WORK}/served"), plain("SELFEVO_SERVER_PORT", str(PORT))]
+
+
+def fetching(container: Mapping[str, Any], asked: Mapping[str, Mapping[str, Quantity]]) -> dict[str, Any]:
+    """``container`` as the one that fetches: with the trainer's resources, but without its devices.
+
+    It runs before the others, so that these add nothing to what the pod takes; a quota may insist on them.
+    """
+    own = {kind: {name: of for name, of in named.items() if "/" not in name} for kind, named in asked.items()}
+    own = {kind: named for kind, named in own.items() if named}
+    return {**container, **({"resources": own} if own else {})}
+
+
+def serving(container: Mapping[str, Any], devices: Mapping[str, Quantity]) -> dict[str, Any]:
+    """``container`` as the server, with ``devices``."""
+    healthy = {"httpGet": {"path": "/health", "port": PORT}, "timeoutSeconds": 5}
+    return {
+        **container,
+        "restartPolicy": "Always",
+        "ports": [{"name": "openai", "containerPort": PORT, "protocol": "TCP"}],
+        **({"resources": {"limits": dict(devices)}} if devices else {}),
+        "startupProbe": {**healthy, "periodSeconds": 5, "failureThreshold": STARTUP_SECONDS // 5},
+        "readinessProbe": {**healthy, "periodSeconds": 10, "failureThreshold": 3},
+    }

@@ -1,0 +1,1 @@
+"""What the API server's lists and watches say about Jobs and pods. Pure: time is handed in."""

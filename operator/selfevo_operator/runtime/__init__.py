@@ -1,0 +1,1 @@
+"""The process: workers, queue, probes, metrics and settings."""

@@ -1,0 +1,1 @@
+"""What is written about a run: the status and its events. Pure."""

@@ -1,0 +1,1 @@
+"""Answers: extracted from text, graded, voted on. Pure, or in processes that can be killed."""

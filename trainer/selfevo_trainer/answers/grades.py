@@ -1,0 +1,104 @@
+"""Completions against true answers or labels, by the comparison that the run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import TypeVar
+
+from selfevo_contract.spec import Grading
+from selfevo_trainer.answers.extraction import last_boxed
+from selfevo_trainer.answers.grading import Grader
+from selfevo_trainer.answers.values import compare
+from selfevo_trainer.answers.voting import Comparer
+from selfevo_trainer.engines.base import Completion
+
+Result = TypeVar("Result")
+
+
+class ExactGrader:
+    """Answers are equal when the rules say so (``answer_values.compare``): numbers, choices, words, and quantities with
+    their units. Formulas are equal only in one form. Starts no process."""
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """One verdict for each pair, in order."""
+        return [compare(a, b).equal is True for a, b in pairs]
+
+    def __enter__(self) -> ExactGrader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_grader(grading: Grading) -> Grader | ExactGrader:
+    """The comparison that ``grading.method`` names, a context manager."""
+    if grading.method == "exact":
+        return ExactGrader()
+    return Grader(
+        timeout_s=grading.timeout_seconds,
+        memory_mib=grading.memory_mebibytes,
+        batch_timeout_s=grading.batch_timeout_seconds,
+    )
+
+
+@dataclass
+class Tally:
+    """Answers so far, and how many of them went wrong on their way to a verdict; shares of them are metrics."""
+
+    answers: int = 0
+    unboxed: int = 0
+    """No answer in a box."""
+    truncated: int = 0
+    """Cut at maxCompletionLength: by the reason for which generation ended, not by length."""
+    timed_out: int = 0
+    """Comparisons over the time limit."""
+    crashed: int = 0
+    """Comparisons whose worker died."""
+
+    @classmethod
+    def of(cls, completions: Iterable[Completion], verdicts: Mapping[str, int] | None = None) -> Tally:
+        """Counts of ``completions``, and of the grader's verdicts on them (`verdicts_of`)."""
+        items = list(completions)
+        counts = verdicts or {}
+        return cls(
+            len(items),
+            sum(last_boxed(item.text) is None for item in items),
+            sum(item.truncated for item in items),
+            counts.get("timed_out", 0),
+            counts.get("crashed", 0),
+        )
+
+    def __add__(self, other: Tally) -> Tally:
+        mine, theirs = asdict(self), asdict(other)
+        return Tally(**{name: mine[name] + theirs[name] for name in mine})
+
+    def shares(self, prefix: str = "") -> dict[str, float]:
+        """``unboxed``, ``truncated``, ``timed_out`` and ``crashed`` as shares of the answers; 0 without any."""
+        counts = asdict(self)
+        whole = counts.pop("answers") or 1
+        return {f"{prefix}{name}": count / whole for name, count in counts.items()}
+
+
+def verdicts_of(comparer: Comparer, work: Callable[[], Result]) -> tuple[Result, dict[str, int]]:
+    """What ``work`` returns, and the comparisons that meanwhile ran out of their time or the batch's, or crashed."""
+    stats = getattr(comparer, "stats", None)
+    before = (stats.timed_out + stats.over_budget, stats.crashed) if stats is not None else (0, 0)
+    done = work()
+    after = (stats.timed_out + stats.over_budget, stats.crashed) if stats is not None else (0, 0)
+    return done, {"timed_out": after[0] - before[0], "crashed": after[1] - before[1]}
+
+
+def extract_and_grade(texts: Sequence[str], truths: Sequence[str], comparer: Comparer) -> tuple[list[bool], list[bool]]:
+    r"""Whether each text has an answer in a box, and whether that answer is right.
+
+    Returns:
+        (boxed, right), each of the length of ``texts``; what has no box is never compared and never right.
+    """
+    answers = [last_boxed(text) for text in texts]
+    pairs = [(answer, truth) for answer, truth in zip(answers, truths, strict=True) if answer is not None]
+    verdicts = iter(comparer.equal_many(pairs))
+    boxed = [answer is not None for answer in answers]
+    return boxed, [has and next(verdicts) for has in boxed]

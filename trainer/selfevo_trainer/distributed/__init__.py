@@ -1,0 +1,1 @@
+"""Several processes on several nodes: started, joined, and ended as one."""

@@ -1,0 +1,100 @@
+"""What the processes of one training say to each other. Each function is a plain one where there is one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import gather_object
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.process import PROCESSES_ENV
+from selfevo_trainer.models.loading import device
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TIMEOUT_S = 7200
+"""How long a collective waits. The others wait there while one answers questions, grades, or uploads a checkpoint; that
+a process is gone the launcher notices."""
+
+
+def grouped() -> bool:
+    """Whether there are others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if grouped() else 0
+
+
+def any_of(flag: bool) -> bool:
+    """Whether ``flag`` is set in any process: the same answer in all."""
+    if not grouped():
+        return flag
+    told = torch.tensor([int(flag)], device=device())
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())
+
+
+def from_first(value: Any) -> Any:
+    """The first process's ``value``, in all."""
+    if not grouped():
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0, device=torch.device(device()))
+    return held[0]
+
+
+def of_all(values: Sequence[Any]) -> list[Any]:
+    """The values of all processes, in the order of their ranks."""
+    return list(gather_object(list(values)))
+
+
+def dealt_out(items: Sequence[Item], work: Callable[[list[Item]], list[Result]]) -> list[Result]:
+    """``work`` on all items, an even share in each process (at most one item more than in another).
+
+    Args:
+        items: the same in all processes.
+        work: gets every n-th item; called in each process, also with none.
+
+    Returns:
+        all results, the same in all processes; those of one process stand together.
+    """
+    size = dist.get_world_size() if grouped() else 1
+    return of_all(work(list(items[rank() :: size])))
+
+
+def wait_for_all() -> None:
+    """Until all are here."""
+    any_of(False)
+
+
+def leave() -> None:
+    """The last thing that a process does that ended well."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def prepare() -> None:
+    """Before anything is loaded, in a process that has others.
+
+    Raises:
+        InputError: there are GPUs, and none is left for this process.
+    """
+    if torch.cuda.is_available():
+        local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= count:
+            raise InputError(
+                f"{PROCESSES_ENV} is {os.environ.get('LOCAL_WORLD_SIZE')} and the pod sees {count} GPUs; give the "
+                "phase's pods as many GPUs as processes"
+            )
+        return  # TRL makes the group, with the timeout in grpo.py
+    # accelerate would call the place cpu:0, to which torch.load can restore no checkpoint
+    os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT_S))

@@ -1,0 +1,1 @@
+"""What a phase reads before it begins: models, data, and what is wrong with them."""
