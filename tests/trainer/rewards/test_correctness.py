@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from selfevo_trainer.rewards.correctness import solver_reward
+from selfevo_contract.spec import ChallengerReward, SolverReward
+from selfevo_trainer.rewards import MODES, solver_reward
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,8 @@ def test_correct_without_a_box_is_an_error():
 def test_an_unknown_mode_is_an_error():
     with pytest.raises(ValueError, match="'papers' is unknown"):
         solver_reward("papers", correct=True, boxed=True)
+
+
+def test_the_modes_of_a_manifest_are_those_of_the_registry():
+    for role in (ChallengerReward, SolverReward):
+        assert get_args(role.model_fields["mode"].annotation) == tuple(MODES)

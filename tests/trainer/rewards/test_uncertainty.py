@@ -7,12 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfevo_trainer.rewards.uncertainty import (
-    ChallengerReward,
-    challenger_rewards,
-    uncertainty_code,
-    uncertainty_paper,
-)
+from selfevo_trainer.rewards import ChallengerReward, challenger_rewards
+from selfevo_trainer.rewards.code import uncertainty as uncertainty_code
+from selfevo_trainer.rewards.paper import uncertainty as uncertainty_paper
 
 SHARES = st.none() | st.floats(0, 1)
 REPETITION = st.floats(0, 1)

@@ -1,10 +1,11 @@
 """Text generation behind one small interface: batch in, batch out; weights are a path.
 
-An engine is one file beside this one and one branch of `open_engine`.
+An engine is one file beside this one, with `open_engine(spec, model, loading)`, and one line of `MODULES`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from selfevo_contract import reasons
@@ -13,7 +14,10 @@ from selfevo_contract.phases import Loading
 from selfevo_contract.spec import Engine as EngineSpec
 from selfevo_trainer.engines.base import Completion, Engine
 
-__all__ = ["Completion", "Engine", "open_engine"]
+__all__ = ["MODULES", "Completion", "Engine", "open_engine"]
+
+MODULES = {"transformers": "selfevo_trainer.engines.transformers_engine"}
+"""Kind, as a manifest names it -> the module that does it, imported when a phase asks for it."""
 
 
 def open_engine(spec: EngineSpec, model: Path, loading: Loading) -> Engine:
@@ -22,8 +26,8 @@ def open_engine(spec: EngineSpec, model: Path, loading: Loading) -> Engine:
     Raises:
         InputError: the kind is not built yet.
     """
-    if spec.kind == "transformers":
-        from selfevo_trainer.engines.transformers_engine import TransformersEngine
-
-        return TransformersEngine(model, loading, spec.batch_size)
-    raise InputError(f"engine.kind {spec.kind!r} is not built yet; use 'transformers'", reason=reasons.NOT_BUILT)
+    if spec.kind not in MODULES:
+        kinds = " or ".join(map(repr, MODULES))
+        raise InputError(f"engine.kind {spec.kind!r} is not built yet; use {kinds}", reason=reasons.NOT_BUILT)
+    engine: Engine = import_module(MODULES[spec.kind]).open_engine(spec, model, loading)
+    return engine

@@ -27,8 +27,8 @@ from selfevo_trainer.inputs.data import excluded_questions, invalid_row, write_j
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
+from selfevo_trainer.rewards import challenger_rewards
 from selfevo_trainer.rewards.repetition import repetition_share
-from selfevo_trainer.rewards.uncertainty import challenger_rewards
 
 log = logging.getLogger("selfevo")
 

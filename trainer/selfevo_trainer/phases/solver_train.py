@@ -20,7 +20,7 @@ from selfevo_trainer.inputs.data import read_jsonl
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
-from selfevo_trainer.rewards.correctness import solver_reward
+from selfevo_trainer.rewards import solver_reward
 
 SUMMARY = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "accuracy")
 

@@ -1,0 +1,65 @@
+"""Rewards, one mode a file (docs/method.md, "Challenger reward", "Solver reward"). Pure.
+
+A mode is a file beside this one and a line of the registry. Suffix: B completions of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from selfevo_trainer.rewards.base import ChallengerReward, RewardMode
+from selfevo_trainer.rewards.code import CODE
+from selfevo_trainer.rewards.paper import PAPER
+
+__all__ = ["MODES", "ChallengerReward", "RewardMode", "challenger_rewards", "solver_reward"]
+
+MODES = {mode.name: mode for mode in (PAPER, CODE)}
+
+
+def challenger_rewards(
+    mode: str, shares_B: Iterable[float | None], repetition_B: Iterable[float], weight: float = 1.0
+) -> list[ChallengerReward]:
+    """Rewards of a batch of questions: how uncertain the Solver is, less how much the batch repeats itself.
+
+    | | paper | code |
+    |---|---|---|
+    | valid | max(0, paper.uncertainty(p) - penalty) | code.uncertainty(p) - penalty |
+    | invalid | 0 | -1 - penalty |
+
+    Args:
+        mode: a name of the registry.
+        shares_B: p, the Solver's majority share; None for an invalid completion. A valid question to which no answer
+            had a box has p = 0.
+        repetition_B: |C|/B (``repetition.repetition_share``).
+        weight: the paper's lambda; penalty = weight * |C|/B. The public code has none, which is 1.
+
+    >>> [round(item.total, 2) for item in challenger_rewards("paper", [0.5, 1.0, None], [0.25, 0.25, 0.5])]
+    [0.75, 0.0, 0.0]
+    >>> [round(item.total, 2) for item in challenger_rewards("code", [0.5, 1.0, None], [0.25, 0.25, 0.5])]
+    [0.25, -0.25, -1.5]
+    """
+    pay = _mode(mode, "challenger").challenger
+    pairs = zip(shares_B, repetition_B, strict=True)
+    return [pay(share, weight * float(repetition)) for share, repetition in pairs]
+
+
+def solver_reward(mode: str, *, correct: bool, boxed: bool) -> float:
+    r"""The reward of one answer.
+
+    Args:
+        mode: a name of the registry.
+        correct: the answer equals the label.
+        boxed: the completion holds a balanced, non-empty ``\boxed{}``.
+
+    >>> solver_reward("paper", correct=False, boxed=True), solver_reward("code", correct=False, boxed=True)
+    (0.0, 0.1)
+    """
+    if correct and not boxed:
+        raise ValueError("a completion without a box has no answer that could be correct")
+    return _mode(mode, "solver").solver(correct, boxed)
+
+
+def _mode(name: str, role: str) -> RewardMode:
+    if name not in MODES:
+        raise ValueError(f"{role} reward mode {name!r} is unknown; use {' or '.join(map(repr, MODES))}")
+    return MODES[name]

@@ -1,0 +1,43 @@
+"""What a mode of reward is: the formulas by which both roles are paid. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ChallengerReward:
+    """One completion's reward and what it is made of."""
+
+    uncertainty: float
+    """0 for an invalid completion, in every mode."""
+    penalty: float
+    """weight * |C|/B. Known for invalid completions too: they enter the batch as the empty string."""
+    total: float
+    """What the optimizer gets."""
+    valid: bool
+
+
+@dataclass(frozen=True)
+class RewardMode:
+    """One way to pay both roles: a file beside this one, and a line of the registry in ``__init__``."""
+
+    name: str
+    """As a manifest names it: `challenger.reward.mode` and `solver.reward.mode`."""
+    challenger: Callable[[float | None, float], ChallengerReward]
+    """(p, penalty) -> reward. p is the Solver's majority share, None for an invalid completion; a valid question to
+    which no answer had a box has p = 0."""
+    solver: Callable[[bool, bool], float]
+    r"""(correct, boxed) -> reward. ``boxed``: the completion holds a balanced, non-empty ``\boxed{}``."""
+
+
+def checked_share(p: float) -> float:
+    """``p``, a majority share.
+
+    Raises:
+        ValueError: it is outside 0..1.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"majority share {p} is outside 0..1")
+    return p
