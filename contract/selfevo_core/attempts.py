@@ -1,161 +1,130 @@
-"""What the end of an attempt means for its step: done, given up, or tried again, and when (docs/design.md, 7)."""
+"""What reconcile sees (children) and says (actions): a Job in a cluster, or a process on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import Literal
 
-from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
-from selfevo_contract.status import AttemptStatus, StepStatus
-from selfevo_core.children import KILLED, Child, stamp, verdict_of
+from selfevo_contract.plan import Step
+from selfevo_contract.process import PhaseResult
 
-ATTEMPTS_SHOWN = 20
-UNKNOWN = "it is done, and what it measured is unknown"
-"""Of a step whose result was lost as often as it may be tried; its output is in the store, its figures are not."""
-STOPPED = (
-    reasons.SUSPENDED,
-    reasons.RUN_FAILED,
-    reasons.NOT_IN_PLAN,
-    reasons.STEP_ENDED,
-    reasons.SUPERSEDED,
-    reasons.OUTDATED,
-)
-"""Reasons of attempts that we ended ourselves."""
+KILLED = 137
+"""Exit code of what SIGKILL ended."""
+TAKEN_DOWN = (ExitCode.TERMINATED, KILLED)
+"""Exit codes of what others ended, perhaps after it had said how it failed."""
+
+# A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
+NAME_LIMIT = 57
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How long to wait before a step is tried again: 10 s, 20 s, 40 s, ... 5 min."""
+class Blocker:
+    """Why something does not go on, in a constant for programs and a sentence for people."""
 
-    backoff_base: timedelta = timedelta(seconds=10)
-    backoff_cap: timedelta = timedelta(minutes=5)
-
-    def delay(self, failures: int) -> timedelta:
-        return min(self.backoff_cap, self.backoff_base * (1 << min(max(failures - 1, 0), 30)))
-
-
-def account(status: StepStatus, child: Child, backoff_limit: int, policy: Policy, now: datetime) -> StepStatus:
-    """The record after the end of ``child``, taken into account exactly once."""
-    status = with_(status, ended=child.attempt)
-    finished = child.finished_at or now
-    result = child.result
-    reason, message = _cause(child)
-
-    if child.state == "Succeeded":
-        confirmed = result is not None and result.outcome in ("committed", "found")
-        if confirmed or status.failures >= backoff_limit:
-            return with_(
-                status,
-                state="Succeeded",
-                finished_at=stamp(finished),
-                retry_at=None,
-                reason="",
-                message="" if confirmed else f"{UNKNOWN}: the result of {child.name} did not arrive",
-                reused=result is not None and result.outcome == "found",
-                metrics=dict(result.metrics) if result else {},
-                timings=dict(result.timings) if result else {},
-            )
-        # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
-        reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
-
-    code = None if child.culprit else verdict_of(child.exit_code, child.result)
-    hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
-    if child.state == "Failed" and hopeless:
-        return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
-    if child.state == "Failed" and (code == ExitCode.TERMINATED or child.stopping):
-        # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
-        retry_at = stamp(finished + policy.delay(0))
-        return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
-
-    failures = status.failures + (child.failures if child.state == "Failed" else 1)
-    if failures > backoff_limit:
-        what = f"{status.name} failed {failures} times (spec.backoffLimit is {backoff_limit}), the last time: {message}"
-        return with_(
-            status,
-            state="Failed",
-            failures=failures,
-            finished_at=stamp(finished),
-            reason=reasons.BACKOFF_LIMIT_EXCEEDED,
-            message=what,
-        )
-    retry_at = stamp(finished + policy.delay(failures))
-    return with_(status, state="Pending", failures=failures, retry_at=retry_at, reason=reason, message=message)
+    reason: str
+    message: str
+    stuck: bool = True
+    """It will not go away by itself; a queue or a full cluster will."""
 
 
-def _cause(child: Child) -> tuple[str, str]:
-    """Why an attempt ended as it did: in the trainer's own words where they arrived."""
-    if child.state != "Failed":
-        return "", ""
-    code = verdict_of(child.exit_code, child.result)
-    usual = {
-        ExitCode.INPUT: reasons.INVALID_INPUT,
-        ExitCode.SERVICE: reasons.SERVICE_FAILED,
-        ExitCode.DATA: reasons.BAD_DATA,
-        ExitCode.TERMINATED: reasons.TERMINATED,
-        KILLED: reasons.KILLED,
-    }
-    if child.culprit:
-        return child.reason or reasons.CRASHED, child.message
-    ended = "ended without an exit code" if code is None else f"ended with exit code {code}"
-    reason = child.reason or (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
-    message = (child.result.message if child.result else "") or ": ".join(filter(None, (ended, child.message)))
-    return reason, message
+@dataclass(frozen=True)
+class ObservedAttempt:
+    """What is observed of one attempt at a step: a Job, or a process on this machine."""
+
+    name: str
+    step: str
+    key: str
+    attempt: int
+    state: Literal["Pending", "Running", "Succeeded", "Failed"]
+    exit_code: int | None = None
+    """Of the container that decided; None where none did."""
+    culprit: str = ""
+    """What failed in place of the trainer: a container that is not ours, or the pod as a whole. Its code is no word of
+    the trainer's, and ``message`` says all of it."""
+    result: PhaseResult | None = None
+    """The termination message; of an indexed child, the one that committed the step."""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    reason: str = ""
+    """Why it ended, a constant of `reasons`, where the surroundings know better than its exit code says."""
+    message: str = ""
+    """What is known of its end when it left no result, e.g. ``OOMKilled``."""
+    log: str | None = None
+    failures: int = 1
+    """How often it failed, when it failed: a Job tries again by itself."""
+    waiting: Blocker | None = None
+    """Why it does not run: not yet, or (state Running) not any more."""
+    outdated: bool = False
+    """It would look otherwise if it were started now: the spec has changed since."""
+    stopping: bool = False
+    """It has been told to end, and is still there."""
+
+    @property
+    def live(self) -> bool:
+        return self.state in ("Pending", "Running")
+
+    @property
+    def held(self) -> bool:
+        """It is known to wait for its start. A pod that begins is not worth a write, so all else counts as running."""
+        return self.state == "Pending" and self.waiting is not None
+
+    @property
+    def works(self) -> bool:
+        """As far as is known, it goes on."""
+        return self.state == "Running" and self.waiting is None and not self.stopping
 
 
-def attempts(
-    before: Sequence[AttemptStatus], children: Sequence[Child], stops: Mapping[str, str]
-) -> list[AttemptStatus]:
-    """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list.
+@dataclass(frozen=True)
+class Start:
+    """Create the child ``name``; when it exists already, this is done."""
 
-    ``stops`` says of children that are being stopped, why: when they are gone, nobody else will know.
+    step: Step
+    attempt: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the child ``name`` by SIGTERM; when it has ended already, this is done."""
+
+    name: str
+    reason: str
+
+
+Action = Start | Stop
+
+
+def attempt_name(run: str, step: Step, attempt: int) -> str:
+    """The child's name, the same at every look: ``demo-solver-train-2-1f0c33aa-1``.
+
+    A run name that is too long gives way to its beginning and its digest.
     """
-    seen = {child.name for child in children}
-    known = {attempt.name: attempt if attempt.name in seen else _lost(attempt) for attempt in before}
-    for child in children:
-        old = known.get(child.name)
-        if old is not None and old.state in ("Succeeded", "Failed") and old.reason not in (*STOPPED, reasons.LOST):
-            continue  # an end is final: what shows it alive is older
-        reason, message = _cause(child)
-        if child.live and child.name in stops:
-            reason, message = stops[child.name], "stopped; it ends at its last checkpoint"
-        elif child.state == "Failed" and child.stopping and old is not None and old.reason in STOPPED:
-            reason, message = old.reason, old.message  # whatever its pods came to when they were taken away
-        elif child.live and child.stopping and old is not None and old.reason:
-            reason, message = old.reason, old.message
-        elif child.live and child.waiting is not None:
-            reason, message = child.waiting.reason, child.waiting.message
-        known[child.name] = AttemptStatus(
-            name=child.name,
-            step=child.step,
-            attempt=child.attempt,
-            state="Running" if child.live and not child.held else child.state,
-            exit_code=verdict_of(child.exit_code, child.result),
-            reason=reason,
-            message=message,
-            started_at=stamp(child.started_at),
-            finished_at=stamp(child.finished_at),
-            log=child.log,
-        )
-    return newest(known.values())
+    tail = f"{step.name}-{step.key[:8]}-{attempt}"
+    name = f"{run}-{tail}"
+    if len(name) <= NAME_LIMIT:
+        return name
+    mark = hashlib.sha256(run.encode()).hexdigest()[:8]
+    head = run[: NAME_LIMIT - len(tail) - len(mark) - 2].rstrip("-")
+    return f"{head}-{mark}-{tail}" if head else f"r{mark}-{tail}"
 
 
-def newest(attempts: Iterable[AttemptStatus]) -> list[AttemptStatus]:
-    """As many as a status shows, in the order of their starts."""
-    ordered = sorted(attempts, key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
-    return ordered[-ATTEMPTS_SHOWN:]
+def verdict_of(code: int | None, result: PhaseResult | None) -> int | None:
+    """As the container ended, or as the trainer said: it may have been taken down after it had told how it failed."""
+    if result is None:
+        return code
+    taken_down = code in TAKEN_DOWN and result.outcome == "failed"
+    return result.exit_code if code is None or taken_down else code
 
 
-def _lost(attempt: AttemptStatus) -> AttemptStatus:
-    if attempt.state in ("Succeeded", "Failed"):
-        return attempt
-    if attempt.reason in STOPPED:
-        return attempt.model_copy(update={"state": "Failed"})
-    message = "it is gone, and how it ended was not seen; what it had committed is found by the next attempt"
-    return attempt.model_copy(update={"state": "Failed", "reason": reasons.LOST, "message": message})
+def stamp(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC, with milliseconds: as text, in the order of time."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def with_(status: StepStatus, **changes: Any) -> StepStatus:
-    return status.model_copy(update=changes)
+def parse_stamp(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

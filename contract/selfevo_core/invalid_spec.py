@@ -14,8 +14,8 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.status import RunPhase, RunStatus
-from selfevo_core.attempts import attempts, newest
-from selfevo_core.children import Child, stamp
+from selfevo_core.attempt_end import attempts, newest
+from selfevo_core.attempts import ObservedAttempt, stamp
 from selfevo_core.conditions import conditions
 
 
@@ -41,7 +41,7 @@ def refused_status(
     now: datetime,
     *,
     suspended: bool = False,
-    live: Sequence[Child] = (),
+    live: Sequence[ObservedAttempt] = (),
     ended: Sequence[str] = (),
     stops: Mapping[str, str] = MappingProxyType({}),
 ) -> RunStatus:

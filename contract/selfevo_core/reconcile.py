@@ -19,13 +19,13 @@ from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
-from selfevo_core.attempts import UNKNOWN, Policy, account, attempts, with_
-from selfevo_core.children import Action, Child, Hindrance, Start, Stop, child_name, parse_stamp, stamp
+from selfevo_core.attempt_end import UNKNOWN, Policy, attempts, record_attempt_end, with_
+from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, attempt_name, parse_stamp, stamp
 from selfevo_core.conditions import conditions
 from selfevo_core.skew import as_recorded, held_by, other_version
 from selfevo_core.summary import SCORES, best_of, iterations_of, newest_and_best
 
-__all__ = ["Action", "Child", "Hindrance", "Outcome", "Policy", "Start", "Stop", "child_name", "reconcile"]
+__all__ = ["Action", "Blocker", "ObservedAttempt", "Outcome", "Policy", "Start", "Stop", "attempt_name", "reconcile"]
 
 
 POLICY = Policy()
@@ -45,10 +45,10 @@ class Outcome:
 def reconcile(
     run: SelfEvolutionRun,
     plan: Plan,
-    children: Sequence[Child],
+    children: Sequence[ObservedAttempt],
     now: datetime,
     policy: Policy = POLICY,
-    problem: Hindrance | None = None,
+    problem: Blocker | None = None,
     elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """What to do about ``run``, given its recorded status and the ``children`` that exist.
@@ -63,18 +63,18 @@ def reconcile(
 
     # Collect what is observed. Records are by name and key: a changed step starts afresh, a dropped one is forgotten.
     records = {(record.name, record.key): record for record in before.steps}
-    attempts_at: dict[tuple[str, str], list[Child]] = {}
+    attempts_at: dict[tuple[str, str], list[ObservedAttempt]] = {}
     for child in sorted(children, key=lambda child: child.attempt):
         attempts_at.setdefault((child.step, child.key), []).append(child)
     # A new generation is a person's answer to a failure: what had failed is tried again.
-    answered = before.observed_generation != run.metadata.generation
+    spec_changed = before.observed_generation != run.metadata.generation
     steps: dict[str, StepStatus] = {}
     for step in plan.steps:
         of_step = (step.name, step.key)
         record = records.get(of_step) or StepStatus(
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
-        steps[step.name] = _observe(record, attempts_at.get(of_step, []), answered, spec.backoff_limit, policy, now)
+        steps[step.name] = _observe(record, attempts_at.get(of_step, []), spec_changed, spec.backoff_limit, policy, now)
     of_before = {
         step.name: known
         for step in plan.unscheduled
@@ -106,10 +106,15 @@ def reconcile(
 
 
 def _observe(
-    status: StepStatus, mine: Sequence[Child], answered: bool, backoff_limit: int, policy: Policy, now: datetime
+    status: StepStatus,
+    mine: Sequence[ObservedAttempt],
+    spec_changed: bool,
+    backoff_limit: int,
+    policy: Policy,
+    now: datetime,
 ) -> StepStatus:
     """The step's record, brought up to date with what its children (by attempt) show."""
-    if status.state == "Failed" and answered:
+    if status.state == "Failed" and spec_changed:
         status = with_(status, state="Pending", failures=0, finished_at=None, retry_at=None, reason="", message="")
     if status.state in ("Succeeded", "Failed"):
         return status
@@ -118,7 +123,7 @@ def _observe(
         first = status.started_at or stamp(child.started_at)
         status = with_(status, attempts=max(status.attempts, child.attempt), started_at=first)
         if not child.live and child.attempt > status.ended:
-            status = account(status, child, backoff_limit, policy, now)
+            status = record_attempt_end(status, child, backoff_limit, policy, now)
             if status.state == "Succeeded":
                 return status
 
@@ -129,7 +134,7 @@ def _observe(
     return with_(status, state="Pending") if status.state == "Running" else status
 
 
-def _current(status: StepStatus, children: Iterable[Child]) -> Child | None:
+def _current(status: StepStatus, children: Iterable[ObservedAttempt]) -> ObservedAttempt | None:
     """The live child that stands for the step. One that is recorded as ended is a stale sight or a ghost."""
     mine = [c for c in children if c.live and (c.step, c.key) == (status.name, status.key) and c.attempt > status.ended]
     return max(mine, key=lambda child: child.attempt, default=None)
@@ -138,7 +143,7 @@ def _current(status: StepStatus, children: Iterable[Child]) -> Child | None:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def _phase(steps: Iterable[StepStatus], live: Sequence[Child], suspend: bool) -> RunPhase:
+def _phase(steps: Iterable[StepStatus], live: Sequence[ObservedAttempt], suspend: bool) -> RunPhase:
     steps = list(steps)
     if any(step.state == "Failed" for step in steps):
         return "Failed"
@@ -150,7 +155,7 @@ def _phase(steps: Iterable[StepStatus], live: Sequence[Child], suspend: bool) ->
     return "Running" if begun or live else "Pending"
 
 
-def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[Child]) -> list[Stop]:
+def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[ObservedAttempt]) -> list[Stop]:
     """Children that nobody waits for any more. They end at a checkpoint, so that nothing is lost."""
     stops = []
     for child in live:
@@ -175,7 +180,7 @@ def _starts(
     run: SelfEvolutionRun,
     plan: Plan,
     steps: Mapping[str, StepStatus],
-    live: Sequence[Child],
+    live: Sequence[ObservedAttempt],
     elsewhere: Mapping[str, str],
     now: datetime,
 ) -> tuple[list[Start], datetime | None]:
@@ -208,19 +213,19 @@ def _starts(
             # Not the newest seen plus one: when a list is stale and a live child is missing from it, the same number
             # gives the same name, and creating what exists does nothing.
             attempt = status.ended + 1
-            starts.append(Start(step, attempt, child_name(run.metadata.name, step, attempt)))
+            starts.append(Start(step, attempt, attempt_name(run.metadata.name, step, attempt)))
             busy_keys.add(step.key)
     return starts, min(waits, default=None)
 
 
-def _awaited(plan: Plan, steps: Mapping[str, StepStatus], elsewhere: Mapping[str, str]) -> Hindrance | None:
+def _awaited(plan: Plan, steps: Mapping[str, StepStatus], elsewhere: Mapping[str, str]) -> Blocker | None:
     """Another run that makes what this one needs next."""
     for step in plan.steps:
         if step.key in elsewhere and steps[step.name].state == "Pending" and _parents_done(step, steps):
             message = (
                 f"{step.name} is the same for {elsewhere[step.key]}, which makes it; it is taken over when that ends"
             )
-            return Hindrance(reasons.WAITS_FOR_RUN, message, stuck=False)
+            return Blocker(reasons.WAITS_FOR_RUN, message, stuck=False)
     return None
 
 
@@ -236,11 +241,11 @@ def _status(
     plan: Plan,
     steps: Mapping[str, StepStatus],
     of_before: Mapping[str, StepStatus],
-    children: Sequence[Child],
+    children: Sequence[ObservedAttempt],
     phase: RunPhase,
     starts: Sequence[Start],
     stops: Sequence[Stop],
-    problem: Hindrance | None,
+    problem: Blocker | None,
     now: datetime,
 ) -> RunStatus:
     before, at = run.status or RunStatus(), stamp(now) or ""
@@ -249,8 +254,8 @@ def _status(
     best = best_of(run, plan, steps, iterations)
     shown = newest_and_best(iterations, best)
     ended = phase in ("Succeeded", "Failed")
-    hindrance = None if ended else problem or _hindrance(children)
-    reason, message = _reason(phase, steps, starts, hindrance)
+    blocker = None if ended else problem or _blocker(children)
+    reason, message = _reason(phase, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
     return RunStatus(
@@ -273,28 +278,28 @@ def _status(
             message,
             run.metadata.generation,
             at,
-            stuck=hindrance is not None and hindrance.stuck,
+            stuck=blocker is not None and blocker.stuck,
         ),
     )
 
 
-def _hindrance(children: Sequence[Child]) -> Hindrance | None:
+def _blocker(children: Sequence[ObservedAttempt]) -> Blocker | None:
     """Why nothing goes on, when nothing does; what needs a person comes first."""
     live = [child for child in children if child.live]
     if any(child.works for child in live):
         return None
     found = [child.waiting for child in live if child.waiting is not None]
     # What starts says more than what ends beside it.
-    found.sort(key=lambda hindrance: (not hindrance.stuck, hindrance.reason == reasons.ENDING))
+    found.sort(key=lambda blocker: (not blocker.stuck, blocker.reason == reasons.ENDING))
     ending = next((child for child in live if child.stopping), None)
     if not found and ending is not None:
         told = f"{ending.name} is ending: it was told to, and saves"
-        return Hindrance(reasons.ENDING, told, stuck=False)
+        return Blocker(reasons.ENDING, told, stuck=False)
     return found[0] if found else None
 
 
 def _reason(
-    phase: RunPhase, steps: Mapping[str, StepStatus], starts: Sequence[Start], hindrance: Hindrance | None
+    phase: RunPhase, steps: Mapping[str, StepStatus], starts: Sequence[Start], blocker: Blocker | None
 ) -> tuple[str, str]:
     failed = next((step for step in steps.values() if step.state == "Failed"), None)
     if failed is not None:
@@ -304,10 +309,10 @@ def _reason(
     if phase == "Succeeded":
         lost = [step.name for step in steps.values() if step.message.startswith(UNKNOWN)]
         return reasons.COMPLETE, f"{done}; what {', '.join(lost)} measured is unknown" if lost else done
-    if phase == "Suspended" and (hindrance is None or hindrance.reason == reasons.ENDING):
-        return reasons.SUSPENDED, f"suspended, {done}" + (f", {hindrance.message}" if hindrance else "")
-    if hindrance is not None:
-        return hindrance.reason, f"{done}, {hindrance.message}"
+    if phase == "Suspended" and (blocker is None or blocker.reason == reasons.ENDING):
+        return reasons.SUSPENDED, f"suspended, {done}" + (f", {blocker.message}" if blocker else "")
+    if blocker is not None:
+        return blocker.reason, f"{done}, {blocker.message}"
     running = [step.name for step in steps.values() if step.state == "Running"]
     if running:
         return reasons.RUNNING, f"{done}, running {', '.join(running)}"

@@ -16,13 +16,13 @@ from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.phases import ModelRef, StepModelRef
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.status import RunStatus
-from selfevo_core.children import Child, Hindrance
+from selfevo_core.attempts import Blocker, ObservedAttempt
 
 FIRST_RECORDED = 1
 """Version of a status that does not say one."""
 
 
-def other_version(status: RunStatus, children: Sequence[Child]) -> int | None:
+def other_version(status: RunStatus, children: Sequence[ObservedAttempt]) -> int | None:
     """Version by which the run was begun; None when that is ours, or nothing of it has begun."""
     version = FIRST_RECORDED if status.schema_version is None else status.schema_version
     if version == SCHEMA_VERSION:
@@ -54,9 +54,9 @@ def as_recorded(plan: Plan, status: RunStatus) -> Plan:
     )
 
 
-def held_by(version: int) -> Hindrance:
+def held_by(version: int) -> Blocker:
     """Why nothing new is started."""
-    return Hindrance(
+    return Blocker(
         reasons.PLAN_VERSION,
         f"the run was begun by a selfevo of artifact schema version {version} and this one has version "
         f"{SCHEMA_VERSION}, which computes other things under other keys; what ran has ended and is recorded, and "

@@ -21,7 +21,7 @@ from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_core.children import Action, Child, Hindrance, Start, Stop, stamp
+from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.invalid_spec import refused_status, understand
 from selfevo_core.reconcile import Outcome, Policy, reconcile
 from selfevo_operator.api.kube import Api, ApiError
@@ -71,7 +71,7 @@ class _Memory:
     """Looks in a row that acted, and after which the Jobs were as before."""
     asked_at: datetime | None = None
     """When Jobs of it that no list finds were asked for."""
-    unreadable: Hindrance | None = None
+    unreadable: Blocker | None = None
     """Why the end of one of its Jobs cannot be read, in this look."""
     doubted: dict[str, JobSight] = field(default_factory=dict)
     """By UID, those that are to be asked for."""
@@ -227,7 +227,7 @@ class Controller:
             known = self._plans.put(sight.uid, (sight.generation, plan(run.spec)))
         return run, known[1]
 
-    async def _children(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[Child]:
+    async def _children(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[ObservedAttempt]:
         ended = {(step.name, step.key): step.ended for step in (run.status or RunStatus()).steps}
         children = []
         for job in jobs:
@@ -243,7 +243,7 @@ class Controller:
                 children.append(await self._unfinished(run, steps, job, evidence))
         return children
 
-    async def _ended(self, job: JobSight) -> Child:
+    async def _ended(self, job: JobSight) -> ObservedAttempt:
         """A Job that has ended; as long as its pods must not be asked how, it waits for somebody to allow that."""
         try:
             return child_of(job, await self._witnesses.of_end(job))
@@ -253,10 +253,12 @@ class Controller:
             message = f"{job.name} has ended, and the cluster does not let us ask its pods how: {error.message}"
             held = replace(job, succeeded=False, failed=False, ready=0, suspended=False, ended_pods=0, stopping=True)
             memory = self._memory.setdefault(job.owner, _Memory())
-            memory.unreadable = Hindrance(reasons.PODS_UNREADABLE, message)
+            memory.unreadable = Blocker(reasons.PODS_UNREADABLE, message)
             return child_of(held)
 
-    async def _unfinished(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> Child:
+    async def _unfinished(
+        self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence
+    ) -> ObservedAttempt:
         template = self._template(run, steps, job, evidence)
         child = child_of(job, evidence, template)
         if child.outdated and child.state == "Pending" and not job.suspended and not job.stopping:
@@ -285,7 +287,7 @@ class Controller:
 
     async def _act(
         self, run: SelfEvolutionRun | None, sight: RunSight, actions: Sequence[Action]
-    ) -> tuple[Hindrance | None, ApiError | None]:
+    ) -> tuple[Blocker | None, ApiError | None]:
         """Carry the actions out.
 
         Returns:
@@ -299,7 +301,7 @@ class Controller:
                 elif run is not None:
                     problem = await self._start(run, sight, action) or problem
             except ApiError as error:
-                problem = _hindrance(action, error)
+                problem = _blocker(action, error)
                 failure = failure if problem.stuck else failure or error
         return problem, failure
 
@@ -327,7 +329,7 @@ class Controller:
             return True
         return bool(current["metadata"]["uid"] != job.uid)
 
-    async def _start(self, run: SelfEvolutionRun, sight: RunSight, action: Start) -> Hindrance | None:
+    async def _start(self, run: SelfEvolutionRun, sight: RunSight, action: Start) -> Blocker | None:
         namespace = sight.key.namespace
         try:
             job, *services = render(run, action.step, action.attempt, action.name, self._settings)
@@ -335,7 +337,7 @@ class Controller:
                 await self._create_service(namespace, service)
             made = await self._api.create_job(namespace, job)
         except SelfevoError as error:
-            return Hindrance(error.reason, str(error))
+            return Blocker(error.reason, str(error))
         except ApiError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
                 return await self._meet(sight, action)
@@ -353,18 +355,18 @@ class Controller:
             if error.status != 409:
                 raise
 
-    async def _meet(self, sight: RunSight, action: Start) -> Hindrance | None:
+    async def _meet(self, sight: RunSight, action: Start) -> Blocker | None:
         """A Job of that name exists: ours, then we had not seen it yet; or somebody else's, then it is left alone."""
         try:
             job = await self._api.get_job(sight.key.namespace, action.name)
         except ApiError as error:
             if error.status != 404:
                 raise
-            return Hindrance(reasons.NAME_TAKEN, f"Job {action.name} was there and is gone; trying again", stuck=False)
+            return Blocker(reasons.NAME_TAKEN, f"Job {action.name} was there and is gone; trying again", stuck=False)
         if job_sight(job).owner == sight.uid:
             self._cache.meet_job(job)
             return None
-        return Hindrance(
+        return Blocker(
             reasons.NAME_TAKEN,
             f"Job {action.name} exists and is not controlled by this run; delete it, or give the run another name",
         )
@@ -442,15 +444,15 @@ def _growing(times: int, base_s: float, cap_s: float) -> float:
     return min(cap_s, base_s * (1 << min(times - 1, 10))) if times else AT_ONCE
 
 
-def _hindrance(action: Action, error: ApiError) -> Hindrance:
+def _blocker(action: Action, error: ApiError) -> Blocker:
     """What the status says of a refusal, in the cluster's words."""
     if isinstance(action, Stop):
         reason, what = reasons.DELETE_REFUSED, f"to delete Job {action.name}"
     else:
         reason, what = reasons.CREATE_REFUSED, f"Job {action.name}"
     if error.status == 0:
-        return Hindrance(reason, f"the cluster was asked, and did not answer: {error.message}", stuck=False)
-    return Hindrance(reason, f"the cluster refuses {what}: {error.message}", stuck=error.status in _FINAL)
+        return Blocker(reason, f"the cluster was asked, and did not answer: {error.message}", stuck=False)
+    return Blocker(reason, f"the cluster refuses {what}: {error.message}", stuck=error.status in _FINAL)
 
 
 def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:

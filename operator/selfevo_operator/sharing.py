@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from selfevo_contract.plan import Plan
 from selfevo_contract.status import RunStatus
-from selfevo_core.children import Action, Start
+from selfevo_core.attempts import Action, Start
 from selfevo_operator.observed.cache import Cache, Key, RunSight
 
 _Place = tuple[str, str, str]

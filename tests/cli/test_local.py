@@ -15,7 +15,7 @@ from harness.runs import make_run
 from selfevo.local.processes import Event, Exited, Processes, Reported
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.plan import plan
-from selfevo_core.reconcile import Child, Start, Stop, child_name
+from selfevo_core.reconcile import ObservedAttempt, Start, Stop, attempt_name
 
 PROGRESS = '{"event":"progress","phase":"evaluate","step":"evaluate-0","doing":"training","done":2,"total":3}'
 
@@ -31,7 +31,7 @@ class Local:
         command = ("sh", "-c", script)
         self.processes = Processes(run, self.folder, self.events, workers=workers, command=command)
         of = plan(run.spec).by_name[step]
-        self.name = child_name("demo", of, 1)
+        self.name = attempt_name("demo", of, 1)
         self.processes.apply([Start(of, 1, self.name)])
         self.seen: list[Event] = []
 
@@ -41,13 +41,13 @@ class Local:
         self.processes.take(event)
         return event
 
-    def end(self) -> Child:
+    def end(self) -> ObservedAttempt:
         while self.processes.live:
             self.take()
         return self.child
 
     @property
-    def child(self) -> Child:
+    def child(self) -> ObservedAttempt:
         (child,) = self.processes.observe()
         return child
 

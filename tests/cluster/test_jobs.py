@@ -22,7 +22,7 @@ from harness.runs import make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_core.children import child_name
+from selfevo_core.attempts import attempt_name
 from selfevo_operator.manifests.job import PodSettings, render
 
 pytestmark = pytest.mark.slow
@@ -224,7 +224,7 @@ def test_whatever_is_rendered_is_admitted(control_plane: ControlPlane, namespace
             return
         for step in plan(run.spec).steps[:4]:
             try:
-                job, *services = render(run, step, 1, child_name(run.metadata.name, step, 1), SETTINGS)
+                job, *services = render(run, step, 1, attempt_name(run.metadata.name, step, 1), SETTINGS)
             except InputError:
                 continue
             named_by(job["spec"]["template"]["spec"], control_plane, namespace)
@@ -251,7 +251,7 @@ def start(plane: ControlPlane, namespace: str, step: str, **changes: Any) -> tup
     """A rendered Job with its pods, which nobody runs."""
     run = make_run(metadata__namespace=namespace, metadata__uid="u", spec__storage__uri="s3://models/x", **changes)
     of = plan(run.spec).by_name[step]
-    job, *_ = render(run, of, 1, child_name("demo", of, 1), SETTINGS)
+    job, *_ = render(run, of, 1, attempt_name("demo", of, 1), SETTINGS)
     plane.admin.create(here(job, namespace), fieldValidation="Strict")
     return job, pods_when(plane, namespace, lambda pods: len(pods) == job["spec"]["completions"])
 

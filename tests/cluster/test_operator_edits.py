@@ -31,7 +31,7 @@ from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.lives import Life
 from harness.cluster.manifests import job
 from harness.cluster.operator_process import OperatorProcess, operating
-from selfevo_core.children import child_name
+from selfevo_core.attempts import attempt_name
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +126,7 @@ def test_a_deleted_run_takes_its_jobs_and_pods_along_and_its_namesake_trains_not
 def test_a_job_that_is_not_the_runs_is_left_alone(api: Api, namespace: str, kubelet: FakeKubelet, disguised: bool):
     run = cluster_run(**SHORT)
     first = plan_of(run).steps[0]
-    foreign = job(child_name("demo", first, 1), suspend=True)
+    foreign = job(attempt_name("demo", first, 1), suspend=True)
     if disguised:
         ours = {"app.kubernetes.io/managed-by": "selfevo-operator", "selfevo.dev/run": "demo"}
         foreign["metadata"]["labels"] |= {**ours, "selfevo.dev/step": first.name, "selfevo.dev/attempt": "1"}

@@ -34,7 +34,7 @@ from harness.cluster.operator_process import ACCOUNT, USER, account, manifests, 
 from harness.cluster.proxy import proxied
 from harness.cluster.rights import EXPLAINED, granted, rights
 from harness.gotools import ToolUnavailable
-from selfevo_core.children import child_name
+from selfevo_core.attempts import attempt_name
 
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 
@@ -86,7 +86,7 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
     before = len(list(plane.audited()))
     two_nodes = {"spec__challenger__pods": {"nodes": 2}, "spec__challenger__grpo__perDeviceTrainBatchSize": 8}
     run = cluster_run(spec__evaluation=None, **two_nodes)
-    first = child_name("demo", plan_of(run).steps[0], 1)
+    first = attempt_name("demo", plan_of(run).steps[0], 1)
     plane.admin.create(job(first, suspend=True), namespace)  # somebody else's, so that it is looked at
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     plane.admin.create(quota, namespace)  # so that Events are read

@@ -15,7 +15,7 @@ from selfevo_contract.plan import plan
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_core.children import Child, Hindrance, child_name
+from selfevo_core.attempts import Blocker, ObservedAttempt, attempt_name
 from selfevo_core.invalid_spec import refused_status
 from selfevo_core.reconcile import Outcome, reconcile
 from selfevo_operator.writes.status_patch import wire
@@ -32,7 +32,7 @@ class Story:
     def __init__(self, **changes: Any) -> None:
         self.changes = {"spec__iterations": 1, **changes}
         self.generation, self.seconds = 1, 0.0
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ObservedAttempt] = {}
         self.status: RunStatus | None = None
         self.deleting = False
 
@@ -67,18 +67,18 @@ class Story:
         if state == "Succeeded":
             metrics = {"mean": 0.5, "greedy": 0.6} if of.phase == "evaluate" else {}
             fields["result"] = PhaseResult(phase=of.phase, key=of.key, outcome="committed", metrics=metrics)
-        name = child_name("demo", of, attempt)
+        name = attempt_name("demo", of, attempt)
         times = {"started_at": NOW, "finished_at": NOW if ended else None}
-        self.children[name] = Child(name, step, of.key, attempt, state, **{**times, **fields})  # type: ignore[arg-type]
+        self.children[name] = ObservedAttempt(name, step, of.key, attempt, state, **{**times, **fields})  # type: ignore[arg-type]
         return self
 
-    def look(self, problem: Hindrance | None = None) -> Story:
+    def look(self, problem: Blocker | None = None) -> Story:
         self.seconds += 60
         outcome = self._outcome(problem)
         self.status = outcome.status
         return self
 
-    def _outcome(self, problem: Hindrance | None) -> Outcome:
+    def _outcome(self, problem: Blocker | None) -> Outcome:
         run, at = self.run, NOW + timedelta(seconds=self.seconds)
         return reconcile(run, plan(run.spec), list(self.children.values()), at, problem=problem)
 
@@ -115,8 +115,8 @@ def _failed(code: int, reason: str = "") -> Callable[[], Story]:
 
 
 def _hindered(reason: str, *, stuck: bool) -> Callable[[], Story]:
-    hindrance = Hindrance(reason, "why", stuck=stuck)
-    return lambda: Story().look().child("evaluate-0", "Pending", waiting=hindrance).look()
+    blocker = Blocker(reason, "why", stuck=stuck)
+    return lambda: Story().look().child("evaluate-0", "Pending", waiting=blocker).look()
 
 
 GOES_ON = ("InProgress", "Progressing", "InProgress", "Current")
@@ -136,7 +136,7 @@ STATES: dict[str, State] = {
             Story()
             .child("evaluate-0")
             .look()
-            .child("evaluate-0", "Pending", waiting=Hindrance("Queued", "why", stuck=False))
+            .child("evaluate-0", "Pending", waiting=Blocker("Queued", "why", stuck=False))
             .look()
         ),
         *GOES_ON,
@@ -149,11 +149,9 @@ STATES: dict[str, State] = {
     "the image is there after all": State(
         lambda: _hindered("ImagePullBackOff", stuck=True)().child("evaluate-0").look(), *GOES_ON
     ),
-    "the cluster refuses its Job": State(lambda: Story().look(Hindrance("CreateRefused", "quota")), *BAD),
-    "somebody else has its Job's name": State(lambda: Story().look(Hindrance("NameTaken", "delete it")), *BAD),
-    "that Job is just going": State(
-        lambda: Story().look(Hindrance("NameTaken", "trying again", stuck=False)), *GOES_ON
-    ),
+    "the cluster refuses its Job": State(lambda: Story().look(Blocker("CreateRefused", "quota")), *BAD),
+    "somebody else has its Job's name": State(lambda: Story().look(Blocker("NameTaken", "delete it")), *BAD),
+    "that Job is just going": State(lambda: Story().look(Blocker("NameTaken", "trying again", stuck=False)), *GOES_ON),
     "held from the beginning": State(lambda: Story(spec__suspend=True).look(), *HELD),
     "held in the middle, its pods are saving": State(
         lambda: Story().child("evaluate-0").look().edit(spec__suspend=True).look(), *HELD

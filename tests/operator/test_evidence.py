@@ -12,8 +12,8 @@ import pytest
 
 from harness.objects import ended, job_object, pod
 from selfevo_contract.status import StepStatus
-from selfevo_core.attempts import Policy, account, attempts
-from selfevo_core.children import Child
+from selfevo_core.attempt_end import Policy, attempts, record_attempt_end
+from selfevo_core.attempts import ObservedAttempt
 from selfevo_operator.observed.evidence import Evidence, evidence_of
 from selfevo_operator.observed.snapshots import child_of, job_sight
 
@@ -22,7 +22,7 @@ NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
 Object = dict[str, Any]
 
 
-def failed(*pods: Object) -> Child:
+def failed(*pods: Object) -> ObservedAttempt:
     status = ended("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit", failed=1)
     return child_of(job_sight(job_object(status=status)), evidence_of(pods, NOW))
 
@@ -31,7 +31,7 @@ def failed_pod(**status: Any) -> Object:
     return {"metadata": {"name": "p"}, "status": {"phase": "Failed", **status}}
 
 
-def waits(*pods: Object, **status: Any) -> Child:
+def waits(*pods: Object, **status: Any) -> ObservedAttempt:
     return child_of(job_sight(job_object(status={"active": 1, **status})), evidence_of(pods, NOW))
 
 
@@ -103,7 +103,7 @@ def terminated(name: str, code: int, message: str = "", reason: str = "Error", a
 def test_a_code_of_a_container_that_is_not_ours_has_no_meaning_of_ours(code: int) -> None:
     child = failed(failed_pod(initContainerStatuses=[terminated("vault-agent-init", code, "no such role")]))
     record = StepStatus(name="evaluate-0", phase="evaluate", iteration=0, key="a" * 64)
-    after = account(record, child, 3, Policy(), NOW)
+    after = record_attempt_end(record, child, 3, Policy(), NOW)
     assert (after.state, after.failures, after.reason) == ("Pending", 1, "ContainerFailed")
     assert after.message == f"init container vault-agent-init ended with exit code {code}: no such role"
 
@@ -213,7 +213,7 @@ def test_a_pod_on_a_node_that_is_not_heard_of_does_not_run_as_far_as_is_known() 
 # --- pods that train together -----------------------------------------------------------------------------------------
 
 
-def together(*pods: Object, **status: Any) -> Child:
+def together(*pods: Object, **status: Any) -> ObservedAttempt:
     job = job_object(completions=2, status={"active": 2, **status})
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
     return child_of(job_sight(job), evidence_of(pods, NOW))

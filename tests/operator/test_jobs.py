@@ -24,7 +24,7 @@ from selfevo_contract.parts import Pods, Resources
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import CONFIG_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_core.children import child_name
+from selfevo_core.attempts import attempt_name
 from selfevo_core.pods import merged
 from selfevo_operator.manifests.job import PodSettings, render, template_digest
 
@@ -47,7 +47,7 @@ def step_of(run: SelfEvolutionRun, name: str) -> Step:
 def manifests(step: str, attempt: int = 1, settings: PodSettings = SETTINGS, **changes: Any) -> list[dict[str, Any]]:
     run = run_of(**changes)
     of = step_of(run, step)
-    return render(run, of, attempt, child_name(run.metadata.name, of, attempt), settings)
+    return render(run, of, attempt, attempt_name(run.metadata.name, of, attempt), settings)
 
 
 def job_of(step: str, **changes: Any) -> dict[str, Any]:
@@ -949,7 +949,7 @@ def restricted_or_refused(run: SelfEvolutionRun, step: Step) -> bool:
     """Whether the step got its Job; asserts that it is as it must be, or that it is refused in a person's terms."""
     try:
         # which asks the list of `allowed` by itself
-        job, *services = render(run, step, 1, child_name(run.metadata.name, step, 1), SETTINGS)
+        job, *services = render(run, step, 1, attempt_name(run.metadata.name, step, 1), SETTINGS)
     except InputError as error:
         assert error.reason != "NotAllowed", error
         assert str(error).startswith("spec."), error

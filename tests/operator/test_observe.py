@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from harness.objects import KEY, ended, job_object, pod, result
-from selfevo_core.children import Child, Hindrance
+from selfevo_core.attempts import Blocker, ObservedAttempt
 from selfevo_operator.observed.snapshots import Evidence, child_of, evidence_of, job_sight
 
 
-def see(job: dict[str, Any], *pods: dict[str, Any], template: str = "") -> Child:
+def see(job: dict[str, Any], *pods: dict[str, Any], template: str = "") -> ObservedAttempt:
     return child_of(job_sight(job), evidence_of(pods), template)
 
 
@@ -151,7 +151,7 @@ def test_being_deleted_it_is_still_there_and_stopping() -> None:
 
 QUEUED = {"labels": {"kueue.x-k8s.io/queue-name": "team-a"}}
 TEMPLATED = {"annotations": {"selfevo.dev/key": KEY, "selfevo.dev/template": "t1-p1"}}
-NO_IMAGE = Hindrance("ImagePullBackOff", "no such image")
+NO_IMAGE = Blocker("ImagePullBackOff", "no such image")
 
 
 @pytest.mark.parametrize(

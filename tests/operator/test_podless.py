@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.objects import job_object, pod
-from selfevo_core.children import Hindrance
+from selfevo_core.attempts import Blocker
 from selfevo_operator.api.pod_evidence import Witnesses
 from selfevo_operator.observed.podless import why_no_pod
 from selfevo_operator.observed.snapshots import child_of, job_sight
@@ -69,7 +69,7 @@ class Cluster:
         return self.events
 
 
-def waiting_after(cluster: Cluster, seconds: float, **status: Any) -> Hindrance | None:
+def waiting_after(cluster: Cluster, seconds: float, **status: Any) -> Blocker | None:
     sight = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z", **status}))
     witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
     return child_of(sight, asyncio.run(witnesses.of_start("run", sight))).waiting
@@ -104,7 +104,7 @@ def test_of_pods_that_train_together_one_that_is_refused_is_said_while_the_other
     job = job_object(status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}, completions=2)
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
 
-    def said(events: list[dict], seconds: float) -> Hindrance | None:
+    def said(events: list[dict], seconds: float) -> Blocker | None:
         witnesses = Witnesses(Cluster([there], [there], events), lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
         return child_of(job_sight(job), asyncio.run(witnesses.of_start("run", job_sight(job)))).waiting
 

@@ -14,11 +14,11 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_core.reconcile import Child, Hindrance, Outcome, Policy, Start, Stop, child_name, reconcile
+from selfevo_core.reconcile import Blocker, ObservedAttempt, Outcome, Policy, Start, Stop, attempt_name, reconcile
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
-QUEUED = Hindrance("Queued", "held in queue team-a", stuck=False)
-NO_IMAGE = Hindrance("ImagePullBackOff", "no such image")
+QUEUED = Blocker("Queued", "held in queue team-a", stuck=False)
+NO_IMAGE = Blocker("ImagePullBackOff", "no such image")
 
 
 def at(seconds: float) -> datetime:
@@ -32,7 +32,7 @@ class Sight:
         self.changes = changes
         self.run: SelfEvolutionRun = make_run(**changes)
         self.plan: Plan = plan(self.run.spec)
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ObservedAttempt] = {}
         self.outcome: Outcome | None = None
 
     def change(self, *, answer: bool = True, **changes: Any) -> Sight:
@@ -43,12 +43,12 @@ class Sight:
         self.plan = plan(self.run.spec)
         return self
 
-    def child(self, step: str, attempt: int = 1, state: str = "Running", **fields: Any) -> Child:
+    def child(self, step: str, attempt: int = 1, state: str = "Running", **fields: Any) -> ObservedAttempt:
         """A child exists as described."""
         of = self.plan.by_name[step]
-        name = child_name(self.run.metadata.name, of, attempt)
+        name = attempt_name(self.run.metadata.name, of, attempt)
         ended = state in ("Succeeded", "Failed")
-        made = Child(
+        made = ObservedAttempt(
             name=name,
             step=step,
             key=of.key,
@@ -75,7 +75,7 @@ class Sight:
 
     def look(self, seconds: float = 0, policy: Policy | None = None) -> Outcome:
         """Reconcile once, keep the status, and insist that a second look changes nothing."""
-        children: Sequence[Child] = list(self.children.values())
+        children: Sequence[ObservedAttempt] = list(self.children.values())
         policy = policy or Policy()
         outcome = reconcile(self.run, self.plan, children, at(seconds), policy)
         self.run = self.run.model_copy(update={"status": outcome.status})
@@ -501,7 +501,7 @@ def test_what_runs_is_not_hindered_by_what_waits() -> None:
 
 def test_a_problem_with_carrying_an_action_out_is_said_and_the_action_is_still_wanted() -> None:
     sight = Sight()
-    problem = Hindrance("CreateRefused", "exceeded quota")
+    problem = Blocker("CreateRefused", "exceeded quota")
     outcome = reconcile(sight.run, sight.plan, [], NOW, problem=problem)
     sight.run = sight.run.model_copy(update={"status": outcome.status})
     assert starts(outcome) == [("evaluate-0", 1)]
@@ -586,15 +586,15 @@ def test_a_deadline_ends_the_step_at_once() -> None:
 def test_names_are_deterministic_and_tell_what_they_are_of() -> None:
     sight = Sight()
     step = sight.plan.by_name["solver-train-2"]
-    assert child_name("demo", step, 3) == f"demo-solver-train-2-{step.key[:8]}-3"
+    assert attempt_name("demo", step, 3) == f"demo-solver-train-2-{step.key[:8]}-3"
 
 
 def test_names_fit_and_differ_for_long_runs() -> None:
     step = replace(Sight().plan.by_name["challenger-train-1"], name="challenger-train-1000")
     for length in range(1, 64):
-        name = child_name("r" * length, step, 100)
+        name = attempt_name("r" * length, step, 100)
         assert len(name) <= 57 and name[0].isalpha() and "--" not in name
-        assert child_name("r" * (length - 1) + "s", step, 100) != name
+        assert attempt_name("r" * (length - 1) + "s", step, 100) != name
 
 
 # --- the status -------------------------------------------------------------------------------------------------------
@@ -731,7 +731,7 @@ def test_a_run_whose_only_child_is_ending_says_so_and_not_that_it_runs() -> None
 @pytest.mark.parametrize("stuck", [True, False])
 def test_a_child_that_ends_or_is_lost_keeps_its_step_running_and_is_not_replaced(stuck: bool) -> None:
     sight = Sight()
-    sight.child("evaluate-0", waiting=Hindrance("NodeLost", "node n1", stuck=stuck), outdated=True)
+    sight.child("evaluate-0", waiting=Blocker("NodeLost", "node n1", stuck=stuck), outdated=True)
     assert stops(sight.look()) == []
     assert (sight.step("evaluate-0").state, sight.conditions()["Stalled"]) == ("Running", str(stuck))
 

@@ -10,7 +10,7 @@ import pytest
 from test_reconcile import Sight
 
 from selfevo_contract.status import Condition, RunStatus
-from selfevo_core.children import Start
+from selfevo_core.attempts import Start
 from selfevo_operator.writes.status_patch import status_patch, wire
 
 

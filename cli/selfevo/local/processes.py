@@ -42,9 +42,9 @@ from selfevo_contract.process import (
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_core.children import TAKEN_DOWN, verdict_of
+from selfevo_core.attempts import TAKEN_DOWN, verdict_of
 from selfevo_core.pods import pods_of
-from selfevo_core.reconcile import Action, Child, Start
+from selfevo_core.reconcile import Action, ObservedAttempt, Start
 
 TRAINER = (sys.executable, "-m", "selfevo_trainer")
 
@@ -150,7 +150,7 @@ class Processes:
 
     # --- what reconcile sees
 
-    def observe(self) -> list[Child]:
+    def observe(self) -> list[ObservedAttempt]:
         """Every child that this process has started, those that have ended included."""
         return [_seen(name, local) for name, local in self._children.items()]
 
@@ -282,11 +282,11 @@ class Processes:
                     os.kill(process.popen.pid, signal.SIGTERM)
 
 
-def _seen(name: str, local: _Local) -> Child:
+def _seen(name: str, local: _Local) -> ObservedAttempt:
     step = local.start.step
     decisive = _decisive(local)
     state = "Running" if local.finished_at is None else _outcome(local)
-    return Child(
+    return ObservedAttempt(
         name=name,
         step=step.name,
         key=step.key,

@@ -13,7 +13,7 @@ from selfevo_contract.plan import Plan
 from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
-from selfevo_core.attempts import STOPPED
+from selfevo_core.attempt_end import STOPPED
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from selfevo_contract import reasons
-from selfevo_core.children import Hindrance, parse_stamp, stamp
+from selfevo_core.attempts import Blocker, parse_stamp, stamp
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.api.queued import Queued
 from selfevo_operator.observed.podless import PATIENCE_S, RECENT_S, has_not_ended, why_no_pod
@@ -47,7 +47,7 @@ class Witnesses:
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
         """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
         self._queued = Queued(api, clock)
-        self._before: Recent[str, Hindrance] = Recent(_REMEMBERED)
+        self._before: Recent[str, Blocker] = Recent(_REMEMBERED)
         """UID of a Job -> why its pods did not run when they were asked last."""
 
     async def of_end(self, job: JobSight) -> Evidence:
@@ -108,11 +108,11 @@ class Witnesses:
                 self._asking -= 1
         if asked is None:
             return NOTHING
-        hindrance = asked[1].waiting
-        if hindrance is None or hindrance.reason in (reasons.ENDING, reasons.POD_STARTING):
-            early = hindrance is not None and waits_s < _PATIENCE_S  # a pod that begins is not worth a write
+        blocker = asked[1].waiting
+        if blocker is None or blocker.reason in (reasons.ENDING, reasons.POD_STARTING):
+            early = blocker is not None and waits_s < _PATIENCE_S  # a pod that begins is not worth a write
             return replace(asked[1], waiting=None) if early else asked[1]
-        self._before.put(job.uid, hindrance)
+        self._before.put(job.uid, blocker)
         return asked[1]
 
     async def _why(self, job: JobSight, now: datetime) -> Evidence:

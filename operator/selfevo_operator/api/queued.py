@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from selfevo_core.children import Hindrance
+from selfevo_core.attempts import Blocker
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.observed.snapshots import JobSight
 from selfevo_operator.observed.workloads import is_taken, nobody_says, why_no_workload, why_queued
@@ -27,7 +27,7 @@ _AT_ONCE = 4
 class _Wait:
     since: datetime
     asked_at: datetime | None = None
-    said: Hindrance | None = None
+    said: Blocker | None = None
     silent: bool = False
     """Nobody will tell us more."""
 
@@ -40,7 +40,7 @@ class Queued:
         self._waits: dict[str, dict[str, _Wait]] = {}
         """UID of a run, UID of a Job of it that its queue holds."""
 
-    async def why(self, run_uid: str, job: JobSight) -> Hindrance | None:
+    async def why(self, run_uid: str, job: JobSight) -> Blocker | None:
         """Why the queue of ``job``, which is suspended, does not admit it; None while nobody says."""
         if not job.queue or job.stopping:
             return None

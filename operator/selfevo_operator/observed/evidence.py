@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.process import PhaseResult
-from selfevo_core.children import Hindrance, parse_stamp
+from selfevo_core.attempts import Blocker, parse_stamp
 from selfevo_operator.manifests import server_sidecar
 from selfevo_operator.manifests.labels import TRAINER
 
@@ -58,13 +58,13 @@ class Evidence:
     """What the pods of a Job say."""
 
     ends: tuple[PodEnd, ...] = ()
-    waiting: Hindrance | None = None
+    waiting: Blocker | None = None
     """Of the pods that do not run, why; what wants a person comes first."""
     running: int = 0
     """Pods whose trainer runs."""
     ending: int = 0
     """Pods that were told to end and have not."""
-    before: Hindrance | None = None
+    before: Blocker | None = None
     """Why the pods did not run, before the queue took their place away and they went."""
 
 
@@ -78,7 +78,7 @@ def evidence_of(pods: Iterable[Object], now: datetime | None = None) -> Evidence
         now: by which a pod that was told to end counts as lost with its node; without it, none does.
     """
     ends: list[PodEnd] = []
-    waiting: list[Hindrance] = []
+    waiting: list[Blocker] = []
     running = ending = 0
     for pod in pods:
         status = pod.get("status") or {}
@@ -92,10 +92,10 @@ def evidence_of(pods: Iterable[Object], now: datetime | None = None) -> Evidence
             running += 1
             if _node_is_silent(status):
                 waiting.append(_silent(pod))
-        elif (hindrance := _waiting(pod, status)) is not None:
-            waiting.append(hindrance)
+        elif (blocker := _waiting(pod, status)) is not None:
+            waiting.append(blocker)
     ends.sort(key=lambda end: end.at)
-    first = next((hindrance for hindrance in waiting if hindrance.stuck), waiting[0] if waiting else None)
+    first = next((blocker for blocker in waiting if blocker.stuck), waiting[0] if waiting else None)
     return Evidence(tuple(ends), first, running, ending)
 
 
@@ -206,7 +206,7 @@ def _last_line(text: str) -> str:
 # --- pods that do not run ---------------------------------------------------------------------------------------------
 
 
-def _waiting(pod: Object, status: Object) -> Hindrance | None:
+def _waiting(pod: Object, status: Object) -> Blocker | None:
     name, spec = pod["metadata"]["name"], pod.get("spec") or {}
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     for container in containers:
@@ -217,7 +217,7 @@ def _waiting(pod: Object, status: Object) -> Hindrance | None:
                 state.get("message"),
                 _before(container),
             )
-            return Hindrance(_as_reason(reason), ": ".join(filter(None, words)))
+            return Blocker(_as_reason(reason), ": ".join(filter(None, words)))
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("status") != "True" and condition.get("reason"):
             return _unscheduled(name, spec, condition)
@@ -225,11 +225,11 @@ def _waiting(pod: Object, status: Object) -> Hindrance | None:
         if "schedulerName" not in spec:
             return None
         told = f"pod {name} has no node, and no scheduler has said why; is there one called {spec['schedulerName']}?"
-        return Hindrance(reasons.UNSCHEDULABLE, told, stuck=False)
+        return Blocker(reasons.UNSCHEDULABLE, told, stuck=False)
     working = next((c["name"] for c in containers if "running" in (c.get("state") or {}) and c["name"] != TRAINER), "")
     doing = f"init container {working} runs" if working else "its image is being fetched or its volumes are mounted"
     told = f"pod {name} is on node {spec['nodeName']} and has not started yet: {doing}"
-    return Hindrance(reasons.POD_STARTING, told, stuck=False)
+    return Blocker(reasons.POD_STARTING, told, stuck=False)
 
 
 def _before(container: Object) -> str:
@@ -241,18 +241,18 @@ def _before(container: Object) -> str:
     return ": ".join(filter(None, words))
 
 
-def _unscheduled(name: str, spec: Object, condition: Object) -> Hindrance:
+def _unscheduled(name: str, spec: Object, condition: Object) -> Blocker:
     words = condition.get("message") or "no reason given"
     if condition["reason"] == "SchedulingGated":
         gates = ", ".join(gate["name"] for gate in spec.get("schedulingGates") or [])
-        return Hindrance(
+        return Blocker(
             reasons.QUEUED, f"pod {name} is held by scheduling gates{gates and f' ({gates})'}: {words}", stuck=False
         )
     why = "" if condition["reason"] == reasons.UNSCHEDULABLE else f"{condition['reason']}: "
-    return Hindrance(reasons.UNSCHEDULABLE, f"pod {name} finds no node: {why}{words}", stuck=False)
+    return Blocker(reasons.UNSCHEDULABLE, f"pod {name} finds no node: {why}{words}", stuck=False)
 
 
-def _ending(pod: Object, now: datetime | None) -> Hindrance:
+def _ending(pod: Object, now: datetime | None) -> Blocker:
     """Its deletionTimestamp is when its grace ends: until then it saves, after it nobody has said that it ended."""
     metadata, node = pod["metadata"], (pod.get("spec") or {}).get("nodeName") or "its node"
     until = parse_stamp(metadata["deletionTimestamp"])
@@ -260,12 +260,12 @@ def _ending(pod: Object, now: datetime | None) -> Hindrance:
         told = (
             f"pod {metadata['name']} is ending: it was told to, and has until {metadata['deletionTimestamp']} to save"
         )
-        return Hindrance(reasons.ENDING, told, stuck=False)
+        return Blocker(reasons.ENDING, told, stuck=False)
     told = (
         f"pod {metadata['name']} had to end by {metadata['deletionTimestamp']}, and node {node} has not said that it "
         "has: the node is lost or cut off, and the next pod waits; delete the Node object when the machine is off"
     )
-    return Hindrance(reasons.NODE_LOST, told)
+    return Blocker(reasons.NODE_LOST, told)
 
 
 def _node_is_silent(status: Object) -> bool:
@@ -280,10 +280,10 @@ def _node_is_silent(status: Object) -> bool:
     return all(container.get("ready") for container in containers)
 
 
-def _silent(pod: Object) -> Hindrance:
+def _silent(pod: Object) -> Blocker:
     node = (pod.get("spec") or {}).get("nodeName") or "its node"
     told = (
         f"node {node} of pod {pod['metadata']['name']} is not heard of; unless it comes back, the pod is told to end "
         "when its toleration is over (five minutes where nothing else is set)"
     )
-    return Hindrance(reasons.NODE_LOST, told, stuck=False)
+    return Blocker(reasons.NODE_LOST, told, stuck=False)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from selfevo_contract import reasons
-from selfevo_core.children import Hindrance
+from selfevo_core.attempts import Blocker
 
 PATIENCE_S = 30.0
 """A Job that is not suspended and has had no pod for so long cannot get one, or its controller has much to do."""
@@ -23,7 +23,7 @@ RECENT_S = 120.0
 REASON = "FailedCreate"
 
 
-def why_no_pod(job: str, events: Iterable[Mapping[str, Any]], waited_s: float, since: str = "") -> Hindrance | None:
+def why_no_pod(job: str, events: Iterable[Mapping[str, Any]], waited_s: float, since: str = "") -> Blocker | None:
     """Why the Job ``job`` has no pod; None while that is nothing unusual.
 
     Args:
@@ -36,12 +36,12 @@ def why_no_pod(job: str, events: Iterable[Mapping[str, Any]], waited_s: float, s
     told = [event for event in events if event.get("reason") == REASON and _at(event) >= since]
     if told:
         words = _words(job, max(told, key=_at).get("message") or "no reason given")
-        return Hindrance(reasons.PODS_NOT_CREATED, f"no pod of {job} can be created: {words}")
+        return Blocker(reasons.PODS_NOT_CREATED, f"no pod of {job} can be created: {words}")
     if since:  # it has had pods: between two of them its controller waits for up to six minutes
         return None
     why = f"no event that we can read says why; look at kubectl describe job {job}"
     message = f"{job} has had no pod for {PATIENCE_S:.0f} s, and {why}"
-    return Hindrance(reasons.PODS_NOT_CREATED, message, stuck=waited_s >= SILENCE_S)
+    return Blocker(reasons.PODS_NOT_CREATED, message, stuck=waited_s >= SILENCE_S)
 
 
 def has_not_ended(pod: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import PHASES
 from selfevo_contract.process import PhaseResult
-from selfevo_core.children import Child, Hindrance, parse_stamp, verdict_of
+from selfevo_core.attempts import Blocker, ObservedAttempt, parse_stamp, verdict_of
 from selfevo_operator.manifests.labels import (
     ATTEMPT,
     KEY,
@@ -151,7 +151,7 @@ def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> Child:
+def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> ObservedAttempt:
     """``job`` as a child.
 
     Args:
@@ -159,7 +159,7 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         template: digest of the Job as it would be rendered now; empty when that is not known.
     """
     log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
-    child = Child(
+    child = ObservedAttempt(
         name=job.name,
         step=job.step,
         key=job.key,
@@ -170,8 +170,8 @@ def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") ->
         stopping=job.stopping,
     )
     child = _observed(child, job, evidence)
-    hindrances = [each for each in (child.waiting, evidence.before) if each is not None]
-    return replace(child, outdated=_is_outdated(job, template, any(each.stuck for each in hindrances)))
+    blockers = [each for each in (child.waiting, evidence.before) if each is not None]
+    return replace(child, outdated=_is_outdated(job, template, any(each.stuck for each in blockers)))
 
 
 def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
@@ -188,7 +188,7 @@ def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
     return not job.queue or stuck or moved
 
 
-def _observed(child: Child, job: JobSight, evidence: Evidence) -> Child:
+def _observed(child: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
     evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     if job.succeeded:
         result = _telling(evidence.ends)
@@ -206,7 +206,7 @@ def _observed(child: Child, job: JobSight, evidence: Evidence) -> Child:
     missing = max(job.ready, evidence.running) + job.succeeded_pods < job.together
     if job.together > 1 and (job.ready or evidence.running) and missing and waiting is not None:
         there = f"{max(job.ready, evidence.running)} of the {job.together} pods of {job.name} run and wait"
-        return replace(child, waiting=Hindrance(waiting.reason, f"{there}; {waiting.message}", waiting.stuck))
+        return replace(child, waiting=Blocker(waiting.reason, f"{there}; {waiting.message}", waiting.stuck))
     if job.ready or evidence.running or (evidence.ends and waiting is None):
         silent = waiting is not None and waiting.reason == reasons.NODE_LOST and not job.ready
         return replace(child, state="Running", waiting=waiting if silent else None)
@@ -214,7 +214,7 @@ def _observed(child: Child, job: JobSight, evidence: Evidence) -> Child:
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
         before = f"; before that, {evidence.before.message}" if evidence.before else ""
-        told = evidence.waiting or Hindrance(reasons.QUEUED, "", stuck=False)
+        told = evidence.waiting or Blocker(reasons.QUEUED, "", stuck=False)
         held = f"{job.name} is held {where}" + (f": {told.message}" if told.message else "")
         return replace(child, waiting=replace(told, message=held + before))
     # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
@@ -223,11 +223,11 @@ def _observed(child: Child, job: JobSight, evidence: Evidence) -> Child:
     return replace(child, waiting=waiting)
 
 
-def _ending(job: JobSight, evidence: Evidence) -> Hindrance:
+def _ending(job: JobSight, evidence: Evidence) -> Blocker:
     if evidence.waiting is not None and evidence.waiting.reason == reasons.NODE_LOST:
         return evidence.waiting
     why = f"queue {job.queue} has taken its place away" if job.suspended and job.queue else "its pods were told to end"
-    return Hindrance(reasons.ENDING, f"{job.name} is ending: {why}; they save, and the step goes on later", stuck=False)
+    return Blocker(reasons.ENDING, f"{job.name} is ending: {why}; they save, and the step goes on later", stuck=False)
 
 
 def _own(end: PodEnd, key: str) -> PodEnd:
@@ -235,7 +235,7 @@ def _own(end: PodEnd, key: str) -> PodEnd:
     return end if end.result is None or end.result.key == key else replace(end, result=None)
 
 
-def _failed(child: Child, job: JobSight, evidence: Evidence) -> Child:
+def _failed(child: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
     end = _worst(evidence.ends)
     code = end.code if end else None
     if job.reason == "PodFailurePolicy" and (match := _EXIT_CODE.search(job.message)):

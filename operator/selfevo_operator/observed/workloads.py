@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from selfevo_contract import reasons
-from selfevo_core.children import Hindrance
+from selfevo_core.attempts import Blocker
 
 _HOPELESS = {"NoMatchingFlavor", "Misconfigured", "ExceedsMaxQuota", "Inadmissible"}
 """Reasons of QuotaReserved that no other Workload's end cures."""
@@ -20,7 +20,7 @@ _CREATED = "CreatedWorkload"
 Object = Mapping[str, Any]
 
 
-def why_queued(workload: Object) -> Hindrance | None:
+def why_queued(workload: Object) -> Blocker | None:
     """What ``workload`` says of why its Job waits; None when it says nothing."""
     name = workload["metadata"]["name"]
     conditions = {c["type"]: c for c in (workload.get("status") or {}).get("conditions") or []}
@@ -31,21 +31,21 @@ def why_queued(workload: Object) -> Hindrance | None:
             f"Kueue has deactivated its Workload {name}: {words}; mend the cause, then change the run's spec (the "
             "Job is made anew) or set the Workload's spec.active to true"
         )
-        return Hindrance(reasons.DEACTIVATED, message)
+        return Blocker(reasons.DEACTIVATED, message)
     if quota.get("status") == "False" and quota.get("reason") in _HOPELESS:
         words = quota.get("message") or "no message"
         stuck = not _HELD.search(words)
         message = f"Kueue does not admit it ({quota['reason']}): {words}"
-        return Hindrance(quota["reason"] if stuck else reasons.QUEUED, message, stuck)
+        return Blocker(quota["reason"] if stuck else reasons.QUEUED, message, stuck)
     if evicted.get("status") == "True" and quota.get("status") != "True":
         message = f"Kueue has taken its place away ({evicted.get('reason')}): {evicted.get('message')}"
-        return Hindrance(reasons.QUEUED, message, stuck=False)
+        return Blocker(reasons.QUEUED, message, stuck=False)
     if quota.get("status") == "False" and quota.get("message"):
-        return Hindrance(reasons.QUEUED, f"Kueue says: {quota['message']}", stuck=False)
+        return Blocker(reasons.QUEUED, f"Kueue says: {quota['message']}", stuck=False)
     return None
 
 
-def why_no_workload(workloads: Sequence[Object] | None, events: Iterable[Object]) -> Hindrance | None:
+def why_no_workload(workloads: Sequence[Object] | None, events: Iterable[Object]) -> Blocker | None:
     """Why Kueue has made no Workload of a Job; None when it has, or nothing tells.
 
     Args:
@@ -57,21 +57,21 @@ def why_no_workload(workloads: Sequence[Object] | None, events: Iterable[Object]
         return None
     warning = next((event for event in reversed(kueues) if event.get("type") == "Warning"), None)
     if warning is not None:
-        return Hindrance(reasons.NO_WORKLOAD, f"Kueue makes no Workload of it: {warning.get('message')}")
+        return Blocker(reasons.NO_WORKLOAD, f"Kueue makes no Workload of it: {warning.get('message')}")
     if workloads is None:
         return None
     what = "Kueue has made no Workload of it, and no event of the Job says why"
     remedy = "see whether spec.priorityClass is the name of a WorkloadPriorityClass, and whether Kueue runs"
-    return Hindrance(reasons.NO_WORKLOAD, f"{what}; {remedy}")
+    return Blocker(reasons.NO_WORKLOAD, f"{what}; {remedy}")
 
 
-def nobody_says(queue: str, namespace: str) -> Hindrance:
+def nobody_says(queue: str, namespace: str) -> Blocker:
     """A Job has waited for a minute, and nothing that we may read says why: a full queue, or one that is not there."""
     look = f"kubectl get localqueue {queue} -n {namespace}"
     message = (
         f"for more than a minute, and nothing says why; if the quota is not just taken, see that it exists: {look}"
     )
-    return Hindrance(reasons.QUEUED, message, stuck=False)
+    return Blocker(reasons.QUEUED, message, stuck=False)
 
 
 def is_taken(events: Iterable[Object]) -> bool:

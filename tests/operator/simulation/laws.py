@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_core.children import parse_stamp
+from selfevo_core.attempts import parse_stamp
 from simulation.apiserver import Object, Refusal, controller_of
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ class Laws:
         law(not sight.deleting, f"{name} is created for a run that is being deleted")
         spec, status = sight.document()["spec"], sight.recorded()
         law(not spec.get("suspend"), f"{name} is created for a suspended run")
-        answered = status.get("observedGeneration") != sight.generation
-        if not answered:
+        spec_changed = status.get("observedGeneration") != sight.generation
+        if not spec_changed:
             law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
         law(len(self._beside) < spec.get("parallelSteps", 1), f"{name} is one too many beside {self._beside}")
         self._beside.append(name)
@@ -175,7 +175,10 @@ class Laws:
         law(attempt == ended + 1, f"{name} is created, and the last attempt whose end is recorded is {ended}")
         if record and record.retry_at:
             wait = parse_stamp(record.retry_at)
-        law(answered or wait is None or now >= wait, f"{name} is created at {now}, and {step} is to wait until {wait}")
+        law(
+            spec_changed or wait is None or now >= wait,
+            f"{name} is created at {now}, and {step} is to wait until {wait}",
+        )
 
     def job_deleted(self, job: Object) -> None:
         self.wrote("delete")

@@ -41,8 +41,8 @@ MUTANTS = (
     Mutant(
         "names differ from look to look",
         "selfevo_core.reconcile",
-        "child_name(run.metadata.name, step, attempt)",
-        "child_name(run.metadata.name, step, attempt) + format(int(now.timestamp()) % 7)",
+        "attempt_name(run.metadata.name, step, attempt)",
+        "attempt_name(run.metadata.name, step, attempt) + format(int(now.timestamp()) % 7)",
     ),
     # --- when a step may start
     Mutant(
@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     Mutant(
         "a Job that is being deleted does not live",
-        "selfevo_core.children",
+        "selfevo_core.attempts",
         'return self.state in ("Pending", "Running")',
         'return self.state in ("Pending", "Running") and not self.stopping',
     ),
@@ -108,7 +108,7 @@ MUTANTS = (
     # --- what the end of an attempt means
     Mutant(
         "that an attempt has ended is forgotten",
-        "selfevo_core.attempts",
+        "selfevo_core.attempt_end",
         "    status = with_(status, ended=child.attempt)\n",
         "",
     ),
@@ -120,31 +120,31 @@ MUTANTS = (
     ),
     Mutant(
         "a failure counts twice",
-        "selfevo_core.attempts",
+        "selfevo_core.attempt_end",
         "failures = status.failures + (child.failures if",
         "failures = status.failures + (2 * child.failures if",
     ),
     Mutant(
         "failures are not counted",
-        "selfevo_core.attempts",
+        "selfevo_core.attempt_end",
         'failures = status.failures + (child.failures if child.state == "Failed" else 1)',
         "failures = status.failures",
     ),
     Mutant(
         "what no retry cures is tried again",
-        "selfevo_core.attempts",
+        "selfevo_core.attempt_end",
         'if child.state == "Failed" and hopeless:',
         'if child.state == "Failed" and False:',
     ),
     Mutant(
         "success without a result is believed",
-        "selfevo_core.attempts",
+        "selfevo_core.attempt_end",
         "if confirmed or status.failures >= backoff_limit:",
         "if True:",
     ),
     Mutant(
         "the shard's outcome counts as the step's",
-        "selfevo_core.attempts",
+        "selfevo_core.attempt_end",
         'result.outcome in ("committed", "found")',
         'result.outcome in ("committed", "found", "shard")',
     ),
@@ -158,13 +158,13 @@ MUTANTS = (
     Mutant(
         "a failed step is never tried again",
         "selfevo_core.reconcile",
-        'if status.state == "Failed" and answered:',
+        'if status.state == "Failed" and spec_changed:',
         "if False:",
     ),
     Mutant(
         "a failed step is tried again unasked",
         "selfevo_core.reconcile",
-        'if status.state == "Failed" and answered:',
+        'if status.state == "Failed" and spec_changed:',
         'if status.state == "Failed":',
     ),
     Mutant(

@@ -1,0 +1,163 @@
+"""What the end of an attempt means for its step: done, given up, or tried again, and when (docs/design.md, 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from selfevo_contract import reasons
+from selfevo_contract.errors import ExitCode
+from selfevo_contract.status import AttemptStatus, StepStatus
+from selfevo_core.attempts import KILLED, ObservedAttempt, stamp, verdict_of
+
+ATTEMPTS_SHOWN = 20
+UNKNOWN = "it is done, and what it measured is unknown"
+"""Of a step whose result was lost as often as it may be tried; its output is in the store, its figures are not."""
+STOPPED = (
+    reasons.SUSPENDED,
+    reasons.RUN_FAILED,
+    reasons.NOT_IN_PLAN,
+    reasons.STEP_ENDED,
+    reasons.SUPERSEDED,
+    reasons.OUTDATED,
+)
+"""Reasons of attempts that we ended ourselves."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long to wait before a step is tried again: 10 s, 20 s, 40 s, ... 5 min."""
+
+    backoff_base: timedelta = timedelta(seconds=10)
+    backoff_cap: timedelta = timedelta(minutes=5)
+
+    def delay(self, failures: int) -> timedelta:
+        return min(self.backoff_cap, self.backoff_base * (1 << min(max(failures - 1, 0), 30)))
+
+
+def record_attempt_end(
+    status: StepStatus, child: ObservedAttempt, backoff_limit: int, policy: Policy, now: datetime
+) -> StepStatus:
+    """The record after the end of ``child``, taken into account exactly once."""
+    status = with_(status, ended=child.attempt)
+    finished = child.finished_at or now
+    result = child.result
+    reason, message = _cause(child)
+
+    if child.state == "Succeeded":
+        confirmed = result is not None and result.outcome in ("committed", "found")
+        if confirmed or status.failures >= backoff_limit:
+            return with_(
+                status,
+                state="Succeeded",
+                finished_at=stamp(finished),
+                retry_at=None,
+                reason="",
+                message="" if confirmed else f"{UNKNOWN}: the result of {child.name} did not arrive",
+                reused=result is not None and result.outcome == "found",
+                metrics=dict(result.metrics) if result else {},
+                timings=dict(result.timings) if result else {},
+            )
+        # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
+        reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
+
+    code = None if child.culprit else verdict_of(child.exit_code, child.result)
+    hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
+    if child.state == "Failed" and hopeless:
+        return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
+    if child.state == "Failed" and (code == ExitCode.TERMINATED or child.stopping):
+        # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
+        retry_at = stamp(finished + policy.delay(0))
+        return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
+
+    failures = status.failures + (child.failures if child.state == "Failed" else 1)
+    if failures > backoff_limit:
+        what = f"{status.name} failed {failures} times (spec.backoffLimit is {backoff_limit}), the last time: {message}"
+        return with_(
+            status,
+            state="Failed",
+            failures=failures,
+            finished_at=stamp(finished),
+            reason=reasons.BACKOFF_LIMIT_EXCEEDED,
+            message=what,
+        )
+    retry_at = stamp(finished + policy.delay(failures))
+    return with_(status, state="Pending", failures=failures, retry_at=retry_at, reason=reason, message=message)
+
+
+def _cause(child: ObservedAttempt) -> tuple[str, str]:
+    """Why an attempt ended as it did: in the trainer's own words where they arrived."""
+    if child.state != "Failed":
+        return "", ""
+    code = verdict_of(child.exit_code, child.result)
+    usual = {
+        ExitCode.INPUT: reasons.INVALID_INPUT,
+        ExitCode.SERVICE: reasons.SERVICE_FAILED,
+        ExitCode.DATA: reasons.BAD_DATA,
+        ExitCode.TERMINATED: reasons.TERMINATED,
+        KILLED: reasons.KILLED,
+    }
+    if child.culprit:
+        return child.reason or reasons.CRASHED, child.message
+    ended = "ended without an exit code" if code is None else f"ended with exit code {code}"
+    reason = child.reason or (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
+    message = (child.result.message if child.result else "") or ": ".join(filter(None, (ended, child.message)))
+    return reason, message
+
+
+def attempts(
+    before: Sequence[AttemptStatus], children: Sequence[ObservedAttempt], stops: Mapping[str, str]
+) -> list[AttemptStatus]:
+    """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list.
+
+    ``stops`` says of children that are being stopped, why: when they are gone, nobody else will know.
+    """
+    seen = {child.name for child in children}
+    known = {attempt.name: attempt if attempt.name in seen else _lost(attempt) for attempt in before}
+    for child in children:
+        old = known.get(child.name)
+        if old is not None and old.state in ("Succeeded", "Failed") and old.reason not in (*STOPPED, reasons.LOST):
+            continue  # an end is final: what shows it alive is older
+        reason, message = _cause(child)
+        if child.live and child.name in stops:
+            reason, message = stops[child.name], "stopped; it ends at its last checkpoint"
+        elif child.state == "Failed" and child.stopping and old is not None and old.reason in STOPPED:
+            reason, message = old.reason, old.message  # whatever its pods came to when they were taken away
+        elif child.live and child.stopping and old is not None and old.reason:
+            reason, message = old.reason, old.message
+        elif child.live and child.waiting is not None:
+            reason, message = child.waiting.reason, child.waiting.message
+        known[child.name] = AttemptStatus(
+            name=child.name,
+            step=child.step,
+            attempt=child.attempt,
+            state="Running" if child.live and not child.held else child.state,
+            exit_code=verdict_of(child.exit_code, child.result),
+            reason=reason,
+            message=message,
+            started_at=stamp(child.started_at),
+            finished_at=stamp(child.finished_at),
+            log=child.log,
+        )
+    return newest(known.values())
+
+
+def newest(attempts: Iterable[AttemptStatus]) -> list[AttemptStatus]:
+    """As many as a status shows, in the order of their starts."""
+    ordered = sorted(attempts, key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
+    return ordered[-ATTEMPTS_SHOWN:]
+
+
+def _lost(attempt: AttemptStatus) -> AttemptStatus:
+    if attempt.state in ("Succeeded", "Failed"):
+        return attempt
+    if attempt.reason in STOPPED:
+        return attempt.model_copy(update={"state": "Failed"})
+    message = "it is gone, and how it ended was not seen; what it had committed is found by the next attempt"
+    return attempt.model_copy(update={"state": "Failed", "reason": reasons.LOST, "message": message})
+
+
+def with_(status: StepStatus, **changes: Any) -> StepStatus:
+    return status.model_copy(update=changes)
