@@ -354,7 +354,7 @@ def main() -> None:
     try:
         app(prog_name=program() if is_plugin() else None)
     except SelfevoError as error:
-        _tell(error)
+        _print_error(error)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -372,7 +372,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _tell(error: SelfevoError) -> None:
+def _print_error(error: SelfevoError) -> None:
     if os.environ.get("SELFEVO_DEBUG"):
         import traceback
 

@@ -232,14 +232,14 @@ def _model(model: Model, folder: Path, digests: DigestCache) -> Model:
     if not uri.startswith("file://") or model.digest is not None:
         return model.model_copy(update={"uri": uri})
     place = Path(uri.removeprefix("file://"))
-    said = f"spec.model.uri is {model.uri!r}"
+    written = f"spec.model.uri is {model.uri!r}"
     if not place.is_dir():
-        raise InputError(f"{said}{_beside(model.uri)}, and there is no folder {place}; correct it")
+        raise InputError(f"{written}{_relative_hint(model.uri)}, and there is no folder {place}; correct it")
     if (place / MANIFEST_NAME).is_file():  # a step's output: its address holds the key of all that made it
         return model.model_copy(update={"uri": uri})
     if not (place / "config.json").is_file():
-        raise InputError(f"{said}, and {place} holds no config.json; name a folder with a transformers model")
-    return model.model_copy(update={"uri": uri, "digest": _explained(said, lambda: model_digest(place, digests.of))})
+        raise InputError(f"{written}, and {place} holds no config.json; name a folder with a transformers model")
+    return model.model_copy(update={"uri": uri, "digest": _explained(written, lambda: model_digest(place, digests.of))})
 
 
 def _data(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
@@ -247,19 +247,19 @@ def _data(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
     if not uri.startswith("file://") or data.digest is not None:
         return data.model_copy(update={"uri": uri})
     place = Path(uri.removeprefix("file://"))
-    said = f"{field}.uri is {data.uri!r}"
+    written = f"{field}.uri is {data.uri!r}"
     if not place.is_file():
-        raise InputError(f"{said}{_beside(data.uri)}, and there is no file {place}; correct it")
-    return data.model_copy(update={"uri": uri, "digest": _explained(said, lambda: digests.of(place))})
+        raise InputError(f"{written}{_relative_hint(data.uri)}, and there is no file {place}; correct it")
+    return data.model_copy(update={"uri": uri, "digest": _explained(written, lambda: digests.of(place))})
 
 
-def _beside(uri: str) -> str:
+def _relative_hint(uri: str) -> str:
     """What to know of a relative path that leads nowhere: the manifest may have been copied without what it names."""
     return "" if uri.startswith("file:///") else ", a path from the manifest's folder"
 
 
-def _explained(said: str, digest: Callable[[], str]) -> str:
+def _explained(written: str, digest: Callable[[], str]) -> str:
     try:
         return digest()
     except OSError as error:
-        raise InputError(f"{said}, and {error.filename} cannot be read: {error.strerror}") from None
+        raise InputError(f"{written}, and {error.filename} cannot be read: {error.strerror}") from None

@@ -100,7 +100,7 @@ class Resource:
             status = RunStatus.model_validate(value.get("status") or {})
         except ValidationError as error:
             if leniently:
-                return cls.read({**value, "status": {}})._with(_understood(value["status"], error))
+                return cls.read({**value, "status": {}})._with(_valid_parts(value["status"], error))
             field = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise InputError(
                 f"run {metadata['namespace']}/{metadata['name']} has a status.{field} that this version of selfevo "
@@ -129,7 +129,7 @@ class Resource:
         return dataclasses.replace(self, status=status)
 
 
-def _understood(status: Mapping[str, Any], error: ValidationError) -> RunStatus:
+def _valid_parts(status: Mapping[str, Any], error: ValidationError) -> RunStatus:
     """What of a status we can read: without the fields that are wrong, but with the phase's own word."""
     wrong = {str(detail["loc"][0]) for detail in error.errors()}
     known = RunStatus.model_validate({name: item for name, item in status.items() if name not in wrong})
@@ -393,11 +393,11 @@ def _of_this_pod(access: Access, settings: Any, paths: str) -> tuple[Server, str
 @contextlib.contextmanager
 def _login_complaints(server: Server) -> Iterator[None]:
     """The client logs why a login command failed, and goes on as nobody. Better to stop and tell."""
-    said: list[str] = []
+    logged: list[str] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            logged.append(record.getMessage())
 
     listener, root = Listener(logging.ERROR), logging.getLogger()
     root.addHandler(listener)  # without any, logging.error would set one up that writes to standard error
@@ -405,9 +405,9 @@ def _login_complaints(server: Server) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(listener)
-    if said:
+    if logged:
         raise Unauthorized(
-            f"the login of {server.whose} in {server.kubeconfig} failed ({_first_line(said[-1])}); log in again"
+            f"the login of {server.whose} in {server.kubeconfig} failed ({_first_line(logged[-1])}); log in again"
         )
 
 

@@ -38,7 +38,7 @@ class Unauthorized(InputError):
 
 
 class Expired(ServiceError):
-    """The version from which a watch was asked is too old (410): look again, then watch from there."""
+    """The version from which a watch was asked is too old (410): list again, then watch from there."""
 
     reason = reasons.EXPIRED
 
@@ -115,10 +115,10 @@ def _what(asked: Asked) -> str:
 
 
 def _forbidden(message: str, asked: Asked) -> Forbidden:
-    said = _FORBIDDEN.search(message)
-    if said is None and message:  # a policy's word, not a missing right
+    denied = _FORBIDDEN.search(message)
+    if denied is None and message:  # a policy's word, not a missing right
         return Forbidden(f"it is forbidden to {asked.verb} {_what(asked)} in {asked.place}: {message}")
-    who = f"user {said[1]!r}" if said else "you"
+    who = f"user {denied[1]!r}" if denied else "you"
     kind = "ClusterRole" if asked.namespace is None else "Role"
     return Forbidden(
         f"{who} may not {asked.verb} {asked.resource} in {asked.place}; ask for a {kind} with the verb "

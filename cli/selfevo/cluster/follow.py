@@ -16,8 +16,8 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.status import AttemptStatus
 
-LOOK_S = 1.0
-"""Between two looks for new pods."""
+RELIST_S = 1.0
+"""Between two lists of pods."""
 QUIET_S = 30.0
 """So long after the last pod has ended another one may come; then following ends, whatever the status says."""
 REFUSED_S = 30.0
@@ -63,14 +63,14 @@ class Place:
 
     def __init__(self) -> None:
         self.stamp: str | None = None
-        self._seen = 0
+        self._repeats = 0
 
     def new(self, lines: Iterable[tuple[str, bool]], last: bool) -> Iterator[str]:
         """Those of ``lines`` that were not read before, without their times. sinceTime has a second's grain only.
 
         Half a line at the end is left to the next pass, unless this is the ``last`` one.
         """
-        start, skip, same = self.stamp, self._seen, 0
+        start, skip, same = self.stamp, self._repeats, 0
         for line, whole in lines:
             stamp, _, text = line.partition(" ")
             if start is not None and stamp < start:
@@ -81,7 +81,7 @@ class Place:
                     continue
             if not whole and not last:
                 return
-            self._seen = self._seen + 1 if stamp == self.stamp else 1
+            self._repeats = self._repeats + 1 if stamp == self.stamp else 1
             self.stamp = stamp
             yield text
 
@@ -90,7 +90,7 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
     """Print lines as they are written, of pods that come later too, until the attempt has ended."""
     lines: Queue[tuple[str, str]] = Queue(maxsize=10_000)
     readers: dict[str, _Reader] = {}
-    told, idle_since = "", time.monotonic()
+    printed, idle_since = "", time.monotonic()
     refused_since: float | None = None
     while True:
         try:
@@ -101,7 +101,7 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
             refused_since = None if isinstance(error, ServiceError) else refused_since or now
             if refused_since is not None and (not readers or now - refused_since > REFUSED_S):
                 raise
-            told, pods = _tell(told, f"{brief(error)}; going on when it answers"), None
+            printed, pods = _print_once(printed, f"{brief(error)}; going on when it answers"), None
         live = False
         for pod in pods or []:
             how, uid = state(pod), pod["metadata"].get("uid") or pod["metadata"]["name"]
@@ -118,7 +118,7 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
                 reader.start(ended=how == "Ended")
             live = live or how == "Running"
         live = live or pods is None or any(reader.reading for reader in readers.values())
-        _drain(lines, LOOK_S)
+        _drain(lines, RELIST_S)
         if live:
             idle_since = time.monotonic()
             if readers or not pods:
@@ -127,22 +127,22 @@ def follow_logs(cluster: Cluster, resource: Resource, attempt: AttemptStatus) ->
             sentence = missing(attempt, pods or [])
             if attempt.state not in ("Running", "Pending") and not pods:
                 raise InputError(sentence, reason=reasons.NO_LOG)
-            told = _tell(told, f"{sentence.split('; ')[0]}; waiting")
-        attempt = _again(cluster, attempt, resource)
+            printed = _print_once(printed, f"{sentence.split('; ')[0]}; waiting")
+        attempt = _reread(cluster, attempt, resource)
         over = attempt.state not in ("Running", "Pending")
         if readers and not live and (over or time.monotonic() - idle_since > QUIET_S):
             _drain(lines, 0.0)
             return
 
 
-def _tell(told: str, sentence: str) -> str:
+def _print_once(printed: str, sentence: str) -> str:
     """Say on standard error what is waited for, once."""
-    if sentence != told:
+    if sentence != printed:
         print(f"selfevo: {sentence}", file=sys.stderr)
     return sentence
 
 
-def _again(cluster: Cluster, attempt: AttemptStatus, resource: Resource) -> AttemptStatus:
+def _reread(cluster: Cluster, attempt: AttemptStatus, resource: Resource) -> AttemptStatus:
     """What the run's status says of the attempt now."""
     try:
         now = cluster.run(resource.name)

@@ -58,7 +58,7 @@ class Exited:
 
 @dataclass(frozen=True)
 class Reported:
-    """A process said how far it is."""
+    """A process reported its progress."""
 
     child: str
     progress: Progress
@@ -86,7 +86,7 @@ class Process:
     popen: subprocess.Popen[bytes] | None = None
     code: int | None = None
     """As a shell reports it: 128 + n after signal n."""
-    said: str = ""
+    start_error: str = ""
     """Why it could not be started."""
 
     def result(self) -> PhaseResult | None:
@@ -97,12 +97,12 @@ class Process:
             return None
 
     def verdict(self) -> int | None:
-        """Its exit code, or what it had said that it would be when it was taken down before it had left."""
+        """Its exit code, or the one that it had announced when it was taken down before it had left."""
         return verdict_of(self.code, self.result() if self.code in TAKEN_DOWN else None)
 
     def end(self) -> str:
         """What is known of its end without a termination message."""
-        parts = [self.said] if self.said else []
+        parts = [self.start_error] if self.start_error else []
         if self.code == 128 + signal.SIGKILL:
             parts.append("killed, perhaps because memory ran out")
         elif self.code is not None and self.code > 128 and self.code != ExitCode.TERMINATED:
@@ -218,7 +218,7 @@ class Processes:
                 process.termination.unlink(missing_ok=True)
         except OSError as error:
             for process in processes:
-                process.said = f"the process could not be started: {error}"
+                process.start_error = f"the process could not be started: {error}"
         local = self._children[name] = _Local(action, processes, datetime.now(UTC))
         self._fill(local)
 
@@ -227,7 +227,7 @@ class Processes:
         while local.waiting and len(local.running) < self._workers:
             process = local.waiting.pop(0)
             local.running.append(process)
-            if process.said or not self._spawn(process, local.start.step.phase):
+            if process.start_error or not self._spawn(process, local.start.step.phase):
                 self._events.put(Exited(process))
         if not local.running and not local.waiting and local.finished_at is None:
             local.finished_at = datetime.now(UTC)
@@ -264,7 +264,7 @@ class Processes:
                 )
                 on_error.pop_all()
         except OSError as error:
-            process.said = f"the process could not be started: {error}"
+            process.start_error = f"the process could not be started: {error}"
             return False
         threading.Thread(target=_attend, args=(process, log, self._events), daemon=True).start()
         return True
@@ -355,7 +355,7 @@ def _signal_group(process: Process, number: signal.Signals) -> None:
 
 
 def _last_line(log: Path) -> str:
-    """The last thing that a process said to people."""
+    """The last line that a process printed for people."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))

@@ -4,8 +4,8 @@
 <workdir>/runs/<namespace>/<name>/
     status.json                              the run as it was resolved, and its status
     lock                                     held while a `selfevo run` drives it; names its process
-    logs/<child>.log                         what each process said
-    children/<child>/                        what each process was told, and its termination message
+    logs/<child>.log                         what each process printed
+    children/<child>/                        what each process was given, and its termination message
     scratch/<child>/                         working directories of processes
 """
 

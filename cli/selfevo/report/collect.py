@@ -21,7 +21,7 @@ from selfevo_store import ObjectStore
 
 
 def collect(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str = "") -> Report:
-    """What the store has of ``plan``'s steps. A step that is not there yet is said to be missing; it is no error.
+    """What the store has of ``plan``'s steps. A step that is not there yet is listed as missing; it is no error.
 
     Args:
         failure: Why the run failed, which the store does not know; empty when it did not.

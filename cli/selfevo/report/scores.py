@@ -1,4 +1,4 @@
-"""Held-out scores and what may be said of their differences. Pure."""
+"""Held-out scores and what their differences mean. Pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def seconds_of(manifest: Manifest | None, shards: Sequence[Manifest]) -> dict[st
     """
     clocks = [shard.timings for shard in shards]
     if manifest is not None:
-        same = [clock for clock in clocks if _went_on(clock, manifest.timings)]
+        same = [clock for clock in clocks if _is_continuation(clock, manifest.timings)]
         if same:
             clocks.remove(same[0])
         clocks.append(manifest.timings)
@@ -43,7 +43,7 @@ def seconds_of(manifest: Manifest | None, shards: Sequence[Manifest]) -> dict[st
     return dict(seconds)
 
 
-def _went_on(shard: Mapping[str, float], step: Mapping[str, float]) -> bool:
+def _is_continuation(shard: Mapping[str, float], step: Mapping[str, float]) -> bool:
     return shard.get("generation", 0.0) > 0 and shard.get("generation") == step.get("generation")
 
 

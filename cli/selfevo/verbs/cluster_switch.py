@@ -18,13 +18,13 @@ def switch(target: ClusterRun, suspend: bool) -> None:
     """Set ``spec.suspend``, unless it is so already or the run has ended, and say what happens next."""
     cluster = connect(target.access)
     before = cluster.run(target.name)
-    change = before.suspend != suspend and not pointless(before, suspend)
+    change = before.suspend != suspend and not has_no_effect(before, suspend)
     if change:
         cluster.set_suspend(target.name, suspend)
     print(outcome(before, suspend, target.access))
 
 
-def pointless(run: Resource, suspend: bool) -> bool:
+def has_no_effect(run: Resource, suspend: bool) -> bool:
     """Whether nothing can come of it. A run that failed while it was suspended is another matter: a changed spec has
     what failed tried again."""
     return run.deleting or (run.ended and (suspend or run.status.phase == "Succeeded"))

@@ -105,7 +105,7 @@ def init(
     """Write a manifest for a model on this machine, to be read and changed."""
     if "://" in model:
         raise InputError(f"{model} is an address, and `selfevo init` reads files; download it and name the folder")
-    text = manifest_for(look_at(Path(model)), name, output)
+    text = manifest_for(read_model_folder(Path(model)), name, output)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -119,7 +119,7 @@ def init(
     typer.echo(f"wrote {output}; `selfevo plan {output}` shows what it does")
 
 
-def look_at(folder: Path) -> Found:
+def read_model_folder(folder: Path) -> Found:
     """What ``folder`` holds.
 
     Raises:
@@ -137,12 +137,12 @@ def look_at(folder: Path) -> Found:
     text = config.get("text_config")
     inner: Mapping[str, Any] = {**config, **text} if isinstance(text, dict) else config
     window = next((inner[key] for key in _WINDOW if isinstance(inner.get(key), int) and inner[key] > 0), None)
-    said = str(inner.get("dtype") or inner.get("torch_dtype") or "").removeprefix("torch.")
+    dtype = str(inner.get("dtype") or inner.get("torch_dtype") or "").removeprefix("torch.")
     return Found(
         folder=folder.resolve(),
         # It goes into a comment: a line end in it would end the comment.
         kind=re.sub(r"[^\w.-]+", "-", str(config.get("model_type") or "unknown"))[:60],
-        dtype=said if said in _DTYPES else None,
+        dtype=dtype if dtype in _DTYPES else None,
         window=window,
         template=bool(tokenizer.get("chat_template")) or (folder / "chat_template.jinja").is_file(),
         weights=sum(weights),

@@ -89,7 +89,7 @@ def drive(
         run = run.model_copy(update={"status": outcome.status})
         record(run)
         if processes.apply(outcome.actions):
-            continue  # what has just been started is seen by the next look, at once
+            continue  # what has just been started is observed at once
         view.show(outcome.status, processes.reports())
         if outcome.status.phase in ("Succeeded", "Failed", "Suspended") and not processes.live:
             return outcome.status, interrupted
@@ -111,7 +111,7 @@ def drive(
 
 
 def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:
-    """The next thing that happens, or None when it is time to look again. Blocks; never polls."""
+    """The next thing that happens, or None when it is time to reconcile again. Blocks; never polls."""
     timeout = None if wake_at is None else max(0.0, (wake_at - datetime.now(UTC)).total_seconds())
     try:
         return events.get(timeout=timeout)
@@ -121,7 +121,7 @@ def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:
 
 class _Recorder:
     """Writes the status down when it has changed. A lost status costs process starts, so a full disk is no reason to
-    stop: it is told once."""
+    stop: it is printed once."""
 
     def __init__(self, folder: RunFolder, view: View) -> None:
         self._folder, self._view = folder, view

@@ -1,4 +1,4 @@
-"""The verbs that look and change nothing, for a run on this machine: plan, status, logs."""
+"""The verbs that only read, for a run on this machine: plan, status, logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
 from selfevo_core.reconcile import reconcile
 
 FOLLOW_S = 0.3
-"""Between two looks at a log that is being written."""
+"""Between two reads of a log that is being written."""
 
 
 def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
@@ -112,7 +112,7 @@ def current_status(run: SelfEvolutionRun, steps: Plan, folder: RunFolder, driver
     if before is not None and before.status is not None and driver is not None:
         return before.status
     status = recorded(before.status if before else None, steps, committed_steps(run, steps, open_run_store(run)))
-    # As if nothing had changed: a look is no answer to a failure.
+    # As if nothing had changed: reading the status is no answer to a failure.
     metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
     run = run.model_copy(update={"metadata": metadata, "status": status})
     return reconcile(run, steps, [], datetime.now(UTC)).status

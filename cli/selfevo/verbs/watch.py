@@ -24,22 +24,22 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
 POLL_S = 0.5
-LOOK_S = 2.0
-"""Between two looks where a watch is not allowed."""
+RELIST_S = 2.0
+"""Between two reads where a watch is not allowed."""
 REFUSED_S = 30.0
 """For so long a right or a token that was good before may be refused."""
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between tries while the API server does not answer; the last one again and again."""
 
 
-class Teller:
-    """Tells what is new at each look."""
+class ChangePrinter:
+    """Prints what has changed since the last update."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._before: RunStatus | None = None
 
-    def look(self, status: RunStatus, steps: Plan | None) -> None:
+    def update(self, status: RunStatus, steps: Plan | None) -> None:
         if self._before is None:
             self.say(f"run {self._name}: {status.phase}, {narrate.counts(status, steps)}")
         for line in changes(self._before, status, steps):
@@ -51,18 +51,18 @@ class Teller:
 
 
 def changes(before: RunStatus | None, after: RunStatus, steps: Plan | None) -> Iterator[str]:
-    """What has happened since ``before``; at the first look, what is going on. Pure."""
+    """What has happened since ``before``; at first, what is going on. Pure."""
     if before is None:
         done = [step for step in after.steps if step.state == "Succeeded"]
         before = RunStatus(phase=after.phase, steps=done, attempts=after.attempts)
-    yield from (news.text for news in narrate.transitions(before, after))
+    yield from (change.text for change in narrate.transitions(before, after))
     if after.phase != before.phase and "Suspended" in (before.phase, after.phase):
         how = "suspended" if after.phase == "Suspended" else "goes on"
         yield f"{how}, {narrate.counts(after, steps)}"
     why = narrate.standing(after)
     # A step that is tried again has had its line, and an end gets its own.
-    told = after.phase not in ("Pending", "Running") or why.startswith("BackingOff: ")
-    if why and why != narrate.standing(before) and not told:
+    printed = after.phase not in ("Pending", "Running") or why.startswith("BackingOff: ")
+    if why and why != narrate.standing(before) and not printed:
         yield why
 
 
@@ -103,18 +103,18 @@ def watch_cluster(target: ClusterRun) -> int:
     # nobody hears it, in a library's callback, and the watch would go on.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     cluster = connect(target.access)
-    teller: Teller | None = None
+    printer: ChangePrinter | None = None
 
     def say(line: str) -> None:
         print(f"{clock()} {line}", flush=True)
 
-    unseen = -1
+    awaited = -1
     for resource in follow(cluster, target.name, say, lambda: connect(target.access)):
         steps = plan(resource.run.spec) if resource.run else None
-        teller = teller or Teller(resource.full_name)
-        teller.look(resource.status, steps)
-        if not resource.seen and resource.generation != unseen:
-            unseen = resource.generation  # said once for each
+        printer = printer or ChangePrinter(resource.full_name)
+        printer.update(resource.status, steps)
+        if not resource.seen and resource.generation != awaited:
+            awaited = resource.generation  # printed once for each
             first = resource.status.observed_generation == 0
             say("waiting for the operator to look at " + ("it" if first else "its newest spec"))
         if resource.ended:
@@ -154,7 +154,7 @@ def follow(
                         raise deleted
                     yield change
         except Expired:
-            pass  # too old to watch from: look again
+            pass  # too old to watch from: read it again
         except Deleted:
             raise
         except NotFound:
@@ -164,7 +164,7 @@ def follow(
         except (Forbidden, Unauthorized) as error:
             if looked and not watched:
                 may_watch = False
-                say(f"{brief(error)}; looking every {LOOK_S:.0f} s instead")
+                say(f"{brief(error)}; looking every {RELIST_S:.0f} s instead")
             elif uid and (refused_since is None or begun - refused_since < REFUSED_S):
                 # An API server that has just started knows nobody's rights for a moment, and a token may have run out.
                 refused_since = refused_since or begun
@@ -180,7 +180,7 @@ def follow(
             tries += 1
             continue
         # A server that ends every watch at once must not be asked in a hot loop.
-        pause = LOOK_S if not may_watch else 1.0
+        pause = RELIST_S if not may_watch else 1.0
         time.sleep(max(0.0, pause - (time.monotonic() - begun)))
 
 
@@ -196,7 +196,7 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
     """The same for a run that is known; returns the exit code."""
     steps = plan(run.spec)
     folder = RunFolder(workdir, run.metadata)
-    teller = Teller(folder.name)
+    printer = ChangePrinter(folder.name)
     first = True
     while True:
         driver = folder.driver()
@@ -206,7 +206,7 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
             raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
         first = False
         if status is not None:
-            teller.look(status, steps)
+            printer.update(status, steps)
         if driver is None and status is not None:
             break
         time.sleep(POLL_S)
@@ -214,7 +214,7 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
         failed = next((step.name for step in status.steps if step.state == "Failed"), None)
         logs = [attempt.log for attempt in status.attempts if attempt.step == failed and attempt.log]
         return conclude(status, steps, f"its log is {logs[-1]}" if logs else "")
-    teller.say(f"not being driven any more, {narrate.counts(status, steps)}; `selfevo run` goes on")
+    printer.say(f"not being driven any more, {narrate.counts(status, steps)}; `selfevo run` goes on")
     if status.phase != "Suspended":
         return int(ExitCode.SERVICE)  # killed
     return int(ExitCode.DONE) if run.spec.suspend else INTERRUPTED

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from selfevo.text import count
 from selfevo.views import narrate
-from selfevo.views.narrate import News
+from selfevo.views.narrate import Change
 from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
@@ -33,13 +33,13 @@ class View(Protocol):
         """What came out, after the end."""
 
 
-def news(before: RunStatus | None, after: RunStatus) -> Iterable[News]:
-    """What has happened since the last look, or before the first one."""
+def changes(before: RunStatus | None, after: RunStatus) -> Iterable[Change]:
+    """What has happened since ``before``, or before the view was opened."""
     if before is not None:
         return narrate.transitions(before, after)
     done = [step for step in after.steps if step.state == "Succeeded"]
     names = ": " + ", ".join(step.name for step in done) if 0 < len(done) <= 6 else ""
-    known = [News(f"{count(len(done), 'step')} in the store already{names}", passing=True)] if done else []
+    known = [Change(f"{count(len(done), 'step')} in the store already{names}", passing=True)] if done else []
     return [*known, *narrate.transitions(RunStatus(steps=done, attempts=after.attempts), after)]
 
 

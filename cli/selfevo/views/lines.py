@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from selfevo.text import width
 from selfevo.views import narrate
-from selfevo.views.base import Reports, careful, clock, news, title
+from selfevo.views.base import Reports, careful, changes, clock, title
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
@@ -36,22 +36,22 @@ class Lines:
 
     def __init__(self, run: SelfEvolutionRun, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._told: dict[str, tuple[float, int]] = {}  # step -> when something was said of it, and how far it was
+        self._reported: dict[str, tuple[float, int]] = {}  # step -> when it was last reported, and how far it was
         self._before: RunStatus | None = None
         self._write = careful(lambda line: print(line, flush=True))
         self._write(f"{clock()} {title(run)}, store {run.spec.storage.uri}")
 
     def show(self, status: RunStatus, reports: Reports) -> None:
-        for item in news(self._before, status):
-            self._write(f"{clock()} {item.text}")
+        for change in changes(self._before, status):
+            self._write(f"{clock()} {change.text}")
         self._before = status
         for name, of_step in reports.items():
             done = sum(report.done for report in of_step)
-            at, before = self._told.setdefault(name, (self._now(), done))
+            at, before = self._reported.setdefault(name, (self._now(), done))
             if done != before and self._now() - at >= PROGRESS_S:
-                self._told[name] = (self._now(), done)
+                self._reported[name] = (self._now(), done)
                 self._write(f"{clock()} {name}: {narrate.progress(of_step)}")
-        self._told = {name: told for name, told in self._told.items() if name in reports}
+        self._reported = {name: reported for name, reported in self._reported.items() if name in reports}
 
     def say(self, line: str) -> None:
         self._write(f"{clock()} {line}")

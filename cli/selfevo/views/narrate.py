@@ -23,7 +23,7 @@ NARROW_COLUMNS = ("iteration", "score", "greedy", "in band", "agree", "labels", 
 STOPPED_AT = "stopped at a checkpoint"
 
 
-class News(NamedTuple):
+class Change(NamedTuple):
     """Something that has happened."""
 
     text: str
@@ -31,20 +31,20 @@ class News(NamedTuple):
     """A picture of how things stand would not show it afterwards."""
 
 
-def transitions(before: RunStatus, after: RunStatus) -> Iterator[News]:
+def transitions(before: RunStatus, after: RunStatus) -> Iterator[Change]:
     """A sentence for everything that is new in ``after``."""
     old_steps = {(step.name, step.key): step for step in before.steps}
     old_attempts = {attempt.name: attempt for attempt in before.attempts}
     for attempt in after.attempts:
         old = old_attempts.get(attempt.name)
         if (old is None or old.state != attempt.state) and attempt.state == "Failed" and attempt.reason != "Lost":
-            yield News(_failure(attempt, after), passing=True)
+            yield Change(_failure(attempt, after), passing=True)
     for step in after.steps:
         known = old_steps.get((step.name, step.key))
         if known is not None and known.state == step.state:
             continue
         if step.state == "Running":
-            yield News(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
+            yield Change(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
         elif step.state == "Succeeded":
             yield from _success(step, after)
 
@@ -61,14 +61,14 @@ def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
     return line
 
 
-def _success(step: StepStatus, after: RunStatus) -> Iterator[News]:
+def _success(step: StepStatus, after: RunStatus) -> Iterator[Change]:
     how = "was in the store already" if step.reused else f"done in {seconds(duration(step, after.attempts) or 0.0)}"
-    said = highlights(step)
-    yield News(f"{step.name} {how}" + (f": {said}" if said else ""))
+    figures = highlights(step)
+    yield Change(f"{step.name} {how}" + (f": {figures}" if figures else ""))
     if step.type is not None and step.type.scores:
         line = score_line(step.iteration, after)
         if line:
-            yield News(line, passing=True)
+            yield Change(line, passing=True)
 
 
 def score_line(iteration: int, status: RunStatus) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from selfevo.text import printable, seconds
 from selfevo.views import narrate
-from selfevo.views.base import Reports, careful, news, title
+from selfevo.views.base import Reports, careful, changes, title
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
@@ -36,14 +36,14 @@ class Screen:
         self._console = Console(highlight=False)
         self._print = careful(lambda line: self._console.print(Text(line)))
         self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
-        self._terminal = _undisturbed(sys.stdin)
+        self._terminal = _without_echo(sys.stdin)
         self._live.start()
 
     def show(self, status: RunStatus, reports: Reports) -> None:
-        # Starts and ends are in the picture; what would pass by unseen is said above it.
-        for item in news(self._before, status):
-            if item.passing:
-                self._print(item.text)
+        # Starts and ends are in the picture; what it would not show is printed above it.
+        for change in changes(self._before, status):
+            if change.passing:
+                self._print(change.text)
         self._before = self._status = status
         self._reports = reports
 
@@ -81,9 +81,9 @@ class Screen:
         if hidden_before:
             grid.add_row("", Text(f"{hidden_before} steps before", "dim"), "", "")
         for name in shown:
-            *cells, said = self._line(name, records.get(name), room)
-            said.truncate(room, overflow="ellipsis")  # rich would take the room from the other columns too
-            grid.add_row(*cells, said)
+            *cells, remark = self._line(name, records.get(name), room)
+            remark.truncate(room, overflow="ellipsis")  # rich would take the room from the other columns too
+            grid.add_row(*cells, remark)
         if hidden_after:
             grid.add_row("", Text(f"{hidden_after} steps more", "dim"), "", "")
         return Group(head, grid)
@@ -128,7 +128,7 @@ class Screen:
         return text
 
 
-def _undisturbed(terminal: TextIO) -> list[Any] | None:
+def _without_echo(terminal: TextIO) -> list[Any] | None:
     """Keep a Ctrl-C from writing ^C into the picture and from throwing half a frame away. Returns what to restore."""
     try:
         before = termios.tcgetattr(terminal)
