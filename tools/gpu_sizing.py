@@ -19,10 +19,12 @@ from pathlib import Path
 
 import yaml
 
-from selfevo_contract.grpo import Grpo
-from selfevo_contract.parts import Pods, Resources
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.spec import Engine, RunSpec, TransformersEngine
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.resources import Resources
+from selfevo_contract.spec.run import RunSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "sizing.md"

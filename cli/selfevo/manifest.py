@@ -21,7 +21,8 @@ from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import KIND, SelfEvolutionRun, refuse_what_is_not_built
-from selfevo_contract.spec import Data, Model
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.model import Model
 from selfevo_contract.uris import StoreUri
 
 STDIN = Path("-")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import (
     CHALLENGER_TRAIN,
     EVALUATE,
@@ -36,7 +35,8 @@ from selfevo_contract.phases import (
     VerifierTrainInputs,
     input_key,
 )
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.sampling import Sampling
 
 QUESTION_TOP_P = 0.95
 """Top-p of the rollout's questions in R-Zero's public code, when the spec says nothing else."""

@@ -10,7 +10,9 @@ from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
 from selfevo_contract.base import Closed, Sha256, Wire
 from selfevo_contract.phases import PHASES, Inputs, Phase
 from selfevo_contract.plan import Step
-from selfevo_contract.spec import Engine, RunSpec, Storage, TransformersEngine
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.storage import Storage
 
 CONFIG_ENV = "SELFEVO_PHASE_CONFIG"
 """Environment variable that holds a PhaseConfig as JSON."""

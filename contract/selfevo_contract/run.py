@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from selfevo_contract import reasons
 from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import DnsLabel
 from selfevo_contract.phases import PHASES
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.names import DnsLabel
+from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunStatus
 
 API_VERSION = "selfevo.dev/v1alpha1"

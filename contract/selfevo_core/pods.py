@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import EnvVar, Pods, Resources
 from selfevo_contract.phases import PHASES, Phase
 from selfevo_contract.process import part_of
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.environment import EnvVar
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.resources import Resources
+from selfevo_contract.spec.run import RunSpec
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.runs import document
 from selfevo_contract.crd.resource import FILE, definition, to_yaml
 from selfevo_contract.crd.transitions import FROZEN, MAY_CHANGE, MAY_GROW
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.run import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

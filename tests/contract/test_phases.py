@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from selfevo_contract.phases import PHASES, Inputs, PhaseType
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.run import RunSpec
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("contract", "operator", "trainer", "cli")

@@ -12,7 +12,7 @@ from harness.runs import document, make_run
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.run import RunSpec
 
 
 def sentences(made: dict[str, Any]) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from selfevo_contract.grpo import ChallengerGrpo, Grpo
-from selfevo_contract.spec import TransformersEngine
+from selfevo_contract.spec.engines import TransformersEngine
+from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.spec import Data, Task
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.evaluation import Task
 from selfevo_trainer.answers import kinds
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.kinds import KindComparer, truth_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfevo_contract.spec import Band
+from selfevo_contract.spec.rollout import Band
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.curriculum import REASONS, Candidate, select
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from harness.tiny import BASE, HELDOUT
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import Loading
-from selfevo_contract.spec import Prompt, TransformersEngine
+from selfevo_contract.spec.engines import TransformersEngine
+from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.context import NO_DISTRIBUTION
 from selfevo_trainer.prompts import Messages, messages
 
@@ -216,7 +217,7 @@ def test_an_engine_that_is_not_built_yet_is_refused(kind: dict[str, Any]) -> Non
     from pydantic import TypeAdapter
 
     from selfevo_contract.errors import InputError
-    from selfevo_contract.spec import Engine
+    from selfevo_contract.spec.engines import Engine
     from selfevo_trainer.engines import open_engine
 
     with pytest.raises(InputError, match=f"{kind['kind']}.*use 'transformers'"):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from selfevo_contract.grpo import ChallengerGrpo, Grpo
 from selfevo_contract.phases import Loading
+from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import pytest
 
 from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from selfevo_contract.errors import InputError, ServiceError
-from selfevo_contract.grpo import Grpo
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import launcher, peers, verdict
 from selfevo_trainer.distributed.peers import free_port
 from selfevo_trainer.distributed.world import ALONE, Layout, Member, check_batch, read_layout, read_member

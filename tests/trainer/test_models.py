@@ -229,7 +229,7 @@ def test_a_tokenizer_without_a_padding_token_is_padded_with_its_end_token(base_c
 
 @pytest.mark.slow
 def test_prompts_are_plain_text_where_there_is_no_chat_template(base_copy: Path) -> None:
-    from selfevo_contract.spec import Prompt
+    from selfevo_contract.spec.prompts import Prompt
     from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, for_trainer, messages
 
@@ -247,7 +247,7 @@ def test_prompts_are_plain_text_where_there_is_no_chat_template(base_copy: Path)
 
 @pytest.mark.slow
 def test_examples_are_turns_before_the_question_and_stay_as_they_are(base_copy: Path) -> None:
-    from selfevo_contract.spec import Prompt
+    from selfevo_contract.spec.prompts import Prompt
     from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, messages
 
@@ -261,7 +261,7 @@ def test_examples_are_turns_before_the_question_and_stay_as_they_are(base_copy: 
 @pytest.mark.slow
 @pytest.mark.parametrize("template", [True, False])
 def test_control_tokens_that_a_question_spells_stay_text(base_copy: Path, template: bool) -> None:
-    from selfevo_contract.spec import Prompt
+    from selfevo_contract.spec.prompts import Prompt
     from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, for_trainer, messages
 
@@ -290,7 +290,7 @@ def test_added_tokens_without_the_special_flag_stay_text_too(base_copy: Path, te
     """As Qwen3 has ``<think>`` and ``<tool_call>``; a vocabulary ``with`` them has them as words of its own as well."""
     from tokenizers import AddedToken, Tokenizer, models
 
-    from selfevo_contract.spec import Prompt
+    from selfevo_contract.spec.prompts import Prompt
     from selfevo_trainer.models.loading import load_tokenizer
     from selfevo_trainer.prompts import encode, for_trainer, messages
 
@@ -330,7 +330,7 @@ def test_training_ends_answers_where_the_engine_does(
     base_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: list[str] | None
 ) -> None:
     """The folder of a base model declares the end of a document, and no end of a turn."""
-    from selfevo_contract.spec import TransformersEngine
+    from selfevo_contract.spec.engines import TransformersEngine
     from selfevo_trainer.engines import open_engine
     from selfevo_trainer.phases.solver_train import SolverReward
 

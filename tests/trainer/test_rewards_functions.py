@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.grpo import ChallengerGrpo, Sampling
 from selfevo_contract.phases import BaseModelRef, ChallengerTrainInputs, Loading
-from selfevo_contract.spec import ChallengerReward, Grading, Prompt
+from selfevo_contract.spec.challenger import ChallengerReward
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.grpo import ChallengerGrpo
+from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.engines import Completion

@@ -21,10 +21,10 @@ from typing import Literal
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import Manifest, ManifestDraft
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
-from selfevo_contract.spec import Grading
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.sampling import Sampling
 from selfevo_store import CommitResult, ObjectStore, commit
 from selfevo_trainer.answers.grades import ExactGrader, open_grader
 from selfevo_trainer.answers.grading import Grader

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from selfevo_contract.spec import Band
+from selfevo_contract.spec.rollout import Band
 from selfevo_trainer.answers.extraction import normalise_question
 
 EMPTY_MAJORITY = "empty_majority"

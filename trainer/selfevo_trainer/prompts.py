@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from selfevo_contract.spec import Prompt
+from selfevo_contract.spec.prompts import Prompt
 
 Messages = list[dict[str, str]]
 

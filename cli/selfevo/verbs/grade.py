@@ -95,7 +95,7 @@ def decide(pairs: Sequence[tuple[str, str, Method]]) -> list[Ruling]:
 
 
 def _grader(method: Method) -> Any:
-    from selfevo_contract.spec import Grading
+    from selfevo_contract.spec.grading import Grading
     from selfevo_trainer.answers.grades import open_grader
 
     return open_grader(Grading(method=method.value))

@@ -158,7 +158,7 @@ def manifest_for(found: Found, name: str | None, output: Path | None) -> str:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from selfevo_contract.parts import DnsLabel
+    from selfevo_contract.spec.names import DnsLabel
     from selfevo_contract.uris import ModelUri
 
     called = _label(found.folder.name) if name is None else name

@@ -12,7 +12,7 @@ from typing import Any
 from selfevo_contract.crd.schema import Schema, schema_of
 from selfevo_contract.crd.transitions import hold_still, keep_to_what_is_built
 from selfevo_contract.run import API_VERSION, ENGINE_BUILT, KIND, NOT_BUILT, SelfEvolutionRun
-from selfevo_contract.spec import RunSpec
+from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunStatus
 
 GROUP, VERSION = API_VERSION.split("/")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Wire
-from selfevo_contract.grpo import ChallengerGrpo, Sampling
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
-from selfevo_contract.spec import ChallengerReward, Data, Grading, Prompt
+from selfevo_contract.spec.challenger import ChallengerReward
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.grpo import ChallengerGrpo
+from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.sampling import Sampling
 
 
 class ChallengerTrainInputs(Wire):

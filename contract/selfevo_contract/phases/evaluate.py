@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Wire
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
-from selfevo_contract.spec import Grading, Prompt, Task
+from selfevo_contract.spec.evaluation import Task
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.sampling import Sampling
 
 
 class EvaluateInputs(Wire):

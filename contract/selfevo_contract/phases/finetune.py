@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Wire
-from selfevo_contract.parts import Finetune
 from selfevo_contract.phases.base import ModelRef, PhaseType
+from selfevo_contract.spec.finetune import Finetune
 
 
 class FinetuneInputs(Wire):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Wire
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
-from selfevo_contract.spec import ArithmeticTruth, Band, Data, Grading, Prompt
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.rollout import ArithmeticTruth, Band
+from selfevo_contract.spec.sampling import Sampling
 
 
 class SolverRolloutInputs(Wire):

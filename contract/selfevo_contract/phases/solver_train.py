@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Sha256, Wire
-from selfevo_contract.grpo import Grpo
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
 from selfevo_contract.phases.solver_rollout import SOLVER_ROLLOUT
-from selfevo_contract.spec import Grading, Prompt, SolverReward
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.solver import SolverReward
 
 
 class SolverTrainInputs(Wire):

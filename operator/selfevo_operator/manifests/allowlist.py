@@ -15,7 +15,7 @@ from typing import Any
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import is_free_annotation, is_free_label
+from selfevo_contract.spec.labels import is_free_annotation, is_free_label
 from selfevo_operator.manifests.environment import CA_FILE, CA_FOLDER
 from selfevo_operator.manifests.labels import RUN, STEP
 from selfevo_operator.manifests.placement import CERTIFICATES, PREFIX

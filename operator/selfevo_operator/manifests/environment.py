@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import CaBundle, EnvVar
 from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -24,7 +23,8 @@ from selfevo_contract.process import (
     WORKDIR_ENV,
     PhaseConfig,
 )
-from selfevo_contract.spec import Storage
+from selfevo_contract.spec.environment import CaBundle, EnvVar
+from selfevo_contract.spec.storage import Storage
 
 WORK = "/work"
 """Mount of the working volume, and the home of the user, who has no other."""

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import CaBundle, NodeRequirement, PodRequirement, Pods, Volume
+from selfevo_contract.spec.environment import CaBundle
+from selfevo_contract.spec.placement import NodeRequirement, PodRequirement
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.volumes import Volume
 from selfevo_operator.manifests.environment import CA_FILE, CA_FOLDER
 from selfevo_operator.manifests.labels import RUN, STEP
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.grpo import Grpo
-from selfevo_contract.parts import Pods
 from selfevo_contract.phases import PHASES
 from selfevo_contract.process import MASTER_PORT_DEFAULT, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
-from selfevo_contract.spec import RunSpec, ServerEngine
+from selfevo_contract.spec.engines import ServerEngine
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.run import RunSpec
 from selfevo_core.pods import PodSettings, field_of, pods_of, refuse_odd_keys
 from selfevo_operator.manifests import server_sidecar
 from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, variables

@@ -8,7 +8,8 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.parts import Quantity, Resources
+from selfevo_contract.spec.names import Quantity
+from selfevo_contract.spec.resources import Resources
 
 _SUFFIX = {
     "": Decimal(1),

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfevo_contract.parts import Quantity
+from selfevo_contract.spec.names import Quantity
 from selfevo_operator.manifests.environment import WORK, Variable, plain
 
 FETCH = "fetch-model"

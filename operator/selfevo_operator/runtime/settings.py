@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from selfevo_contract.explain import explain
-from selfevo_contract.parts import Pods
+from selfevo_contract.spec.pods import Pods
 from selfevo_operator.manifests.job import PodSettings
 
 ENV_PREFIX = "SELFEVO_OPERATOR_"

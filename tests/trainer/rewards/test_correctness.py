@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from selfevo_contract.spec import ChallengerReward, SolverReward
+from selfevo_contract.spec.challenger import ChallengerReward
+from selfevo_contract.spec.solver import SolverReward
 from selfevo_trainer.rewards import MODES, solver_reward
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import TypeVar
 
-from selfevo_contract.spec import Grading
+from selfevo_contract.spec.grading import Grading
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.answers.values import compare

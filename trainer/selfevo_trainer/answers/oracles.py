@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from selfevo_contract.spec import ArithmeticTruth
+from selfevo_contract.spec.rollout import ArithmeticTruth
 
 _ARITHMETIC = re.compile(r"(0|[1-9][0-9]{0,11}) ([+-]) (0|[1-9][0-9]{0,11})")
 

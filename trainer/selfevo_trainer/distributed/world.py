@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.grpo import Grpo
 from selfevo_contract.phases import PHASES, Phase
 from selfevo_contract.process import (
     JOIN_SECONDS_DEFAULT,
@@ -26,6 +25,7 @@ from selfevo_contract.process import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
+from selfevo_contract.spec.grpo import Grpo
 
 LAUNCHED_ENV = "SELFEVO_LAUNCHED"
 """Set for the processes that our own launcher starts, and for no other."""

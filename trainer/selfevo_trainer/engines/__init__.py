@@ -11,7 +11,7 @@ from pathlib import Path
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
-from selfevo_contract.spec import Engine as EngineSpec
+from selfevo_contract.spec.engines import Engine as EngineSpec
 from selfevo_trainer.engines.base import Completion, Engine
 
 __all__ = ["MODULES", "Completion", "Engine", "open_engine"]

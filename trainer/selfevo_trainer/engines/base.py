@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from selfevo_contract.grpo import Sampling
+from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.prompts import Messages
 
 

@@ -19,7 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from selfevo_contract.grpo import Sampling
+from selfevo_contract.spec.sampling import Sampling
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
-from selfevo_contract import spec
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import Loading
+from selfevo_contract.spec import engines
+from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion
 from selfevo_trainer.engines.drawing import processors, stream
 from selfevo_trainer.models.loading import eos_token_ids, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode_all
 
 
-def open_engine(settings: spec.TransformersEngine, model: Path, loading: Loading) -> TransformersEngine:
+def open_engine(settings: engines.TransformersEngine, model: Path, loading: Loading) -> TransformersEngine:
     """The engine with the weights at ``model``."""
     return TransformersEngine(model, loading, settings.batch_size)
 

@@ -19,9 +19,9 @@ from trl.trainer.utils import split_tensor_dict
 from selfevo_contract import reasons
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
-from selfevo_contract.grpo import Grpo
 from selfevo_contract.phases import GrpoInputs, Loading
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.distributed.world import check_batch

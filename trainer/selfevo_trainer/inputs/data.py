@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.spec import Data
+from selfevo_contract.spec.data import Data
 from selfevo_store import open_store
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.context import Context, held_in

@@ -35,7 +35,7 @@ from selfevo_contract.phases import (
     SolverTrainInputs,
 )
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
-from selfevo_contract.spec import Prompt
+from selfevo_contract.spec.prompts import Prompt
 from selfevo_trainer.context import Context
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import weights

@@ -7,10 +7,10 @@ from typing import Any
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
-from selfevo_contract.grpo import Sampling
 from selfevo_contract.phases import EVALUATE, EvaluateInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_contract.spec import Task
+from selfevo_contract.spec.evaluation import Task
+from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.answers.grades import Tally, extract_and_grade, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
 from selfevo_trainer.answers.voting import Comparer

@@ -1,0 +1,1 @@
+"""``spec`` of a SelfEvolutionRun: one file a part. The whole is `run.RunSpec`."""

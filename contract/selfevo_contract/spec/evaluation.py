@@ -1,0 +1,58 @@
+"""Held-out scores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Keyed, form
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.sampling import Sampling
+
+
+class Task(Closed):
+    """One held-out set of questions with answers."""
+
+    name: Annotated[
+        str,
+        Field(max_length=40),
+        form(
+            "[a-z0-9]([-a-z0-9]*[a-z0-9])?", "lower-case letters, digits and '-', with a letter or digit at both ends"
+        ),
+    ]
+    """Name in metrics and reports."""
+    data: Data
+    """JSON lines with the columns question and answer."""
+    answers: Literal["math", "choice", "number", "text"] | None = None
+    """What its answers are; math when not given. `math`: compared as in training. `choice`: a letter, also as `B. 42`,
+    `B) 42`, `(B)` or formatted; several letters are none. `number`: a number, grouped or not, with or without a unit or
+    currency; of GSM8K's solutions, what follows `####`. `text`: words, without regard to case, blanks and formatting.
+    The last three are compared by rules alone; math-verify is never asked."""
+
+    @property
+    def answer_kind(self) -> Literal["math", "choice", "number", "text"]:
+        """What its answers are. (A default in the schema of a list's items would be a difference to every manifest.)"""
+        return self.answers or "math"
+
+
+class Evaluation(Closed):
+    """Scores of the base and of every iteration's Solver on held-out tasks."""
+
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=32), Keyed("name")]
+    """What is asked."""
+    samples: Annotated[Whole, Field(ge=1, le=1024)] = 8
+    """Answers sampled for each question, beside the greedy one."""
+    sampling: Sampling | None = None
+    """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
+    metric: Literal["mean", "greedy"] = "mean"
+    """What «best» goes by: the mean over samples, or greedy accuracy; averaged over tasks."""
+    every: Annotated[Whole, Field(ge=1, le=10_000)] = 1
+    """Evaluate every so many iterations, and the last."""
+    engine: Engine = TransformersEngine()
+    """How the Solver answers."""
+    pods: Pods = Pods()
+    """Pods of the phase, over spec.pods."""

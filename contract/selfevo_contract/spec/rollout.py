@@ -1,0 +1,110 @@
+"""How a curriculum is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Rule
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.names import LabelName
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.sampling import Sampling
+
+
+class Band(Closed):
+    """Questions enter the curriculum when min <= majority share <= max (paper 0.25..0.75, code 0.3..0.8)."""
+
+    min: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Smallest majority share."""
+    max: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """Largest majority share."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.min <= self.max",
+            lambda band: band.min <= band.max,
+            "min is above max; no question could enter, so swap or widen them",
+            lambda band: f"min {band.min} is above max {band.max}; no question could enter, so swap or widen them",
+        ),
+    )
+
+    def side(self, share: float) -> Literal["below", "in", "above"]:
+        """Where a majority share lies; the bounds are in the band."""
+        return "below" if share < self.min else "above" if share > self.max else "in"
+
+
+class ArithmeticTruth(Closed):
+    """`a + b` and `a - b` in decimal digits, computed exactly."""
+
+    kind: Literal["arithmetic"]
+    """Which source of truth."""
+
+
+class Rollout(Closed):
+    """How a curriculum is made: the Challenger writes, the Solver answers, the majority labels."""
+
+    questions: Annotated[Whole, Field(ge=1, le=10_000_000)] = 8000
+    """Questions that the Challenger writes."""
+    samples: Annotated[Whole, Field(ge=2, le=1024)] = 10
+    """Answers that the Solver gives to each question."""
+    band: Band = Band()
+    """Majority shares that enter the curriculum."""
+    min_curriculum: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
+    """Smallest curriculum that is trained on: with fewer questions the run stops with EmptyCurriculum, because training
+    would go over the same few again and again. One in a hundred of the questions when not given, and at least one: a
+    healthy rollout leaves many times that."""
+    shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    """Parts that are generated independently, each by a pod of its own."""
+    min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None
+    """With how many shards at a time a Kueue queue may start that has no room for all; all or none when not given. A
+    rollout that was started in part can be evicted once only: Kueue refuses the second time (docs/queues.md)."""
+    answer_sampling: Sampling | None = None
+    """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
+    labels: Literal["majority", "random", "truth"] = "majority"
+    """Where labels come from. `random` and `truth` are the control arms of an experiment."""
+    truth: ArithmeticTruth | None = None
+    """A source of true answers, for measuring label accuracy; training never sees it unless labels is `truth`."""
+    engine: Engine = TransformersEngine()
+    """How both roles generate."""
+    pods: Pods = Pods()
+    """Pods of the phase, over spec.pods."""
+    queue: LabelName | None = None
+    """Another Kueue LocalQueue for this phase, whose pods are many and small; spec.queue when not given."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.labels != 'truth' || has(self.truth)",
+            lambda rollout: rollout.labels != "truth" or rollout.truth is not None,
+            "labels 'truth' needs truth, for example {kind: arithmetic}",
+        ),
+        Rule(
+            "self.shards <= self.questions",
+            lambda rollout: rollout.shards <= rollout.questions,
+            "shards is above questions; lower shards",
+            lambda rollout: f"shards {rollout.shards} is above questions {rollout.questions}; lower shards",
+        ),
+        Rule(
+            "!has(self.minShards) || self.minShards < self.shards",
+            lambda rollout: rollout.min_shards is None or rollout.min_shards < rollout.shards,
+            "minShards is not below shards; lower it, or remove it",
+            lambda rollout: (
+                f"minShards {rollout.min_shards} is not below shards {rollout.shards}; lower it, or remove it"
+            ),
+        ),
+        Rule(
+            "!has(self.minCurriculum) || self.minCurriculum <= self.questions",
+            lambda rollout: (rollout.min_curriculum or 1) <= rollout.questions,
+            "minCurriculum is above questions; lower minCurriculum",
+            lambda rollout: (
+                f"minCurriculum {rollout.min_curriculum} is above questions {rollout.questions}; lower minCurriculum"
+            ),
+        ),
+    )
+
+    @property
+    def smallest_curriculum(self) -> int:
+        """Questions that a curriculum must have: minCurriculum, or one in a hundred of the questions."""
+        return self.min_curriculum or max(1, self.questions // 100)

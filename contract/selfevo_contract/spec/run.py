@@ -1,0 +1,73 @@
+"""``spec`` of a SelfEvolutionRun: what a person writes. Every field has a default, a bound and a description."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from selfevo_contract.base import Closed, Whole
+from selfevo_contract.spec.budget import Budget
+from selfevo_contract.spec.challenger import Challenger
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.evaluation import Evaluation
+from selfevo_contract.spec.finetune import Finetune
+from selfevo_contract.spec.fork import ForkFrom
+from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.guards import Guards
+from selfevo_contract.spec.model import Model
+from selfevo_contract.spec.names import LabelName
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.rollout import Rollout
+from selfevo_contract.spec.solver import Solver
+from selfevo_contract.spec.storage import Storage
+from selfevo_contract.spec.verifier import Verifier
+
+
+class RunSpec(Closed):
+    """One self-evolution run."""
+
+    iterations: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    """Rounds of Challenger and Solver training; may be raised later."""
+    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of every random choice."""
+    suspend: bool = False
+    """Hold the run: no new step starts, running ones stop at a checkpoint."""
+    model: Model
+    """The base model."""
+    storage: Storage
+    """Where outputs go."""
+    challenger: Challenger = Challenger()
+    """The role that writes questions."""
+    rollout: Rollout = Rollout()
+    """How the curriculum is made."""
+    solver: Solver = Solver()
+    """The role that answers."""
+    verifier: Verifier | None = None
+    """The third role, for tasks without a checkable answer."""
+    evaluation: Evaluation | None = None
+    """Held-out scores."""
+    exclude: Annotated[list[Data], Field(max_length=32)] = []
+    """Data whose questions the Challenger may not ask: worth nothing to it, and never in a curriculum."""
+    finetune: Finetune | None = None
+    """Training on labelled data after the last iteration."""
+    grading: Grading = Grading()
+    """How answers are compared."""
+    guards: Guards | None = None
+    """When a run that goes wrong is stopped."""
+    budget: Budget | None = None
+    """What a run may cost."""
+    parallel_steps: Annotated[Whole, Field(ge=1, le=64)] = 1
+    """Steps that may run at once, where the plan allows it."""
+    backoff_limit: Annotated[Whole, Field(ge=0, le=100)] = 3
+    """Times that a step is tried again after an external service failed."""
+    pods: Pods = Pods()
+    """Pods of every phase."""
+    queue: LabelName | None = None
+    """A Kueue LocalQueue that the run's Jobs wait in."""
+    priority_class: LabelName | None = None
+    """A Kueue WorkloadPriorityClass of the run's Jobs; it orders the queue, and leaves the pods' own priority alone."""
+    ttl_seconds_after_finished: Annotated[Whole, Field(ge=60, le=31_536_000)] = 86_400
+    """Seconds that an ended Job, its pods and their logs are kept."""
+    fork_from: ForkFrom | None = None
+    """Start from an iteration of another run."""

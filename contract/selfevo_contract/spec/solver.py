@@ -1,0 +1,52 @@
+"""The Solver: the role that answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Rule
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.prompts import Prompt
+
+
+class SolverReward(Closed):
+    """What the Solver is paid for."""
+
+    mode: Literal["paper", "code"] = "paper"
+    """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format."""
+
+
+SOLVER_SYSTEM = "Reason step by step, and put your final answer within \\boxed{}."
+
+
+class Solver(Closed):
+    """The role that answers."""
+
+    prompt: Prompt = Prompt(system=SOLVER_SYSTEM, user="{question}")
+    """What it is asked, in training, rollout and evaluation."""
+    max_prompt_length: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2048
+    """Longest prompt in tokens, the question in it. A longer question is worth nothing to the Challenger, is not
+    answered in the rollout, and is dropped there as `too_long`."""
+    grpo: Grpo = Grpo()
+    """Its training."""
+    reward: SolverReward = SolverReward()
+    """What it is paid for."""
+    engine: Engine = TransformersEngine()
+    """How it generates in its phase."""
+    checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
+    """Steps between two checkpoints in the store."""
+    pods: Pods = Pods()
+    """Pods of its phase, over spec.pods."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.prompt.user.contains('{question}')",
+            lambda solver: "{question}" in solver.prompt.user,
+            "prompt.user never shows the question; put {question} into it",
+        ),
+    )
