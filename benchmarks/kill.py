@@ -114,7 +114,7 @@ class Runner:
     def digests(self) -> dict[str, str]:
         """sha256 of every determined file, by step and name."""
         store = open_store(self.run.spec.storage.uri)
-        found = {}
+        found: dict[str, str] = {}
         for step in self.plan.steps:
             manifest = read_manifest(store, step_prefix(self.run.metadata.namespace, step.phase, step.key))
             assert manifest is not None, f"{step.name} is not committed"

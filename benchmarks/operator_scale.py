@@ -169,7 +169,7 @@ def measure_bare(plane: ControlPlane, folder: Path, runs: int) -> dict[str, floa
         namespace,
         str(runs),
         str(STEPS),
-        file,
+        str(file),
     ]
     bare = subprocess.Popen(command, cwd=HERE)
     process = psutil.Process(bare.pid)

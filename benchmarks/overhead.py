@@ -56,11 +56,11 @@ def direct(inputs: SolverTrainInputs, curriculum: list[dict[str, Any]], base: Pa
     """GRPOTrainer as TRL's documentation has it, with the same numbers."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     from selfevo_trainer.grpo.train import grpo_config, schedule
 
-    def reward(completions: list[Any], label: list[str], **_: Any) -> list[float]:
+    def reward(completions: list[Any], label: list[str], **_: Any) -> list[float | None]:
         texts = (completion[0]["content"] for completion in completions)
         return [float(f"\\boxed{{{truth}}}" in text) for text, truth in zip(texts, label, strict=True)]
 

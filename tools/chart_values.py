@@ -51,6 +51,7 @@ def tables(text: str) -> str:
     root, lines = yaml.compose(text), text.splitlines()
     alone: list[str] = []
     groups: dict[str, list[str]] = {}
+    assert isinstance(root, yaml.MappingNode)
     for place, about, value, inner in documented(root, lines):
         top = place.split(".")[0]
         if inner:

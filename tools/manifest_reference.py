@@ -78,7 +78,8 @@ def _anchor(heading: str) -> str:
 
 def _bounds(field: Schema) -> str:
     low, high = field.get("minimum"), field.get("maximum")
-    if low is None and high is None:
+    if low is None:
+        assert high is None, "an upper bound alone has no words yet"
         return ""
     if high is None:
         return f", {_number(low)} or more"

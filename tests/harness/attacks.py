@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.cluster.cluster_runs import cluster_run
 
-Object = dict[str, Any]
+Object = dict[Any, Any]
 
 TRAINER = "selfevo/trainer:0.1.0"
 OWN, OTHERS = "own", "admin"
@@ -110,6 +110,16 @@ def endpoint(url: str) -> tuple[str, Object, str]:
     return f"endpoint {url}", {"spec.storage.endpoint": url}, message
 
 
+_OTHER_VOLUMES: tuple[Object, ...] = (
+    {"hostPath": {"path": "/"}},
+    {"secret": {"secretName": OTHERS}},
+    {"configMap": {"name": OTHERS}},
+    {"projected": {"sources": [{"serviceAccountToken": {}}]}},
+    {"emptyDir": {"medium": "Memory"}},
+    {"csi": {"driver": "secrets-store.csi.k8s.io"}},
+    {"nfs": {"server": "10.0.0.1", "path": "/"}},
+    {"image": {"reference": "evil"}},
+)
 _NAME = "write it as lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
 _IMAGE = f"which is an image that runs may not use; allowed are {TRAINER}"
 _URI = "write it as s3://<bucket>/<prefix> or file:///<absolute path>"
@@ -255,10 +265,7 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a volume of the cluster's class", volume({"ephemeral": {"size": "1Gi"}}), "spec.pods.volumes is (default)"),
     *(
         (f"a volume from {next(iter(kind))}", volume(kind), "a volume is a persistentVolumeClaim or ephemeral;")
-        for kind in ({"hostPath": {"path": "/"}}, {"secret": {"secretName": OTHERS}}, {"configMap": {"name": OTHERS}},
-                     {"projected": {"sources": [{"serviceAccountToken": {}}]}}, {"emptyDir": {"medium": "Memory"}},
-                     {"csi": {"driver": "secrets-store.csi.k8s.io"}}, {"nfs": {"server": "10.0.0.1", "path": "/"}},
-                     {"image": {"reference": "evil"}})
+        for kind in _OTHER_VOLUMES
     ),
     ("a claim and a volume", volume({"persistentVolumeClaim": {"claimName": OWN}, "ephemeral": {"size": 1}}),
      "a volume is a persistentVolumeClaim or ephemeral; write one of them"),

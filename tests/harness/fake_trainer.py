@@ -24,6 +24,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(os.environ["FAKE_TRAINER_DIR"])
 CONFIG = json.loads(Path(os.environ["SELFEVO_PHASE_CONFIG_FILE"]).read_text())
@@ -56,7 +57,7 @@ def note(event: str) -> None:
         file.write(line + "\n")
 
 
-def orders() -> dict:
+def orders() -> dict[str, Any]:
     """How to misbehave this time."""
     file = FOLDER / f"{STEP}.json"
     told = json.loads(file.read_text()) if file.exists() else {}
@@ -70,7 +71,7 @@ def orders() -> dict:
     return told
 
 
-def result(outcome: str, **fields: object) -> dict:
+def result(outcome: str, **fields: object) -> dict[str, Any]:
     return {"phase": PHASE, "key": KEY, "outcome": outcome, "timings": {"total": 0.1}, **fields}
 
 
@@ -83,7 +84,7 @@ def report(done: int) -> None:
         print(json.dumps(line, separators=(",", ":")), flush=True)
 
 
-def work(told: dict) -> None:
+def work(told: dict[str, Any]) -> None:
     if told.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if told.get("hang") or told.get("stubborn"):
@@ -133,12 +134,12 @@ def commit(place: Path) -> bool:
     return True
 
 
-def failure(code: int) -> dict:
+def failure(code: int) -> dict[str, Any]:
     reason = {2: "InvalidInput", 3: "ServiceFailed", 4: "EmptyCurriculum"}.get(code, "Crashed")
     return result("failed", exitCode=code, reason=reason, message=f"told to end with {code}; tell otherwise")
 
 
-def run() -> dict:
+def run() -> dict[str, Any]:
     if (PLACE / "MANIFEST.json").exists():
         return result("found", metrics=METRICS)
     note("work")
@@ -182,7 +183,7 @@ def main() -> int:
     finally:
         note("end")
     Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(said))
-    return said.get("exitCode", 0)
+    return int(said.get("exitCode", 0))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import celpy
 import yaml
 from celpy.adapter import json_to_cel
+from celpy.evaluation import CELEvalError
 from lupa.lua51 import LuaRuntime
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "gitops"
@@ -64,7 +65,7 @@ def flux(file: str, run: Object) -> str:
 def _is_true(expression: str, names: dict[str, Any]) -> bool:
     try:
         return bool(_program(expression).evaluate(names))
-    except celpy.CELEvalError as error:
+    except CELEvalError as error:
         raise FluxError(f"{expression}: {str(error)[:100]}") from error
 
 

@@ -31,7 +31,7 @@ def build(folder: Path) -> list[Object]:
     Raises:
         ToolUnavailable: when this machine cannot have kubectl.
     """
-    command = [tools.program(tools.KUBECTL), "kustomize", folder]
+    command = [str(tools.program(tools.KUBECTL)), "kustomize", str(folder)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == "", answer.stderr  # deprecations

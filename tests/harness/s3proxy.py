@@ -128,10 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers = self._signed_anew(headers, body)
         self._behind.request(self.command, self.path, body=body, headers=headers)
         answer = self._behind.getresponse()
-        content = answer.read()
+        got = answer.read()
         if faults.lose_reply(request, answer.status):
             return self._hang_up()
-        return self._reply(answer.status, dict(answer.getheaders()), content)
+        return self._reply(answer.status, dict(answer.getheaders()), got)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
 

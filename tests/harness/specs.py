@@ -59,7 +59,7 @@ _ENV = st.lists(
         }
     ),
     max_size=4,
-    unique_by=lambda variable: variable["name"],
+    unique_by=lambda variable: str(variable["name"]),
 )
 _VOLUME = st.fixed_dictionaries(
     {"name": st.sampled_from(["a", "work", "b-c"]), "mountPath": st.sampled_from(["/work/cache", "/mnt/a", "/mnt/b"])}

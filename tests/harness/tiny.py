@@ -96,7 +96,8 @@ def make(folder: Path, architecture: Architecture) -> Path:
 def _llama(tokenizer: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(
+    model: Any = LlamaForCausalLM  # transformers annotates no constructor
+    return model(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=96,

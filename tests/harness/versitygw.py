@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class S3Server:
         return name
 
 
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[S3Server]:
     """A server over ``folder``, until the block ends.
@@ -89,11 +93,11 @@ def running(folder: Path) -> Iterator[S3Server]:
             "ROOT_ACCESS_KEY": server.access_key,
             "ROOT_SECRET_KEY": server.secret_key,
         }
-        command = [program, "--quiet", "--port", f"127.0.0.1:{server.port}", "posix", str(buckets)]
+        command = [str(program), "--quiet", "--port", f"127.0.0.1:{server.port}", "posix", str(buckets)]
         with log.open("ab") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
         try:
-            if wait_for_port(server.port, lambda process=process: process.poll() is None):
+            if wait_for_port(server.port, partial(_is_running, process)):
                 yield server
                 return
         finally:

@@ -46,7 +46,7 @@ from selfevo_core.attempts import TAKEN_DOWN, verdict_of
 from selfevo_core.pods import pods_of
 from selfevo_core.reconcile import Action, ObservedAttempt, Start
 
-TRAINER = (sys.executable, "-m", "selfevo_trainer")
+TRAINER: tuple[str, ...] = (sys.executable, "-m", "selfevo_trainer")
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,7 @@ class Admitter:
         # Without this, the apiserver lets nobody change where the pods may run.
         status = {"status": {"startTime": None}}
         self.api.patch("jobs", workload.name, status, self.namespace, "status", fieldManager=MANAGER)
-        selector = {"nodeSelector": None} if not workload.node_selector else {}
+        selector: Object = {"nodeSelector": None} if not workload.node_selector else {}
         if workload.node_selector:
             found = self.api.get("jobs", workload.name, self.namespace)["spec"]["template"]["spec"]
             now = found.get("nodeSelector") or {}

@@ -46,7 +46,7 @@ SMALL: Object = {
 
 def small_run(s3: S3Server, endpoint: str, namespace: str, folder: Path) -> Object:
     """The run. Pods find the store at ``endpoint``, and the keys to it in `secret`."""
-    manifest = yaml.safe_load((EXAMPLES / "arithmetic.yaml").read_text())
+    manifest: Object = yaml.safe_load((EXAMPLES / "arithmetic.yaml").read_text())
     manifest["metadata"]["namespace"] = namespace
     for over in (_uploaded(s3, folder), {"storage": {"endpoint": endpoint}}, SMALL):
         manifest["spec"] = merged(manifest["spec"], over)

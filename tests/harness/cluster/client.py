@@ -157,19 +157,22 @@ class Api:
     def find(self, resource: str, name: str, namespace: str | None = None) -> Object | None:
         """As ``get``; None when there is none."""
         try:
-            return self.get(resource, name, namespace)
+            found: Object = self.get(resource, name, namespace)
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
+        return found
 
     def list(self, resource: str, namespace: str | None = None, labels: str = "", fields: str = "") -> list[Object]:
-        return self.listing(resource, namespace, labels, fields)["items"]
+        items: list[Object] = self.listing(resource, namespace, labels, fields)["items"]
+        return items
 
     def listing(self, resource: str, namespace: str | None = None, labels: str = "", fields: str = "") -> Object:
         """The list as an object, for its resourceVersion."""
         query = {"labelSelector": labels, "fieldSelector": fields}
-        return self.request("GET", self.path(resource, namespace), query=query)
+        answer: Object = self.request("GET", self.path(resource, namespace), query=query)
+        return answer
 
     def patch(
         self,
@@ -182,7 +185,8 @@ class Api:
         **query: Any,
     ) -> Object:
         path = self.path(resource, namespace, name, subresource)
-        return self.request("PATCH", path, body, query=query, content_type=_PATCHES[kind])
+        answer: Object = self.request("PATCH", path, body, query=query, content_type=_PATCHES[kind])
+        return answer
 
     def delete(
         self,
@@ -255,17 +259,20 @@ class Api:
 
     def create(self, manifest: Object, namespace: str | None = None, **query: Any) -> Object:
         """``dryRun="All"`` and ``fieldValidation="Strict"`` are queries."""
-        return self.request("POST", self._place(manifest, namespace), manifest, query=query)
+        answer: Object = self.request("POST", self._place(manifest, namespace), manifest, query=query)
+        return answer
 
     def apply(self, manifest: Object, namespace: str | None = None, *, manager: str = "tests", **query: Any) -> Object:
         """Server-side, taking fields from others."""
         path = f"{self._place(manifest, namespace)}/{quote(manifest['metadata']['name'], safe='')}"
         query = {"fieldManager": manager, "force": "true", **query}
-        return self.request("PATCH", path, manifest, query=query, content_type=_PATCHES["apply"])
+        answer: Object = self.request("PATCH", path, manifest, query=query, content_type=_PATCHES["apply"])
+        return answer
 
     def replace(self, manifest: Object, namespace: str | None = None, subresource: str = "") -> Object:
         parts = [self._place(manifest, namespace), quote(manifest["metadata"]["name"], safe=""), subresource]
-        return self.request("PUT", "/".join(filter(None, parts)), manifest)
+        answer: Object = self.request("PUT", "/".join(filter(None, parts)), manifest)
+        return answer
 
     def _place(self, manifest: Object, namespace: str | None) -> str:
         plural, namespaced = self._kind(manifest["apiVersion"], manifest["kind"])

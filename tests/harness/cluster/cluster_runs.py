@@ -54,7 +54,7 @@ def status_of(run: Object | None) -> Object:
 
 
 def phase_of(run: Object | None) -> str:
-    return status_of(run).get("phase", "")
+    return str(status_of(run).get("phase", ""))
 
 
 def conditions(run: Object) -> dict[str, str]:
@@ -89,6 +89,7 @@ def step(run: Object, name: str) -> Object:
 def wait_run(api: Api, namespace: str, name: str, until: Callable[[Object], Any], limit_s: float = 300.0) -> Object:
     """The run, when ``until(run)``."""
     deadline = time.monotonic() + limit_s
+    run: Object
     while not until(run := api.get(RUNS, name, namespace)):
         assert time.monotonic() < deadline, f"{name} after {limit_s} s: {json.dumps(status_of(run))}"
         time.sleep(0.05)

@@ -182,7 +182,7 @@ class ControlPlane:
             "spec": {"expirationSeconds": 86400},
         }
         path = self.admin.path("serviceaccounts", namespace, name, "token")
-        return self.admin.request("POST", path, request)["status"]["token"]
+        return str(self.admin.request("POST", path, request)["status"]["token"])
 
     def grant(self, user: str, rules: list[dict[str, Any]], namespace: str | None = None) -> None:
         """Lets ``user`` (``system:serviceaccount:<namespace>:<name>``) do this, in one namespace or in all."""
@@ -244,8 +244,8 @@ class ControlPlane:
         key = self.folder / "service-accounts.key"
         subprocess.run([openssl, "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         identity = ["-subj", "/O=system:masters/CN=apiserver", "-days", "30", "-nodes"]
-        files = ["-keyout", self.folder / "kubelet-client.key", "-out", self.kubelet_client_ca]
-        command = [openssl, "req", "-x509", "-newkey", "rsa:2048", *identity, *files]
+        files: list[str | Path] = ["-keyout", self.folder / "kubelet-client.key", "-out", self.kubelet_client_ca]
+        command: list[str | Path] = [openssl, "req", "-x509", "-newkey", "rsa:2048", *identity, *files]
         subprocess.run(command, check=True, capture_output=True)
         (self.folder / "tokens.csv").write_text(f'{self._admin_token},test-admin,test-admin,"system:masters"\n')
         self._users.write_config(self.folder / "users.kubeconfig")
@@ -253,7 +253,7 @@ class ControlPlane:
     def _start_etcd(self, program: Path) -> Child:
         self._etcd_url, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
-        command = [
+        command: list[str | Path] = [
             program,
             f"--data-dir={self.folder / 'etcd'}",
             f"--listen-client-urls={self._etcd_url}",
@@ -311,7 +311,7 @@ class ControlPlane:
 
     def _ready(self) -> bool:
         try:
-            return Api(self.server, self._admin_token, self.ca).request("GET", "/readyz", timeout_s=5.0) == "ok"
+            return bool(Api(self.server, self._admin_token, self.ca).request("GET", "/readyz", timeout_s=5.0) == "ok")
         except (ApiError, urllib3.exceptions.HTTPError, OSError):  # not yet; or its certificate is not written yet
             return False
 

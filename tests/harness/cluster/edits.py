@@ -29,7 +29,8 @@ _TYPICAL: dict[str, tuple[Any, ...]] = {
 
 def spec_schema(crd: Path) -> Schema:
     (version,) = yaml.safe_load(crd.read_text())["spec"]["versions"]
-    return version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return schema
 
 
 def leaves(schema: Schema, path: Leaf = ()) -> Iterator[tuple[Leaf, Schema]]:
@@ -77,7 +78,7 @@ def edited(spec: dict[str, Any], leaf: Leaf, value: Any) -> dict[str, Any]:
     if value is GONE:
         if isinstance(place, dict):
             place.pop(last, None)
-        elif len(place) > last:
+        elif isinstance(last, int) and len(place) > last:
             del place[last]
     elif isinstance(last, int) and len(place) <= last:
         place.append(value)

@@ -94,7 +94,7 @@ class Kwok:
         stages = folder / "stages.yaml"
         stages.write_text("\n---\n".join(json.dumps(stage) for stage in _stages(seconds)))
         self._port = free_port()
-        command = [
+        command: list[str | Path] = [
             tools.program(tools.KWOK),
             f"--kubeconfig={plane.kubeconfig(plane.admin_token, folder / 'kwok.kubeconfig')}",
             f"--config={stages}",
@@ -140,7 +140,7 @@ def _stages(seconds: float) -> Iterator[dict[str, Any]]:
     beat = {"durationMilliseconds": BEATS_MS[0], "jitterDurationMilliseconds": BEATS_MS[1]}
     yield _stage("node-starts", "Node", [(ready, "NotIn", ["True"])], template=_NODE_READY)
     yield _stage("node-beats", "Node", [(ready, "In", ["True"])], template=_NODE_READY, delay=beat)
-    alive = (deleted, "DoesNotExist", [])
+    alive: tuple[str, str, list[str]] = (deleted, "DoesNotExist", [])
     yield _stage("pod-starts", "Pod", [alive, (phase, "In", ["Pending"])], template=_POD_RUNNING)
     life = {"durationMilliseconds": int(1000 * seconds)}
     yield _stage("pod-ends", "Pod", [alive, (phase, "In", ["Running"])], template=_POD_SUCCEEDED, delay=life)

@@ -90,7 +90,8 @@ def _config(pod: Mapping[str, Any]) -> dict[str, Any]:
     for container in pod["spec"]["containers"]:
         for variable in container.get("env") or []:
             if variable["name"] == "SELFEVO_PHASE_CONFIG":
-                return json.loads(variable["value"])
+                config: dict[str, Any] = json.loads(variable["value"])
+                return config
     return {}
 
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from socket import socket as Socket
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,7 +37,7 @@ class Network:
         finally:
             os.close(descriptor)
 
-    def socket(self) -> socket.socket:
+    def socket(self) -> Socket:
         """A TCP socket in there."""
         return self._inside.submit(socket.socket, socket.AF_INET, socket.SOCK_STREAM).result()
 
@@ -55,7 +56,7 @@ class Network:
             listener.close()
         self._inside.shutdown()
 
-    def _bridge(self, listener: socket.socket, at: tuple[str, int], port: int, *, inwards: bool) -> None:
+    def _bridge(self, listener: Socket, at: tuple[str, int], port: int, *, inwards: bool) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(at)
         listener.listen(128)

@@ -151,9 +151,11 @@ class Node:
             for sample in family.samples
             if sample.name == "prober_probe_total"
         ]
-        kinds = ("container", "probe_type", "result")
-        keys = {tuple(sample.labels[kind] for kind in kinds) for sample in samples}
-        return {key: sum(s.value for s in samples if tuple(s.labels[kind] for kind in kinds) == key) for key in keys}
+        found: dict[tuple[str, str, str], float] = {}
+        for sample in samples:
+            key = (sample.labels["container"], sample.labels["probe_type"], sample.labels["result"])
+            found[key] = found.get(key, 0.0) + sample.value
+        return found
 
     def processes(self, pod: dict[str, Any], container: str = "trainer") -> list[int]:
         """The pids, out here, of what runs in a container."""
@@ -188,7 +190,12 @@ class Node:
             base["mounts"].append(mount)
         (self.folder / "base-spec.json").write_text(json.dumps(base))
         network = {"type": "bridge", "bridge": "cni0", "ipMasq": False, "name": "pods", "cniVersion": "0.4.0"}
-        ipam = {"type": "host-local", "subnet": "10.88.0.0/24", "gateway": ADDRESS, "dataDir": "/run/cni"}
+        ipam: dict[str, Any] = {
+            "type": "host-local",
+            "subnet": "10.88.0.0/24",
+            "gateway": ADDRESS,
+            "dataDir": "/run/cni",
+        }
         ipam["routes"] = [{"dst": f"{self._service['clusterIP']}/32"}]
         (self.folder / "cni").mkdir()
         (self.folder / "cni" / "10-pods.conf").write_text(json.dumps({**network, "ipam": ipam}))
@@ -258,7 +265,7 @@ def _try_namespaces(folder: Path) -> None:
         "mount -t overlay overlay -o lowerdir=/usr,upperdir=$0/upper,workdir=$0/work over",
         "ip link add probe0 type bridge",
     )
-    probe = [*PRIVATE, "sh", "-c", " && ".join(steps), folder / "probe"]
+    probe = [*PRIVATE, "sh", "-c", " && ".join(steps), str(folder / "probe")]
     said = subprocess.run(probe, capture_output=True, text=True)
     if said.returncode:
         raise ToolUnavailable(f"this machine lets nobody have a node's namespaces: {said.stderr.strip()[-300:]}")

@@ -67,7 +67,7 @@ class OperatorProcess(Child):
         name = f"operator-{next(_numbers)}"
         kubeconfig = plane.kubeconfig(account(plane, namespaces), folder / f"{name}.kubeconfig", server)
         self.port = free_port()
-        command = [sys.executable, "-m", "selfevo_operator", "--kubeconfig", kubeconfig, "--image", IMAGE]
+        command = [sys.executable, "-m", "selfevo_operator", "--kubeconfig", str(kubeconfig), "--image", IMAGE]
         command += ["--listen", f"127.0.0.1:{self.port}", "--resync-seconds", str(RESYNC_S), *flags]
         for namespace in namespaces:
             command += ["--namespace", namespace]

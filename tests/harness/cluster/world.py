@@ -37,7 +37,8 @@ class World:
     def attempt(self, api: Api, run: Object, **query: Any) -> Object:
         """Creates the run as a client does that sends whatever it is given."""
         path = api.path("selfevolutionruns", self.namespace)
-        return api.request("POST", path, run, query={"fieldValidation": "Ignore", **query})
+        made: dict[str, Any] = api.request("POST", path, run, query={"fieldValidation": "Ignore", **query})
+        return made
 
     def refusal(self, run: Object, api: Api | None = None) -> str:
         """What the API server says against a run; empty when it would take it. Nothing is stored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from simulation.apiserver import MANAGED_BY, Object
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 IMAGES = ("registry.example/trainer:a", "registry.example/trainer:b", MISSING_IMAGE)
+
+Acts = tuple[Callable[[str], None], ...]
 
 
 class People:
@@ -25,9 +28,23 @@ class People:
         """A step's tries were cut down once."""
         self._figures_matter = world.rng.random() < 0.6
         """So nobody cuts the tries down: a step that has few is done without its figures when they are lost."""
-        often = (self._edit_pods, self.suspend, self._resume, self._note, self._delete_job, self._squat)
+        often: Acts = (
+            self._edit_pods,
+            self.suspend,
+            self._resume,
+            self._note,
+            self._delete_job,
+            self._squat,
+        )
         often += (self._kill_pod, self._strand, self._drain)
-        seldom = (self._extend, self._patience, self._ttl, self._asks_for_too_much, self._delete_run, self._flap)
+        seldom: Acts = (
+            self._extend,
+            self._patience,
+            self._ttl,
+            self._asks_for_too_much,
+            self._delete_run,
+            self._flap,
+        )
         seldom += (self._condition, self._wipe, self._disown, self._label_job, self._preempt, self._swap)
         seldom += (self._unlabel_job,)
         self._acts = (*often, *often, *seldom)

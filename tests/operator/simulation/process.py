@@ -108,6 +108,10 @@ class Process:
             self._added = True
             self.queue.add(key, self._world.agenda.now, pressing=pressing)
 
+    def _later(self, key: Any) -> None:
+        if not self.dead:
+            self._add(key, pressing=False)
+
     # --- lists: read at one time, taken in at a later one
 
     def _watch_began(self) -> None:
@@ -184,7 +188,7 @@ class Process:
         if not world.chance(world.faults.full_ledger):
             return True
         world.say("the ledger has no room")
-        world.agenda.after(world.rng.uniform(0.05, 20), lambda: self.dead or self._add(key, pressing=False))
+        world.agenda.after(world.rng.uniform(0.05, 20), lambda: self._later(key))
         return False
 
 

@@ -263,7 +263,7 @@ class World:
         places = []
         for name in self.wanted:
             status = (self.api.runs.get(name) or {}).get("status") or {}
-            said = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+            said: dict[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
             places.append(f"{name} is {status.get('phase')}: {said.get('reason')}: {said.get('message')}")
         live = [life.name for life in self.jobs.lives.values() if life.live]
         return f"{'; '.join(places)}; live: {live}"
