@@ -27,26 +27,26 @@ STOPPED = (
 
 
 @dataclass(frozen=True)
-class Policy:
+class Backoff:
     """How long to wait before a step is tried again: 10 s, 20 s, 40 s, ... 5 min."""
 
-    backoff_base: timedelta = timedelta(seconds=10)
-    backoff_cap: timedelta = timedelta(minutes=5)
+    base: timedelta = timedelta(seconds=10)
+    cap: timedelta = timedelta(minutes=5)
 
     def delay(self, failures: int) -> timedelta:
-        return min(self.backoff_cap, self.backoff_base * (1 << min(max(failures - 1, 0), 30)))
+        return min(self.cap, self.base * (1 << min(max(failures - 1, 0), 30)))
 
 
 def record_attempt_end(
-    status: StepStatus, child: ObservedAttempt, backoff_limit: int, policy: Policy, now: datetime
+    status: StepStatus, attempt: ObservedAttempt, backoff_limit: int, backoff: Backoff, now: datetime
 ) -> StepStatus:
-    """The record after the end of ``child``, taken into account exactly once."""
-    status = with_(status, ended=child.attempt)
-    finished = child.finished_at or now
-    result = child.result
-    reason, message = _cause(child)
+    """The record after the end of ``attempt``, taken into account exactly once."""
+    status = with_(status, ended=attempt.number)
+    finished = attempt.finished_at or now
+    result = attempt.result
+    reason, message = _cause(attempt)
 
-    if child.state == "Succeeded":
+    if attempt.state == "Succeeded":
         confirmed = result is not None and result.outcome in ("committed", "found")
         if confirmed or status.failures >= backoff_limit:
             return with_(
@@ -55,24 +55,24 @@ def record_attempt_end(
                 finished_at=stamp(finished),
                 retry_at=None,
                 reason="",
-                message="" if confirmed else f"{UNKNOWN}: the result of {child.name} did not arrive",
+                message="" if confirmed else f"{UNKNOWN}: the result of {attempt.name} did not arrive",
                 reused=result is not None and result.outcome == "found",
                 metrics=dict(result.metrics) if result else {},
                 timings=dict(result.timings) if result else {},
             )
         # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
-        reason, message = reasons.RESULT_LOST, f"{child.name} ended well, but its result did not arrive"
+        reason, message = reasons.RESULT_LOST, f"{attempt.name} ended well, but its result did not arrive"
 
-    code = None if child.culprit else verdict_of(child.exit_code, child.result)
-    hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or child.reason == reasons.DEADLINE_EXCEEDED
-    if child.state == "Failed" and hopeless:
+    code = None if attempt.culprit else verdict_of(attempt.exit_code, attempt.result)
+    hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or attempt.reason == reasons.DEADLINE_EXCEEDED
+    if attempt.state == "Failed" and hopeless:
         return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
-    if child.state == "Failed" and (code == ExitCode.TERMINATED or child.stopping):
+    if attempt.state == "Failed" and (code == ExitCode.TERMINATED or attempt.stopping):
         # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
-        retry_at = stamp(finished + policy.delay(0))
+        retry_at = stamp(finished + backoff.delay(0))
         return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
 
-    failures = status.failures + (child.failures if child.state == "Failed" else 1)
+    failures = status.failures + (attempt.failures if attempt.state == "Failed" else 1)
     if failures > backoff_limit:
         what = f"{status.name} failed {failures} times (spec.backoffLimit is {backoff_limit}), the last time: {message}"
         return with_(
@@ -83,15 +83,15 @@ def record_attempt_end(
             reason=reasons.BACKOFF_LIMIT_EXCEEDED,
             message=what,
         )
-    retry_at = stamp(finished + policy.delay(failures))
+    retry_at = stamp(finished + backoff.delay(failures))
     return with_(status, state="Pending", failures=failures, retry_at=retry_at, reason=reason, message=message)
 
 
-def _cause(child: ObservedAttempt) -> tuple[str, str]:
+def _cause(attempt: ObservedAttempt) -> tuple[str, str]:
     """Why an attempt ended as it did: in the trainer's own words where they arrived."""
-    if child.state != "Failed":
+    if attempt.state != "Failed":
         return "", ""
-    code = verdict_of(child.exit_code, child.result)
+    code = verdict_of(attempt.exit_code, attempt.result)
     usual = {
         ExitCode.INPUT: reasons.INVALID_INPUT,
         ExitCode.SERVICE: reasons.SERVICE_FAILED,
@@ -99,54 +99,56 @@ def _cause(child: ObservedAttempt) -> tuple[str, str]:
         ExitCode.TERMINATED: reasons.TERMINATED,
         KILLED: reasons.KILLED,
     }
-    if child.culprit:
-        return child.reason or reasons.CRASHED, child.message
+    if attempt.culprit:
+        return attempt.reason or reasons.CRASHED, attempt.message
     ended = "ended without an exit code" if code is None else f"ended with exit code {code}"
-    reason = child.reason or (child.result.reason if child.result else "") or usual.get(code or 0, reasons.CRASHED)
-    message = (child.result.message if child.result else "") or ": ".join(filter(None, (ended, child.message)))
+    reason = (
+        attempt.reason or (attempt.result.reason if attempt.result else "") or usual.get(code or 0, reasons.CRASHED)
+    )
+    message = (attempt.result.message if attempt.result else "") or ": ".join(filter(None, (ended, attempt.message)))
     return reason, message
 
 
-def attempts(
-    before: Sequence[AttemptStatus], children: Sequence[ObservedAttempt], stops: Mapping[str, str]
+def attempt_history(
+    before: Sequence[AttemptStatus], attempts: Sequence[ObservedAttempt], stops: Mapping[str, str]
 ) -> list[AttemptStatus]:
     """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list.
 
-    ``stops`` says of children that are being stopped, why: when they are gone, nobody else will know.
+    ``stops`` says of attempts that are being stopped, why: when they are gone, nobody else will know.
     """
-    seen = {child.name for child in children}
-    known = {attempt.name: attempt if attempt.name in seen else _lost(attempt) for attempt in before}
-    for child in children:
-        old = known.get(child.name)
+    seen = {attempt.name for attempt in attempts}
+    known = {line.name: line if line.name in seen else _lost(line) for line in before}
+    for attempt in attempts:
+        old = known.get(attempt.name)
         if old is not None and old.state in ("Succeeded", "Failed") and old.reason not in (*STOPPED, reasons.LOST):
             continue  # an end is final: what shows it alive is older
-        reason, message = _cause(child)
-        if child.live and child.name in stops:
-            reason, message = stops[child.name], "stopped; it ends at its last checkpoint"
-        elif child.state == "Failed" and child.stopping and old is not None and old.reason in STOPPED:
+        reason, message = _cause(attempt)
+        if attempt.live and attempt.name in stops:
+            reason, message = stops[attempt.name], "stopped; it ends at its last checkpoint"
+        elif attempt.state == "Failed" and attempt.stopping and old is not None and old.reason in STOPPED:
             reason, message = old.reason, old.message  # whatever its pods came to when they were taken away
-        elif child.live and child.stopping and old is not None and old.reason:
+        elif attempt.live and attempt.stopping and old is not None and old.reason:
             reason, message = old.reason, old.message
-        elif child.live and child.waiting is not None:
-            reason, message = child.waiting.reason, child.waiting.message
-        known[child.name] = AttemptStatus(
-            name=child.name,
-            step=child.step,
-            attempt=child.attempt,
-            state="Running" if child.live and not child.held else child.state,
-            exit_code=verdict_of(child.exit_code, child.result),
+        elif attempt.live and attempt.waiting is not None:
+            reason, message = attempt.waiting.reason, attempt.waiting.message
+        known[attempt.name] = AttemptStatus(
+            name=attempt.name,
+            step=attempt.step,
+            attempt=attempt.number,
+            state="Running" if attempt.live and not attempt.held else attempt.state,
+            exit_code=verdict_of(attempt.exit_code, attempt.result),
             reason=reason,
             message=message,
-            started_at=stamp(child.started_at),
-            finished_at=stamp(child.finished_at),
-            log=child.log,
+            started_at=stamp(attempt.started_at),
+            finished_at=stamp(attempt.finished_at),
+            log=attempt.log,
         )
     return newest(known.values())
 
 
-def newest(attempts: Iterable[AttemptStatus]) -> list[AttemptStatus]:
+def newest(history: Iterable[AttemptStatus]) -> list[AttemptStatus]:
     """As many as a status shows, in the order of their starts."""
-    ordered = sorted(attempts, key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
+    ordered = sorted(history, key=lambda a: (a.started_at or "~", a.step, a.attempt, a.name))
     return ordered[-ATTEMPTS_SHOWN:]
 
 

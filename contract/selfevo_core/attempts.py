@@ -1,4 +1,4 @@
-"""What reconcile sees (children) and says (actions): a Job in a cluster, or a process on this machine."""
+"""What reconcile sees (attempts) and says (actions): a Job in a cluster, or a process on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KILLED = 137
 TAKEN_DOWN = (ExitCode.TERMINATED, KILLED)
 """Exit codes of what others ended, perhaps after it had said how it failed."""
 
-# A child's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
+# An attempt's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
 NAME_LIMIT = 57
 
 
@@ -37,7 +37,7 @@ class ObservedAttempt:
     name: str
     step: str
     key: str
-    attempt: int
+    number: int
     state: Literal["Pending", "Running", "Succeeded", "Failed"]
     exit_code: int | None = None
     """Of the container that decided; None where none did."""
@@ -45,7 +45,7 @@ class ObservedAttempt:
     """What failed in place of the trainer: a container that is not ours, or the pod as a whole. Its code is no word of
     the trainer's, and ``message`` says all of it."""
     result: PhaseResult | None = None
-    """The termination message; of an indexed child, the one that committed the step."""
+    """The termination message; of an indexed attempt, the one that committed the step."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     reason: str = ""
@@ -79,16 +79,16 @@ class ObservedAttempt:
 
 @dataclass(frozen=True)
 class Start:
-    """Create the child ``name``; when it exists already, this is done."""
+    """Create the attempt ``name``; when it exists already, this is done."""
 
     step: Step
-    attempt: int
+    number: int
     name: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """End the child ``name`` by SIGTERM; when it has ended already, this is done."""
+    """End the attempt ``name`` by SIGTERM; when it has ended already, this is done."""
 
     name: str
     reason: str
@@ -98,7 +98,7 @@ Action = Start | Stop
 
 
 def attempt_name(run: str, step: Step, attempt: int) -> str:
-    """The child's name, the same at every look: ``demo-solver-train-2-1f0c33aa-1``.
+    """The attempt's name, the same at every look: ``demo-solver-train-2-1f0c33aa-1``.
 
     A run name that is too long gives way to its beginning and its digest.
     """

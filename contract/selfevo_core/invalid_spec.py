@@ -14,12 +14,12 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.status import RunPhase, RunStatus
-from selfevo_core.attempt_end import attempts, newest
+from selfevo_core.attempt_end import attempt_history, newest
 from selfevo_core.attempts import ObservedAttempt, stamp
 from selfevo_core.conditions import conditions
 
 
-def understand(document: Mapping[str, Any]) -> SelfEvolutionRun:
+def parse_run(document: Mapping[str, Any]) -> SelfEvolutionRun:
     """The run that ``document`` describes.
 
     Raises:
@@ -33,7 +33,7 @@ def understand(document: Mapping[str, Any]) -> SelfEvolutionRun:
     return run
 
 
-def refused_status(
+def invalid_spec_status(
     before: RunStatus,
     generation: int,
     reason: str,
@@ -49,20 +49,20 @@ def refused_status(
 
     Args:
         suspended: its ``spec.suspend`` says so; that is heeded whatever else it says.
-        live: the children that have not ended; what runs goes on.
+        live: the attempts that have not ended; what runs goes on.
         ended: names of those that have, and whose ends are read when the spec is understood again.
-        stops: names of children that are being stopped, and why.
+        stops: names of attempts that are being stopped, and why.
     """
     at = stamp(now) or ""
     phase: RunPhase = "Suspended" if suspended else "Failed"
-    kept = [attempt for attempt in before.attempts if attempt.name in ended]
-    others = [attempt for attempt in before.attempts if attempt.name not in ended]
+    kept = [line for line in before.attempts if line.name in ended]
+    others = [line for line in before.attempts if line.name not in ended]
     return before.model_copy(
         update={
             "observed_generation": generation,
             "phase": phase,
             "finished_at": None if suspended else before.finished_at or at,
-            "attempts": newest([*kept, *attempts(others, live, stops)]),
+            "attempts": newest([*kept, *attempt_history(others, live, stops)]),
             "conditions": conditions(before.conditions, phase, reason, message, generation, at, stuck=True),
         }
     )

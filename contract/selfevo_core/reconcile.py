@@ -1,8 +1,8 @@
 """One look at a run: what is observed -> what to do next, and what to say about it. Pure (docs/design.md, decision 5).
 
-Level-based: the status is the record of what is done, children are evidence that updates it, and nothing is remembered
-between two calls. So a repeated call changes nothing, a lost event is caught by the next look, and a child that is gone
-never means that its step is not done. At worst, a process starts, finds its output committed, and says so.
+Level-based: the status is the record of what is done, attempts are evidence that updates it, and nothing is remembered
+between two calls. So a repeated call changes nothing, a lost event is caught by the next look, and an attempt that is
+gone never means that its step is not done. At worst, a process starts, finds its output committed, and says so.
 
 The same function drives Jobs in a cluster and processes on one machine: it knows neither.
 """
@@ -19,16 +19,16 @@ from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
-from selfevo_core.attempt_end import UNKNOWN, Policy, attempts, record_attempt_end, with_
+from selfevo_core.attempt_end import UNKNOWN, Backoff, attempt_history, record_attempt_end, with_
 from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, attempt_name, parse_stamp, stamp
 from selfevo_core.conditions import conditions
 from selfevo_core.skew import as_recorded, held_by, other_version
 from selfevo_core.summary import SCORES, best_of, iterations_of, newest_and_best
 
-__all__ = ["Action", "Blocker", "ObservedAttempt", "Outcome", "Policy", "Start", "Stop", "attempt_name", "reconcile"]
+__all__ = ["Action", "Backoff", "Blocker", "ObservedAttempt", "Outcome", "Start", "Stop", "attempt_name", "reconcile"]
 
 
-POLICY = Policy()
+BACKOFF = Backoff()
 _SHARED_AGAIN = timedelta(seconds=30)
 """Whoever waits for another run is told when that ends; should that be lost, it looks so often."""
 
@@ -45,27 +45,27 @@ class Outcome:
 def reconcile(
     run: SelfEvolutionRun,
     plan: Plan,
-    children: Sequence[ObservedAttempt],
+    attempts: Sequence[ObservedAttempt],
     now: datetime,
-    policy: Policy = POLICY,
+    backoff: Backoff = BACKOFF,
     problem: Blocker | None = None,
     elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
-    """What to do about ``run``, given its recorded status and the ``children`` that exist.
+    """What to do about ``run``, given its recorded status and the ``attempts`` that exist.
 
     ``problem`` is what kept the actions of the last look from being carried out; it is said, and changes nothing else.
     ``elsewhere`` has the keys of steps that another run has in work, and who that is: these wait.
     """
     spec, before = run.spec, run.status or RunStatus()
-    version = other_version(before, children)
+    version = other_version(before, attempts)
     if version is not None:
         plan = as_recorded(plan, before)
 
     # Collect what is observed. Records are by name and key: a changed step starts afresh, a dropped one is forgotten.
     records = {(record.name, record.key): record for record in before.steps}
-    attempts_at: dict[tuple[str, str], list[ObservedAttempt]] = {}
-    for child in sorted(children, key=lambda child: child.attempt):
-        attempts_at.setdefault((child.step, child.key), []).append(child)
+    attempts_of: dict[tuple[str, str], list[ObservedAttempt]] = {}
+    for attempt in sorted(attempts, key=lambda attempt: attempt.number):
+        attempts_of.setdefault((attempt.step, attempt.key), []).append(attempt)
     # A new generation is a person's answer to a failure: what had failed is tried again.
     spec_changed = before.observed_generation != run.metadata.generation
     steps: dict[str, StepStatus] = {}
@@ -74,13 +74,15 @@ def reconcile(
         record = records.get(of_step) or StepStatus(
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
-        steps[step.name] = _observe(record, attempts_at.get(of_step, []), spec_changed, spec.backoff_limit, policy, now)
+        steps[step.name] = _observe(
+            record, attempts_of.get(of_step, []), spec_changed, spec.backoff_limit, backoff, now
+        )
     of_before = {
         step.name: known
         for step in plan.unscheduled
         if (known := records.get((step.name, step.key))) is not None and known.state == "Succeeded"
     }
-    live = [child for child in children if child.live]
+    live = [attempt for attempt in attempts if attempt.live]
 
     # Decide.
     phase = _phase(steps.values(), live, spec.suspend)
@@ -93,12 +95,12 @@ def reconcile(
         problem = problem or held_by(version)
 
     # Say where it stands, once.
-    status = _status(run, plan, steps, of_before, children, phase, starts, stops, problem, now)
+    status = _status(run, plan, steps, of_before, attempts, phase, starts, stops, problem, now)
     if version is not None:
         names = {step.name for step in before.steps}
         kept = [step for step in status.steps if step.name in names]
         status = status.model_copy(update={"schema_version": version, "steps": kept})
-    ending = {child.name for child in live if child.stopping}
+    ending = {attempt.name for attempt in live if attempt.stopping}
     return Outcome((*[stop for stop in stops if stop.name not in ending], *starts), status, wake_at)
 
 
@@ -110,20 +112,20 @@ def _observe(
     mine: Sequence[ObservedAttempt],
     spec_changed: bool,
     backoff_limit: int,
-    policy: Policy,
+    backoff: Backoff,
     now: datetime,
 ) -> StepStatus:
-    """The step's record, brought up to date with what its children (by attempt) show."""
+    """The step's record, brought up to date with what its attempts, in their order, show."""
     if status.state == "Failed" and spec_changed:
         status = with_(status, state="Pending", failures=0, finished_at=None, retry_at=None, reason="", message="")
     if status.state in ("Succeeded", "Failed"):
         return status
 
-    for child in mine:
-        first = status.started_at or stamp(child.started_at)
-        status = with_(status, attempts=max(status.attempts, child.attempt), started_at=first)
-        if not child.live and child.attempt > status.ended:
-            status = record_attempt_end(status, child, backoff_limit, policy, now)
+    for attempt in mine:
+        first = status.started_at or stamp(attempt.started_at)
+        status = with_(status, attempts=max(status.attempts, attempt.number), started_at=first)
+        if not attempt.live and attempt.number > status.ended:
+            status = record_attempt_end(status, attempt, backoff_limit, backoff, now)
             if status.state == "Succeeded":
                 return status
 
@@ -134,10 +136,10 @@ def _observe(
     return with_(status, state="Pending") if status.state == "Running" else status
 
 
-def _current(status: StepStatus, children: Iterable[ObservedAttempt]) -> ObservedAttempt | None:
-    """The live child that stands for the step. One that is recorded as ended is a stale sight or a ghost."""
-    mine = [c for c in children if c.live and (c.step, c.key) == (status.name, status.key) and c.attempt > status.ended]
-    return max(mine, key=lambda child: child.attempt, default=None)
+def _current(status: StepStatus, attempts: Iterable[ObservedAttempt]) -> ObservedAttempt | None:
+    """The live attempt that stands for the step. One that is recorded as ended is a stale sight or a ghost."""
+    mine = [c for c in attempts if c.live and (c.step, c.key) == (status.name, status.key) and c.number > status.ended]
+    return max(mine, key=lambda attempt: attempt.number, default=None)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -156,23 +158,23 @@ def _phase(steps: Iterable[StepStatus], live: Sequence[ObservedAttempt], suspend
 
 
 def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[ObservedAttempt]) -> list[Stop]:
-    """Children that nobody waits for any more. They end at a checkpoint, so that nothing is lost."""
+    """Attempts that nobody waits for any more. They end at a checkpoint, so that nothing is lost."""
     stops = []
-    for child in live:
-        step = steps.get(child.step)
+    for attempt in live:
+        step = steps.get(attempt.step)
         if phase in ("Failed", "Suspended"):
             reason = reasons.RUN_FAILED if phase == "Failed" else reasons.SUSPENDED
-        elif step is None or step.key != child.key:
+        elif step is None or step.key != attempt.key:
             reason = reasons.NOT_IN_PLAN
         elif step.state in ("Succeeded", "Failed"):
             reason = reasons.STEP_ENDED
-        elif _current(step, live) is not child:
+        elif _current(step, live) is not attempt:
             reason = reasons.SUPERSEDED
-        elif child.state == "Pending" and child.outdated:  # nothing of it has begun, so nothing is lost
+        elif attempt.state == "Pending" and attempt.outdated:  # nothing of it has begun, so nothing is lost
             reason = reasons.OUTDATED
         else:
             continue
-        stops.append(Stop(child.name, reason))
+        stops.append(Stop(attempt.name, reason))
     return stops
 
 
@@ -185,14 +187,14 @@ def _starts(
     now: datetime,
 ) -> tuple[list[Start], datetime | None]:
     """Steps whose time has come, in the plan's order, and the end of the shortest wait among the others."""
-    # Every live child takes a slot, also one that is being stopped: it still holds its memory and its GPUs.
+    # Every live attempt takes a slot, also one that is being stopped: it still holds its memory and its GPUs.
     slots = run.spec.parallel_steps - len(live)
-    busy_names = {child.step for child in live}
-    busy_keys = {child.key for child in live}
+    busy_names = {attempt.step for attempt in live}
+    busy_keys = {attempt.key for attempt in live}
     recorded = {(record.name, record.key): record.ended for record in (run.status or RunStatus()).steps}
     starts: list[Start] = []
     waits: list[datetime] = []
-    # What had begun comes first: it has a checkpoint, and if a stale list hides its child, that child keeps its slot.
+    # What had begun comes first: it has a checkpoint, and if a stale list hides its attempt, that one keeps its slot.
     for step in sorted(plan.steps, key=lambda step: steps[step.name].attempts <= steps[step.name].ended):
         status = steps[step.name]
         ready = status.state == "Pending" and _parents_done(step, steps)
@@ -203,17 +205,17 @@ def _starts(
         if retry_at is not None and retry_at > now:
             waits.append(retry_at)
         elif status.ended > recorded.get((step.name, step.key), 0):
-            # The end of the last attempt is written down first. Else, if its child goes and the new one is not seen
+            # The end of the last attempt is written down first. Else, if its attempt goes and the new one is not seen
             # yet, nobody knows of either, and the number of the last one is given again, beside the new one.
             waits.append(now)
             slots -= 1
         elif step.key in elsewhere:
             waits.append(now + _SHARED_AGAIN)
         elif len(starts) < slots:
-            # Not the newest seen plus one: when a list is stale and a live child is missing from it, the same number
+            # Not the newest seen plus one: when a list is stale and a live attempt is missing from it, the same number
             # gives the same name, and creating what exists does nothing.
-            attempt = status.ended + 1
-            starts.append(Start(step, attempt, attempt_name(run.metadata.name, step, attempt)))
+            number = status.ended + 1
+            starts.append(Start(step, number, attempt_name(run.metadata.name, step, number)))
             busy_keys.add(step.key)
     return starts, min(waits, default=None)
 
@@ -241,7 +243,7 @@ def _status(
     plan: Plan,
     steps: Mapping[str, StepStatus],
     of_before: Mapping[str, StepStatus],
-    children: Sequence[ObservedAttempt],
+    attempts: Sequence[ObservedAttempt],
     phase: RunPhase,
     starts: Sequence[Start],
     stops: Sequence[Stop],
@@ -254,7 +256,7 @@ def _status(
     best = best_of(run, plan, steps, iterations)
     shown = newest_and_best(iterations, best)
     ended = phase in ("Succeeded", "Failed")
-    blocker = None if ended else problem or _blocker(children)
+    blocker = None if ended else problem or _blocker(attempts)
     reason, message = _reason(phase, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
@@ -270,7 +272,7 @@ def _status(
         finished_at=(before.finished_at or at) if ended else None,
         iterations=shown,
         steps=_steps_shown(plan, steps, of_before, {iteration.iteration for iteration in shown}),
-        attempts=attempts(before.attempts, children, {stop.name: stop.reason for stop in stops}),
+        attempts=attempt_history(before.attempts, attempts, {stop.name: stop.reason for stop in stops}),
         conditions=conditions(
             before.conditions,
             phase,
@@ -283,15 +285,15 @@ def _status(
     )
 
 
-def _blocker(children: Sequence[ObservedAttempt]) -> Blocker | None:
+def _blocker(attempts: Sequence[ObservedAttempt]) -> Blocker | None:
     """Why nothing goes on, when nothing does; what needs a person comes first."""
-    live = [child for child in children if child.live]
-    if any(child.works for child in live):
+    live = [attempt for attempt in attempts if attempt.live]
+    if any(attempt.works for attempt in live):
         return None
-    found = [child.waiting for child in live if child.waiting is not None]
+    found = [attempt.waiting for attempt in live if attempt.waiting is not None]
     # What starts says more than what ends beside it.
     found.sort(key=lambda blocker: (not blocker.stuck, blocker.reason == reasons.ENDING))
-    ending = next((child for child in live if child.stopping), None)
+    ending = next((attempt for attempt in live if attempt.stopping), None)
     if not found and ending is not None:
         told = f"{ending.name} is ending: it was told to, and saves"
         return Blocker(reasons.ENDING, told, stuck=False)

@@ -22,14 +22,14 @@ FIRST_RECORDED = 1
 """Version of a status that does not say one."""
 
 
-def other_version(status: RunStatus, children: Sequence[ObservedAttempt]) -> int | None:
+def other_version(status: RunStatus, attempts: Sequence[ObservedAttempt]) -> int | None:
     """Version by which the run was begun; None when that is ours, or nothing of it has begun."""
     version = FIRST_RECORDED if status.schema_version is None else status.schema_version
     if version == SCHEMA_VERSION:
         return None
     keys = {step.key for step in status.steps}
     begun = any(step.attempts or step.state in ("Succeeded", "Failed") for step in status.steps)
-    return version if begun or any(child.key in keys for child in children) else None
+    return version if begun or any(attempt.key in keys for attempt in attempts) else None
 
 
 def as_recorded(plan: Plan, status: RunStatus) -> Plan:

@@ -1,7 +1,7 @@
 """One look at one run: what the cache knows -> the pure reconcile -> the few writes that follow from it.
 
 Order of writes: what is not needed any more is deleted, what is needed is created, then the status says so, then an
-Event tells. Between any two of them we may be killed: names of children are deterministic, so that creating one again
+Event tells. Between any two of them we may be killed: names of attempts are deterministic, so that creating one again
 meets itself, and whatever the status did not come to say is read off the Jobs at the next look.
 """
 
@@ -22,15 +22,15 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, stamp
-from selfevo_core.invalid_spec import refused_status, understand
-from selfevo_core.reconcile import Outcome, Policy, reconcile
+from selfevo_core.invalid_spec import invalid_spec_status, parse_run
+from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.api.pod_evidence import Beside, Witnesses
 from selfevo_operator.manifests.job import PodSettings, render, template_digest
 from selfevo_operator.manifests.labels import TEMPLATE
 from selfevo_operator.observed.cache import Cache, Key, RunSight
 from selfevo_operator.observed.recent import Recent
-from selfevo_operator.observed.snapshots import Evidence, JobSight, child_of, job_sight
+from selfevo_operator.observed.snapshots import Evidence, JobSight, attempt_of, job_sight
 from selfevo_operator.sharing import Sharing
 from selfevo_operator.writes.events import event
 from selfevo_operator.writes.status_patch import status_patch
@@ -87,12 +87,12 @@ class Controller:
         cache: Cache,
         settings: PodSettings,
         clock: Callable[[], datetime],
-        policy: Policy | None = None,
+        backoff: Backoff | None = None,
         told: Told | None = None,
         beside: Beside = asyncio.create_task,
     ) -> None:
         self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
-        self._policy, self._told = policy or Policy(), told or Told()
+        self._backoff, self._told = backoff or Backoff(), told or Told()
         self._plans: Recent[str, tuple[int, Plan]] = Recent(_REMEMBERED)
         self._sharing = Sharing(cache)
         self._witnesses = Witnesses(api, clock, beside)
@@ -118,7 +118,7 @@ class Controller:
         if sight is None:
             return None
         jobs = self._cache.jobs_of(sight.uid) if sight.deleting else await self._jobs(sight)
-        if sight.deleting or _settled(sight, jobs):  # of what is deleted, the garbage collector takes the children
+        if sight.deleting or _settled(sight, jobs):  # of what is deleted, the garbage collector takes the attempts
             self._forget(sight, jobs)
             return None
         recorded = sight.recorded()
@@ -131,10 +131,10 @@ class Controller:
 
         memory = self._memory.setdefault(sight.uid, _Memory())
         memory.unreadable = None
-        children = await self._children(run, steps, jobs)
+        attempts = await self._attempts(run, steps, jobs)
         store = run.spec.storage.uri.rstrip("/")
         elsewhere = self._sharing.elsewhere(sight, store, steps, before)
-        outcome = reconcile(run, steps, children, self._clock(), self._policy, memory.unreadable, elsewhere)
+        outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, memory.unreadable, elsewhere)
         with self._sharing.claimed(sight, store, outcome.actions):
             acted, (problem, failure) = bool(outcome.actions), await self._act(run, sight, outcome.actions)
         memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(sight.uid) else 0
@@ -143,9 +143,9 @@ class Controller:
         if acted:
             # What was just created and deleted is part of what the status says.
             jobs = self._cache.jobs_of(sight.uid)
-            children = await self._children(run, steps, jobs)
+            attempts = await self._attempts(run, steps, jobs)
             said = problem or memory.unreadable
-            outcome = reconcile(run, steps, children, self._clock(), self._policy, said, elsewhere)
+            outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, said, elsewhere)
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         waits = [self._wait(sight, outcome, memory, jobs)]
         quiet = self._quiet_for(memory, before, outcome.status)
@@ -169,13 +169,13 @@ class Controller:
     ) -> float | None:
         """A run that cannot be understood: what runs goes on, nothing new begins, and suspending it stops it."""
         suspended = sight.document()["spec"].get("suspend") is True
-        live = [child_of(job) for job in jobs if not job.finished]
-        stops = [Stop(child.name, reasons.SUSPENDED) for child in live] if suspended else []
+        live = [attempt_of(job) for job in jobs if not job.finished]
+        stops = [Stop(attempt.name, reasons.SUSPENDED) for attempt in live] if suspended else []
         problem, failure = await self._act(None, sight, stops)
         memory = self._memory.setdefault(sight.uid, _Memory())
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         message = f"{error}; {problem.message}" if problem else str(error)
-        status = refused_status(
+        status = invalid_spec_status(
             before, sight.generation, error.reason, message, self._clock(), suspended=suspended, live=live,
             ended=[job.name for job in jobs if job.finished], stops={stop.name: stop.reason for stop in stops},
         )  # fmt: skip
@@ -221,32 +221,32 @@ class Controller:
         return self._cache.jobs_of(sight.uid)
 
     def _understand(self, sight: RunSight) -> tuple[SelfEvolutionRun, Plan]:
-        run = understand(sight.document())
+        run = parse_run(sight.document())
         known = self._plans.get(sight.uid)
         if known is None or known[0] != sight.generation:
             known = self._plans.put(sight.uid, (sight.generation, plan(run.spec)))
         return run, known[1]
 
-    async def _children(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[ObservedAttempt]:
+    async def _attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[ObservedAttempt]:
         ended = {(step.name, step.key): step.ended for step in (run.status or RunStatus()).steps}
-        children = []
+        attempts = []
         for job in jobs:
             if job.finished and job.attempt > ended.get((job.step, job.key), 0):
-                children.append(await self._ended(job))
+                attempts.append(await self._ended(job))
             elif job.finished:
                 self._witnesses.forget_end(job)
-                children.append(child_of(job))
+                attempts.append(attempt_of(job))
             else:
                 if job.succeeding:
                     self._witnesses.foresee(job)
                 evidence = await self._witnesses.of_start(run.metadata.uid, job)
-                children.append(await self._unfinished(run, steps, job, evidence))
-        return children
+                attempts.append(await self._unfinished(run, steps, job, evidence))
+        return attempts
 
     async def _ended(self, job: JobSight) -> ObservedAttempt:
         """A Job that has ended; as long as its pods must not be asked how, it waits for somebody to allow that."""
         try:
-            return child_of(job, await self._witnesses.of_end(job))
+            return attempt_of(job, await self._witnesses.of_end(job))
         except ApiError as error:
             if error.status not in _DENIED:
                 raise
@@ -254,18 +254,18 @@ class Controller:
             held = replace(job, succeeded=False, failed=False, ready=0, suspended=False, ended_pods=0, stopping=True)
             memory = self._memory.setdefault(job.owner, _Memory())
             memory.unreadable = Blocker(reasons.PODS_UNREADABLE, message)
-            return child_of(held)
+            return attempt_of(held)
 
     async def _unfinished(
         self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence
     ) -> ObservedAttempt:
         template = self._template(run, steps, job, evidence)
-        child = child_of(job, evidence, template)
-        if child.outdated and child.state == "Pending" and not job.suspended and not job.stopping:
+        attempt = attempt_of(job, evidence, template)
+        if attempt.outdated and attempt.state == "Pending" and not job.suspended and not job.stopping:
             # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
             # the end of the container and that of the pod it counts it as nothing at all.
-            child = child_of(job, await self._witnesses.ask(job), template)
-        return child
+            attempt = attempt_of(job, await self._witnesses.ask(job), template)
+        return attempt
 
     def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
@@ -332,7 +332,7 @@ class Controller:
     async def _start(self, run: SelfEvolutionRun, sight: RunSight, action: Start) -> Blocker | None:
         namespace = sight.key.namespace
         try:
-            job, *services = render(run, action.step, action.attempt, action.name, self._settings)
+            job, *services = render(run, action.step, action.number, action.name, self._settings)
             for service in services:
                 await self._create_service(namespace, service)
             made = await self._api.create_job(namespace, job)

@@ -9,10 +9,10 @@ from pathlib import Path
 import selfevo.local.processes
 import selfevo.verbs.run
 from selfevo.main import main
-from selfevo_core.reconcile import Policy
+from selfevo_core.reconcile import Backoff
 
 selfevo.local.processes.TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
-selfevo.verbs.run.POLICY = Policy(timedelta(milliseconds=50), timedelta(seconds=1))
+selfevo.verbs.run.BACKOFF = Backoff(timedelta(milliseconds=50), timedelta(seconds=1))
 
 if __name__ == "__main__":
     main()

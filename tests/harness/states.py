@@ -16,7 +16,7 @@ from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.attempts import Blocker, ObservedAttempt, attempt_name
-from selfevo_core.invalid_spec import refused_status
+from selfevo_core.invalid_spec import invalid_spec_status
 from selfevo_core.reconcile import Outcome, reconcile
 from selfevo_operator.writes.status_patch import wire
 
@@ -32,7 +32,7 @@ class Story:
     def __init__(self, **changes: Any) -> None:
         self.changes = {"spec__iterations": 1, **changes}
         self.generation, self.seconds = 1, 0.0
-        self.children: dict[str, ObservedAttempt] = {}
+        self.attempts: dict[str, ObservedAttempt] = {}
         self.status: RunStatus | None = None
         self.deleting = False
 
@@ -61,15 +61,15 @@ class Story:
         self.deleting = True
         return self
 
-    def child(self, step: str, state: str = "Running", attempt: int = 1, **fields: Any) -> Story:
+    def attempt(self, step: str, state: str = "Running", number: int = 1, **fields: Any) -> Story:
         of = plan(self.run.spec).by_name[step]
         ended = state in ("Succeeded", "Failed")
         if state == "Succeeded":
             metrics = {"mean": 0.5, "greedy": 0.6} if of.phase == "evaluate" else {}
             fields["result"] = PhaseResult(phase=of.phase, key=of.key, outcome="committed", metrics=metrics)
-        name = attempt_name("demo", of, attempt)
+        name = attempt_name("demo", of, number)
         times = {"started_at": NOW, "finished_at": NOW if ended else None}
-        self.children[name] = ObservedAttempt(name, step, of.key, attempt, state, **{**times, **fields})  # type: ignore[arg-type]
+        self.attempts[name] = ObservedAttempt(name, step, of.key, number, state, **{**times, **fields})  # type: ignore[arg-type]
         return self
 
     def look(self, problem: Blocker | None = None) -> Story:
@@ -80,11 +80,11 @@ class Story:
 
     def _outcome(self, problem: Blocker | None) -> Outcome:
         run, at = self.run, NOW + timedelta(seconds=self.seconds)
-        return reconcile(run, plan(run.spec), list(self.children.values()), at, problem=problem)
+        return reconcile(run, plan(run.spec), list(self.attempts.values()), at, problem=problem)
 
     def refuse(self, reason: str, message: str) -> Story:
         """As the controller does with a spec that makes no sense."""
-        self.status = refused_status(self.status or RunStatus(), self.generation, reason, message, NOW)
+        self.status = invalid_spec_status(self.status or RunStatus(), self.generation, reason, message, NOW)
         return self
 
     def done(self) -> Story:
@@ -92,7 +92,7 @@ class Story:
         while self.status is None or self.status.phase != "Succeeded":
             for step in plan(self.run.spec).steps:
                 if self.status and any(s.name == step.name and s.state == "Pending" for s in self.status.steps):
-                    self.child(step.name, "Succeeded")
+                    self.attempt(step.name, "Succeeded")
             self.look()
         return self
 
@@ -111,12 +111,12 @@ class State:
 
 
 def _failed(code: int, reason: str = "") -> Callable[[], Story]:
-    return lambda: Story().look().child("evaluate-0", "Failed", exit_code=code, reason=reason, message="why").look()
+    return lambda: Story().look().attempt("evaluate-0", "Failed", exit_code=code, reason=reason, message="why").look()
 
 
 def _hindered(reason: str, *, stuck: bool) -> Callable[[], Story]:
     blocker = Blocker(reason, "why", stuck=stuck)
-    return lambda: Story().look().child("evaluate-0", "Pending", waiting=blocker).look()
+    return lambda: Story().look().attempt("evaluate-0", "Pending", waiting=blocker).look()
 
 
 GOES_ON = ("InProgress", "Progressing", "InProgress", "Current")
@@ -129,38 +129,39 @@ LEAVES = ("Terminating", "Progressing", "InProgress", "Current")
 STATES: dict[str, State] = {
     "applied, and not seen by the operator": State(Story, *UNREAD),
     "its first Job is being created": State(lambda: Story().look(), *GOES_ON),
-    "a step runs": State(lambda: Story().look().child("evaluate-0").look(), *GOES_ON),
+    "a step runs": State(lambda: Story().look().attempt("evaluate-0").look(), *GOES_ON),
     "its queue has not admitted it": State(_hindered("Queued", stuck=False), *GOES_ON),
     "its queue has sent it away": State(
         lambda: (
             Story()
-            .child("evaluate-0")
+            .attempt("evaluate-0")
             .look()
-            .child("evaluate-0", "Pending", waiting=Blocker("Queued", "why", stuck=False))
+            .attempt("evaluate-0", "Pending", waiting=Blocker("Queued", "why", stuck=False))
             .look()
         ),
         *GOES_ON,
     ),
     "no node has room": State(_hindered("Unschedulable", stuck=False), *GOES_ON),
     "a service failed, it is tried again": State(
-        lambda: Story(spec__backoffLimit=3).child("evaluate-0", "Failed", exit_code=3, finished_at=NOW).look(), *GOES_ON
+        lambda: Story(spec__backoffLimit=3).attempt("evaluate-0", "Failed", exit_code=3, finished_at=NOW).look(),
+        *GOES_ON,
     ),
     "its image is not there": State(_hindered("ImagePullBackOff", stuck=True), *BAD),
     "the image is there after all": State(
-        lambda: _hindered("ImagePullBackOff", stuck=True)().child("evaluate-0").look(), *GOES_ON
+        lambda: _hindered("ImagePullBackOff", stuck=True)().attempt("evaluate-0").look(), *GOES_ON
     ),
     "the cluster refuses its Job": State(lambda: Story().look(Blocker("CreateRefused", "quota")), *BAD),
     "somebody else has its Job's name": State(lambda: Story().look(Blocker("NameTaken", "delete it")), *BAD),
     "that Job is just going": State(lambda: Story().look(Blocker("NameTaken", "trying again", stuck=False)), *GOES_ON),
     "held from the beginning": State(lambda: Story(spec__suspend=True).look(), *HELD),
     "held in the middle, its pods are saving": State(
-        lambda: Story().child("evaluate-0").look().edit(spec__suspend=True).look(), *HELD
+        lambda: Story().attempt("evaluate-0").look().edit(spec__suspend=True).look(), *HELD
     ),
     "told to be held, and not seen": State(
-        lambda: Story().child("evaluate-0").look().edit(spec__suspend=True), *UNREAD
+        lambda: Story().attempt("evaluate-0").look().edit(spec__suspend=True), *UNREAD
     ),
     "let go on": State(
-        lambda: Story(spec__suspend=True).look().edit(spec__suspend=False).child("evaluate-0").look(), *GOES_ON
+        lambda: Story(spec__suspend=True).look().edit(spec__suspend=False).attempt("evaluate-0").look(), *GOES_ON
     ),
     "done": State(lambda: Story().look().done(), *DONE),
     "done, and more iterations asked for": State(lambda: Story().look().done().edit(spec__iterations=2), *UNREAD),
@@ -168,15 +169,15 @@ STATES: dict[str, State] = {
     "its input is wrong": State(_failed(2), *BAD),
     "its data went bad": State(_failed(4), *BAD),
     "it failed too often": State(
-        lambda: Story(spec__backoffLimit=0).child("evaluate-0", "Failed", exit_code=3).look(), *BAD
+        lambda: Story(spec__backoffLimit=0).attempt("evaluate-0", "Failed", exit_code=3).look(), *BAD
     ),
     "its deadline passed": State(_failed(143, "DeadlineExceeded"), *BAD),
     "failed, and corrected": State(lambda: _failed(2)().edit(spec__pods={"image": "other"}), *UNREAD),
     "failed, corrected, and going on": State(
-        lambda: _failed(2)().edit(spec__pods={"image": "other"}).look().child("evaluate-0", attempt=2).look(), *GOES_ON
+        lambda: _failed(2)().edit(spec__pods={"image": "other"}).look().attempt("evaluate-0", number=2).look(), *GOES_ON
     ),
     "its spec makes no sense": State(lambda: Story().refuse("InvalidSpec", "spec.storage.uri is wrong"), *BAD),
-    "being deleted": State(lambda: Story().child("evaluate-0").look().delete(), *LEAVES),
+    "being deleted": State(lambda: Story().attempt("evaluate-0").look().delete(), *LEAVES),
 }
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from harness.objects import ended, job_object, pod
 from selfevo_contract.status import StepStatus
-from selfevo_core.attempt_end import Policy, attempts, record_attempt_end
+from selfevo_core.attempt_end import Backoff, attempt_history, record_attempt_end
 from selfevo_core.attempts import ObservedAttempt
 from selfevo_operator.observed.evidence import Evidence, evidence_of
-from selfevo_operator.observed.snapshots import child_of, job_sight
+from selfevo_operator.observed.snapshots import attempt_of, job_sight
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pods.json").read_text())
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
@@ -24,7 +24,7 @@ Object = dict[str, Any]
 
 def failed(*pods: Object) -> ObservedAttempt:
     status = ended("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit", failed=1)
-    return child_of(job_sight(job_object(status=status)), evidence_of(pods, NOW))
+    return attempt_of(job_sight(job_object(status=status)), evidence_of(pods, NOW))
 
 
 def failed_pod(**status: Any) -> Object:
@@ -32,7 +32,7 @@ def failed_pod(**status: Any) -> Object:
 
 
 def waits(*pods: Object, **status: Any) -> ObservedAttempt:
-    return child_of(job_sight(job_object(status={"active": 1, **status})), evidence_of(pods, NOW))
+    return attempt_of(job_sight(job_object(status={"active": 1, **status})), evidence_of(pods, NOW))
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,15 @@ def test_every_golden_pod_has_its_row() -> None:
 def test_golden_pods(case: Object) -> None:
     want = WANTED[case["case"]]
     if want.stuck is None:
-        child = failed(*case["pods"])
-        (attempt,) = attempts([], [child], {})
-        assert (attempt.reason, attempt.exit_code) == (want.reason, want.code)
-        message = attempt.message
+        attempt = failed(*case["pods"])
+        (line,) = attempt_history([], [attempt], {})
+        assert (line.reason, line.exit_code) == (want.reason, want.code)
+        message = line.message
     else:
-        child = waits(*case["pods"])
-        assert child.waiting is not None and child.state == "Pending"
-        assert (child.waiting.reason, child.waiting.stuck) == (want.reason, want.stuck)
-        message = child.waiting.message
+        attempt = waits(*case["pods"])
+        assert attempt.waiting is not None and attempt.state == "Pending"
+        assert (attempt.waiting.reason, attempt.waiting.stuck) == (want.reason, want.stuck)
+        message = attempt.waiting.message
     assert all(words in message for words in want.words), message
 
 
@@ -101,16 +101,16 @@ def terminated(name: str, code: int, message: str = "", reason: str = "Error", a
 
 @pytest.mark.parametrize("code", [2, 4, 143])
 def test_a_code_of_a_container_that_is_not_ours_has_no_meaning_of_ours(code: int) -> None:
-    child = failed(failed_pod(initContainerStatuses=[terminated("vault-agent-init", code, "no such role")]))
+    attempt = failed(failed_pod(initContainerStatuses=[terminated("vault-agent-init", code, "no such role")]))
     record = StepStatus(name="evaluate-0", phase="evaluate", iteration=0, key="a" * 64)
-    after = record_attempt_end(record, child, 3, Policy(), NOW)
+    after = record_attempt_end(record, attempt, 3, Backoff(), NOW)
     assert (after.state, after.failures, after.reason) == ("Pending", 1, "ContainerFailed")
     assert after.message == f"init container vault-agent-init ended with exit code {code}: no such role"
 
 
 def test_the_container_that_fetches_a_model_speaks_for_the_trainer() -> None:
-    child = failed(failed_pod(initContainerStatuses=[terminated("fetch-model", 2, "no such model")]))
-    assert (child.exit_code, child.culprit) == (2, "")
+    attempt = failed(failed_pod(initContainerStatuses=[terminated("fetch-model", 2, "no such model")]))
+    assert (attempt.exit_code, attempt.culprit) == (2, "")
 
 
 def test_the_trainers_own_failure_comes_first_and_the_first_of_the_others_before_the_rest() -> None:
@@ -143,8 +143,8 @@ UNKNOWN = "ContainerStatusUnknown"
     ],
 )  # fmt: skip
 def test_no_exit_code_is_made_up(status: Object, reason: str, code: int | None) -> None:
-    child = failed(failed_pod(**status))
-    assert (child.reason, child.exit_code) == (reason, code)
+    attempt = failed(failed_pod(**status))
+    assert (attempt.reason, attempt.exit_code) == (reason, code)
 
 
 def test_a_disrupted_pod_tells_only_where_no_other_one_does() -> None:
@@ -158,20 +158,20 @@ def test_a_disrupted_pod_tells_only_where_no_other_one_does() -> None:
 def test_a_container_that_crashes_again_and_again_tells_how_it_ended() -> None:
     last = {"lastState": terminated("x", 7, "bad certificate")["state"]}
     waiting = {"name": "istio-proxy", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, **last}
-    child = waits(pod(initContainerStatuses=[waiting]))
-    assert child.waiting is not None and child.waiting.message.endswith("exit code 7: bad certificate")
+    attempt = waits(pod(initContainerStatuses=[waiting]))
+    assert attempt.waiting is not None and attempt.waiting.message.endswith("exit code 7: bad certificate")
 
 
 def test_a_pod_without_a_scheduler_and_one_that_has_just_got_its_node() -> None:
     alone = pod()
     alone["spec"] = {"schedulerName": "no-such-scheduler"}
-    child = waits(alone)
-    assert child.waiting is not None and child.waiting.reason == "Unschedulable"
-    assert "no-such-scheduler" in child.waiting.message
+    attempt = waits(alone)
+    assert attempt.waiting is not None and attempt.waiting.reason == "Unschedulable"
+    assert "no-such-scheduler" in attempt.waiting.message
     placed = pod(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}])
     placed["spec"] = {"schedulerName": "default-scheduler", "nodeName": "n1"}
-    child = waits(placed)
-    assert child.waiting is not None and (child.waiting.reason, child.waiting.stuck) == ("PodStarting", False)
+    attempt = waits(placed)
+    assert attempt.waiting is not None and (attempt.waiting.reason, attempt.waiting.stuck) == ("PodStarting", False)
 
 
 # --- pods that are ending, and nodes that are lost --------------------------------------------------------------------
@@ -195,17 +195,17 @@ def on_node(until: str | None = None, **status: Any) -> Object:
     ],
 )
 def test_a_pod_that_has_not_ended_after_its_grace_is_lost_with_its_node(until: str, reason: str, stuck: bool) -> None:
-    child = waits(on_node(until, **RUNNING), terminating=1)
-    assert child.waiting is not None and child.state == "Running"
-    assert (child.waiting.reason, child.waiting.stuck) == (reason, stuck)
+    attempt = waits(on_node(until, **RUNNING), terminating=1)
+    assert attempt.waiting is not None and attempt.state == "Running"
+    assert (attempt.waiting.reason, attempt.waiting.stuck) == (reason, stuck)
     if stuck:
-        assert "p7" in child.waiting.message and "node n1" in child.waiting.message
+        assert "p7" in attempt.waiting.message and "node n1" in attempt.waiting.message
 
 
 def test_a_pod_on_a_node_that_is_not_heard_of_does_not_run_as_far_as_is_known() -> None:
     silent = on_node(**RUNNING, conditions=[{"type": "Ready", "status": "False"}])
-    child = waits(silent)
-    assert child.waiting is not None and (child.waiting.reason, child.state) == ("NodeLost", "Running")
+    attempt = waits(silent)
+    assert attempt.waiting is not None and (attempt.waiting.reason, attempt.state) == ("NodeLost", "Running")
     loaded = on_node(**RUNNING, conditions=[{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}])
     assert waits(loaded).waiting is None
 
@@ -216,18 +216,18 @@ def test_a_pod_on_a_node_that_is_not_heard_of_does_not_run_as_far_as_is_known() 
 def together(*pods: Object, **status: Any) -> ObservedAttempt:
     job = job_object(completions=2, status={"active": 2, **status})
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
-    return child_of(job_sight(job), evidence_of(pods, NOW))
+    return attempt_of(job_sight(job), evidence_of(pods, NOW))
 
 
 def test_a_group_of_which_one_pod_is_missing_does_not_run() -> None:
     pulling = on_node(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ImagePullBackOff"}}}])
-    child = together(on_node(**RUNNING), pulling, ready=1)
-    assert child.state == "Pending" and child.waiting is not None
-    assert (child.waiting.reason, child.waiting.stuck) == ("ImagePullBackOff", True)
-    assert "1 of the 2 pods" in child.waiting.message
+    attempt = together(on_node(**RUNNING), pulling, ready=1)
+    assert attempt.state == "Pending" and attempt.waiting is not None
+    assert (attempt.waiting.reason, attempt.waiting.stuck) == ("ImagePullBackOff", True)
+    assert "1 of the 2 pods" in attempt.waiting.message
     starting = on_node(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}])
-    child = together(on_node(**RUNNING), starting, ready=1)
-    assert child.waiting is not None and child.waiting.reason == "PodStarting"
+    attempt = together(on_node(**RUNNING), starting, ready=1)
+    assert attempt.waiting is not None and attempt.waiting.reason == "PodStarting"
     assert together(on_node(**RUNNING), on_node(**RUNNING), ready=1).state == "Running"
     assert together(ready=1, succeeded=1).state == "Running"  # the other one has ended well
 
@@ -236,7 +236,7 @@ def test_shards_do_not_wait_for_each_other() -> None:
     job = job_object(completions=2, status={"active": 2, "ready": 1})
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-rollout"
     waiting = on_node(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ImagePullBackOff"}}}])
-    assert child_of(job_sight(job), evidence_of([waiting], NOW)).state == "Running"
+    assert attempt_of(job_sight(job), evidence_of([waiting], NOW)).state == "Running"
 
 
 # --- Jobs that are ending ---------------------------------------------------------------------------------------------
@@ -245,9 +245,9 @@ def test_shards_do_not_wait_for_each_other() -> None:
 def test_a_job_that_loses_its_place_is_ending_until_its_pods_have_ended() -> None:
     job = job_object(labels={"kueue.x-k8s.io/queue-name": "team-a"}, status={"terminating": 1, "ready": 0})
     job["spec"]["suspend"] = True
-    child = child_of(job_sight(job))
-    assert child.waiting is not None and (child.state, child.waiting.reason) == ("Running", "Ending")
+    attempt = attempt_of(job_sight(job))
+    assert attempt.waiting is not None and (attempt.state, attempt.waiting.reason) == ("Running", "Ending")
     job["status"] = {"terminating": 0}
-    child = child_of(job_sight(job), Evidence(before=waits(GOLDEN[6]["pods"][0]).waiting))
-    assert child.waiting is not None and (child.state, child.waiting.reason) == ("Pending", "Queued")
-    assert child.waiting.message.endswith("waits: ImageInspectError: Failed to inspect image")
+    attempt = attempt_of(job_sight(job), Evidence(before=waits(GOLDEN[6]["pods"][0]).waiting))
+    assert attempt.waiting is not None and (attempt.state, attempt.waiting.reason) == ("Pending", "Queued")
+    assert attempt.waiting.message.endswith("waits: ImageInspectError: Failed to inspect image")

@@ -12,7 +12,7 @@ from harness.objects import job_object, pod
 from selfevo_core.attempts import Blocker
 from selfevo_operator.api.pod_evidence import Witnesses
 from selfevo_operator.observed.podless import why_no_pod
-from selfevo_operator.observed.snapshots import child_of, job_sight
+from selfevo_operator.observed.snapshots import attempt_of, job_sight
 
 JOB = "demo-evaluate-0-aaaaaaaa-1"
 QUOTA = f'pods "{JOB}-7xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=0, limited: pods=0'
@@ -72,7 +72,7 @@ class Cluster:
 def waiting_after(cluster: Cluster, seconds: float, **status: Any) -> Blocker | None:
     sight = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z", **status}))
     witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
-    return child_of(sight, asyncio.run(witnesses.of_start("run", sight))).waiting
+    return attempt_of(sight, asyncio.run(witnesses.of_start("run", sight))).waiting
 
 
 def test_a_job_without_a_pod_is_asked_about_in_time_and_stalls() -> None:
@@ -106,7 +106,7 @@ def test_of_pods_that_train_together_one_that_is_refused_is_said_while_the_other
 
     def said(events: list[dict], seconds: float) -> Blocker | None:
         witnesses = Witnesses(Cluster([there], [there], events), lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
-        return child_of(job_sight(job), asyncio.run(witnesses.of_start("run", job_sight(job)))).waiting
+        return attempt_of(job_sight(job), asyncio.run(witnesses.of_start("run", job_sight(job)))).waiting
 
     found = said([created_not(at="2026-01-01T00:01:00Z")], 90)
     assert found is not None and found.reason == "PodsNotCreated" and "1 of the 2 pods" in found.message

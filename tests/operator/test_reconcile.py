@@ -14,7 +14,7 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_core.reconcile import Blocker, ObservedAttempt, Outcome, Policy, Start, Stop, attempt_name, reconcile
+from selfevo_core.reconcile import Backoff, Blocker, ObservedAttempt, Outcome, Start, Stop, attempt_name, reconcile
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 QUEUED = Blocker("Queued", "held in queue team-a", stuck=False)
@@ -32,7 +32,7 @@ class Sight:
         self.changes = changes
         self.run: SelfEvolutionRun = make_run(**changes)
         self.plan: Plan = plan(self.run.spec)
-        self.children: dict[str, ObservedAttempt] = {}
+        self.attempts: dict[str, ObservedAttempt] = {}
         self.outcome: Outcome | None = None
 
     def change(self, *, answer: bool = True, **changes: Any) -> Sight:
@@ -43,22 +43,22 @@ class Sight:
         self.plan = plan(self.run.spec)
         return self
 
-    def child(self, step: str, attempt: int = 1, state: str = "Running", **fields: Any) -> ObservedAttempt:
-        """A child exists as described."""
+    def attempt(self, step: str, number: int = 1, state: str = "Running", **fields: Any) -> ObservedAttempt:
+        """An attempt exists as described."""
         of = self.plan.by_name[step]
-        name = attempt_name(self.run.metadata.name, of, attempt)
+        name = attempt_name(self.run.metadata.name, of, number)
         ended = state in ("Succeeded", "Failed")
         made = ObservedAttempt(
             name=name,
             step=step,
             key=of.key,
-            attempt=attempt,
+            number=number,
             state=state,  # type: ignore[arg-type]
             **{"started_at": NOW, "finished_at": NOW if ended else None, **fields},
         )
         if state == "Succeeded" and "result" not in fields:
             made = replace(made, exit_code=0, result=self.result(step))
-        self.children[name] = made
+        self.attempts[name] = made
         return made
 
     def result(self, step: str, outcome: str = "committed", **fields: Any) -> PhaseResult:
@@ -68,18 +68,18 @@ class Sight:
     def done(self, *names: str, **metrics: float) -> Sight:
         """Steps are recorded as done."""
         for name in names:
-            self.child(name, state="Succeeded", result=self.result(name, metrics=metrics), exit_code=0)
+            self.attempt(name, state="Succeeded", result=self.result(name, metrics=metrics), exit_code=0)
         self.look()
-        self.children = {}
+        self.attempts = {}
         return self
 
-    def look(self, seconds: float = 0, policy: Policy | None = None) -> Outcome:
+    def look(self, seconds: float = 0, backoff: Backoff | None = None) -> Outcome:
         """Reconcile once, keep the status, and insist that a second look changes nothing."""
-        children: Sequence[ObservedAttempt] = list(self.children.values())
-        policy = policy or Policy()
-        outcome = reconcile(self.run, self.plan, children, at(seconds), policy)
+        attempts: Sequence[ObservedAttempt] = list(self.attempts.values())
+        backoff = backoff or Backoff()
+        outcome = reconcile(self.run, self.plan, attempts, at(seconds), backoff)
         self.run = self.run.model_copy(update={"status": outcome.status})
-        again = reconcile(self.run, self.plan, list(reversed(children)), at(seconds), policy)
+        again = reconcile(self.run, self.plan, list(reversed(attempts)), at(seconds), backoff)
         assert again == outcome
         self.outcome = outcome
         return outcome
@@ -97,7 +97,7 @@ class Sight:
 
 
 def starts(outcome: Outcome) -> list[tuple[str, int]]:
-    return [(a.step.name, a.attempt) for a in outcome.actions if isinstance(a, Start)]
+    return [(a.step.name, a.number) for a in outcome.actions if isinstance(a, Start)]
 
 
 def stops(outcome: Outcome) -> list[tuple[str, str]]:
@@ -125,11 +125,11 @@ def test_steps_that_do_not_wait_for_each_other_start_together_within_parallel_st
     assert starts(Sight(spec__parallelSteps=2).look()) == [("evaluate-0", 1), ("challenger-train-1", 1)]
 
 
-def test_a_running_child_takes_a_slot() -> None:
+def test_a_running_attempt_takes_a_slot() -> None:
     sight = Sight(spec__parallelSteps=2)
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     assert starts(sight.look()) == [("challenger-train-1", 1)]
-    sight.child("challenger-train-1", state="Pending")
+    sight.attempt("challenger-train-1", state="Pending")
     assert starts(sight.look()) == []
 
 
@@ -150,12 +150,12 @@ def test_two_steps_with_one_key_do_not_run_at_once() -> None:
     assert starts(sight.look()) == [("evaluate-0", 1), ("solver-rollout-1", 1), ("solver-rollout-2", 1)]
 
 
-def test_the_step_follows_its_child() -> None:
+def test_the_step_follows_its_attempt() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Pending", waiting=QUEUED)
+    sight.attempt("evaluate-0", state="Pending", waiting=QUEUED)
     sight.look()
     assert sight.step("evaluate-0").state == "Pending"
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look()
     assert (sight.step("evaluate-0").state, sight.status.phase) == ("Running", "Running")
 
@@ -163,10 +163,10 @@ def test_the_step_follows_its_child() -> None:
 # --- the end of a step ------------------------------------------------------------------------------------------------
 
 
-def test_a_child_that_succeeded_ends_its_step_and_starts_the_next() -> None:
+def test_an_attempt_that_succeeded_ends_its_step_and_starts_the_next() -> None:
     sight = Sight()
     result = sight.result("evaluate-0", metrics={"mean": 0.5}, timings={"total": 3.0})
-    sight.child("evaluate-0", state="Succeeded", exit_code=0, result=result)
+    sight.attempt("evaluate-0", state="Succeeded", exit_code=0, result=result)
     outcome = sight.look()
     assert starts(outcome) == [("challenger-train-1", 1)]
     step = sight.step("evaluate-0")
@@ -175,57 +175,57 @@ def test_a_child_that_succeeded_ends_its_step_and_starts_the_next() -> None:
 
 def test_an_output_that_was_there_already_is_told() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", "found"))
+    sight.attempt("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", "found"))
     sight.look()
     assert sight.step("evaluate-0").reused
 
 
-def test_a_missing_child_of_a_step_that_is_done_means_nothing() -> None:
+def test_a_missing_attempt_of_a_step_that_is_done_means_nothing() -> None:
     sight = Sight().done(*ALL)
     assert sight.look().actions == ()
     assert sight.status.phase == "Succeeded"
 
 
-def test_a_child_that_vanished_is_started_again_under_its_name_and_not_counted() -> None:
+def test_an_attempt_that_vanished_is_started_again_under_its_name_and_not_counted() -> None:
     sight = Sight()
-    child = sight.child("evaluate-0")
+    attempt = sight.attempt("evaluate-0")
     sight.look()
-    sight.children.clear()
+    sight.attempts.clear()
     outcome = sight.look()
-    # The same name: should the child be there after all and the list be stale, creating it again does nothing.
-    assert [a.name for a in outcome.actions if isinstance(a, Start)] == [child.name]
+    # The same name: should the attempt be there after all and the list be stale, creating it again does nothing.
+    assert [a.name for a in outcome.actions if isinstance(a, Start)] == [attempt.name]
     assert sight.step("evaluate-0").failures == 0
     assert [(a.state, a.reason) for a in sight.status.attempts] == [("Failed", "Lost")]
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look()
     assert [(a.state, a.reason) for a in sight.status.attempts] == [("Running", "")]
 
 
-def test_an_ended_child_that_is_seen_alive_later_changes_nothing_but_waits() -> None:
+def test_an_ended_attempt_that_is_seen_alive_later_changes_nothing_but_waits() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=137)
+    sight.attempt("evaluate-0", state="Failed", exit_code=137)
     sight.look()
-    ghost = sight.child("evaluate-0", state="Running")
+    ghost = sight.attempt("evaluate-0", state="Running")
     outcome = sight.look(60)
-    assert starts(outcome) == []  # never two live children of one step
+    assert starts(outcome) == []  # never two live attempts of one step
     assert stops(outcome) == [(ghost.name, "Superseded")]
     assert sight.step("evaluate-0").failures == 1
 
 
 def test_success_without_a_result_is_looked_up_by_another_attempt() -> None:
     sight = Sight(spec__backoffLimit=1, spec__challenger__grpo__maxSteps=0, spec__parallelSteps=2)
-    sight.child("solver-rollout-1")
-    sight.child("evaluate-0", state="Succeeded", result=None)
+    sight.attempt("solver-rollout-1")
+    sight.attempt("evaluate-0", state="Succeeded", result=None)
     assert starts(sight.look()) == []
     assert starts(sight.look(10)) == [("evaluate-0", 2)]
-    sight.child("evaluate-0", 2, state="Succeeded", result=sight.result("evaluate-0", "found", metrics={"mean": 0.4}))
+    sight.attempt("evaluate-0", 2, state="Succeeded", result=sight.result("evaluate-0", "found", metrics={"mean": 0.4}))
     sight.look(10)
     assert sight.status.score == 0.4
 
 
 def test_success_without_a_result_is_believed_in_the_end() -> None:
     sight = Sight(spec__backoffLimit=0)
-    sight.child("evaluate-0", state="Succeeded", result=None)
+    sight.attempt("evaluate-0", state="Succeeded", result=None)
     sight.look()
     assert (sight.step("evaluate-0").state, sight.step("evaluate-0").metrics) == ("Succeeded", {})
     assert "is unknown: the result of demo-evaluate-0-" in sight.step("evaluate-0").message
@@ -235,17 +235,17 @@ def test_success_without_a_result_is_believed_in_the_end() -> None:
     assert message.endswith("steps done; what evaluate-0 measured is unknown")
 
 
-def test_an_indexed_child_whose_shards_never_saw_each_other_is_tried_again() -> None:
+def test_an_indexed_attempt_whose_shards_never_saw_each_other_is_tried_again() -> None:
     sight = Sight().done("evaluate-0", "challenger-train-1")
-    sight.child("solver-rollout-1", state="Succeeded", result=sight.result("solver-rollout-1", "shard"))
+    sight.attempt("solver-rollout-1", state="Succeeded", result=sight.result("solver-rollout-1", "shard"))
     assert starts(sight.look()) == []
     assert starts(sight.look(10)) == [("solver-rollout-1", 2)]
 
 
 def test_the_end_of_an_attempt_is_recorded_before_the_next_one_starts() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=1)
-    first = reconcile(sight.run, sight.plan, list(sight.children.values()), at(60))
+    sight.attempt("evaluate-0", state="Failed", exit_code=1)
+    first = reconcile(sight.run, sight.plan, list(sight.attempts.values()), at(60))
     assert (starts(first), first.status.steps[0].ended, first.wake_at) == ([], 1, at(60))
     sight.run = sight.run.model_copy(update={"status": first.status})
     assert starts(sight.look(60)) == [("evaluate-0", 2)]
@@ -259,7 +259,7 @@ def test_the_end_of_an_attempt_is_recorded_before_the_next_one_starts() -> None:
 )
 def test_what_trying_again_cannot_help_ends_the_run(code: int, usual_reason: str) -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=code)
+    sight.attempt("evaluate-0", state="Failed", exit_code=code)
     assert sight.look(9999).actions == ()
     assert sight.status.phase == "Failed"
     assert sight.step("evaluate-0").reason == usual_reason
@@ -270,7 +270,7 @@ def test_the_trainers_own_words_reach_the_condition() -> None:
     said = sight.result(
         "evaluate-0", "failed", exit_code=4, reason="EmptyCurriculum", message="no question in the band"
     )
-    sight.child("evaluate-0", state="Failed", exit_code=4, result=said)
+    sight.attempt("evaluate-0", state="Failed", exit_code=4, result=said)
     sight.look()
     failed = next(condition for condition in sight.status.conditions if condition.type == "Failed")
     assert failed.status == "True"
@@ -282,7 +282,7 @@ def test_the_trainers_own_words_reach_the_condition() -> None:
 def test_a_reason_that_kubernetes_would_refuse_is_replaced() -> None:
     sight = Sight()
     said = sight.result("evaluate-0", "failed", exit_code=2, reason="not a reason!", message="x" * 5000)
-    sight.child("evaluate-0", state="Failed", exit_code=2, result=said)
+    sight.attempt("evaluate-0", state="Failed", exit_code=2, result=said)
     sight.look()
     assert {condition.reason for condition in sight.status.conditions} == {"Failed"}
     assert max(len(condition.message) for condition in sight.status.conditions) == 1024
@@ -291,7 +291,7 @@ def test_a_reason_that_kubernetes_would_refuse_is_replaced() -> None:
 @pytest.mark.parametrize("code", [3, 1, 137, 139, None], ids=str)
 def test_other_failures_are_counted_and_tried_again_after_a_wait(code: int | None) -> None:
     sight = Sight().done(*[name for name in ALL if name != "evaluate-0"])
-    sight.child("evaluate-0", state="Failed", exit_code=code)
+    sight.attempt("evaluate-0", state="Failed", exit_code=code)
     outcome = sight.look()
     assert (starts(outcome), outcome.wake_at) == ([], at(10))
     assert next(c for c in sight.status.conditions if c.type == "Reconciling").reason == "BackingOff"
@@ -301,21 +301,21 @@ def test_other_failures_are_counted_and_tried_again_after_a_wait(code: int | Non
 
 
 def test_waits_double_up_to_a_cap() -> None:
-    policy = Policy(timedelta(seconds=10), timedelta(minutes=5))
-    assert [policy.delay(n).total_seconds() for n in (1, 2, 3, 5, 6, 100)] == [10, 20, 40, 160, 300, 300]
+    backoff = Backoff(timedelta(seconds=10), timedelta(minutes=5))
+    assert [backoff.delay(n).total_seconds() for n in (1, 2, 3, 5, 6, 100)] == [10, 20, 40, 160, 300, 300]
 
 
 def test_a_waiting_step_leaves_its_slot_to_others() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=3)
+    sight.attempt("evaluate-0", state="Failed", exit_code=3)
     sight.look()
     assert starts(sight.look(1)) == [("challenger-train-1", 1)]
 
 
 def test_the_backoff_limit_ends_the_run() -> None:
     sight = Sight(spec__backoffLimit=2)
-    for attempt in (1, 2, 3):
-        sight.child("evaluate-0", attempt, state="Failed", exit_code=3, message="the endpoint does not answer")
+    for number in (1, 2, 3):
+        sight.attempt("evaluate-0", number, state="Failed", exit_code=3, message="the endpoint does not answer")
         sight.look()
     assert sight.status.phase == "Failed"
     assert sight.step("evaluate-0").reason == "BackoffLimitExceeded"
@@ -328,23 +328,23 @@ def test_the_backoff_limit_ends_the_run() -> None:
 
 def test_termination_is_not_counted() -> None:
     sight = Sight(spec__backoffLimit=0)
-    for attempt in (1, 2, 3):
-        sight.child("evaluate-0", attempt, state="Failed", exit_code=143, finished_at=at(attempt * 100))
-        sight.look(attempt * 100)
+    for number in (1, 2, 3):
+        sight.attempt("evaluate-0", number, state="Failed", exit_code=143, finished_at=at(number * 100))
+        sight.look(number * 100)
     assert starts(sight.look(310)) == [("evaluate-0", 4)]
     assert sight.step("evaluate-0").failures == 0
 
 
 def test_a_failed_run_stops_what_is_still_running() -> None:
     sight = Sight(spec__parallelSteps=2)
-    running = sight.child("challenger-train-1")
-    sight.child("evaluate-0", state="Failed", exit_code=2)
+    running = sight.attempt("challenger-train-1")
+    sight.attempt("evaluate-0", state="Failed", exit_code=2)
     assert stops(sight.look()) == [(running.name, "RunFailed")]
 
 
 def test_a_new_generation_is_an_answer_to_a_failure() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=2)
+    sight.attempt("evaluate-0", state="Failed", exit_code=2)
     sight.look()
     assert sight.look().actions == ()
     # The storage's endpoint was wrong, say: not part of any key.
@@ -355,19 +355,19 @@ def test_a_new_generation_is_an_answer_to_a_failure() -> None:
 
 def test_a_later_attempt_that_succeeded_outweighs_earlier_failures_when_the_status_is_lost() -> None:
     sight = Sight()
-    sight.child("evaluate-0", 1, state="Failed", exit_code=2)
-    sight.child("evaluate-0", 2, state="Succeeded")
+    sight.attempt("evaluate-0", 1, state="Failed", exit_code=2)
+    sight.attempt("evaluate-0", 2, state="Succeeded")
     sight.look()
     assert sight.step("evaluate-0").state == "Succeeded"
 
 
 def test_what_fails_after_the_success_changes_nothing() -> None:
     recorded = Sight().done("evaluate-0")
-    recorded.child("evaluate-0", 2, state="Failed", exit_code=2)  # a ghost that ended late
+    recorded.attempt("evaluate-0", 2, state="Failed", exit_code=2)  # a ghost that ended late
     recorded.look()
     lost = Sight()
-    lost.child("evaluate-0", 1, state="Succeeded")
-    lost.child("evaluate-0", 2, state="Failed", exit_code=3)
+    lost.attempt("evaluate-0", 1, state="Succeeded")
+    lost.attempt("evaluate-0", 2, state="Failed", exit_code=3)
     lost.look()
     for sight in (recorded, lost):
         assert (sight.step("evaluate-0").state, sight.step("evaluate-0").failures) == ("Succeeded", 0)
@@ -377,15 +377,15 @@ def test_what_fails_after_the_success_changes_nothing() -> None:
 # --- what a person changes --------------------------------------------------------------------------------------------
 
 
-def test_suspend_stops_children_and_resume_goes_on() -> None:
+def test_suspend_stops_attempts_and_resume_goes_on() -> None:
     sight = Sight()
-    child = sight.child("evaluate-0")
+    attempt = sight.attempt("evaluate-0")
     sight.look()
     sight.change(spec__suspend=True)
-    assert stops(sight.look()) == [(child.name, "Suspended")]
+    assert stops(sight.look()) == [(attempt.name, "Suspended")]
     assert sight.status.phase == "Suspended"
     assert (sight.conditions()["Suspended"], sight.conditions()["Reconciling"]) == ("True", "False")
-    sight.child("evaluate-0", state="Failed", exit_code=143)
+    sight.attempt("evaluate-0", state="Failed", exit_code=143)
     assert sight.look(1).actions == ()
     sight.change(spec__suspend=False)
     assert starts(sight.look(60)) == [("evaluate-0", 2)]
@@ -433,13 +433,13 @@ def test_the_last_score_of_before_stays_when_iterations_is_raised_between_two_ev
 
 def test_a_changed_spec_keeps_what_it_shares_and_plans_the_rest_anew() -> None:
     sight = Sight().done(*ALL[:4])
-    old = sight.child("evaluate-1")
+    old = sight.attempt("evaluate-1")
     before = {step.name: step for step in sight.status.steps}
     sight.change(spec__solver__grpo__learningRate=1e-4)
     outcome = sight.look()
-    # The old child still holds the only slot: it is stopped first.
+    # The old attempt still holds the only slot: it is stopped first.
     assert (stops(outcome), starts(outcome)) == ([(old.name, "NotInPlan")], [])
-    sight.children.clear()
+    sight.attempts.clear()
     assert starts(sight.look()) == [("solver-train-1", 1)]
     kept = {step.name for step in sight.status.steps if step.state == "Succeeded"}
     assert kept == {"evaluate-0", "challenger-train-1", "solver-rollout-1"}
@@ -448,7 +448,7 @@ def test_a_changed_spec_keeps_what_it_shares_and_plans_the_rest_anew() -> None:
 
 def test_a_step_is_not_started_while_its_old_self_is_alive() -> None:
     sight = Sight(spec__parallelSteps=3)
-    sight.child("challenger-train-1")
+    sight.attempt("challenger-train-1")
     sight.change(spec__challenger__grpo__learningRate=1e-4)
     assert starts(sight.look()) == [("evaluate-0", 1)]
 
@@ -461,17 +461,17 @@ def condition(sight: Sight, kind: str) -> tuple[str, str]:
     return found.status, found.reason
 
 
-def test_a_child_that_has_not_begun_to_wait_counts_as_running_so_that_its_beginning_is_no_write() -> None:
+def test_an_attempt_that_has_not_begun_to_wait_counts_as_running_so_that_its_beginning_is_no_write() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Pending")
+    sight.attempt("evaluate-0", state="Pending")
     before = sight.look().status
-    sight.child("evaluate-0", state="Running")
+    sight.attempt("evaluate-0", state="Running")
     assert sight.look(1).status == before
 
 
 def test_a_queue_is_no_reason_to_worry() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Pending", waiting=QUEUED)
+    sight.attempt("evaluate-0", state="Pending", waiting=QUEUED)
     sight.look()
     assert condition(sight, "Reconciling") == ("True", "Queued")
     assert condition(sight, "Stalled")[0] == "False"
@@ -480,12 +480,12 @@ def test_a_queue_is_no_reason_to_worry() -> None:
 
 def test_an_image_that_is_not_there_stalls_the_run_until_it_is() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Pending", waiting=NO_IMAGE)
+    sight.attempt("evaluate-0", state="Pending", waiting=NO_IMAGE)
     sight.look()
     assert condition(sight, "Stalled") == ("True", "ImagePullBackOff")
     assert condition(sight, "Reconciling")[0] == "False"
     assert sight.status.phase == "Running"
-    sight.child("evaluate-0", state="Running")
+    sight.attempt("evaluate-0", state="Running")
     sight.look(1)
     assert condition(sight, "Stalled")[0] == "False"
     assert sight.status.attempts[0].reason == ""
@@ -493,8 +493,8 @@ def test_an_image_that_is_not_there_stalls_the_run_until_it_is() -> None:
 
 def test_what_runs_is_not_hindered_by_what_waits() -> None:
     sight = Sight(spec__parallelSteps=2)
-    sight.child("evaluate-0")
-    sight.child("challenger-train-1", state="Pending", waiting=NO_IMAGE)
+    sight.attempt("evaluate-0")
+    sight.attempt("challenger-train-1", state="Pending", waiting=NO_IMAGE)
     sight.look()
     assert condition(sight, "Stalled")[0] == "False"
 
@@ -510,47 +510,47 @@ def test_a_problem_with_carrying_an_action_out_is_said_and_the_action_is_still_w
     assert condition(sight, "Stalled")[0] == "False"
 
 
-def test_a_child_that_has_not_begun_and_is_outdated_is_replaced_by_one_of_the_same_number() -> None:
+def test_an_attempt_that_has_not_begun_and_is_outdated_is_replaced_by_one_of_the_same_number() -> None:
     sight = Sight()
-    old = sight.child("evaluate-0", state="Pending", waiting=NO_IMAGE, outdated=True)
+    old = sight.attempt("evaluate-0", state="Pending", waiting=NO_IMAGE, outdated=True)
     outcome = sight.look()
     assert (stops(outcome), starts(outcome)) == ([(old.name, "SpecChanged")], [])
-    sight.children.clear()
+    sight.attempts.clear()
     assert starts(sight.look(1)) == [("evaluate-0", 1)]
     assert sight.step("evaluate-0").failures == 0
 
 
-def test_a_child_that_runs_goes_on_however_outdated() -> None:
+def test_an_attempt_that_runs_goes_on_however_outdated() -> None:
     sight = Sight()
-    sight.child("evaluate-0", outdated=True)
+    sight.attempt("evaluate-0", outdated=True)
     assert sight.look().actions == ()
 
 
-def test_a_child_that_is_ending_is_not_told_again_and_keeps_its_slot_and_its_reason() -> None:
+def test_an_attempt_that_is_ending_is_not_told_again_and_keeps_its_slot_and_its_reason() -> None:
     sight = Sight()
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look()
     sight.change(spec__suspend=True)
     assert [reason for _, reason in stops(sight.look(1))] == ["Suspended"]
-    sight.child("evaluate-0", stopping=True)
+    sight.attempt("evaluate-0", stopping=True)
     assert sight.look(2).actions == ()
     sight.change(spec__suspend=False)
     assert sight.look(3).actions == ()
-    sight.children.clear()
+    sight.attempts.clear()
     assert starts(sight.look(4)) == [("evaluate-0", 1)]
     assert [(a.state, a.reason) for a in sight.status.attempts] == [("Failed", "Suspended")]
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look(5)
     assert [(a.state, a.reason) for a in sight.status.attempts] == [("Running", "")]
 
 
-def test_what_a_child_comes_to_while_it_is_taken_away_is_no_failure() -> None:
+def test_what_an_attempt_comes_to_while_it_is_taken_away_is_no_failure() -> None:
     sight = Sight(spec__backoffLimit=0)
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look()
     sight.change(spec__suspend=True)
     sight.look(1)
-    sight.child("evaluate-0", state="Failed", stopping=True, exit_code=None, failures=1, message="no pods left")
+    sight.attempt("evaluate-0", state="Failed", stopping=True, exit_code=None, failures=1, message="no pods left")
     sight.look(2)
     assert sight.status.phase == "Suspended"
     assert sight.step("evaluate-0").failures == 0
@@ -565,7 +565,7 @@ def test_a_score_has_as_many_digits_as_a_column_wants_and_the_exact_figure_stays
 
 def test_a_job_that_has_tried_as_often_as_it_may_is_not_tried_again() -> None:
     sight = Sight(spec__backoffLimit=3)
-    sight.child("evaluate-0", state="Failed", exit_code=3, failures=4, message="the store is down")
+    sight.attempt("evaluate-0", state="Failed", exit_code=3, failures=4, message="the store is down")
     assert sight.look().actions == ()
     assert sight.status.phase == "Failed"
     assert condition(sight, "Failed") == ("True", "BackoffLimitExceeded")
@@ -575,7 +575,7 @@ def test_a_job_that_has_tried_as_often_as_it_may_is_not_tried_again() -> None:
 
 def test_a_deadline_ends_the_step_at_once() -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=None, reason="DeadlineExceeded", message="too long")
+    sight.attempt("evaluate-0", state="Failed", exit_code=None, reason="DeadlineExceeded", message="too long")
     assert sight.look().actions == ()
     assert condition(sight, "Failed") == ("True", "DeadlineExceeded")
 
@@ -656,19 +656,19 @@ def test_a_large_status_fits_into_etcd() -> None:
     sight = Sight(spec__iterations=500)
     metrics = {f"a-rather-long-name/{n}": n / 7 for n in range(24)}
     for step in sight.plan.steps:
-        sight.child(step.name, state="Succeeded", result=sight.result(step.name, metrics={"mean": 0.5, **metrics}))
+        sight.attempt(step.name, state="Succeeded", result=sight.result(step.name, metrics={"mean": 0.5, **metrics}))
     sight.look()
     assert len(sight.status.model_dump_json(by_alias=True, exclude_defaults=True)) < 1_000_000
 
 
 def test_attempts_keep_the_last_twenty_in_order_of_their_start() -> None:
     sight = Sight(spec__backoffLimit=100)
-    for attempt in range(1, 31):
-        started = at(attempt * 1000)
-        sight.child(
-            "evaluate-0", attempt, state="Failed", exit_code=3, started_at=started, finished_at=started, log="a.log"
+    for number in range(1, 31):
+        started = at(number * 1000)
+        sight.attempt(
+            "evaluate-0", number, state="Failed", exit_code=3, started_at=started, finished_at=started, log="a.log"
         )
-        sight.look(attempt * 1000)
+        sight.look(number * 1000)
     assert [line.attempt for line in sight.status.attempts] == list(range(11, 31))
     assert {(line.exit_code, line.reason, line.log) for line in sight.status.attempts} == {
         (3, "ServiceFailed", "a.log")
@@ -678,7 +678,7 @@ def test_attempts_keep_the_last_twenty_in_order_of_their_start() -> None:
 def test_conditions_move_their_transition_time_only_when_they_flip() -> None:
     sight = Sight()
     sight.look(0)
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look(100)
     times = {condition.type: condition.last_transition_time for condition in sight.status.conditions}
     assert set(times.values()) == {"2026-01-01T12:00:00.000Z"}
@@ -716,9 +716,9 @@ def test_the_record_survives_json() -> None:
 # --- ending -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_only_child_is_ending_says_so_and_not_that_it_runs() -> None:
+def test_a_run_whose_only_attempt_is_ending_says_so_and_not_that_it_runs() -> None:
     sight = Sight()
-    sight.child("evaluate-0", stopping=True)
+    sight.attempt("evaluate-0", stopping=True)
     sight.look()
     (reconciling,) = [c for c in sight.status.conditions if c.type == "Reconciling"]
     assert (reconciling.status, reconciling.reason) == ("True", "Ending")
@@ -729,16 +729,16 @@ def test_a_run_whose_only_child_is_ending_says_so_and_not_that_it_runs() -> None
 
 
 @pytest.mark.parametrize("stuck", [True, False])
-def test_a_child_that_ends_or_is_lost_keeps_its_step_running_and_is_not_replaced(stuck: bool) -> None:
+def test_an_attempt_that_ends_or_is_lost_keeps_its_step_running_and_is_not_replaced(stuck: bool) -> None:
     sight = Sight()
-    sight.child("evaluate-0", waiting=Blocker("NodeLost", "node n1", stuck=stuck), outdated=True)
+    sight.attempt("evaluate-0", waiting=Blocker("NodeLost", "node n1", stuck=stuck), outdated=True)
     assert stops(sight.look()) == []
     assert (sight.step("evaluate-0").state, sight.conditions()["Stalled"]) == ("Running", str(stuck))
 
 
 def test_what_goes_on_beside_what_ends_is_what_the_run_does() -> None:
     sight = Sight(spec__parallelSteps=2)
-    sight.child("evaluate-0", stopping=True)
-    sight.child("challenger-train-1")
+    sight.attempt("evaluate-0", stopping=True)
+    sight.attempt("challenger-train-1")
     sight.look()
     assert {c.reason for c in sight.status.conditions if c.type == "Reconciling"} == {"StepsRunning"}

@@ -42,17 +42,17 @@ def said(sight: Sight) -> str:
 
 def test_what_runs_ends_and_is_recorded_and_then_nothing_starts(older: Any) -> None:
     sight = Sight(spec__parallelSteps=2)
-    sight.child("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", metrics={"mean": 0.25}))
-    child = sight.child("challenger-train-1")
+    sight.attempt("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", metrics={"mean": 0.25}))
+    attempt = sight.attempt("challenger-train-1")
     sight.look()
     older()
     upgraded(sight, schema_version=OLD)
     assert sight.look().actions == ()
     assert (sight.status.schema_version, said(sight)) == (OLD, reasons.RUNNING)
-    assert sight.step("challenger-train-1").key == child.key
-    ended = sight.result("challenger-train-1").model_copy(update={"key": child.key})
-    sight.children = {}
-    sight.children[child.name] = replace(child, state="Succeeded", exit_code=0, result=ended)
+    assert sight.step("challenger-train-1").key == attempt.key
+    ended = sight.result("challenger-train-1").model_copy(update={"key": attempt.key})
+    sight.attempts = {}
+    sight.attempts[attempt.name] = replace(attempt, state="Succeeded", exit_code=0, result=ended)
     for _ in range(2):
         assert sight.look(60).actions == ()
     assert [(step.name, step.state) for step in sight.status.steps[:2]] == [
@@ -66,13 +66,13 @@ def test_what_runs_ends_and_is_recorded_and_then_nothing_starts(older: Any) -> N
 
 def test_the_last_step_under_way_ends_the_run(older: Any) -> None:
     sight = Sight(spec__iterations=1).done("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1")
-    child = sight.child("evaluate-1")
+    attempt = sight.attempt("evaluate-1")
     sight.look()
     uri = sight.plan.solvers[1].key  # type: ignore[union-attr]
     older()
     upgraded(sight, schema_version=OLD)
-    ended = sight.result("evaluate-1", metrics={"mean": 0.5}).model_copy(update={"key": child.key})
-    sight.children[child.name] = replace(child, state="Succeeded", exit_code=0, result=ended)
+    ended = sight.result("evaluate-1", metrics={"mean": 0.5}).model_copy(update={"key": attempt.key})
+    sight.attempts[attempt.name] = replace(attempt, state="Succeeded", exit_code=0, result=ended)
     sight.look()
     assert (sight.status.phase, sight.status.score) == ("Succeeded", 0.5)
     assert sight.status.model_uri is not None and uri in sight.status.model_uri
@@ -81,7 +81,7 @@ def test_the_last_step_under_way_ends_the_run(older: Any) -> None:
 def test_a_status_that_says_no_version_is_of_the_first(older: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfevo_core.skew.FIRST_RECORDED", OLD)
     sight = Sight()
-    sight.child("evaluate-0")
+    sight.attempt("evaluate-0")
     sight.look()
     older()
     upgraded(sight, schema_version=None)
@@ -99,17 +99,17 @@ def test_what_has_not_begun_is_planned_anew(older: Any) -> None:
 
 def test_a_person_may_still_hold_the_run(older: Any) -> None:
     sight = Sight()
-    child = sight.child("evaluate-0")
+    attempt = sight.attempt("evaluate-0")
     sight.look()
     older()
     upgraded(sight, schema_version=OLD).change(spec__suspend=True)
-    assert stops(sight.look()) == [(child.name, reasons.SUSPENDED)]
+    assert stops(sight.look()) == [(attempt.name, reasons.SUSPENDED)]
 
 
 @pytest.mark.parametrize("version", [OLD, SCHEMA_VERSION + 1])
 def test_a_failed_step_of_another_version_is_not_tried_again(version: int, older: Any) -> None:
     sight = Sight()
-    sight.child("evaluate-0", state="Failed", exit_code=3)
+    sight.attempt("evaluate-0", state="Failed", exit_code=3)
     sight.look()
     older()
     upgraded(sight, schema_version=version)

@@ -81,9 +81,9 @@ def long_run(iterations: int) -> Sight:
     figures = {f"a-rather-long-name/{number}": number / 7 for number in range(24)}
     for step in sight.plan.steps:
         metrics = {"mean": step.iteration / 7777, "greedy": 0.4123456789012, **figures}
-        sight.child(step.name, state="Succeeded", result=sight.result(step.name, metrics=metrics))
+        sight.attempt(step.name, state="Succeeded", result=sight.result(step.name, metrics=metrics))
     sight.look()
-    sight.children.clear()
+    sight.attempts.clear()
     return sight
 
 

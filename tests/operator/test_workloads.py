@@ -12,7 +12,7 @@ from harness.objects import job_object
 from selfevo_operator.api.kube import ApiError
 from selfevo_operator.api.queued import Queued
 from selfevo_operator.observed.evidence import Evidence
-from selfevo_operator.observed.snapshots import child_of, job_sight
+from selfevo_operator.observed.snapshots import attempt_of, job_sight
 from selfevo_operator.observed.workloads import why_no_workload, why_queued
 
 Object = dict[str, Any]
@@ -161,15 +161,15 @@ def test_an_error_takes_nothing_back_and_does_not_end_the_asking() -> None:
     assert waits.queued.ask_again_in("run") is not None
 
 
-def test_what_kueue_said_is_why_the_child_waits_and_the_pods_last_reason_stays_in_it() -> None:
+def test_what_kueue_said_is_why_the_attempt_waits_and_the_pods_last_reason_stays_in_it() -> None:
     waits = Waits()
     waits.kueue.workloads = [workload(("Evicted", "True", "Deactivated", LIMIT), active=False)]
     waits.after(0)
     waits.after(10)
     said = asyncio.run(waits.queued.why("run", waits.job))
     assert said is not None
-    pulled = child_of(job_sight(job_object(status={"active": 1})), Evidence(waiting=said)).waiting
-    child = child_of(waits.job, Evidence(waiting=said, before=pulled))
-    assert child.waiting is not None and (child.waiting.reason, child.waiting.stuck) == ("Deactivated", True)
-    assert child.waiting.message.startswith(f"{waits.job.name} is held in queue team-a: Kueue has deactivated")
-    assert "before that, " in child.waiting.message
+    pulled = attempt_of(job_sight(job_object(status={"active": 1})), Evidence(waiting=said)).waiting
+    attempt = attempt_of(waits.job, Evidence(waiting=said, before=pulled))
+    assert attempt.waiting is not None and (attempt.waiting.reason, attempt.waiting.stuck) == ("Deactivated", True)
+    assert attempt.waiting.message.startswith(f"{waits.job.name} is held in queue team-a: Kueue has deactivated")
+    assert "before that, " in attempt.waiting.message

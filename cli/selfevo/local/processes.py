@@ -290,7 +290,7 @@ def _seen(name: str, local: _Local) -> ObservedAttempt:
         name=name,
         step=step.name,
         key=step.key,
-        attempt=local.start.attempt,
+        number=local.start.number,
         state=state,  # type: ignore[arg-type]
         exit_code=None if local.finished_at is None else decisive.verdict() if decisive else int(ExitCode.TERMINATED),
         result=decisive.result() if local.finished_at is not None and decisive else None,

@@ -27,9 +27,9 @@ from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_core.reconcile import Policy, reconcile
+from selfevo_core.reconcile import Backoff, reconcile
 
-POLICY = Policy(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(minutes=1))
+BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 INTERRUPTED = 130
 
 
@@ -85,7 +85,7 @@ def drive(
     interrupted = False
     record = _Recorder(folder, view)
     while True:
-        outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), POLICY)
+        outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), BACKOFF)
         run = run.model_copy(update={"status": outcome.status})
         record(run)
         if processes.apply(outcome.actions):

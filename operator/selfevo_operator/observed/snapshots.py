@@ -31,7 +31,7 @@ from selfevo_operator.manifests.labels import (
 )
 from selfevo_operator.observed.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
 
-__all__ = ["NOTHING", "Evidence", "JobSight", "PodEnd", "child_of", "evidence_of", "job_sight"]
+__all__ = ["NOTHING", "Evidence", "JobSight", "PodEnd", "attempt_of", "evidence_of", "job_sight"]
 
 _DISTRIBUTED = {phase.name for phase in PHASES.values() if phase.distributed}
 _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
@@ -151,27 +151,27 @@ def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def child_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> ObservedAttempt:
-    """``job`` as a child.
+def attempt_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> ObservedAttempt:
+    """``job`` as an attempt.
 
     Args:
         evidence: what its pods say, where they were asked.
         template: digest of the Job as it would be rendered now; empty when that is not known.
     """
     log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
-    child = ObservedAttempt(
+    attempt = ObservedAttempt(
         name=job.name,
         step=job.step,
         key=job.key,
-        attempt=job.attempt,
+        number=job.attempt,
         state="Pending",
         started_at=job.started_at or job.created_at,
         log=log,
         stopping=job.stopping,
     )
-    child = _observed(child, job, evidence)
-    blockers = [each for each in (child.waiting, evidence.before) if each is not None]
-    return replace(child, outdated=_is_outdated(job, template, any(each.stuck for each in blockers)))
+    attempt = _observed(attempt, job, evidence)
+    blockers = [each for each in (attempt.waiting, evidence.before) if each is not None]
+    return replace(attempt, outdated=_is_outdated(job, template, any(each.stuck for each in blockers)))
 
 
 def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
@@ -188,39 +188,39 @@ def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
     return not job.queue or stuck or moved
 
 
-def _observed(child: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
+def _observed(attempt: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
     evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     if job.succeeded:
         result = _telling(evidence.ends)
-        return replace(child, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
+        return replace(attempt, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)
     if job.failed:
-        return _failed(child, job, evidence)
+        return _failed(attempt, job, evidence)
     if job.stopping:
         lost = evidence.waiting if evidence.waiting is not None and evidence.waiting.stuck else None
-        return replace(child, state="Running" if job.ready or evidence.running else "Pending", waiting=lost)
+        return replace(attempt, state="Running" if job.ready or evidence.running else "Pending", waiting=lost)
     # Its queue has taken its place away, or a node is drained: what has run saves, and the next pod waits for its end.
     if (job.terminating or evidence.ending) and not job.ready:
-        return replace(child, state="Running", waiting=_ending(job, evidence))
+        return replace(attempt, state="Running", waiting=_ending(job, evidence))
     waiting = evidence.waiting
     # Pods that train together wait for each other: as long as one is not there, the step does not go on.
     missing = max(job.ready, evidence.running) + job.succeeded_pods < job.together
     if job.together > 1 and (job.ready or evidence.running) and missing and waiting is not None:
         there = f"{max(job.ready, evidence.running)} of the {job.together} pods of {job.name} run and wait"
-        return replace(child, waiting=Blocker(waiting.reason, f"{there}; {waiting.message}", waiting.stuck))
+        return replace(attempt, waiting=Blocker(waiting.reason, f"{there}; {waiting.message}", waiting.stuck))
     if job.ready or evidence.running or (evidence.ends and waiting is None):
         silent = waiting is not None and waiting.reason == reasons.NODE_LOST and not job.ready
-        return replace(child, state="Running", waiting=waiting if silent else None)
+        return replace(attempt, state="Running", waiting=waiting if silent else None)
     # Also a Job that has run before: its queue may take its place away, and give it another one.
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
         before = f"; before that, {evidence.before.message}" if evidence.before else ""
         told = evidence.waiting or Blocker(reasons.QUEUED, "", stuck=False)
         held = f"{job.name} is held {where}" + (f": {told.message}" if told.message else "")
-        return replace(child, waiting=replace(told, message=held + before))
+        return replace(attempt, waiting=replace(told, message=held + before))
     # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
     if job.ended_pods and waiting is None:
-        return replace(child, state="Running")
-    return replace(child, waiting=waiting)
+        return replace(attempt, state="Running")
+    return replace(attempt, waiting=waiting)
 
 
 def _ending(job: JobSight, evidence: Evidence) -> Blocker:
@@ -235,7 +235,7 @@ def _own(end: PodEnd, key: str) -> PodEnd:
     return end if end.result is None or end.result.key == key else replace(end, result=None)
 
 
-def _failed(child: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
+def _failed(attempt: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
     end = _worst(evidence.ends)
     code = end.code if end else None
     if job.reason == "PodFailurePolicy" and (match := _EXIT_CODE.search(job.message)):
@@ -249,7 +249,7 @@ def _failed(child: ObservedAttempt, job: JobSight, evidence: Evidence) -> Observ
         message = f"{job.message or 'it was active longer than allowed'}; raise pods.activeDeadlineSeconds"
         end, code = None, None
     return replace(
-        child,
+        attempt,
         state="Failed",
         exit_code=code,
         culprit="" if end is None or end.container in OURS else end.container or "pod",

@@ -23,14 +23,14 @@ MUTANTS = (
     Mutant(
         "the next attempt is the newest plus one",
         "selfevo_core.reconcile",
-        "attempt = status.ended + 1",
-        "attempt = status.attempts + 1",
+        "number = status.ended + 1",
+        "number = status.attempts + 1",
     ),
     Mutant(
         "every attempt is the first one",
         "selfevo_core.reconcile",
-        "attempt = status.ended + 1",
-        "attempt = 1",
+        "number = status.ended + 1",
+        "number = 1",
     ),
     Mutant(
         "the next attempt starts before the end of the last one is recorded",
@@ -41,8 +41,8 @@ MUTANTS = (
     Mutant(
         "names differ from look to look",
         "selfevo_core.reconcile",
-        "attempt_name(run.metadata.name, step, attempt)",
-        "attempt_name(run.metadata.name, step, attempt) + format(int(now.timestamp()) % 7)",
+        "attempt_name(run.metadata.name, step, number)",
+        "attempt_name(run.metadata.name, step, number) + format(int(now.timestamp()) % 7)",
     ),
     # --- when a step may start
     Mutant(
@@ -67,7 +67,7 @@ MUTANTS = (
         "a Job that is being deleted takes no slot",
         "selfevo_core.reconcile",
         "slots = run.spec.parallel_steps - len(live)",
-        "slots = run.spec.parallel_steps - sum(not child.stopping for child in live)",
+        "slots = run.spec.parallel_steps - sum(not attempt.stopping for attempt in live)",
     ),
     Mutant(
         "a Job that is being deleted does not live",
@@ -109,32 +109,32 @@ MUTANTS = (
     Mutant(
         "that an attempt has ended is forgotten",
         "selfevo_core.attempt_end",
-        "    status = with_(status, ended=child.attempt)\n",
+        "    status = with_(status, ended=attempt.number)\n",
         "",
     ),
     Mutant(
         "an end is counted at every look",
         "selfevo_core.reconcile",
-        "if not child.live and child.attempt > status.ended:",
-        "if not child.live and status.state != 'Succeeded':",
+        "if not attempt.live and attempt.number > status.ended:",
+        "if not attempt.live and status.state != 'Succeeded':",
     ),
     Mutant(
         "a failure counts twice",
         "selfevo_core.attempt_end",
-        "failures = status.failures + (child.failures if",
-        "failures = status.failures + (2 * child.failures if",
+        "failures = status.failures + (attempt.failures if",
+        "failures = status.failures + (2 * attempt.failures if",
     ),
     Mutant(
         "failures are not counted",
         "selfevo_core.attempt_end",
-        'failures = status.failures + (child.failures if child.state == "Failed" else 1)',
+        'failures = status.failures + (attempt.failures if attempt.state == "Failed" else 1)',
         "failures = status.failures",
     ),
     Mutant(
         "what no retry cures is tried again",
         "selfevo_core.attempt_end",
-        'if child.state == "Failed" and hopeless:',
-        'if child.state == "Failed" and False:',
+        'if attempt.state == "Failed" and hopeless:',
+        'if attempt.state == "Failed" and False:',
     ),
     Mutant(
         "success without a result is believed",
@@ -183,8 +183,8 @@ MUTANTS = (
     Mutant(
         "pods are not asked for the end",
         "selfevo_operator.controller",
-        "child_of(job, await self._witnesses.of_end(job))",
-        "child_of(job)",
+        "attempt_of(job, await self._witnesses.of_end(job))",
+        "attempt_of(job)",
     ),
     Mutant(
         "any owner is the controller",
@@ -207,7 +207,7 @@ MUTANTS = (
     Mutant(
         "corrected pods do not replace a Job that cannot start",
         "selfevo_core.reconcile",
-        'elif child.state == "Pending" and child.outdated:',
+        'elif attempt.state == "Pending" and attempt.outdated:',
         "elif False:",
     ),
     # --- what is remembered of the cluster
