@@ -268,13 +268,13 @@ class Context:
 
 
 @contextlib.contextmanager
-def held_in(field: str) -> Iterator[None]:
-    """Inside, a store is asked for an input: what it finds wrong is said of ``field``, not of storage.uri."""
+def errors_named_after(field: str) -> Iterator[None]:
+    """Within it the store reads an input: an error then names ``field`` where it would name storage.uri."""
     try:
         yield
     except SelfevoError as error:
-        said = str(error).replace("storage.uri", field)
-        raise type(error)(said if field in said else f"{field}: {said}", reason=error.reason) from error
+        message = str(error).replace("storage.uri", field)
+        raise type(error)(message if field in message else f"{field}: {message}", reason=error.reason) from error
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -55,11 +55,11 @@ def clock() -> str:
     return datetime.now().strftime("%H:%M:%S")
 
 
-def careful(write: Callable[[str], None]) -> Callable[[str], None]:
-    """``write`` that falls silent for good when nobody reads any more."""
+def until_broken_pipe(write: Callable[[str], None]) -> Callable[[str], None]:
+    """``write`` until the reader of our output is gone; after that it writes nothing."""
     broken = False
 
-    def careful(line: str) -> None:
+    def guarded(line: str) -> None:
         nonlocal broken
         if not broken:
             try:
@@ -67,4 +67,4 @@ def careful(write: Callable[[str], None]) -> Callable[[str], None]:
             except OSError:
                 broken = True
 
-    return careful
+    return guarded

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from selfevo.text import width
 from selfevo.views import narrate
-from selfevo.views.base import Reports, careful, changes, clock, title
+from selfevo.views.base import Reports, changes, clock, title, until_broken_pipe
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
@@ -38,7 +38,7 @@ class Lines:
         self._now = now
         self._reported: dict[str, tuple[float, int]] = {}  # step -> when it was last reported, and how far it was
         self._before: RunStatus | None = None
-        self._write = careful(lambda line: print(line, flush=True))
+        self._write = until_broken_pipe(lambda line: print(line, flush=True))
         self._write(f"{clock()} {title(run)}, store {run.spec.storage.uri}")
 
     def show(self, status: RunStatus, reports: Reports) -> None:

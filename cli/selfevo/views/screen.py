@@ -17,7 +17,7 @@ from rich.text import Text
 
 from selfevo.text import printable, seconds
 from selfevo.views import narrate
-from selfevo.views.base import Reports, careful, changes, title
+from selfevo.views.base import Reports, changes, title, until_broken_pipe
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
@@ -34,7 +34,7 @@ class Screen:
         self._reports: Reports = {}
         self._before: RunStatus | None = None
         self._console = Console(highlight=False)
-        self._print = careful(lambda line: self._console.print(Text(line)))
+        self._print = until_broken_pipe(lambda line: self._console.print(Text(line)))
         self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
         self._terminal = _without_echo(sys.stdin)
         self._live.start()

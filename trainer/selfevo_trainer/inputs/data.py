@@ -15,7 +15,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.spec.data import Data
 from selfevo_store import open_store
 from selfevo_trainer.answers.extraction import normalise_question
-from selfevo_trainer.context import Context, held_in
+from selfevo_trainer.context import Context, errors_named_after
 
 
 def read_data(context: Context, data: Data, field: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -50,7 +50,7 @@ def _read(context: Context, uri: str, field: str) -> bytes:
             raise InputError(f"{field}.uri is {uri!r}, which cannot be read: {error.strerror}; correct it") from None
     folder, _, name = uri.rpartition("/")
     storage = context.config.storage
-    with held_in(f"{field}.uri"):
+    with errors_named_after(f"{field}.uri"):
         store = open_store(folder, endpoint=storage.endpoint, region=storage.region, require_conditional_put=False)
         if store.exists(name):
             return store.read_bytes(name)

@@ -12,7 +12,7 @@ from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
 from selfevo_store import ObjectStore, download_tree, fetch, open_store, read_manifest
-from selfevo_trainer.context import Context, held_in
+from selfevo_trainer.context import Context, errors_named_after
 from selfevo_trainer.models.hub import fetch_hub, index_read, pickled, pickles_refused, wanted
 from selfevo_trainer.models.loading import first_line
 from selfevo_trainer.models.weights import INDEX, indexed
@@ -69,7 +69,7 @@ def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
     if scheme == "file" and not (folder / MANIFEST_NAME).is_file():
         return folder
     storage = context.config.storage
-    with held_in("spec.model.uri"):
+    with errors_named_after("spec.model.uri"):
         store = open_store(
             ref.uri,
             endpoint=storage.endpoint,
