@@ -13,7 +13,7 @@ from harness.runs import make_run
 from selfevo_contract.plan import plan
 from selfevo_contract.process import PhaseConfig, PhaseResult, phase_config
 from selfevo_trainer.distributed.launcher import launch
-from selfevo_trainer.distributed.world import Layout
+from selfevo_trainer.distributed.layout import Layout
 from selfevo_trainer.process.signals import StopRequest
 
 # Acts are done one after another; those of "told" when SIGTERM comes. Who has the file of "name" can be outlived.

@@ -829,9 +829,9 @@ def test_a_failure_is_told_as_what_it_is_though_sigterm_comes_while_it_is_cleare
 
 def test_sigterm_after_the_end_of_a_phase_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import selfevo_trainer.main
-    from selfevo_trainer.distributed import verdict
+    from selfevo_trainer.distributed import root_cause
 
-    told = verdict.failure
+    told = root_cause.failure
 
     def late(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -842,7 +842,7 @@ def test_sigterm_after_the_end_of_a_phase_changes_nothing(world: World, monkeypa
         raise DataError("the curriculum is empty; widen spec.rollout.band", reason="EmptyCurriculum")
 
     monkeypatch.setattr(selfevo_trainer.main, "run_phase", fails)
-    monkeypatch.setattr(verdict, "failure", late)
+    monkeypatch.setattr(root_cause, "failure", late)
     assert (world.run().code, world.run().result.reason) == (4, "EmptyCurriculum")
 
 

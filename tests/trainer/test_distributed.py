@@ -22,7 +22,7 @@ from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
 from selfevo_contract.process import Progress
 from selfevo_store import read_manifest
-from selfevo_trainer.distributed.peers import free_port
+from selfevo_trainer.distributed.rendezvous import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec.grpo import Grpo
-from selfevo_trainer.distributed import launcher, peers, verdict
-from selfevo_trainer.distributed.peers import free_port
-from selfevo_trainer.distributed.world import ALONE, Layout, Member, check_batch, read_layout, read_member
+from selfevo_trainer.distributed import launcher, rendezvous, root_cause
+from selfevo_trainer.distributed.layout import ALONE, Layout, Rank, check_batch, read_layout, read_rank
+from selfevo_trainer.distributed.rendezvous import free_port
 
 DATA = fails(4, "NotFinite", "training made lm_head infinite or NaN; lower learningRate")
 INPUT = fails(2, "InvalidInput", "the model has no config.json; name another")
@@ -36,8 +36,8 @@ WAIT: Acts = [["until", "ready"]]
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look more often than a training needs."""
     monkeypatch.setattr(launcher, "_LOOK_S", 0.02)
-    monkeypatch.setattr(peers, "_LOOK_S", 0.02)
-    monkeypatch.setattr(peers, "_TRY_AGAIN_S", 0.2)
+    monkeypatch.setattr(rendezvous, "_LOOK_S", 0.02)
+    monkeypatch.setattr(rendezvous, "_TRY_AGAIN_S", 0.2)
 
 
 def alone(tmp_path: Path, acts: dict[int, Acts], **other: Any) -> Pod:
@@ -351,7 +351,7 @@ def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
 def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "_LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(rendezvous, "_LOOK_AGAIN_S", 0.1)
     done = PhaseResult(phase="solver-train", key=config().key, outcome="found")
     looks = iter([None, done])
     pod = Pod(Layout(1, 2, 1, port=free_port(), join_s=120), tmp_path / "pod", found=lambda: next(looks))
@@ -427,9 +427,9 @@ def test_a_layout_that_makes_no_sense_is_refused(
 
 
 def test_a_process_is_a_member_only_when_our_launcher_says_so() -> None:
-    assert read_member({"RANK": "1", "WORLD_SIZE": "2"}) is None
-    assert read_member({"RANK": "1", "WORLD_SIZE": "2", "SELFEVO_LAUNCHED": "1"}) == Member(1, 2)
-    assert (ALONE.first, Member(0, 2).first, Member(1, 2).first) == (True, True, False)
+    assert read_rank({"RANK": "1", "WORLD_SIZE": "2"}) is None
+    assert read_rank({"RANK": "1", "WORLD_SIZE": "2", "SELFEVO_LAUNCHED": "1"}) == Rank(1, 2)
+    assert (ALONE.first, Rank(0, 2).first, Rank(1, 2).first) == (True, True, False)
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_starts() -> None:
@@ -441,9 +441,9 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_starts() -> Non
 
 def test_a_bystander_is_never_taken_for_the_cause() -> None:
     told = config()
-    stopped = verdict.failure(told, 143, "Terminated", "stopped on request")  # type: ignore[arg-type]
-    other = verdict.bystander(told, 1, stopped)
-    crash = verdict.failure(told, 3, "Crashed", "x")  # type: ignore[arg-type]
-    assert verdict.cause([(other, True), (crash, True), (stopped, True)]) == 2
-    assert verdict.cause([(other, True), (crash, False)]) == 1
-    assert verdict.cause([(stopped, False), (crash, False)]) == 1
+    stopped = root_cause.failure(told, 143, "Terminated", "stopped on request")  # type: ignore[arg-type]
+    other = root_cause.bystander(told, 1, stopped)
+    crash = root_cause.failure(told, 3, "Crashed", "x")  # type: ignore[arg-type]
+    assert root_cause.find([(other, True), (crash, True), (stopped, True)]) == 2
+    assert root_cause.find([(other, True), (crash, False)]) == 1
+    assert root_cause.find([(stopped, False), (crash, False)]) == 1

@@ -28,7 +28,7 @@ from selfevo_contract.spec.sampling import Sampling
 from selfevo_store import CommitResult, ObjectStore, commit
 from selfevo_trainer.answers.grades import ExactGrader, open_grader
 from selfevo_trainer.answers.grading import Grader
-from selfevo_trainer.distributed.world import ALONE, Member
+from selfevo_trainer.distributed.layout import ALONE, Rank
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.process import progress
 from selfevo_trainer.process.signals import StopRequest
@@ -102,7 +102,7 @@ class Context:
     """Unix time at which the process began."""
     workdir: Path
     cache_dir: Path
-    member: Member = ALONE
+    rank: Rank = ALONE
     clock: Clock = field(default_factory=Clock)
     resumed_from: int | None = None
     _made: dict[str, Path] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Context:
         stop: StopRequest,
         shard: int | None,
         started: float,
-        member: Member = ALONE,
+        rank: Rank = ALONE,
     ) -> Context:
         """Raises InputError when the working directory cannot be written."""
         root = Path(os.environ.get(WORKDIR_ENV, tempfile.gettempdir()))
@@ -135,14 +135,14 @@ class Context:
             raise InputError(
                 f"{WORKDIR_ENV} is {str(root)!r}, which cannot be written: {error.strerror}; name a folder that can"
             ) from None
-        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env(), member)
+        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env(), rank)
 
-    def once_a_pod(self, name: str, make: Callable[[Path], Path]) -> Path:
+    def once_per_pod(self, name: str, make: Callable[[Path], Path]) -> Path:
         """What ``make`` returns, called with a folder of that name by the first of the pod's processes that gets here.
 
         For what is large and the same for all, such as a model's files. In one process it is made once, too.
         """
-        if self.member.size == 1:
+        if self.rank.size == 1:
             if name not in self._made:
                 self._made[name] = make(self.workdir / name)
             return self._made[name]
@@ -174,7 +174,7 @@ class Context:
 
     def progress(self, doing: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Say how far the phase is; of several processes the first one does."""
-        if not self.member.first:
+        if not self.rank.first:
             return
         progress.report(
             Progress(

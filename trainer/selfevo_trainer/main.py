@@ -27,9 +27,9 @@ from selfevo_contract.process import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, Pha
 from selfevo_store import open_store, probe_conditional_put, read_manifest
 from selfevo_trainer import phases
 from selfevo_trainer.context import Context
-from selfevo_trainer.distributed import verdict
+from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.distributed.launcher import launch
-from selfevo_trainer.distributed.world import Layout, check_batch, read_layout, read_member
+from selfevo_trainer.distributed.layout import Layout, check_batch, read_layout, read_rank
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.process import progress
 from selfevo_trainer.process.quiet import quieten
@@ -117,11 +117,11 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
         checksum=storage.checksum,
         cache_dir=Context.cache_dir_from_env(),
     )
-    member = read_member(os.environ)
+    rank = read_rank(os.environ)
     shard = _shard(config)
-    if member is not None:
+    if rank is not None:
         # What is there already, and whether the store can be written, the launcher has seen for all of them.
-        context = Context.create(config, store, stop, shard, started, member)
+        context = Context.create(config, store, stop, shard, started, rank)
         with context.workspace():
             return _run_here(context)
     layout = _layout(config)
@@ -164,13 +164,13 @@ def _check_built(config: PhaseConfig) -> None:
 def _run_here(context: Context) -> PhaseResult:
     inputs = context.config.inputs
     phase = importlib.import_module(phases.module_of(inputs.phase))  # torch and its like, for the first time
-    if context.member.size > 1:
+    if context.rank.size > 1:
         from selfevo_trainer.distributed import collective
 
         collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started
     result: PhaseResult = phase.run(context, inputs)
-    if context.member.size > 1:
+    if context.rank.size > 1:
         collective.leave()
     return result
 
@@ -199,8 +199,8 @@ def main() -> int:
     """Run the phase; returns the exit code."""
     started = time.time()
     quieten()
-    member = read_member(os.environ)
-    who = "" if member is None else f"process {member.rank}: "
+    rank = read_rank(os.environ)
+    who = "" if rank is None else f"process {rank.number}: "
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s %(levelname)s {who}%(message)s")
     config: PhaseConfig | None = None
     try:
@@ -212,21 +212,21 @@ def main() -> int:
         finally:
             stop.defer()  # it has ended, whichever way: a request changes nothing about how
     except SelfevoError as error:
-        result = verdict.failure(config, error.exit_code, error.reason, str(error))
+        result = root_cause.failure(config, error.exit_code, error.reason, str(error))
         if os.environ.get("SELFEVO_DEBUG"):
             traceback.print_exc()
     except Interrupted as error:
-        known = verdict.under_way(error)
+        known = root_cause.under_way(error)
         if known is not None:
-            result = verdict.failure(config, known.exit_code, known.reason, str(known))
+            result = root_cause.failure(config, known.exit_code, known.reason, str(known))
         else:
-            result = verdict.failure(config, ExitCode.TERMINATED, reasons.TERMINATED, str(error))
+            result = root_cause.failure(config, ExitCode.TERMINATED, reasons.TERMINATED, str(error))
     except BaseException as error:
         # Not foreseen: the log gets the whole story, the termination message its first line. Counted and tried again.
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
-        result = verdict.failure(config, ExitCode.SERVICE, reasons.CRASHED, text)
-    if result.message and member is None:  # the launcher says it of the one that was the cause
+        result = root_cause.failure(config, ExitCode.SERVICE, reasons.CRASHED, text)
+    if result.message and rank is None:  # the launcher says it of the one that was the cause
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
     return result.exit_code

@@ -33,7 +33,7 @@ def rank() -> int:
     return dist.get_rank() if grouped() else 0
 
 
-def any_of(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is set in any process: the same answer in all."""
     if not grouped():
         return flag
@@ -42,7 +42,7 @@ def any_of(flag: bool) -> bool:
     return bool(told.item())
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The first process's ``value``, in all."""
     if not grouped():
         return value
@@ -51,7 +51,7 @@ def from_first(value: Any) -> Any:
     return held[0]
 
 
-def of_all(values: Sequence[Any]) -> list[Any]:
+def all_gather(values: Sequence[Any]) -> list[Any]:
     """The values of all processes, in the order of their ranks."""
     return list(gather_object(list(values)))
 
@@ -67,12 +67,12 @@ def dealt_out(items: Sequence[Item], work: Callable[[list[Item]], list[Result]])
         all results, the same in all processes; those of one process stand together.
     """
     size = dist.get_world_size() if grouped() else 1
-    return of_all(work(list(items[rank() :: size])))
+    return all_gather(work(list(items[rank() :: size])))
 
 
 def wait_for_all() -> None:
     """Until all are here."""
-    any_of(False)
+    any_rank(False)
 
 
 def leave() -> None:

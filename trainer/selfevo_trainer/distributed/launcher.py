@@ -22,9 +22,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from selfevo_contract.process import PhaseConfig, PhaseResult
-from selfevo_trainer.distributed import verdict
-from selfevo_trainer.distributed.peers import Peers, meet
-from selfevo_trainer.distributed.world import Layout, rank_environment
+from selfevo_trainer.distributed import root_cause
+from selfevo_trainer.distributed.layout import Layout, rank_environment
+from selfevo_trainer.distributed.rendezvous import Rendezvous, meet
 from selfevo_trainer.process.signals import StopRequest
 
 COMMAND = (sys.executable, "-m", "selfevo_trainer")
@@ -48,12 +48,12 @@ def launch(
     Args:
         found: The step's result when its output is there already: asked while pod 0 is waited for, which may be done.
     """
-    with meet(config, layout, found) as peers:
-        if isinstance(peers, PhaseResult):
-            return peers
+    with meet(config, layout, found) as rendezvous:
+        if isinstance(rendezvous, PhaseResult):
+            return rendezvous
         with stop.deferred():
-            mine = _run(config, layout, workdir, stop, peers, command, grace_s)
-            return peers.agree(mine, stop, patience_s=2 * grace_s)
+            mine = _run(config, layout, workdir, stop, rendezvous, command, grace_s)
+            return rendezvous.agree(mine, stop, patience_s=2 * grace_s)
 
 
 def _run(
@@ -61,25 +61,27 @@ def _run(
     layout: Layout,
     workdir: Path,
     stop: StopRequest,
-    peers: Peers,
+    rendezvous: Rendezvous,
     command: Sequence[str],
     grace_s: float,
 ) -> PhaseResult:
-    ranks = [_Rank(config, layout, local, peers.port, workdir, command) for local in range(layout.processes)]
+    ranks = [
+        _RankProcess(config, layout, local, rendezvous.port, workdir, command) for local in range(layout.processes)
+    ]
     try:
         ending: float | None = None
         while any(rank.alive() for rank in ranks):
             if stop.requested:
                 _tell(ranks, because_of_failure=False)
             done = layout.node == 0 and not ranks[0].alive() and ranks[0].succeeded()
-            if ending is None and (done or peers.ended or any(rank.failed() for rank in ranks)):
+            if ending is None and (done or rendezvous.ended or any(rank.failed() for rank in ranks)):
                 ending = time.monotonic() + grace_s
                 if not done:
-                    peers.alarm()
+                    rendezvous.alarm()
                     _tell(ranks, because_of_failure=True)
             if ending is not None and time.monotonic() > ending:
                 _kill(ranks)
-            peers.wait(_LOOK_S)
+            rendezvous.wait(_LOOK_S)
     finally:
         _kill(ranks)
     if layout.node == 0 and ranks[0].succeeded():
@@ -88,20 +90,20 @@ def _run(
     if not ends:
         return ranks[0].result(asked=stop.requested)
     results = [(rank.result(asked=stop.requested), stop.requested) for rank in ends]
-    return results[verdict.cause(results)][0]
+    return results[root_cause.find(results)][0]
 
 
-def _tell(ranks: Sequence[_Rank], *, because_of_failure: bool) -> None:
+def _tell(ranks: Sequence[_RankProcess], *, because_of_failure: bool) -> None:
     for rank in ranks:
         rank.tell(because_of_failure)
 
 
-def _kill(ranks: Sequence[_Rank]) -> None:
+def _kill(ranks: Sequence[_RankProcess]) -> None:
     for rank in ranks:
         rank.kill()
 
 
-class _Rank:
+class _RankProcess:
     """One training process."""
 
     def __init__(
@@ -168,7 +170,7 @@ class _Rank:
         if code == 0:
             phase = self._config.inputs.phase
             return PhaseResult(phase=phase, key=self._config.key, outcome="committed")
-        return verdict.silent_end(self._config, self._who, code, told=self._told_of_failure, asked=asked)
+        return root_cause.silent_end(self._config, self._who, code, told=self._told_of_failure, asked=asked)
 
     def _said(self) -> PhaseResult | None:
         try:

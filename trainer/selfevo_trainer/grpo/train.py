@@ -24,7 +24,7 @@ from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.distributed.world import check_batch
+from selfevo_trainer.distributed.layout import check_batch
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.inputs.data import write_jsonl
 from selfevo_trainer.models.loading import eos_token_ids, load_for_training
@@ -183,7 +183,7 @@ class _Hooks(TrainerCallback):
         if within:
             return control
         # SIGTERM reaches the processes at different moments; they stop after the same step.
-        self.stopping = collective.any_of(self.context.stop.requested)
+        self.stopping = collective.any_rank(self.context.stop.requested)
         if self.stopping:
             control.should_training_stop = True
         if step < self.grpo.max_steps and (step % self.context.config.checkpoint_every == 0 or self.stopping):
@@ -193,9 +193,10 @@ class _Hooks(TrainerCallback):
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         # Each process has saved its random state, where it alone sees it.
-        for name, data in collective.of_all([(file.name, file.read_bytes()) for file in folder.glob("rng_state_*")]):
+        states = [(file.name, file.read_bytes()) for file in folder.glob("rng_state_*")]
+        for name, data in collective.all_gather(states):
             (folder / name).write_bytes(data)
-        if self.context.member.first:
+        if self.context.rank.first:
             checkpoints.save(self.context, folder, state.global_step // self.grpo.updates_per_step)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -204,7 +205,7 @@ class _Hooks(TrainerCallback):
         collective.wait_for_all()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        if self.context.member.first:
+        if self.context.rank.first:
             # What is measured once a step stays until the next one.
             self.shown |= {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
             if self.grpo.updates_per_step > 1:
@@ -253,7 +254,7 @@ def train(
         trainer = _Trainer(
             model=model,
             reward_funcs=timed,
-            args=grpo_config(grpo, loading, inputs.seed, output, context.member.size),
+            args=grpo_config(grpo, loading, inputs.seed, output, context.rank.size),
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[hooks],
@@ -280,7 +281,7 @@ def train(
     history = [_row(row, grpo) for row in trainer.state.log_history if "loss" in row]
     with context.clock.during("store"):
         trainer.save_model(str(context.workdir / "model"))
-    if not context.member.first:
+    if not context.rank.first:
         return {}, []
     return _model_files(context, history), history
 
@@ -307,8 +308,8 @@ def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
 
 def _resume(context: Context) -> tuple[Path, int] | None:
     """The newest checkpoint, the same in all processes: the first one chooses it."""
-    found = checkpoints.latest(context) if context.member.first else None
-    step = collective.from_first(found[1] if found else None)
+    found = checkpoints.latest(context) if context.rank.first else None
+    step = collective.broadcast(found[1] if found else None)
     return found if found or step is None else (checkpoints.at(context, step), step)
 
 
@@ -366,7 +367,7 @@ def commit_training(
 
     Of several processes the first one does; what the others return here is read by nobody.
     """
-    if not context.member.first:
+    if not context.rank.first:
         return context.result("committed", {})
     committed = context.commit(context.config.prefix, files, summary(history, names))
     with contextlib.suppress(SelfevoError):  # who finds the output clears them, too

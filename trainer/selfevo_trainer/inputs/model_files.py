@@ -30,9 +30,9 @@ def fetch_model(context: Context, ref: ModelRef, name: str) -> Path:
     """
     with context.clock.during("store"):
         if isinstance(ref, StepModelRef):
-            return context.once_a_pod(name, lambda dest: _fetch_step(context, ref, dest))
+            return context.once_per_pod(name, lambda dest: _fetch_step(context, ref, dest))
         # Both roles begin with it: it is fetched and checked once.
-        return context.once_a_pod("base", lambda dest: _fetch_checked_base(context, ref, dest))
+        return context.once_per_pod("base", lambda dest: _fetch_checked_base(context, ref, dest))
 
 
 def _fetch_checked_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:

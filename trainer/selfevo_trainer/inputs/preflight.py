@@ -120,7 +120,7 @@ def check(context: Context, inputs: BuiltInputs) -> None:
                 def finite(_: Path, path: Path = folder, dtype: str = inputs.loading.dtype) -> Path:
                     return _finite(path, dtype)
 
-                context.once_a_pod("base.finite", finite)
+                context.once_per_pod("base.finite", finite)
 
 
 def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:

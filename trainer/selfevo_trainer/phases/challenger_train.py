@@ -85,7 +85,7 @@ class ChallengerReward:
         questions = [self._question(text) for text in texts]
         # All processes see the whole batch: |C|/B is over it, and each answers its share of all questions, so that none
         # waits for one whose completions were all valid.
-        texts_B = collective.of_all(questions)
+        texts_B = collective.all_gather(questions)
         asked_of = [i for i, text in enumerate(texts_B) if text is not None]
         done = collective.dealt_out(asked_of, lambda mine: self._votes(texts_B, mine, trainer_state.global_step))
         votes = {i: vote for i, vote, _ in done if not quotes_markup(vote.answer or "")}
@@ -179,7 +179,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
 
 def keep(context: Context, samples: list[str]) -> None:
     """Commit completions without a valid question beside the step, for people, in the rows of a rollout's questions."""
-    if context.member.first:
+    if context.rank.first:
         rows = map(invalid_row, samples)
         try:
             files = {"questions.jsonl": write_jsonl(context.workdir / "questions.jsonl", rows)}

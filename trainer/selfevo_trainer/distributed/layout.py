@@ -51,19 +51,19 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Member:
+class Rank:
     """One process among those that train together."""
 
-    rank: int = 0
+    number: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
         """Whether it is the one that commits and reports."""
-        return self.rank == 0
+        return self.number == 0
 
 
-ALONE = Member()
+ALONE = Rank()
 
 
 def read_layout(environment: Mapping[str, str], phase: Phase) -> Layout:
@@ -102,11 +102,11 @@ def read_layout(environment: Mapping[str, str], phase: Phase) -> Layout:
     )
 
 
-def read_member(environment: Mapping[str, str]) -> Member | None:
+def read_rank(environment: Mapping[str, str]) -> Rank | None:
     """What this process is, when our launcher started it."""
     if LAUNCHED_ENV not in environment:
         return None
-    return Member(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+    return Rank(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
 
 
 def rank_environment(

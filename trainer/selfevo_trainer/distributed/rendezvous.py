@@ -7,7 +7,7 @@ So each pod's launcher holds a connection to pod 0, which coordinates. One JSON 
     pod 0 -> pod k    {"go": port of torch's rendezvous}       when all have joined
     either            {"end": true}                            end your processes, for one has failed
     pod k -> pod 0    {"ended": PhaseResult, "asked": ...}     how its processes ended
-    pod 0 -> pod k    {"verdict": PhaseResult, "node": j}      what came of it: pod j was the cause, or all is well
+    pod 0 -> pod k    {"outcome": PhaseResult, "node": j}      what came of it: pod j was the cause, or all is well
 
 A pod is successful only when pod 0 has said that the output is committed, for an index of the Job that has succeeded is
 never run again and would be missing in the next attempt. A connection that breaks says that the pod is gone. Like
@@ -30,8 +30,8 @@ from pydantic import ValidationError
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, ServiceError
 from selfevo_contract.process import JOIN_SECONDS_ENV, MASTER_ADDR_ENV, PhaseConfig, PhaseResult
-from selfevo_trainer.distributed import verdict
-from selfevo_trainer.distributed.world import Layout
+from selfevo_trainer.distributed import root_cause
+from selfevo_trainer.distributed.layout import Layout
 from selfevo_trainer.process.signals import StopRequest
 
 _LONGEST_LINE = 64 << 10
@@ -46,7 +46,7 @@ Message = dict[str, Any]
 Found = Callable[[], PhaseResult | None]
 
 
-class Peers(Protocol):
+class Rendezvous(Protocol):
     """The other pods, as the launcher sees them."""
 
     port: int
@@ -68,7 +68,7 @@ class Peers(Protocol):
 
 
 @contextlib.contextmanager
-def meet(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Peers | PhaseResult]:
+def meet(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Rendezvous | PhaseResult]:
     """Wait until all pods are there.
 
     Yields:
@@ -241,7 +241,7 @@ class _Coordinator:
         return node
 
     def wait(self, seconds: float) -> None:
-        """See Peers."""
+        """See Rendezvous."""
         for node, line, messages in _listen(self._joined, seconds):
             for message in messages:
                 self.ended = self.ended or "end" in message
@@ -251,7 +251,7 @@ class _Coordinator:
                     self.ended = self.ended or result.exit_code != 0
             if not line.open and not self._has_ended(node):
                 self.ended = True
-                gone = verdict.failure(
+                gone = root_cause.failure(
                     self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word"
                 )
                 self._results.append((node, gone, False))
@@ -260,13 +260,13 @@ class _Coordinator:
         return any(ended == node for ended, _, _ in self._results)
 
     def alarm(self) -> None:
-        """See Peers."""
+        """See Rendezvous."""
         self._say({"end": True})
 
     def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        """See Peers. What pod 0 has committed is committed; else the cause is looked for among all."""
+        """See Rendezvous. What pod 0 has committed is committed; else the cause is looked for among all."""
         if mine.exit_code == 0:
-            self._say({"verdict": mine.wire(), "node": 0})
+            self._say({"outcome": mine.wire(), "node": 0})
             return mine
         self.alarm()
         until = time.monotonic() + patience_s
@@ -274,8 +274,8 @@ class _Coordinator:
             self.wait(_LOOK_S)
         # What is heard of others before has happened before; of what says as little, theirs is the cause.
         ends = [end for end in (*self._results, (0, mine, stop.requested)) if end[1].exit_code != 0]
-        node, result, _ = ends[verdict.cause([(result, asked) for _, result, asked in ends])]
-        self._say({"verdict": result.wire(), "node": node})
+        node, result, _ = ends[root_cause.find([(result, asked) for _, result, asked in ends])]
+        self._say({"outcome": result.wire(), "node": node})
         return _own_or(self._config, mine, 0, result, node)
 
     def _say(self, message: Message) -> None:
@@ -292,36 +292,36 @@ class _Follower:
         self._config = config
         self._node = layout.node
         self._line = line
-        self._verdict: tuple[int, PhaseResult] | None = None
+        self._outcome: tuple[int, PhaseResult] | None = None
 
     def wait(self, seconds: float) -> None:
-        """See Peers."""
+        """See Rendezvous."""
         if not self._line.open:
             time.sleep(seconds)
             return
         for _, line, messages in _listen({0: self._line}, seconds):
             for message in messages:
-                port, node, result = message.get("go"), message.get("node"), _result(message.get("verdict"))
+                port, node, result = message.get("go"), message.get("node"), _result(message.get("outcome"))
                 if isinstance(port, int):
                     self.port = port
                 self.ended = self.ended or "end" in message
                 if result is not None and isinstance(node, int):
-                    self._verdict = (node, result)
+                    self._outcome = (node, result)
                     self.ended = self.ended or result.exit_code != 0
-            if not line.open and self._verdict is None:
+            if not line.open and self._outcome is None:
                 self.ended = True
 
     def alarm(self) -> None:
-        """See Peers."""
+        """See Rendezvous."""
         self._line.say({"end": True})
 
     def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        """See Peers. Well ended is what pod 0 has committed, however long that takes."""
+        """See Rendezvous. Well ended is what pod 0 has committed, however long that takes."""
         self._line.say({"ended": mine.wire(), "asked": stop.requested})
         until = time.monotonic() + patience_s
-        while self._verdict is None and self._line.open:
+        while self._outcome is None and self._line.open:
             if mine.exit_code == 0 and not self.ended and stop.requested:
-                return verdict.failure(
+                return root_cause.failure(
                     self._config,
                     ExitCode.TERMINATED,
                     reasons.TERMINATED,
@@ -330,23 +330,23 @@ class _Follower:
             if (mine.exit_code != 0 or self.ended) and time.monotonic() > until:
                 break
             self.wait(_LOOK_S)
-        if self._verdict is not None:
-            node, result = self._verdict
+        if self._outcome is not None:
+            node, result = self._outcome
             return result if result.exit_code == 0 else _own_or(self._config, mine, self._node, result, node)
-        if mine.exit_code != 0 and verdict.weight(mine, stop.requested) <= 2:
+        if mine.exit_code != 0 and root_cause.weight(mine, stop.requested) <= 2:
             return mine
-        gone = verdict.failure(self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word")
-        return verdict.bystander(self._config, 0, gone)
+        gone = root_cause.failure(self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word")
+        return root_cause.bystander(self._config, 0, gone)
 
 
 def _own_or(config: PhaseConfig, mine: PhaseResult, here: int, cause: PhaseResult, there: int) -> PhaseResult:
     if here == there or (mine.exit_code == cause.exit_code == ExitCode.TERMINATED and mine.reason == cause.reason):
         return mine
-    return verdict.bystander(config, there, cause)
+    return root_cause.bystander(config, there, cause)
 
 
 @contextlib.contextmanager
-def _join(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Peers | PhaseResult]:
+def _join(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Rendezvous | PhaseResult]:
     until = time.monotonic() + layout.join_s
     look_again = time.monotonic() + _LOOK_AGAIN_S
     why = "it does not answer"

@@ -29,7 +29,7 @@ def weight(result: PhaseResult, asked: bool) -> int:
     return {reasons.PROCESS_LOST: 3, reasons.CRASHED: 4}.get(result.reason, 1)
 
 
-def cause(ends: Sequence[tuple[PhaseResult, bool]]) -> int:
+def find(ends: Sequence[tuple[PhaseResult, bool]]) -> int:
     """Index of the end that explains the others.
 
     Args:
