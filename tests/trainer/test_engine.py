@@ -222,3 +222,10 @@ def test_an_engine_that_is_not_built_yet_is_refused(kind: dict[str, Any]) -> Non
 
     with pytest.raises(InputError, match=f"{kind['kind']}.*use 'transformers'"):
         open_engine(TypeAdapter(Engine).validate_python(kind), BASE, LOADING)
+
+
+def test_the_engines_that_the_contract_calls_built_are_those_of_the_registry():
+    from selfevo_contract.spec.engines import BUILT
+    from selfevo_trainer.engines import MODULES
+
+    assert tuple(MODULES) == BUILT

@@ -8,7 +8,7 @@ named here may not change, so that a new setting is safe until somebody thought 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Schema = dict[str, Any]
@@ -64,14 +64,14 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
             _add(field, {"rule": "self == oldSelf", "message": FROZEN})
 
 
-def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engine: str) -> None:
+def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engines: Sequence[str]) -> None:
     """Adds rules to ``spec``, in place: a run is not edited into one that this version cannot go on with.
 
     One that is created so is refused by the operator with the same sentence, and nothing of it runs.
 
     Args:
         not_built: fields of ``spec`` that may be added later, and what they ask for.
-        engine: the kind that is built.
+        engines: the kinds of engine that are built.
     """
     for name, what in not_built.items():
         if name in MAY_CHANGE:  # the others may not be added later in any case
@@ -79,10 +79,11 @@ def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engine: st
             _add(
                 spec, {"rule": f"!has(self.{name}) || has(oldSelf.{name})", "message": message, "fieldPath": f".{name}"}
             )
-    message = f"this version of selfevo does not have this engine yet; choose {engine!r}"
+    message = f"this version of selfevo does not have this engine yet; choose {' or '.join(map(repr, engines))}"
+    rule = " || ".join(["self.kind == oldSelf.kind", *(f"self.kind == {kind!r}" for kind in engines)])
     for part in spec["properties"].values():
         if (field := part.get("properties", {}).get("engine")) is not None:
-            _add(field, {"rule": f"self.kind == oldSelf.kind || self.kind == {engine!r}", "message": message})
+            _add(field, {"rule": rule, "message": message})
 
 
 def _hold_list(schema: Schema, name: str, field: Schema, always_there: bool) -> None:

@@ -11,6 +11,7 @@ from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.rewards import RewardMode
 from selfevo_contract.spec.sampling import Sampling
 
 
@@ -26,7 +27,7 @@ class Repetition(Closed):
 class ChallengerReward(Closed):
     """What the Challenger is paid for."""
 
-    mode: Literal["paper", "code"] = "paper"
+    mode: RewardMode = "paper"
     """Formulas of the paper (arXiv 2508.05004) or of its public code, where they differ."""
     solver_samples: Annotated[Whole, Field(ge=2, le=1024)] = 10
     """Answers that the frozen Solver gives to each question."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,12 +12,13 @@ from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.rewards import RewardMode
 
 
 class SolverReward(Closed):
     """What the Solver is paid for."""
 
-    mode: Literal["paper", "code"] = "paper"
+    mode: RewardMode = "paper"
     """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format."""
 
 

@@ -1,0 +1,7 @@
+"""The modes of reward, by name; their formulas are the trainer's, one mode a file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RewardMode = Literal["paper", "code"]

@@ -1,0 +1,170 @@
+"""What CONTRIBUTING.md says of adding a thing, tried on a copy of the source: one new file, one place that names it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("contract", "trainer")
+
+
+class Copy:
+    """A copy of contract/ and trainer/ to which files are added."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name in PACKAGES:
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def add(self, file: str, text: str) -> None:
+        place = self._folder / file
+        assert not place.exists(), f"{file} is there already"
+        place.write_text(dedent(text))
+
+    def register(self, file: str, old: str, new: str) -> None:
+        place = self._folder / file
+        text = place.read_text()
+        assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
+        place.write_text(text.replace(old, new))
+
+    def run(self, code: str) -> str:
+        path = os.pathsep.join(str(self._folder / name) for name in PACKAGES)
+        ours = f"import selfevo_contract\nassert {str(self._folder)!r} in selfevo_contract.__file__\n"
+        command = [sys.executable, "-c", ours + dedent(code)]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def test_a_mode_of_reward(copy: Copy) -> None:
+    copy.add(
+        "trainer/selfevo_trainer/rewards/flat.py",
+        """\
+        from selfevo_trainer.rewards.base import ChallengerReward, RewardMode
+
+        def challenger(share, penalty):
+            return ChallengerReward(1.0, penalty, 1.0 - penalty, valid=share is not None)
+
+        def solver(correct, boxed):
+            return 2.0 * correct
+
+        FLAT = RewardMode("flat", challenger, solver)
+        """,
+    )
+    registry = "trainer/selfevo_trainer/rewards/__init__.py"
+    copy.register(registry, "import CODE\n", "import CODE\nfrom selfevo_trainer.rewards.flat import FLAT\n")
+    copy.register(registry, "(PAPER, CODE)", "(PAPER, CODE, FLAT)")
+    copy.register("contract/selfevo_contract/spec/rewards.py", '"code"]', '"code", "flat"]')
+    code = """\
+        from selfevo_contract.spec.challenger import ChallengerReward
+        from selfevo_trainer.rewards import challenger_rewards, solver_reward
+
+        mode = ChallengerReward.model_validate({"mode": "flat"}).mode
+        print(challenger_rewards(mode, [0.5], [0.25])[0].total, solver_reward(mode, correct=True, boxed=True))
+        """
+    assert copy.run(code) == "0.75 2.0"
+
+
+def test_an_engine(copy: Copy) -> None:
+    copy.add(
+        "contract/selfevo_contract/spec/engines/echo.py",
+        """\
+        from typing import ClassVar, Literal
+
+        from selfevo_contract.base import Closed
+
+        class EchoEngine(Closed):
+            built: ClassVar[bool] = True
+            kind: Literal["echo"]
+        """,
+    )
+    registry = "contract/selfevo_contract/spec/engines/__init__.py"
+    copy.register(registry, "__all__ =", "from selfevo_contract.spec.engines.echo import EchoEngine\n__all__ =")
+    copy.register(registry, "VllmEngine | ServerEngine,", "VllmEngine | ServerEngine | EchoEngine,")
+    copy.add(
+        "trainer/selfevo_trainer/engines/echo.py",
+        """\
+        from selfevo_trainer.engines.base import Completion
+
+        class Echo:
+            def generate(self, prompts, sampling, samples, seed, streams=None):
+                return [[Completion(prompt[-1]["content"], 1, False)] * samples for prompt in prompts]
+
+            def close(self): ...
+
+        def open_engine(settings, model, loading):
+            return Echo()
+        """,
+    )
+    line = '{"transformers": "selfevo_trainer.engines.transformers_engine"'
+    copy.register(
+        "trainer/selfevo_trainer/engines/__init__.py", line, f'{line}, "echo": "selfevo_trainer.engines.echo"'
+    )
+    code = """\
+        from selfevo_contract.run import refuse_what_is_not_built
+        from selfevo_contract.spec.run import RunSpec
+        from selfevo_trainer.engines import open_engine
+
+        rollout = {"engine": {"kind": "echo"}}
+        places = {"model": {"uri": "file:///model"}, "storage": {"uri": "file:///store"}}
+        spec = RunSpec.model_validate({**places, "rollout": rollout})
+        refuse_what_is_not_built(spec)
+        engine = open_engine(spec.rollout.engine, None, None)
+        (completions,) = engine.generate([[{"role": "user", "content": "hello"}]], None, 2, 0)
+        print([completion.text for completion in completions])
+        """
+    assert copy.run(code) == "['hello', 'hello']"
+
+
+def test_a_phase(copy: Copy) -> None:
+    copy.add(
+        "contract/selfevo_contract/phases/probe.py",
+        """\
+        from typing import Literal
+
+        from selfevo_contract.base import Wire
+        from selfevo_contract.phases.base import ModelRef, PhaseType
+
+        class ProbeInputs(Wire):
+            phase: Literal["probe"] = "probe"
+            model: ModelRef
+
+        PROBE = PhaseType(
+            inputs=ProbeInputs, part="evaluation", metrics="probe", title="Probe", makes="Probe {}", models=("model",)
+        )
+        """,
+    )
+    registry = "contract/selfevo_contract/phases/__init__.py"
+    copy.register(registry, "__all__ =", "from selfevo_contract.phases.probe import PROBE, ProbeInputs\n__all__ =")
+    copy.register(registry, "EVALUATE, FINETUNE)", "EVALUATE, FINETUNE, PROBE)")
+    copy.register(registry, "    | FinetuneInputs,", "    | FinetuneInputs | ProbeInputs,")
+    copy.add(
+        "trainer/selfevo_trainer/phases/probe.py",
+        """\
+        def run(context, inputs):
+            return f"{inputs.phase} of {inputs.model.uri}"
+        """,
+    )
+    code = """\
+        from importlib import import_module
+
+        from selfevo_contract.phases import PHASES, input_key, inputs_adapter
+        from selfevo_trainer.phases import module_of
+
+        inputs = inputs_adapter.validate_python({"phase": "probe", "model": {"kind": "base", "uri": "file:///m"}})
+        assert len(input_key(inputs)) == 64 and PHASES["probe"].title == "Probe"
+        print(import_module(module_of("probe")).run(None, inputs))
+        """
+    assert copy.run(code) == "probe of file:///m"
