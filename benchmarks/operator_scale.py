@@ -5,7 +5,7 @@
 etcd, kube-apiserver and kube-controller-manager are real; kwok plays pods that take one second. A gap is the time
 between a Job being Complete and the next Job of its run existing, both as arrivals on one watch held by a process of
 its own (scale/observer.py). Beside the operator, in the same run of this script, a bare watcher that only POSTs the
-next Job (scale/bare.py): nothing that a controller does can be faster. The operator writes its full ledger meanwhile:
+next Job (scale/bare.py): nothing that a controller does can be faster. The operator writes its full status meanwhile:
 status with conditions and attempts, Events, one read of the pods of every Job.
 """
 

@@ -25,12 +25,12 @@ from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop,
 from selfevo_core.invalid_spec import invalid_spec_status, parse_run
 from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_operator.api.kube import Api, ApiError
-from selfevo_operator.api.pod_evidence import Beside, Witnesses
+from selfevo_operator.api.pod_evidence import Beside, PodEvidence
 from selfevo_operator.manifests.job import PodSettings, render, template_digest
 from selfevo_operator.manifests.labels import TEMPLATE
-from selfevo_operator.observed.cache import Cache, Key, RunSight
-from selfevo_operator.observed.recent import Recent
-from selfevo_operator.observed.snapshots import Evidence, JobSight, attempt_of, job_sight
+from selfevo_operator.observed.cache import Cache, Key, RunSnapshot
+from selfevo_operator.observed.lru_cache import LruCache
+from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_of, job_snapshot
 from selfevo_operator.sharing import Sharing
 from selfevo_operator.writes.events import event
 from selfevo_operator.writes.status_patch import status_patch
@@ -53,8 +53,8 @@ _FINAL = (400, 401, 403, 404, 422)
 
 
 @dataclass
-class Told:
-    """What a look had to say."""
+class MetricsHooks:
+    """What is called while a run is reconciled: for metrics, and for the runs that wait for this one."""
 
     created: Callable[[Key], None] = lambda key: None
     facts: Callable[[str], None] = lambda reason: None
@@ -73,13 +73,13 @@ class _Memory:
     """When Jobs of it that no list finds were asked for."""
     unreadable: Blocker | None = None
     """Why the end of one of its Jobs cannot be read, in this look."""
-    doubted: dict[str, JobSight] = field(default_factory=dict)
+    doubted: dict[str, JobSnapshot] = field(default_factory=dict)
     """By UID, those that are to be asked for."""
     refusals: int = 0
 
 
 class Controller:
-    """Looks at runs. ``look`` may be called for many keys at once, for one key by one caller at a time."""
+    """Reconciles runs. ``reconcile_run`` may be called for many keys at once, for one key by one caller at a time."""
 
     def __init__(
         self,
@@ -88,18 +88,18 @@ class Controller:
         settings: PodSettings,
         clock: Callable[[], datetime],
         backoff: Backoff | None = None,
-        told: Told | None = None,
+        hooks: MetricsHooks | None = None,
         beside: Beside = asyncio.create_task,
     ) -> None:
         self._api, self._cache, self._settings, self._clock = api, cache, settings, clock
-        self._backoff, self._told = backoff or Backoff(), told or Told()
-        self._plans: Recent[str, tuple[int, Plan]] = Recent(_REMEMBERED)
+        self._backoff, self._hooks = backoff or Backoff(), hooks or MetricsHooks()
+        self._plans: LruCache[str, tuple[int, Plan]] = LruCache(_REMEMBERED)
         self._sharing = Sharing(cache)
-        self._witnesses = Witnesses(api, clock, beside)
-        self._templates: Recent[tuple[str, int, str], str] = Recent(_REMEMBERED)
+        self._pod_evidence = PodEvidence(api, clock, beside)
+        self._templates: LruCache[tuple[str, int, str], str] = LruCache(_REMEMBERED)
         self._memory: dict[str, _Memory] = {}
 
-    async def look(self, key: Key, may_record: Callable[[], bool] = lambda: True) -> float | None:
+    async def reconcile_run(self, key: Key, may_record: Callable[[], bool] = lambda: True) -> float | None:
         """Bring the run at ``key`` one step further.
 
         Args:
@@ -113,46 +113,46 @@ class Controller:
             ApiError: the cluster did not do what was asked; look again after a while.
         """
         for waiting in self._sharing.freed():
-            self._told.freed(waiting)
-        sight = self._cache.runs.get(key)
-        if sight is None:
+            self._hooks.freed(waiting)
+        snapshot = self._cache.runs.get(key)
+        if snapshot is None:
             return None
-        jobs = self._cache.jobs_of(sight.uid) if sight.deleting else await self._jobs(sight)
-        if sight.deleting or _settled(sight, jobs):  # of what is deleted, the garbage collector takes the attempts
-            self._forget(sight, jobs)
+        jobs = self._cache.jobs_of(snapshot.uid) if snapshot.deleting else await self._jobs(snapshot)
+        if snapshot.deleting or _settled(snapshot, jobs):  # what is deleted, the garbage collector cleans up after
+            self._forget(snapshot, jobs)
             return None
-        recorded = sight.recorded()
+        recorded = snapshot.recorded()
         before = _recorded(recorded)
         try:
-            run, steps = self._understand(sight)
+            run, steps = self._understand(snapshot)
         except SelfevoError as error:
-            return await self._refuse(sight, jobs, recorded, before, error)
+            return await self._refuse(snapshot, jobs, recorded, before, error)
         run = run.model_copy(update={"status": before})
 
-        memory = self._memory.setdefault(sight.uid, _Memory())
+        memory = self._memory.setdefault(snapshot.uid, _Memory())
         memory.unreadable = None
         attempts = await self._attempts(run, steps, jobs)
         store = run.spec.storage.uri.rstrip("/")
-        elsewhere = self._sharing.elsewhere(sight, store, steps, before)
+        elsewhere = self._sharing.elsewhere(snapshot, store, steps, before)
         outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, memory.unreadable, elsewhere)
-        with self._sharing.claimed(sight, store, outcome.actions):
-            acted, (problem, failure) = bool(outcome.actions), await self._act(run, sight, outcome.actions)
-        memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(sight.uid) else 0
+        with self._sharing.claimed(snapshot, store, outcome.actions):
+            acted, (problem, failure) = bool(outcome.actions), await self._act(run, snapshot, outcome.actions)
+        memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(snapshot.uid) else 0
         if acted and problem is None and not may_record():
             return None  # what it comes to is thought out in the look that has room to say it
         if acted:
             # What was just created and deleted is part of what the status says.
-            jobs = self._cache.jobs_of(sight.uid)
+            jobs = self._cache.jobs_of(snapshot.uid)
             attempts = await self._attempts(run, steps, jobs)
             said = problem or memory.unreadable
             outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, said, elsewhere)
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
-        waits = [self._wait(sight, outcome, memory, jobs)]
+        waits = [self._wait(snapshot, outcome, memory, jobs)]
         quiet = self._quiet_for(memory, before, outcome.status)
         if quiet > 0:
             waits.append(quiet)
         elif before == outcome.status or may_record():
-            waits.append(await self._write(sight, run, recorded, before, outcome.status))
+            waits.append(await self._write(snapshot, run, recorded, before, outcome.status))
         elif not outcome.actions:  # what waits for nothing but the record waits until there is room for it
             waits = [wait for wait in waits if wait]
         if failure is not None:
@@ -161,48 +161,48 @@ class Controller:
 
     async def _refuse(
         self,
-        sight: RunSight,
-        jobs: Sequence[JobSight],
+        snapshot: RunSnapshot,
+        jobs: Sequence[JobSnapshot],
         recorded: dict[str, Any],
         before: RunStatus,
         error: SelfevoError,
     ) -> float | None:
         """A run that cannot be understood: what runs goes on, nothing new begins, and suspending it stops it."""
-        suspended = sight.document()["spec"].get("suspend") is True
+        suspended = snapshot.document()["spec"].get("suspend") is True
         live = [attempt_of(job) for job in jobs if not job.finished]
         stops = [Stop(attempt.name, reasons.SUSPENDED) for attempt in live] if suspended else []
-        problem, failure = await self._act(None, sight, stops)
-        memory = self._memory.setdefault(sight.uid, _Memory())
+        problem, failure = await self._act(None, snapshot, stops)
+        memory = self._memory.setdefault(snapshot.uid, _Memory())
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         message = f"{error}; {problem.message}" if problem else str(error)
         status = invalid_spec_status(
-            before, sight.generation, error.reason, message, self._clock(), suspended=suspended, live=live,
+            before, snapshot.generation, error.reason, message, self._clock(), suspended=suspended, live=live,
             ended=[job.name for job in jobs if job.finished], stops={stop.name: stop.reason for stop in stops},
         )  # fmt: skip
-        again = await self._write(sight, None, recorded, before, status)
+        again = await self._write(snapshot, None, recorded, before, status)
         if failure is not None:
             raise failure
         if again is None and memory.refusals:
             again = _growing(memory.refusals, _REFUSED_BASE_S, _REFUSED_CAP_S)
         return again
 
-    def foresee(self, job: JobSight) -> None:
+    def prefetch_result(self, job: JobSnapshot) -> None:
         """All pods of ``job`` have ended well: they are asked before its controller says that it is Complete."""
-        self._witnesses.foresee(job)
+        self._pod_evidence.prefetch_result(job)
 
-    def _forget(self, sight: RunSight, jobs: Sequence[JobSight]) -> None:
-        self._memory.pop(sight.uid, None)
-        self._witnesses.forget_run(sight.uid)
+    def _forget(self, snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> None:
+        self._memory.pop(snapshot.uid, None)
+        self._pod_evidence.forget_run(snapshot.uid)
         for job in jobs:
-            self._witnesses.forget_end(job)
+            self._pod_evidence.forget_end(job)
 
     # --- what is there
 
-    async def _jobs(self, sight: RunSight) -> list[JobSight]:
+    async def _jobs(self, snapshot: RunSnapshot) -> list[JobSnapshot]:
         """The Jobs of the run. Those that no list finds are asked for by their names, now and then."""
-        memory, now = self._memory.setdefault(sight.uid, _Memory()), self._clock()
-        memory.doubted |= {job.uid: job for job in self._cache.take_doubted(sight.uid)}
-        unlisted = [job for job in self._cache.jobs_of(sight.uid) if not job.listed]
+        memory, now = self._memory.setdefault(snapshot.uid, _Memory()), self._clock()
+        memory.doubted |= {job.uid: job for job in self._cache.take_doubted(snapshot.uid)}
+        unlisted = [job for job in self._cache.jobs_of(snapshot.uid) if not job.listed]
         if memory.asked_at is None or (now - memory.asked_at).total_seconds() >= _UNLISTED_S:
             memory.doubted |= {job.uid: job for job in unlisted}
         for job in list(memory.doubted.values()):
@@ -218,35 +218,35 @@ class Controller:
                     self._cache.bury_job(job.uid)
                 self._cache.meet_job(found)
             memory.doubted.pop(job.uid, None)
-        return self._cache.jobs_of(sight.uid)
+        return self._cache.jobs_of(snapshot.uid)
 
-    def _understand(self, sight: RunSight) -> tuple[SelfEvolutionRun, Plan]:
-        run = parse_run(sight.document())
-        known = self._plans.get(sight.uid)
-        if known is None or known[0] != sight.generation:
-            known = self._plans.put(sight.uid, (sight.generation, plan(run.spec)))
+    def _understand(self, snapshot: RunSnapshot) -> tuple[SelfEvolutionRun, Plan]:
+        run = parse_run(snapshot.document())
+        known = self._plans.get(snapshot.uid)
+        if known is None or known[0] != snapshot.generation:
+            known = self._plans.put(snapshot.uid, (snapshot.generation, plan(run.spec)))
         return run, known[1]
 
-    async def _attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSight]) -> list[ObservedAttempt]:
+    async def _attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSnapshot]) -> list[ObservedAttempt]:
         ended = {(step.name, step.key): step.ended for step in (run.status or RunStatus()).steps}
         attempts = []
         for job in jobs:
             if job.finished and job.attempt > ended.get((job.step, job.key), 0):
                 attempts.append(await self._ended(job))
             elif job.finished:
-                self._witnesses.forget_end(job)
+                self._pod_evidence.forget_end(job)
                 attempts.append(attempt_of(job))
             else:
                 if job.succeeding:
-                    self._witnesses.foresee(job)
-                evidence = await self._witnesses.of_start(run.metadata.uid, job)
+                    self._pod_evidence.prefetch_result(job)
+                evidence = await self._pod_evidence.of_start(run.metadata.uid, job)
                 attempts.append(await self._unfinished(run, steps, job, evidence))
         return attempts
 
-    async def _ended(self, job: JobSight) -> ObservedAttempt:
+    async def _ended(self, job: JobSnapshot) -> ObservedAttempt:
         """A Job that has ended; as long as its pods must not be asked how, it waits for somebody to allow that."""
         try:
-            return attempt_of(job, await self._witnesses.of_end(job))
+            return attempt_of(job, await self._pod_evidence.of_end(job))
         except ApiError as error:
             if error.status not in _DENIED:
                 raise
@@ -257,17 +257,17 @@ class Controller:
             return attempt_of(held)
 
     async def _unfinished(
-        self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence
+        self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence
     ) -> ObservedAttempt:
         template = self._template(run, steps, job, evidence)
         attempt = attempt_of(job, evidence, template)
         if attempt.outdated and attempt.state == "Pending" and not job.suspended and not job.stopping:
             # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
             # the end of the container and that of the pod it counts it as nothing at all.
-            attempt = attempt_of(job, await self._witnesses.ask(job), template)
+            attempt = attempt_of(job, await self._pod_evidence.ask(job), template)
         return attempt
 
-    def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSight, evidence: Evidence) -> str:
+    def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
         step = steps.by_name.get(job.step)
         # One that its queue has sent away has ended its pods, at their checkpoints: it may be made anew as well.
@@ -286,7 +286,7 @@ class Controller:
     # --- what is done
 
     async def _act(
-        self, run: SelfEvolutionRun | None, sight: RunSight, actions: Sequence[Action]
+        self, run: SelfEvolutionRun | None, snapshot: RunSnapshot, actions: Sequence[Action]
     ) -> tuple[Blocker | None, ApiError | None]:
         """Carry the actions out.
 
@@ -297,16 +297,16 @@ class Controller:
         for action in actions:
             try:
                 if isinstance(action, Stop):
-                    await self._stop(sight, action)
+                    await self._stop(snapshot, action)
                 elif run is not None:
-                    problem = await self._start(run, sight, action) or problem
+                    problem = await self._start(run, snapshot, action) or problem
             except ApiError as error:
                 problem = _blocker(action, error)
                 failure = failure if problem.stuck else failure or error
         return problem, failure
 
-    async def _stop(self, sight: RunSight, action: Stop) -> None:
-        job = next((job for job in self._cache.jobs_of(sight.uid) if job.name == action.name), None)
+    async def _stop(self, snapshot: RunSnapshot, action: Stop) -> None:
+        job = next((job for job in self._cache.jobs_of(snapshot.uid) if job.name == action.name), None)
         if job is None or job.stopping:
             return
         try:
@@ -319,7 +319,7 @@ class Controller:
         if left.get("kind") == "Job":
             self._cache.put_job(left)
 
-    async def _is_gone(self, job: JobSight) -> bool:
+    async def _is_gone(self, job: JobSnapshot) -> bool:
         """Whether a conflict means that another one bears its name by now; it may mean that a write was in the way."""
         try:
             current = await self._api.get_job(job.namespace, job.name)
@@ -329,8 +329,8 @@ class Controller:
             return True
         return bool(current["metadata"]["uid"] != job.uid)
 
-    async def _start(self, run: SelfEvolutionRun, sight: RunSight, action: Start) -> Blocker | None:
-        namespace = sight.key.namespace
+    async def _start(self, run: SelfEvolutionRun, snapshot: RunSnapshot, action: Start) -> Blocker | None:
+        namespace = snapshot.key.namespace
         try:
             job, *services = render(run, action.step, action.number, action.name, self._settings)
             for service in services:
@@ -340,12 +340,12 @@ class Controller:
             return Blocker(error.reason, str(error))
         except ApiError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
-                return await self._meet(sight, action)
+                return await self._meet(snapshot, action)
             raise
         self._cache.put_job(made)
         digest = made["metadata"].get("annotations", {}).get(TEMPLATE, "")
         self._templates.put((run.metadata.uid, run.metadata.generation, action.step.name), digest)
-        self._told.created(sight.key)
+        self._hooks.created(snapshot.key)
         return None
 
     async def _create_service(self, namespace: str, service: dict[str, Any]) -> None:
@@ -355,15 +355,15 @@ class Controller:
             if error.status != 409:
                 raise
 
-    async def _meet(self, sight: RunSight, action: Start) -> Blocker | None:
+    async def _meet(self, snapshot: RunSnapshot, action: Start) -> Blocker | None:
         """A Job of that name exists: ours, then we had not seen it yet; or somebody else's, then it is left alone."""
         try:
-            job = await self._api.get_job(sight.key.namespace, action.name)
+            job = await self._api.get_job(snapshot.key.namespace, action.name)
         except ApiError as error:
             if error.status != 404:
                 raise
             return Blocker(reasons.NAME_TAKEN, f"Job {action.name} was there and is gone; trying again", stuck=False)
-        if job_sight(job).owner == sight.uid:
+        if job_snapshot(job).owner == snapshot.uid:
             self._cache.meet_job(job)
             return None
         return Blocker(
@@ -373,46 +373,48 @@ class Controller:
 
     async def _write(
         self,
-        sight: RunSight,
+        snapshot: RunSnapshot,
         run: SelfEvolutionRun | None,
         recorded: dict[str, Any],
         before: RunStatus,
         status: RunStatus,
     ) -> float | None:
         """Write the status where it differs, and tell of it; AT_ONCE when somebody else was faster."""
-        patch = status_patch(recorded, status, sight.version)
+        patch = status_patch(recorded, status, snapshot.version)
         if not patch:
             return None
-        key = sight.key
+        key = snapshot.key
         try:
             written = await self._api.patch_status(key.namespace, key.name, patch)
         except ApiError as error:
             if error.status == 404:
-                self._cache.drop_run(key, sight.uid)
+                self._cache.drop_run(key, snapshot.uid)
                 return None
             if error.status not in (409, 422):
                 raise
             current = await self._api.get_run(key.namespace, key.name)
-            if self._cache.put_run(current) is None and int(current["metadata"]["resourceVersion"]) <= sight.version:
+            if self._cache.put_run(current) is None and int(current["metadata"]["resourceVersion"]) <= snapshot.version:
                 raise  # not a conflict: the server does not like what we write
             return AT_ONCE
         self._cache.put_run(written)
-        self._memory.setdefault(sight.uid, _Memory()).wrote_at = self._clock()
+        self._memory.setdefault(snapshot.uid, _Memory()).wrote_at = self._clock()
         if run is not None:
             await self._tell(run, before, status)
         return None
 
     async def _tell(self, run: SelfEvolutionRun, before: RunStatus, status: RunStatus) -> None:
-        told = event(run, before, status, stamp(self._clock()) or "")
-        if told is None:
+        made = event(run, before, status, stamp(self._clock()) or "")
+        if made is None:
             return
-        self._told.facts(told["reason"])
-        with contextlib.suppress(ApiError):  # told before, or not to be told: the status is the record
-            await self._api.create_event(run.metadata.namespace, told)
+        self._hooks.facts(made["reason"])
+        with contextlib.suppress(ApiError):  # created before, or refused: the status is the record
+            await self._api.create_event(run.metadata.namespace, made)
 
     # --- when to look again
 
-    def _wait(self, sight: RunSight, outcome: Outcome, memory: _Memory, jobs: Sequence[JobSight]) -> float | None:
+    def _wait(
+        self, snapshot: RunSnapshot, outcome: Outcome, memory: _Memory, jobs: Sequence[JobSnapshot]
+    ) -> float | None:
         waits = []
         if outcome.wake_at is not None:
             waits.append(max(0.0, (outcome.wake_at - self._clock()).total_seconds()))
@@ -426,8 +428,8 @@ class Controller:
         if any(not job.listed for job in jobs):
             waits.append(_UNLISTED_S)
         if doubtful := [job for job in jobs if job.doubtful]:
-            waits.append(self._witnesses.ask_again_in(sight.uid, doubtful))
-        again = self._witnesses.ask_queue_in(sight.uid)
+            waits.append(self._pod_evidence.ask_again_in(snapshot.uid, doubtful))
+        again = self._pod_evidence.ask_queue_in(snapshot.uid)
         if again is not None and any(job.suspended and not job.finished for job in jobs):
             waits.append(again)
         return min(waits, default=None)
@@ -455,10 +457,10 @@ def _blocker(action: Action, error: ApiError) -> Blocker:
     return Blocker(reason, f"the cluster refuses {what}: {error.message}", stuck=error.status in _FINAL)
 
 
-def _settled(sight: RunSight, jobs: Sequence[JobSight]) -> bool:
+def _settled(snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> bool:
     """The record is final, of this generation, and nothing runs: there is nothing to think about."""
-    ended = sight.phase in ("Succeeded", "Failed") and sight.observed_generation == sight.generation
-    return ended and not sight.unended and all(job.finished for job in jobs)
+    ended = snapshot.phase in ("Succeeded", "Failed") and snapshot.observed_generation == snapshot.generation
+    return ended and not snapshot.unended and all(job.finished for job in jobs)
 
 
 def _recorded(status: dict[str, Any]) -> RunStatus:

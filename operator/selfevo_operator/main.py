@@ -39,7 +39,7 @@ class _Nothing(kopf.DiffBaseStorage):
         return None
 
 
-def hear(event: Any, saw: Callable[[str | None, Any], None]) -> None:
+def forward_and_strip(event: Any, saw: Callable[[str | None, Any], None]) -> None:
     """Pass a watch event on, and let go of the object's bulk: kopf needs its metadata only from here on.
 
     kopf's views of an object refer to each other, so that all of it would wait for the garbage collector, which walks
@@ -61,11 +61,11 @@ def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
 
     @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)
     async def on_run(event: Any, **_: Any) -> None:
-        hear(event, operator.saw_run)
+        forward_and_strip(event, operator.saw_run)
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def on_job(event: Any, **_: Any) -> None:
-        hear(event, operator.saw_job)
+        forward_and_strip(event, operator.saw_job)
 
     kubeconfig = settings.kubeconfig
     return registry

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from selfevo_contract.plan import Plan
 from selfevo_contract.status import RunStatus
 from selfevo_core.attempts import Action, Start
-from selfevo_operator.observed.cache import Cache, Key, RunSight
+from selfevo_operator.observed.cache import Cache, Key, RunSnapshot
 
 _Place = tuple[str, str, str]
 """Namespace, store and key of a step."""
@@ -29,22 +29,22 @@ class Sharing:
         """Where a Job is being created: UID of the run that has the step, and who that is."""
         self._waiting: dict[_Place, set[Key]] = {}
 
-    def elsewhere(self, sight: RunSight, store: str, plan: Plan, before: RunStatus) -> dict[str, str]:
+    def elsewhere(self, snapshot: RunSnapshot, store: str, plan: Plan, before: RunStatus) -> dict[str, str]:
         """Keys of steps that another run has in work, and who that is."""
         done = {step.key for step in before.steps if step.state == "Succeeded"}
         found: dict[str, str] = {}
         for step in plan.steps:
-            place = (sight.key.namespace, store, step.key)
-            if step.key not in done and (who := self._who(place, sight.uid)):
+            place = (snapshot.key.namespace, store, step.key)
+            if step.key not in done and (who := self._who(place, snapshot.uid)):
                 found[step.key] = who
-                self._waiting.setdefault(place, set()).add(sight.key)
+                self._waiting.setdefault(place, set()).add(snapshot.key)
         return found
 
     @contextmanager
-    def claimed(self, sight: RunSight, store: str, actions: Iterable[Action]) -> Iterator[None]:
+    def claimed(self, snapshot: RunSnapshot, store: str, actions: Iterable[Action]) -> Iterator[None]:
         """While Jobs are being created, the steps are this run's."""
-        places = [(sight.key.namespace, store, action.step.key) for action in actions if isinstance(action, Start)]
-        mine = {place: (sight.uid, f"run {sight.key.name}") for place in places if place not in self._claims}
+        places = [(snapshot.key.namespace, store, action.step.key) for action in actions if isinstance(action, Start)]
+        mine = {place: (snapshot.uid, f"run {snapshot.key.name}") for place in places if place not in self._claims}
         self._claims |= mine
         try:
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.objects import RUN_UID, ended, job_object, run_object
-from selfevo_operator.observed.cache import Cache, Key, Listing, News
+from selfevo_operator.observed.cache import Cache, Change, Key, Listing
 
 DEMO = Key("lab", "demo")
 
@@ -75,10 +75,10 @@ def test_a_job_that_nobody_controls_is_nobodys() -> None:
 def test_a_job_that_is_taken_from_its_run_is_forgotten() -> None:
     cache = Cache()
     cache.put_job(job_object(1))
-    assert cache.put_job(job_object(2, owner=None)) == News(DEMO)
+    assert cache.put_job(job_object(2, owner=None)) == Change(DEMO)
     assert (cache.job_count(), cache.jobs_of(RUN_UID)) == (0, [])
     assert cache.put_job(job_object(1)) is None, "what is older does not give it back"
-    assert cache.put_job(job_object(3)) == News(DEMO)
+    assert cache.put_job(job_object(3)) == Change(DEMO)
     assert cache.job_count() == 1
 
 
@@ -110,27 +110,27 @@ def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> 
     cache.put_job(job_object(5, status={"active": 1}))
     assert cache.put_job(job_object(6, status={"active": 2})) is None
     assert cache.jobs_of(job_object()["metadata"]["ownerReferences"][0]["uid"])[0].version == 6
-    assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == News(DEMO, pressing=False)
-    assert cache.put_job(job_object(8, status={"active": 2, "ready": 2, "failed": 1})) == News(DEMO)
-    assert cache.put_job(job_object(9, status={"active": 1, "ready": 1, "failed": 1})) == News(DEMO)
+    assert cache.put_job(job_object(7, status={"active": 2, "ready": 1})) == Change(DEMO, pressing=False)
+    assert cache.put_job(job_object(8, status={"active": 2, "ready": 2, "failed": 1})) == Change(DEMO)
+    assert cache.put_job(job_object(9, status={"active": 1, "ready": 1, "failed": 1})) == Change(DEMO)
 
 
 def test_a_part_that_has_ended_well_is_news_for_the_record_alone_and_the_last_part_is_told_of_once() -> None:
     cache, begun = Cache(), {"active": 1, "ready": 1}
     cache.put_job(job_object(1, completions=2, status=begun))
-    assert cache.put_job(job_object(2, completions=2, status={"succeeded": 1})) == News(DEMO, pressing=False)
+    assert cache.put_job(job_object(2, completions=2, status={"succeeded": 1})) == Change(DEMO, pressing=False)
     both = {"succeeded": 1, "uncountedTerminatedPods": {"succeeded": ["p"]}}
-    news = cache.put_job(job_object(3, completions=2, status=both))
-    assert news is not None and not news.pressing and news.succeeding and news.succeeding.uid == "j1"
+    change = cache.put_job(job_object(3, completions=2, status=both))
+    assert change is not None and not change.pressing and change.succeeding and change.succeeding.uid == "j1"
     assert cache.put_job(job_object(4, completions=2, status={"succeeded": 2})) is None
-    assert cache.put_job(job_object(5, completions=2, status=ended("Complete", succeeded=2))) == News(DEMO)
+    assert cache.put_job(job_object(5, completions=2, status=ended("Complete", succeeded=2))) == Change(DEMO)
 
 
 def test_a_part_that_failed_beside_one_that_ended_well_is_pressing() -> None:
     cache = Cache()
     cache.put_job(job_object(1, completions=3, status={"active": 3, "ready": 3}))
     both = {"uncountedTerminatedPods": {"succeeded": ["p"], "failed": ["q"]}}
-    assert cache.put_job(job_object(2, completions=3, status=both)) == News(DEMO)
+    assert cache.put_job(job_object(2, completions=3, status=both)) == Change(DEMO)
 
 
 def test_a_list_comes_page_by_page_and_is_whole_at_its_end() -> None:
@@ -160,11 +160,11 @@ def test_a_job_that_has_lost_our_label_is_deleted_for_lists_and_watches_and_come
     cache.drop_job(job_object(6))  # as a watch tells it: the object as it was, the version of the change
     assert cache.jobs_of(RUN_UID) == [] and cache.put_job(bare) is None
     assert cache.meet_job(bare) is not None
-    (sight,) = cache.jobs_of(RUN_UID)
-    assert not sight.listed
+    (snapshot,) = cache.jobs_of(RUN_UID)
+    assert not snapshot.listed
     assert cache.drop_job(job_object(6)) is None  # once more, late
     listed(cache.listing_jobs(None), [], 9)
-    assert cache.jobs_of(RUN_UID) == [sight], "a list cannot know it"
+    assert cache.jobs_of(RUN_UID) == [snapshot], "a list cannot know it"
     assert cache.put_job(job_object(10)) is not None  # somebody puts the label back
     listed(cache.listing_jobs(None), [], 12)
     assert cache.jobs_of(RUN_UID) == []
@@ -179,8 +179,8 @@ def test_what_is_really_deleted_does_not_come_back_when_an_answer_is_late() -> N
 
 def test_a_job_belongs_to_the_run_that_its_owner_reference_names_whatever_its_labels_say() -> None:
     owner = {"uid": RUN_UID, "controller": True, "kind": "SelfEvolutionRun", "name": "demo"}
-    news = Cache().put_job(job_object(5, labels={}, ownerReferences=[owner]))
-    assert news is not None and news.key == DEMO
+    change = Cache().put_job(job_object(5, labels={}, ownerReferences=[owner]))
+    assert change is not None and change.key == DEMO
 
 
 def test_a_job_whose_step_is_written_anew_is_no_longer_that_of_the_old_one() -> None:

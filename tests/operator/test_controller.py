@@ -124,10 +124,10 @@ class World:
         self.cluster.run = self.cluster.stored(made, "run-1")
         self.cache.put_run(self.cluster.run)
 
-    def look(self, seconds: float = 0) -> float | None:
+    def reconcile(self, seconds: float = 0) -> float | None:
         self.now += timedelta(seconds=seconds)
         self.cluster.calls.clear()
-        return asyncio.run(self.controller.look(DEMO))
+        return asyncio.run(self.controller.reconcile_run(DEMO))
 
     def see(self, name: str, status: dict[str, Any] | None = None, **spec: Any) -> None:
         job = copy.deepcopy(self.cluster.jobs[name])
@@ -158,7 +158,7 @@ class World:
 
 def test_a_first_look_creates_the_job_says_so_once_and_tells_once() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (name,) = world.names
     assert world.cluster.calls == [f"create job {name}", "patch status", "create event StepStarted"]
     assert world.status["steps"][0]["state"] == "Running"
@@ -167,9 +167,9 @@ def test_a_first_look_creates_the_job_says_so_once_and_tells_once() -> None:
 
 def test_a_transition_is_three_writes_and_one_read_and_a_second_look_none() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.finish(world.names[0])
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls == [
         "list pods",
         f"create job {world.names[1]}",
@@ -177,72 +177,75 @@ def test_a_transition_is_three_writes_and_one_read_and_a_second_look_none() -> N
         "create event StepSucceeded",
     ]
     assert world.status["score"] == 0.5
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls == []
 
 
 def test_the_next_job_is_created_before_anything_is_written_down() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.finish(world.names[0])
     world.cluster.refuse["patch status"] = [ApiError(500, "InternalError", "etcd is away")]
     with pytest.raises(ApiError):
-        world.look(1)
+        world.reconcile(1)
     assert len(world.names) == 2
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls == ["patch status", "create event StepSucceeded"]
 
 
 def test_a_lost_reply_to_a_create_meets_its_own_job() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     first = world.names[0]
     world.cache.drop_job(world.cluster.jobs[first])
-    world.cache._gone.clear()  # as after a restart whose list is older than the Job
+    # As after a restart whose list is older than the Job.
+    world.cache._gone.pop(world.cluster.jobs[first]["metadata"]["uid"])
     world.cache.take_doubted("run-1")
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls[:2] == [f"create job {first}", f"get job {first}"]
     assert world.condition("Stalled")[0] == "False"
 
 
 def test_a_job_that_lost_our_label_is_met_once_and_asked_for_now_and_then() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (first,) = world.names
     bare = copy.deepcopy(world.cluster.jobs[first])
     del bare["metadata"]["labels"]["app.kubernetes.io/managed-by"]
     world.cluster.jobs[first] = world.cluster.stored(bare, bare["metadata"]["uid"])
     world.cache.drop_job(world.cluster.jobs[first])  # so the watch tells it
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls == [f"get job {first}"]
     for _ in range(3):
-        assert (world.look(5) or 0) >= 5 and not {f"create job {first}", f"get job {first}"} & set(world.cluster.calls)
+        assert (world.reconcile(5) or 0) >= 5 and not {f"create job {first}", f"get job {first}"} & set(
+            world.cluster.calls
+        )
     key = bare["metadata"]["annotations"]["selfevo.dev/key"]
     world.cluster.pods = [pod(0, f'{{"phase": "evaluate", "key": "{key}", "outcome": "committed"}}')]
     done = {**copy.deepcopy(bare), "status": ended("Complete")}
     world.cluster.jobs[first] = world.cluster.stored(done, bare["metadata"]["uid"])
-    world.look(20)
+    world.reconcile(20)
     assert world.status["steps"][0]["state"] == "Succeeded", "nobody told but the answer itself"
 
 
 def test_nothing_is_done_again_at_once_when_nothing_comes_of_it() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (first,) = world.names
     world.cache.drop_job({"metadata": {"uid": f"uid-{first}", "resourceVersion": str(1 << 61)}})
-    waits = [world.look(1) or 0 for _ in range(4)]  # it exists, and we take it for gone: whatever the reason
+    waits = [world.reconcile(1) or 0 for _ in range(4)]  # it exists, and we take it for gone: whatever the reason
     assert waits == [1, 2, 4, 8]
 
 
 def test_a_namesake_that_is_not_ours_is_left_alone_and_said() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (name,) = world.names
     other = copy.deepcopy(world.cluster.jobs[name])
     other["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
     world = World()
     world.cluster.jobs[name] = world.cluster.stored(other, "foreign")
-    assert world.look() == 5
+    assert world.reconcile() == 5
     assert world.condition("Stalled")[:2] == ("True", "NameTaken")
     assert name in world.condition("Stalled")[2] and "delete it" in world.condition("Stalled")[2]
     assert not any(call.startswith("delete") for call in world.cluster.calls)
@@ -252,10 +255,15 @@ def test_a_refused_job_is_said_in_the_clusters_words_and_tried_again_ever_later(
     world = World()
     refusal = ApiError(403, "Forbidden", "exceeded quota: team-a")
     world.cluster.refuse["create job"] = [refusal] * 4
-    assert [world.look(1), world.look(5), world.look(10), world.look(20)] == [5, 10, 20, 40]
+    assert [world.reconcile(1), world.reconcile(5), world.reconcile(10), world.reconcile(20)] == [
+        5,
+        10,
+        20,
+        40,
+    ]
     assert world.condition("Stalled") == ("True", "CreateRefused", world.condition("Stalled")[2])
     assert "exceeded quota: team-a" in world.condition("Stalled")[2]
-    world.look(40)
+    world.reconcile(40)
     assert world.condition("Stalled")[0] == "False"
     assert len(world.names) == 1
 
@@ -263,17 +271,17 @@ def test_a_refused_job_is_said_in_the_clusters_words_and_tried_again_ever_later(
 def test_when_somebody_wrote_meanwhile_it_looks_again_at_once_with_what_they_wrote() -> None:
     world = World()
     world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
-    assert world.look() == AT_ONCE
+    assert world.reconcile() == AT_ONCE
     assert world.cluster.calls[-2:] == ["patch status", "get run"]
-    world.look()
+    world.reconcile()
     assert world.status["phase"] == "Running"
 
 
 def test_also_a_run_that_makes_no_sense_is_looked_at_again_when_somebody_wrote_meanwhile() -> None:
     world = World(spec__verifier={})
     world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
-    assert world.look() == AT_ONCE
-    world.look()
+    assert world.reconcile() == AT_ONCE
+    world.reconcile()
     assert world.status["phase"] == "Failed"
 
 
@@ -281,133 +289,133 @@ def test_a_status_that_the_server_does_not_like_is_no_conflict() -> None:
     world = World()
     world.cluster.refuse["patch status"] = [ApiError(422, "Invalid", "status.score: must be a number")]
     with pytest.raises(ApiError, match="must be a number"):
-        world.look()
+        world.reconcile()
 
 
 def test_a_lost_event_is_not_worth_a_second_look() -> None:
     world = World()
     world.cluster.refuse["create event"] = [ApiError(500, "InternalError", "no")]
-    world.look()
-    world.look(1)
+    world.reconcile()
+    world.reconcile(1)
     assert world.cluster.calls == []
 
 
 def test_suspending_deletes_the_job_by_uid_once_and_resuming_waits_until_it_is_gone() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.edit(spec__suspend=True)
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls[0] == f"delete job {name} uid-{name}"
     assert world.condition("Suspended")[0] == "True"
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls == []
     world.edit(spec__suspend=False)
-    world.look(1)
+    world.reconcile(1)
     assert not any("job" in call for call in world.cluster.calls)
     world.cache.drop_job(world.cluster.jobs.pop(name))
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls[0] == f"create job {name}"
 
 
 def test_a_job_that_was_deleted_already_is_no_error() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.edit(spec__suspend=True)
     world.cluster.refuse["delete job"] = [ApiError(404, "NotFound", "gone")]
-    world.look(1)
+    world.reconcile(1)
     assert world.condition("Suspended")[0] == "True"
 
 
 def test_a_conflict_on_deleting_is_tried_again_unless_another_job_bears_the_name() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.edit(spec__suspend=True)
     world.cluster.refuse["delete job"] = [ApiError(409, "Conflict", "the object has been modified")] * 2
     with pytest.raises(ApiError):
-        world.look(1)
+        world.reconcile(1)
     assert [job.name for job in world.cache.jobs_of("run-1")] == [name]
     world.cluster.jobs[name]["metadata"]["uid"] = "of another one"
-    world.look(1)
+    world.reconcile(1)
     assert world.cache.jobs_of("run-1") == []
 
 
 def test_a_run_that_is_found_deleted_is_not_looked_at_again() -> None:
     world = World()
     world.cluster.refuse["patch status"] = [ApiError(404, "NotFound", "gone")]
-    world.look()
-    assert world.look(1) is None and world.cluster.calls == []
+    world.reconcile()
+    assert world.reconcile(1) is None and world.cluster.calls == []
 
 
 def test_a_job_without_pods_is_asked_for_the_reason_after_a_while_and_not_all_the_time() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
     world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": state}])]
     world.see(world.names[0], {"active": 1})
-    assert world.look(1) == 10
+    assert world.reconcile(1) == 10
     assert "list pods" not in world.cluster.calls
-    world.look(10)
+    world.reconcile(10)
     assert "list pods" in world.cluster.calls
     assert world.condition("Stalled")[:2] == ("True", "ErrImagePull")
-    world.look(10)
+    world.reconcile(10)
     assert "list pods" not in world.cluster.calls
 
 
-def test_without_room_in_the_ledger_the_next_job_is_made_and_the_record_follows_at_the_next_look() -> None:
+def test_without_a_write_slot_the_next_job_is_made_and_the_record_follows_at_the_next_look() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.finish(world.names[0])
     world.now += timedelta(seconds=1)
     world.cluster.calls.clear()
-    asyncio.run(world.controller.look(DEMO, lambda: False))
+    asyncio.run(world.controller.reconcile_run(DEMO, lambda: False))
     assert world.cluster.calls == ["list pods", f"create job {world.names[1]}"]
     asked: list[bool] = []
-    asyncio.run(world.controller.look(DEMO, lambda: asked.append(True) or True))  # type: ignore[func-returns-value]
+    asyncio.run(world.controller.reconcile_run(DEMO, lambda: asked.append(True) or True))  # type: ignore[func-returns-value]
     assert world.cluster.calls[2:] == ["patch status", "create event StepSucceeded"]
-    asyncio.run(world.controller.look(DEMO, lambda: asked.append(True) or True))  # type: ignore[func-returns-value]
+    asyncio.run(world.controller.reconcile_run(DEMO, lambda: asked.append(True) or True))  # type: ignore[func-returns-value]
     assert asked == [True]  # where nothing is to be written, nobody is asked
 
 
-def test_an_attempt_that_waits_for_the_record_of_the_last_one_waits_for_room_in_the_ledger() -> None:
+def test_an_attempt_that_waits_for_the_record_of_the_last_one_waits_for_a_write_slot() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.cluster.pods = [pod(1)]
     world.see(world.names[0], ended("Failed", "BackoffLimitExceeded"))
     world.now += timedelta(hours=1)
     world.cluster.calls.clear()
-    assert asyncio.run(world.controller.look(DEMO, lambda: False)) is None
+    assert asyncio.run(world.controller.reconcile_run(DEMO, lambda: False)) is None
     assert world.cluster.calls == ["list pods"]
-    assert world.look() == AT_ONCE
-    world.look()
+    assert world.reconcile() == AT_ONCE
+    world.reconcile()
     assert world.cluster.calls[0] == f"create job {world.names[1]}"
 
 
 def test_a_job_that_its_queue_has_sent_away_goes_to_another_queue_when_the_spec_says_so() -> None:
     world = World(spec__queue="team-a")
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.see(name, {"ready": 0, "failed": 1}, suspend=True)
-    world.look(1)
+    world.reconcile(1)
     assert world.condition("Reconciling")[1] == "Queued"
     world.edit(spec__queue="team-b")
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls[0] == f"delete job {name} uid-{name}"
     world.cache.drop_job(world.cluster.jobs.pop(name))
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.jobs[name]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-b"
 
 
 def test_corrected_pods_replace_a_job_that_has_not_begun() -> None:
     world = World(spec__pods={"image": "wrong"})
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.edit(spec__pods={"image": "right"})
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls[:2] == ["list pods", f"delete job {name} uid-{name}"]
     world.cache.drop_job(world.cluster.jobs.pop(name))
-    world.look(1)
+    world.reconcile(1)
     image = world.cluster.jobs[name]["spec"]["template"]["spec"]["containers"][0]["image"]
     assert (world.cluster.calls[0], image) == (f"create job {name}", "right")
 
@@ -415,98 +423,98 @@ def test_corrected_pods_replace_a_job_that_has_not_begun() -> None:
 @pytest.mark.parametrize("container", [{"running": {}}, {"terminated": {"exitCode": 0}}], ids=["begun", "ended"])
 def test_corrected_pods_leave_a_job_alone_whose_pod_is_not_counted_as_ready(container: dict[str, Any]) -> None:
     world = World(spec__pods={"image": "old"})
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.see(name, {"active": 1, "ready": 0})
     world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": container}])]
     for seconds in (1, 10, 60):
         world.edit(spec__pods={"image": f"new-{seconds}"})
-        world.look(seconds)
+        world.reconcile(seconds)
         assert world.names == [name] and not any("delete" in call for call in world.cluster.calls)
 
 
 def test_corrected_pods_replace_a_job_whose_next_pod_finds_no_image_any_more() -> None:
     world = World(spec__pods={"image": "gone"})
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.see(name, {"active": 1, "failed": 1})
     world.edit(spec__pods={"image": "right"})
-    world.look(10)
+    world.reconcile(10)
     assert not any("delete" in call for call in world.cluster.calls), "between two pods it goes on"
     state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
     world.cluster.pods = [pod(containerStatuses=[{"name": "trainer", "state": state}])]
-    world.look(30)
+    world.reconcile(30)
     assert f"delete job {name} uid-{name}" in world.cluster.calls
 
 
 def test_a_run_that_failed_records_how_what_ran_beside_it_ended() -> None:
     world = World(spec__parallelSteps=2, spec__challenger__grpo__maxSteps=2)
-    world.look()
+    world.reconcile()
     evaluate, train = world.names
     world.cluster.pods = [pod(2)]
     world.see(train, ended("Failed", "PodFailurePolicy", "Container trainer failed with exit code 2"))
-    world.look(1)
+    world.reconcile(1)
     assert f"delete job {evaluate} uid-{evaluate}" in world.cluster.calls
     world.cache.drop_job(world.cluster.jobs.pop(evaluate))
-    world.look(5)
+    world.reconcile(5)
     assert {a["name"]: (a["state"], a["reason"]) for a in world.status["attempts"]}[evaluate] == ("Failed", "RunFailed")
-    assert world.look(5) is None and world.cluster.calls == []
+    assert world.reconcile(5) is None and world.cluster.calls == []
 
 
 def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what_was_done() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     done = world.status["steps"]
     world.edit(spec__verifier={})
-    world.look(1)
+    world.reconcile(1)
     assert world.condition("Failed")[:2] == ("True", "NotBuilt")
     assert "spec.verifier" in world.condition("Failed")[2]
     assert world.status["steps"] == done
     world.edit(spec__verifier=None)
-    world.look(1)
+    world.reconcile(1)
     assert world.status["phase"] == "Running"
 
 
 def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     (name,) = world.names
     world.edit(spec__budget={"gpuHours": 1})
-    world.look(1)
+    world.reconcile(1)
     assert world.status["phase"] == "Failed" and not any("delete" in call for call in world.cluster.calls)
     assert world.status["attempts"][0]["state"] == "Running", "what runs goes on"
     world.edit(spec__suspend=True)
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls[:2] == [f"delete job {name} uid-{name}", "patch status"]
     assert world.status["phase"] == "Suspended"
     assert world.condition("Suspended")[:2] == world.condition("Stalled")[:2] == ("True", "NotBuilt")
     assert world.status["attempts"][0]["reason"] == "Suspended"
-    world.look(1)
+    world.reconcile(1)
     assert world.cluster.calls == [], "it is told once"
     world.cache.drop_job(world.cluster.jobs.pop(name))
-    world.look(1)
+    world.reconcile(1)
     assert world.status["attempts"][0]["state"] == "Failed"
     world.edit(spec__budget=None, spec__suspend=False)
-    world.look(1)
+    world.reconcile(1)
     assert world.names == [name] and world.status["phase"] == "Running"
 
 
 @pytest.mark.parametrize("status", [403, 500, 0])
 def test_a_job_that_cannot_be_deleted_is_said_and_tried_again(status: int) -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.edit(spec__suspend=True)
     world.cluster.refuse["delete job"] = [ApiError(status, "", "no deletion today")] * 2
     if status == 403:
-        assert [world.look(1), world.look(5)] == [5, 10]
+        assert [world.reconcile(1), world.reconcile(5)] == [5, 10]
     else:
         for _ in range(2):
             with pytest.raises(ApiError):
-                world.look(1)
+                world.reconcile(1)
     assert world.condition("Suspended")[:2] == ("True", "DeleteRefused")
     assert "no deletion today" in world.condition("Ready")[2]
     assert world.condition("Stalled")[0] == str(status == 403)
-    world.look(20)
+    world.reconcile(20)
     assert world.condition("Suspended")[:2] == ("True", "Suspended")
 
 
@@ -515,48 +523,48 @@ def test_while_a_webhook_fails_a_new_run_says_so_and_the_end_of_a_job_is_recorde
     error = ApiError(500, "InternalError", 'failed calling webhook "mjob.kb.io": connection refused')
     world.cluster.refuse["create job"] = [error]
     with pytest.raises(ApiError):
-        world.look()
+        world.reconcile()
     assert world.condition("Reconciling")[:2] == ("True", "CreateRefused")
     assert "mjob.kb.io" in world.condition("Ready")[2] and world.condition("Stalled")[0] == "False"
-    world.look(1)
+    world.reconcile(1)
     world.finish(world.names[0])
     world.cluster.refuse["create job"] = [error] * 2
     for _ in range(2):
         with pytest.raises(ApiError):
-            world.look(1)
+            world.reconcile(1)
     assert world.status["steps"][0]["state"] == "Succeeded" and world.status["score"] == 0.5
     assert "patch status" not in world.cluster.calls, "what is said is not said again"
-    world.look(1)
+    world.reconcile(1)
     assert world.condition("Reconciling")[:2] == ("True", "StepsRunning") and len(world.names) == 2
 
 
 def test_an_end_that_must_not_be_read_is_said_and_read_when_it_may_be() -> None:
     world = World()
-    world.look()
+    world.reconcile()
     world.finish(world.names[0])
     world.cluster.refuse["list pods"] = [ApiError(403, "Forbidden", "pods is forbidden")] * 2
-    assert world.look(1) == 30
+    assert world.reconcile(1) == 30
     assert world.condition("Stalled")[:2] == ("True", "PodsUnreadable")
     assert len(world.names) == 1
-    world.look(30)
-    world.look(30)
+    world.reconcile(30)
+    world.reconcile(30)
     assert world.status["score"] == 0.5 and len(world.names) == 2
 
 
 def test_what_cannot_be_stopped_is_said_of_a_failed_run_as_well() -> None:
     world = World(spec__parallelSteps=2, spec__challenger__grpo__maxSteps=2)
-    world.look()
+    world.reconcile()
     _, train = world.names
     world.cluster.pods = [pod(2)]
     world.see(train, ended("Failed", "PodFailurePolicy", "Container trainer failed with exit code 2"))
     world.cluster.refuse["delete job"] = [ApiError(403, "Forbidden", "no deletion today")]
-    world.look(1)
+    world.reconcile(1)
     assert world.status["phase"] == "Failed" and "no deletion today" in world.condition("Failed")[2]
 
 
 def test_a_store_that_a_pod_cannot_keep_is_said() -> None:
     world = World(spec__storage__uri="file:///tmp/x")
-    world.look()
+    world.reconcile()
     assert world.condition("Stalled")[0] == "True"
     assert "spec.storage.uri" in world.condition("Stalled")[2]
     assert world.names == []
@@ -564,20 +572,20 @@ def test_a_store_that_a_pod_cannot_keep_is_said() -> None:
 
 def test_a_run_that_is_gone_or_going_is_left_to_the_garbage_collector() -> None:
     world = World()
-    assert asyncio.run(world.controller.look(Key("default", "nobody"))) is None
+    assert asyncio.run(world.controller.reconcile_run(Key("default", "nobody"))) is None
     world.cluster.run["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "99"}
     world.cache.put_run(world.cluster.run)
-    assert world.look() is None
+    assert world.reconcile() is None
     assert world.cluster.calls == []
 
 
 def test_a_finished_run_costs_no_thought() -> None:
     world = World(spec__iterations=1)
     while len(world.names) < len(plan(SelfEvolutionRun.model_validate(document(**world.changes)).spec).steps):
-        world.look(1)
+        world.reconcile(1)
         world.finish(world.names[-1])
-    world.look(1)
+    world.reconcile(1)
     assert world.status["phase"] == "Succeeded"
     world.controller._understand = None  # type: ignore[assignment, method-assign]
-    assert world.look(1) is None
+    assert world.reconcile(1) is None
     assert world.cluster.calls == []

@@ -15,7 +15,7 @@ from selfevo_contract.status import StepStatus
 from selfevo_core.attempt_end import Backoff, attempt_history, record_attempt_end
 from selfevo_core.attempts import ObservedAttempt
 from selfevo_operator.observed.evidence import Evidence, evidence_of
-from selfevo_operator.observed.snapshots import attempt_of, job_sight
+from selfevo_operator.observed.snapshots import attempt_of, job_snapshot
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pods.json").read_text())
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
@@ -24,7 +24,7 @@ Object = dict[str, Any]
 
 def failed(*pods: Object) -> ObservedAttempt:
     status = ended("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit", failed=1)
-    return attempt_of(job_sight(job_object(status=status)), evidence_of(pods, NOW))
+    return attempt_of(job_snapshot(job_object(status=status)), evidence_of(pods, NOW))
 
 
 def failed_pod(**status: Any) -> Object:
@@ -32,7 +32,7 @@ def failed_pod(**status: Any) -> Object:
 
 
 def waits(*pods: Object, **status: Any) -> ObservedAttempt:
-    return attempt_of(job_sight(job_object(status={"active": 1, **status})), evidence_of(pods, NOW))
+    return attempt_of(job_snapshot(job_object(status={"active": 1, **status})), evidence_of(pods, NOW))
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def test_a_pod_on_a_node_that_is_not_heard_of_does_not_run_as_far_as_is_known() 
 def together(*pods: Object, **status: Any) -> ObservedAttempt:
     job = job_object(completions=2, status={"active": 2, **status})
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
-    return attempt_of(job_sight(job), evidence_of(pods, NOW))
+    return attempt_of(job_snapshot(job), evidence_of(pods, NOW))
 
 
 def test_a_group_of_which_one_pod_is_missing_does_not_run() -> None:
@@ -236,7 +236,7 @@ def test_shards_do_not_wait_for_each_other() -> None:
     job = job_object(completions=2, status={"active": 2, "ready": 1})
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-rollout"
     waiting = on_node(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ImagePullBackOff"}}}])
-    assert attempt_of(job_sight(job), evidence_of([waiting], NOW)).state == "Running"
+    assert attempt_of(job_snapshot(job), evidence_of([waiting], NOW)).state == "Running"
 
 
 # --- Jobs that are ending ---------------------------------------------------------------------------------------------
@@ -245,9 +245,9 @@ def test_shards_do_not_wait_for_each_other() -> None:
 def test_a_job_that_loses_its_place_is_ending_until_its_pods_have_ended() -> None:
     job = job_object(labels={"kueue.x-k8s.io/queue-name": "team-a"}, status={"terminating": 1, "ready": 0})
     job["spec"]["suspend"] = True
-    attempt = attempt_of(job_sight(job))
+    attempt = attempt_of(job_snapshot(job))
     assert attempt.waiting is not None and (attempt.state, attempt.waiting.reason) == ("Running", "Ending")
     job["status"] = {"terminating": 0}
-    attempt = attempt_of(job_sight(job), Evidence(before=waits(GOLDEN[6]["pods"][0]).waiting))
+    attempt = attempt_of(job_snapshot(job), Evidence(before=waits(GOLDEN[6]["pods"][0]).waiting))
     assert attempt.waiting is not None and (attempt.state, attempt.waiting.reason) == ("Pending", "Queued")
     assert attempt.waiting.message.endswith("waits: ImageInspectError: Failed to inspect image")

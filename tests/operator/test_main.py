@@ -8,7 +8,7 @@ from typing import Any
 
 from kopf._cogs.structs.bodies import Body
 
-from selfevo_operator.main import hear
+from selfevo_operator.main import forward_and_strip
 
 
 class Bulk(dict[str, Any]):
@@ -23,7 +23,9 @@ def test_an_object_is_passed_on_whole_and_its_bulk_is_free_without_the_garbage_c
     body = Body(job)  # as kopf has it, and keeps it for a while
     gc.disable()
     try:
-        hear({"type": "MODIFIED", "object": job}, lambda kind, job: seen.append((kind, set(job), set(job["metadata"]))))
+        forward_and_strip(
+            {"type": "MODIFIED", "object": job}, lambda kind, job: seen.append((kind, set(job), set(job["metadata"])))
+        )
         assert seen == [
             ("MODIFIED", {"kind", "metadata", "spec", "status"}, {"name", "namespace", "uid", "managedFields"})
         ]
@@ -35,5 +37,5 @@ def test_an_object_is_passed_on_whole_and_its_bulk_is_free_without_the_garbage_c
 
 def test_an_object_without_spec_and_status_is_heard_as_well() -> None:
     seen: list[str | None] = []
-    hear({"type": "DELETED", "object": {"metadata": {"name": "demo"}}}, lambda kind, _: seen.append(kind))
+    forward_and_strip({"type": "DELETED", "object": {"metadata": {"name": "demo"}}}, lambda kind, _: seen.append(kind))
     assert seen == ["DELETED"]

@@ -250,15 +250,15 @@ def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_ev
     assert asyncio.run(looked_at_after(0.1, 3)) == DEMO
 
 
-def test_while_the_ledger_is_full_a_pod_that_has_begun_waits_for_room_and_not_for_a_look() -> None:
+def test_while_no_write_slot_is_free_a_pod_that_has_begun_waits_for_room_and_not_for_a_look() -> None:
     operator = operator_of()
     operator.saw_job("ADDED", job_object(1))
     operator.queue.done(operator.queue.take(0) or DEMO, 0)
     for name in ("a", "b"):
-        assert operator._ledger.may_write(Key("lab", name))
+        assert operator._write_slots.may_write(Key("lab", name))
     operator.saw_job("MODIFIED", job_object(2, status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}))
-    assert operator.queue.next_due() is None and operator._ledger.unwritten == 1
-    assert operator._ledger.end(Key("lab", "a")) == DEMO
+    assert operator.queue.next_due() is None and operator._write_slots.unwritten == 1
+    assert operator._write_slots.end(Key("lab", "a")) == DEMO
 
 
 def test_a_pod_that_has_begun_waits_a_moment_for_what_may_follow_and_an_end_does_not() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from harness.objects import job_object, pod
 from selfevo_core.attempts import Blocker
-from selfevo_operator.api.pod_evidence import Witnesses
+from selfevo_operator.api.pod_evidence import PodEvidence
 from selfevo_operator.observed.podless import why_no_pod
-from selfevo_operator.observed.snapshots import attempt_of, job_sight
+from selfevo_operator.observed.snapshots import attempt_of, job_snapshot
 
 JOB = "demo-evaluate-0-aaaaaaaa-1"
 QUOTA = f'pods "{JOB}-7xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=0, limited: pods=0'
@@ -70,9 +70,9 @@ class Cluster:
 
 
 def waiting_after(cluster: Cluster, seconds: float, **status: Any) -> Blocker | None:
-    sight = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z", **status}))
-    witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
-    return attempt_of(sight, asyncio.run(witnesses.of_start("run", sight))).waiting
+    snapshot = job_snapshot(job_object(status={"startTime": "2026-01-01T00:00:01Z", **status}))
+    pod_evidence = PodEvidence(cluster, lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
+    return attempt_of(snapshot, asyncio.run(pod_evidence.of_start("run", snapshot))).waiting
 
 
 def test_a_job_without_a_pod_is_asked_about_in_time_and_stalls() -> None:
@@ -80,12 +80,12 @@ def test_a_job_without_a_pod_is_asked_about_in_time_and_stalls() -> None:
     assert waiting_after(cluster, 12) is None and cluster.asked == 0
     found = waiting_after(cluster, 31)
     assert found is not None and found.stuck and "exceeded quota" in found.message
-    sight, now = job_sight(job_object(status={"startTime": "2026-01-01T00:00:01Z"})), [12.0]
-    witnesses = Witnesses(cluster, lambda: STARTED + timedelta(seconds=now[0]))  # type: ignore[arg-type]
-    asyncio.run(witnesses.of_start("run", sight))
-    assert witnesses.ask_again_in("run", [sight]) == 18
+    snapshot, now = job_snapshot(job_object(status={"startTime": "2026-01-01T00:00:01Z"})), [12.0]
+    pod_evidence = PodEvidence(cluster, lambda: STARTED + timedelta(seconds=now[0]))  # type: ignore[arg-type]
+    asyncio.run(pod_evidence.of_start("run", snapshot))
+    assert pod_evidence.ask_again_in("run", [snapshot]) == 18
     now[0] += 18
-    assert asyncio.run(witnesses.of_start("run", sight)).waiting is not None
+    assert asyncio.run(pod_evidence.of_start("run", snapshot)).waiting is not None
 
 
 def test_a_cache_that_lacks_the_pods_is_no_evidence() -> None:
@@ -105,8 +105,8 @@ def test_of_pods_that_train_together_one_that_is_refused_is_said_while_the_other
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
 
     def said(events: list[dict], seconds: float) -> Blocker | None:
-        witnesses = Witnesses(Cluster([there], [there], events), lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
-        return attempt_of(job_sight(job), asyncio.run(witnesses.of_start("run", job_sight(job)))).waiting
+        pod_evidence = PodEvidence(Cluster([there], [there], events), lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
+        return attempt_of(job_snapshot(job), asyncio.run(pod_evidence.of_start("run", job_snapshot(job)))).waiting
 
     found = said([created_not(at="2026-01-01T00:01:00Z")], 90)
     assert found is not None and found.reason == "PodsNotCreated" and "1 of the 2 pods" in found.message

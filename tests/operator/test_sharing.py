@@ -9,7 +9,7 @@ import pytest
 from test_controller import Cluster, World
 
 from harness.runs import document
-from selfevo_operator.controller import Controller, Told
+from selfevo_operator.controller import Controller, MetricsHooks
 from selfevo_operator.manifests.job import PodSettings
 from selfevo_operator.observed.cache import Key
 
@@ -29,13 +29,13 @@ class Two(World):
         made["metadata"] |= {"name": "other", "generation": 1}
         self.second.run = self.second.stored(made, "run-2")
         self.cache.put_run(self.second.run)
-        told = Told(freed=self.freed.append)
+        hooks = MetricsHooks(freed=self.freed.append)
         clock = lambda: self.now  # noqa: E731
-        self.controller = Controller(_Both(self), self.cache, PodSettings(image="trainer"), clock, told=told)
+        self.controller = Controller(_Both(self), self.cache, PodSettings(image="trainer"), clock, hooks=hooks)
 
     def of_second(self, seconds: float = 0) -> float | None:
-        self.look(seconds) if seconds else None
-        return asyncio.run(self.controller.look(SECOND))
+        self.reconcile(seconds) if seconds else None
+        return asyncio.run(self.controller.reconcile_run(SECOND))
 
     def reason(self) -> tuple[str, str]:
         found = next(c for c in self.second.run["status"]["conditions"] if c["type"] == "Reconciling")
@@ -58,7 +58,7 @@ class _Both:
 
 def test_the_second_waits_for_the_first_and_finds_what_it_made() -> None:
     world = Two()
-    world.look()
+    world.reconcile()
     (first,) = world.names
     assert (world.of_second() or 0) == 30
     assert world.names == [first], "trained once"
@@ -68,7 +68,7 @@ def test_the_second_waits_for_the_first_and_finds_what_it_made() -> None:
         "it is taken over when that ends",
     )
     world.finish(first)
-    world.look(1)
+    world.reconcile(1)
     assert world.freed == [SECOND]
     world.of_second()
     assert [name for name in world.names if name.startswith("other-solver-rollout-1")], (
@@ -78,21 +78,21 @@ def test_the_second_waits_for_the_first_and_finds_what_it_made() -> None:
 
 def test_when_the_first_goes_without_having_made_it_the_second_takes_over() -> None:
     world = Two()
-    world.look()
+    world.reconcile()
     (first,) = world.names
     world.of_second()
     world.edit(spec__suspend=True)
-    world.look(1)
+    world.reconcile(1)
     world.of_second()
     assert len(world.names) == 1, "its pods save, and it holds the step until they are gone"
     world.cache.drop_job(world.cluster.jobs.pop(first))
-    world.look(1)
+    world.reconcile(1)
     assert world.freed == [SECOND]
     world.of_second()
     (taken,) = world.names
     assert taken.startswith("other-solver-rollout-1")
     world.edit(spec__suspend=False)
-    world.look(1)
+    world.reconcile(1)
     assert world.names == [taken], "and now the first one waits"
 
 
@@ -101,7 +101,7 @@ def test_when_the_first_goes_without_having_made_it_the_second_takes_over() -> N
 )
 def test_what_differs_is_not_waited_for(changes: dict[str, Any]) -> None:
     world = Two(**changes)
-    world.look()
+    world.reconcile()
     world.of_second()
     assert len(world.names) == 2
 
@@ -116,7 +116,7 @@ def test_of_two_that_are_looked_at_at_once_one_goes_first() -> None:
     world.cluster.create_job = slow  # type: ignore[method-assign]
 
     async def both() -> None:
-        await asyncio.gather(world.controller.look(FIRST), world.controller.look(SECOND))
+        await asyncio.gather(world.controller.reconcile_run(FIRST), world.controller.reconcile_run(SECOND))
 
     asyncio.run(both())
     assert len(world.names) == 1 and world.names[0].startswith("demo-")
@@ -124,7 +124,7 @@ def test_of_two_that_are_looked_at_at_once_one_goes_first() -> None:
 
 def test_a_run_that_is_gone_holds_nothing() -> None:
     world = Two()
-    world.look()
+    world.reconcile()
     world.cache.drop_run(FIRST, "run-1")
     world.of_second()
     assert len(world.names) == 2

@@ -122,11 +122,11 @@ def test_a_failed_step_of_another_version_is_not_tried_again(version: int, older
 
 def test_a_job_under_way_or_queued_is_left_alone_by_the_operator_of_a_new_version(older: Any) -> None:
     world = World(spec__queue="team-a")
-    world.look()
+    world.reconcile()
     (job,) = world.cluster.jobs.values()
     job["spec"]["suspend"] = True
     world.cache.put_job(world.cluster.stored(job, job["metadata"]["uid"]))
-    world.look(10)
+    world.reconcile(10)
     status = world.cluster.run["status"]
     status["schemaVersion"], recorded = OLD, status["steps"]
     world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
@@ -134,8 +134,8 @@ def test_a_job_under_way_or_queued_is_left_alone_by_the_operator_of_a_new_versio
     older()
     world.controller = Controller(world.cluster, world.cache, PodSettings(image="new"), lambda: world.now)
     calls = len(world.cluster.calls)
-    world.look(10)
-    world.look(10)
+    world.reconcile(10)
+    world.reconcile(10)
     assert not [call for call in world.cluster.calls[calls:] if call.startswith(("create job", "delete job"))]
     assert [step["key"] for step in world.cluster.run["status"]["steps"]] == [step["key"] for step in recorded]
 

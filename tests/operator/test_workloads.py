@@ -12,7 +12,7 @@ from harness.objects import job_object
 from selfevo_operator.api.kube import ApiError
 from selfevo_operator.api.queued import Queued
 from selfevo_operator.observed.evidence import Evidence
-from selfevo_operator.observed.snapshots import attempt_of, job_sight
+from selfevo_operator.observed.snapshots import attempt_of, job_snapshot
 from selfevo_operator.observed.workloads import why_no_workload, why_queued
 
 Object = dict[str, Any]
@@ -107,7 +107,7 @@ class Waits:
         self.queued = Queued(self.kueue, lambda: self.now)  # type: ignore[arg-type]
         held = job_object(labels={"kueue.x-k8s.io/queue-name": "team-a"})
         held["spec"]["suspend"] = True
-        self.job = job_sight(held)
+        self.job = job_snapshot(held)
 
     def after(self, seconds: float) -> str:
         self.now += timedelta(seconds=seconds)
@@ -168,7 +168,7 @@ def test_what_kueue_said_is_why_the_attempt_waits_and_the_pods_last_reason_stays
     waits.after(10)
     said = asyncio.run(waits.queued.why("run", waits.job))
     assert said is not None
-    pulled = attempt_of(job_sight(job_object(status={"active": 1})), Evidence(waiting=said)).waiting
+    pulled = attempt_of(job_snapshot(job_object(status={"active": 1})), Evidence(waiting=said)).waiting
     attempt = attempt_of(waits.job, Evidence(waiting=said, before=pulled))
     assert attempt.waiting is not None and (attempt.waiting.reason, attempt.waiting.stuck) == ("Deactivated", True)
     assert attempt.waiting.message.startswith(f"{waits.job.name} is held in queue team-a: Kueue has deactivated")

@@ -93,7 +93,7 @@ class Endpoint:
 
 
 Observer = Callable[[str, str, int], None]
-"""Told of every call: verb, resource, status code (0: no answer)."""
+"""Is called for every call: verb, resource, status code (0: no answer)."""
 
 
 class Kube:

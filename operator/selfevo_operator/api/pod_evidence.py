@@ -13,9 +13,9 @@ from selfevo_contract import reasons
 from selfevo_core.attempts import Blocker, parse_stamp, stamp
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.api.queued import Queued
+from selfevo_operator.observed.lru_cache import LruCache
 from selfevo_operator.observed.podless import PATIENCE_S, RECENT_S, has_not_ended, why_no_pod
-from selfevo_operator.observed.recent import Recent
-from selfevo_operator.observed.snapshots import NOTHING, Evidence, JobSight, evidence_of
+from selfevo_operator.observed.snapshots import NOTHING, Evidence, JobSnapshot, evidence_of
 
 _PATIENCE_S = 10.0
 """A Job that has no ready pod for so long is asked for the reason."""
@@ -32,25 +32,25 @@ Beside = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
 """Runs something beside the look that asks for it; None when it has ended already."""
 
 
-class Witnesses:
+class PodEvidence:
     """All of it may be forgotten at any time: it saves calls and nothing else."""
 
     def __init__(self, api: Api, clock: Callable[[], datetime], beside: Beside = asyncio.create_task) -> None:
         self._api, self._clock, self._beside = api, clock, beside
-        self._ends: Recent[str, Evidence] = Recent(_REMEMBERED)
+        self._ends: LruCache[str, Evidence] = LruCache(_REMEMBERED)
         """Of Jobs that are finished, by UID."""
-        self._foreseen: Recent[str, Evidence] = Recent(_REMEMBERED)
+        self._prefetched: LruCache[str, Evidence] = LruCache(_REMEMBERED)
         """Of Jobs that are about to succeed, by UID."""
-        self._foreseeing: dict[str, asyncio.Task[None]] = {}
+        self._prefetching: dict[str, asyncio.Task[None]] = {}
         """Questions that are under way, by UID of the Job."""
         self._asking = 0
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
         """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
         self._queued = Queued(api, clock)
-        self._before: Recent[str, Blocker] = Recent(_REMEMBERED)
+        self._before: LruCache[str, Blocker] = LruCache(_REMEMBERED)
         """UID of a Job -> why its pods did not run when they were asked last."""
 
-    async def of_end(self, job: JobSight) -> Evidence:
+    async def of_end(self, job: JobSnapshot) -> Evidence:
         """What the pods of a finished Job say: asked once, they do not change.
 
         Raises:
@@ -60,25 +60,25 @@ class Witnesses:
             self._ends.put(job.uid, await self._read_end(job))
         return self._ends[job.uid]
 
-    def foresee(self, job: JobSight) -> None:
+    def prefetch_result(self, job: JobSnapshot) -> None:
         """All pods of ``job`` have ended well, and its controller is about to say so: by then we know the result.
 
         Nothing waits for the answer but the end itself: a look that did would keep a worker from what is pressing.
         """
-        if job.uid in self._foreseen or job.uid in self._foreseeing:
+        if job.uid in self._prefetched or job.uid in self._prefetching:
             return
-        task = self._beside(self._foresee(job))
+        task = self._beside(self._prefetch(job))
         if task is not None:
-            self._foreseeing[job.uid] = task
-            task.add_done_callback(lambda _: self._foreseeing.pop(job.uid, None))
+            self._prefetching[job.uid] = task
+            task.add_done_callback(lambda _: self._prefetching.pop(job.uid, None))
 
-    async def _foresee(self, job: JobSight) -> None:
+    async def _prefetch(self, job: JobSnapshot) -> None:
         with contextlib.suppress(ApiError):  # it is asked again at the end
             evidence = await self._from_cache(job)
             if _tells_all(job, evidence):
-                self._foreseen.put(job.uid, evidence)
+                self._prefetched.put(job.uid, evidence)
 
-    async def of_start(self, run_uid: str, job: JobSight) -> Evidence:
+    async def of_start(self, run_uid: str, job: JobSnapshot) -> Evidence:
         """Why a Job does not start, asked when it takes long.
 
         Raises:
@@ -115,7 +115,7 @@ class Witnesses:
         self._before.put(job.uid, blocker)
         return asked[1]
 
-    async def _why(self, job: JobSight, now: datetime) -> Evidence:
+    async def _why(self, job: JobSnapshot, now: datetime) -> Evidence:
         """What the pods say; where one is missing, also what keeps the Job from having it."""
         pods = await self._api.list_pods(job.namespace, job.uid, cached=True)
         began = _since(job)
@@ -138,7 +138,7 @@ class Witnesses:
             events = await self._api.list_events(job.namespace, job.uid)
         return replace(evidence, waiting=why_no_pod(job.name, events, waited_s, last[:19]))
 
-    def ask_again_in(self, run_uid: str, jobs: Iterable[JobSight]) -> float:
+    def ask_again_in(self, run_uid: str, jobs: Iterable[JobSnapshot]) -> float:
         """Seconds after which a Job of the run that does not start is worth a question."""
         asked = self._asked.get(run_uid, {})
         waits = (_ask_again(job, *asked[job.uid]) if job.uid in asked else _patience(job) for job in jobs)
@@ -148,26 +148,26 @@ class Witnesses:
         """Seconds after which a Job of the run that its queue holds is worth a question; None when none is."""
         return self._queued.ask_again_in(run_uid)
 
-    def forget_end(self, job: JobSight) -> None:
+    def forget_end(self, job: JobSnapshot) -> None:
         """The end of ``job`` is recorded."""
         self._ends.pop(job.uid, None)
-        self._foreseen.pop(job.uid, None)
+        self._prefetched.pop(job.uid, None)
 
     def forget_run(self, run_uid: str) -> None:
         self._asked.pop(run_uid, None)
         self._queued.forget_run(run_uid)
 
-    async def _read_end(self, job: JobSight) -> Evidence:
-        if (asking := self._foreseeing.get(job.uid)) is not None:
+    async def _read_end(self, job: JobSnapshot) -> Evidence:
+        if (asking := self._prefetching.get(job.uid)) is not None:
             await asyncio.wait([asking])
-        foreseen = self._foreseen.pop(job.uid, None)
+        prefetched = self._prefetched.pop(job.uid, None)
         if job.succeeded:
-            evidence = foreseen or await self._from_cache(job)
+            evidence = prefetched or await self._from_cache(job)
             if _tells_all(job, evidence):
                 return evidence
         return await self.ask(job)
 
-    async def ask(self, job: JobSight) -> Evidence:
+    async def ask(self, job: JobSnapshot) -> Evidence:
         """What its pods say now.
 
         Raises:
@@ -175,16 +175,16 @@ class Witnesses:
         """
         return evidence_of(await self._api.list_pods(job.namespace, job.uid), self._clock())
 
-    async def _from_cache(self, job: JobSight) -> Evidence:
+    async def _from_cache(self, job: JobSnapshot) -> Evidence:
         return evidence_of(await self._api.list_pods(job.namespace, job.uid, cached=True), self._clock())
 
 
-def _since(job: JobSight) -> datetime:
+def _since(job: JobSnapshot) -> datetime:
     """From when on its pods should run, or end."""
     return job.stopping_since or job.started_at or job.created_at
 
 
-def _ask_again(job: JobSight, asked_at: datetime, said: Evidence) -> float:
+def _ask_again(job: JobSnapshot, asked_at: datetime, said: Evidence) -> float:
     """Seconds between the question at ``asked_at``, to which the pods ``said`` something, and the next one."""
     waited_s = (asked_at - _since(job)).total_seconds()
     if waited_s < _PATIENCE_S:
@@ -194,11 +194,11 @@ def _ask_again(job: JobSight, asked_at: datetime, said: Evidence) -> float:
     return _ASK_AGAIN_S
 
 
-def _patience(job: JobSight) -> float:
+def _patience(job: JobSnapshot) -> float:
     return _QUEUED_PATIENCE_S if job.queue and not job.stopping else _PATIENCE_S
 
 
-def _tells_all(job: JobSight, evidence: Evidence) -> bool:
+def _tells_all(job: JobSnapshot, evidence: Evidence) -> bool:
     """Whether nothing is missing: a list from the API server's cache may be a little old."""
     ended_well = [end for end in evidence.ends if end.code == 0]
     return len(ended_well) >= job.completions and any(end.result is not None for end in ended_well)

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfevo_core.attempts import Blocker
 from selfevo_operator.api.kube import Api, ApiError
-from selfevo_operator.observed.snapshots import JobSight
+from selfevo_operator.observed.snapshots import JobSnapshot
 from selfevo_operator.observed.workloads import is_taken, nobody_says, why_no_workload, why_queued
 
 _PATIENCE_S = 10.0
@@ -40,7 +40,7 @@ class Queued:
         self._waits: dict[str, dict[str, _Wait]] = {}
         """UID of a run, UID of a Job of it that its queue holds."""
 
-    async def why(self, run_uid: str, job: JobSight) -> Blocker | None:
+    async def why(self, run_uid: str, job: JobSnapshot) -> Blocker | None:
         """Why the queue of ``job``, which is suspended, does not admit it; None while nobody says."""
         if not job.queue or job.stopping:
             return None
@@ -57,7 +57,7 @@ class Queued:
             return nobody_says(job.queue, job.namespace)
         return wait.said
 
-    async def _ask(self, job: JobSight, wait: _Wait, now: datetime) -> None:
+    async def _ask(self, job: JobSnapshot, wait: _Wait, now: datetime) -> None:
         wait.asked_at = now
         try:
             workloads = await self._api.list_workloads(job.namespace, job.uid)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from selfevo_contract import reasons
-from selfevo_operator.observed.recent import Recent
-from selfevo_operator.observed.snapshots import JobSight, job_sight
+from selfevo_operator.observed.lru_cache import LruCache
+from selfevo_operator.observed.snapshots import JobSnapshot, job_snapshot
 
 _TOMBSTONES = 20_000
 _FOR_EVER = 1 << 62
@@ -33,18 +33,18 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-class News(NamedTuple):
-    """What was taken in is new, for the run at ``key``."""
+class Change(NamedTuple):
+    """What was taken in changes what is known of the run at ``key``."""
 
     key: Key
     pressing: bool = True
     """Something may hang on it. If not, the record alone is to say it."""
-    succeeding: JobSight | None = None
+    succeeding: JobSnapshot | None = None
     """The Job, when all of its pods have ended well just now."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunSight:
+class RunSnapshot:
     """What is kept of a run: thousands of them may exist, so spec and status stay compressed until they are needed."""
 
     key: Key
@@ -91,10 +91,10 @@ def _unpacked(packed: bytes) -> Any:
     return json.loads(zlib.decompress(packed))
 
 
-def run_sight(run: Mapping[str, Any]) -> RunSight:
+def run_snapshot(run: Mapping[str, Any]) -> RunSnapshot:
     """What is kept of ``run``."""
     metadata, status = run["metadata"], run.get("status") or {}
-    return RunSight(
+    return RunSnapshot(
         key=Key(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
@@ -123,7 +123,7 @@ def _in(place: str, namespace: str | None) -> bool:
     return namespace is None or place == namespace
 
 
-S = TypeVar("S", bound=RunSight | JobSight)
+S = TypeVar("S", bound=RunSnapshot | JobSnapshot)
 
 
 class Listing(Generic[S]):
@@ -146,27 +146,27 @@ class Listing(Generic[S]):
         self._version = 0
 
     def take(self, objects: Iterable[Mapping[str, Any]], version: int, *, first: bool = True) -> set[Key]:
-        """Some objects of the list, read at ``version``; returns the places of the runs for which that was news.
+        """Some objects of the list, read at ``version``; returns the places of the runs that this changes.
 
         Args:
             first: the list begins with them, whatever was read before.
         """
         if first:
             self._listed.clear()
-        news = set()
+        changed = set()
         for found in objects:
             self._listed.add(found["metadata"]["uid"])
-            news.add(self._put(found))
+            changed.add(self._put(found))
         self._version = version
-        return {key for key in news if key is not None}
+        return {key for key in changed if key is not None}
 
     def end(self) -> set[Key]:
-        """All is read; returns the places of the runs for which it is news what was not in it."""
-        gone = [sight for sight in self._known() if sight.uid not in self._listed and sight.version <= self._version]
-        return {key for key in (self._drop(sight, self._version) for sight in gone) if key is not None}
+        """All is read; returns the places of the runs of which something was not in it any more."""
+        gone = [known for known in self._known() if known.uid not in self._listed and known.version <= self._version]
+        return {key for key in (self._drop(known, self._version) for known in gone) if key is not None}
 
 
-def _goes_on(old: JobSight, new: JobSight) -> bool:
+def _goes_on(old: JobSnapshot, new: JobSnapshot) -> bool:
     """Whether all that is new of a Job is that pods have begun, or that some have ended well."""
     ended_well = max(0, new.succeeded_pods - old.succeeded_pods)
     gone_on = replace(
@@ -184,20 +184,20 @@ class Cache:
     """Runs by place, Jobs by the UID of the run that controls them."""
 
     def __init__(self) -> None:
-        self.runs: dict[Key, RunSight] = {}
-        self._jobs: dict[str, dict[str, JobSight]] = {}
+        self.runs: dict[Key, RunSnapshot] = {}
+        self._jobs: dict[str, dict[str, JobSnapshot]] = {}
         self._owner_of: dict[str, str] = {}
         self._by_step: dict[tuple[str, str], dict[str, str]] = {}
         """Namespace and key of a step -> UID of each of its Jobs, and of who controls it."""
-        self._gone: Recent[str, int] = Recent(_TOMBSTONES)
+        self._gone: LruCache[str, int] = LruCache(_TOMBSTONES)
         """UIDs of what is gone, and the version at which it was."""
-        self._doubted: dict[str, dict[str, JobSight]] = {}
+        self._doubted: dict[str, dict[str, JobSnapshot]] = {}
         """By owner and UID, Jobs that lived and of which a list or a watch said that they are gone."""
 
     # --- runs
 
     def put_run(self, run: Mapping[str, Any]) -> Key | None:
-        """Take ``run`` in; returns its place when it is news."""
+        """Take ``run`` in; returns its place when this changes what is known."""
         metadata = run["metadata"]
         key, uid = Key(metadata["namespace"], metadata["name"]), metadata["uid"]
         old = self.runs.get(key)
@@ -207,11 +207,11 @@ class Cache:
         if old and old.uid != uid:
             self._bury(old.uid)
             self._doubted.pop(old.uid, None)
-        self.runs[key] = run_sight(run)
+        self.runs[key] = run_snapshot(run)
         return key
 
     def drop_run(self, key: Key, uid: str) -> Key | None:
-        """The run ``uid`` is deleted; returns its place when that is news."""
+        """The run ``uid`` is deleted; returns its place when this changes what is known."""
         self._bury(uid)
         self._doubted.pop(uid, None)
         known = self.runs.get(key)
@@ -222,8 +222,8 @@ class Cache:
 
     # --- Jobs
 
-    def put_job(self, job: Mapping[str, Any]) -> News | None:
-        """Take ``job`` in; returns what that means for its run when it is news."""
+    def put_job(self, job: Mapping[str, Any]) -> Change | None:
+        """Take ``job`` in; returns what this changes for its run, None for nothing."""
         metadata = job["metadata"]
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         owner = self._owner_of.get(uid)
@@ -231,33 +231,34 @@ class Cache:
         if version <= self._gone.get(uid, 0) or (old is not None and old.version >= version):
             return None
         self._gone.pop(uid, None)
-        sight = job_sight(job)
-        if owner is None and not sight.owner:
+        snapshot = job_snapshot(job)
+        if owner is None and not snapshot.owner:
             return None  # nobody's: not for us to touch
-        if old is not None and (old.owner, old.key) != (sight.owner, sight.key):
+        if old is not None and (old.owner, old.key) != (snapshot.owner, snapshot.key):
             self._forget_job(uid)
         # One that was a run's and is nobody's now is kept under no owner: else an older version would bring it back.
-        self._jobs.setdefault(sight.owner, {})[uid] = sight
-        self._owner_of[uid] = sight.owner
-        self._by_step.setdefault((sight.namespace, sight.key), {})[uid] = sight.owner
-        key = Key(sight.namespace, sight.run)
+        self._jobs.setdefault(snapshot.owner, {})[uid] = snapshot
+        self._owner_of[uid] = snapshot.owner
+        self._by_step.setdefault((snapshot.namespace, snapshot.key), {})[uid] = snapshot.owner
+        key = Key(snapshot.namespace, snapshot.run)
         if old is None:
-            return News(key)
-        if replace(old, version=version) == sight:
+            return Change(key)
+        if replace(old, version=version) == snapshot:
             return None  # what has changed is nothing that we look at
-        return News(key, not _goes_on(old, sight), sight if sight.succeeding and not old.succeeding else None)
+        ends_well = snapshot.succeeding and not old.succeeding
+        return Change(key, not _goes_on(old, snapshot), snapshot if ends_well else None)
 
-    def meet_job(self, job: Mapping[str, Any]) -> News | None:
+    def meet_job(self, job: Mapping[str, Any]) -> Change | None:
         """Take in ``job``, which was asked for by its name just now: it is there, whatever a list or a watch has said.
 
         They say of a Job that has lost our label that it is gone.
         """
-        if not job_sight(job).listed:
+        if not job_snapshot(job).listed:
             self._gone.pop(job["metadata"]["uid"], None)
         return self.put_job(job)
 
     def drop_job(self, job: Mapping[str, Any]) -> Key | None:
-        """``job`` is deleted; returns the place of its run when that is news."""
+        """``job`` is deleted; returns the place of its run when this changes what is known."""
         uid = job["metadata"]["uid"]
         version = int(job["metadata"]["resourceVersion"])
         known = self._jobs.get(self._owner_of.get(uid, ""), {}).get(uid)
@@ -266,7 +267,7 @@ class Cache:
         return self.bury_job(uid, max(version, known.version if known else 0))
 
     def bury_job(self, uid: str, version: int = _FOR_EVER) -> Key | None:
-        """The Job ``uid`` is gone; returns the place of its run when that is news.
+        """The Job ``uid`` is gone; returns the place of its run when this changes what is known.
 
         Args:
             version: when that was so: what is younger shows that it was its label alone.
@@ -277,19 +278,19 @@ class Cache:
             self._doubted.setdefault(gone.owner, {})[uid] = gone
         return Key(gone.namespace, gone.run) if gone else None
 
-    def _has_run(self, job: JobSight) -> bool:
+    def _has_run(self, job: JobSnapshot) -> bool:
         run = self.runs.get(Key(job.namespace, job.run))
         return run is not None and run.uid == job.owner
 
-    def take_doubted(self, run_uid: str) -> list[JobSight]:
+    def take_doubted(self, run_uid: str) -> list[JobSnapshot]:
         """Jobs of the run that are worth a question by their name: nobody had told them to end. They are told once."""
         return list(self._doubted.pop(run_uid, {}).values())
 
-    def jobs_of(self, run_uid: str) -> list[JobSight]:
+    def jobs_of(self, run_uid: str) -> list[JobSnapshot]:
         """The Jobs that the run controls, in the order of their names."""
         return sorted(self._jobs.get(run_uid, {}).values(), key=lambda job: job.name)
 
-    def jobs_with(self, namespace: str, key: str) -> list[JobSight]:
+    def jobs_with(self, namespace: str, key: str) -> list[JobSnapshot]:
         """Of whichever run, the Jobs for the step with this key, the oldest first."""
         found = self._by_step.get((namespace, key), {})
         jobs = [self._jobs[owner][uid] for uid, owner in found.items()]
@@ -300,28 +301,28 @@ class Cache:
 
     # --- lists
 
-    def listing_runs(self, namespace: str | None) -> Listing[RunSight]:
+    def listing_runs(self, namespace: str | None) -> Listing[RunSnapshot]:
         """Of the runs of ``namespace``; None for all."""
 
-        def known() -> list[RunSight]:
+        def known() -> list[RunSnapshot]:
             return [run for run in self.runs.values() if _in(run.key.namespace, namespace)]
 
         return Listing(self.put_run, known, lambda run, _: self.drop_run(run.key, run.uid))
 
-    def listing_jobs(self, namespace: str | None) -> Listing[JobSight]:
+    def listing_jobs(self, namespace: str | None) -> Listing[JobSnapshot]:
         """Of the Jobs of ``namespace``; None for all."""
 
         def put(job: Mapping[str, Any]) -> Key | None:
-            news = self.put_job(job)
-            return news.key if news else None
+            change = self.put_job(job)
+            return change.key if change else None
 
-        def known() -> list[JobSight]:
+        def known() -> list[JobSnapshot]:
             jobs = (job for of_run in self._jobs.values() for job in of_run.values())
             return [job for job in jobs if job.listed and _in(job.namespace, namespace)]
 
         return Listing(put, known, lambda job, version: self.bury_job(job.uid, version))
 
-    def _forget_job(self, uid: str) -> JobSight | None:
+    def _forget_job(self, uid: str) -> JobSnapshot | None:
         owner = self._owner_of.pop(uid, None)
         if owner is None:
             return None

@@ -1,7 +1,8 @@
 """Jobs and their pods, as the API server gives them, as reconcile sees them. Pure.
 
-A Job is kept as a `JobSight`, a few hundred bytes of what its life depends on: of its thousands of lines the operator
-wrote most itself. What its pods say (`Evidence`) is read when it is needed: at its end, and when it does not start.
+A Job is kept as a `JobSnapshot`, a few hundred bytes of what its life depends on: of its thousands of lines the
+operator wrote most itself. What its pods say (`Evidence`) is read when it is needed: at its end, and when it does not
+start.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from selfevo_operator.manifests.labels import (
 )
 from selfevo_operator.observed.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
 
-__all__ = ["NOTHING", "Evidence", "JobSight", "PodEnd", "attempt_of", "evidence_of", "job_sight"]
+__all__ = ["NOTHING", "Evidence", "JobSnapshot", "PodEnd", "attempt_of", "evidence_of", "job_snapshot"]
 
 _DISTRIBUTED = {phase.name for phase in PHASES.values() if phase.distributed}
 _EXIT_CODE = re.compile(r"failed with exit code (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class JobSight:
+class JobSnapshot:
     """What is kept of a Job."""
 
     name: str
@@ -97,7 +98,7 @@ class JobSight:
         return not self.finished and self.succeeded_pods >= self.completions
 
 
-def job_sight(job: Mapping[str, Any]) -> JobSight:
+def job_snapshot(job: Mapping[str, Any]) -> JobSnapshot:
     """What is kept of ``job``."""
     metadata, status, spec = job["metadata"], job.get("status") or {}, job.get("spec") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
@@ -109,7 +110,7 @@ def job_sight(job: Mapping[str, Any]) -> JobSight:
     # A pod that has just ended is not ready any more and not counted yet; its Job has begun all the same.
     uncounted = {end: len(uids or []) for end, uids in (status.get("uncountedTerminatedPods") or {}).items()}
     succeeded = (status.get("succeeded") or 0) + uncounted.get("succeeded", 0)
-    return JobSight(
+    return JobSnapshot(
         name=metadata["name"],
         namespace=metadata["namespace"],
         uid=metadata["uid"],
@@ -151,7 +152,7 @@ def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def attempt_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") -> ObservedAttempt:
+def attempt_of(job: JobSnapshot, evidence: Evidence = NOTHING, template: str = "") -> ObservedAttempt:
     """``job`` as an attempt.
 
     Args:
@@ -174,7 +175,7 @@ def attempt_of(job: JobSight, evidence: Evidence = NOTHING, template: str = "") 
     return replace(attempt, outdated=_is_outdated(job, template, any(each.stuck for each in blockers)))
 
 
-def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
+def _is_outdated(job: JobSnapshot, template: str, stuck: bool) -> bool:
     """Whether it is worth making anew before it has begun.
 
     In a queue, a Job that is made anew goes to the end. So there it is made anew only when what the queue goes by has
@@ -188,7 +189,7 @@ def _is_outdated(job: JobSight, template: str, stuck: bool) -> bool:
     return not job.queue or stuck or moved
 
 
-def _observed(attempt: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
+def _observed(attempt: ObservedAttempt, job: JobSnapshot, evidence: Evidence) -> ObservedAttempt:
     evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     if job.succeeded:
         result = _telling(evidence.ends)
@@ -223,7 +224,7 @@ def _observed(attempt: ObservedAttempt, job: JobSight, evidence: Evidence) -> Ob
     return replace(attempt, waiting=waiting)
 
 
-def _ending(job: JobSight, evidence: Evidence) -> Blocker:
+def _ending(job: JobSnapshot, evidence: Evidence) -> Blocker:
     if evidence.waiting is not None and evidence.waiting.reason == reasons.NODE_LOST:
         return evidence.waiting
     why = f"queue {job.queue} has taken its place away" if job.suspended and job.queue else "its pods were told to end"
@@ -235,7 +236,7 @@ def _own(end: PodEnd, key: str) -> PodEnd:
     return end if end.result is None or end.result.key == key else replace(end, result=None)
 
 
-def _failed(attempt: ObservedAttempt, job: JobSight, evidence: Evidence) -> ObservedAttempt:
+def _failed(attempt: ObservedAttempt, job: JobSnapshot, evidence: Evidence) -> ObservedAttempt:
     end = _worst(evidence.ends)
     code = end.code if end else None
     if job.reason == "PodFailurePolicy" and (match := _EXIT_CODE.search(job.message)):

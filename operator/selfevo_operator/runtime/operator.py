@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from selfevo_operator.api.kube import Api, ApiError, Kube, Page
-from selfevo_operator.controller import Controller, Told
+from selfevo_operator.controller import Controller, MetricsHooks
 from selfevo_operator.observed.cache import Cache, Key, Listing
 from selfevo_operator.runtime.metrics import Metrics
 from selfevo_operator.runtime.queue import WorkQueue
 from selfevo_operator.runtime.settings import Settings
-from selfevo_operator.runtime.write_slots import Ledger
+from selfevo_operator.runtime.write_slots import WriteSlots
 
 log = logging.getLogger("selfevo")
 
@@ -24,7 +24,7 @@ _ONE_LOOK = 10
 _WRITERS = 2
 """Records that are written at a time: whatever more the API server has to do then, the next Jobs wait for."""
 _CALM_S = 1.0
-"""A pod that has begun or ended well is news for the record only, and much may follow it at once."""
+"""A pod that has begun or ended well changes the record only, and much may follow it at once."""
 _SETTLE_S = 0.5
 """When one watch begins, others do so too."""
 
@@ -49,10 +49,10 @@ class Operator:
         self._api = api
         self._controller = Controller(
             api, self.cache, settings.pods, lambda: datetime.now(UTC),
-            told=Told(self._created, lambda reason: self.metrics.transitions.labels(reason).inc(), self._add),
+            hooks=MetricsHooks(self._created, lambda reason: self.metrics.transitions.labels(reason).inc(), self._add),
         )  # fmt: skip
         self._wake = asyncio.Event()
-        self._ledger: Ledger[Key] = Ledger(_WRITERS)
+        self._write_slots: WriteSlots[Key] = WriteSlots(_WRITERS)
         self._ended_at: dict[Key, float] = {}
         self._watch_began = asyncio.Event()
         self._heard: dict[str, int] = {}
@@ -87,17 +87,17 @@ class Operator:
         if kind == "DELETED":
             self._add(self.cache.drop_job(job))
             return
-        news = self.cache.put_job(job)
-        if news is None:
+        change = self.cache.put_job(job)
+        if change is None:
             return
         if any(c.get("type") == "Complete" for c in (job.get("status") or {}).get("conditions") or []):
-            self._ended_at.setdefault(news.key, time.monotonic())
-        if news.succeeding:
-            self._controller.foresee(news.succeeding)
-        if news.pressing:
-            self._add(news.key)
-        elif self._scope_of(news.key) not in self._unlisted and not self._ledger.wait(news.key):
-            self.queue.add_at(news.key, time.monotonic() + _CALM_S)
+            self._ended_at.setdefault(change.key, time.monotonic())
+        if change.succeeding:
+            self._controller.prefetch_result(change.succeeding)
+        if change.pressing:
+            self._add(change.key)
+        elif self._scope_of(change.key) not in self._unlisted and not self._write_slots.wait(change.key):
+            self.queue.add_at(change.key, time.monotonic() + _CALM_S)
             self._wake.set()
 
     def _hear(self, resource: str) -> None:
@@ -172,7 +172,7 @@ class Operator:
     async def _look(self, key: Key, slots: asyncio.Semaphore) -> None:
         began = time.monotonic()
         try:
-            again = await self._controller.look(key, lambda: self._ledger.may_write(key))
+            again = await self._controller.reconcile_run(key, lambda: self._write_slots.may_write(key))
         except Exception as error:
             delay = error.retry_after if isinstance(error, ApiError) else 0.0
             wait = self.queue.done(key, time.monotonic(), failed=True, delay=delay)
@@ -187,7 +187,7 @@ class Operator:
                 self.queue.add_at(key, time.monotonic() + again)
         finally:
             self.metrics.reconcile.observe(time.monotonic() - began)
-            self._add(self._ledger.end(key), pressing=False)
+            self._add(self._write_slots.end(key), pressing=False)
             slots.release()
             self._wake.set()
 
@@ -196,7 +196,7 @@ class Operator:
     async def resync(self, kube: Kube) -> None:
         """List everything now and then, and when a watch has begun: what it did not bring comes so, and is counted.
 
-        Now and then, every run is looked at, also without news: whatever was forgotten anywhere is made good.
+        Now and then, every run is looked at, also without a change: whatever was forgotten anywhere is made good.
 
         Raises:
             OperatorError: the watch is silent, or we may not list at all.
@@ -240,7 +240,7 @@ class Operator:
             ApiError: none of them could be listed.
             OperatorError: a watch is silent.
         """
-        news: dict[str, set[Key]] = {"selfevolutionruns": set(), "jobs": set()}
+        changed: dict[str, set[Key]] = {"selfevolutionruns": set(), "jobs": set()}
         errors = []
         for scope in self.settings.scopes:
             if not self.listed:  # of runs without their Jobs nothing may be decided
@@ -253,7 +253,7 @@ class Operator:
                 continue
             self._listed_now(scope)
             for resource, keys in (("selfevolutionruns", runs), ("jobs", jobs)):
-                news[resource] |= keys
+                changed[resource] |= keys
                 if self.listed and keys:
                     self.metrics.missed.labels(resource).inc(len(keys))
         if len(errors) == len(self.settings.scopes):
@@ -261,27 +261,27 @@ class Operator:
         for scope, refusal in errors:
             self._say_refused(scope, "list", refusal.message)
         if judge:
-            self._judge(news)
+            self._judge(changed)
 
     async def _read(self, pages: AsyncIterator[Page], listing: Listing[Any]) -> set[Key]:
-        """Take a list in, page by page; returns whom it brings news, all of whom will be looked at."""
-        news: set[Key] = set()
+        """Take a list in, page by page; returns the runs that it changes, all of which are looked at."""
+        changed: set[Key] = set()
         async for page in pages:
-            news |= self._add_all(listing.take(page.items, page.version, first=page.first))
-        return news | self._add_all(listing.end())
+            changed |= self._add_all(listing.take(page.items, page.version, first=page.first))
+        return changed | self._add_all(listing.end())
 
     def _add_all(self, keys: set[Key]) -> set[Key]:
         for key in keys:
             self._add(key)
         return keys
 
-    def _judge(self, news: Mapping[str, set[Key]]) -> None:
+    def _judge(self, changed: Mapping[str, set[Key]]) -> None:
         """A list may be a little ahead of the watch; twice in a row, with nothing heard in between, the watch is dead.
 
         Raises:
             OperatorError: so it is.
         """
-        for resource, keys in news.items():
+        for resource, keys in changed.items():
             heard, self._heard[resource] = self._heard.get(resource, 0), 0
             self._silent[resource] = self._silent.get(resource, 0) + 1 if keys and not heard else 0
             if self._silent[resource] > 1:

@@ -1,4 +1,4 @@
-"""Who may write the ledger now. Pure but for its state.
+"""Who may write a status now. Pure but for its state.
 
 Under load the API server is the narrow place, and a status is worth less than the next Job. So only a few records are
 written at a time. Who finds no room is looked at again when there is some, in the order of asking: until then its run
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Ledger(Generic[K]):
+class WriteSlots(Generic[K]):
     """Room for ``places`` records at a time."""
 
     def __init__(self, places: int) -> None:

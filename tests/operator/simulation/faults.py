@@ -64,7 +64,7 @@ class Faults:
         """Share of events that hold the watch up."""
         self.breaks = rng.choice((0.003, 0.01, 0.03))
         """Share of events with which the watch breaks."""
-        self.full_ledger = rng.choice((0.0, 0.1, 0.5))
+        self.no_write_slot = rng.choice((0.0, 0.1, 0.5))
         self.lost_results = rng.choice((0.05, 0.2, 0.5))
         self.crashes = rng.choice((0.0, 0.01, 0.03, 0.08))
         self.outages: list[Outage] = []

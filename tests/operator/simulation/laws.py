@@ -44,7 +44,7 @@ class Laws:
         self.wiped: dict[str, float] = {}
         """UID of a run whose status somebody else removed -> when."""
         self._process: Process | None = None
-        self._sight: Any = None
+        self._snapshot: Any = None
         self._known: list[Any] = []
         """Jobs of the run as the look found them in the cache."""
         self._beside: list[str] = []
@@ -60,10 +60,12 @@ class Laws:
 
     def begin_look(self, process: Process, key: Any) -> None:
         """A look begins: from now on the process acts on what it knows now."""
-        self._process, self._sight, self._in_look = process, process.cache.runs.get(key), Counter()
-        self._known = process.cache.jobs_of(self._sight.uid) if self._sight is not None else []
+        self._process, self._snapshot, self._in_look = process, process.cache.runs.get(key), Counter()
+        self._known = process.cache.jobs_of(self._snapshot.uid) if self._snapshot is not None else []
         self._beside = [job.name for job in self._known if not job.finished]
-        runs = [run for run in process.cache.runs.values() if self._sight is not None and run.uid != self._sight.uid]
+        runs = [
+            run for run in process.cache.runs.values() if self._snapshot is not None and run.uid != self._snapshot.uid
+        ]
         self._elsewhere = {job.uid for run in runs for job in process.cache.jobs_of(run.uid) if not job.finished}
         self._refused = False
         self.looks += 1
@@ -75,7 +77,7 @@ class Laws:
     @property
     def looked_at(self) -> str:
         """UID of the run that the look is about."""
-        return self._sight.uid if self._sight is not None else ""
+        return self._snapshot.uid if self._snapshot is not None else ""
 
     def end_look(self, *, failed: bool, added: bool, due: float | None) -> None:
         """A look ends; ``due``: when the queue wants to look again."""
@@ -88,7 +90,7 @@ class Laws:
         if not self._world.disturbed:
             law(max(self._in_look[what] for what in ("status", "event", "service")) <= 1, f"one look: {self._in_look}")
             law(self._in_look["create"] <= self._world.parallel, f"one look: {self._in_look}")
-        self._sight = None
+        self._snapshot = None
 
     def found_gone(self, name: str) -> None:
         """The look has asked for a Job, and learns that it has ended or is not there any more."""
@@ -143,7 +145,7 @@ class Laws:
             if other.live and other.owner == owner and same:
                 # Who neither sees a Job nor has a record of it cannot know of it.
                 unknown = self._process is not None and all(
-                    sight.uid != other.uid for sight in self._process.cache.jobs_of(owner)
+                    snapshot.uid != other.uid for snapshot in self._process.cache.jobs_of(owner)
                 )
                 law(unknown and self._wiped(owner), f"{name} is created beside {other.name}, which lives")
 
@@ -153,19 +155,19 @@ class Laws:
 
     def _as_known(self, name: str, owner: str, step: str, key: str, attempt: int) -> None:
         """The look had no reason not to create it."""
-        sight = self._sight
-        law(sight is not None, f"{name} is created for a run that is not known")
-        law(sight.uid == owner, f"{name} is created for {owner}, looking at {sight.uid}")
-        law(not sight.deleting, f"{name} is created for a run that is being deleted")
-        spec, status = sight.document()["spec"], sight.recorded()
+        snapshot = self._snapshot
+        law(snapshot is not None, f"{name} is created for a run that is not known")
+        law(snapshot.uid == owner, f"{name} is created for {owner}, looking at {snapshot.uid}")
+        law(not snapshot.deleting, f"{name} is created for a run that is being deleted")
+        spec, status = snapshot.document()["spec"], snapshot.recorded()
         law(not spec.get("suspend"), f"{name} is created for a suspended run")
-        spec_changed = status.get("observedGeneration") != sight.generation
+        spec_changed = status.get("observedGeneration") != snapshot.generation
         if not spec_changed:
             law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
         law(len(self._beside) < spec.get("parallelSteps", 1), f"{name} is one too many beside {self._beside}")
         self._beside.append(name)
         assert self._process is not None
-        for other in self._process.cache.jobs_with(sight.key.namespace, key):
+        for other in self._process.cache.jobs_with(snapshot.key.namespace, key):
             held = other.uid in self._elsewhere and not other.finished
             law(not held, f"{name} is created, and {other.name} of another run makes the same")
         # Numbers and back-off, read off the record.

@@ -102,8 +102,8 @@ MUTANTS = (
     Mutant(
         "a run that is being deleted is looked at",
         "selfevo_operator.controller",
-        "if sight.deleting or _settled(sight, jobs):",
-        "if _settled(sight, jobs):",
+        "if snapshot.deleting or _settled(snapshot, jobs):",
+        "if _settled(snapshot, jobs):",
     ),
     # --- what the end of an attempt means
     Mutant(
@@ -183,7 +183,7 @@ MUTANTS = (
     Mutant(
         "pods are not asked for the end",
         "selfevo_operator.controller",
-        "attempt_of(job, await self._witnesses.of_end(job))",
+        "attempt_of(job, await self._pod_evidence.of_end(job))",
         "attempt_of(job)",
     ),
     Mutant(
@@ -195,8 +195,8 @@ MUTANTS = (
     Mutant(
         "a Job without a controller stays the run's",
         "selfevo_operator.observed.cache",
-        "if owner is None and not sight.owner:",
-        "if not sight.owner:",
+        "if owner is None and not snapshot.owner:",
+        "if not snapshot.owner:",
     ),
     Mutant(
         "a Job whose next pod does not start is never made anew",
@@ -244,13 +244,13 @@ MUTANTS = (
     Mutant(
         "a list drops what is younger than it",
         "selfevo_operator.observed.cache",
-        "sight.uid not in self._listed and sight.version <= self._version]",
-        "sight.uid not in self._listed]",
+        "known.uid not in self._listed and known.version <= self._version]",
+        "known.uid not in self._listed]",
     ),
     Mutant(
         "lists do not tell what is gone",
         "selfevo_operator.observed.cache",
-        "sight.uid not in self._listed and sight.version <= self._version]",
+        "known.uid not in self._listed and known.version <= self._version]",
         "False]",
     ),
     Mutant(
@@ -328,7 +328,7 @@ MUTANTS = (
     Mutant(
         "a run that has ended is not looked at while its Jobs end",
         "selfevo_operator.controller",
-        "return ended and not sight.unended and all(job.finished for job in jobs)",
+        "return ended and not snapshot.unended and all(job.finished for job in jobs)",
         "return ended",
     ),
     Mutant(

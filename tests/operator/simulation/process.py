@@ -37,7 +37,7 @@ class Process:
             system.jobs.PodSettings(image=IMAGE),
             world.agenda.clock,
             beside=_drive,
-            told=system.controller.Told(freed=self._add),
+            hooks=system.controller.MetricsHooks(freed=self._add),
         )
         self.listed = False
         self.dead = False
@@ -78,16 +78,16 @@ class Process:
     def _saw_job(self, how: str | None, job: Object) -> None:
         if how == "DELETED":
             self._add(self.cache.drop_job(job))
-        elif (news := self.cache.put_job(job)) is not None:
-            if news.succeeding:
-                self.controller.foresee(news.succeeding)
-            if news.pressing:
-                self._add(news.key)
-            elif self._may_record(news.key):
+        elif (change := self.cache.put_job(job)) is not None:
+            if change.succeeding:
+                self.controller.prefetch_result(change.succeeding)
+            if change.pressing:
+                self._add(change.key)
+            elif self._may_record(change.key):
                 self._added = True
-                self.queue.add_at(news.key, self._world.agenda.now + CALM_S)
+                self.queue.add_at(change.key, self._world.agenda.now + CALM_S)
         uid = job["metadata"]["uid"]
-        known = next((sight for sight in self.cache.jobs_of(controller_of(job)) if sight.uid == uid), None)
+        known = next((snapshot for snapshot in self.cache.jobs_of(controller_of(job)) if snapshot.uid == uid), None)
         self._knows("jobs", how, job, known)
 
     def _knows(self, kind: Kind, how: str | None, obj: Object, known: Any) -> None:
@@ -162,7 +162,7 @@ class Process:
             return None
         return self._world.agenda.now if self.queue.depth else self.queue.next_due()
 
-    def look(self) -> None:
+    def reconcile_next(self) -> None:
         """One look at whatever comes next."""
         world, queue = self._world, self.queue
         key = queue.take(world.agenda.now)
@@ -171,7 +171,7 @@ class Process:
         world.laws.begin_look(self, key)
         self._added, failed = False, False
         try:
-            again = _drive(self.controller.look(key, lambda: self._may_record(key)))
+            again = _drive(self.controller.reconcile_run(key, lambda: self._may_record(key)))
         except world.system.kube.ApiError as error:
             failed = True
             queue.done(key, world.agenda.now, failed=True, delay=error.retry_after)
@@ -183,11 +183,11 @@ class Process:
         world.laws.end_look(failed=failed, added=self._added, due=self.due())
 
     def _may_record(self, key: Any) -> bool:
-        """Sometimes the ledger has no room, and says later that it has some."""
+        """Sometimes no write slot is free, and later one is."""
         world = self._world
-        if not world.chance(world.faults.full_ledger):
+        if not world.chance(world.faults.no_write_slot):
             return True
-        world.say("the ledger has no room")
+        world.say("no write slot is free")
         world.agenda.after(world.rng.uniform(0.05, 20), lambda: self._later(key))
         return False
 

@@ -146,7 +146,7 @@ class World:
         try:
             if due is not None and due <= self.agenda.now:
                 assert self.process is not None
-                self.process.look()
+                self.process.reconcile_next()
             else:
                 self.agenda.run_until(min(times, default=end))
         except Crash:  # in a look, or while it asked what an event made it ask

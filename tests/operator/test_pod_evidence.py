@@ -10,8 +10,8 @@ import pytest
 
 from harness.objects import ended, job_object, pod, result
 from selfevo_operator.api.kube import ApiError
-from selfevo_operator.api.pod_evidence import Beside, Witnesses
-from selfevo_operator.observed.snapshots import JobSight, job_sight
+from selfevo_operator.api.pod_evidence import Beside, PodEvidence
+from selfevo_operator.observed.snapshots import JobSnapshot, job_snapshot
 
 
 class Pods:
@@ -25,10 +25,10 @@ class Pods:
         self.error: ApiError | None = None
         self.time = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
         self.held: asyncio.Event | None = None
-        self.witnesses = self.witnesses_of(asyncio.run)  # a question asked beside a look is answered at once
+        self.pod_evidence = self.pod_evidence_of(asyncio.run)  # a question asked beside a look is answered at once
 
-    def witnesses_of(self, beside: Beside) -> Witnesses:
-        return Witnesses(self, lambda: self.time, beside)  # type: ignore[arg-type]
+    def pod_evidence_of(self, beside: Beside) -> PodEvidence:
+        return PodEvidence(self, lambda: self.time, beside)  # type: ignore[arg-type]
 
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         self.asked.append("cached" if cached else "now")
@@ -45,15 +45,15 @@ class Pods:
         self.asked.append("events")
         return self.events
 
-    def outcomes(self, job: JobSight) -> list[str]:
-        evidence = asyncio.run(self.witnesses.of_end(job))
+    def outcomes(self, job: JobSnapshot) -> list[str]:
+        evidence = asyncio.run(self.pod_evidence.of_end(job))
         return [end.result.outcome for end in evidence.ends if end.result is not None]
 
 
-def job(status: dict[str, Any], completions: int = 1) -> JobSight:
+def job(status: dict[str, Any], completions: int = 1) -> JobSnapshot:
     made = job_object(status=status)
     made["spec"]["completions"] = completions
-    return job_sight(made)
+    return job_snapshot(made)
 
 
 COMPLETE = ended("Complete", succeeded=1)
@@ -71,7 +71,7 @@ def test_a_recorded_end_is_forgotten() -> None:
     pods = Pods()
     pods.cached = [pod(0, result())]
     pods.outcomes(job(COMPLETE))
-    pods.witnesses.forget_end(job(COMPLETE))
+    pods.pod_evidence.forget_end(job(COMPLETE))
     pods.outcomes(job(COMPLETE))
     assert pods.asked == ["cached", "cached"]
 
@@ -107,8 +107,8 @@ def test_what_is_about_to_succeed_is_asked_before_its_end() -> None:
     pods.cached = [pod(0, result())]
     succeeding = job(SUCCEEDING)
     assert succeeding.succeeding and not succeeding.finished
-    pods.witnesses.foresee(succeeding)
-    pods.witnesses.foresee(succeeding)
+    pods.pod_evidence.prefetch_result(succeeding)
+    pods.pod_evidence.prefetch_result(succeeding)
     assert pods.outcomes(job(COMPLETE)) == ["committed"]
     assert pods.asked == ["cached"]
 
@@ -118,10 +118,10 @@ def test_the_end_waits_for_a_question_that_is_under_way_and_nobody_else_does() -
     pods.cached = [pod(0, result())]
 
     async def scene() -> int:
-        pods.held, witnesses = asyncio.Event(), pods.witnesses_of(asyncio.create_task)
-        witnesses.foresee(job(SUCCEEDING))
-        witnesses.foresee(job(SUCCEEDING))
-        end = asyncio.create_task(witnesses.of_end(job(COMPLETE)))
+        pods.held, pod_evidence = asyncio.Event(), pods.pod_evidence_of(asyncio.create_task)
+        pod_evidence.prefetch_result(job(SUCCEEDING))
+        pod_evidence.prefetch_result(job(SUCCEEDING))
+        end = asyncio.create_task(pod_evidence.of_end(job(COMPLETE)))
         await asyncio.sleep(0)
         assert not end.done()
         pods.held.set()
@@ -133,7 +133,7 @@ def test_the_end_waits_for_a_question_that_is_under_way_and_nobody_else_does() -
 def test_what_looked_like_success_and_failed_is_asked_again() -> None:
     pods = Pods()
     pods.cached, pods.now = [pod(0, result())], [pod(137)]
-    pods.witnesses.foresee(job(SUCCEEDING))
+    pods.pod_evidence.prefetch_result(job(SUCCEEDING))
     assert pods.outcomes(job(ended("Failed", "DeadlineExceeded", "late"))) == []
     assert pods.asked == ["cached", "now"]
 
@@ -141,7 +141,7 @@ def test_what_looked_like_success_and_failed_is_asked_again() -> None:
 def test_a_question_asked_early_may_fail() -> None:
     pods = Pods()
     pods.error = ApiError(429, "TooManyRequests", "later")
-    pods.witnesses.foresee(job(SUCCEEDING))
+    pods.pod_evidence.prefetch_result(job(SUCCEEDING))
     with pytest.raises(ApiError, match="later"):
         pods.outcomes(job(COMPLETE))
     pods.error, pods.cached = None, [pod(0, result())]
@@ -161,18 +161,18 @@ def test_a_job_that_does_not_start_is_asked_after_a_while_and_then_now_and_again
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
     pods.cached = [pod(containerStatuses=[{"name": "trainer", "state": waiting}])]
     young = job({"startTime": "2026-01-01T00:09:55Z"})
-    assert asyncio.run(pods.witnesses.of_start("run", young)).waiting is None and pods.asked == []
-    assert pods.witnesses.ask_again_in("run", [young]) == 10
+    assert asyncio.run(pods.pod_evidence.of_start("run", young)).waiting is None and pods.asked == []
+    assert pods.pod_evidence.ask_again_in("run", [young]) == 10
     pods.time += timedelta(seconds=6)
     for _ in range(2):
-        evidence = asyncio.run(pods.witnesses.of_start("run", young))
+        evidence = asyncio.run(pods.pod_evidence.of_start("run", young))
         assert evidence.waiting is not None and evidence.waiting.reason == "ErrImagePull"
-    assert pods.asked == ["cached"] and pods.witnesses.ask_again_in("run", [young]) == 30
+    assert pods.asked == ["cached"] and pods.pod_evidence.ask_again_in("run", [young]) == 30
     pods.time += timedelta(seconds=31)
-    asyncio.run(pods.witnesses.of_start("run", young))
+    asyncio.run(pods.pod_evidence.of_start("run", young))
     assert pods.asked == ["cached", "cached"]
-    asyncio.run(pods.witnesses.of_start("run", job({"ready": 1})))
-    assert pods.witnesses.ask_again_in("run", [young]) == 10
+    asyncio.run(pods.pod_evidence.of_start("run", job({"ready": 1})))
+    assert pods.pod_evidence.ask_again_in("run", [young]) == 10
 
 
 def test_reasons_are_asked_for_a_few_jobs_at_a_time() -> None:
@@ -185,13 +185,13 @@ def test_reasons_are_asked_for_a_few_jobs_at_a_time() -> None:
 
     async def run() -> None:
         pods.list_pods = slow  # type: ignore[method-assign]
-        jobs = [job_sight(job_object(uid=f"job{n}", status={"startTime": "2026-01-01T00:00:00Z"})) for n in range(6)]
-        looks = [asyncio.create_task(pods.witnesses.of_start(f"run{n}", each)) for n, each in enumerate(jobs)]
+        jobs = [job_snapshot(job_object(uid=f"job{n}", status={"startTime": "2026-01-01T00:00:00Z"})) for n in range(6)]
+        looks = [asyncio.create_task(pods.pod_evidence.of_start(f"run{n}", each)) for n, each in enumerate(jobs)]
         await asyncio.sleep(0.01)
         assert pods.asked == ["job0", "job1", "job2", "job3"]
         answer.set()
         await asyncio.gather(*looks)
-        await pods.witnesses.of_start("run5", jobs[5])
+        await pods.pod_evidence.of_start("run5", jobs[5])
         assert pods.asked[4:] == ["job5"]
 
     asyncio.run(run())

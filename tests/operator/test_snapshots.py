@@ -8,11 +8,11 @@ import pytest
 
 from harness.objects import KEY, ended, job_object, pod, result
 from selfevo_core.attempts import Blocker, ObservedAttempt
-from selfevo_operator.observed.snapshots import Evidence, attempt_of, evidence_of, job_sight
+from selfevo_operator.observed.snapshots import Evidence, attempt_of, evidence_of, job_snapshot
 
 
 def see(job: dict[str, Any], *pods: dict[str, Any], template: str = "") -> ObservedAttempt:
-    return attempt_of(job_sight(job), evidence_of(pods), template)
+    return attempt_of(job_snapshot(job), evidence_of(pods), template)
 
 
 def test_a_new_job_is_pending_and_named_by_its_labels() -> None:
@@ -169,12 +169,12 @@ def test_a_job_in_a_queue_keeps_its_place_unless_what_the_queue_goes_by_has_chan
     where: dict[str, Any], evidence: Evidence, now: str, outdated: bool
 ) -> None:
     job = job_object(status={"active": 1}, **TEMPLATED, **where)
-    assert attempt_of(job_sight(job), evidence, now).outdated == outdated
+    assert attempt_of(job_snapshot(job), evidence, now).outdated == outdated
 
 
 def test_a_job_of_an_older_operator_that_tells_nothing_of_its_place_keeps_it() -> None:
     job = job_object(**QUEUED)
-    assert not attempt_of(job_sight(job), template="t2-p1").outdated
+    assert not attempt_of(job_snapshot(job), template="t2-p1").outdated
 
 
 @pytest.mark.parametrize("code", [137, 143])
