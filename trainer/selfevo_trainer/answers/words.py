@@ -82,6 +82,61 @@ def is_unit(name: str, match: re.Match[str]) -> bool:
     return name in ("min", "sec") and before[-1:].isdigit() and argument is None
 
 
+def _mark_text(match: re.Match[str]) -> str:
+    r"""The words of one ``\text{...}``; a single letter or a function is a formula's."""
+    content = match[1]
+    if match[0].startswith((r"\mathrm", r"\operatorname")) and re.fullmatch(r"\s*[A-Za-z]\s*", content):
+        return " " + content.strip() + " " if content.strip() in "exid" else f" \ue000{content.strip()}\ue001 "
+    if content.strip() in FUNCTIONS and not is_unit(content.strip(), match):
+        return rf"\{content.strip()} "
+    content = re.sub(r"\b([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", content)
+    content = re.sub(r"(?<=[^\W\d_])\.(?=\s|$)", "", content)  # hrs.
+    return " " + re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", lambda m: f"\ue000{m[0]}\ue001", content) + " "
+
+
+def _degrees(text: str) -> str:
+    """A degree sign is a word, in the argument of a function pi/180."""
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
+        return re.sub(r"([0-9]+(?:\.[0-9]+)?)\s*\^\\circ(?![A-Za-z])", r"{\\frac{\1\\pi}{180}}", text)
+    return re.sub(
+        r"\^\\circ(?![A-Za-z])\s*([CF]?)(?![A-Za-z])",
+        lambda m: "\ue000degree\ue001" + (f"\ue000{m[1]}\ue001" if m[1] else ""),
+        text,
+    )
+
+
+def _amounts(text: str) -> str:
+    """The currency of an amount, a word after the number."""
+    if money := _MONEY.fullmatch(text.strip()):
+        number, mark, rest = money[3].partition("\ue000")
+        unit, rest = f" \ue000{_CURRENCIES[money[2]]}\ue001", mark + rest
+        first = re.match("\ue000(?:per|and)\ue001", rest) or number.rstrip().endswith("/")
+        slash = "/" if number.rstrip().endswith("/") else ""
+        number = number.rstrip().removesuffix("/") if first else number
+        return f"{money[1]}{number}{unit}{slash}{rest}" if first else f"{money[1]}{number}{rest}{unit}"
+    if money := _MONEY_AFTER.fullmatch(text.strip()):
+        return f"{money[1]} \ue000{_CURRENCIES[money[2]]}\ue001"
+    return text
+
+
+def _mark_bare(match: re.Match[str]) -> str:
+    """A word that stands in a formula: a unit after a number, a joining word, or too long for a product of letters."""
+    word, text = match[0], match.string
+    if word.startswith(("\\", "\ue000")):
+        return word
+    before = text[: match.start()].rstrip()
+    after_number = bool(before) and before[-1] in "0123456789}" and len(before) < match.start()
+    known = word.lower() in _KNOWN and ((bool(before) and before[-1] in "0123456789}\ue001/") or match.start() == 0)
+    unit = (
+        after_number
+        and word in ("m", "g", "s", "h", "L", "l", "J", "V", "K", "A")
+        and match.end() == len(text.rstrip())
+    )
+    if len(word) >= 4 or (len(word) >= 2 and (after_number or known or word in ("and", "or", "per"))) or unit:
+        return f" \ue000{word}\ue001 "
+    return word
+
+
 def mark_words(text: str) -> str:
     r"""``\text{...}`` and bare words between marks, in lower case; formulas stay outside of them.
 
@@ -89,59 +144,15 @@ def mark_words(text: str) -> str:
     ('3  <hours>  15  <min> ', 'xy')
     """
     text = text.replace("\ue000", "").replace("\ue001", "")
-
-    def inside(match: re.Match[str]) -> str:
-        content = match[1]
-        if match[0].startswith((r"\mathrm", r"\operatorname")) and re.fullmatch(r"\s*[A-Za-z]\s*", content):
-            return " " + content.strip() + " " if content.strip() in "exid" else f" \ue000{content.strip()}\ue001 "
-        if content.strip() in FUNCTIONS and not is_unit(content.strip(), match):
-            return rf"\{content.strip()} "
-        content = re.sub(r"\b([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", content)
-        content = re.sub(r"(?<=[^\W\d_])\.(?=\s|$)", "", content)  # hrs.
-        return " " + re.sub(r"[^\W\d_]+(?:['-][^\W\d_]+)*", lambda m: f"\ue000{m[0]}\ue001", content) + " "
-
     text = bases(text)
     text = _CLOCK.sub(_times, text)
     text = UNITS.sub(lambda m: re.sub(r"(?<![\\A-Za-z])[A-Za-z]+", r"\\text{ \g<0>}", m[0]), text)
-    text = TEXTS.sub(inside, text)
+    text = TEXTS.sub(_mark_text, text)
     if r"\begin" in text:
         return text
     text = re.sub(r"(?<=[0-9\s])([AaPp])\.\s?[Mm]\b\.?", lambda m: m[1] + "m", text)
-    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
-        text = re.sub(r"([0-9]+(?:\.[0-9]+)?)\s*\^\\circ(?![A-Za-z])", r"{\\frac{\1\\pi}{180}}", text)
-    else:
-        text = re.sub(
-            r"\^\\circ(?![A-Za-z])\s*([CF]?)(?![A-Za-z])",
-            lambda m: "\ue000degree\ue001" + (f"\ue000{m[1]}\ue001" if m[1] else ""),
-            text,
-        )
+    text = _degrees(text)
     text = re.sub(r"^([0-9]+)\s*R\s*([0-9]+)$", "\\1 \ue000r\ue001 \\2", text)
-
-    if money := _MONEY.fullmatch(text.strip()):
-        number, mark, rest = money[3].partition("\ue000")
-        unit, rest = f" \ue000{_CURRENCIES[money[2]]}\ue001", mark + rest
-        first = re.match("\ue000(?:per|and)\ue001", rest) or number.rstrip().endswith("/")
-        slash = "/" if number.rstrip().endswith("/") else ""
-        number = number.rstrip().removesuffix("/") if first else number
-        text = f"{money[1]}{number}{unit}{slash}{rest}" if first else f"{money[1]}{number}{rest}{unit}"
-    elif money := _MONEY_AFTER.fullmatch(text.strip()):
-        text = f"{money[1]} \ue000{_CURRENCIES[money[2]]}\ue001"
-
-    def bare(match: re.Match[str]) -> str:
-        if match[0].startswith(("\\", "\ue000")):
-            return match[0]
-        word = match[0]
-        before = text[: match.start()].rstrip()
-        after_number = bool(before) and before[-1] in "0123456789}" and len(before) < match.start()
-        known = word.lower() in _KNOWN and ((bool(before) and before[-1] in "0123456789}\ue001/") or match.start() == 0)
-        unit = (
-            after_number
-            and word in ("m", "g", "s", "h", "L", "l", "J", "V", "K", "A")
-            and match.end() == len(text.rstrip())
-        )
-        if len(word) >= 4 or (len(word) >= 2 and (after_number or known or word in ("and", "or", "per"))) or unit:
-            return f" \ue000{word}\ue001 "
-        return word
-
-    text = re.sub(r"\\[A-Za-z]+|\ue000[^\ue001]*\ue001|[^\W\d_]+", bare, text)
+    text = _amounts(text)
+    text = re.sub(r"\\[A-Za-z]+|\ue000[^\ue001]*\ue001|[^\W\d_]+", _mark_bare, text)
     return re.sub("\\s*\ue000(?:percent|pct)\ue001(?!\\s*\ue000)", r"\\%", text)
