@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION, Manifest, step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, Step
@@ -58,22 +57,15 @@ def committed_steps(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> di
         InputError: something else lies under a step's key, or the store cannot be used.
         ServiceError: the store does not answer.
     """
-    from selfevo_store import read_manifest
+    from selfevo_store import read_own_manifest
 
     found: dict[str, Manifest] = {}
     for step in plan.steps:
         if not all(parent in found for parent in step.parents):
             continue
-        manifest = read_manifest(store, prefix_of(run, step))
-        if manifest is None:
-            continue
-        if (manifest.phase, manifest.key) != (step.phase, step.key):
-            raise InputError(
-                f"{store.uri_of(prefix_of(run, step))}/MANIFEST.json belongs to {manifest.phase} {manifest.key[:12]}, "
-                f"not to {step.name} {step.key[:12]}; remove it or choose another storage.uri",
-                reason=reasons.FOREIGN_MANIFEST,
-            )
-        found[step.name] = manifest
+        manifest = read_own_manifest(store, prefix_of(run, step), step.phase, step.key, step.name)
+        if manifest is not None:
+            found[step.name] = manifest
     return found
 
 

@@ -2,6 +2,7 @@
 
 open_store -> ObjectStore         whole objects under keys                      base.py file.py s3.py
 commit, read_manifest             a directory exists when its manifest does     committed.py probe.py
+read_own_manifest                 the same, and another step's is refused      committed.py
 fetch, read_file, download_tree   only what the manifest names, checked         reading.py cache.py
 verify                            what is damaged, for people                   reading.py
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from selfevo_contract.errors import InputError
 from selfevo_store.base import Checksum, ObjectInfo, ObjectStore
-from selfevo_store.committed import CommitResult, commit, read_manifest
+from selfevo_store.committed import CommitResult, commit, read_manifest, read_own_manifest
 from selfevo_store.probe import probe_conditional_put
 from selfevo_store.problems import CorruptArtifact, ObjectNotFound
 from selfevo_store.reading import Problem, download_tree, fetch, read_file, verify
@@ -33,6 +34,7 @@ __all__ = [
     "probe_conditional_put",
     "read_file",
     "read_manifest",
+    "read_own_manifest",
     "verify",
 ]
 

@@ -64,6 +64,30 @@ def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
     return _parse(data, store.uri_of(name))
 
 
+def read_own_manifest(store: ObjectStore, prefix: str, phase: str, key: str, step: str = "") -> Manifest | None:
+    """As ``read_manifest``, of a directory that only this step may have committed.
+
+    Args:
+        store: Where.
+        prefix: The directory.
+        phase: The step's phase.
+        key: The step's key.
+        step: Its name, for the message; its phase when empty.
+
+    Raises:
+        InputError: the manifest is another step's, or as ``read_manifest``.
+        CorruptArtifact: as ``read_manifest``.
+    """
+    found = read_manifest(store, prefix)
+    if found is not None and (found.phase, found.key) != (phase, key):
+        raise InputError(
+            f"{store.uri_of(join(prefix, MANIFEST_NAME))} belongs to {found.phase} {found.key[:12]}, not to "
+            f"{step or phase} {key[:12]}; remove it or choose another storage.uri",
+            reason=reasons.FOREIGN_MANIFEST,
+        )
+    return found
+
+
 def commit(store: ObjectStore, prefix: str, files: Mapping[str, Path], draft: ManifestDraft) -> CommitResult:
     """Makes ``files`` the output at ``prefix``, unless there is one already.
 
@@ -145,15 +169,7 @@ def _put(store: ObjectStore, prefix: str, manifest: Manifest) -> Manifest:
 
 
 def _standing(store: ObjectStore, prefix: str, ours: ManifestDraft) -> Manifest | None:
-    """The manifest at ``prefix``, made sure to be of the same phase and key as ``ours``."""
-    found = read_manifest(store, prefix)
-    if found is not None and (found.phase, found.key) != (ours.phase, ours.key):
-        raise InputError(
-            f"{store.uri_of(join(prefix, MANIFEST_NAME))}: belongs to {found.phase}/{found.key}, not to "
-            f"{ours.phase}/{ours.key}; move it away or choose another storage.uri",
-            reason=reasons.FOREIGN_MANIFEST,
-        )
-    return found
+    return read_own_manifest(store, prefix, ours.phase, ours.key)
 
 
 def _remove(store: ObjectStore, attempt: str) -> None:

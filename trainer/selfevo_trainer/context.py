@@ -25,7 +25,7 @@ from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_store import CommitResult, ObjectStore, commit
+from selfevo_store import CommitResult, ObjectStore, commit, read_own_manifest
 from selfevo_trainer.answers.grades import ExactGrader, open_grader
 from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.distributed.layout import ALONE, Rank
@@ -189,18 +189,13 @@ class Context:
             )
         )
 
-    def check_own(self, manifest: Manifest, place: str) -> None:
-        """A manifest under this step's key must be this step's.
+    def own_manifest(self, place: str) -> Manifest | None:
+        """What this step has committed at ``place``; None when that is nothing.
 
         Raises:
-            InputError: it is another's.
+            InputError: what lies there is another step's, or no manifest, or of a newer selfevo.
         """
-        if (manifest.key, manifest.phase) != (self.config.key, self.config.inputs.phase):
-            raise InputError(
-                f"{self.store.uri_of(place)}/MANIFEST.json belongs to {manifest.phase} {manifest.key[:12]}, not to "
-                f"{self.config.inputs.phase} {self.config.key[:12]}; remove it or choose another storage.uri",
-                reason=reasons.FOREIGN_MANIFEST,
-            )
+        return read_own_manifest(self.store, place, self.config.inputs.phase, self.config.key)
 
     def commit(
         self, prefix: str, files: Mapping[str, Path], metrics: Mapping[str, float] | None = None

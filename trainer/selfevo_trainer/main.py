@@ -19,12 +19,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import SCHEMA_VERSION, shard_prefix
+from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.errors import ExitCode, InputError, SelfevoError
 from selfevo_contract.explain import explain
 from selfevo_contract.phases import PHASES, GrpoInputs, input_key
 from selfevo_contract.process import CONFIG_ENV, CONFIG_FILE_ENV, SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_store import open_store, probe_conditional_put, read_manifest
+from selfevo_store import open_store, probe_conditional_put
 from selfevo_trainer import phases
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import root_cause
@@ -139,18 +139,12 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
 
 def _found(context: Context) -> PhaseResult | None:
     """The result that is recorded in the store, if there is one."""
-    config = context.config
-    prefix = config.prefix if context.shard is None else shard_prefix(config.prefix, context.shard)
-    for place in dict.fromkeys((config.prefix, prefix)):
-        found = read_manifest(context.store, place)
-        if found is not None:
-            context.check_own(found, place)
-            if place == config.prefix:
-                # an attempt that was killed right after its commit left them
-                with contextlib.suppress(SelfevoError):
-                    checkpoints.clear(context)
-                return context.result("found", metrics=found.metrics, timings=found.timings)
-    return None
+    found = context.own_manifest(context.config.prefix)
+    if found is None:
+        return None
+    with contextlib.suppress(SelfevoError):  # an attempt that was killed right after its commit left them
+        checkpoints.clear(context)
+    return context.result("found", metrics=found.metrics, timings=found.timings)
 
 
 def _check_built(config: PhaseConfig) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from selfevo_contract import reasons
 from selfevo_contract.artifacts import (
     MANIFEST_NAME,
     Manifest,
@@ -16,7 +15,7 @@ from selfevo_contract.artifacts import (
 )
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
-from selfevo_store import ObjectStore, read_file, read_manifest
+from selfevo_store import ObjectStore, read_file, read_own_manifest
 from selfevo_store.base import in_parallel
 
 Row = dict[str, Any]
@@ -28,19 +27,12 @@ def prefix_of(namespace: str, step: Step) -> str:
 
 
 def own_manifest(store: ObjectStore, prefix: str, step: Step) -> Manifest | None:
-    """The manifest at ``prefix``, made sure to be of ``step``.
+    """The manifest at ``prefix``.
 
     Raises:
         InputError: it is another step's.
     """
-    manifest = read_manifest(store, prefix)
-    if manifest is not None and (manifest.phase, manifest.key) != (step.phase, step.key):
-        raise InputError(
-            f"{store.uri_of(prefix)}/{MANIFEST_NAME} belongs to {manifest.phase} {manifest.key[:12]}, not to "
-            f"{step.phase} {step.key[:12]}; remove it or choose another storage.uri",
-            reason=reasons.FOREIGN_MANIFEST,
-        )
-    return manifest
+    return read_own_manifest(store, prefix, step.phase, step.key, step.name)
 
 
 def read_rows(store: ObjectStore, prefix: str, manifest: Manifest, name: str) -> list[Row]:

@@ -62,10 +62,9 @@ def latest(context: Context) -> tuple[Path, int] | None:
             prefix = checkpoint_prefix(context.config.prefix, step)
             dest = context.workdir / f"checkpoint-{step}"
             try:
-                manifest = read_manifest(context.store, prefix)
+                manifest = context.own_manifest(prefix)
                 if manifest is None:
                     continue
-                context.check_own(manifest, prefix)
                 fetch(context.store, prefix, manifest, dest)
             except CorruptArtifact as error:
                 log.warning("the checkpoint of step %d is passed over: %s", step, error)

@@ -16,7 +16,7 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_store import read_file, read_manifest
+from selfevo_store import read_file
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import Tally, verdicts_of
 from selfevo_trainer.answers.oracles import true_answer
@@ -37,7 +37,7 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     """Make this shard, then the whole if all shards are there."""
     assert context.shard is not None
     prefix = shard_prefix(context.config.prefix, context.shard)
-    if read_manifest(context.store, prefix) is None:
+    if context.own_manifest(prefix) is None:
         rows = make_shard(context, inputs, context.shard)
         file = write_jsonl(context.workdir / "questions.jsonl", rows)
         context.commit(prefix, {"questions.jsonl": file}, {"questions": float(len(rows))})
@@ -124,11 +124,10 @@ def read_shards(context: Context, shards: int) -> list[Row] | None:
     rows: list[Row] = []
     with context.clock.during("store"):
         prefixes = [shard_prefix(context.config.prefix, index) for index in range(shards)]
-        manifests = [read_manifest(context.store, prefix) for prefix in prefixes]
+        manifests = [context.own_manifest(prefix) for prefix in prefixes]
         for prefix, manifest in zip(prefixes, manifests, strict=True):
             if manifest is None:
                 return None
-            context.check_own(manifest, prefix)
             rows += read_jsonl(read_file(context.store, prefix, manifest, "questions.jsonl"))
     return rows
 
