@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # One thread a process: results are then the same on any number of cores, and two processes share two cores well.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Tests start hundreds of Pythons: what one of them compiled is kept for the next, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two processes, a test file each at a time: a file's fixtures (a trained model, a server) are made once.
 PARALLEL ?= --numprocesses 2 --dist loadfile

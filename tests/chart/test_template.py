@@ -17,7 +17,7 @@ from selfevo_operator.runtime.settings import read_settings
 pytestmark = pytest.mark.slow
 
 DEPLOY = CHART.parents[1] / "deploy" / "rbac.yaml"
-(RULES,) = (m["rules"] for m in yaml.safe_load_all(DEPLOY.read_text()) if m["kind"] == "ClusterRole")
+(RULES,) = (m["rules"] for m in yaml.load_all(DEPLOY.read_text(), yaml.CSafeLoader) if m["kind"] == "ClusterRole")
 """What tests/cluster/test_operator_rbac.py holds equal to an audit log of everything that the operator does."""
 
 
@@ -159,7 +159,7 @@ def test_the_crd_is_the_contracts_but_for_its_keeping(name: str, keep: bool, ren
     crd = one(rendered[name], "CustomResourceDefinition")
     annotations = crd["metadata"].pop("annotations", {})
     assert annotations == ({"helm.sh/resource-policy": "keep"} if keep else {})
-    assert crd == yaml.safe_load((CHART / "files" / "selfevolutionruns.yaml").read_text())
+    assert crd == yaml.load((CHART / "files" / "selfevolutionruns.yaml").read_text(), yaml.CSafeLoader)
     assert not chart.of_kind(rendered["nothing optional"], "CustomResourceDefinition")
 
 

@@ -15,7 +15,7 @@ import yaml
 from selfevo_contract import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFINITION = yaml.safe_load((ROOT / "crds" / "selfevo.dev_selfevolutionruns.yaml").read_text())
+DEFINITION = yaml.load((ROOT / "crds" / "selfevo.dev_selfevolutionruns.yaml").read_text(), yaml.CSafeLoader)
 
 
 def tool(name: str) -> Any:

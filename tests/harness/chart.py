@@ -65,7 +65,7 @@ def template(
 
 def manifests(text: str) -> list[dict[str, Any]]:
     """The objects of a rendered chart."""
-    return [found for found in yaml.safe_load_all(text) if found]
+    return [found for found in yaml.load_all(text, yaml.CSafeLoader) if found]
 
 
 def of_kind(objects: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import botocore.hooks
 import botocore.loaders
 import botocore.session
 import pytest
@@ -19,9 +21,13 @@ OpenStore = Callable[..., ObjectStore]
 
 @pytest.fixture(scope="session", autouse=True)
 def _api_description_read_once() -> Iterator[None]:
-    """boto3 reads its description of S3 anew for each session, a tenth of a second: here one reading serves all."""
+    """boto3 reads its description of S3 anew for each session, a tenth of a second: here one reading serves all.
+
+    It also looks at the arguments of each of its 130 handlers for each session: here once.
+    """
     loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.hooks, "accepts_kwargs", functools.cache(botocore.hooks.accepts_kwargs))
         patch.setattr(
             botocore.session.Session,
             "_register_data_loader",

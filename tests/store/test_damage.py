@@ -32,16 +32,17 @@ def append(rng: random.Random, data: bytes) -> bytes:
     return data + rng.randbytes(rng.randint(1, 100))
 
 
+@pytest.mark.parametrize("times", [4, pytest.param(34, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cached", [False, True], ids=["no-cache", "cache"])
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, append])
 def test_damaged_objects_are_refused(
-    open_fresh: Callable[..., ObjectStore], tmp_path: Path, damage: Damage, cached: bool
+    open_fresh: Callable[..., ObjectStore], tmp_path: Path, damage: Damage, cached: bool, times: int
 ) -> None:
-    rng = random.Random(f"{damage.__name__}{cached}")
+    rng = random.Random(f"{damage.__name__}{cached}{times}")
     store = open_fresh(cache_dir=tmp_path / "cache" if cached else None)
     contents = {f"folder/{i}.bin": rng.randbytes(rng.choice([1, 100, 10_000, 100_000])) for i in range(10)}
     manifest = commit(store, PREFIX, write_files(tmp_path / "out", contents), draft()).manifest
-    for _ in range(34):  # two hundred for each store, over the parameters
+    for _ in range(times):  # 34 times are two hundred for each store, over the other parameters
         file = rng.choice(manifest.files)
         damaged = damage(rng, contents[file.name])
         store.put_bytes(f"{PREFIX}/{file.path}", damaged)

@@ -208,7 +208,7 @@ class ControlPlane:
 
     def install(self, crd: Path) -> None:
         """The CRD, served."""
-        manifest = yaml.safe_load(crd.read_text())
+        manifest = yaml.load(crd.read_text(), yaml.CSafeLoader)
         self.admin.apply(manifest)
         self.admin.wait("customresourcedefinitions", manifest["metadata"]["name"], until=_established)
 

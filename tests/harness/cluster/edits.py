@@ -28,7 +28,7 @@ _TYPICAL: dict[str, tuple[Any, ...]] = {
 
 
 def spec_schema(crd: Path) -> Schema:
-    (version,) = yaml.safe_load(crd.read_text())["spec"]["versions"]
+    (version,) = yaml.load(crd.read_text(), yaml.CSafeLoader)["spec"]["versions"]  # libyaml: a tenth of the time
     schema: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     return schema
 

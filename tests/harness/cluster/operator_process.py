@@ -35,7 +35,7 @@ _http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(5.0))
 def manifests(namespace: str | None = None) -> list[dict[str, Any]]:
     """What deploy/ has for the operator's rights: in one namespace, or in the whole cluster."""
     text = (DEPLOY / ("rbac-namespaced.yaml" if namespace else "rbac.yaml")).read_text()
-    return list(yaml.safe_load_all(text.replace("namespace: research\n", f"namespace: {namespace}\n")))
+    return list(yaml.load_all(text.replace("namespace: research\n", f"namespace: {namespace}\n"), yaml.CSafeLoader))
 
 
 def rules() -> list[dict[str, Any]]:
