@@ -11,7 +11,7 @@ from selfevo_contract.phases import PHASES, Phase
 from selfevo_contract.process import part_of
 from selfevo_contract.spec.environment import EnvVar
 from selfevo_contract.spec.pods import Pods
-from selfevo_contract.spec.resources import Resources
+from selfevo_contract.spec.resources import ResourceClaim, Resources
 from selfevo_contract.spec.run import RunSpec
 
 
@@ -33,6 +33,10 @@ class PodSettings:
     """Resources that count as GPUs, with `*` for any text: a training has a process for each."""
     host_network: bool = False
     """Whether a run may have its pods on their node's network."""
+    resource_claim_templates: tuple[str, ...] = ()
+    """ResourceClaimTemplates that a run's pods may name, with `*` at the end for names that begin so."""
+    resource_claims: tuple[str, ...] = ()
+    """The same of ResourceClaims."""
     defaults: Pods = field(default_factory=Pods)
     """What every run's spec.pods begins from."""
 
@@ -40,9 +44,10 @@ class PodSettings:
 def merged(base: Pods, part: Pods) -> Pods:
     """``part`` over ``base`` (spec.pods), field by field.
 
-    What the part does not set (None, or nothing in it) is inherited. Environment, labels, annotations, node selector
-    and resources are merged by name, and the part wins; every other list replaces the inherited one as a whole. So a
-    part cannot take away what it inherits except by naming it, as in {nvidia.com/gpu: 0}.
+    What the part does not set (None, or nothing in it) is inherited. Environment, labels, annotations, node selector,
+    resources and claims of devices are merged by name, and the part wins; every other list replaces the inherited one
+    as a whole. So a part cannot take away what it inherits except by naming it, as in {nvidia.com/gpu: 0}; a claim it
+    can only replace.
     """
     return base.model_copy(
         update={name: _over(getattr(base, name), getattr(part, name)) for name in type(base).model_fields}
@@ -56,8 +61,8 @@ def _over(base: Any, part: Any) -> Any:
         )
     if isinstance(part, Mapping):
         return {**base, **part}
-    if isinstance(part, list) and part and isinstance(part[0], EnvVar):
-        return list({variable.name: variable for variable in [*base, *part]}.values())
+    if isinstance(part, list) and part and isinstance(part[0], EnvVar | ResourceClaim):
+        return list({named.name: named for named in [*base, *part]}.values())
     return base if part is None or part == [] else part
 
 

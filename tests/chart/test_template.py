@@ -138,6 +138,22 @@ def test_the_operator_gives_the_nodes_network_where_the_values_say_so(
     assert not read_settings(container(rendered["defaults"])["args"], {}).pods.host_network
 
 
+def test_claims_of_devices_are_let_through_where_the_values_list_them_and_kubernetes_has_them(
+    helm: GoTool, rendered: dict[str, list[dict[str, Any]]]
+):
+    allowed = {"resourceClaimTemplates": ["gpus-8", "team-a-*"], "resourceClaims": ["fabric"]}
+    objects = chart.manifests(chart.template({"policy": {"allowed": allowed}}, tool=helm))
+    pods = read_settings(container(objects)["args"], {}).pods
+    assert (pods.resource_claim_templates, pods.resource_claims) == (("gpus-8", "team-a-*"), ("fabric",))
+    pods = read_settings(container(rendered["defaults"])["args"], {}).pods
+    assert (pods.resource_claim_templates, pods.resource_claims) == ((), ())
+    old = ["--kube-version", "1.33.5"]
+    for name, entries in allowed.items():
+        with pytest.raises(HelmError, match=f"policy.allowed.{name} is not empty, and Kubernetes v1.33.5 drops claims"):
+            chart.template({"policy": {"allowed": {name: entries}}}, flags=old, tool=helm)
+    assert chart.template({}, flags=old, tool=helm)
+
+
 def test_images_go_by_digest_where_one_is_given(rendered: dict[str, list[dict[str, Any]]]):
     objects = rendered["by digest, from a registry"]
     image = f"registry.example.com:5000/a/operator@{chart.EXAMPLE_DIGEST}"

@@ -16,7 +16,7 @@ import urllib3
 from botocore.exceptions import InvalidRegionError
 from botocore.utils import validate_region_name
 
-from harness.attacks import HARMLESS, OTHERS, OWN, PRUNED, REFUSED, TRAINER, VALUES, Object, base, volume
+from harness.attacks import HARMLESS, OTHERS, OWN, PRUNED, REFUSED, TRAINER, VALUES, Object, base, devices, volume
 from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import RUNS, conditions, jobs, phase_of, wait_run
 from harness.cluster.controlplane import ControlPlane
@@ -36,7 +36,13 @@ def guarded(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
             world(control_plane, VALUES) as made,
             playing(made.admin, made.namespace, hurry=True),
             operating(
-                control_plane, tmp_path_factory.mktemp("operator"), [made.namespace], flags=["--image", TRAINER]
+                control_plane,
+                tmp_path_factory.mktemp("operator"),
+                [made.namespace],
+                flags=[
+                    *("--image", TRAINER),
+                    *("--allow-resource-claim-templates", "gpus-*", "--allow-resource-claims", "team-a-fabric"),
+                ],
             ) as operator,
         ):
             yield made
@@ -182,6 +188,8 @@ def test_a_listed_claim_class_and_authority_may_be_mounted(guarded: World):
     ):
         assert guarded.refusal(base("x", volume(kind))) == ""
     assert guarded.refusal(base("x", {"spec.pods.caBundle": {"configMap": "company-ca"}})) == ""
+    for claim in ({"resourceClaimTemplateName": "gpus-8", "gpus": 8}, {"resourceClaimName": "team-a-fabric"}):
+        assert guarded.refusal(base("x", devices(claim, "spec.solver.pods"))) == ""
     near = [{"key": "pool", "values": ["gpu", "l4"]}, {"key": "pool", "operator": "Exists", "weight": 5}]
     assert guarded.refusal(base("x", {"spec.pods.nodeAffinity": near})) == ""
 
@@ -264,6 +272,9 @@ BY_DEFAULT: list[tuple[str, Object, str]] = [
     ("a file as data", {"spec.exclude": [{"uri": "file:///etc/shadow"}]}, "spec.exclude is file:///etc/shadow, which"),
     ("code of a model", {"spec.model.trustRemoteCode": True}, "runs may not execute code of a model's repository"),
     ("a loader's variable", {"spec.pods.env": [{"name": "LD_LIBRARY_PATH", "value": "/x"}]}, "which is a variable"),
+    ("devices by a template", devices({"resourceClaimTemplateName": "gpus-8"}),
+     "spec.pods.resourceClaims is gpus-8, which is a ResourceClaimTemplate that runs may not take devices by; remove"),
+    ("devices by a claim", devices({"resourceClaimName": "a"}, "spec.rollout.pods"), "is a ResourceClaim that runs"),
     ("an authority", {"spec.pods.caBundle": {"configMap": "x"}}, "may not take authorities from; remove it"),
     ("the node's network", {"spec.solver.pods.hostNetwork": True}, "may not be on their node's network; remove it, or"),
     ("a proxy", {"spec.pods.env": [{"name": "HTTPS_PROXY", "value": "http://x"}]}, "which is a variable that runs may"),
@@ -400,6 +411,9 @@ def test_the_largest_run_costs_less_than_a_policy_may_spend(by_default: World):
         "tolerations": [{"key": f"key-{number}", "operator": "Exists"} for number in range(64)],
         "nodeSelector": {f"label-{number}": "x" for number in range(64)},
         "resources": {"limits": {f"nvidia.com/x{number}": 1 for number in range(32)}},
+        "resourceClaims": [
+            {"name": f"c{number}", "resourceClaimTemplateName": f"gpus-{number}"} for number in range(8)
+        ],
         "imagePullSecrets": [f"own-{number}" for number in range(16)],
     }
     changes = {f"spec.{part}.pods": pods for part in ("challenger", "solver", "rollout", "evaluation")}

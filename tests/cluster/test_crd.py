@@ -215,6 +215,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "a volume is a persistentVolumeClaim or ephemeral; write one of them",
     ),
     (
+        document(spec__pods={"resourceClaims": [{"name": "gpus"}]}),
+        "spec.pods.resourceClaims[0]",
+        "a claim is made by resourceClaimTemplateName or named by resourceClaimName; write one of them",
+    ),
+    (
         document(spec__pods={"nodeAffinity": [{"key": "a"}]}),
         "spec.pods.nodeAffinity[0]",
         "In and NotIn compare with values, Exists and DoesNotExist with none; add or remove values",
@@ -559,6 +564,7 @@ def test_kubectl_finds_no_difference_in_lists_whose_items_leave_defaults_to_us(
         "env": [{"name": "EMPTY"}, {"name": "T", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}],
         "volumes": [{"name": "m", "mountPath": "/work/cache", "persistentVolumeClaim": {"claimName": "c"}}],
         "nodeAffinity": [{"key": "pool", "values": ["gpu"]}],
+        "resourceClaims": [{"name": "gpus", "resourceClaimTemplateName": "gpus-8"}],
         "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
     }
     here = tmp_path / "run.yaml"

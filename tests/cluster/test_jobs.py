@@ -28,7 +28,11 @@ from selfevo_operator.manifests.job import PodSettings, render
 pytestmark = pytest.mark.slow
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "jobs").glob("*.json"))
-SETTINGS = PodSettings(image="registry.example/selfevo-trainer:0.1.0")
+SETTINGS = PodSettings(
+    image="registry.example/selfevo-trainer:0.1.0",
+    resource_claim_templates=specs.CLAIM_TEMPLATES,
+    resource_claims=specs.CLAIMS,
+)
 Object = dict[str, Any]
 
 

@@ -27,6 +27,8 @@ VALUES: Object = {
         "claims": ["model-cache"],
         "storageClasses": ["local"],
         "caBundles": ["company-ca"],
+        "resourceClaimTemplates": ["gpus-*"],
+        "resourceClaims": ["team-a-fabric"],
         "labels": ["cost-center=*"],
         "storage": ["s3://models/team-a/*"],
         "sources": ["hf://Qwen/*", "s3://models/*"],
@@ -90,6 +92,11 @@ def token(secret: str, of: str = "spec.pods", *, name: str = "HF_TOKEN", key: st
 def volume(kind: Object, of: str = "spec.pods", *, place: str = "/mnt/data") -> Object:
     """A volume of some kind."""
     return {f"{of}.volumes": [{"name": "data", "mountPath": place, **kind}]}
+
+
+def devices(claim: Object, of: str = "spec.pods") -> Object:
+    """Devices by a claim."""
+    return {f"{of}.resourceClaims": [{"name": "devices", **claim}]}
 
 
 def account(of: str = "spec.pods") -> str:
@@ -274,6 +281,32 @@ REFUSED: list[tuple[str, Object, str]] = [
         for place in ("/", "/etc", "/tmp", "/work", "/dev/shm", "/mnt", "/mnt/..", "/mnt/a/../../etc",
                       "/work/cache/../x", "/usr/lib/python3", "/var/run/secrets/kubernetes.io", "/mnt/a\n", "/proc")
     ),
+    # -- devices by claims
+    ("devices by another template", devices({"resourceClaimTemplateName": "every-device"}),
+     "spec.pods.resourceClaims is every-device, which is a ResourceClaimTemplate that runs may not take devices by; "
+     "allowed are gpus-*"),
+    ("devices by somebody's claim", devices({"resourceClaimName": OTHERS}),
+     "spec.pods.resourceClaims is admin, which is a ResourceClaim that runs may not take devices by; allowed are team"),
+    *(
+        (f"devices by somebody's claim in {part}", devices({"resourceClaimName": OTHERS}, f"spec.{part}.pods"),
+         f"spec.{part}.pods.resourceClaims is admin, which is a ResourceClaim that runs may not take devices by")
+        for part in PARTS
+    ),
+    ("a listed template's name as a claim", devices({"resourceClaimName": "gpus-8"}),
+     "spec.pods.resourceClaims is gpus-8, which is a ResourceClaim that runs may not take devices by"),
+    ("a listed claim's name as a template", devices({"resourceClaimTemplateName": "team-a-fabric"}),
+     "spec.pods.resourceClaims is team-a-fabric, which is a ResourceClaimTemplate that runs may not take devices by"),
+    ("devices behind a claim that is listed",
+     {"spec.pods.resourceClaims": [{"name": "a", "resourceClaimName": "team-a-fabric"},
+                                   {"name": "b", "resourceClaimName": OTHERS}]},
+     "spec.pods.resourceClaims is admin, which is a ResourceClaim that runs may not take devices by"),
+    ("a claim and a template", devices({"resourceClaimName": "team-a-fabric", "resourceClaimTemplateName": "gpus-8"}),
+     "a claim is made by resourceClaimTemplateName or named by resourceClaimName; write one of them"),
+    ("devices by no claim", devices({}), "a claim is made by resourceClaimTemplateName or named by resourceClaimName;"),
+    ("devices by a claim of another namespace", devices({"resourceClaimName": "kube-system/team-a-fabric"}), _NAME),
+    ("a request that is a path", devices({"resourceClaimName": "team-a-fabric", "request": "../x"}),
+     "write it as lower-case letters, digits and '-'"),
+    ("processes without end", devices({"resourceClaimTemplateName": "gpus-8", "gpus": 10**6}), "less than or equal"),
     # -- certificates
     ("authorities of one's own", {"spec.pods.caBundle": {"configMap": "mine"}},
      "spec.pods.caBundle.configMap is mine, which is a ConfigMap that runs may not take authorities from; allowed are "
@@ -435,7 +468,8 @@ PRUNED: list[tuple[str, Any]] = [
     ("spec.storage.persistentVolumeClaim", {"claimName": OTHERS}),
     ("spec.pods.volumeClaimTemplates", [{"metadata": {"name": "data"}, "spec": {}}]),
     ("spec.pods.ports", [{"containerPort": 22, "hostPort": 22}]),
-    ("spec.pods.resourceClaims", [{"name": "gpu"}]),
+    ("spec.pods.resources.claims", [{"name": "gpu"}]),
+    ("spec.pods.resourceClaimTemplates", [{"spec": {"devices": {"requests": [{"adminAccess": True}]}}}]),
     ("spec.podTemplate", {"spec": {"hostNetwork": True}}),
     ("spec.template.spec.volumes", [HOST]),
     ("spec.jobTemplate", {"spec": {"hostPID": True}}),
@@ -478,6 +512,9 @@ HARMLESS: list[tuple[str, Object, str]] = [
         ("spec", "pods", "labels"): {"cost-center": "nlp"},
         ("spec", "pods", "annotations"): {"kueue.x-k8s.io/podset-required-topology": "example.com/rack",
                                           "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
+     "they are on the platform's list"),
+    ("devices by a claim that is allowed", {"spec.rollout.pods.resourceClaims": [
+        {"name": "gpus", "resourceClaimTemplateName": "gpus-8"}, {"name": "a", "resourceClaimName": "team-a-fabric"}]},
      "they are on the platform's list"),
     ("more shared memory than memory", {"spec.pods.sharedMemory": "999Ti"}, "it is a limit of the pod's own"),
     ("the longest time to end", {"spec.pods.terminationGracePeriodSeconds": 3600}, "its own pod waits"),

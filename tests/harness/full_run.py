@@ -13,6 +13,10 @@ _PODS = {
     "imagePullPolicy": "Always",
     "imagePullSecrets": ["pull-a", "pull-b"],
     "resources": {"requests": {"cpu": 8, "memory": "64Gi"}, "limits": {"nvidia.com/gpu": "1"}},
+    "resourceClaims": [
+        {"name": "nic", "resourceClaimTemplateName": "nic", "request": "nic"},
+        {"name": "fabric", "resourceClaimName": "team-a-fabric", "gpus": 0},
+    ],
     "nodes": 2,
     "joinSeconds": 600,
     "sharedMemory": "16Gi",

@@ -65,6 +65,14 @@ _VOLUME = st.fixed_dictionaries(
     {"name": st.sampled_from(["a", "work", "b-c"]), "mountPath": st.sampled_from(["/work/cache", "/mnt/a", "/mnt/b"])}
     | {"ephemeral": st.fixed_dictionaries({"size": _SIZE}, optional={"storageClassName": _NAME})}
 )
+CLAIM_TEMPLATES, CLAIMS = ("gpus-*", "nic"), ("team-a-fabric",)
+"""Which of the claims below a platform lets runs have: most."""
+_DEVICES = st.fixed_dictionaries(
+    {"name": st.sampled_from(["a", "b-c"]), "resourceClaimTemplateName": st.sampled_from(["gpus-1", "nic", "gpus"])},
+    optional={"gpus": st.integers(0, 2), "request": st.sampled_from(["gpu", "x-1"])},
+) | st.fixed_dictionaries(
+    {"name": st.sampled_from(["a", "b-c"]), "resourceClaimName": st.just("team-a-fabric"), "gpus": st.just(0)}
+)
 _NODES = st.fixed_dictionaries(
     {"key": _LABEL, "values": st.lists(st.sampled_from(["", "a"]), min_size=1, max_size=2, unique=True)},
     optional={"operator": st.just("NotIn"), "weight": st.integers(1, 100)},
@@ -78,6 +86,7 @@ PODS = _some(
         requests=st.dictionaries(_RESOURCE, _QUANTITY, max_size=3),
         limits=st.dictionaries(_RESOURCE, _QUANTITY, max_size=3),
     ),
+    resourceClaims=st.lists(_DEVICES, max_size=2, unique_by=lambda claim: claim["name"]),
     nodeSelector=st.dictionaries(_LABEL, st.sampled_from(["a", "", "A.b_c", "a" * 63]), max_size=2),
     tolerations=st.lists(_TOLERATION, max_size=2),
     priorityClassName=_NAME,

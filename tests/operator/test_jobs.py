@@ -30,7 +30,11 @@ from selfevo_core.pods import merged
 from selfevo_operator.manifests.job import PodSettings, render, template_digest
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "jobs"
-SETTINGS = PodSettings(image="registry.example/selfevo-trainer:0.1.0")
+SETTINGS = PodSettings(
+    image="registry.example/selfevo-trainer:0.1.0",
+    resource_claim_templates=specs.CLAIM_TEMPLATES,
+    resource_claims=specs.CLAIMS,
+)
 UID = "5f0c2a52-3a3c-4a57-9f0e-0d6f6f3f7b11"
 
 CHALLENGER, ROLLOUT, SOLVER, EVALUATE = "challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-0"
@@ -80,6 +84,8 @@ def refusal(step: str, **changes: Any) -> str:
 
 TWO_NODES = {"spec__solver__pods": {"nodes": 2}, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
 GPUS_8 = {"limits": {"nvidia.com/gpu": 8}, "requests": {"cpu": 32, "memory": "256Gi"}}
+GPUS_BY_CLAIM = {"name": "gpus", "resourceClaimTemplateName": "gpus-8"}
+NIC_BY_CLAIM = {"name": "nic", "resourceClaimName": "team-a-fabric", "request": "nic"}
 CASES: dict[str, dict[str, Any]] = {
     "challenger-on-the-defaults": {"step": CHALLENGER},
     "challenger-on-eight-gpus": {
@@ -140,6 +146,10 @@ CASES: dict[str, dict[str, Any]] = {
             "podAffinity": [{"topologyKey": "topology.kubernetes.io/zone"}],
             "podAntiAffinity": [{"topologyKey": "kubernetes.io/hostname", "weight": 10}],
             "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
+            "resourceClaims": [
+                {"name": "gpus", "resourceClaimTemplateName": "gpus-2", "gpus": 2},
+                NIC_BY_CLAIM,
+            ],
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             "activeDeadlineSeconds": 7200,
             "terminationGracePeriodSeconds": 30,
@@ -147,6 +157,12 @@ CASES: dict[str, dict[str, Any]] = {
             "scratch": "50Gi",
         },
         "spec__evaluation__pods": {"nodeSelector": {"pool": "l4"}, "activeDeadlineSeconds": 600},
+    },
+    "solver-with-gpus-by-claims": {
+        "step": SOLVER,
+        "spec__solver__grpo__perDeviceTrainBatchSize": 2,
+        "spec__pods": {"resources": {"requests": {"memory": "64Gi"}}, "resourceClaims": [GPUS_BY_CLAIM, NIC_BY_CLAIM]},
+        "spec__solver__pods": {"resourceClaims": [{**GPUS_BY_CLAIM, "gpus": 8}]},
     },
     "a-name-that-is-as-long-as-may-be": {
         "step": SOLVER,
@@ -461,6 +477,11 @@ def pods(**fields: Any) -> Pods:
             {"tolerations": [{"key": "a", "operator": "Exists"}]},
             {},
             {"tolerations": [{"key": "a", "operator": "Exists"}]},
+        ),
+        (
+            {"resourceClaims": [GPUS_BY_CLAIM, NIC_BY_CLAIM]},
+            {"resourceClaims": [{**GPUS_BY_CLAIM, "gpus": 8}]},
+            {"resourceClaims": [{**GPUS_BY_CLAIM, "gpus": 8}, NIC_BY_CLAIM]},
         ),
         ({"imagePullSecrets": ["a", "b"]}, {"imagePullSecrets": ["c"]}, {"imagePullSecrets": ["c"]}),
     ],

@@ -36,6 +36,10 @@ def test_what_the_platform_decides_for_all_pods() -> None:
     pods = read_settings([*told, "--pods", '{"serviceAccountName": "trainer"}'], {}).pods
     assert (pods.run_as_user, pods.run_as_group, pods.fs_group) == (None, 10001, 7)
     assert pods.host_network is False and read_settings([*told, "--allow-host-network"], {}).pods.host_network is True
+    assert (pods.resource_claim_templates, pods.resource_claims) == ((), ())
+    claims = ["--allow-resource-claim-templates=gpus-8, team-*", "--allow-resource-claims", "fabric"]
+    listed = read_settings([*told, *claims], {}).pods
+    assert (listed.resource_claim_templates, listed.resource_claims) == (("gpus-8", "team-*"), ("fabric",))
     assert pods.gpu_resources == ("a/b", "c/mig-*") and pods.defaults.service_account_name == "trainer"
 
 

@@ -12,7 +12,7 @@ from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.labels import AnnotationValue, FreeAnnotationKey, FreeLabelKey
 from selfevo_contract.spec.names import LabelKey, LabelValue, Name, Quantity
 from selfevo_contract.spec.placement import NodeRequirement, PodRequirement, Spread, Toleration
-from selfevo_contract.spec.resources import Resources
+from selfevo_contract.spec.resources import ResourceClaim, Resources
 from selfevo_contract.spec.volumes import Volume
 
 
@@ -30,8 +30,11 @@ class Pods(Closed):
     """Secrets for the image's registry."""
     resources: Resources = Resources()
     """Requests and limits."""
+    resource_claims: Annotated[list[ResourceClaim], Field(max_length=8), Keyed("name")] = []
+    """Devices that the trainer gets by claims (Dynamic Resource Allocation), in place of GPUs in resources.limits or
+    beside other devices there. Needs the platform's leave."""
     nodes: Annotated[Whole, Field(ge=1, le=64)] | None = None
-    """Pods that train together, each on the GPUs of its limits; 1 when not given. For the phases that train."""
+    """Pods that train together, each on the GPUs of its limits or claims; 1 when not given. For phases that train."""
     join_seconds: Annotated[Whole, Field(ge=1, le=604_800)] | None = None
     """How long pods that train together wait for each other, from the start of each; 1800 when not given. Raise it
     where nodes come one by one, or an image takes longer than that on some of them."""

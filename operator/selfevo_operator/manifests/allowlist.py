@@ -16,6 +16,7 @@ from typing import Any
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec.labels import is_free_annotation, is_free_label
+from selfevo_operator.manifests.claims import is_listed
 from selfevo_operator.manifests.environment import CA_FILE, CA_FOLDER
 from selfevo_operator.manifests.labels import RUN, STEP
 from selfevo_operator.manifests.placement import CERTIFICATES, PREFIX
@@ -49,16 +50,26 @@ def check(pod_spec: Mapping[str, Any]) -> None:
     _check("pod.spec", pod_spec, _POD)
 
 
-def check_job(job: Mapping[str, Any], *, host_network: bool = False) -> None:
+def check_job(
+    job: Mapping[str, Any],
+    *,
+    host_network: bool = False,
+    claim_templates: Sequence[str] = (),
+    claims: Sequence[str] = (),
+) -> None:
     """The same of a whole Job.
 
     Args:
         host_network: The platform lets pods be on their node's network.
+        claim_templates: ResourceClaimTemplates that it lets them name, with `*` at the end for names that begin so.
+        claims: The same of ResourceClaims.
 
     Raises:
         NotAllowed: the first field that is not on the list.
     """
-    pod = {**_POD, "hostNetwork": _only(True), "dnsPolicy": _only("ClusterFirstWithHostNet")} if host_network else _POD
+    pod = {**_POD, "resourceClaims": [Choice(lambda claim: _claim(claim, claim_templates, claims))]}
+    if host_network:
+        pod |= {"hostNetwork": _only(True), "dnsPolicy": _only("ClusterFirstWithHostNet")}
     _check("job", job, _job(pod))
 
 
@@ -209,7 +220,11 @@ _CONTAINER: dict[str, Any] = {
         }
     ],
     "ports": [{"name": _text, "containerPort": _whole, "protocol": _only("TCP")}],
-    "resources": {"requests": _map(_quantity), "limits": _map(_quantity)},
+    "resources": {
+        "requests": _map(_quantity),
+        "limits": _map(_quantity),
+        "claims": [{"name!": _text, "request": _text}],
+    },
     "volumeMounts": [Choice(_mount)],
     "terminationMessagePath": _only("/dev/termination-log"),
     "terminationMessagePolicy": _only("FallbackToLogsOnError"),
@@ -221,6 +236,16 @@ _CONTAINER: dict[str, Any] = {
         "seccompProfile!": {"type!": _only("RuntimeDefault")},
     },
 }
+
+
+def _claim(claim: object, templates: Sequence[str], claims: Sequence[str]) -> Rule:
+    def listed(entries: Sequence[str]) -> Callable[[Any], bool]:
+        return lambda value: isinstance(value, str) and is_listed(value, entries)
+
+    if isinstance(claim, Mapping) and "resourceClaimName" in claim:
+        return {"name!": _text, "resourceClaimName!": listed(claims)}
+    return {"name!": _text, "resourceClaimTemplateName!": listed(templates)}
+
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"

@@ -94,7 +94,12 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
     }
     job["spec"]["podFailurePolicy"] = {"rules": _failure_rules(job["spec"]["template"]["spec"])}
     job["metadata"]["annotations"][TEMPLATE] = template_digest(job)
-    allowlist.check_job(job, host_network=settings.host_network)
+    allowlist.check_job(
+        job,
+        host_network=settings.host_network,
+        claim_templates=settings.resource_claim_templates,
+        claims=settings.resource_claims,
+    )
     return [job, _service(run, service)] if service else [job]
 
 

@@ -15,6 +15,7 @@ from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
 from selfevo_core.pods import PodSettings, field_of, pods_of, refuse_odd_keys
 from selfevo_operator.manifests import server_sidecar
+from selfevo_operator.manifests.claims import claims_of_pod, claims_of_trainer, gpus_by_claims
 from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, variables
 from selfevo_operator.manifests.labels import TRAINER
 from selfevo_operator.manifests.placement import scheduling, volumes
@@ -56,6 +57,8 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         )
     asked = resources(pods.resources, f"{field}.resources")
     device, gpus = gpu(pods.resources.limits, f"{field}.resources", settings.gpu_resources)
+    claims = claims_of_pod(pods, field, settings)
+    gpus += gpus_by_claims(pods, field, gpus, trains=PHASES[phase].distributed)
     more, _ = volumes(pods, field)
     certificates = believed(pods.ca_bundle)
     ours = [*certificates, *_processes(config, gpus, place, pods, field)]
@@ -84,7 +87,9 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     if pods.host_network and place.service:
         # The scheduler then puts no two pods on a node that would wait at the same port of it.
         trainer["ports"] = [{"name": "coordinator", "containerPort": MASTER_PORT_DEFAULT, "protocol": "TCP"}]
+    devices_too = {**asked, **claims_of_trainer(pods)}
     optional = {
+        "resourceClaims": claims,
         "imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets],
         "nodeSelector": dict(sorted(pods.node_selector.items())),
         "tolerations": [toleration.wire() for toleration in pods.tolerations],
@@ -105,7 +110,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         "terminationGracePeriodSeconds": pods.termination_grace_period_seconds or GRACE_SECONDS,
         "securityContext": _pod_security(settings),
         **server,
-        "containers": [{**trainer, **({"resources": asked} if asked else {})}],
+        "containers": [{**trainer, **({"resources": devices_too} if devices_too else {})}],
         "volumes": [
             {"name": "work", "emptyDir": {} if pods.scratch is None else {"sizeLimit": pods.scratch}},
             {"name": "tmp", "emptyDir": {}},
@@ -176,7 +181,8 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
         return []
     processes = max(gpus, 1)
     if processes > PROCESSES_MAX:
-        raise InputError(f"{field}.resources.limits has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
+        by = "resourceClaims" if pods.resource_claims else "resources.limits"
+        raise InputError(f"{field}.{by} has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
     grpo: Grpo | None = getattr(config.inputs, "grpo", None)
     everywhere = processes * place.nodes
     if grpo is not None and not grpo.divides_over(everywhere):

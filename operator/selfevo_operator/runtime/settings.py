@@ -83,6 +83,12 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     parser.add_argument("--allow-host-network", action="store_true",
                         default=default("ALLOW_HOST_NETWORK", "") not in ("", "0", "false"),
                         help="let runs have their pods on their node's network")  # fmt: skip
+    for flag, what in (
+        ("--allow-resource-claim-templates", "ResourceClaimTemplates"),
+        ("--allow-resource-claims", "ResourceClaims"),
+    ):
+        parser.add_argument(flag, default=default(flag.removeprefix("--").replace("-", "_").upper(), ""),
+                            metavar="NAMES", help=f"{what} that runs may name, e.g. eight-gpus,team-*")  # fmt: skip
     parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
                         help="where /healthz, /readyz and /metrics are served")  # fmt: skip
     parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs looked at at the same time")
@@ -123,7 +129,10 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         if text and not (text.isdecimal() and 0 < int(text) < 2**31):
             parser.error(f"--{name.replace('_', '-')} is {text!r}; it must be a number from 1 to 2147483647, or empty")
         numbers[name] = int(text) if text else None
-    gpus = tuple(name.strip() for name in told.gpu_resources.split(",") if name.strip())
+    gpus, templates, claims = (
+        tuple(name.strip() for name in text.split(",") if name.strip())
+        for text in (told.gpu_resources, told.allow_resource_claim_templates, told.allow_resource_claims)
+    )
     try:
         defaults = Pods.model_validate(json.loads(told.pods))
     except ValidationError as error:
@@ -137,6 +146,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
             defaults=defaults,
             gpu_resources=gpus,
             host_network=told.allow_host_network,
+            resource_claim_templates=templates,
+            resource_claims=claims,
             **numbers,
             **({"image_pull_policy": told.image_pull_policy} if told.image_pull_policy else {}),
         ),

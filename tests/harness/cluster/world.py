@@ -138,6 +138,8 @@ def own_pod(pod: Object, run: Object) -> None:
     assert labels["app.kubernetes.io/managed-by"] == "selfevo-operator"
     ours = ("selfevo.dev/", "batch.kubernetes.io/")
     assert all(n.startswith(ours) or n in asked.get("annotations", {}) for n in pod["metadata"]["annotations"])
+    devices = [value for claim in spec.get("resourceClaims", []) for name, value in claim.items() if name != "name"]
+    assert set(devices) <= {"gpus-8", "team-a-fabric"}
     (container,) = spec["containers"]
     assert container["image"] == TRAINER and container["command"] == ["python", "-m", "selfevo_trainer"]
     assert "args" not in container and "envFrom" not in container and "ports" not in container
