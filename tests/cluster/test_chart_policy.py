@@ -404,7 +404,7 @@ class TestWhoIsAsked:
         assert refused.status == 403 and b"a ServiceAccount that mallory may not use" in refused.data
 
 
-def test_the_largest_run_costs_less_than_a_policy_may_spend(by_default: World):
+def test_the_largest_run_costs_less_than_a_policy_may_spend(control_plane: ControlPlane, by_default: World):
     pods = {
         "serviceAccountName": OWN,
         "env": [{"name": f"NAME_OF_A_VARIABLE_AT_LENGTH_{number}", "value": "x"} for number in range(128)],
@@ -419,9 +419,10 @@ def test_the_largest_run_costs_less_than_a_policy_may_spend(by_default: World):
     changes = {f"spec.{part}.pods": pods for part in ("challenger", "solver", "rollout", "evaluation")}
     changes |= {"spec.pods": {**pods, "imagePullSecrets": [OWN, "own-17", "own-18"]}}
     changes |= {"spec.exclude": [{"uri": f"s3://models/{number}.jsonl"} for number in range(32)]}
-    assert by_default.refusal(base("large", changes)) == ""
-    changes["spec.evaluation.pods"] = {**pods, "serviceAccountName": OTHERS}
-    assert "spec.evaluation.pods.serviceAccountName is admin" in by_default.refusal(base("large", changes))
+    with world(control_plane, {"allowed": {"resourceClaimTemplates": ["gpus-*"]}}) as generous:
+        assert generous.refusal(base("large", changes)) == ""
+        changes["spec.evaluation.pods"] = {**pods, "serviceAccountName": OTHERS}
+        assert "spec.evaluation.pods.serviceAccountName is admin" in generous.refusal(base("large", changes))
 
 
 def typing_of(admin: Api, name: str, spec: Object) -> str:
