@@ -13,7 +13,7 @@ from harness.gotools import ToolUnavailable
 from harness.podsecurity import in_container
 from harness.runs import make_run
 from selfevo_contract.plan import plan
-from selfevo_operator.jobs import PodSettings, render
+from selfevo_operator.manifests.job import PodSettings, render
 
 pytestmark = pytest.mark.slow
 Object = dict[str, Any]

@@ -22,7 +22,7 @@ class Follower:
         self.result: subprocess.CompletedProcess[str] | None = None
         threading.Thread(target=self._read, daemon=True).start()
         code = (
-            "import sys; from selfevo import main; from selfevo.cluster.client import client, follow\n"
+            "import sys; from selfevo import main; from selfevo.cluster import client, follow\n"
             "from selfevo.verbs import watch\n"
             "watch.PAUSES_S, watch.RELIST_S, watch.POLL_S, follow.RELIST_S = (0.05,), 0.05, 0.05, 0.05\n"
             + "".join(f"{name.replace('__', '.')} = {value}\n" for name, value in settings.items())
