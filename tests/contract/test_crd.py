@@ -150,6 +150,7 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
         *("imagePullSecrets", "gpuMemoryUtilization", "gpus", "value", "labels", "annotations"),
         "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),
+        "resourceClaims",
     }
 
 
