@@ -4,6 +4,7 @@ open_store -> ObjectStore         whole objects under keys                      
 commit, read_manifest             a directory exists when its manifest does     committed.py probe.py
 read_own_manifest                 the same, and another step's is refused      committed.py
 fetch, read_file, download_tree   only what the manifest names, checked         reading.py cache.py
+fetch_rows                        a file of typed rows                          reading.py
 verify                            what is damaged, for people                   reading.py
 
 Left out: deleting what nobody refers to, and a bound on the cache, which lives as long as the volume it is on.
@@ -18,7 +19,7 @@ from selfevo_store.base import Checksum, ObjectInfo, ObjectStore
 from selfevo_store.committed import CommitResult, commit, read_manifest, read_own_manifest
 from selfevo_store.probe import probe_conditional_put
 from selfevo_store.problems import CorruptArtifact, ObjectNotFound
-from selfevo_store.reading import Problem, download_tree, fetch, read_file, verify
+from selfevo_store.reading import Problem, download_tree, fetch, fetch_rows, read_file, verify
 
 __all__ = [
     "CommitResult",
@@ -30,6 +31,7 @@ __all__ = [
     "commit",
     "download_tree",
     "fetch",
+    "fetch_rows",
     "open_store",
     "probe_conditional_put",
     "read_file",

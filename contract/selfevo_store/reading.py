@@ -9,6 +9,7 @@ from pathlib import Path
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, StoredFile
 from selfevo_contract.errors import InputError
+from selfevo_contract.rows import R, RowFile, read_rows
 from selfevo_store.base import ObjectStore, in_parallel, join
 from selfevo_store.committed import read_manifest
 from selfevo_store.digests import Digest, digest_of_bytes
@@ -82,6 +83,16 @@ def read_file(store: ObjectStore, prefix: str, manifest: Manifest, name: str) ->
         if last:
             raise CorruptArtifact(_damaged(store, prefix, file, found))
     return data
+
+
+def fetch_rows(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R]) -> list[R]:
+    """The rows of ``file``, checked.
+
+    Raises:
+        InputError: as ``read_file``, or a row is damaged.
+        CorruptArtifact: as ``read_file``.
+    """
+    return read_rows(read_file(store, prefix, manifest, file.name), file, store.uri_of(prefix))
 
 
 def verify(store: ObjectStore, prefix: str) -> list[Problem]:

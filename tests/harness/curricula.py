@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.inprocess import Phases
 from selfevo_contract.artifacts import ManifestDraft
+from selfevo_contract.rows import CURRICULUM, CurriculumRow, write_rows
 from selfevo_store import commit
-from selfevo_trainer.inputs.data import write_jsonl
 
 ROWS = tuple((f"{a} + {b}", str(a + b)) for a, b in ((3, 4), (12, 30), (8, 8), (25, 31), (6, 9)))
 """Question and label."""
@@ -19,10 +18,8 @@ ROWS = tuple((f"{a} + {b}", str(a + b)) for a, b in ((3, 4), (12, 30), (8, 8), (
 def give_curriculum(phases: Phases, rows: Sequence[tuple[str, str]] = ROWS, iteration: int = 1) -> None:
     """Commit ``rows`` as what solver-rollout of ``iteration`` made."""
     name = f"solver-rollout-{iteration}"
-    made: list[dict[str, Any]] = [
-        {"question": question, "answer": answer, "share": 0.5, "truth": answer} for question, answer in rows
-    ]
+    made = [CurriculumRow(question=question, answer=answer, share=0.5, truth=answer) for question, answer in rows]
     with tempfile.TemporaryDirectory() as folder:
-        file = write_jsonl(Path(folder) / "curriculum.jsonl", made)
+        file = write_rows(Path(folder) / CURRICULUM.name, made)
         draft = ManifestDraft(key=phases.step(name).key, phase="solver-rollout", iteration=iteration)
-        commit(phases.store, phases.prefix(name), {"curriculum.jsonl": file}, draft)
+        commit(phases.store, phases.prefix(name), {CURRICULUM.name: file}, draft)

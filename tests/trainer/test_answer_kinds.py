@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.rows import HeldOut
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.evaluation import Task
 from selfevo_trainer.answers import kinds
@@ -16,7 +17,7 @@ from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
 from selfevo_trainer.context import Clock
 from selfevo_trainer.inputs import data
-from selfevo_trainer.inputs.data import read_data
+from selfevo_trainer.inputs.data import read_held_out
 from selfevo_trainer.phases.evaluate import read_task
 
 
@@ -100,15 +101,15 @@ def context():
 )
 def test_numbers_are_read_as_written(tmp_path, literal, text):
     (tmp_path / "d.jsonl").write_text(f'{{"question": "q", "answer": {literal}}}\n')
-    rows = read_data(context(), Data(uri=f"file://{tmp_path}/d.jsonl"), "f", ("question", "answer"))
-    assert rows == [{"question": "q", "answer": text}]
+    rows = read_held_out(context(), Data(uri=f"file://{tmp_path}/d.jsonl"), "f")
+    assert rows == [HeldOut(question="q", answer=text)]
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999999999", "true", "null", "[1]"])
 def test_what_is_no_answer_is_refused(tmp_path, literal):
     (tmp_path / "d.jsonl").write_text(f'{{"question": "q", "answer": {literal}}}\n')
     with pytest.raises(InputError, match="line 1"):
-        read_data(context(), Data(uri=f"file://{tmp_path}/d.jsonl"), "f", ("question", "answer"))
+        read_held_out(context(), Data(uri=f"file://{tmp_path}/d.jsonl"), "f")
 
 
 def test_an_answer_of_another_kind_is_refused(tmp_path):

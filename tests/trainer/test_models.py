@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.process import TERMINATION_LOG_ENV, PhaseResult
+from selfevo_trainer.answers.extraction import ParsedQuestion
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
 
@@ -374,14 +376,16 @@ def test_a_question_too_long_for_the_solver_is_counted_and_not_answered(
     from selfevo_trainer.phases import solver_rollout
 
     limit = 9
-    parsed = solver_rollout._parsed
+    parse = solver_rollout.parse_challenger
 
-    def longer(text: str) -> dict[str, Any]:
+    def longer(text: str) -> ParsedQuestion | None:
         """The tiny model's questions have five characters, all of them."""
-        row: dict[str, Any] = parsed(text)
-        return {**row, "question": row["question"] + " + 1"} if (row["question"] or "0") >= "5" else row
+        parsed = parse(text)
+        if parsed is None or parsed.question < "5":
+            return parsed
+        return replace(parsed, question=parsed.question + " + 1")
 
-    monkeypatch.setattr(solver_rollout, "_parsed", longer)
+    monkeypatch.setattr(solver_rollout, "parse_challenger", longer)
     over = settings(
         {"solver": {"maxPromptLength": limit}, "challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"shards": 1}},
         questions=write_questions(tmp_path / "q", 4),

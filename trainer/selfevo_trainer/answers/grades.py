@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import TypeVar
 
+from selfevo_contract.rows import Tally
 from selfevo_contract.spec.grading import Grading
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grading import Grader
@@ -44,42 +44,15 @@ def open_grader(grading: Grading) -> Grader | ExactGrader:
     )
 
 
-@dataclass
-class Tally:
-    """Answers so far, and how many of them went wrong on their way to a verdict; shares of them are metrics."""
-
-    answers: int = 0
-    unboxed: int = 0
-    """No answer in a box."""
-    truncated: int = 0
-    """Cut at maxCompletionLength: by the reason for which generation ended, not by length."""
-    timed_out: int = 0
-    """Comparisons over the time limit."""
-    crashed: int = 0
-    """Comparisons whose worker died."""
-
-    @classmethod
-    def of(cls, completions: Iterable[Completion], verdicts: Mapping[str, int] | None = None) -> Tally:
-        """Counts of ``completions``, and of the grader's verdicts on them (`verdicts_of`)."""
-        items = list(completions)
-        counts = verdicts or {}
-        return cls(
-            len(items),
-            sum(last_boxed(item.text) is None for item in items),
-            sum(item.truncated for item in items),
-            counts.get("timed_out", 0),
-            counts.get("crashed", 0),
-        )
-
-    def __add__(self, other: Tally) -> Tally:
-        mine, theirs = asdict(self), asdict(other)
-        return Tally(**{name: mine[name] + theirs[name] for name in mine})
-
-    def shares(self, prefix: str = "") -> dict[str, float]:
-        """``unboxed``, ``truncated``, ``timed_out`` and ``crashed`` as shares of the answers; 0 without any."""
-        counts = asdict(self)
-        whole = counts.pop("answers") or 1
-        return {f"{prefix}{name}": count / whole for name, count in counts.items()}
+def tally(completions: Iterable[Completion], verdicts: Mapping[str, int] | None = None) -> Tally:
+    """Counts of ``completions``, and of the grader's verdicts on them (`verdicts_of`)."""
+    items = list(completions)
+    return Tally(
+        answers=len(items),
+        unboxed=sum(last_boxed(item.text) is None for item in items),
+        truncated=sum(item.truncated for item in items),
+        **(verdicts or {}),
+    )
 
 
 def verdicts_of(comparer: Comparer, work: Callable[[], Result]) -> tuple[Result, dict[str, int]]:

@@ -21,12 +21,12 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
 from selfevo_contract.phases import GrpoInputs, Loading
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.rows import METRICS, UpdateRow, write_rows
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.distributed.layout import check_batch
 from selfevo_trainer.grpo import checkpoints
-from selfevo_trainer.inputs.data import write_jsonl
 from selfevo_trainer.models.loading import eos_token_ids, load_for_training
 from selfevo_trainer.prompts import encode_all
 
@@ -225,7 +225,7 @@ def train(
     dataset: Dataset,
     reward: RewardFunction,
     valid: Callable[[list[dict[str, Any]]], None] = lambda history: None,
-) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+) -> tuple[dict[str, Path], list[UpdateRow]]:
     """Train the model at ``model_dir``, from the newest checkpoint if there is one.
 
     Args:
@@ -234,9 +234,8 @@ def train(
         valid: gets TRL's metrics of all steps so far after each; raises DataError when going on makes no sense.
 
     Returns:
-        the files to commit (name -> path), and one mapping of TRL's metrics for each optimizer update, with ``update``
-        (from 1) and the ``step`` that it belongs to (from 1). What is measured once a step, such as the reward, stands
-        in the row of its first update. Both are empty in a process that is not the first.
+        the files to commit (name -> path), and a row for each optimizer update. Both are empty in a process that is not
+        the first.
 
     Raises:
         Terminated: SIGTERM came; what was done is committed as a checkpoint.
@@ -286,9 +285,9 @@ def train(
     return _model_files(context, history), history
 
 
-def _row(row: dict[str, Any], grpo: Grpo) -> dict[str, Any]:
+def _row(row: dict[str, Any], grpo: Grpo) -> UpdateRow:
     update = int(row["step"])  # as TRL counts
-    return {**row, "update": update, "step": grpo.step_of(update)}
+    return UpdateRow.model_validate({**row, "update": update, "step": grpo.step_of(update)})
 
 
 def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
@@ -344,24 +343,24 @@ def _check_finite(model: Any) -> None:
         )
 
 
-def _model_files(context: Context, history: Sequence[dict[str, Any]]) -> dict[str, Path]:
+def _model_files(context: Context, history: Sequence[UpdateRow]) -> dict[str, Path]:
     files = {f"model/{name}": file for name, file in checkpoints.kept_files(context.workdir / "model").items()}
-    files["metrics.jsonl"] = write_jsonl(context.workdir / "metrics.jsonl", history)
+    files[METRICS.name] = write_rows(context.workdir / METRICS.name, history)
     return files
 
 
-def summary(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+def summary(history: Sequence[UpdateRow], names: Sequence[str]) -> dict[str, float]:
     """First and last value of each metric, for the manifest."""
     found: dict[str, float] = {}
     for name in names:
-        values = [row[name] for row in history if isinstance(row.get(name), int | float)]
+        values = [row.metrics[name] for row in history if name in row.metrics]
         if values:
             found[f"{name}_first"], found[f"{name}_last"] = float(values[0]), float(values[-1])
     return found
 
 
 def commit_training(
-    context: Context, files: dict[str, Path], history: Sequence[dict[str, Any]], names: Sequence[str]
+    context: Context, files: dict[str, Path], history: Sequence[UpdateRow], names: Sequence[str]
 ) -> PhaseResult:
     """Commit what training made, with a summary of the metrics ``names``, and clear the checkpoints.
 

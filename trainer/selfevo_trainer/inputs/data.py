@@ -1,25 +1,25 @@
-"""JSON-lines data that a person names: held-out tasks and questions to exclude."""
+"""JSON-lines data that a person names: held-out tasks and questions to exclude. Other columns are not looked at."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Context as Precision
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.rows import HeldOut
 from selfevo_contract.spec.data import Data
 from selfevo_store import open_store
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.context import Context, errors_named_after
 
 
-def read_data(context: Context, data: Data, field: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of ``data``, each with ``columns`` as strings.
+def read_held_out(context: Context, data: Data, field: str) -> list[HeldOut]:
+    """The rows of a task's ``data``, numbers as text with the digits that were written.
 
     Args:
         field: the spec's field that names it, for messages.
@@ -27,6 +27,11 @@ def read_data(context: Context, data: Data, field: str, columns: tuple[str, ...]
     Raises:
         InputError: it is not there, not JSON lines, lacks a column, is empty, or has another digest.
     """
+    rows = _read_columns(context, data, field, ("question", "answer"))
+    return [HeldOut(question=question, answer=answer) for question, answer in rows]
+
+
+def _read_columns(context: Context, data: Data, field: str, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     with context.clock.during("store"):
         raw = _read(context, data.uri, field)
     if data.digest is not None and hashlib.sha256(raw).hexdigest() != data.digest:
@@ -57,7 +62,7 @@ def _read(context: Context, uri: str, field: str) -> bytes:
     raise InputError(f"{field}.uri is {uri!r}, and there is no such object; correct it")
 
 
-def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...]) -> dict[str, str]:
+def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     try:
         row = json.loads(line, parse_float=plain_number, parse_int=plain_number, parse_constant=_NoNumber)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -75,7 +80,7 @@ def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...
                 f"{field}.uri is {uri!r}, whose line {number} has {json.dumps(value)[:40]} in column {column!r}; "
                 "write a string or a number"
             )
-    return {column: str(row[column]) for column in columns}
+    return tuple(str(row[column]) for column in columns)
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,6 @@ class _NoNumber:
     """In place of a number that no answer equals: an error in a column that is read, and nothing elsewhere."""
 
     what: str
-
-
-def invalid_row(completion: str) -> dict[str, Any]:
-    """The row of questions.jsonl for a completion that is no valid question; of a long one, its beginning."""
-    return {"question": None, "raw": completion[:2000]}
 
 
 def plain_number(literal: str) -> str | _NoNumber:
@@ -112,21 +112,7 @@ def _is_text(value: str) -> bool:
 def excluded_questions(context: Context, exclude: Iterable[Data]) -> frozenset[str]:
     """Normalised texts of the questions that may not be asked."""
     return frozenset(
-        normalise_question(row["question"])
+        normalise_question(question)
         for index, data in enumerate(exclude)
-        for row in read_data(context, data, f"spec.exclude[{index}]", ("question",))
+        for (question,) in _read_columns(context, data, f"spec.exclude[{index}]", ("question",))
     )
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """One object a line, in order. Lone surrogates, which a model can write and UTF-8 cannot, become escapes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="ascii") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=True) + "\n")
-    return path
-
-
-def read_jsonl(text: bytes) -> list[dict[str, Any]]:
-    """What write_jsonl wrote."""
-    return [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -14,8 +14,9 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError
 from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally, write_rows
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.answers.grades import Tally, verdicts_of
+from selfevo_trainer.answers.grades import tally, verdicts_of
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
@@ -23,7 +24,7 @@ from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import Engine, open_engine
 from selfevo_trainer.grpo.train import commit_training, schedule, train
 from selfevo_trainer.inputs import preflight
-from selfevo_trainer.inputs.data import excluded_questions, invalid_row, write_jsonl
+from selfevo_trainer.inputs.data import excluded_questions
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
@@ -100,7 +101,7 @@ class ChallengerReward:
             log_metric("valid", len(asked) / len(batch))
             log_metric("repetition", float(repetition_B.mean()))
             log_metric("distinct", len({normalise_question(text) for text, _ in asked}) / len(batch))
-            for name, share in sum((tally for _, _, tally in done), Tally()).shares("answers/").items():
+            for name, share in sum((counts for _, _, counts in done), Tally()).shares("answers/").items():
                 log_metric(name, share)
             if asked:
                 log_metric("uncertainty", sum(item.uncertainty for item in rewards if item.valid) / len(asked))
@@ -115,7 +116,7 @@ class ChallengerReward:
         answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
         votes, verdicts = verdicts_of(self.grader, lambda: vote_many(boxes, self.grader))
-        tallies = [Tally.of(group, verdicts if i == 0 else None) for i, group in enumerate(answers)]
+        tallies = [tally(group, verdicts if i == 0 else None) for i, group in enumerate(answers)]
         return list(zip(mine, votes, tallies, strict=True))
 
     def _question(self, text: str) -> str | None:
@@ -180,9 +181,9 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
 def keep(context: Context, samples: list[str]) -> None:
     """Commit completions without a valid question beside the step, for people, in the rows of a rollout's questions."""
     if context.rank.first:
-        rows = map(invalid_row, samples)
+        rows = map(InvalidCompletion.of, samples)
         try:
-            files = {"questions.jsonl": write_jsonl(context.workdir / "questions.jsonl", rows)}
+            files = {QUESTIONS.name: write_rows(context.workdir / QUESTIONS.name, rows)}
             context.commit(failed_prefix(context.config.prefix), files)
         except SelfevoError as error:  # that no question was valid is what is to be said
             log.warning("what the Challenger wrote is not kept: %s", error)

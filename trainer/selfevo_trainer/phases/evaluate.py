@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import EVALUATE, EvaluateInputs
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.rows import HeldOut, ScoreRow, Tally, answers_of, write_rows
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_trainer.answers.grades import Tally, extract_and_grade, verdicts_of
+from selfevo_trainer.answers.grades import extract_and_grade, tally, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
 from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine, open_engine
 from selfevo_trainer.inputs import preflight
-from selfevo_trainer.inputs.data import read_data, write_jsonl
+from selfevo_trainer.inputs.data import read_held_out
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.prompts import messages
-
-Row = dict[str, Any]
 
 
 def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
@@ -37,7 +33,8 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
         for task, rows in zip(inputs.tasks, data, strict=True):
             answered = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
             metrics.update(scores(task.name, answered, inputs.samples))
-            files[f"answers/{task.name}.jsonl"] = write_jsonl(context.workdir / f"{task.name}.jsonl", answered)
+            name = answers_of(task.name).name
+            files[name] = write_rows(context.workdir / name, answered)
     engine.close()
     for kind in ("greedy", "mean"):
         metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
@@ -45,49 +42,50 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
-def read_task(context: Context, task: Task, field: str) -> list[dict[str, str]]:
+def read_task(context: Context, task: Task, field: str) -> list[HeldOut]:
     """The task's rows, with answers that are compared as its kind wants them.
 
     Raises:
         InputError: as ``read_data``, or an answer is not of that kind.
     """
-    rows = read_data(context, task.data, field, ("question", "answer"))
-    for number, row in enumerate(rows, 1):
-        truth = truth_of(task.answer_kind, row["answer"])
+    rows = []
+    for number, row in enumerate(read_held_out(context, task.data, field), 1):
+        truth = truth_of(task.answer_kind, row.answer)
         if truth is None:
             raise InputError(
-                f"{field}.uri is {task.data.uri!r}, whose row {number} has the answer {row['answer'][:40]!r}, which is "
+                f"{field}.uri is {task.data.uri!r}, whose row {number} has the answer {row.answer[:40]!r}, which is "
                 f"no {task.answer_kind}; correct it, or choose another kind of answers for the task"
             )
-        row["answer"] = truth
+        rows.append(HeldOut(question=row.question, answer=truth))
     return rows
 
 
 def answer(
-    context: Context, inputs: EvaluateInputs, task: Task, rows: list[dict[str, str]], engine: Engine, grader: Comparer
-) -> list[Row]:
+    context: Context, inputs: EvaluateInputs, task: Task, rows: list[HeldOut], engine: Engine, grader: Comparer
+) -> list[ScoreRow]:
     """Each row with its greedy answer and the number of right samples."""
     total = len(rows) * (1 + inputs.samples)
-    prompts = [messages(inputs.prompt, row["question"]) for row in rows]
+    prompts = [messages(inputs.prompt, row.question) for row in rows]
     context.progress(f"{task.name}: greedy", 0, total)
     greedy = engine.generate(prompts, _greedy(inputs.sampling), 1, 0)
     context.progress(f"{task.name}: sampling", len(rows), total)
     seed = derive_seed(inputs.seed, EVALUATE.name, task.name)
     sampled = engine.generate(prompts, inputs.sampling, inputs.samples, seed)
     with context.clock.during("grading"):
-        greedy_right = right([group[0] for group in greedy], [row["answer"] for row in rows], grader)
+        greedy_right = right([group[0] for group in greedy], [row.answer for row in rows], grader)
         flat = [completion for group in sampled for completion in group]
-        truths = [row["answer"] for row in rows for _ in range(inputs.samples)]
+        truths = [row.answer for row in rows for _ in range(inputs.samples)]
         sampled_right, verdicts = verdicts_of(grader, lambda: right(flat, truths, grader))
     return [
-        {
-            **row,
-            "greedy": group[0].text[:4000],
-            "greedy_right": greedy_right[i],
-            "samples_right": sum(sampled_right[i * inputs.samples : (i + 1) * inputs.samples]),
-            "answers": asdict(Tally.of(sampled[i], verdicts if i == 0 else None)),
-            "mean_tokens": sum(item.tokens for item in sampled[i]) / inputs.samples,
-        }
+        ScoreRow(
+            question=row.question,
+            answer=row.answer,
+            greedy=group[0].text[:4000],
+            greedy_right=greedy_right[i],
+            samples_right=sum(sampled_right[i * inputs.samples : (i + 1) * inputs.samples]),
+            answers=tally(sampled[i], verdicts if i == 0 else None),
+            mean_tokens=sum(item.tokens for item in sampled[i]) / inputs.samples,
+        )
         for i, (row, group) in enumerate(zip(rows, greedy, strict=True))
     ]
 
@@ -101,17 +99,17 @@ def right(completions: list[Completion], truths: list[str], grader: Comparer) ->
     return extract_and_grade([completion.text for completion in completions], truths, grader)[1]
 
 
-def scores(task: str, rows: list[Row], samples: int) -> dict[str, float]:
+def scores(task: str, rows: list[ScoreRow], samples: int) -> dict[str, float]:
     """Greedy accuracy, the mean over samples with its standard error over questions, and the shares of samples that are
     unboxed, truncated, timed out and crashed."""
     count = len(rows)
-    shares = [row["samples_right"] / samples for row in rows]
+    shares = [row.samples_right / samples for row in rows]
     mean = sum(shares) / count
     variance = sum((share - mean) ** 2 for share in shares) / max(1, count - 1)
     return {
-        f"{task}/greedy": sum(row["greedy_right"] for row in rows) / count,
+        f"{task}/greedy": sum(row.greedy_right for row in rows) / count,
         f"{task}/mean": mean,
         f"{task}/mean_stderr": (variance / count) ** 0.5,
-        **sum((Tally(**row["answers"]) for row in rows), Tally()).shares(f"{task}/"),
-        f"{task}/tokens": sum(row["mean_tokens"] for row in rows) / count,
+        **sum((row.answers or Tally() for row in rows), Tally()).shares(f"{task}/"),
+        f"{task}/tokens": sum(row.mean_tokens for row in rows) / count,
     }

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import asdict
-from typing import Any
 
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import shard_prefix
@@ -16,21 +14,32 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_store import read_file
-from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.answers.grades import Tally, verdicts_of
+from selfevo_contract.rows import (
+    CURRICULUM,
+    QUESTIONS,
+    SHARD_QUESTIONS,
+    CheckedQuestion,
+    CurriculumRow,
+    InvalidCompletion,
+    Question,
+    Tally,
+    write_rows,
+)
+from selfevo_store import fetch_rows
+from selfevo_trainer.answers.extraction import ParsedQuestion, last_boxed, normalise_question, parse_challenger
+from selfevo_trainer.answers.grades import tally, verdicts_of
 from selfevo_trainer.answers.oracles import true_answer
-from selfevo_trainer.answers.voting import vote_many
+from selfevo_trainer.answers.voting import Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.engines import open_engine
 from selfevo_trainer.inputs import preflight
-from selfevo_trainer.inputs.data import excluded_questions, invalid_row, read_jsonl, write_jsonl
+from selfevo_trainer.inputs.data import excluded_questions
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import encode, messages, shown
 
-Row = dict[str, Any]
+ShardRow = Question | InvalidCompletion
 
 
 def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
@@ -39,8 +48,8 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     prefix = shard_prefix(context.config.prefix, context.shard)
     if context.own_manifest(prefix) is None:
         rows = make_shard(context, inputs, context.shard)
-        file = write_jsonl(context.workdir / "questions.jsonl", rows)
-        context.commit(prefix, {"questions.jsonl": file}, {"questions": float(len(rows))})
+        file = write_rows(context.workdir / SHARD_QUESTIONS.name, rows)
+        context.commit(prefix, {SHARD_QUESTIONS.name: file}, {"questions": float(len(rows))})
     shards = read_shards(context, inputs.shards)
     if shards is None:
         return context.result("shard", {})
@@ -57,13 +66,8 @@ def first_of(inputs: SolverRolloutInputs, shard: int) -> int:
     return sum(shard_size(inputs, before) for before in range(shard))
 
 
-def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> list[Row]:
-    """Write and answer this shard's questions.
-
-    Returns:
-        a row for each completion of the Challenger: ``question`` (None when it was not valid), ``proposed`` (the
-        Challenger's own answer), ``answers``, ``majority``, ``share``, ``truth``.
-    """
+def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> list[ShardRow]:
+    """Write and answer this shard's questions: a row for each completion of the Challenger, in order."""
     preflight.check(context, inputs)
     count = shard_size(inputs, shard)
     total = count * (1 + inputs.samples)
@@ -76,85 +80,89 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
     asks = [messages(inputs.challenger_prompt)] * count
     written = engine.generate(asks, inputs.question_sampling, 1, derive_seed(inputs.seed, "questions"), numbers)
     engine.close()
-    rows = [_parsed(completion.text) for [completion] in written]
-    asked = [(number, row) for number, row in zip(numbers, rows, strict=True) if row["question"] is not None]
-    valid = [row for _, row in asked]
+    rows: dict[int, ShardRow] = {}
+    asked: dict[int, ParsedQuestion] = {}
+    for number, [completion] in zip(numbers, written, strict=True):
+        parsed = parse_challenger(completion.text)
+        if parsed is None:
+            rows[number] = InvalidCompletion.of(completion.text)
+        else:
+            asked[number] = parsed
 
     context.progress("answering", count, total)
     with context.clock.during("load"):
         path = fetch_model(context, inputs.solver, "solver")
         engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
         tokenizer = load_tokenizer(path, inputs.loading)
-    for row in valid:
-        if len(encode(tokenizer, messages(inputs.solver_prompt, row["question"]))) > inputs.max_prompt_length:
-            row.update(
-                too_long=True, majority=None, share=0.0, votes=[], truth=true_answer(inputs.truth, row["question"])
-            )
-    asked = [(number, row) for number, row in asked if "too_long" not in row]
-    valid = [row for _, row in asked]
-    prompts = [messages(inputs.solver_prompt, row["question"]) for row in valid]
+    prompts = {number: messages(inputs.solver_prompt, parsed.question) for number, parsed in asked.items()}
+    long = {number for number, prompt in prompts.items() if len(encode(tokenizer, prompt)) > inputs.max_prompt_length}
+    for number in long:
+        rows[number] = _question(inputs, asked.pop(number), Vote(None, 0, inputs.samples, ()), None)
+        del prompts[number]
     seed = derive_seed(inputs.seed, "answers")
-    answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, [number for number, _ in asked])
+    answers = engine.generate(list(prompts.values()), inputs.answer_sampling, inputs.samples, seed, list(prompts))
     engine.close()
 
     context.progress("voting", total, total)
     with context.clock.during("grading"), context.grader(inputs.grading) as grader:
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
         votes, verdicts = verdicts_of(grader, lambda: vote_many(boxes, grader))
-    for i, (row, vote, group) in enumerate(zip(valid, votes, answers, strict=True)):
-        row["answers"] = asdict(Tally.of(group, verdicts if i == 0 else None))
-        row.update(
-            majority=vote.answer,
-            share=vote.share,
-            votes=[[answer, size] for answer, size in vote.classes],
-            truth=true_answer(inputs.truth, row["question"]),
-        )
-    return rows
+    for i, (number, vote, group) in enumerate(zip(asked, votes, answers, strict=True)):
+        rows[number] = _question(inputs, asked[number], vote, tally(group, verdicts if i == 0 else None))
+    return [rows[number] for number in numbers]
 
 
-def _parsed(text: str) -> Row:
-    parsed = parse_challenger(text)
-    if parsed is None:
-        return invalid_row(text)
-    return {"question": parsed.question, "proposed": parsed.answer}
+def _question(inputs: SolverRolloutInputs, parsed: ParsedQuestion, vote: Vote, answers: Tally | None) -> Question:
+    """The row of a valid question; ``answers`` are None when it was too long to be asked."""
+    return Question(
+        question=parsed.question,
+        proposed=parsed.answer,
+        too_long=answers is None,
+        answers=answers,
+        majority=vote.answer,
+        share=vote.share,
+        votes=vote.classes,
+        truth=true_answer(inputs.truth, parsed.question),
+    )
 
 
-def read_shards(context: Context, shards: int) -> list[Row] | None:
+def read_shards(context: Context, shards: int) -> list[ShardRow] | None:
     """All shards' rows in order, or None while one is missing."""
-    rows: list[Row] = []
+    rows: list[ShardRow] = []
     with context.clock.during("store"):
         prefixes = [shard_prefix(context.config.prefix, index) for index in range(shards)]
         manifests = [context.own_manifest(prefix) for prefix in prefixes]
         for prefix, manifest in zip(prefixes, manifests, strict=True):
             if manifest is None:
                 return None
-            rows += read_jsonl(read_file(context.store, prefix, manifest, "questions.jsonl"))
+            rows += fetch_rows(context.store, prefix, manifest, SHARD_QUESTIONS)
     return rows
 
 
-def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> PhaseResult:
+def finish(context: Context, inputs: SolverRolloutInputs, rows: list[ShardRow]) -> PhaseResult:
     """Filter, label and commit the step.
 
     Raises:
         DataError: no question was valid, or none is left.
     """
-    valid = [row for row in rows if row["question"] is not None]
+    valid = [row for row in rows if isinstance(row, Question)]
     if not valid:
+        raw = [row.raw for row in rows if isinstance(row, InvalidCompletion)]
         raise DataError(
             f"the Challenger wrote no valid question in {len(rows)} completions (<question>...</question> and "
             "\\boxed{...}); change spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength. "
-            f"It wrote: {shown([row['raw'] for row in rows[:3]])}",
+            f"It wrote: {shown(raw[:3])}",
             reason=reasons.NO_VALID_QUESTION,
         )
     excluded = excluded_questions(context, inputs.exclude)
     selection = select(
-        [Candidate(row["question"], row["majority"], row["share"], row.get("too_long", False)) for row in valid],
+        [Candidate(row.question, row.majority, row.share, row.too_long) for row in valid],
         band=inputs.band,
         held_out=excluded,
     )
-    for row, dropped in zip(valid, selection.reasons, strict=True):
-        row["dropped"] = dropped
-    kept = relabel([row for row in valid if row["dropped"] is None], inputs)
+    why_not = iter(selection.reasons)
+    checked = [row.checked(next(why_not)) if isinstance(row, Question) else row for row in rows]
+    kept = relabel([row for row in checked if isinstance(row, CheckedQuestion) and row.dropped is None], inputs)
     metrics = measure(rows, kept, selection.dropped, inputs)
     if len(kept) < inputs.min_curriculum:
         counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
@@ -168,52 +176,54 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[Row]) -> Ph
             reason=reasons.EMPTY_CURRICULUM,
         )
     files = {
-        "curriculum.jsonl": write_jsonl(context.workdir / "curriculum.jsonl", kept),
-        "questions.jsonl": write_jsonl(context.workdir / "all.jsonl", rows),
+        CURRICULUM.name: write_rows(context.workdir / CURRICULUM.name, kept),
+        QUESTIONS.name: write_rows(context.workdir / "all.jsonl", checked),
     }
     committed = context.commit(context.config.prefix, files, metrics)
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
-def relabel(kept: list[Row], inputs: SolverRolloutInputs) -> list[Row]:
-    """The curriculum: question, answer (its label) and share. `random` deals the majority answers out anew."""
-    labels = [row["majority"] for row in kept]
+def relabel(kept: list[CheckedQuestion], inputs: SolverRolloutInputs) -> list[CurriculumRow]:
+    """The curriculum. `random` deals the majority answers out anew; `truth` leaves out questions without one."""
+    labels = [row.majority for row in kept]
     if inputs.labels == "random":
         random.Random(derive_seed(inputs.seed, "labels")).shuffle(labels)
     elif inputs.labels == "truth":
-        labels = [row["truth"] for row in kept]
+        labels = [row.truth for row in kept]
     return [
-        {"question": row["question"], "answer": label, "share": row["share"], "truth": row["truth"]}
+        CurriculumRow(question=row.question, answer=label, share=row.share, truth=row.truth)
         for row, label in zip(kept, labels, strict=True)
         if label is not None
     ]
 
 
-def measure(rows: list[Row], kept: list[Row], dropped: dict[str, int], inputs: SolverRolloutInputs) -> dict[str, float]:
+def measure(
+    rows: list[ShardRow], kept: list[CurriculumRow], dropped: dict[str, int], inputs: SolverRolloutInputs
+) -> dict[str, float]:
     """What the manifest says of a rollout.
 
     ``label_accuracy`` counts a question without a known truth (a malformed one) as labelled wrongly.
     """
-    valid = [row for row in rows if row["question"] is not None]
-    texts = Counter(normalise_question(row["question"]) for row in valid)
-    in_band = sum(inputs.band.side(row["share"]) == "in" and row["majority"] is not None for row in valid)
+    valid = [row for row in rows if isinstance(row, Question)]
+    texts = Counter(normalise_question(row.question) for row in valid)
+    in_band = sum(inputs.band.side(row.share) == "in" and row.majority is not None for row in valid)
     metrics = {
         "questions": float(len(rows)),
         "valid": float(len(valid)),
         "kept": float(len(kept)),
         "distinct_share": len(texts) / len(rows),
         "in_band_share": in_band / len(valid),
-        **sum((Tally(**row["answers"]) for row in valid if "answers" in row), Tally()).shares("answers/"),
-        "majority_share_mean": sum(row["share"] for row in valid) / len(valid),
+        **sum((row.answers or Tally() for row in valid), Tally()).shares("answers/"),
+        "majority_share_mean": sum(row.share for row in valid) / len(valid),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }
     if inputs.truth is not None:
-        metrics["malformed_share"] = sum(row["truth"] is None for row in valid) / len(valid)
-        metrics["majority_accuracy"] = sum(_right(row, row["majority"]) for row in valid) / len(valid)
+        metrics["malformed_share"] = sum(row.truth is None for row in valid) / len(valid)
+        metrics["majority_accuracy"] = sum(_right(row, row.majority) for row in valid) / len(valid)
         if kept:
-            metrics["label_accuracy"] = sum(_right(row, row["answer"]) for row in kept) / len(kept)
+            metrics["label_accuracy"] = sum(_right(row, row.answer) for row in kept) / len(kept)
     return metrics
 
 
-def _right(row: Row, answer: str | None) -> bool:
-    return row["truth"] is not None and answer == row["truth"]
+def _right(row: Question | CurriculumRow, answer: str | None) -> bool:
+    return row.truth is not None and answer == row.truth

@@ -10,13 +10,13 @@ from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverTrainInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_store import read_file, read_manifest
+from selfevo_contract.rows import CURRICULUM, CurriculumRow
+from selfevo_store import fetch_rows, read_manifest
 from selfevo_trainer.answers.grades import extract_and_grade
 from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
 from selfevo_trainer.grpo.train import commit_training, schedule, train
 from selfevo_trainer.inputs import preflight
-from selfevo_trainer.inputs.data import read_jsonl
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
@@ -25,7 +25,7 @@ from selfevo_trainer.rewards import solver_reward
 SUMMARY = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "accuracy")
 
 
-def read_curriculum(context: Context, key: str) -> list[dict[str, Any]]:
+def read_curriculum(context: Context, key: str) -> list[CurriculumRow]:
     """The questions and labels that solver-rollout ``key`` committed.
 
     Raises:
@@ -39,7 +39,7 @@ def read_curriculum(context: Context, key: str) -> list[dict[str, Any]]:
                 f"{context.store.uri_of(prefix)}/MANIFEST.json does not exist, and this step trains on that "
                 "curriculum; run the step that makes it first"
             )
-        return read_jsonl(read_file(context.store, prefix, manifest, "curriculum.jsonl"))
+        return fetch_rows(context.store, prefix, manifest, CURRICULUM)
 
 
 class SolverReward:
@@ -66,10 +66,7 @@ def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
     tokenizer = load_tokenizer(model_dir, inputs.loading)
     rows = [curriculum[i] for i in schedule(len(curriculum), inputs.grpo, inputs.seed)]
     dataset = Dataset.from_list(
-        [
-            {"prompt": for_trainer(tokenizer, messages(inputs.prompt, row["question"])), "label": row["answer"]}
-            for row in rows
-        ]
+        [{"prompt": for_trainer(tokenizer, messages(inputs.prompt, row.question)), "label": row.answer} for row in rows]
     )
     with context.grader(inputs.grading) as grader:
         files, history = train(

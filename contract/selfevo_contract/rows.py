@@ -1,0 +1,263 @@
+"""The rows of every JSON-lines file that phases hand to each other and to the report (docs/data.md).
+
+A row is one object a line: its fields in the order in which they stand here, in ASCII. Texts are a model's, lone
+surrogates too, which pydantic's own `str` refuses and UTF-8 cannot hold.
+
+A field of a newer version, which this one does not know, is no error. It stays with the row and is written again,
+behind the fields that are known, so that a rollout that finishes a newer version's shards loses nothing. The report
+does not look at it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, Strict, ValidationError
+
+from selfevo_contract import reasons
+from selfevo_contract.artifacts import MANIFEST_NAME
+from selfevo_contract.errors import InputError
+
+Text = InstanceOf[str]
+"""A text as a model wrote it."""
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+_RAW = 2000
+"""Characters of an invalid completion that are kept."""
+
+
+class Row(BaseModel):
+    """One line of a file. Frozen; types are not coerced; unknown fields stay with it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    left_out: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are not written while they have their default. All others always are, as null if need be."""
+
+    def wire(self) -> dict[str, Any]:
+        """The row as it is written."""
+        fields = type(self).model_fields
+        return {name: value for name, value in self if name not in self.left_out or value != fields[name].get_default()}
+
+
+class Tally(Row):
+    """How many answers of a model there are, and how many of them went wrong on their way to a verdict."""
+
+    answers: Count = 0
+    unboxed: Count = 0
+    """No answer in a box."""
+    truncated: Count = 0
+    """Cut at maxCompletionLength: by the reason for which generation ended, not by length."""
+    timed_out: Count = 0
+    """Comparisons over the time limit."""
+    crashed: Count = 0
+    """Comparisons whose worker died."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(**{name: getattr(self, name) + getattr(other, name) for name in Tally.model_fields})
+
+    def shares(self, prefix: str = "") -> dict[str, float]:
+        """``unboxed``, ``truncated``, ``timed_out`` and ``crashed`` as shares of the answers; 0 without any."""
+        wrong = [name for name in Tally.model_fields if name != "answers"]
+        return {f"{prefix}{name}": getattr(self, name) / (self.answers or 1) for name in wrong}
+
+
+class InvalidCompletion(Row):
+    """A completion of the Challenger that is no valid question."""
+
+    question: None = None
+    """Always null: by it the two kinds of rows of questions.jsonl are told apart."""
+    raw: Text = ""
+    """The completion; of a long one its first 2000 characters."""
+
+    @classmethod
+    def of(cls, completion: str) -> InvalidCompletion:
+        return cls(raw=completion[:_RAW])
+
+
+class Question(Row):
+    """A question of the Challenger with the Solver's answers, as a rollout's shard has it."""
+
+    left_out = frozenset({"too_long", "answers"})
+
+    question: Text
+    proposed: Text | None = None
+    """The Challenger's own answer."""
+    too_long: bool = False
+    """The prompt with it is longer than solver.maxPromptLength: it was not answered."""
+    answers: Tally | None = None
+    """Counts over its answers, rollout.samples of them; none when it was not answered. Time-outs and crashes of a whole
+    shard's comparisons stand with its first answered question."""
+    majority: Text | None = None
+    """The answer of the largest class; null when no answer had a box."""
+    share: Share
+    """p: answers of the largest class over all answers, those without a box too."""
+    votes: Annotated[tuple[Annotated[tuple[Text, Count], Strict(False)], ...], Strict(False)] = ()
+    """Classes of equal answers, each with its number of answers."""
+    truth: Text | None = None
+    """By rollout.truth; null when that is not set, or the question is malformed."""
+
+    def checked(self, dropped: str | None) -> CheckedQuestion:
+        """With what the checks for the curriculum said."""
+        return CheckedQuestion(**dict(self), dropped=dropped)
+
+
+class CheckedQuestion(Question):
+    """A question as the whole rollout has it, when all shards are there."""
+
+    dropped: str | None = None
+    """Why it is not in the curriculum (``curriculum.REASONS``); null when it passed all checks."""
+
+
+class CurriculumRow(Row):
+    """A question that the Solver is trained on."""
+
+    question: Text
+    answer: Text
+    """The label, by rollout.labels: majority, another question's majority, or truth."""
+    share: Share
+    """Of the majority."""
+    truth: Text | None = None
+
+
+class HeldOut(Row):
+    """A question of an evaluation's task."""
+
+    question: Text
+    answer: Text
+    """The true answer."""
+
+
+class ScoreRow(HeldOut):
+    """A held-out question with the evaluated model's answers."""
+
+    left_out = frozenset({"answers"})
+
+    greedy: Text
+    """The greedy completion's first 4000 characters."""
+    greedy_right: bool
+    samples_right: Count
+    """Of evaluation.samples sampled answers."""
+    answers: Tally | None = None
+    """Counts over the sampled answers. Time-outs and crashes of a whole task's comparisons stand with its first row."""
+    mean_tokens: Annotated[float, Field(ge=0)]
+    """Mean length of a sampled answer in tokens, the end token included."""
+
+
+class UpdateRow(Row):
+    """One optimizer update of a training: TRL's metrics by TRL's names, then where it stands."""
+
+    step: Annotated[int, Field(ge=1)]
+    """The step that it belongs to, from 1."""
+    update: Annotated[int, Field(ge=1)]
+    """Its number in the phase, from 1."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """TRL's numbers. What is measured once a step stands in the row of its first update."""
+        return {name: value for name, value in (self.model_extra or {}).items() if isinstance(value, int | float)}
+
+    def wire(self) -> dict[str, Any]:
+        return {**(self.model_extra or {}), "step": self.step, "update": self.update}
+
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True)
+class RowFile(Generic[R]):
+    """A file of rows."""
+
+    name: str
+    """In the committed directory."""
+    type_of: Callable[[Mapping[str, Any]], type[R]]
+    """Which type a line has."""
+
+
+def _of_shard(line: Mapping[str, Any]) -> type[Question | InvalidCompletion]:
+    return InvalidCompletion if line.get("question") is None else Question
+
+
+def _of_rollout(line: Mapping[str, Any]) -> type[CheckedQuestion | InvalidCompletion]:
+    return InvalidCompletion if line.get("question") is None else CheckedQuestion
+
+
+SHARD_QUESTIONS = RowFile[Question | InvalidCompletion]("questions.jsonl", _of_shard)
+"""Of a rollout's shard: a row for each completion of the Challenger, in order."""
+QUESTIONS = RowFile[CheckedQuestion | InvalidCompletion]("questions.jsonl", _of_rollout)
+"""Of a rollout: its shards' rows, in order. Of a failed training: some completions, all invalid."""
+CURRICULUM = RowFile[CurriculumRow]("curriculum.jsonl", lambda _: CurriculumRow)
+"""Of a rollout: what solver-train reads."""
+METRICS = RowFile[UpdateRow]("metrics.jsonl", lambda _: UpdateRow)
+"""Of a training: a row for each optimizer update, in order."""
+
+
+def answers_of(task: str) -> RowFile[ScoreRow]:
+    """Of an evaluation: a row for each question of ``task``, in the order of its data."""
+    return RowFile[ScoreRow](f"answers/{task}.jsonl", lambda _: ScoreRow)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> Path:
+    """One object a line, in order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="ascii") as file:
+        for row in rows:
+            file.write(json.dumps(row.wire(), ensure_ascii=True, default=_nested) + "\n")
+    return path
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, Row):
+        return value.wire()
+    raise TypeError(f"a row holds {value!r:.80}, which JSON has no form for")
+
+
+def read_rows(data: bytes, file: RowFile[R], where: str) -> list[R]:
+    """What write_rows wrote, of this version or another.
+
+    Args:
+        data: the content of ``file``.
+        where: the committed directory, for messages.
+
+    Raises:
+        InputError: a line is no object, lacks a field or has a wrong value in one.
+    """
+    return [
+        _read(line, file, f"{where}: file {file.name!r}, line {number}")
+        for number, line in enumerate(data.splitlines(), 1)
+        if line.strip()
+    ]
+
+
+def _read(line: bytes, file: RowFile[R], where: str) -> R:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _damaged(f"{where} is not JSON") from None
+    if not isinstance(value, dict):
+        raise _damaged(f"{where} is {_short(value)}, which is no object")
+    try:
+        return file.type_of(value).model_validate(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    field = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        raise _damaged(f"{where} has no field {field!r}")
+    what = problem["msg"].removeprefix("Input ").replace("an instance of str", "a string")
+    raise _damaged(f"{where} has {_short(problem['input'])} in the field {field!r}, which {what}")
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, default=repr)[:60]
+
+
+def _damaged(what: str) -> InputError:
+    return InputError(
+        f"{what}, though the file's digest is right; remove {MANIFEST_NAME} there to have it made again",
+        reason=reasons.CORRUPT_ARTIFACT,
+    )
