@@ -41,8 +41,8 @@ def test_two_answers(selfevo, arguments, out):
 
 @pytest.mark.parametrize("by_stdin", [False, True])
 def test_pairs_in_order(selfevo, tmp_path, by_stdin):
-    # math-verify takes seconds to start: one of the two is enough for it.
-    rows = [{"a": "B", "b": "C"}, {"a": "1+x", "b": "x+1", "method": "exact"}]
+    # math-verify takes seconds to start: one process of it, in one of the two, is enough.
+    rows = [{"a": "5 km", "b": "5 m"}, {"a": "1+x", "b": "x+1", "method": "exact"}]
     rows = rows if by_stdin else [{"a": "1+x", "b": "x+1"}, *rows]
     text = json.dumps(rows)[:-1] + ', {"a": 2.5e19, "b": "25000000000000000000"}, {"a": 0.10, "b": "0.1"}]'
     (tmp_path / "pairs.json").write_text(text)

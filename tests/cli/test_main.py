@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,19 +26,30 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["artifacts", "path", "--help"]], ids=" ".join)
-def test_help_imports_nothing_heavy(args: list[str]) -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.argv = ['selfevo', *sys.argv[1:]]\n"
+        "import sys\n"
         "from selfevo.main import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        "assert not heavy, heavy\n"
+        "for args in ['--help'], ['run', '--help'], ['artifacts', 'path', '--help']:\n"
+        "    sys.argv = ['selfevo', *args]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, (args, end.code)\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    assert not heavy, (args, heavy)\n"
     )
-    shown = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "Usage: selfevo" in shown.stdout
+    for verb in ("selfevo [", "selfevo run [", "selfevo artifacts path ["):
+        assert f"Usage: {verb}" in shown.stdout
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A run whose first step found nothing to learn from. Only looked at."""
+    project = Project(tmp_path_factory.mktemp("failed") / "project")
+    project.order("challenger-train-1", exit=4)
+    assert project.selfevo("run", "run.yaml", "--quiet").returncode == 4
+    return project
 
 
 @pytest.mark.parametrize("args", [["-h"], ["plan", "-h"], ["artifacts", "-h"], ["artifacts", "ls", "-h"]], ids=" ".join)
@@ -139,10 +151,8 @@ def test_status_of_a_run_that_was_never_started(project: Project) -> None:
     assert shown.stdout.startswith("run default/demo: Pending, 0 of 3 steps done (not being driven; `selfevo run`")
 
 
-def test_status_tells_why_a_run_failed(project: Project) -> None:
-    project.order("challenger-train-1", exit=4)
-    project.selfevo("run", "run.yaml")
-    shown = project.look("status", "run.yaml").stdout
+def test_status_tells_why_a_run_failed(failed: Project) -> None:
+    shown = failed.look("status", "run.yaml").stdout
     assert "demo: Failed, 0 of 3 steps done\nEmptyCurriculum: challenger-train-1: told to end with 4" in shown
 
 
@@ -183,12 +193,10 @@ def test_a_manifest_may_come_by_standard_input(project: Project) -> None:
     assert (empty.returncode, empty.stderr) == (2, "selfevo: - is empty; write a SelfEvolutionRun into it\n")
 
 
-def test_a_failed_runs_report_says_so_and_has_a_name_of_its_own(project: Project) -> None:
-    project.order("challenger-train-1", exit=4)
-    project.selfevo("run", "run.yaml")
-    shown = project.look("report", "run.yaml")
+def test_a_failed_runs_report_says_so_and_has_a_name_of_its_own(failed: Project) -> None:
+    shown = failed.look("report", "run.yaml")
     assert (shown.returncode, shown.stdout) == (0, "wrote demo-report.html\n")
-    page = (project.root / "demo-report.html").read_text()
+    page = (failed.root / "demo-report.html").read_text()
     assert "This run failed. EmptyCurriculum: challenger-train-1: told to end with 4" in page
 
 
@@ -248,12 +256,13 @@ def test_artifacts_fetch_brings_the_models_files(done: Project) -> None:
     assert base.returncode == 2 and "is the base model itself; take it from file://" in base.stderr
 
 
-def test_artifacts_verify_reads_every_byte(project: Project) -> None:
-    project.selfevo("run", "run.yaml", "-q")
+def test_artifacts_verify_reads_every_byte(done: Project, project: Project) -> None:
+    project.evaluated()
+    shutil.copytree(done.store, project.store)
     shown = project.look("artifacts", "verify", "run.yaml")
     assert (shown.returncode, shown.stdout.splitlines()[-1]) == (
         0,
-        "3 of 3 steps are in the store, 0 damaged, 3 files read",
+        "5 of 5 steps are in the store, 0 damaged, 5 files read",
     )
     (stored,) = (project.store / "default" / "solver-train").glob("*/attempts/*/model/config.json")
     stored.write_text("flipped")
@@ -261,7 +270,7 @@ def test_artifacts_verify_reads_every_byte(project: Project) -> None:
     shard.unlink()
     shown = project.look("artifacts", "verify", "run.yaml")
     assert shown.returncode == 4
-    assert shown.stdout.splitlines()[-1].endswith("2 damaged, 3 files read")
+    assert shown.stdout.splitlines()[-1].endswith("2 damaged, 5 files read")
     assert "solver-train-1: damaged\n" in shown.stdout and "is damaged: expected 75 bytes" in shown.stdout
     assert "is missing" in shown.stdout
 
@@ -295,12 +304,14 @@ def test_a_mistake_in_the_manifest_is_sentences_and_exit_code_2(project: Project
     ]
 
 
-def test_a_defect_is_a_sentence_too_and_debug_shows_the_traceback(project: Project) -> None:
-    code = "import selfevo.verbs.show; selfevo.verbs.show.load = None; from selfevo.main import main; main()"
-    command = [sys.executable, "-c", code, "plan", "run.yaml"]
-    shown = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=False)
+def test_a_defect_is_a_sentence_too_and_debug_shows_the_traceback(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfevo.verbs.show.load", None)
+    monkeypatch.delenv("SELFEVO_DEBUG", raising=False)
+    shown = project.look("plan", "run.yaml")
     assert shown.returncode == 1
     assert shown.stderr.startswith("selfevo: unexpected TypeError: ") and len(shown.stderr.splitlines()) == 1
-    debug = {**project.environment, "SELFEVO_DEBUG": "1"}
-    shown = subprocess.run(command, cwd=project.root, env=debug, capture_output=True, text=True, check=False)
-    assert "Traceback" in shown.stderr
+    monkeypatch.setenv("SELFEVO_DEBUG", "1")
+    with pytest.raises(TypeError):  # which Python shows with its traceback
+        project.look("plan", "run.yaml")

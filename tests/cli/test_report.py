@@ -490,7 +490,7 @@ def test_environment_values_stay_behind(tmp_path: Path) -> None:
         ("evaluate-0", "0 of 9 steps are done. Not there yet: evaluate-0, challenger-train-1, solver-rollout-1,"),
         ("challenger-train-1", "challenger-train-1 (checkpoint after step 1 of 2), solver-rollout-1,"),
         ("solver-rollout-2", "6 of 9 steps are done. Not there yet: solver-rollout-2 (1 of 2 shards), solver-train-2"),
-        ("evaluate-2", "8 of 9 steps are done. Not there yet: evaluate-2."),
+        pytest.param("evaluate-2", "8 of 9 steps are done. Not there yet: evaluate-2.", marks=pytest.mark.slow),
     ],
 )
 def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, said: str) -> None:
@@ -509,11 +509,11 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, said
     [
         {"spec__evaluation": None},
         {"spec__challenger__grpo__maxSteps": 0},
-        {"spec__solver__grpo__maxSteps": 0},
+        pytest.param({"spec__solver__grpo__maxSteps": 0}, marks=pytest.mark.slow),
         {"spec__evaluation__every": 2, "spec__iterations": 3},
-        {"spec__rollout__labels": "random"},
-        {"spec__iterations": 14},
-        {"spec__rollout__truth": None},
+        pytest.param({"spec__rollout__labels": "random"}, marks=pytest.mark.slow),
+        pytest.param({"spec__iterations": 14}, marks=pytest.mark.slow),
+        pytest.param({"spec__rollout__truth": None}, marks=pytest.mark.slow),
         {
             "spec__evaluation__tasks": [
                 {"name": "one", "data": {"uri": "file:///one"}},
@@ -581,7 +581,11 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         write_report(fake.run, fake.plan, fake.store, tmp_path / "report.html")
 
 
-def test_an_unwritable_path_is_one_sentence(fake: FakeRun, tmp_path: Path) -> None:
+def test_an_unwritable_path_is_one_sentence(
+    fake: FakeRun, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    html = page.read_text(encoding="utf-8")
+    monkeypatch.setattr("selfevo.report.page.render", lambda report: html)  # drawn once, for the other tests
     for path in (tmp_path / "none" / "report.html", tmp_path, Path("/")):
         with pytest.raises(SelfevoError) as caught:
             write_report(fake.run, fake.plan, fake.store, path)
@@ -590,17 +594,15 @@ def test_an_unwritable_path_is_one_sentence(fake: FakeRun, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_older_report_is_replaced(fake: FakeRun, tmp_path: Path) -> None:
+def test_an_older_report_is_replaced_and_the_same_store_gives_the_same_report(
+    fake: FakeRun, page: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     write_report(fake.run, fake.plan, fake.store, path)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert path.read_bytes() == page.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_same_store_gives_the_same_report(fake: FakeRun, page: Path, tmp_path: Path) -> None:
-    write_report(fake.run, fake.plan, fake.store, tmp_path / "again.html")
-    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
 def test_a_report_needs_no_torch() -> None:
