@@ -251,7 +251,7 @@ def _client(endpoint: str | None, region: str | None, checksum: Checksum | None)
     from botocore.config import Config
 
     session = botocore.session.get_session()
-    calculation = _SDK_CHECKSUM[checksum] if checksum else None if _told(session) else "when_required"
+    calculation = _SDK_CHECKSUM[checksum] if checksum else None if _checksum_is_configured(session) else "when_required"
     return boto3.session.Session(botocore_session=session).client(
         "s3",
         endpoint_url=endpoint,
@@ -271,7 +271,7 @@ def _client(endpoint: str | None, region: str | None, checksum: Checksum | None)
     )
 
 
-def _told(session: Any) -> bool:
+def _checksum_is_configured(session: Any) -> bool:
     """Whether environment or profile say when requests carry checksums; botocore mixes it with its own default."""
     name = "request_checksum_calculation"
     return f"AWS_{name.upper()}" in os.environ or name in session.get_scoped_config()

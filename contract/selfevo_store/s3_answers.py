@@ -20,7 +20,7 @@ _ROOTS = {"ListObjectsV2": b"ListBucketResult", "CreateMultipartUpload": b"Initi
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _ENDPOINT = re.compile(rb"<Endpoint>([^<]{1,200})</Endpoint>")
 _TAG = re.compile(rb"<[^>]*>")
-_SAID = 60
+_MESSAGE_CHARS = 60
 """Characters of a page that a message quotes."""
 
 
@@ -36,9 +36,9 @@ class AnswerCheck:
 
     def register(self, client: Any) -> None:
         # The parsed answer is of no use: botocore makes a 500, which is tried again, of a 200 that is not XML.
-        client.meta.events.register("response-received.s3", self.look)
+        client.meta.events.register("response-received.s3", self.check)
 
-    def look(self, event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
+    def check(self, event_name: str, response_dict: Mapping[str, Any] | None, **_: Any) -> None:
         """Raises InputError when the answer is not an S3 store's. What is raised here ends the request at once."""
         if response_dict is None:
             return
@@ -107,8 +107,8 @@ def _described(body: Any, headers: Mapping[str, str]) -> str:
     page = kind == "text/html" or data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
     title = _TITLE.search(data) if page else None
     text = title[1] if title else _TAG.sub(b" ", data)
-    said = " ".join(html.unescape(text.decode("utf-8", "replace")).split())
+    message = " ".join(html.unescape(text.decode("utf-8", "replace")).split())
     if not data.strip() and not page:  # the answer to HEAD has a kind and no body
         return "an empty body"
-    shown = said if len(said) <= _SAID else said[: _SAID - 3] + "..."
+    shown = message if len(message) <= _MESSAGE_CHARS else message[: _MESSAGE_CHARS - 3] + "..."
     return ("a web page" if page else kind or "a body") + (f" ({shown!r})" if shown else "")

@@ -80,7 +80,7 @@ def unreachable(error: Exception, where: Where) -> ServiceError:
 
 
 def _root_cause(error: BaseException) -> str:
-    """What the operating system said, e.g. "Connection refused"; else what botocore says, without the long URL."""
+    """What the operating system reports, e.g. "Connection refused"; else what botocore says, without the long URL."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -90,9 +90,9 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _answered(error: Any, where: Where, uri: str) -> SelfevoError:
-    """The store said no."""
+    """The store refuses."""
     code, status = error_code(error)
-    said = str(error.response.get("Error", {}).get("Message", "")).rstrip(".") or "no message"
+    message = str(error.response.get("Error", {}).get("Message", "")).rstrip(".") or "no message"
     store = f"storage.uri {where.uri}"
     if code == "NoSuchBucket":
         bucket = where.uri.removeprefix("s3://").partition("/")[0]
@@ -119,7 +119,8 @@ def _answered(error: Any, where: Where, uri: str) -> SelfevoError:
     if code in _WRONG_REGION:
         region = f"storage.region {where.region}" if where.region else "storage.region, which is not set,"
         return InputError(
-            f"{store}: {region} is not the bucket's ({code}: {said}); set storage.region", reason=reasons.STORE_INVALID
+            f"{store}: {region} is not the bucket's ({code}: {message}); set storage.region",
+            reason=reasons.STORE_INVALID,
         )
     if status in (401, 403) or code in ("AccessDenied", "403"):
         return InputError(
@@ -129,19 +130,20 @@ def _answered(error: Any, where: Where, uri: str) -> SelfevoError:
         )
     if code in _FULL or status == 507:
         return ServiceError(f"{store}: the store is full ({code}); free space there", reason=reasons.DISK_FULL)
-    if status == 400 and _WANTS_CHECKSUM.search(said):
+    if status == 400 and _WANTS_CHECKSUM.search(message):
         return InputError(
-            f"{store}: the store takes no upload without a checksum ({code}: {said}), as a bucket with Object Lock "
+            f"{store}: the store takes no upload without a checksum ({code}: {message}), as a bucket with Object Lock "
             "does; set storage.checksum: whenSupported",
             reason=reasons.STORE_INVALID,
         )
     if 400 <= status < 500 and status not in (408, 425, 429):
         return InputError(
-            f"{store}: the store refused a request about {uri} ({code}: {said}); see its log",
+            f"{store}: the store refused a request about {uri} ({code}: {message}); see its log",
             reason=reasons.STORE_INVALID,
         )
     return ServiceError(
-        f"{store}: the store failed on {uri} ({code or status}: {said}); try again later", reason=reasons.STORE_FAILED
+        f"{store}: the store failed on {uri} ({code or status}: {message}); try again later",
+        reason=reasons.STORE_FAILED,
     )
 
 

@@ -211,16 +211,16 @@ def _default(field: FieldInfo) -> Any:
     """
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        if _says_nothing(value):
+        if _is_empty(value):
             return None
         is_member = isinstance(_unwrap(field.annotation, [])[0], types.UnionType) or len(get_args(field.annotation)) > 1
         return {"kind": value.kind} if is_member else _beyond_own_defaults(value)  # type: ignore[attr-defined]
-    return None if _says_nothing(value) else value
+    return None if _is_empty(value) else value
 
 
-def _says_nothing(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     if isinstance(value, BaseModel):
-        return all(_says_nothing(getattr(value, name)) for name in type(value).model_fields)
+        return all(_is_empty(getattr(value, name)) for name in type(value).model_fields)
     return value in (None, [], {})
 
 
