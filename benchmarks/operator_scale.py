@@ -35,7 +35,8 @@ from harness.ports import free_port
 from harness.runs import document, make_run
 from machine import machine
 from selfevo_contract.plan import plan
-from selfevo_operator.manifests.job import PodSettings, render
+from selfevo_operator.manifests.job import render
+from selfevo_operator.manifests.settings import PodSettings
 
 HERE = Path(__file__).parent
 STEPS = 4

@@ -1,9 +1,8 @@
-"""What a run asks of a phase's pods: the part's fields over spec.pods, and what the operator decides for all. Pure."""
+"""What a run asks of a phase's pods: the part's fields over spec.pods. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from selfevo_contract.errors import InputError
@@ -13,32 +12,6 @@ from selfevo_contract.spec.environment import EnvVar
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import ResourceClaim, Resources
 from selfevo_contract.spec.run import RunSpec
-
-
-@dataclass(frozen=True)
-class PodSettings:
-    """What the operator's flags decide for the pods of every run."""
-
-    image: str = ""
-    """Trainer image where a run names none."""
-    image_pull_policy: str | None = None
-    """Where a run says nothing; Kubernetes' own default when not given."""
-    run_as_user: int | None = 10001
-    """User of every container; None where the platform gives one (OpenShift)."""
-    run_as_group: int | None = 10001
-    fs_group: int | None = 10001
-    gpu_resource: str = "nvidia.com/gpu"
-    """What the GPUs of a served model are called where the phase itself asks for none."""
-    gpu_resources: tuple[str, ...] = ("*/gpu",)
-    """Resources that count as GPUs, with `*` for any text: a training has a process for each."""
-    host_network: bool = False
-    """Whether a run may have its pods on their node's network."""
-    resource_claim_templates: tuple[str, ...] = ()
-    """ResourceClaimTemplates that a run's pods may name, with `*` at the end for names that begin so."""
-    resource_claims: tuple[str, ...] = ()
-    """The same of ResourceClaims."""
-    defaults: Pods = field(default_factory=Pods)
-    """What every run's spec.pods begins from."""
 
 
 def merged(base: Pods, part: Pods) -> Pods:

@@ -26,8 +26,9 @@ from selfevo_core.invalid_spec import invalid_spec_status, parse_run
 from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.api.pod_evidence import Beside, PodEvidence
-from selfevo_operator.manifests.job import PodSettings, render, template_digest
+from selfevo_operator.manifests.job import render, template_digest
 from selfevo_operator.manifests.labels import TEMPLATE
+from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Cache, Key, RunSnapshot
 from selfevo_operator.observed.lru_cache import LruCache
 from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_of, job_snapshot

@@ -13,7 +13,8 @@ from harness.gotools import ToolUnavailable
 from harness.podsecurity import in_container
 from harness.runs import make_run
 from selfevo_contract.plan import plan
-from selfevo_operator.manifests.job import PodSettings, render
+from selfevo_operator.manifests.job import render
+from selfevo_operator.manifests.settings import PodSettings
 
 pytestmark = pytest.mark.slow
 Object = dict[str, Any]

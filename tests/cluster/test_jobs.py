@@ -23,7 +23,8 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.attempts import attempt_name
-from selfevo_operator.manifests.job import PodSettings, render
+from selfevo_operator.manifests.job import render
+from selfevo_operator.manifests.settings import PodSettings
 
 pytestmark = pytest.mark.slow
 

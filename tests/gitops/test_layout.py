@@ -13,7 +13,8 @@ from harness.gotools import ToolUnavailable
 from harness.kustomize import build, documents
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
-from selfevo_operator.manifests.job import PodSettings, render
+from selfevo_operator.manifests.job import render
+from selfevo_operator.manifests.settings import PodSettings
 
 ROOT = Path(__file__).parents[2]
 GITOPS = ROOT / "examples" / "gitops"

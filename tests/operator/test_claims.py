@@ -12,7 +12,8 @@ from harness.runs import make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_operator.manifests import allowlist
-from selfevo_operator.manifests.job import PodSettings, render
+from selfevo_operator.manifests.job import render
+from selfevo_operator.manifests.settings import PodSettings
 
 TEMPLATES, CLAIMS = ("gpus-*", "nic"), ("team-a-fabric",)
 SETTINGS = PodSettings(image="trainer", resource_claim_templates=TEMPLATES, resource_claims=CLAIMS)

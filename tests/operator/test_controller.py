@@ -16,7 +16,7 @@ from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_operator.api.kube import ApiError
 from selfevo_operator.controller import AT_ONCE, Controller
-from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Cache, Key
 
 DEMO = Key("default", "demo")

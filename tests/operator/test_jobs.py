@@ -27,7 +27,8 @@ from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_core.attempts import attempt_name
 from selfevo_core.pods import merged
-from selfevo_operator.manifests.job import PodSettings, render, template_digest
+from selfevo_operator.manifests.job import render, template_digest
+from selfevo_operator.manifests.settings import PodSettings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "jobs"
 SETTINGS = PodSettings(

@@ -12,7 +12,7 @@ import pytest
 
 from harness.objects import ended, job_object, run_object
 from selfevo_operator.api.kube import ApiError, Page
-from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Key
 from selfevo_operator.runtime.operator import Operator, OperatorError
 from selfevo_operator.runtime.settings import Patience, Settings

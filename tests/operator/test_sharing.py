@@ -10,7 +10,7 @@ from test_controller import Cluster, World
 
 from harness.runs import document
 from selfevo_operator.controller import Controller, MetricsHooks
-from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Key
 
 FIRST, SECOND = Key("default", "demo"), Key("default", "other")

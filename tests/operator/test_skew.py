@@ -15,7 +15,7 @@ from selfevo_contract.plan import plan
 from selfevo_contract.status import RunStatus, StepStatus
 from selfevo_core.skew import as_recorded
 from selfevo_operator.controller import Controller
-from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.manifests.settings import PodSettings
 
 OLD = SCHEMA_VERSION - 1
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec.pods import Pods
-from selfevo_core.pods import PodSettings
+from selfevo_operator.manifests.settings import PodSettings
 
 
 def is_listed(name: str, entries: Sequence[str]) -> bool:

@@ -32,7 +32,7 @@ from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DE
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.pods import PodSettings, merged, nodes_of, pods_of
+from selfevo_core.pods import merged, nodes_of, pods_of
 from selfevo_operator.manifests import allowlist, server_sidecar
 from selfevo_operator.manifests.labels import (
     ATTEMPT,
@@ -50,6 +50,7 @@ from selfevo_operator.manifests.labels import (
     TRAINER,
 )
 from selfevo_operator.manifests.pod import Place, pod_spec
+from selfevo_operator.manifests.settings import PodSettings
 
 __all__ = ["PodSettings", "render", "template_digest"]
 

@@ -13,13 +13,14 @@ from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.pods import PodSettings, field_of, pods_of, refuse_odd_keys
+from selfevo_core.pods import field_of, pods_of, refuse_odd_keys
 from selfevo_operator.manifests import server_sidecar
 from selfevo_operator.manifests.claims import claims_of_pod, claims_of_trainer, gpus_by_claims
 from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, variables
 from selfevo_operator.manifests.labels import TRAINER
 from selfevo_operator.manifests.placement import scheduling, volumes
 from selfevo_operator.manifests.resources import gpu, resources
+from selfevo_operator.manifests.settings import PodSettings
 
 COMMAND = ["python", "-m", "selfevo_trainer"]
 
@@ -61,35 +62,47 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     gpus += gpus_by_claims(pods, field, gpus, trains=PHASES[phase].distributed)
     more, _ = volumes(pods, field)
     certificates = believed(pods.ca_bundle)
-    ours = [*certificates, *_processes(config, gpus, place, pods, field)]
-    server: dict[str, Any] = {}
+
+    def container(name: str, ours: list[Variable], *, credentials: bool = True) -> dict[str, Any]:
+        given = variables(pods.env, config, [*certificates, *ours], credentials=credentials)
+        return _container(name, pods, field, settings, given)
+
+    ours = _processes(config, gpus, place, pods, field)
+    init_containers: list[dict[str, Any]] = []
     if isinstance(config.engine, ServerEngine):
         ours += server_sidecar.client_variables()
         devices = {device or settings.gpu_resource: config.engine.gpus} if config.engine.gpus else {}
-        servers = [*certificates, *server_sidecar.server_variables()]
-        server["initContainers"] = [
-            server_sidecar.fetching(
-                _container(server_sidecar.FETCH, pods, field, settings, variables(pods.env, config, servers)),
-                asked,
-            ),
-            server_sidecar.serving(
-                _container(
-                    server_sidecar.SERVER,
-                    pods,
-                    field,
-                    settings,
-                    variables(pods.env, config, servers, credentials=False),
-                ),
-                devices,
-            ),
-        ]
-    trainer = _container(TRAINER, pods, field, settings, variables(pods.env, config, ours))
+        servers = server_sidecar.server_variables()
+        fetch = container(server_sidecar.FETCH, servers)
+        server = container(server_sidecar.SERVER, servers, credentials=False)
+        init_containers = [server_sidecar.fetching(fetch, asked), server_sidecar.serving(server, devices)]
+    trainer = container(TRAINER, ours)
+    devices_too = {**asked, **claims_of_trainer(pods)}
     if pods.host_network and place.service:
         # The scheduler then puts no two pods on a node that would wait at the same port of it.
         trainer["ports"] = [{"name": "coordinator", "containerPort": MASTER_PORT_DEFAULT, "protocol": "TCP"}]
-    devices_too = {**asked, **claims_of_trainer(pods)}
-    optional = {
-        "resourceClaims": claims,
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": pods.termination_grace_period_seconds or GRACE_SECONDS,
+        "securityContext": _pod_security(settings),
+        **({"initContainers": init_containers} if init_containers else {}),
+        "containers": [{**trainer, **({"resources": devices_too} if devices_too else {})}],
+        "volumes": [
+            {"name": "work", "emptyDir": {} if pods.scratch is None else {"sizeLimit": pods.scratch}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory or SHARED_MEMORY}},
+            *more,
+        ],
+        **({"resourceClaims": claims} if claims else {}),
+        **{name: value for name, value in _optional(pods, config, place).items() if value},
+    }
+
+
+def _optional(pods: Pods, config: PhaseConfig, place: Place) -> dict[str, Any]:
+    """What stands in the spec of a pod only where it says something."""
+    return {
         "imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets],
         "nodeSelector": dict(sorted(pods.node_selector.items())),
         "tolerations": [toleration.wire() for toleration in pods.tolerations],
@@ -102,22 +115,6 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         # With the host's own resolver, the pods would not find each other.
         "dnsPolicy": "ClusterFirstWithHostNet" if pods.host_network else None,
         **scheduling(pods, config.run, config.step),
-    }
-    return {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": pods.termination_grace_period_seconds or GRACE_SECONDS,
-        "securityContext": _pod_security(settings),
-        **server,
-        "containers": [{**trainer, **({"resources": devices_too} if devices_too else {})}],
-        "volumes": [
-            {"name": "work", "emptyDir": {} if pods.scratch is None else {"sizeLimit": pods.scratch}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory or SHARED_MEMORY}},
-            *more,
-        ],
-        **{name: value for name, value in optional.items() if value},
     }
 
 

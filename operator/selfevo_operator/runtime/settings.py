@@ -1,4 +1,4 @@
-"""What the operator is told when it starts: flags, or environment variables of the same names."""
+"""The operator's settings: flags, or environment variables of the same names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from selfevo_contract.explain import explain
 from selfevo_contract.spec.pods import Pods
-from selfevo_operator.manifests.job import PodSettings
+from selfevo_operator.manifests.settings import PodSettings
 
 ENV_PREFIX = "SELFEVO_OPERATOR_"
+Default = Callable[[str, str], str]
+"""Name of a variable without its prefix, and what holds without it -> what the environment says."""
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -62,26 +64,42 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     def default(name: str, value: str) -> str:
         return environment.get(ENV_PREFIX + name, value)
 
+    parser = _parser(default)
+    given = parser.parse_args(arguments)
+    namespaces = _namespaces(parser, given, default)
+    host, port = _address(parser, given.listen)
+    if not given.workers.isdecimal() or not 1 <= int(given.workers) <= 256:
+        parser.error(f"--workers is {given.workers!r}; it must be a whole number from 1 to 256")
+    resync = _resync_seconds(parser, given.resync_seconds)
+    return Settings(
+        namespaces=namespaces,
+        pods=_pods(parser, given),
+        host=host,
+        port=port,
+        workers=int(given.workers),
+        resync_seconds=resync,
+        kubeconfig=given.kubeconfig,
+        verbose=given.verbose,
+        read_workloads=given.read_workloads,
+        patience=Patience(**json.loads(default("PATIENCE", "{}"))),
+    )
+
+
+def _parser(default: Default) -> argparse.ArgumentParser:
+    """Every flag, each with what the environment says where the flag is not given."""
+
+    def said(name: str) -> bool:
+        return default(name, "") not in ("", "0", "false")
+
     parser = argparse.ArgumentParser(
         prog="python -m selfevo_operator", description="Turns SelfEvolutionRuns into Jobs."
     )
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--namespace", action="append", metavar="NS", help="a namespace to serve; may be given often")
-    scope.add_argument("--all-namespaces", action="store_true", help="serve the whole cluster (needs a ClusterRole)")
-    parser.add_argument("--image", default=default("IMAGE", ""), help="trainer image of runs that name none")
-    parser.add_argument(
-        "--image-pull-policy", default=default("IMAGE_PULL_POLICY", ""), help="pull policy of that image"
-    )
-    parser.add_argument("--pods", default=default("PODS", "{}"), metavar="JSON",
-                        help="what every run's spec.pods begins from: an object with its fields")  # fmt: skip
-    for flag, what in (("--run-as-user", "user"), ("--run-as-group", "group"), ("--fs-group", "group of volumes")):
-        name = flag.removeprefix("--").replace("-", "_").upper()
-        parser.add_argument(flag, default=default(name, "10001"), metavar="NUMBER",
-                            help=f"{what} of the pods; empty where the platform chooses (OpenShift)")  # fmt: skip
-    parser.add_argument("--gpu-resources", default=default("GPU_RESOURCES", "*/gpu"), metavar="NAMES",
-                        help="resources that count as GPUs, e.g. */gpu,nvidia.com/mig-*,habana.ai/gaudi")  # fmt: skip
-    parser.add_argument("--allow-host-network", action="store_true",
-                        default=default("ALLOW_HOST_NETWORK", "") not in ("", "0", "false"),
+    scope.add_argument("--all-namespaces", action="store_true", default=said("ALL_NAMESPACES"),
+                       help="serve the whole cluster (needs a ClusterRole)")  # fmt: skip
+    _add_pod_flags(parser, default)
+    parser.add_argument("--allow-host-network", action="store_true", default=said("ALLOW_HOST_NETWORK"),
                         help="let runs have their pods on their node's network")  # fmt: skip
     for flag, what in (
         ("--allow-resource-claim-templates", "ResourceClaimTemplates"),
@@ -95,68 +113,88 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     parser.add_argument("--resync-seconds", default=default("RESYNC_SECONDS", "120"),
                         help="how often everything is listed anew")  # fmt: skip
     parser.add_argument("--kubeconfig", default=default("KUBECONFIG", "") or None, help="outside of a cluster")
-    parser.add_argument("--verbose", action="store_true", default=default("VERBOSE", "") not in ("", "0", "false"))
-    parser.add_argument("--read-workloads", action="store_true",
-                        default=default("READ_WORKLOADS", "") not in ("", "0", "false"),
+    parser.add_argument("--verbose", action="store_true", default=said("VERBOSE"))
+    parser.add_argument("--read-workloads", action="store_true", default=said("READ_WORKLOADS"),
                         help="say why Kueue does not admit a Job (needs the right to list workloads)")  # fmt: skip
-    told = parser.parse_args(arguments)
+    return parser
 
-    namespaces = told.namespace or [name for name in default("NAMESPACE", "").split(",") if name]
-    everywhere = told.all_namespaces or default("ALL_NAMESPACES", "") not in ("", "0", "false")
-    if everywhere and not told.namespace:
+
+def _add_pod_flags(parser: argparse.ArgumentParser, default: Default) -> None:
+    parser.add_argument("--image", default=default("IMAGE", ""), help="trainer image of runs that name none")
+    parser.add_argument(
+        "--image-pull-policy", default=default("IMAGE_PULL_POLICY", ""), help="pull policy of that image"
+    )
+    parser.add_argument("--pods", default=default("PODS", "{}"), metavar="JSON",
+                        help="what every run's spec.pods begins from: an object with its fields")  # fmt: skip
+    for flag, what in (("--run-as-user", "user"), ("--run-as-group", "group"), ("--fs-group", "group of volumes")):
+        name = flag.removeprefix("--").replace("-", "_").upper()
+        parser.add_argument(flag, default=default(name, "10001"), metavar="NUMBER",
+                            help=f"{what} of the pods; empty where the platform chooses (OpenShift)")  # fmt: skip
+    parser.add_argument("--gpu-resources", default=default("GPU_RESOURCES", "*/gpu"), metavar="NAMES",
+                        help="resources that count as GPUs, e.g. */gpu,nvidia.com/mig-*,habana.ai/gaudi")  # fmt: skip
+
+
+def _namespaces(parser: argparse.ArgumentParser, given: argparse.Namespace, default: Default) -> tuple[str, ...]:
+    """Whose runs are driven; empty for all. A flag wins over the environment."""
+    namespaces = given.namespace or [name for name in default("NAMESPACE", "").split(",") if name]
+    if given.all_namespaces and not given.namespace:
         namespaces = []
     elif not namespaces:
         parser.error("neither --namespace nor --all-namespaces is given; name whose runs to drive")
     for name in namespaces:
         if not _NAMESPACE.fullmatch(name):
             parser.error(f"--namespace is {name!r}, which is no namespace's name; correct it")
-    host, _, port = told.listen.rpartition(":")
+    return tuple(dict.fromkeys(namespaces))
+
+
+def _address(parser: argparse.ArgumentParser, listen: str) -> tuple[str, int]:
+    """Host and port; every host where none is given."""
+    host, _, port = listen.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        parser.error(f"--listen is {told.listen!r}; write it as HOST:PORT, for example 0.0.0.0:8080")
-    if not told.workers.isdecimal() or not 1 <= int(told.workers) <= 256:
-        parser.error(f"--workers is {told.workers!r}; it must be a whole number from 1 to 256")
+        parser.error(f"--listen is {listen!r}; write it as HOST:PORT, for example 0.0.0.0:8080")
+    return host or "0.0.0.0", int(port)
+
+
+def _resync_seconds(parser: argparse.ArgumentParser, text: str) -> float:
     try:
-        resync = float(told.resync_seconds)
+        seconds = float(text)
     except ValueError:
-        resync = 0.0
-    if not 1 <= resync <= 86400:
-        parser.error(f"--resync-seconds is {told.resync_seconds!r}; it must be a number from 1 to 86400")
-    if not told.image:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        parser.error(f"--resync-seconds is {text!r}; it must be a number from 1 to 86400")
+    return seconds
+
+
+def _pods(parser: argparse.ArgumentParser, given: argparse.Namespace) -> PodSettings:
+    """What the flags decide for the pods of every run."""
+    if not given.image:
         parser.error("--image is not given; name the trainer image that runs use when their spec.pods.image is empty")
     numbers: dict[str, Any] = {}
     for name in ("run_as_user", "run_as_group", "fs_group"):
-        text = getattr(told, name)
+        text = getattr(given, name)
         if text and not (text.isdecimal() and 0 < int(text) < 2**31):
             parser.error(f"--{name.replace('_', '-')} is {text!r}; it must be a number from 1 to 2147483647, or empty")
         numbers[name] = int(text) if text else None
-    gpus, templates, claims = (
-        tuple(name.strip() for name in text.split(",") if name.strip())
-        for text in (told.gpu_resources, told.allow_resource_claim_templates, told.allow_resource_claims)
-    )
     try:
-        defaults = Pods.model_validate(json.loads(told.pods))
+        defaults = Pods.model_validate(json.loads(given.pods))
     except ValidationError as error:
         parser.error(f"--pods: {'; '.join(explain(error, Pods))}")
     except ValueError as error:
-        parser.error(f"--pods is {told.pods!r}, which is no JSON ({error}); write an object of the fields of spec.pods")
-    return Settings(
-        namespaces=tuple(dict.fromkeys(namespaces)),
-        pods=PodSettings(
-            image=told.image,
-            defaults=defaults,
-            gpu_resources=gpus,
-            host_network=told.allow_host_network,
-            resource_claim_templates=templates,
-            resource_claims=claims,
-            **numbers,
-            **({"image_pull_policy": told.image_pull_policy} if told.image_pull_policy else {}),
-        ),
-        host=host or "0.0.0.0",
-        port=int(port),
-        workers=int(told.workers),
-        resync_seconds=resync,
-        kubeconfig=told.kubeconfig,
-        verbose=told.verbose,
-        read_workloads=told.read_workloads,
-        patience=Patience(**json.loads(default("PATIENCE", "{}"))),
+        parser.error(
+            f"--pods is {given.pods!r}, which is no JSON ({error}); write an object of the fields of spec.pods"
+        )
+    return PodSettings(
+        image=given.image,
+        defaults=defaults,
+        gpu_resources=_names(given.gpu_resources),
+        host_network=given.allow_host_network,
+        resource_claim_templates=_names(given.allow_resource_claim_templates),
+        resource_claims=_names(given.allow_resource_claims),
+        **numbers,
+        **({"image_pull_policy": given.image_pull_policy} if given.image_pull_policy else {}),
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -34,7 +34,7 @@ class Process:
         self.controller = system.controller.Controller(
             Client(world, self),
             self.cache,
-            system.jobs.PodSettings(image=IMAGE),
+            system.pods.PodSettings(image=IMAGE),
             world.agenda.clock,
             beside=_drive,
             hooks=system.controller.MetricsHooks(freed=self._add),

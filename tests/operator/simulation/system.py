@@ -26,7 +26,7 @@ class System:
     queue: ModuleType
     controller: ModuleType
     kube: ModuleType
-    jobs: ModuleType
+    pods: ModuleType
 
 
 _MODULES = {
@@ -34,7 +34,7 @@ _MODULES = {
     "queue": "selfevo_operator.runtime.queue",
     "controller": "selfevo_operator.controller",
     "kube": "selfevo_operator.api.kube",
-    "jobs": "selfevo_operator.manifests.job",
+    "pods": "selfevo_operator.manifests.settings",
 }
 
 
