@@ -24,8 +24,9 @@ from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import SolverTrainInputs
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import phase_config
+from selfevo_contract.rows import CURRICULUM, CurriculumRow
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_store import open_store, read_file, read_manifest
+from selfevo_store import fetch_rows, open_store, read_manifest
 from selfevo_trainer.main import main as trainer_main
 
 
@@ -52,7 +53,7 @@ def phase(run: SelfEvolutionRun, step: Step, folder: Path) -> Forked:
     return forked(call, folder / "log.txt")
 
 
-def direct(inputs: SolverTrainInputs, curriculum: list[dict[str, Any]], base: Path, out: Path) -> int:
+def direct(inputs: SolverTrainInputs, curriculum: list[CurriculumRow], base: Path, out: Path) -> int:
     """GRPOTrainer as TRL's documentation has it, with the same numbers."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,7 +71,7 @@ def direct(inputs: SolverTrainInputs, curriculum: list[dict[str, Any]], base: Pa
         reward_funcs=reward,
         args=grpo_config(inputs.grpo, inputs.loading, inputs.seed, out),
         train_dataset=Dataset.from_list(
-            [{"prompt": [{"role": "user", "content": row["question"]}], "label": row["answer"]} for row in rows]
+            [{"prompt": [{"role": "user", "content": row.question}], "label": row.answer} for row in rows]
         ),
         processing_class=AutoTokenizer.from_pretrained(str(base), padding_side="left"),
     )
@@ -89,7 +90,7 @@ def compare(steps: int, checkpoint_every: int, round_: int, folder: Path) -> dic
     prefix = step_prefix(run.metadata.namespace, rollout.phase, rollout.key)
     manifest = read_manifest(store, prefix)
     assert manifest is not None and isinstance(training.inputs, SolverTrainInputs)
-    curriculum = [json.loads(line) for line in read_file(store, prefix, manifest, "curriculum.jsonl").splitlines()]
+    curriculum = fetch_rows(store, prefix, manifest, CURRICULUM)
     base = Path(run.spec.model.uri.removeprefix("file://"))
     inputs = training.inputs
     ways = {

@@ -1,7 +1,7 @@
 """The rows of every JSON-lines file that phases hand to each other and to the report (docs/data.md).
 
 A row is one object a line: its fields in the order in which they stand here, in ASCII. Texts are a model's, lone
-surrogates too, which pydantic's own `str` refuses and UTF-8 cannot hold.
+surrogates too, which UTF-8 cannot hold and pydantic's JSON parser refuses: lines are parsed by `json`.
 
 A field of a newer version, which this one does not know, is no error. It stays with the row and is written again,
 behind the fields that are known, so that a rollout that finishes a newer version's shards loses nothing. The report
@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import MANIFEST_NAME
 from selfevo_contract.errors import InputError
 
-Text = InstanceOf[str]
-"""A text as a model wrote it."""
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -72,7 +70,7 @@ class InvalidCompletion(Row):
 
     question: None = None
     """Always null: by it the two kinds of rows of questions.jsonl are told apart."""
-    raw: Text = ""
+    raw: str = ""
     """The completion; of a long one its first 2000 characters."""
 
     @classmethod
@@ -85,21 +83,21 @@ class Question(Row):
 
     left_out = frozenset({"too_long", "answers"})
 
-    question: Text
-    proposed: Text | None = None
+    question: str
+    proposed: str | None = None
     """The Challenger's own answer."""
     too_long: bool = False
     """The prompt with it is longer than solver.maxPromptLength: it was not answered."""
     answers: Tally | None = None
     """Counts over its answers, rollout.samples of them; none when it was not answered. Time-outs and crashes of a whole
     shard's comparisons stand with its first answered question."""
-    majority: Text | None = None
+    majority: str | None = None
     """The answer of the largest class; null when no answer had a box."""
     share: Share
     """p: answers of the largest class over all answers, those without a box too."""
-    votes: Annotated[tuple[Annotated[tuple[Text, Count], Strict(False)], ...], Strict(False)] = ()
+    votes: Annotated[tuple[Annotated[tuple[str, Count], Strict(False)], ...], Strict(False)] = ()
     """Classes of equal answers, each with its number of answers."""
-    truth: Text | None = None
+    truth: str | None = None
     """By rollout.truth; null when that is not set, or the question is malformed."""
 
     def checked(self, dropped: str | None) -> CheckedQuestion:
@@ -117,19 +115,19 @@ class CheckedQuestion(Question):
 class CurriculumRow(Row):
     """A question that the Solver is trained on."""
 
-    question: Text
-    answer: Text
+    question: str
+    answer: str
     """The label, by rollout.labels: majority, another question's majority, or truth."""
     share: Share
     """Of the majority."""
-    truth: Text | None = None
+    truth: str | None = None
 
 
 class HeldOut(Row):
     """A question of an evaluation's task."""
 
-    question: Text
-    answer: Text
+    question: str
+    answer: str
     """The true answer."""
 
 
@@ -138,7 +136,7 @@ class ScoreRow(HeldOut):
 
     left_out = frozenset({"answers"})
 
-    greedy: Text
+    greedy: str
     """The greedy completion's first 4000 characters."""
     greedy_right: bool
     samples_right: Count
@@ -248,7 +246,7 @@ def _read(line: bytes, file: RowFile[R], where: str) -> R:
     field = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         raise _damaged(f"{where} has no field {field!r}")
-    what = problem["msg"].removeprefix("Input ").replace("an instance of str", "a string")
+    what = problem["msg"].removeprefix("Input ")
     raise _damaged(f"{where} has {_short(problem['input'])} in the field {field!r}, which {what}")
 
 

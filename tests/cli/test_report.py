@@ -29,6 +29,7 @@ from selfevo.report.timings import overhead, seconds_of
 from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
 
@@ -196,9 +197,13 @@ def test_samples_show_the_curriculum_from_the_smallest_share_to_the_largest(repo
                 assert shown_votes + (sample.others.count if sample.others else 0) + sample.unboxed == 10
 
 
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
 def test_samples_say_whether_the_label_is_right() -> None:
     common = {"share": 0.5, "majority": "4", "votes": [["4", 2], ["5", 1]], "proposed": "4"}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {**common, "question": "2 + 2", "truth": "4", "dropped": None},
         {**common, "question": "2 + 1", "truth": "3", "dropped": None},
         {**common, "question": "2 ++ 2", "truth": None, "dropped": None},
@@ -206,8 +211,9 @@ def test_samples_say_whether_the_label_is_right() -> None:
         {**common, "question": "no label", "truth": None, "dropped": None},
         {"question": None, "raw": "what?"},
     ]
-    curriculum = [{"question": row["question"], "answer": "4"} for row in rows[:3]]
-    samples = samples_of(1, rows, curriculum, samples=4)
+    curriculum = [{"question": row["question"], "answer": "4", "share": 0.5} for row in rows[:3]]
+    questions = read_rows(lines(rows), QUESTIONS, "here")
+    samples = samples_of(1, questions, read_rows(lines(curriculum), CURRICULUM, "here"), samples=4)
     assert [sample.right for sample in samples.kept] == [True, False, None]
     assert [sample.unboxed for sample in samples.kept] == [1, 1, 1]
     assert {sample.dropped: sample.right for sample in samples.dropped} == {
@@ -541,7 +547,7 @@ def test_what_a_challenger_wrote_that_never_wrote_a_question_is_shown(tmp_path: 
     fake = fake_run(tmp_path, until="challenger-train-1")
     step = fake.plan.by_name["challenger-train-1"]
     rows = [{"question": None, "raw": f"number {i} {HOSTILE}"} for i in range(20)]
-    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "questions.jsonl").write_bytes(lines(rows))
     manifest = read_manifest(fake.store, fake.prefix("evaluate-0"))
     assert manifest is not None
     kept = {name: value for name, value in manifest if name in ManifestDraft.model_fields}
@@ -578,6 +584,20 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert stored is not None
     fake.store.put_bytes(f"{prefix}/{stored.path}", b"{}")
     with pytest.raises(CorruptArtifact, match=r"metrics\.jsonl"):
+        write_report(fake.run, fake.plan, fake.store, tmp_path / "report.html")
+
+
+def test_a_damaged_row_is_named_with_its_field(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="challenger-train-1")
+    (tmp_path / "metrics.jsonl").write_bytes(
+        lines([{"loss": 0.5, "step": 1, "update": 1}, {"step": "two", "update": 2}])
+    )
+    step = fake.plan.by_name["challenger-train-1"]
+    draft = ManifestDraft(key=step.key, phase=step.phase, iteration=1)
+    commit(fake.store, fake.prefix(step.name), {"metrics.jsonl": tmp_path / "metrics.jsonl"}, draft)
+    with pytest.raises(
+        InputError, match=r"file 'metrics.jsonl', line 2 has \"two\" in the field 'step', which should be"
+    ):
         write_report(fake.run, fake.plan, fake.store, tmp_path / "report.html")
 
 

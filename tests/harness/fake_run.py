@@ -6,9 +6,9 @@ the questions, the answers and the malformed completions.
 
 from __future__ import annotations
 
-import json
 import math
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +27,21 @@ from selfevo_contract.phases import (
     StepModelRef,
 )
 from selfevo_contract.plan import Plan, Step, plan
+from selfevo_contract.rows import (
+    CURRICULUM,
+    METRICS,
+    QUESTIONS,
+    SHARD_QUESTIONS,
+    CheckedQuestion,
+    CurriculumRow,
+    InvalidCompletion,
+    Question,
+    Row,
+    ScoreRow,
+    UpdateRow,
+    answers_of,
+    write_rows,
+)
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import ObjectStore, commit, open_store
 
@@ -139,11 +154,11 @@ class _Committer:
     def training(self, inputs: ChallengerTrainInputs | SolverTrainInputs) -> None:
         challenger = isinstance(inputs, ChallengerTrainInputs)
         rows = [self.row(step, challenger) for step in range(1, inputs.grpo.updates + 1)]
-        files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", "metrics.jsonl": jsonl(rows)}
+        files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", METRICS.name: jsonl(rows)}
         activities = ("startup", "load", "training", "generation", "reward", "checkpoint", "store")
-        self.put(self.place, files, {"reward_last": rows[-1]["reward"]}, self.timings(*activities))
+        self.put(self.place, files, {"reward_last": rows[-1].metrics["reward"]}, self.timings(*activities))
 
-    def row(self, step: int, challenger: bool) -> dict[str, float]:
+    def row(self, step: int, challenger: bool) -> UpdateRow:
         """What TRL logs of one optimizer update."""
         wave = math.sin(step + self.step.iteration)
         row = {
@@ -154,13 +169,11 @@ class _Committer:
             "completions/mean_length": 17.0 + wave,
             "completions/clipped_ratio": 0.01 * step,
             "grad_norm": 0.4,
-            "step": float(step),
-            "update": float(step),
         }
         if challenger:
             row |= {"uncertainty": 0.5 + 0.02 * step, "repetition": 1 / 128, "valid": 0.98, "distinct": 0.9}
             row |= {"majority_share": 0.7 - 0.02 * step}
-        return row
+        return UpdateRow.model_validate({**row, "step": step, "update": step})
 
     def evaluation(self, inputs: EvaluateInputs) -> None:
         metrics: dict[str, float] = {}
@@ -168,64 +181,63 @@ class _Committer:
         skill = 0.45 + 0.12 * self.step.iteration
         for task in inputs.tasks:
             rows = [self.answered(i, skill, inputs.samples) for i in range(80)]
-            files[f"answers/{task.name}.jsonl"] = jsonl(rows)
-            shares = [row["samples_right"] / inputs.samples for row in rows]
+            files[answers_of(task.name).name] = jsonl(rows)
+            shares = [row.samples_right / inputs.samples for row in rows]
             mean = sum(shares) / len(rows)
             variance = sum((share - mean) ** 2 for share in shares) / (len(rows) - 1)
-            metrics[f"{task.name}/greedy"] = sum(row["greedy_right"] for row in rows) / len(rows)
+            metrics[f"{task.name}/greedy"] = sum(row.greedy_right for row in rows) / len(rows)
             metrics[f"{task.name}/mean"] = mean
             metrics[f"{task.name}/mean_stderr"] = (variance / len(rows)) ** 0.5
-            metrics[f"{task.name}/tokens"] = sum(row["mean_tokens"] for row in rows) / len(rows)
+            metrics[f"{task.name}/tokens"] = sum(row.mean_tokens for row in rows) / len(rows)
         for kind in ("greedy", "mean"):
             metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
         self.put(self.place, files, metrics, self.timings("startup", "load", "generation", "grading", "store"))
 
-    def answered(self, number: int, skill: float, samples: int) -> dict[str, Any]:
+    def answered(self, number: int, skill: float, samples: int) -> ScoreRow:
         # A question is as hard in every evaluation, so that differences by question are smaller than those between.
         hardness = random.Random(f"question {number}").uniform(-0.35, 0.35)
         right = sum(self.rng.random() < skill + hardness for _ in range(samples))
-        return {
-            "question": f"{number} + {number}",
-            "answer": str(2 * number),
-            "greedy": HOSTILE[number % len(HOSTILE)],
-            "greedy_right": skill + hardness > 0.5,
-            "samples_right": right,
-            "mean_tokens": 12.0 + self.step.iteration,
-        }
+        return ScoreRow(
+            question=f"{number} + {number}",
+            answer=str(2 * number),
+            greedy=HOSTILE[number % len(HOSTILE)],
+            greedy_right=skill + hardness > 0.5,
+            samples_right=right,
+            mean_tokens=12.0 + self.step.iteration,
+        )
 
     def rollout(self, inputs: SolverRolloutInputs, *, interrupted: bool) -> None:
         shards = [self.shard(inputs, index) for index in range(inputs.shards)]
         clocks = [self.timings("startup", "load", "generation", "grading", "store") for _ in shards]
         for index, (rows, clock) in enumerate(zip(shards, clocks, strict=True)):
             metrics = {"questions": float(len(rows))}
-            self.put(shard_prefix(self.place, index), {"questions.jsonl": jsonl(rows)}, metrics, clock)
+            self.put(shard_prefix(self.place, index), {SHARD_QUESTIONS.name: jsonl(rows)}, metrics, clock)
             if interrupted:
                 return
-        rows = [row for shard in shards for row in shard]
-        self.drop(rows, inputs)
+        checked = self.checked([row for shard in shards for row in shard], inputs)
         kept = [
-            {"question": row["question"], "answer": row["majority"], "share": row["share"], "truth": row["truth"]}
-            for row in rows
-            if row["question"] is not None and row["dropped"] is None
+            CurriculumRow(question=row.question, answer=row.majority or "", share=row.share, truth=row.truth)
+            for row in checked
+            if isinstance(row, CheckedQuestion) and row.dropped is None
         ]
-        files = {"curriculum.jsonl": jsonl(kept), "questions.jsonl": jsonl(rows)}
+        files = {CURRICULUM.name: jsonl(kept), QUESTIONS.name: jsonl(checked)}
         # The last shard's process goes on and writes the step's manifest.
-        metrics = rollout_metrics(rows, kept)
+        metrics = rollout_metrics(checked, kept)
         if inputs.truth is None:
             metrics = {name: value for name, value in metrics.items() if name not in OF_TRUTH}
         self.put(self.place, files, metrics, {**clocks[-1], "store": clocks[-1]["store"] + 1.0})
 
-    def shard(self, inputs: SolverRolloutInputs, index: int) -> list[dict[str, Any]]:
+    def shard(self, inputs: SolverRolloutInputs, index: int) -> list[Question | InvalidCompletion]:
         count = inputs.questions // inputs.shards
         rows = [self.question(inputs.samples, index * count + i) for i in range(count)]
         if inputs.truth is None:
-            rows = [{**row, "truth": None} if "truth" in row else row for row in rows]
+            rows = [row.model_copy(update={"truth": None}) if isinstance(row, Question) else row for row in rows]
         return rows
 
-    def question(self, samples: int, number: int) -> dict[str, Any]:
+    def question(self, samples: int, number: int) -> Question | InvalidCompletion:
         nasty = HOSTILE[number % len(HOSTILE)]
         if number % 10 == 9:
-            return {"question": None, "raw": nasty}
+            return InvalidCompletion.of(nasty)
         left, right = self.rng.randrange(1000), self.rng.randrange(1000)
         question = f"{left} + {right}" if number % 3 else nasty
         truth = str(left + right) if number % 3 else None
@@ -233,53 +245,61 @@ class _Committer:
         answers = [truth or nasty] * agree + [self.rng.choice([*HOSTILE, "7", "8"]) for _ in range(samples - agree)]
         classes = Counter(answers)
         majority, size = classes.most_common(1)[0]
-        votes = [[answer, n] for answer, n in classes.items()]
-        return {
-            "question": question,
-            "proposed": nasty,
-            "majority": majority,
-            "share": size / samples,
-            "votes": votes,
-            "truth": truth,
-        }
+        return Question(
+            question=question,
+            proposed=nasty,
+            majority=majority,
+            share=size / samples,
+            votes=tuple(classes.items()),
+            truth=truth,
+        )
 
-    def drop(self, rows: Sequence[dict[str, Any]], inputs: SolverRolloutInputs) -> None:
+    def checked(
+        self, rows: Sequence[Question | InvalidCompletion], inputs: SolverRolloutInputs
+    ) -> list[CheckedQuestion | InvalidCompletion]:
         seen: set[str] = set()
+        found: list[CheckedQuestion | InvalidCompletion] = []
         for row in rows:
-            if row["question"] is None:
+            if isinstance(row, InvalidCompletion):
+                found.append(row)
                 continue
-            row["dropped"] = None
-            if row["question"] in seen:
-                row["dropped"] = "duplicate"
-            elif row["share"] < inputs.band.min:
-                row["dropped"] = "below_band"
-            elif row["share"] > inputs.band.max:
-                row["dropped"] = "above_band"
-            seen.add(row["question"])
+            dropped = None
+            if row.question in seen:
+                dropped = "duplicate"
+            elif row.share < inputs.band.min:
+                dropped = "below_band"
+            elif row.share > inputs.band.max:
+                dropped = "above_band"
+            seen.add(row.question)
+            found.append(row.checked(dropped))
+        return found
 
 
-def rollout_metrics(rows: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def rollout_metrics(
+    rows: Sequence[CheckedQuestion | InvalidCompletion], kept: Sequence[CurriculumRow]
+) -> dict[str, float]:
     """The metrics of a rollout's manifest."""
-    valid = [row for row in rows if row["question"] is not None]
-    dropped = Counter(row["dropped"] for row in valid if row["dropped"] is not None)
+    valid = [row for row in rows if isinstance(row, CheckedQuestion)]
+    dropped = Counter(row.dropped for row in valid if row.dropped is not None)
     return {
         "questions": float(len(rows)),
         "valid": float(len(valid)),
         "kept": float(len(kept)),
-        "distinct_share": len({row["question"] for row in valid}) / len(rows),
-        "in_band_share": sum(0.25 <= row["share"] <= 0.75 for row in valid) / len(valid),
-        "majority_share_mean": sum(row["share"] for row in valid) / len(valid),
+        "distinct_share": len({row.question for row in valid}) / len(rows),
+        "in_band_share": sum(0.25 <= row.share <= 0.75 for row in valid) / len(valid),
+        "majority_share_mean": sum(row.share for row in valid) / len(valid),
         **{f"dropped_{reason}": float(number) for reason, number in dropped.items()},
         "dropped_proof": 0.0,
-        "malformed_share": sum(row["truth"] is None for row in valid) / len(valid),
-        "majority_accuracy": sum(row["majority"] == row["truth"] for row in valid) / len(valid),
-        "label_accuracy": sum(row["answer"] == row["truth"] for row in kept) / len(kept),
+        "malformed_share": sum(row.truth is None for row in valid) / len(valid),
+        "majority_accuracy": sum(row.majority == row.truth for row in valid) / len(valid),
+        "label_accuracy": sum(row.answer == row.truth for row in kept) / len(kept),
     }
 
 
-def jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """As the trainer writes it: ASCII, so that lone surrogates survive."""
-    return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows).encode("ascii")
+def jsonl(rows: Sequence[Row]) -> bytes:
+    """As the trainer writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_rows(Path(folder) / "rows.jsonl", rows).read_bytes()
 
 
 def _parents(step: Step) -> dict[str, str]:

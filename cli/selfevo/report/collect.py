@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_failed, read_rows, read_shards
 from selfevo.report.samples import samples_of, unusable_of
-from selfevo.report.scores import Answers, answers_of, evaluation_of
+from selfevo.report.scores import Answers, evaluation_of, results_of
 from selfevo.report.timings import by_phase, seconds_of
 from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
 from selfevo_contract.plan import Plan, Step
+from selfevo_contract.rows import CURRICULUM, METRICS, QUESTIONS, R, RowFile, UpdateRow, answers_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.summary import best_of, iterations_of
 from selfevo_store import ObjectStore
@@ -97,27 +97,23 @@ class _Collector:
     def take(self, step: Step, prefix: str, manifest: Manifest) -> None:
         """Keep what the page shows of a step's files."""
 
-        def rows(name: str) -> list[dict[str, Any]]:
-            return read_rows(self.store, prefix, manifest, name)
+        def rows(file: RowFile[R]) -> list[R]:
+            return read_rows(self.store, prefix, manifest, file)
 
         match step.inputs:
             case EvaluateInputs() as inputs:
-                answers = {
-                    task.name: answers_of(rows(f"answers/{task.name}.jsonl"), inputs.samples) for task in inputs.tasks
-                }
+                answers = {task.name: results_of(rows(answers_of(task.name)), inputs.samples) for task in inputs.tasks}
                 if step.iteration == 0:
                     self.base_answers = answers
                 base = None if step.iteration == 0 else self.base_answers
                 self.evaluations[step.iteration] = evaluation_of(answers, manifest.metrics, answers, base, self.metric)
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics)
-                self.samples.append(
-                    samples_of(step.iteration, rows("questions.jsonl"), rows("curriculum.jsonl"), inputs.samples)
-                )
+                self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))
             case ChallengerTrainInputs():
-                self.challenger += updates_of(step.iteration, rows("metrics.jsonl"))
+                self.challenger += updates_of(step.iteration, rows(METRICS))
             case SolverTrainInputs():
-                self.solver += updates_of(step.iteration, rows("metrics.jsonl"))
+                self.solver += updates_of(step.iteration, rows(METRICS))
 
 
 def rollout_of(metrics: Mapping[str, float]) -> Rollout:
@@ -139,16 +135,11 @@ def rollout_of(metrics: Mapping[str, float]) -> Rollout:
     )
 
 
-def updates_of(iteration: int, rows: Sequence[Mapping[str, Any]]) -> list[Update]:
-    """From TRL's rows, one for each optimizer update; only their numbers are kept."""
+def updates_of(iteration: int, rows: Sequence[UpdateRow]) -> list[Update]:
+    """From a training's metrics.jsonl."""
     return [
-        Update(
-            iteration,
-            int(row.get("step", number)),
-            int(row.get("update", number)),
-            {name: float(value) for name, value in row.items() if isinstance(value, int | float)},
-        )
-        for number, row in enumerate(rows, 1)
+        Update(iteration, row.step, row.update, {name: float(value) for name, value in row.metrics.items()})
+        for row in rows
     ]
 
 

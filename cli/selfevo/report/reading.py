@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from selfevo_contract.artifacts import (
     MANIFEST_NAME,
     Manifest,
@@ -13,12 +10,10 @@ from selfevo_contract.artifacts import (
     shard_prefix,
     step_prefix,
 )
-from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
-from selfevo_store import ObjectStore, read_file, read_own_manifest
+from selfevo_contract.rows import QUESTIONS, InvalidCompletion, R, RowFile
+from selfevo_store import ObjectStore, fetch_rows, read_own_manifest
 from selfevo_store.base import in_parallel
-
-Row = dict[str, Any]
 
 
 def prefix_of(namespace: str, step: Step) -> str:
@@ -35,33 +30,22 @@ def own_manifest(store: ObjectStore, prefix: str, step: Step) -> Manifest | None
     return read_own_manifest(store, prefix, step.phase, step.key, step.name)
 
 
-def read_rows(store: ObjectStore, prefix: str, manifest: Manifest, name: str) -> list[Row]:
-    """The rows of a JSON-lines file; none when the manifest has no such file.
+def read_rows(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R]) -> list[R]:
+    """The rows of ``file``; none when the manifest has no such file.
 
     Raises:
         CorruptArtifact: the stored file is missing or not what the manifest says.
-        InputError: it is not JSON lines.
+        InputError: a row is damaged.
     """
-    if manifest.file(name) is None:
-        return []
-    lines = read_file(store, prefix, manifest, name).splitlines()
-    try:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, RecursionError):
-        rows = [None]
-    if not all(isinstance(row, dict) for row in rows):
-        raise InputError(
-            f"{store.uri_of(prefix)}: file {name!r} is not JSON lines, though its digest is right; remove "
-            f"{MANIFEST_NAME} there to have it made again"
-        )
-    return rows
+    return [] if manifest.file(file.name) is None else fetch_rows(store, prefix, manifest, file)
 
 
-def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[Row]:
+def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[InvalidCompletion]:
     """The completions that a step without an output failed by; none when it left none."""
     place = failed_prefix(prefix)
     manifest = own_manifest(store, place, step)
-    return [] if manifest is None else read_rows(store, place, manifest, "questions.jsonl")
+    rows = [] if manifest is None else read_rows(store, place, manifest, QUESTIONS)
+    return [row for row in rows if isinstance(row, InvalidCompletion)]
 
 
 def read_shards(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 from selfevo.report.data import Sample, Samples, Votes
+from selfevo_contract.rows import CheckedQuestion, CurriculumRow, InvalidCompletion
 
 KEPT = 12
 DROPPED_PER_REASON = 2
@@ -17,7 +18,7 @@ INVALID = "invalid"
 UNLABELLED = "unlabelled"
 """The reason of a question that passed every check and has no label: labels are the truth, and it is not known."""
 
-Row = Mapping[str, Any]
+Row = CheckedQuestion | InvalidCompletion
 T = TypeVar("T")
 
 
@@ -35,53 +36,70 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def samples_of(
-    iteration: int, questions: Sequence[Row], curriculum: Sequence[Row], samples: int, kept: int = KEPT
+    iteration: int, questions: Sequence[Row], curriculum: Sequence[CurriculumRow], samples: int, kept: int = KEPT
 ) -> Samples:
     """From the rows of solver-rollout's questions.jsonl and curriculum.jsonl; ``samples`` answers to each question."""
-    labels = {row["question"]: row["answer"] for row in curriculum}
-    trained = [row for row in questions if row.get("question") in labels and row.get("dropped") is None]
-    by_share = sorted(trained, key=lambda row: row["share"])
+    labels = {row.question: row.answer for row in curriculum}
+    trained: list[CheckedQuestion] = []
     by_reason: dict[str, list[Row]] = defaultdict(list)
     for row in questions:
-        if row.get("question") is None:
+        if isinstance(row, InvalidCompletion):
             by_reason[INVALID].append(row)
-        elif row.get("dropped") is not None:
-            by_reason[row["dropped"]].append(row)
-        elif row["question"] not in labels:
+        elif row.dropped is not None:
+            by_reason[row.dropped].append(row)
+        elif row.question not in labels:
             by_reason[UNLABELLED].append(row)
+        else:
+            trained.append(row)
+    by_share = sorted(trained, key=lambda row: row.share)
     return Samples(
         iteration=iteration,
-        kept=tuple(_sample(row, samples, labels[row["question"]], None) for row in spread(by_share, kept)),
+        kept=tuple(_sample(row, samples, labels[row.question], None) for row in spread(by_share, kept)),
         dropped=tuple(
-            _sample(row, samples, None, reason)
+            _invalid(row) if isinstance(row, InvalidCompletion) else _sample(row, samples, None, reason)
             for reason, rows in sorted(by_reason.items(), key=lambda item: -len(item[1]))
             for row in spread(rows, DROPPED_PER_REASON)
         ),
     )
 
 
-def unusable_of(iteration: int, rows: Sequence[Row], count: int = KEPT) -> Samples:
+def unusable_of(iteration: int, rows: Sequence[InvalidCompletion], count: int = KEPT) -> Samples:
     """Of completions none of which was a valid question."""
-    return Samples(iteration, (), tuple(_sample(row, 0, None, INVALID) for row in spread(rows, count)))
+    return Samples(iteration, (), tuple(_invalid(row) for row in spread(rows, count)))
 
 
-def _sample(row: Row, samples: int, label: str | None, dropped: str | None) -> Sample:
-    classes = sorted(((str(answer), int(size)) for answer, size in row.get("votes") or []), key=lambda item: -item[1])
+def _invalid(row: InvalidCompletion) -> Sample:
+    return Sample(
+        question=None,
+        raw=row.raw,
+        proposed=None,
+        votes=(),
+        others=None,
+        unboxed=0,
+        share=None,
+        label=None,
+        truth=None,
+        right=None,
+        dropped=INVALID,
+    )
+
+
+def _sample(row: CheckedQuestion, samples: int, label: str | None, dropped: str | None) -> Sample:
+    classes = sorted(row.votes, key=lambda item: -item[1])
     # One class more than is shown takes no more room than the line that would stand for it.
     shown = classes if len(classes) <= CLASSES + 1 else classes[:CLASSES]
     rest = classes[len(shown) :]
-    truth = row.get("truth")
-    judged = label if dropped is None else row.get("majority")
+    judged = label if dropped is None else row.majority
     return Sample(
-        question=row.get("question"),
-        raw=str(row.get("raw", "")),
-        proposed=row.get("proposed"),
+        question=row.question,
+        raw="",
+        proposed=row.proposed,
         votes=tuple(Votes(answer, size) for answer, size in shown),
         others=Votes(f"{len(rest)} others", sum(size for _, size in rest)) if rest else None,
-        unboxed=max(0, samples - sum(size for _, size in classes)) if row.get("question") is not None else 0,
-        share=row.get("share"),
+        unboxed=max(0, samples - sum(size for _, size in classes)),
+        share=row.share,
         label=label,
-        truth=truth,
-        right=None if truth is None or judged is None else judged == truth,
+        truth=row.truth,
+        right=None if row.truth is None or judged is None else judged == row.truth,
         dropped=dropped,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from selfevo.report.data import Evaluation, Score, TaskScore
+from selfevo_contract.rows import ScoreRow
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Answers:
         return self.greedy if metric == "greedy" else self.mean
 
 
-def answers_of(rows: Sequence[Mapping[str, Any]], samples: int) -> Answers:
+def results_of(rows: Sequence[ScoreRow], samples: int) -> Answers:
     """From the rows of evaluate's ``answers/<task>.jsonl``."""
     return Answers(
-        questions=tuple(str(row.get("question")) for row in rows),
-        mean=tuple(float(row["samples_right"]) / samples for row in rows),
-        greedy=tuple(float(row["greedy_right"]) for row in rows),
+        questions=tuple(row.question for row in rows),
+        mean=tuple(row.samples_right / samples for row in rows),
+        greedy=tuple(float(row.greedy_right) for row in rows),
     )
 
 
