@@ -586,6 +586,6 @@ def test_a_finished_run_costs_no_thought() -> None:
         world.finish(world.names[-1])
     world.reconcile(1)
     assert world.status["phase"] == "Succeeded"
-    world.controller._understand = None  # type: ignore[assignment, method-assign]
+    world.controller._reader.parse = None  # type: ignore[assignment, method-assign]
     assert world.reconcile(1) is None
     assert world.cluster.calls == []

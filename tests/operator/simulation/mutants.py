@@ -101,7 +101,7 @@ MUTANTS = (
     ),
     Mutant(
         "a run that is being deleted is looked at",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.controller",
         "if snapshot.deleting or _settled(snapshot, jobs):",
         "if _settled(snapshot, jobs):",
     ),
@@ -182,7 +182,7 @@ MUTANTS = (
     ),
     Mutant(
         "pods are not asked for the end",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.read",
         "attempt_of(job, await self._pod_evidence.of_end(job))",
         "attempt_of(job)",
     ),
@@ -237,7 +237,7 @@ MUTANTS = (
     ),
     Mutant(
         "what has lost our label is not asked for",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.read",
         "for job in list(memory.doubted.values()):",
         "for job in ():",
     ),
@@ -270,20 +270,20 @@ MUTANTS = (
     # of it is tests/operator/test_controller.py's: test_a_namesake_that_is_not_ours_is_left_alone_and_said.
     Mutant(
         "a Job is deleted by its name, whoever it is",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.act",
         "left = await self._api.delete_job(job.namespace, job.name, job.uid)",
         "now = await self._api.get_job(job.namespace, job.name)\n"
         '            left = await self._api.delete_job(job.namespace, job.name, now["metadata"]["uid"])',
     ),
     Mutant(
         "a conflict on deleting means gone",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.act",
         "(error.status == 409 and await self._is_gone(job))",
         "error.status == 409",
     ),
     Mutant(
         "the reply to a create is not taken in",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.act",
         "        self._cache.put_job(made)\n        digest",
         "        digest",
     ),
@@ -315,7 +315,7 @@ MUTANTS = (
     ),
     Mutant(
         "a conflict on the status is no reason to look again",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.write",
         "            return AT_ONCE\n        self._cache.put_run(written)",
         "            return None\n        self._cache.put_run(written)",
     ),
@@ -327,7 +327,7 @@ MUTANTS = (
     ),
     Mutant(
         "a run that has ended is not looked at while its Jobs end",
-        "selfevo_operator.controller",
+        "selfevo_operator.controller.controller",
         "return ended and not snapshot.unended and all(job.finished for job in jobs)",
         "return ended",
     ),

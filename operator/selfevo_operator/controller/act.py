@@ -1,0 +1,125 @@
+"""Actions on the cluster: Jobs (and their Services) are created and deleted, and what is refused is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from selfevo_contract import reasons
+from selfevo_contract.errors import SelfevoError
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_core.attempts import Action, Blocker, Start, Stop
+from selfevo_operator.api.kube import Api, ApiError
+from selfevo_operator.manifests.job import render
+from selfevo_operator.manifests.labels import TEMPLATE
+from selfevo_operator.manifests.settings import PodSettings
+from selfevo_operator.observed.cache import Cache, Key, RunSnapshot
+from selfevo_operator.observed.snapshots import JobSnapshot, job_snapshot
+
+_FINAL = (400, 401, 403, 404, 422)
+"""Refusals that trying again soon does not help."""
+Created = Callable[[SelfEvolutionRun, Key, str, str], None]
+"""Is called when a Job was created: its run, the run's place, the step's name, the digest of the Job's template."""
+
+
+class Executor:
+    """Carries actions out. The reply to each call goes into the cache at once."""
+
+    def __init__(self, api: Api, cache: Cache, settings: PodSettings, created: Created) -> None:
+        self._api, self._cache, self._settings, self._created = api, cache, settings, created
+
+    async def carry_out(
+        self, run: SelfEvolutionRun | None, snapshot: RunSnapshot, actions: Sequence[Action]
+    ) -> tuple[Blocker | None, ApiError | None]:
+        """Carry the actions out.
+
+        Returns:
+            what kept one from it, for the status; and the error where trying again soon may help.
+        """
+        problem, failure = None, None
+        for action in actions:
+            try:
+                if isinstance(action, Stop):
+                    await self._stop(snapshot, action)
+                elif run is not None:
+                    problem = await self._start(run, snapshot, action) or problem
+            except ApiError as error:
+                problem = _blocker(action, error)
+                failure = failure if problem.stuck else failure or error
+        return problem, failure
+
+    async def _stop(self, snapshot: RunSnapshot, action: Stop) -> None:
+        job = next((job for job in self._cache.jobs_of(snapshot.uid) if job.name == action.name), None)
+        if job is None or job.stopping:
+            return
+        try:
+            left = await self._api.delete_job(job.namespace, job.name, job.uid)
+        except ApiError as error:
+            if error.status != 404 and not (error.status == 409 and await self._is_gone(job)):
+                raise
+            self._cache.bury_job(job.uid)
+            return
+        if left.get("kind") == "Job":
+            self._cache.put_job(left)
+
+    async def _is_gone(self, job: JobSnapshot) -> bool:
+        """Whether a conflict means that another one bears its name by now; it may mean that a write was in the way."""
+        try:
+            current = await self._api.get_job(job.namespace, job.name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return True
+        return bool(current["metadata"]["uid"] != job.uid)
+
+    async def _start(self, run: SelfEvolutionRun, snapshot: RunSnapshot, action: Start) -> Blocker | None:
+        namespace = snapshot.key.namespace
+        try:
+            job, *services = render(run, action.step, action.number, action.name, self._settings)
+            for service in services:
+                await self._create_service(namespace, service)
+            made = await self._api.create_job(namespace, job)
+        except SelfevoError as error:
+            return Blocker(error.reason, str(error))
+        except ApiError as error:
+            if error.status == 409 and error.reason == "AlreadyExists":
+                return await self._meet(snapshot, action)
+            raise
+        self._cache.put_job(made)
+        digest = made["metadata"].get("annotations", {}).get(TEMPLATE, "")
+        self._created(run, snapshot.key, action.step.name, digest)
+        return None
+
+    async def _create_service(self, namespace: str, service: dict[str, Any]) -> None:
+        try:
+            await self._api.create_service(namespace, service)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+
+    async def _meet(self, snapshot: RunSnapshot, action: Start) -> Blocker | None:
+        """A Job of that name exists: ours, then we had not seen it yet; or somebody else's, then it is left alone."""
+        try:
+            job = await self._api.get_job(snapshot.key.namespace, action.name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return Blocker(reasons.NAME_TAKEN, f"Job {action.name} was there and is gone; trying again", stuck=False)
+        if job_snapshot(job).owner == snapshot.uid:
+            self._cache.meet_job(job)
+            return None
+        return Blocker(
+            reasons.NAME_TAKEN,
+            f"Job {action.name} exists and is not controlled by this run; delete it, or give the run another name",
+        )
+
+
+def _blocker(action: Action, error: ApiError) -> Blocker:
+    """What the status says of a refusal, in the cluster's words."""
+    if isinstance(action, Stop):
+        reason, what = reasons.DELETE_REFUSED, f"to delete Job {action.name}"
+    else:
+        reason, what = reasons.CREATE_REFUSED, f"Job {action.name}"
+    if error.status == 0:
+        return Blocker(reason, f"the cluster was asked, and did not answer: {error.message}", stuck=False)
+    return Blocker(reason, f"the cluster refuses {what}: {error.message}", stuck=error.status in _FINAL)

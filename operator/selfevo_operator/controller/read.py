@@ -1,0 +1,165 @@
+"""What there is of a run: its Jobs, how they ended or why they wait, and whether they would be made the same now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from selfevo_contract import reasons
+from selfevo_contract.errors import SelfevoError
+from selfevo_contract.plan import Plan, plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus
+from selfevo_core.attempts import Blocker, ObservedAttempt
+from selfevo_core.invalid_spec import parse_run
+from selfevo_operator.api.kube import Api, ApiError
+from selfevo_operator.api.pod_evidence import Beside, PodEvidence
+from selfevo_operator.controller.memory import Memories
+from selfevo_operator.manifests.job import render, template_digest
+from selfevo_operator.manifests.settings import PodSettings
+from selfevo_operator.observed.cache import Cache, RunSnapshot
+from selfevo_operator.observed.lru_cache import LruCache
+from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_of
+
+Clock = Callable[[], datetime]
+_UNLISTED_S = 20.0
+"""A Job that has lost our label is asked for by its name so often: nobody else tells of it."""
+_REMEMBERED = 4096
+"""Of plans and templates: what is forgotten is computed again."""
+_DENIED, _DENIED_S = (401, 403), 30.0
+
+
+class Reader:
+    """Reads runs, their Jobs and the evidence of their pods. Of each run by one caller at a time."""
+
+    def __init__(
+        self, api: Api, cache: Cache, settings: PodSettings, clock: Clock, memories: Memories, beside: Beside
+    ) -> None:
+        self._api, self._cache, self._settings, self._clock, self._memories = api, cache, settings, clock, memories
+        self._pod_evidence = PodEvidence(api, clock, beside)
+        self._plans: LruCache[str, tuple[int, Plan]] = LruCache(_REMEMBERED)
+        self._templates: LruCache[tuple[str, int, str], str] = LruCache(_REMEMBERED)
+        """UID and generation of a run, name of a step -> digest of the Job that would be created."""
+
+    async def jobs(self, snapshot: RunSnapshot) -> list[JobSnapshot]:
+        """The Jobs of the run. Those that no list finds are asked for by their names, now and then."""
+        memory, now = self._memories[snapshot.uid], self._clock()
+        memory.doubted |= {job.uid: job for job in self._cache.take_doubted(snapshot.uid)}
+        unlisted = [job for job in self._cache.jobs_of(snapshot.uid) if not job.listed]
+        if memory.asked_at is None or (now - memory.asked_at).total_seconds() >= _UNLISTED_S:
+            memory.doubted |= {job.uid: job for job in unlisted}
+        for job in list(memory.doubted.values()):
+            memory.asked_at = now
+            try:
+                found = await self._api.get_job(job.namespace, job.name)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                self._cache.bury_job(job.uid)
+            else:
+                if found["metadata"]["uid"] != job.uid:
+                    self._cache.bury_job(job.uid)
+                self._cache.meet_job(found)
+            memory.doubted.pop(job.uid, None)
+        return self._cache.jobs_of(snapshot.uid)
+
+    def parse(self, snapshot: RunSnapshot) -> tuple[SelfEvolutionRun, Plan]:
+        """The run and its plan.
+
+        Raises:
+            SelfevoError: the spec makes no sense, although the API server took it.
+        """
+        run = parse_run(snapshot.document())
+        known = self._plans.get(snapshot.uid)
+        if known is None or known[0] != snapshot.generation:
+            known = self._plans.put(snapshot.uid, (snapshot.generation, plan(run.spec)))
+        return run, known[1]
+
+    async def attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSnapshot]) -> list[ObservedAttempt]:
+        """What became of each Job, with what its pods say where that matters.
+
+        Raises:
+            ApiError: they cannot be asked.
+        """
+        ended = {(step.name, step.key): step.ended for step in (run.status or RunStatus()).steps}
+        attempts = []
+        for job in jobs:
+            if job.finished and job.attempt > ended.get((job.step, job.key), 0):
+                attempts.append(await self._ended(job))
+            elif job.finished:
+                self._pod_evidence.forget_end(job)
+                attempts.append(attempt_of(job))
+            else:
+                if job.succeeding:
+                    self._pod_evidence.prefetch_result(job)
+                evidence = await self._pod_evidence.of_start(run.metadata.uid, job)
+                attempts.append(await self._unfinished(run, steps, job, evidence))
+        return attempts
+
+    async def _ended(self, job: JobSnapshot) -> ObservedAttempt:
+        """A Job that has ended; as long as its pods must not be asked how, it waits for somebody to allow that."""
+        try:
+            return attempt_of(job, await self._pod_evidence.of_end(job))
+        except ApiError as error:
+            if error.status not in _DENIED:
+                raise
+            message = f"{job.name} has ended, and the cluster does not let us ask its pods how: {error.message}"
+            held = replace(job, succeeded=False, failed=False, ready=0, suspended=False, ended_pods=0, stopping=True)
+            self._memories[job.owner].unreadable = Blocker(reasons.PODS_UNREADABLE, message)
+            return attempt_of(held)
+
+    async def _unfinished(
+        self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence
+    ) -> ObservedAttempt:
+        template = self._template(run, steps, job, evidence)
+        attempt = attempt_of(job, evidence, template)
+        if attempt.outdated and attempt.state == "Pending" and not job.suspended and not job.stopping:
+            # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
+            # the end of the container and that of the pod it counts it as nothing at all.
+            attempt = attempt_of(job, await self._pod_evidence.ask(job), template)
+        return attempt
+
+    def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence) -> str:
+        """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
+        step = steps.by_name.get(job.step)
+        # One that its queue has sent away has ended its pods, at their checkpoints: it may be made anew as well.
+        begun = job.ready or (job.ended_pods and evidence.waiting is None and not job.suspended)
+        if step is None or step.key != job.key or begun:
+            return ""
+        now = (run.metadata.uid, run.metadata.generation, step.name)
+        if now not in self._templates:
+            try:
+                digest = template_digest(render(run, step, job.attempt, job.name, self._settings)[0])
+            except SelfevoError:
+                digest = ""
+            self._templates.put(now, digest)
+        return self._templates[now]
+
+    def ask_again_in(self, snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> float | None:
+        """Seconds after which something is worth another question; None for nothing."""
+        waits = []
+        if self._memories[snapshot.uid].unreadable is not None:
+            waits.append(_DENIED_S)
+        if any(not job.listed for job in jobs):
+            waits.append(_UNLISTED_S)
+        if doubtful := [job for job in jobs if job.doubtful]:
+            waits.append(self._pod_evidence.ask_again_in(snapshot.uid, doubtful))
+        again = self._pod_evidence.ask_queue_in(snapshot.uid)
+        if again is not None and any(job.suspended and not job.finished for job in jobs):
+            waits.append(again)
+        return min(waits, default=None)
+
+    def prefetch_result(self, job: JobSnapshot) -> None:
+        """All pods of ``job`` have ended well: they are asked before its controller says that it is Complete."""
+        self._pod_evidence.prefetch_result(job)
+
+    def keep_template(self, run: SelfEvolutionRun, step: str, digest: str) -> None:
+        """``digest`` is that of the Job that was created for the step just now."""
+        self._templates.put((run.metadata.uid, run.metadata.generation, step), digest)
+
+    def forget(self, snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> None:
+        """Nothing happens to the run any more."""
+        self._pod_evidence.forget_run(snapshot.uid)
+        for job in jobs:
+            self._pod_evidence.forget_end(job)
