@@ -9,7 +9,10 @@ from harness.s3proxy import Faults, Request
 
 
 class Hold:
-    """Holds the first request that fits, until it is let go. Give ``faults(...)`` to the proxy."""
+    """Holds what fits until it is let go: a request, and what a client that lost patience sends in its place.
+
+    Give ``faults(...)`` to the proxy.
+    """
 
     def __init__(self, method: str, pattern: str) -> None:
         self._method, self._pattern = method, pattern
@@ -23,7 +26,7 @@ class Hold:
         return self._met.is_set()
 
     def let_go(self, *, lost: bool = False) -> None:
-        """The request goes to the server; ``lost``: it never gets there."""
+        """The request goes to the server; ``lost``: it never gets there, but what came in its place does."""
         self._lost = lost
         self._go_on.set()
 
@@ -31,11 +34,10 @@ class Hold:
         """Whether the proxy is to lose the request; returns when that is known."""
         if request.method != self._method or not re.search(self._pattern, request.path):
             return False
-        if not self._first.acquire(blocking=False):
-            return False
+        first = self._first.acquire(blocking=False)
         self._met.set()
         self._go_on.wait()
-        return self._lost
+        return self._lost and first
 
 
 def faults(*holds: Hold) -> Faults:
