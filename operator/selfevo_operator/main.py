@@ -17,8 +17,9 @@ import kopf
 
 from selfevo_operator.api.credentials import CredentialsError, connection, endpoint, watching_session
 from selfevo_operator.api.kube import JOB_SELECTOR, Kube
+from selfevo_operator.runtime.errors import OperatorError
 from selfevo_operator.runtime.health import serve
-from selfevo_operator.runtime.operator import Operator, OperatorError
+from selfevo_operator.runtime.operator import Operator
 from selfevo_operator.runtime.settings import Patience, Settings, read_settings
 
 log = logging.getLogger("selfevo")
@@ -57,7 +58,7 @@ def _registry(operator: Operator, settings: Settings) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.AiohttpSession:
-        return watching_session(connection(kubeconfig, settings), operator.watch_began, operator.watch_refused)
+        return watching_session(connection(kubeconfig, settings), operator.resync.watch_began, operator.watch_refused)
 
     @kopf.on.event("selfevo.dev", "v1alpha1", "selfevolutionruns", registry=registry)
     async def on_run(event: Any, **_: Any) -> None:
@@ -104,12 +105,12 @@ async def run(settings: Settings) -> None:
         )
         operator = Operator(kube, settings)
         called = operator.called
-        runner = await serve(operator, settings.host, settings.port)
+        runner = await serve(operator.probes, operator.metrics, settings.host, settings.port)
         stack.push_async_callback(lambda: _briefly(runner.cleanup()))
         told_to_end = asyncio.Event()
         others = [
             asyncio.create_task(told_to_end.wait()),
-            asyncio.create_task(operator.resync(kube)),
+            asyncio.create_task(operator.resync.run(kube)),
             asyncio.create_task(operator.work()),
         ]
         ours = asyncio.all_tasks()

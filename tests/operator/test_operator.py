@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +13,8 @@ from harness.objects import ended, job_object, run_object
 from selfevo_operator.api.kube import ApiError, Page
 from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Key
-from selfevo_operator.runtime.operator import Operator, OperatorError
+from selfevo_operator.runtime.errors import OperatorError
+from selfevo_operator.runtime.operator import Operator
 from selfevo_operator.runtime.settings import Patience, Settings
 
 STUCK_S = Patience().stuck
@@ -36,18 +36,18 @@ class Lists:
         self.listed += 1
 
 
-def operator_of(api: object = None) -> Operator:
+def operator_of(api: object = None, *namespaces: str, resync_seconds: float = 60) -> Operator:
     settings = Settings(
-        namespaces=(), pods=PodSettings(image="x"), host="", port=0, workers=2, resync_seconds=60, kubeconfig=None,
-        verbose=False,
+        namespaces=namespaces, pods=PodSettings(image="x"), host="", port=0, workers=2, resync_seconds=resync_seconds,
+        kubeconfig=None, verbose=False,
     )  # fmt: skip
     made = Operator(api, settings)  # type: ignore[arg-type]
-    made.listed = True
+    made.scopes.listed = True
     return made
 
 
 def listing(operator: Operator, lists: Lists) -> None:
-    asyncio.run(operator._list(lists))  # type: ignore[arg-type]
+    asyncio.run(operator.resync.list_all(lists))  # type: ignore[arg-type]
 
 
 def test_a_list_that_is_ahead_once_is_a_race() -> None:
@@ -90,10 +90,10 @@ def test_events_bring_runs_into_the_queue_and_old_ones_do_not() -> None:
 
 def test_nothing_is_ready_before_everything_is_listed() -> None:
     operator = operator_of()
-    operator.listed = False
-    assert "not listed" in operator.unready()
-    operator.listed = True
-    assert operator.unready() == ""
+    operator.scopes.listed = False
+    assert "not listed" in operator.probes.unready()
+    operator.scopes.listed = True
+    assert operator.probes.unready() == ""
 
 
 class Half(Lists):
@@ -118,13 +118,12 @@ def refused_of(operator: Operator, namespace: str) -> float | None:
 
 
 def test_a_namespace_that_is_refused_is_said_and_the_others_are_served(caplog: pytest.LogCaptureFixture) -> None:
-    operator, lists = operator_of(), Half()
-    operator.settings = replace(operator.settings, namespaces=("closed", "lab"))
-    operator.listed = False
+    operator, lists = operator_of(None, "closed", "lab"), Half()
+    operator.scopes.listed = False
     closed = run_object(2, uid="c")
     closed["metadata"]["namespace"] = "closed"
     listing(operator, lists)
-    operator.listed = True
+    operator.scopes.listed = True
     assert operator.queue.take(time.monotonic()) == DEMO
     operator.queue.done(DEMO, 0)
     operator.saw_run("ADDED", closed)
@@ -146,16 +145,14 @@ def test_a_namespace_that_is_refused_is_said_and_the_others_are_served(caplog: p
 
 
 def test_when_no_namespace_is_let_through_that_is_an_error() -> None:
-    operator, lists = operator_of(), Half()
-    operator.settings = replace(operator.settings, namespaces=("closed", "lab"))
+    operator, lists = operator_of(None, "closed", "lab"), Half()
     lists.refuses = {"closed", "lab"}
     with pytest.raises(ApiError, match="no lists in closed"):
         listing(operator, lists)
 
 
-def test_news_of_one_namespace_is_heard_for_all() -> None:
-    operator, lists = operator_of(), Half()
-    operator.settings = replace(operator.settings, namespaces=("closed", "lab"))
+def test_a_watch_event_of_one_namespace_counts_for_all() -> None:
+    operator, lists = operator_of(None, "closed", "lab"), Half()
     lists.refuses.clear()
     for version in range(20, 26):
         lists.runs = [run_object(version)]
@@ -165,13 +162,13 @@ def test_news_of_one_namespace_is_heard_for_all() -> None:
 
 def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> None:
     operator, now = operator_of(), time.monotonic()
-    assert operator.unhealthy() == ""
+    assert operator.probes.unhealthy() == ""
     operator.queue.add(DEMO, now - STUCK_S - 1)
-    assert "has waited" in operator.unhealthy()
+    assert "has waited" in operator.probes.unhealthy()
     operator.queue.take(now - STUCK_S - 1)
-    assert "a look has taken" in operator.unhealthy()
+    assert "a look has taken" in operator.probes.unhealthy()
     operator.queue.done(DEMO, now)
-    assert operator.unhealthy() == ""
+    assert operator.probes.unhealthy() == ""
 
 
 def test_metrics_tell_of_each_run_when_it_went_on_and_how_long_runs_wait() -> None:
@@ -198,23 +195,23 @@ def test_a_slow_api_server_is_no_reason_to_start_anew_and_a_look_without_end_is(
     operator.queue.add(DEMO, now - STUCK_S - 1)
     operator.queue.add(Key("lab", "other"), now - STUCK_S - 1)
     operator.queue.take(now - STUCK_S - 1)
-    assert operator.unhealthy() != ""
+    assert operator.probes.unhealthy() != ""
     operator.called("create", "jobs", 0)  # it did not answer in time
-    assert operator.unhealthy() == ""
+    assert operator.probes.unhealthy() == ""
     operator.queue.done(DEMO, now)
-    assert operator.unhealthy() == "" and operator.queue.age(now) > STUCK_S
+    assert operator.probes.unhealthy() == "" and operator.queue.age(now) > STUCK_S
     operator.queue.take(now - 11 * STUCK_S)
-    assert "a look has taken" in operator.unhealthy()
+    assert "a look has taken" in operator.probes.unhealthy()
 
 
 def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None:
     async def scene() -> None:
         operator, lists = operator_of(), Lists()
-        listing = asyncio.create_task(operator.resync(lists))  # type: ignore[arg-type]
+        listing = asyncio.create_task(operator.resync.run(lists))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
         assert operator.cache.job_count() == 1
         lists.jobs, lists.version = [], 11
-        operator.watch_began()
+        operator.resync.watch_began()
         began = time.monotonic()
         while operator.cache.job_count():
             assert time.monotonic() < began + 20, "the next regular list is in 60 s"
@@ -227,17 +224,16 @@ def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None
 def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("selfevo_operator.runtime.operator._SETTLE_S", 0.01)
+    monkeypatch.setattr("selfevo_operator.runtime.resync._SETTLE_S", 0.01)
 
     async def looked_at_after(resync_seconds: float, lists_more: int) -> Key | None:
-        operator, lists = operator_of(), Lists()
-        operator.settings = replace(operator.settings, resync_seconds=resync_seconds)
-        listing = asyncio.create_task(operator.resync(lists))  # type: ignore[arg-type]
+        operator, lists = operator_of(resync_seconds=resync_seconds), Lists()
+        listing = asyncio.create_task(operator.resync.run(lists))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
         now = time.monotonic()
         assert operator.queue.take(now) == DEMO
         operator.queue.done(DEMO, now)
-        operator.watch_began()
+        operator.resync.watch_began()
         began, before = time.monotonic(), lists.listed
         while lists.listed < before + lists_more:
             assert time.monotonic() < began + 60, "no list"
@@ -255,10 +251,10 @@ def test_while_no_write_slot_is_free_a_pod_that_has_begun_waits_for_room_and_not
     operator.saw_job("ADDED", job_object(1))
     operator.queue.done(operator.queue.take(0) or DEMO, 0)
     for name in ("a", "b"):
-        assert operator._write_slots.may_write(Key("lab", name))
+        assert operator.workers.write_slots.may_write(Key("lab", name))
     operator.saw_job("MODIFIED", job_object(2, status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}))
-    assert operator.queue.next_due() is None and operator._write_slots.unwritten == 1
-    assert operator._write_slots.end(Key("lab", "a")) == DEMO
+    assert operator.queue.next_due() is None and operator.queue.depth == 0
+    assert operator.workers.write_slots.end(Key("lab", "a")) == DEMO
 
 
 def test_a_pod_that_has_begun_waits_a_moment_for_what_may_follow_and_an_end_does_not() -> None:

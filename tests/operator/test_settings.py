@@ -17,7 +17,7 @@ def test_flags() -> None:
         9,
         3,
     )
-    assert settings.scopes == ("a", "b")
+    assert settings.namespaces == ("a", "b")
 
 
 def test_what_the_platform_decides_for_all_pods() -> None:
@@ -45,7 +45,7 @@ def test_what_the_platform_decides_for_all_pods() -> None:
 
 def test_the_environment_stands_in_for_flags_and_flags_come_first() -> None:
     environment = {"SELFEVO_OPERATOR_ALL_NAMESPACES": "true", "SELFEVO_OPERATOR_IMAGE": "x:1"}
-    assert read_settings([], environment).scopes == (None,)
+    assert read_settings([], environment).namespaces == ()
     assert read_settings(["--namespace", "a", "--image", "y"], environment).namespaces == ("a",)
     assert read_settings(["--namespace", "a", "--image", "y"], environment).pods.image == "y"
     some = {**environment, "SELFEVO_OPERATOR_ALL_NAMESPACES": "0", "SELFEVO_OPERATOR_NAMESPACE": "b,c"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from selfevo_operator.runtime.operator import Operator, OperatorError
+from selfevo_operator.runtime.errors import OperatorError
+from selfevo_operator.runtime.metrics import Metrics
+from selfevo_operator.runtime.probes import Probes
 
 
-async def serve(operator: Operator, host: str, port: int) -> web.AppRunner:
+async def serve(probes: Probes, metrics: Metrics, host: str, port: int) -> web.AppRunner:
     """Start serving; ``cleanup()`` of what is returned ends it.
 
     Raises:
@@ -16,18 +18,16 @@ async def serve(operator: Operator, host: str, port: int) -> web.AppRunner:
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        return _verdict(operator.unhealthy())
+        return _verdict(probes.unhealthy())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _verdict(operator.unready() or operator.unhealthy())
+        return _verdict(probes.unready() or probes.unhealthy())
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(operator.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -136,7 +136,3 @@ class WorkQueue(Generic[K]):
     def longest_work(self, now: float) -> float:
         """Seconds since the work that has taken longest so far began."""
         return now - min(self._working.values()) if self._working else 0.0
-
-    def pending(self) -> bool:
-        """Whether any key is ready or worked on."""
-        return bool(self._pressing or self._calm or self._working or self._again)

@@ -52,11 +52,6 @@ class Settings:
     """Read Kueue's Workloads, to say why a Job waits; needs the right to list them."""
     patience: Patience = Patience()
 
-    @property
-    def scopes(self) -> tuple[str | None, ...]:
-        """What is listed and watched: each namespace, or None for the whole cluster."""
-        return self.namespaces or (None,)
-
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line, else from the environment, else defaults. Ends with a sentence where wrong."""

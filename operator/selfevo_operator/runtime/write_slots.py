@@ -52,8 +52,3 @@ class WriteSlots(Generic[K]):
         del self._waiting[following]
         self._holders.add(following)
         return following
-
-    @property
-    def unwritten(self) -> int:
-        """Records that wait."""
-        return len(self._waiting)
