@@ -22,7 +22,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A run that has ended well. Not to be changed."""
     project = Project(tmp_path_factory.mktemp("done") / "project")
     project.evaluated()
-    assert project.selfevo("run", "run.yaml", "--quiet").returncode == 0
+    assert project.drive("run.yaml", "--quiet").returncode == 0
     return project
 
 
@@ -48,7 +48,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A run whose first step found nothing to learn from. Only looked at."""
     project = Project(tmp_path_factory.mktemp("failed") / "project")
     project.order("challenger-train-1", exit=4)
-    assert project.selfevo("run", "run.yaml", "--quiet").returncode == 4
+    assert project.drive("run.yaml", "--quiet").returncode == 4
     return project
 
 

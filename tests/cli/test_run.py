@@ -31,7 +31,7 @@ def test_a_run_does_every_step_once_says_so_and_can_be_repeated_at_no_cost(proje
     assert status.model_uri in first.stdout
     assert status.model_uri.startswith(f"file://{project.store}/default/solver-train/")
 
-    again = project.selfevo("run", "run.yaml")
+    again = project.drive("run.yaml")
     assert again.returncode == 0
     assert len(project.worked()) == 6
     assert len(project.diary("start")) == 6  # not even a process was started
@@ -73,7 +73,7 @@ def test_what_is_not_in_the_store_is_not_done_whatever_the_status_says(project: 
 
 def test_a_suspended_run_starts_nothing(project: Project) -> None:
     project.write(spec__suspend=True)
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert (done.returncode, project.diary("start")) == (0, [])
     assert "spec.suspend is true, 0 of 3 steps done" in done.stdout
 
@@ -123,14 +123,14 @@ def overlap(project: Project, step: str) -> int:
 def test_workers_bound_the_shards_that_are_made_at_once(project: Project, workers: int) -> None:
     project.write(spec__rollout__shards=3)
     project.order("solver-rollout-1", seconds=1)
-    assert project.selfevo("run", "run.yaml", "--workers", str(workers)).returncode == 0
+    assert project.drive("run.yaml", "--workers", str(workers)).returncode == 0
     assert sorted(e["shard"] for e in project.diary() if e["step"] == "solver-rollout-1") == [0, 1, 2]
     assert overlap(project, "solver-rollout-1") == workers
 
 
 def test_a_failed_shard_is_made_again_and_the_others_are_kept(project: Project) -> None:
     project.order("solver-rollout-1", exit=3, times=1, shard=1)
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert done.returncode == 0
     assert "solver-rollout-1 failed: told to end with 3; tell otherwise; tried again in" in done.stdout
     status = project.recorded().status
@@ -147,7 +147,7 @@ def test_a_failed_shard_is_made_again_and_the_others_are_kept(project: Project) 
 def test_failures_of_services_and_crashes_are_tried_again(project: Project) -> None:
     project.order("challenger-train-1", exit=3, times=2)
     project.order("solver-train-1", kill=9, times=1)
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert done.returncode == 0
     assert project.worked().count("challenger-train-1") == 3
     assert "ended with exit code 137: killed, perhaps because memory ran out; about to die" in done.stdout
@@ -174,7 +174,7 @@ def test_what_trying_again_cannot_help_ends_the_run_with_its_code(project: Proje
     assert project.worked().count("solver-train-1") == 1
     # The next `selfevo run` is the person's answer to it.
     project.order("solver-train-1")
-    assert project.selfevo("run", "run.yaml").returncode == 0
+    assert project.drive("run.yaml").returncode == 0
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(project: Proj
     assert re.search(r"solver-train-1 +Pending +[0-9.]+ s +1  stopped at a checkpoint\n", looked)
 
     project.order("solver-train-1")
-    assert project.selfevo("run", "run.yaml").returncode == 0
+    assert project.drive("run.yaml").returncode == 0
     assert project.worked() == [*STEPS, "solver-train-1"]
 
 
@@ -296,7 +296,7 @@ def test_two_commands_for_one_run_are_told_apart(project: Project) -> None:
 
 def test_an_unwritable_workdir_is_one_sentence(project: Project) -> None:
     (project.root / "file").write_text("")
-    done = project.selfevo("run", "run.yaml", "--workdir", "file/workdir")
+    done = project.drive("run.yaml", "--workdir", "file/workdir")
     assert done.returncode == 2
     assert done.stderr == (
         f"selfevo: --workdir {project.root}/file/workdir cannot be written (Not a directory); "
@@ -306,7 +306,7 @@ def test_an_unwritable_workdir_is_one_sentence(project: Project) -> None:
 
 def test_what_is_not_built_yet_is_refused(project: Project) -> None:
     project.write(spec__verifier={})
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert (done.returncode, project.diary("start")) == (2, [])
     assert done.stderr == (
         "selfevo: spec.verifier asks for the phase verifier-train, which this version of selfevo does not have yet; "

@@ -12,9 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
+import selfevo.local.processes
+import selfevo.verbs.run
+from harness import selfevo_fake
 from harness.runs import document
 from selfevo.main import main
 from selfevo_contract.run import SelfEvolutionRun
@@ -103,6 +107,15 @@ class Project:
         finally:
             sys.argv = before
         return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+    def drive(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """`selfevo run` to its end in this process; the trainers are processes all the same."""
+        with (
+            mock.patch.object(selfevo.local.processes, "TRAINER", selfevo_fake.TRAINER),
+            mock.patch.object(selfevo.verbs.run, "BACKOFF", selfevo_fake.BACKOFF),
+            mock.patch.dict(os.environ, self.environment, clear=True),
+        ):
+            return self.look("run", *args)
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start the command."""

@@ -24,7 +24,8 @@ class Follower:
         code = (
             "import sys; from selfevo import main; from selfevo.cluster import client, follow\n"
             "from selfevo.verbs import watch\n"
-            "watch.PAUSES_S, watch.RELIST_S, watch.POLL_S, follow.RELIST_S = (0.05,), 0.05, 0.05, 0.05\n"
+            "watch.PAUSES_S, watch.RELIST_S, watch.REWATCH_S, watch.POLL_S = (0.05,), 0.05, 0.05, 0.05\n"
+            "follow.RELIST_S = 0.05\n"
             + "".join(f"{name.replace('__', '.')} = {value}\n" for name, value in settings.items())
             + "sys.argv[0] = 'selfevo'; main.main()\n"
         )

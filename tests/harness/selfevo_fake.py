@@ -11,8 +11,10 @@ import selfevo.verbs.run
 from selfevo.main import main
 from selfevo_core.reconcile import Backoff
 
-selfevo.local.processes.TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
-selfevo.verbs.run.BACKOFF = Backoff(timedelta(milliseconds=50), timedelta(seconds=1))
+TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+BACKOFF = Backoff(timedelta(milliseconds=50), timedelta(seconds=1))
 
 if __name__ == "__main__":
+    selfevo.local.processes.TRAINER = TRAINER
+    selfevo.verbs.run.BACKOFF = BACKOFF
     main()

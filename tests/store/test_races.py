@@ -51,11 +51,12 @@ def check(store: ObjectStore, prefix: str, results: list[CommitResult]) -> None:
     assert left <= {committed.write_id}
 
 
+@pytest.mark.parametrize("times", [5, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("files", [{}, {"a": b"1", "b/c": b"2"}], ids=["manifest-only", "with-files"])
-def test_one_of_many_writers_wins_in_a_folder(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_one_of_many_writers_wins_in_a_folder(tmp_path: Path, files: dict[str, bytes], times: int) -> None:
     paths = write_files(tmp_path / "out", files)
     stores = [open_store(f"file://{tmp_path}/store") for _ in range(WRITERS)]
-    for i in range(20):
+    for i in range(times):
         results = race(stores, f"race/solver/{i}", paths)
         check(stores[0], f"race/solver/{i}", results)
         assert verify(stores[0], f"race/solver/{i}") == []

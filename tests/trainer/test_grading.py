@@ -352,7 +352,7 @@ def test_all_hostile_answers_among_good_ones(tmp_path):
     assert stats.timed_out >= 2
 
 
-ANOTHER_WAY_IN = {"lambdify-overline", "lambdify-subscript"}  # the same series again, seconds each
+ANOTHER_WAY_IN = {"lambdify-overline", "lambdify-subscript", "lambdify-product"}  # the same again, seconds each
 
 
 @pytest.mark.parametrize(

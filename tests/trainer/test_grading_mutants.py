@@ -93,6 +93,7 @@ def test_the_rules_merge_no_two_members_of_a_family(family):
             assert compare(b, a).equal is not True, (b, a)
 
 
+@pytest.mark.slow
 def test_no_two_members_of_a_family_are_equal():
     pairs = [
         pair

@@ -26,6 +26,8 @@ from selfevo_contract.status import RunStatus
 POLL_S = 0.5
 RELIST_S = 2.0
 """Between two reads where a watch is not allowed."""
+REWATCH_S = 1.0
+"""From one watch to the next at least: a server that ends every watch at once must not be asked in a hot loop."""
 REFUSED_S = 30.0
 """For so long a right or a token that was good before may be refused."""
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -179,8 +181,7 @@ def follow(
             time.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1
             continue
-        # A server that ends every watch at once must not be asked in a hot loop.
-        pause = RELIST_S if not may_watch else 1.0
+        pause = RELIST_S if not may_watch else REWATCH_S
         time.sleep(max(0.0, pause - (time.monotonic() - begun)))
 
 
