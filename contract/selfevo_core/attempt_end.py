@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.status import AttemptStatus, StepStatus
 from selfevo_core.attempts import KILLED, ObservedAttempt, stamp, verdict_of
+from selfevo_core.policies.retry import Backoff
+from selfevo_core.transitions import Event
 
 ATTEMPTS_SHOWN = 20
 UNKNOWN = "it is done, and what it measured is unknown"
@@ -26,65 +27,70 @@ STOPPED = (
 """Reasons of attempts that we ended ourselves."""
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before a step is tried again: 10 s, 20 s, 40 s, ... 5 min."""
-
-    base: timedelta = timedelta(seconds=10)
-    cap: timedelta = timedelta(minutes=5)
-
-    def delay(self, failures: int) -> timedelta:
-        return min(self.cap, self.base * (1 << min(max(failures - 1, 0), 30)))
-
-
 def record_attempt_end(
     status: StepStatus, attempt: ObservedAttempt, backoff_limit: int, backoff: Backoff, now: datetime
-) -> StepStatus:
-    """The record after the end of ``attempt``, taken into account exactly once."""
+) -> tuple[Event, StepStatus]:
+    """What the end of ``attempt`` is, and the record with it taken into account, exactly once.
+
+    The state stays as it was: that is the word of `transitions`.
+    """
     status = with_(status, ended=attempt.number)
-    finished = attempt.finished_at or now
+    event = _event(status, attempt, backoff_limit)
+    at = attempt.finished_at or now
     result = attempt.result
     reason, message = _cause(attempt)
-
-    if attempt.state == "Succeeded":
-        confirmed = result is not None and result.outcome in ("committed", "found")
-        if confirmed or status.failures >= backoff_limit:
-            return with_(
-                status,
-                state="Succeeded",
-                finished_at=stamp(finished),
-                retry_at=None,
-                reason="",
-                message="" if confirmed else f"{UNKNOWN}: the result of {attempt.name} did not arrive",
-                reused=result is not None and result.outcome == "found",
-                metrics=dict(result.metrics) if result else {},
-                timings=dict(result.timings) if result else {},
-            )
-        # Its figures are lost, and the score decides which model is best. Another process finds the output and tells.
-        reason, message = reasons.RESULT_LOST, f"{attempt.name} ended well, but its result did not arrive"
-
-    code = None if attempt.culprit else verdict_of(attempt.exit_code, attempt.result)
-    hopeless = code in (ExitCode.INPUT, ExitCode.DATA) or attempt.reason == reasons.DEADLINE_EXCEEDED
-    if attempt.state == "Failed" and hopeless:
-        return with_(status, state="Failed", finished_at=stamp(finished), reason=reason, message=message)
-    if attempt.state == "Failed" and (code == ExitCode.TERMINATED or attempt.stopping):
-        # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
-        retry_at = stamp(finished + backoff.delay(0))
-        return with_(status, state="Pending", retry_at=retry_at, reason=reason, message=message)
-
     failures = status.failures + (attempt.failures if attempt.state == "Failed" else 1)
-    if failures > backoff_limit:
-        what = f"{status.name} failed {failures} times (spec.backoffLimit is {backoff_limit}), the last time: {message}"
-        return with_(
-            status,
-            state="Failed",
-            failures=failures,
-            finished_at=stamp(finished),
-            reason=reasons.BACKOFF_LIMIT_EXCEEDED,
-            message=what,
-        )
-    retry_at = stamp(finished + backoff.delay(failures))
-    return with_(status, state="Pending", failures=failures, retry_at=retry_at, reason=reason, message=message)
+
+    match event:
+        case Event.COMMITTED | Event.FIGURES_LOST:
+            known = event is Event.COMMITTED
+            changes: dict[str, Any] = {
+                "finished_at": stamp(at),
+                "retry_at": None,
+                "reason": "",
+                "message": "" if known else f"{UNKNOWN}: the result of {attempt.name} did not arrive",
+                "reused": result is not None and result.outcome == "found",
+                "metrics": dict(result.metrics) if result else {},
+                "timings": dict(result.timings) if result else {},
+            }
+        case Event.RESULT_LOST:
+            # Its figures are lost, and the score decides which model is best. Another process finds the output and
+            # tells.
+            message = f"{attempt.name} ended well, but its result did not arrive"
+            retry_at = stamp(at + backoff.delay(failures))
+            changes = {"failures": failures, "retry_at": retry_at, "reason": reasons.RESULT_LOST, "message": message}
+        case Event.TERMINATED:
+            # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
+            changes = {"retry_at": stamp(at + backoff.delay(0)), "reason": reason, "message": message}
+        case Event.FAILED:
+            retry_at = stamp(at + backoff.delay(failures))
+            changes = {"failures": failures, "retry_at": retry_at, "reason": reason, "message": message}
+        case Event.FAILED_TOO_OFTEN:
+            limit = f"spec.backoffLimit is {backoff_limit}"
+            message = f"{status.name} failed {failures} times ({limit}), the last time: {message}"
+            reason = reasons.BACKOFF_LIMIT_EXCEEDED
+            changes = {"failures": failures, "finished_at": stamp(at), "reason": reason, "message": message}
+        case _:  # what no other attempt can mend
+            changes = {"finished_at": stamp(at), "reason": reason, "message": message}
+    return event, with_(status, **changes)
+
+
+def _event(status: StepStatus, attempt: ObservedAttempt, backoff_limit: int) -> Event:
+    """What the end of ``attempt`` means for its step."""
+    if attempt.state == "Succeeded":
+        if attempt.result is not None and attempt.result.outcome in ("committed", "found"):
+            return Event.COMMITTED
+        return Event.FIGURES_LOST if status.failures >= backoff_limit else Event.RESULT_LOST
+    code = None if attempt.culprit else verdict_of(attempt.exit_code, attempt.result)
+    if code == ExitCode.INPUT:
+        return Event.INVALID_INPUT
+    if code == ExitCode.DATA:
+        return Event.BAD_DATA
+    if attempt.reason == reasons.DEADLINE_EXCEEDED:
+        return Event.DEADLINE_EXCEEDED
+    if code == ExitCode.TERMINATED or attempt.stopping:
+        return Event.TERMINATED
+    return Event.FAILED if status.failures + attempt.failures <= backoff_limit else Event.FAILED_TOO_OFTEN
 
 
 def _cause(attempt: ObservedAttempt) -> tuple[str, str]:

@@ -2,8 +2,7 @@
 
 A new version gives every step another key, because it computes something else. So a plan made now names none of the
 steps that are recorded: each of its keys is taken from the record, by the step's name, and what runs is recognised,
-ends and is recorded under the plan that it was made by. Nothing new is started: a later step would go on from what was
-computed otherwise, under a key that says it was not.
+ends and is recorded under the plan that it was made by. Nothing new is started (policies/plan_version.py).
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.phases import ModelRef, StepModelRef
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.status import RunStatus
-from selfevo_core.attempts import Blocker, ObservedAttempt
+from selfevo_core.attempts import ObservedAttempt
 
 FIRST_RECORDED = 1
 """Version of a status that does not say one."""
@@ -51,15 +49,4 @@ def as_recorded(plan: Plan, status: RunStatus) -> Plan:
         tuple(map(model, plan.solvers)),
         tuple(map(model, plan.challengers)),
         steps(plan.unscheduled),
-    )
-
-
-def held_by(version: int) -> Blocker:
-    """Why nothing new is started."""
-    return Blocker(
-        reasons.PLAN_VERSION,
-        f"the run was begun by a selfevo of artifact schema version {version} and this one has version "
-        f"{SCHEMA_VERSION}, which computes other things under other keys; what ran has ended and is recorded, and "
-        f"nothing new is started; go on with an operator and trainer of version {version}, or create the run anew "
-        "under another name (docs/cluster.md, Upgrades)",
     )

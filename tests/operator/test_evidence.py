@@ -12,8 +12,10 @@ import pytest
 
 from harness.objects import ended, job_object, pod
 from selfevo_contract.status import StepStatus
-from selfevo_core.attempt_end import Backoff, attempt_history, record_attempt_end
+from selfevo_core.attempt_end import attempt_history
 from selfevo_core.attempts import ObservedAttempt
+from selfevo_core.observe import observe
+from selfevo_core.policies.retry import Backoff
 from selfevo_operator.observed.evidence import Evidence, evidence_of
 from selfevo_operator.observed.snapshots import attempt_of, job_snapshot
 
@@ -103,7 +105,7 @@ def terminated(name: str, code: int, message: str = "", reason: str = "Error", a
 def test_a_code_of_a_container_that_is_not_ours_has_no_meaning_of_ours(code: int) -> None:
     attempt = failed(failed_pod(initContainerStatuses=[terminated("vault-agent-init", code, "no such role")]))
     record = StepStatus(name="evaluate-0", phase="evaluate", iteration=0, key="a" * 64)
-    after = record_attempt_end(record, attempt, 3, Backoff(), NOW)
+    after = observe(record, [attempt], spec_changed=False, backoff_limit=3, backoff=Backoff(), now=NOW)
     assert (after.state, after.failures, after.reason) == ("Pending", 1, "ContainerFailed")
     assert after.message == f"init container vault-agent-init ended with exit code {code}: no such role"
 

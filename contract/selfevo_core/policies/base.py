@@ -1,0 +1,84 @@
+"""What a policy is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_core.attempts import Blocker, ObservedAttempt
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands, as far as it is observed."""
+
+    spec: RunSpec
+    plan: Plan
+    recorded: RunStatus
+    """As it was written last."""
+    steps: Mapping[str, StepStatus]
+    """Every step of the plan by its name, in the plan's order, brought up to date."""
+    attempts: Sequence[ObservedAttempt] = ()
+    """All that exist."""
+    earlier: Mapping[str, StepStatus] = field(default_factory=dict)
+    """Steps that are done and that the plan has no more, because there is another way now."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Keys of steps that another run has in work, and who that is."""
+    other_version: int | None = None
+    """Version of the artifact schema by which the run was begun, where that is not ours."""
+
+    @property
+    def live(self) -> list[ObservedAttempt]:
+        """The attempts that have not ended."""
+        return [attempt for attempt in self.attempts if attempt.live]
+
+    @property
+    def complete(self) -> bool:
+        """Every step is done."""
+        return all(step.state == "Succeeded" for step in self.steps.values())
+
+    @property
+    def ready(self) -> list[Step]:
+        """Steps that are not done and wait for no other step, in the plan's order."""
+        pending = [step for step in self.plan.steps if self.steps[step.name].state == "Pending"]
+        return [step for step in pending if self.parents_done(step)]
+
+    def parents_done(self, step: Step) -> bool:
+        return all(self.steps[parent].state == "Succeeded" for parent in step.parents)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A step's next attempt does not start now."""
+
+    until: datetime
+    """When to look again, should nothing happen before."""
+    keeps_slot: bool = False
+    """No other step starts in its place."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy wants of a run. What is left at its default is left to the others."""
+
+    phase: Literal["Suspended", "Failed"] | None = None
+    """The run's phase: what runs is stopped at its checkpoint, and nothing starts. No later policy is asked."""
+    reason: str = ""
+    """Why ``phase``: a constant for programs."""
+    message: str = ""
+    """The same as a sentence for people."""
+    starts_nothing: bool = False
+    """No step starts; what runs goes on."""
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
+    blocker: Blocker | None = None
+    """Why nothing goes on; it is said when nothing runs and nothing starts."""
+
+
+Policy = Callable[[RunState, datetime], Decision | None]
+"""``policy(state, now)``: pure, and asked at every look; None where it has no wish."""

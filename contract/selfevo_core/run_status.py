@@ -1,0 +1,122 @@
+"""What is said of a run, from where it stands: `RunStatus`, with its reason and its message. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from selfevo_contract import reasons
+from selfevo_contract.artifacts import SCHEMA_VERSION
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunPhase, RunStatus, StepStatus
+from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
+from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
+from selfevo_core.conditions import conditions
+from selfevo_core.policies import Decision, RunState
+from selfevo_core.summary import SCORES, best_of, iterations_of, newest_and_best
+
+
+def status_of(
+    run: SelfEvolutionRun,
+    state: RunState,
+    phase: RunPhase,
+    decision: Decision,
+    starts: Sequence[Start],
+    stops: Sequence[Stop],
+    problem: Blocker | None,
+    now: datetime,
+) -> RunStatus:
+    """The record of ``run`` at ``now``, in which nothing moves that has not changed.
+
+    ``problem`` is why nothing goes on, where that is known from elsewhere than the attempts.
+    """
+    before, steps, at = state.recorded, state.steps, stamp(now) or ""
+    iterations = iterations_of(run, state.plan, {**steps, **state.earlier})
+    scored = [iteration for iteration in iterations if iteration.score is not None]
+    best = best_of(run, state.plan, steps, iterations)
+    shown = newest_and_best(iterations, best)
+    ended = phase in ("Succeeded", "Failed")
+    blocker = None if ended else problem or _blocker(state.live)
+    reason, message = _reason(phase, decision, steps, starts, blocker)
+    if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
+        message = f"{message}; {problem.message}"
+    return RunStatus(
+        observed_generation=run.metadata.generation,
+        schema_version=SCHEMA_VERSION,
+        phase=phase,
+        iteration=max((s.iteration for s in steps.values() if s.attempts or s.state == "Succeeded"), default=0),
+        score=scored[-1].score if scored else None,
+        best=best,
+        model_uri=best.model_uri if best else None,
+        started_at=before.started_at or at,
+        finished_at=(before.finished_at or at) if ended else None,
+        iterations=shown,
+        steps=_steps_shown(state, {iteration.iteration for iteration in shown}),
+        attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
+        conditions=conditions(
+            before.conditions,
+            phase,
+            reason,
+            message,
+            run.metadata.generation,
+            at,
+            stuck=blocker is not None and blocker.stuck,
+        ),
+    )
+
+
+def _blocker(live: Sequence[ObservedAttempt]) -> Blocker | None:
+    """Why nothing goes on, when nothing does; what needs a person comes first."""
+    if any(attempt.works for attempt in live):
+        return None
+    found = [attempt.waiting for attempt in live if attempt.waiting is not None]
+    # What starts says more than what ends beside it.
+    found.sort(key=lambda blocker: (not blocker.stuck, blocker.reason == reasons.ENDING))
+    ending = next((attempt for attempt in live if attempt.stopping), None)
+    if not found and ending is not None:
+        told = f"{ending.name} is ending: it was told to, and saves"
+        return Blocker(reasons.ENDING, told, stuck=False)
+    return found[0] if found else None
+
+
+def _reason(
+    phase: RunPhase,
+    decision: Decision,
+    steps: Mapping[str, StepStatus],
+    starts: Sequence[Start],
+    blocker: Blocker | None,
+) -> tuple[str, str]:
+    """Why the run stands where it stands: a constant for programs, a sentence for people."""
+    if decision.phase == "Failed":
+        return decision.reason, decision.message
+    done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
+    if phase == "Succeeded":
+        lost = [step.name for step in steps.values() if step.message.startswith(UNKNOWN)]
+        return reasons.COMPLETE, f"{done}; what {', '.join(lost)} measured is unknown" if lost else done
+    if decision.phase == "Suspended" and (blocker is None or blocker.reason == reasons.ENDING):
+        return decision.reason, f"{decision.message}, {done}" + (f", {blocker.message}" if blocker else "")
+    if blocker is not None:
+        return blocker.reason, f"{done}, {blocker.message}"
+    running = [step.name for step in steps.values() if step.state == "Running"]
+    if running:
+        return reasons.RUNNING, f"{done}, running {', '.join(running)}"
+    waiting = next((step for step in steps.values() if step.retry_at), None)
+    if waiting is not None and not starts:
+        return reasons.BACKING_OFF, f"{done}, {waiting.name} is tried again at {waiting.retry_at}: {waiting.message}"
+    return (reasons.STARTING if phase == "Pending" else reasons.RUNNING), done
+
+
+def _steps_shown(state: RunState, iterations: set[int]) -> list[StepStatus]:
+    """Steps that have begun or may begin. Figures of old iterations are in the store; scores stay, to know the best."""
+    found = []
+    planned = list(state.plan.steps)
+    kept = [step for step in state.plan.unscheduled if step.name in state.earlier]
+    for step in sorted([*planned, *kept], key=lambda step: step.iteration) if kept else planned:
+        status = state.steps.get(step.name) or state.earlier[step.name]
+        if status.state == "Pending" and not status.attempts and not state.parents_done(step):
+            continue
+        if status.state == "Succeeded" and status.iteration not in iterations:
+            scores = {name: value for name, value in status.metrics.items() if name in SCORES}
+            status = with_(status, metrics=scores, timings={})
+        found.append(status)
+    return found
