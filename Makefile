@@ -54,8 +54,9 @@ crds: setup  ## Write crds/ anew from the contract's models
 cluster-tools: setup  ## Build the control plane that tests use into the cache (make test does it by itself)
 	PYTHONPATH=tests $(BIN)/python -m harness.cluster.tools
 
-references: setup  ## Write anew what pages take from the code: fields of a manifest, GPU memory, the chart's values
+references: setup  ## Write anew what pages take from the code: fields of a manifest, a step's states, GPU memory, the chart's values
 	$(BIN)/python tools/manifest_reference.py
+	$(BIN)/python tools/state_reference.py
 	$(BIN)/python tools/gpu_sizing.py
 	$(BIN)/python tools/chart_values.py
 

@@ -42,7 +42,7 @@ DEADLINE_EXCEEDED = "DeadlineExceeded"
 # Why a step is given up
 BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
 
-# Why a child is stopped
+# Why an attempt is stopped
 NOT_IN_PLAN = "NotInPlan"
 STEP_ENDED = "StepEnded"
 SUPERSEDED = "Superseded"

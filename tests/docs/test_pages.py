@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.tools import tool
 from selfevo_contract import reasons
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = yaml.load((ROOT / "crds" / "selfevo.dev_selfevolutionruns.yaml").read_text(), yaml.CSafeLoader)
-
-
-def tool(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 reference, hooks = tool("manifest_reference"), tool("docs_hooks")
