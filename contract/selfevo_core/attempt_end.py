@@ -35,11 +35,11 @@ def record_attempt_end(
     The state stays as it was: that is the word of `transitions`.
     """
     status = with_(status, ended=attempt.number)
-    event = _event(status, attempt, backoff_limit)
+    failures = status.failures + (attempt.failures if attempt.state == "Failed" else 1)
+    event = _event(attempt, too_often=failures > backoff_limit)
     at = attempt.finished_at or now
     result = attempt.result
     reason, message = _cause(attempt)
-    failures = status.failures + (attempt.failures if attempt.state == "Failed" else 1)
 
     match event:
         case Event.COMMITTED | Event.FIGURES_LOST:
@@ -75,12 +75,12 @@ def record_attempt_end(
     return event, with_(status, **changes)
 
 
-def _event(status: StepStatus, attempt: ObservedAttempt, backoff_limit: int) -> Event:
-    """What the end of ``attempt`` means for its step."""
+def _event(attempt: ObservedAttempt, *, too_often: bool) -> Event:
+    """What the end of ``attempt`` means for its step; ``too_often``: counted, it is one too many."""
     if attempt.state == "Succeeded":
         if attempt.result is not None and attempt.result.outcome in ("committed", "found"):
             return Event.COMMITTED
-        return Event.FIGURES_LOST if status.failures >= backoff_limit else Event.RESULT_LOST
+        return Event.FIGURES_LOST if too_often else Event.RESULT_LOST
     code = None if attempt.culprit else verdict_of(attempt.exit_code, attempt.result)
     if code == ExitCode.INPUT:
         return Event.INVALID_INPUT
@@ -90,7 +90,7 @@ def _event(status: StepStatus, attempt: ObservedAttempt, backoff_limit: int) -> 
         return Event.DEADLINE_EXCEEDED
     if code == ExitCode.TERMINATED or attempt.stopping:
         return Event.TERMINATED
-    return Event.FAILED if status.failures + attempt.failures <= backoff_limit else Event.FAILED_TOO_OFTEN
+    return Event.FAILED_TOO_OFTEN if too_often else Event.FAILED
 
 
 def _cause(attempt: ObservedAttempt) -> tuple[str, str]:

@@ -152,7 +152,7 @@ MUTANTS = (
     Mutant(
         "success without a result is believed",
         "selfevo_core.attempt_end",
-        "return Event.FIGURES_LOST if status.failures >= backoff_limit else Event.RESULT_LOST",
+        "return Event.FIGURES_LOST if too_often else Event.RESULT_LOST",
         "return Event.FIGURES_LOST",
     ),
     Mutant(
