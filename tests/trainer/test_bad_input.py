@@ -25,7 +25,7 @@ from harness.ports import free_port
 from harness.tiny import BASE, settings, write_questions
 from harness.versitygw import REGION, S3Server
 from runs import arithmetic, merged
-from selfevo_contract.artifacts import SCHEMA_VERSION
+from selfevo_contract.artifacts import SCHEMA_VERSION, ManifestDraft
 from selfevo_contract.errors import DataError, ExitCode, InputError, ServiceError
 from selfevo_contract.process import (
     CONFIG_ENV,
@@ -35,7 +35,8 @@ from selfevo_contract.process import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
-from selfevo_store import open_store, read_manifest
+from selfevo_contract.rows import CURRICULUM
+from selfevo_store import commit, open_store, read_manifest
 from selfevo_store.problems import ObjectNotFound
 
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
@@ -476,6 +477,16 @@ def damaged_curriculum(world: World) -> None:
     file.write_bytes(file.read_bytes().replace(b"7", b"8"))
 
 
+def damaged_row(world: World) -> None:
+    world.step = "solver-train-1"
+    phases = world.phases()
+    rows = world.folder / CURRICULUM.name
+    made = ({"question": "1 + 1", "answer": answer, "share": 0.5} for answer in ("2", 3))
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made))
+    draft = ManifestDraft(key=phases.step("solver-rollout-1").key, phase="solver-rollout", iteration=1)
+    commit(phases.store, phases.prefix("solver-rollout-1"), {CURRICULUM.name: rows}, draft)
+
+
 def out_of_band(world: World) -> None:
     world.step = "solver-rollout-1"
     world.over({"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"samples": 7, "band": {"min": 0.99, "max": 0.99}}})
@@ -671,6 +682,15 @@ SLOW = {
         damaged_curriculum,
         INPUT,
         ["curriculum.jsonl", "is damaged", "expected", "found", "to have it made again"],
+        "CorruptArtifact",
+    ),
+    "a row of the curriculum is damaged": Case(
+        damaged_row,
+        INPUT,
+        [
+            "file 'curriculum.jsonl', line 2 has 3 in the field 'answer', which should be a valid string",
+            "remove MANIFEST",
+        ],
         "CorruptArtifact",
     ),
     "no question is in the band": Case(
