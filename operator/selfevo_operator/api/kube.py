@@ -1,6 +1,6 @@
 """The few calls to the API server that the operator makes, as plain JSON over one HTTP session.
 
-Not the official client: its generated models cost more time in one read than a whole look at a run, and its import
+Not the official client: its generated models cost more time in one read than a whole reconcile of a run, and its import
 costs 45 MiB (docs/decisions/0007-kube-by-hand.md). No call is tried again here: whoever asks has a queue for that.
 """
 
@@ -23,14 +23,14 @@ FIELD_MANAGER = MANAGER
 JOB_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 PAGE = 100
 JOB_UID = "kueue.x-k8s.io/job-uid"
-"""Label by which Kueue says of a Workload whose Job it is of."""
+"""Label by which Kueue marks a Workload with the UID of its Job."""
 KUEUE_VERSIONS = ("v1beta2", "v1beta1")
 _RUNS = "/apis/selfevo.dev/v1alpha1"
 _BATCH = "/apis/batch/v1"
 
 
 class ApiError(Exception):
-    """The API server said no, or nothing (status 0)."""
+    """The API server refused, or did not answer (status 0)."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{status} {reason}: {message}" if status else message)
@@ -247,7 +247,7 @@ class Kube:
 
 def _error(status: int, text: bytes, retry_after: float) -> ApiError:
     try:
-        said = json.loads(text)
-        return ApiError(status, said.get("reason") or "", said.get("message") or "no message", retry_after)
+        reply = json.loads(text)
+        return ApiError(status, reply.get("reason") or "", reply.get("message") or "no message", retry_after)
     except (ValueError, AttributeError):
         return ApiError(status, "", text.decode("utf-8", "replace")[:200] or "no message", retry_after)

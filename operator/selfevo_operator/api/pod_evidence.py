@@ -1,4 +1,4 @@
-"""What the pods of Jobs say: asked when it matters, and remembered while it holds."""
+"""The evidence of Jobs' pods: asked when it matters, and remembered while it holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_S = 10.0
 """A Job that has no ready pod for so long is asked for the reason."""
 _QUEUED_PATIENCE_S = 3.0
 """The same in a queue, which may take the place away again before long when pods do not get ready (Kueue's
-waitForPodsReady), and the pods with all that they could have said."""
+waitForPodsReady), and the pods with all that they could have shown."""
 _ASK_AGAIN_S = 30.0
 _REMEMBERED = 4096
 _REASONS_AT_ONCE = 4
@@ -29,7 +29,7 @@ _REASONS_AT_ONCE = 4
 
 
 Beside = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
-"""Runs something beside the look that asks for it; None when it has ended already."""
+"""Runs something beside the reconcile that asks for it; None when it has ended already."""
 
 
 class PodEvidence:
@@ -45,13 +45,13 @@ class PodEvidence:
         """Questions that are under way, by UID of the Job."""
         self._asking = 0
         self._asked: dict[str, dict[str, tuple[datetime, Evidence]]] = {}
-        """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and what they said."""
+        """UID of a run, UID of a Job of it that does not start -> when its pods were asked, and their evidence."""
         self._queued = Queued(api, clock)
         self._before: LruCache[str, Blocker] = LruCache(_REMEMBERED)
         """UID of a Job -> why its pods did not run when they were asked last."""
 
     async def of_end(self, job: JobSnapshot) -> Evidence:
-        """What the pods of a finished Job say: asked once, they do not change.
+        """The evidence of a finished Job's pods: asked once, they do not change.
 
         Raises:
             ApiError: they cannot be asked.
@@ -61,9 +61,9 @@ class PodEvidence:
         return self._ends[job.uid]
 
     def prefetch_result(self, job: JobSnapshot) -> None:
-        """All pods of ``job`` have ended well, and its controller is about to say so: by then we know the result.
+        """All pods of ``job`` have ended well, and its controller is about to record it: by then we know the result.
 
-        Nothing waits for the answer but the end itself: a look that did would keep a worker from what is pressing.
+        Nothing waits for the answer but the end itself: a reconcile that did would keep a worker from what is pressing.
         """
         if job.uid in self._prefetched or job.uid in self._prefetching:
             return
@@ -116,7 +116,7 @@ class PodEvidence:
         return asked[1]
 
     async def _why(self, job: JobSnapshot, now: datetime) -> Evidence:
-        """What the pods say; where one is missing, also what keeps the Job from having it."""
+        """The evidence of the pods; where one is missing, also what keeps the Job from having it."""
         pods = await self._api.list_pods(job.namespace, job.uid, cached=True)
         began = _since(job)
         missing = sum(map(has_not_ended, pods)) < job.together and not job.stopping
@@ -168,7 +168,7 @@ class PodEvidence:
         return await self.ask(job)
 
     async def ask(self, job: JobSnapshot) -> Evidence:
-        """What its pods say now.
+        """The evidence of its pods now.
 
         Raises:
             ApiError: they cannot be asked.
@@ -184,12 +184,12 @@ def _since(job: JobSnapshot) -> datetime:
     return job.stopping_since or job.started_at or job.created_at
 
 
-def _ask_again(job: JobSnapshot, asked_at: datetime, said: Evidence) -> float:
-    """Seconds between the question at ``asked_at``, to which the pods ``said`` something, and the next one."""
+def _ask_again(job: JobSnapshot, asked_at: datetime, evidence: Evidence) -> float:
+    """Seconds between the question at ``asked_at``, which brought ``evidence``, and the next one."""
     waited_s = (asked_at - _since(job)).total_seconds()
     if waited_s < _PATIENCE_S:
         return _PATIENCE_S
-    if said == NOTHING and waited_s < PATIENCE_S:  # one that has no pod yet is asked in time to say so
+    if evidence == NOTHING and waited_s < PATIENCE_S:  # one that has no pod yet is asked in time to report that
         return max(1.0, PATIENCE_S - waited_s)
     return _ASK_AGAIN_S
 

@@ -1,4 +1,4 @@
-"""Jobs that wait in a queue: now and then, Kueue is asked why, and what it said is remembered."""
+"""Jobs that wait in a queue: now and then, Kueue is asked why, and its reason is remembered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_WORKLOAD_S = 30.0
 _OFTEN_S, _SELDOM_S = 30.0, 300.0
 _OFTEN_FOR_S = 180.0
 _LONG_S = 60.0
-"""After so long, whoever has mistyped the queue's name is told where to look."""
+"""After so long, the status names where to look: the queue's name may be mistyped."""
 _AT_ONCE = 4
 
 
@@ -27,9 +27,9 @@ _AT_ONCE = 4
 class _Wait:
     since: datetime
     asked_at: datetime | None = None
-    said: Blocker | None = None
+    reason: Blocker | None = None
     silent: bool = False
-    """Nobody will tell us more."""
+    """No more will be known."""
 
 
 class Queued:
@@ -41,7 +41,7 @@ class Queued:
         """UID of a run, UID of a Job of it that its queue holds."""
 
     async def why(self, run_uid: str, job: JobSnapshot) -> Blocker | None:
-        """Why the queue of ``job``, which is suspended, does not admit it; None while nobody says."""
+        """Why the queue of ``job``, which is suspended, does not admit it; None while that is not known."""
         if not job.queue or job.stopping:
             return None
         now = self._clock()
@@ -53,23 +53,23 @@ class Queued:
                 await self._ask(job, wait, now)
             finally:
                 self._asking -= 1
-        if wait.said is None and (now - wait.since).total_seconds() >= _LONG_S:
+        if wait.reason is None and (now - wait.since).total_seconds() >= _LONG_S:
             return nobody_says(job.queue, job.namespace)
-        return wait.said
+        return wait.reason
 
     async def _ask(self, job: JobSnapshot, wait: _Wait, now: datetime) -> None:
         wait.asked_at = now
         try:
             workloads = await self._api.list_workloads(job.namespace, job.uid)
         except ApiError:
-            return  # nothing was found out; what was said still holds
+            return  # nothing was found out; the reason of before still holds
         if workloads:
-            wait.said = why_queued(max(workloads, key=lambda each: each["metadata"].get("creationTimestamp", "")))
+            wait.reason = why_queued(max(workloads, key=lambda each: each["metadata"].get("creationTimestamp", "")))
         elif (now - wait.since).total_seconds() >= _NO_WORKLOAD_S:
             events: list[dict[str, Any]] = []
             with contextlib.suppress(ApiError):
                 events = await self._api.list_events(job.namespace, job.uid)
-            wait.said = why_no_workload(workloads, events)
+            wait.reason = why_no_workload(workloads, events)
             wait.silent = workloads is None and is_taken(events)
 
     @staticmethod
@@ -82,7 +82,7 @@ class Queued:
         """Seconds after which a Job of the run is worth a question; None when none is."""
         now, waits = self._clock(), self._waits.get(run_uid, {}).values()
         pauses = [self._pause(wait, now) for wait in waits if not wait.silent]
-        left = (_LONG_S - (now - wait.since).total_seconds() for wait in waits if wait.said is None)
+        left = (_LONG_S - (now - wait.since).total_seconds() for wait in waits if wait.reason is None)
         return min([*pauses, *(max(1.0, seconds) for seconds in left if seconds > 0)], default=None)
 
     def forget(self, run_uid: str, job_uid: str) -> None:

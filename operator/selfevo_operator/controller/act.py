@@ -1,4 +1,4 @@
-"""Actions on the cluster: Jobs (and their Services) are created and deleted, and what is refused is said."""
+"""Actions on the cluster: Jobs (and their Services) are created and deleted; refusals become the run's blockers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Executor:
 
 
 def _blocker(action: Action, error: ApiError) -> Blocker:
-    """What the status says of a refusal, in the cluster's words."""
+    """A refusal for the status, in the cluster's words."""
     if isinstance(action, Stop):
         reason, what = reasons.DELETE_REFUSED, f"to delete Job {action.name}"
     else:

@@ -1,8 +1,8 @@
 """One run is reconciled: what the cache knows -> the pure reconcile -> the few writes that follow from it.
 
-Order of writes: what is not needed any more is deleted, what is needed is created, then the status says so, then an
-Event tells. Between any two of them we may be killed: names of attempts are deterministic, so that creating one again
-meets itself, and whatever the status did not come to say is read off the Jobs the next time.
+Order of writes: what is not needed any more is deleted, what is needed is created, then the status is written, then an
+Event. Between any two of them we may be killed: names of attempts are deterministic, so that creating one again
+meets itself, and whatever the status does not have yet is read off the Jobs the next time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MetricsHooks:
     created: Callable[[Key], None] = lambda key: None
     facts: Callable[[str], None] = lambda reason: None
     freed: Callable[[Key], None] = lambda key: None
-    """The run waits for a step of another one that has ended: it wants to be looked at. Something hangs on this one."""
+    """The run waits for a step of another one that has ended: it is to be reconciled, and something hangs on it."""
 
 
 class Controller:
@@ -70,14 +70,14 @@ class Controller:
         """Bring the run at ``key`` one step further.
 
         Args:
-            may_record: asked when there is a record to write. When it says no, it sees to it that the run is looked
-                at again; what the cluster waits for is done by then in any case.
+            may_record: asked when there is a record to write. When it answers False, it sees to it that the run is
+                reconciled again; what the cluster waits for is done by then in any case.
 
         Returns:
-            seconds until it wants to be looked at although nothing has happened; None for not at all.
+            seconds until it is to be reconciled although nothing has happened; None for not at all.
 
         Raises:
-            ApiError: the cluster did not do what was asked; look again after a while.
+            ApiError: the cluster did not do what was asked; try again after a while.
         """
         for waiting in self._sharing.freed():
             self._hooks.freed(waiting)
@@ -122,12 +122,12 @@ class Controller:
             )
         memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(snapshot.uid) else 0
         if acted and problem is None and not may_record():
-            return None  # what it comes to is thought out in the look that has room to say it
+            return None  # what it comes to is decided in the reconcile that has a slot to write it
         if acted:
             jobs = self._cache.jobs_of(snapshot.uid)
             attempts = await self._reader.attempts(run, steps, jobs)
-            said = problem or memory.unreadable
-            outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, said, elsewhere)
+            blocker = problem or memory.unreadable
+            outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, blocker, elsewhere)
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         waits = [self._wait(snapshot, outcome, memory, jobs)]
         quiet = self._writer.quiet_for(snapshot.uid, before, outcome.status)
@@ -138,7 +138,7 @@ class Controller:
         elif not outcome.actions:  # what waits for nothing but the record waits until there is room for it
             waits = [wait for wait in waits if wait]
         if failure is not None:
-            raise failure  # it is said; the queue knows when to try again
+            raise failure  # it is written; the queue knows when to try again
         return min((wait for wait in waits if wait is not None), default=None)
 
     async def _refuse(
@@ -169,7 +169,7 @@ class Controller:
         return again
 
     def prefetch_result(self, job: JobSnapshot) -> None:
-        """All pods of ``job`` have ended well: they are asked before its controller says that it is Complete."""
+        """All pods of ``job`` have ended well: they are asked before its controller marks it as Complete."""
         self._reader.prefetch_result(job)
 
     def _created(self, run: SelfEvolutionRun, key: Key, step: str, digest: str) -> None:

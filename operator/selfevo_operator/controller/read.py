@@ -24,7 +24,7 @@ from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_o
 
 Clock = Callable[[], datetime]
 _UNLISTED_S = 20.0
-"""A Job that has lost our label is asked for by its name so often: nobody else tells of it."""
+"""A Job that has lost our label is asked for by its name so often: nothing else shows it."""
 _REMEMBERED = 4096
 """Of plans and templates: what is forgotten is computed again."""
 _DENIED, _DENIED_S = (401, 403), 30.0
@@ -77,7 +77,7 @@ class Reader:
         return run, known[1]
 
     async def attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSnapshot]) -> list[ObservedAttempt]:
-        """What became of each Job, with what its pods say where that matters.
+        """What became of each Job, with what its pods show where that matters.
 
         Raises:
             ApiError: they cannot be asked.
@@ -151,7 +151,7 @@ class Reader:
         return min(waits, default=None)
 
     def prefetch_result(self, job: JobSnapshot) -> None:
-        """All pods of ``job`` have ended well: they are asked before its controller says that it is Complete."""
+        """All pods of ``job`` have ended well: they are asked before its controller marks it as Complete."""
         self._pod_evidence.prefetch_result(job)
 
     def keep_template(self, run: SelfEvolutionRun, step: str, digest: str) -> None:

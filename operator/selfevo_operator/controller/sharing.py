@@ -1,8 +1,8 @@
 """Steps that several live runs have in common: one of them makes it, the others wait, and find it when it is there.
 
 Two runs of a namespace whose specs agree in all that a step follows from have one key for it, and one place in their
-store (docs/design.md, decision 1). Whose Job exists first has the step; of those that are looked at in the same moment
-that is the one that is looked at first. When its Job ends, however that is, the others are looked at: what was
+store (docs/design.md, decision 1). Whose Job exists first has the step; of those that are reconciled in the same
+moment that is the one that comes first. When its Job ends, however that is, the others are reconciled: what was
 committed they find, and what was not, the first of them makes.
 """
 
@@ -53,7 +53,7 @@ class Sharing:
                 self._claims.pop(place, None)
 
     def freed(self) -> set[Key]:
-        """Runs that wait for what nobody has in work any more; they are told once."""
+        """Runs that wait for what nobody has in work any more; each is returned once."""
         free = [place for place in self._waiting if not self._who(place, "")]
         return {key for place in free for key in self._waiting.pop(place)}
 

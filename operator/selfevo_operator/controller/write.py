@@ -1,4 +1,4 @@
-"""The status of a run is written where it differs, and an Event tells of what has changed."""
+"""The status of a run is written where it differs, and an Event is created of what has changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StatusWriter:
         before: RunStatus,
         status: RunStatus,
     ) -> float | None:
-        """Write the status where it differs, and tell of it; AT_ONCE when somebody else was faster."""
+        """Write the status where it differs, and create an Event of it; AT_ONCE when somebody else was faster."""
         patch = status_patch(recorded, status, snapshot.version)
         if not patch:
             return None
@@ -61,10 +61,10 @@ class StatusWriter:
         self._cache.put_run(written)
         self._memories[snapshot.uid].wrote_at = self._clock()
         if run is not None:
-            await self._tell(run, before, status)
+            await self._create_event(run, before, status)
         return None
 
-    async def _tell(self, run: SelfEvolutionRun, before: RunStatus, status: RunStatus) -> None:
+    async def _create_event(self, run: SelfEvolutionRun, before: RunStatus, status: RunStatus) -> None:
         made = event(run, before, status, stamp(self._clock()) or "")
         if made is None:
             return

@@ -64,15 +64,15 @@ def gpus_by_claims(pods: Pods, field: str, by_limits: int, *, trains: bool) -> i
     Raises:
         InputError: there are GPUs by limits and by claims, or a training cannot know how many there are.
     """
-    told = [claim.gpus for claim in pods.resource_claims if claim.gpus is not None]
-    if by_limits and sum(told):
+    gpus = [claim.gpus for claim in pods.resource_claims if claim.gpus is not None]
+    if by_limits and sum(gpus):
         raise InputError(
-            f"{field} has {by_limits} GPUs by resources.limits and {sum(told)} by resourceClaims; set one of them to 0 "
+            f"{field} has {by_limits} GPUs by resources.limits and {sum(gpus)} by resourceClaims; set one of them to 0 "
             "(what a part of the spec does not set, it inherits from spec.pods)"
         )
-    if trains and pods.resource_claims and not told and not by_limits:
+    if trains and pods.resource_claims and not gpus and not by_limits:
         raise InputError(
             f"{field}.resourceClaims does not say how many GPUs a pod has by them, and a training has a process for "
             "each; add gpus to one of them (0 where they bring none)"
         )
-    return sum(told)
+    return sum(gpus)

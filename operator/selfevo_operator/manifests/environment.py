@@ -107,9 +107,9 @@ def config_text(config: PhaseConfig) -> str:
 
 
 def launch(processes: int, nodes: int, coordinator: str, join_seconds: int | None = None) -> list[Variable]:
-    """What tells the trainer to train in several processes; nothing when one does it alone.
+    """The variables by which a trainer trains in several processes; nothing when one does it alone.
 
-    The trainer starts them itself, and Kubernetes tells each pod its rank (JOB_COMPLETION_INDEX).
+    The trainer starts them itself, and Kubernetes gives each pod its rank (JOB_COMPLETION_INDEX).
 
     Args:
         processes: In each pod.
@@ -129,7 +129,7 @@ def launch(processes: int, nodes: int, coordinator: str, join_seconds: int | Non
 
 
 def believed(bundle: CaBundle | None) -> list[Variable]:
-    """What tells Python's ssl and httpx (the hub's client), requests, and boto3 of a run's certificates."""
+    """A run's certificates for Python's ssl and httpx (the hub's client), requests, and boto3."""
     names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE") if bundle is not None else ()
     return [plain(name, f"{CA_FOLDER}/{CA_FILE}") for name in names]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "selfevo-operator"
-"""What `MANAGED_BY` says of ours: the selector by which the operator sees no one else's Jobs."""
+"""The value of `MANAGED_BY` on ours: the selector by which the operator sees no one else's Jobs."""
 
 RUN = "selfevo.dev/run"
 STEP = "selfevo.dev/step"

@@ -43,7 +43,7 @@ class Place:
 
 
 def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings) -> dict[str, Any]:
-    """The spec of the pods that do what ``config`` says.
+    """The spec of the pods that do what is in ``config``.
 
     Raises:
         InputError: what the run asks for cannot be had; one sentence.
@@ -101,7 +101,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
 
 
 def _optional(pods: Pods, config: PhaseConfig, place: Place) -> dict[str, Any]:
-    """What stands in the spec of a pod only where it says something."""
+    """What stands in the spec of a pod only where it is not empty."""
     return {
         "imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets],
         "nodeSelector": dict(sorted(pods.node_selector.items())),
@@ -169,7 +169,7 @@ def _pod_security(settings: PodSettings) -> dict[str, Any]:
 
 
 def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: str) -> list[Variable]:
-    """What tells the trainer of its processes, one a GPU.
+    """The trainer's variables for its processes, one a GPU.
 
     Raises:
         InputError: the trainer would find that they cannot share a step; better before the GPUs are waited for.

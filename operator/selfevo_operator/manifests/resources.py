@@ -34,7 +34,7 @@ def amount(quantity: Quantity) -> Decimal:
 
 
 def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
-    """What a container's ``resources`` say; empty when nothing is asked for.
+    """A container's ``resources``; empty when nothing is asked for.
 
     A device, such as a GPU, is set aside whole, as huge pages are: its request is its limit. So a part of the
     spec that lowers an inherited limit of devices need not know that there was a request.

@@ -33,12 +33,12 @@ STARTUP_SECONDS = 3600
 
 
 def client_variables() -> list[Variable]:
-    """What tells the trainer where to ask."""
+    """The trainer's variables: where to ask."""
     return [plain("SELFEVO_SERVER_URL", f"http://127.0.0.1:{PORT}/v1")]
 
 
 def server_variables() -> list[Variable]:
-    """What tells `fetch-model` and the server where the weights are kept, and the server where to listen."""
+    """Variables of `fetch-model` and the server: where the weights are kept, and where to listen."""
     return [plain("SELFEVO_SERVER_MODELS", f"{WORK}/served"), plain("SELFEVO_SERVER_PORT", str(PORT))]
 
 

@@ -14,7 +14,7 @@ class PodSettings:
     image: str = ""
     """Trainer image where a run names none."""
     image_pull_policy: str | None = None
-    """Where a run says nothing; Kubernetes' own default when not given."""
+    """Where a run gives none; Kubernetes' own default when not given."""
     run_as_user: int | None = 10001
     """User of every container; None where the platform gives one (OpenShift)."""
     run_as_group: int | None = 10001

@@ -1,1 +1,1 @@
-"""What the API server's lists and watches say about Jobs and pods. Pure: time is handed in."""
+"""What the API server's lists and watches show of Jobs and pods. Pure: time is handed in."""

@@ -2,7 +2,7 @@
 
 Watch events, lists and the replies to our own writes all come through here. An older version never replaces a newer
 one, and an object that is known to be deleted does not come back from a list that was read before: UIDs are not reused.
-A Job that loses our label is deleted by what lists and watches say, and lives: asked for by its name it comes back.
+A Job that loses our label is deleted for lists and watches, and lives: asked for by its name it comes back.
 Resource versions of one kind grow and may be compared (Kubernetes documents it since 1.35).
 """
 
@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
     key: Key
     pressing: bool = True
-    """Something may hang on it. If not, the record alone is to say it."""
+    """Something may hang on it. If not, only the record changes."""
     succeeding: JobSnapshot | None = None
     """The Job, when all of its pods have ended well just now."""
 
@@ -59,7 +59,7 @@ class RunSnapshot:
     went_on_at: str
     """While its steps run: RFC 3339 time at which one of its attempts began or ended last. Empty while it waits."""
     store: str
-    """``spec.storage.uri`` without a slash at its end: other runs ask for it at each of their looks."""
+    """``spec.storage.uri`` without a slash at its end: other runs ask for it at each of their reconciles."""
     spec: bytes
     status: bytes
 
@@ -192,7 +192,7 @@ class Cache:
         self._gone: LruCache[str, int] = LruCache(_TOMBSTONES)
         """UIDs of what is gone, and the version at which it was."""
         self._doubted: dict[str, dict[str, JobSnapshot]] = {}
-        """By owner and UID, Jobs that lived and of which a list or a watch said that they are gone."""
+        """By owner and UID, Jobs that lived and that are gone for a list or a watch."""
 
     # --- runs
 
@@ -201,7 +201,7 @@ class Cache:
         metadata = run["metadata"]
         key, uid = Key(metadata["namespace"], metadata["name"]), metadata["uid"]
         old = self.runs.get(key)
-        # Also of a namesake: a watch that lags behind a list still tells of those that bore the name before.
+        # Also of a namesake: a watch that lags behind a list still shows those that bore the name before.
         if uid in self._gone or (old and old.version >= int(metadata["resourceVersion"])):
             return None
         if old and old.uid != uid:
@@ -244,14 +244,14 @@ class Cache:
         if old is None:
             return Change(key)
         if replace(old, version=version) == snapshot:
-            return None  # what has changed is nothing that we look at
+            return None  # what has changed is nothing that we read
         ends_well = snapshot.succeeding and not old.succeeding
         return Change(key, not _goes_on(old, snapshot), snapshot if ends_well else None)
 
     def meet_job(self, job: Mapping[str, Any]) -> Change | None:
-        """Take in ``job``, which was asked for by its name just now: it is there, whatever a list or a watch has said.
+        """Take in ``job``, which was asked for by its name just now: it is there, whatever a list or a watch has shown.
 
-        They say of a Job that has lost our label that it is gone.
+        For them a Job that has lost our label is gone.
         """
         if not job_snapshot(job).listed:
             self._gone.pop(job["metadata"]["uid"], None)
@@ -263,7 +263,7 @@ class Cache:
         version = int(job["metadata"]["resourceVersion"])
         known = self._jobs.get(self._owner_of.get(uid, ""), {}).get(uid)
         if known is not None and not known.listed and known.version >= version:
-            return None  # a watch tells late that it has lost its label
+            return None  # a watch shows late that it has lost its label
         return self.bury_job(uid, max(version, known.version if known else 0))
 
     def bury_job(self, uid: str, version: int = _FOR_EVER) -> Key | None:
@@ -283,7 +283,7 @@ class Cache:
         return run is not None and run.uid == job.owner
 
     def take_doubted(self, run_uid: str) -> list[JobSnapshot]:
-        """Jobs of the run that are worth a question by their name: nobody had told them to end. They are told once."""
+        """Jobs of the run that are worth a question by their name: nobody asked them to end. Each is returned once."""
         return list(self._doubted.pop(run_uid, {}).values())
 
     def jobs_of(self, run_uid: str) -> list[JobSnapshot]:

@@ -1,4 +1,4 @@
-"""What the pods of a Job say: how each one ended, or why it does not run. Pure.
+"""The evidence of a Job's pods: how each one ended, or why it does not run. Pure.
 
 A pod has more containers than the trainer: ours beside a served model, and those that a webhook puts there (a vault
 agent, a mesh's proxy, a log shipper). The container that failed is named with its own code and words, and a pod that
@@ -27,7 +27,7 @@ OURS = frozenset({TRAINER, server_sidecar.FETCH})
 _STARTING = {"", "ContainerCreating", "PodInitializing"}
 """Reasons of waiting containers that time alone cures. Every other one wants a person, also one that is yet to come."""
 _PLAIN_ENDS = {"", "Error", "Completed", reasons.DEADLINE_EXCEEDED}
-"""Reasons of terminated containers that say no more than the exit code."""
+"""Reasons of terminated containers that mean no more than the exit code."""
 _NO_END = "ContainerStatusUnknown"
 """The kubelet found no container and writes 137, which nobody ended with."""
 _KILL_MARGIN = timedelta(seconds=30)
@@ -55,7 +55,7 @@ class PodEnd:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the pods of a Job say."""
+    """What the pods of a Job show."""
 
     ends: tuple[PodEnd, ...] = ()
     waiting: Blocker | None = None
@@ -72,7 +72,7 @@ NOTHING = Evidence()
 
 
 def evidence_of(pods: Iterable[Object], now: datetime | None = None) -> Evidence:
-    """What ``pods`` say of their Job.
+    """What ``pods`` show of their Job.
 
     Args:
         now: by which a pod that was told to end counts as lost with its node; without it, none does.
@@ -224,12 +224,12 @@ def _waiting(pod: Object, status: Object) -> Blocker | None:
     if not spec.get("nodeName"):
         if "schedulerName" not in spec:
             return None
-        told = f"pod {name} has no node, and no scheduler has said why; is there one called {spec['schedulerName']}?"
-        return Blocker(reasons.UNSCHEDULABLE, told, stuck=False)
+        message = f"pod {name} has no node, and no scheduler has said why; is there one called {spec['schedulerName']}?"
+        return Blocker(reasons.UNSCHEDULABLE, message, stuck=False)
     working = next((c["name"] for c in containers if "running" in (c.get("state") or {}) and c["name"] != TRAINER), "")
     doing = f"init container {working} runs" if working else "its image is being fetched or its volumes are mounted"
-    told = f"pod {name} is on node {spec['nodeName']} and has not started yet: {doing}"
-    return Blocker(reasons.POD_STARTING, told, stuck=False)
+    message = f"pod {name} is on node {spec['nodeName']} and has not started yet: {doing}"
+    return Blocker(reasons.POD_STARTING, message, stuck=False)
 
 
 def _before(container: Object) -> str:
@@ -257,15 +257,15 @@ def _ending(pod: Object, now: datetime | None) -> Blocker:
     metadata, node = pod["metadata"], (pod.get("spec") or {}).get("nodeName") or "its node"
     until = parse_stamp(metadata["deletionTimestamp"])
     if now is None or until is None or now <= until + _KILL_MARGIN:
-        told = (
+        message = (
             f"pod {metadata['name']} is ending: it was told to, and has until {metadata['deletionTimestamp']} to save"
         )
-        return Blocker(reasons.ENDING, told, stuck=False)
-    told = (
+        return Blocker(reasons.ENDING, message, stuck=False)
+    message = (
         f"pod {metadata['name']} had to end by {metadata['deletionTimestamp']}, and node {node} has not said that it "
         "has: the node is lost or cut off, and the next pod waits; delete the Node object when the machine is off"
     )
-    return Blocker(reasons.NODE_LOST, told)
+    return Blocker(reasons.NODE_LOST, message)
 
 
 def _node_is_silent(status: Object) -> bool:
@@ -282,8 +282,8 @@ def _node_is_silent(status: Object) -> bool:
 
 def _silent(pod: Object) -> Blocker:
     node = (pod.get("spec") or {}).get("nodeName") or "its node"
-    told = (
+    message = (
         f"node {node} of pod {pod['metadata']['name']} is not heard of; unless it comes back, the pod is told to end "
         "when its toleration is over (five minutes where nothing else is set)"
     )
-    return Blocker(reasons.NODE_LOST, told, stuck=False)
+    return Blocker(reasons.NODE_LOST, message, stuck=False)

@@ -1,7 +1,7 @@
 """A Job that has no pod: what kept the Job controller from making one, in the words of its own Event. Pure.
 
 A quota, PodSecurity, a LimitRange, a ServiceAccount, a PriorityClass or a RuntimeClass that is not there: the API
-server refuses the pod, the Job controller tells of it in an Event of the Job (FailedCreate) and tries again for ever,
+server refuses the pod, the Job controller reports it in an Event of the Job (FailedCreate) and tries again for ever,
 and nothing in the Job's status shows it.
 """
 
@@ -17,9 +17,9 @@ from selfevo_core.attempts import Blocker
 PATIENCE_S = 30.0
 """A Job that is not suspended and has had no pod for so long cannot get one, or its controller has much to do."""
 SILENCE_S = 300.0
-"""Without any Event that says why: after so long it is no matter of load."""
+"""Without any Event with the reason: after so long it is no matter of load."""
 RECENT_S = 120.0
-"""The Job controller tries again, and tells of it, once a minute at least."""
+"""The Job controller tries again, and reports it, once a minute at least."""
 REASON = "FailedCreate"
 
 
@@ -29,13 +29,13 @@ def why_no_pod(job: str, events: Iterable[Mapping[str, Any]], waited_s: float, s
     Args:
         events: of the Job, in any order.
         waited_s: seconds since it was started, or since its last pod ended.
-        since: RFC 3339 time in UTC; of events that were told last before it, nothing is believed.
+        since: RFC 3339 time in UTC; events whose last time is before it are ignored.
     """
     if waited_s < PATIENCE_S:
         return None
-    told = [event for event in events if event.get("reason") == REASON and _at(event) >= since]
-    if told:
-        words = _words(job, max(told, key=_at).get("message") or "no reason given")
+    recent = [event for event in events if event.get("reason") == REASON and _at(event) >= since]
+    if recent:
+        words = _words(job, max(recent, key=_at).get("message") or "no reason given")
         return Blocker(reasons.PODS_NOT_CREATED, f"no pod of {job} can be created: {words}")
     if since:  # it has had pods: between two of them its controller waits for up to six minutes
         return None
@@ -50,7 +50,7 @@ def has_not_ended(pod: Mapping[str, Any]) -> bool:
 
 
 def _at(event: Mapping[str, Any]) -> str:
-    """When it was told last, to the second, so that it compares as text."""
+    """Its last time, to the second, so that it compares as text."""
     series = event.get("series") or {}
     metadata = event.get("metadata") or {}
     moments = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))

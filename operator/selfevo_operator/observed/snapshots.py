@@ -1,7 +1,7 @@
 """Jobs and their pods, as the API server gives them, as reconcile sees them. Pure.
 
 A Job is kept as a `JobSnapshot`, a few hundred bytes of what its life depends on: of its thousands of lines the
-operator wrote most itself. What its pods say (`Evidence`) is read when it is needed: at its end, and when it does not
+operator wrote most itself. What its pods show (`Evidence`) is read when it is needed: at its end, and when it does not
 start.
 """
 
@@ -50,7 +50,7 @@ class JobSnapshot:
     """UID of the run that controls it; empty when none does."""
     run: str
     listed: bool
-    """It bears the label by which lists and watches find it; of one that has lost it, they say that it is gone."""
+    """It bears the label by which lists and watches find it; one that has lost it is gone for them."""
     step: str
     key: str
     attempt: int
@@ -94,7 +94,7 @@ class JobSnapshot:
 
     @property
     def succeeding(self) -> bool:
-        """All that it needs has ended well; its controller has yet to say so."""
+        """All that it needs has ended well; its controller has yet to record it."""
         return not self.finished and self.succeeded_pods >= self.completions
 
 
@@ -156,7 +156,7 @@ def attempt_of(job: JobSnapshot, evidence: Evidence = NOTHING, template: str = "
     """``job`` as an attempt.
 
     Args:
-        evidence: what its pods say, where they were asked.
+        evidence: what its pods show, where they were asked.
         template: digest of the Job as it would be rendered now; empty when that is not known.
     """
     log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
@@ -215,9 +215,9 @@ def _observed(attempt: ObservedAttempt, job: JobSnapshot, evidence: Evidence) ->
     if job.suspended:
         where = f"in queue {job.queue}" if job.queue else "by whoever set its spec.suspend"
         before = f"; before that, {evidence.before.message}" if evidence.before else ""
-        told = evidence.waiting or Blocker(reasons.QUEUED, "", stuck=False)
-        held = f"{job.name} is held {where}" + (f": {told.message}" if told.message else "")
-        return replace(attempt, waiting=replace(told, message=held + before))
+        blocker = evidence.waiting or Blocker(reasons.QUEUED, "", stuck=False)
+        held = f"{job.name} is held {where}" + (f": {blocker.message}" if blocker.message else "")
+        return replace(attempt, waiting=replace(blocker, message=held + before))
     # Between two pods it runs; when the next one finds no image or no node, it waits as the first one would.
     if job.ended_pods and waiting is None:
         return replace(attempt, state="Running")
@@ -270,7 +270,7 @@ def _telling(ends: Sequence[PodEnd]) -> PhaseResult | None:
 
 
 def _worst(ends: Sequence[PodEnd]) -> PodEnd | None:
-    """The pod that tells why the Job failed: what no retry cures, then the newest failure that is its own."""
+    """The pod that shows why the Job failed: what no retry cures, then the newest failure that is its own."""
     severity = {int(ExitCode.INPUT): 4, int(ExitCode.DATA): 3, int(ExitCode.TERMINATED): 1}
 
     def weight(end: PodEnd) -> tuple[int, str]:

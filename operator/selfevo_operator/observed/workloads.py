@@ -21,7 +21,7 @@ Object = Mapping[str, Any]
 
 
 def why_queued(workload: Object) -> Blocker | None:
-    """What ``workload`` says of why its Job waits; None when it says nothing."""
+    """Why the Job of ``workload`` waits; None when it does not show that."""
     name = workload["metadata"]["name"]
     conditions = {c["type"]: c for c in (workload.get("status") or {}).get("conditions") or []}
     evicted, quota = conditions.get("Evicted") or {}, conditions.get("QuotaReserved") or {}
@@ -46,7 +46,7 @@ def why_queued(workload: Object) -> Blocker | None:
 
 
 def why_no_workload(workloads: Sequence[Object] | None, events: Iterable[Object]) -> Blocker | None:
-    """Why Kueue has made no Workload of a Job; None when it has, or nothing tells.
+    """Why Kueue has made no Workload of a Job; None when it has, or that is not known.
 
     Args:
         workloads: of the Job, none of them; None when they may not be read.
@@ -75,7 +75,7 @@ def nobody_says(queue: str, namespace: str) -> Blocker:
 
 
 def is_taken(events: Iterable[Object]) -> bool:
-    """Kueue has made a Workload of the Job: from there on, only that tells more."""
+    """Kueue has made a Workload of the Job: from there on, only that shows more."""
     return any(_is_kueues(event) and event.get("reason") == _CREATED for event in events)
 
 

@@ -83,11 +83,13 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.reconcile = Histogram(
-            "selfevo_reconcile_duration_seconds", "Time of one look at one run, API calls included.", buckets=_FAST,
+            "selfevo_reconcile_duration_seconds", "Time of one reconcile of a run, API calls included.", buckets=_FAST,
             registry=registry,
         )  # fmt: skip
-        self.errors = Counter("selfevo_reconcile_errors", "Looks that failed and are tried again.", registry=registry)
-        self.depth = Gauge("selfevo_queue_depth", "Runs that wait to be looked at.", registry=registry)
+        self.errors = Counter(
+            "selfevo_reconcile_errors", "Reconciles that failed and are tried again.", registry=registry
+        )
+        self.depth = Gauge("selfevo_queue_depth", "Runs that wait to be reconciled.", registry=registry)
         self.age = Gauge("selfevo_queue_oldest_seconds", "How long the oldest of them has waited.", registry=registry)
         self.calls = Counter(
             "selfevo_api_calls", "Calls to the API server; code 0 is no answer.", ["verb", "resource", "code"],

@@ -48,7 +48,7 @@ class Operator:
         """When the end of a run's Job was seen, until the next Job is created."""
 
     async def work(self) -> None:
-        """Reconcile what the queue says, for ever."""
+        """Reconcile the keys of the queue, for ever."""
         await self.workers.work(self._controller.reconcile_run)
 
     def saw_run(self, kind: str | None, run: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from selfevo_operator.runtime.queue import WorkQueue
 from selfevo_operator.runtime.scopes import Scopes
 
 _ONE_LOOK = 10
-"""Times as long as what counts as stuck: no look takes that, however slow its few calls are."""
+"""Times as long as what counts as stuck: no reconcile takes that, however slow its few calls are."""
 
 
 class Probes:
@@ -31,7 +31,7 @@ class Probes:
         """Why the process should be started anew; empty when it should not.
 
         An API server that is slow or refuses is no reason: every call ends in its time, and a process that is started
-        anew asks it for more. Only where looks wait and no call has ended for long, something hangs in here.
+        anew asks it for more. Only where runs wait and no call has ended for long, something hangs in here.
         """
         now, stuck = time.monotonic(), self._stuck_s
         worked, waited = self._queue.longest_work(now), self._queue.age(now) if self._scopes.listed else 0.0

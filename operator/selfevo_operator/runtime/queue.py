@@ -1,4 +1,4 @@
-"""The work queue: which key is looked at next. Pure but for its state: time is handed in.
+"""The work queue: which key is reconciled next. Pure but for its state: time is handed in.
 
 As client-go's: a key waits once however often it is added; a key that is added while it is being worked on comes again
 afterwards, never beside itself; a key that failed comes back after a delay that grows with each failure in a row. Keys
@@ -32,7 +32,7 @@ class Backoff:
 
 @dataclass
 class WorkQueue(Generic[K]):
-    """Keys to look at. Times are seconds of one clock."""
+    """Keys to reconcile. Times are seconds of one clock."""
 
     backoff: Backoff = Backoff()
     _pressing: dict[K, float] = field(default_factory=dict)
@@ -48,12 +48,12 @@ class WorkQueue(Generic[K]):
     """Keys added while they were worked on, and whether that was pressing."""
     _later: list[tuple[float, int, K]] = field(default_factory=list)
     _due: dict[K, float] = field(default_factory=dict)
-    """When a key of ``_later`` really comes; entries of the heap that say otherwise are out of date."""
+    """When a key of ``_later`` really comes; entries of the heap with another time are out of date."""
     _failures: dict[K, int] = field(default_factory=dict)
     _count: int = 0
 
     def add(self, key: K, now: float, *, pressing: bool = True) -> None:
-        """Look at ``key`` as soon as possible; after a failure, when its wait is over."""
+        """Reconcile ``key`` as soon as possible; after a failure, when its wait is over."""
         if key in self._failures and key in self._due:
             return  # it comes, with all that happens until then
         self._due.pop(key, None)
@@ -67,7 +67,7 @@ class WorkQueue(Generic[K]):
             self._calm.setdefault(key, now)
 
     def add_at(self, key: K, at: float) -> None:
-        """Look at ``key`` at ``at``, or earlier if something else asks for it."""
+        """Reconcile ``key`` at ``at``, or earlier if something else asks for it."""
         ready = key in self._pressing or key in self._calm or key in self._again
         if ready or self._due.get(key, at + 1) <= at:
             return

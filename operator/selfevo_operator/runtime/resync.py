@@ -39,7 +39,7 @@ class Resync:
         self._watch_began = asyncio.Event()
 
     def watch_began(self) -> None:
-        """A watch tells what is deleted from now on. What was deleted since the last list, nobody tells: list again."""
+        """A watch shows what is deleted from now on, and not what was since the last list: list again."""
         self._watch_began.set()
 
     async def run(self, kube: Kube) -> None:
@@ -73,7 +73,7 @@ class Resync:
             judge = await self._until_next_list(time.monotonic() - started)
 
     async def _until_next_list(self, took: float) -> bool:
-        """Wait; returns whether that was for the regular time, so that the watches had theirs to tell the same."""
+        """Wait; returns whether that was for the regular time, so that the watches had time to show the same."""
         try:
             await asyncio.wait_for(self._watch_began.wait(), self._seconds)
         except TimeoutError:

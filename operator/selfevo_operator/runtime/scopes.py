@@ -53,7 +53,7 @@ class Scopes:
         return first
 
     def say_refused(self, scope: Scope, what: str, words: str) -> None:
-        """That one scope cannot be served is said once, and the others go on.
+        """Log once that the scope cannot be served; the others go on.
 
         Args:
             what: "list" or "watch".

@@ -18,7 +18,7 @@ from selfevo_operator.manifests.settings import PodSettings
 
 ENV_PREFIX = "SELFEVO_OPERATOR_"
 Default = Callable[[str, str], str]
-"""Name of a variable without its prefix, and what holds without it -> what the environment says."""
+"""Name of a variable without its prefix, and what holds without it -> its value in the environment, or that."""
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -29,9 +29,9 @@ class Patience:
     request: float = 30.0
     """A call to the API server."""
     watch: float = 70.0
-    """A watch that says nothing. The server sends bookmarks every minute."""
+    """A watch without an event. The server sends bookmarks every minute."""
     stuck: float = 120.0
-    """A look at a run, or a run that waits for one, while no call to the API server ends: a defect, and the liveness
+    """A reconcile, or a run that waits for one, while no call to the API server ends: a defect, and the liveness
     probe says so."""
 
 
@@ -49,7 +49,7 @@ class Settings:
     kubeconfig: str | None
     verbose: bool
     read_workloads: bool = False
-    """Read Kueue's Workloads, to say why a Job waits; needs the right to list them."""
+    """Read Kueue's Workloads, for the reason why a Job waits; needs the right to list them."""
     patience: Patience = Patience()
 
 
@@ -81,9 +81,9 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
 
 
 def _parser(default: Default) -> argparse.ArgumentParser:
-    """Every flag, each with what the environment says where the flag is not given."""
+    """Every flag, each with its value from the environment where the flag is not given."""
 
-    def said(name: str) -> bool:
+    def is_set(name: str) -> bool:
         return default(name, "") not in ("", "0", "false")
 
     parser = argparse.ArgumentParser(
@@ -91,10 +91,10 @@ def _parser(default: Default) -> argparse.ArgumentParser:
     )
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--namespace", action="append", metavar="NS", help="a namespace to serve; may be given often")
-    scope.add_argument("--all-namespaces", action="store_true", default=said("ALL_NAMESPACES"),
+    scope.add_argument("--all-namespaces", action="store_true", default=is_set("ALL_NAMESPACES"),
                        help="serve the whole cluster (needs a ClusterRole)")  # fmt: skip
     _add_pod_flags(parser, default)
-    parser.add_argument("--allow-host-network", action="store_true", default=said("ALLOW_HOST_NETWORK"),
+    parser.add_argument("--allow-host-network", action="store_true", default=is_set("ALLOW_HOST_NETWORK"),
                         help="let runs have their pods on their node's network")  # fmt: skip
     for flag, what in (
         ("--allow-resource-claim-templates", "ResourceClaimTemplates"),
@@ -108,8 +108,8 @@ def _parser(default: Default) -> argparse.ArgumentParser:
     parser.add_argument("--resync-seconds", default=default("RESYNC_SECONDS", "120"),
                         help="how often everything is listed anew")  # fmt: skip
     parser.add_argument("--kubeconfig", default=default("KUBECONFIG", "") or None, help="outside of a cluster")
-    parser.add_argument("--verbose", action="store_true", default=said("VERBOSE"))
-    parser.add_argument("--read-workloads", action="store_true", default=said("READ_WORKLOADS"),
+    parser.add_argument("--verbose", action="store_true", default=is_set("VERBOSE"))
+    parser.add_argument("--read-workloads", action="store_true", default=is_set("READ_WORKLOADS"),
                         help="say why Kueue does not admit a Job (needs the right to list workloads)")  # fmt: skip
     return parser
 

@@ -16,10 +16,10 @@ class WatchJudge:
         self._events: Counter[str] = Counter()
         """Watch events since the last list, by resource."""
         self._silent: Counter[str] = Counter()
-        """Lists in a row that knew more than a watch that said nothing."""
+        """Lists in a row that knew more than a watch without an event."""
 
     def event(self, resource: str) -> None:
-        """The watch of the resource has said something."""
+        """The watch of the resource has brought an event."""
         self._events[resource] += 1
 
     def judge(self, changed: Mapping[str, Collection[object]]) -> None:

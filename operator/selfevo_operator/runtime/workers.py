@@ -1,4 +1,4 @@
-"""The workers: what the queue says is reconciled, several runs at a time."""
+"""The workers: the keys of the queue are reconciled, several runs at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Workers:
             self._wake.set()
 
     async def work(self, reconcile: Reconcile) -> None:
-        """Reconcile what the queue says, for ever."""
+        """Reconcile the keys of the queue, for ever."""
         async with asyncio.TaskGroup() as group:
             free = asyncio.Semaphore(self._count)
             while True:

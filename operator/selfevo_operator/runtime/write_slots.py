@@ -1,8 +1,8 @@
 """Who may write a status now. Pure but for its state.
 
 Under load the API server is the narrow place, and a status is worth less than the next Job. So only a few records are
-written at a time. Who finds no room is looked at again when there is some, in the order of asking: until then its run
-goes on, and the record that is written in the end says what has become true meanwhile.
+written at a time. A run that finds no slot is reconciled again when one is free, in the order of asking. Until then
+its steps go on, and the record that is written in the end has what has become true meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class WriteSlots(Generic[K]):
         self._waiting: dict[K, None] = {}
 
     def may_write(self, key: K) -> bool:
-        """Whether ``key`` may write its record in this look; if not, `end` names it later."""
+        """Whether ``key`` may write its record in this reconcile; if not, `end` names it later."""
         if key in self._holders:
             return True
         if self._free == 0:
@@ -34,14 +34,14 @@ class WriteSlots(Generic[K]):
         return True
 
     def wait(self, key: K) -> bool:
-        """Have ``key``, which wants to be looked at for its record alone, wait for room; False when there is some."""
+        """Have ``key``, which is to be reconciled for its record alone, wait for a slot; False when one is free."""
         if self._free:
             return False
         self._waiting.setdefault(key)
         return True
 
     def end(self, key: K) -> K | None:
-        """A look at ``key`` has ended. Returns who has room now and is to be looked at again."""
+        """A reconcile of ``key`` has ended. Returns the key that has its slot now and is to be reconciled again."""
         if key not in self._holders:
             return None
         self._holders.discard(key)

@@ -1,6 +1,6 @@
 """What a change of status is worth telling as a Kubernetes Event: at most one a change. Pure.
 
-An Event's name is made from what it tells, so that telling it twice (a reply was lost, the operator was started anew)
+An Event's name is made from its content, so that creating it twice (a reply was lost, the operator was started anew)
 creates it once.
 """
 
@@ -27,7 +27,7 @@ class Fact:
 
 
 def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -> dict[str, Any] | None:
-    """The Event that tells what is new in ``after``; None when nothing is worth one.
+    """The Event of what is new in ``after``; None when nothing is worth one.
 
     Args:
         at: RFC 3339 time.
@@ -37,7 +37,7 @@ def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -
         return None
     loudest = max(facts, key=lambda fact: fact.type == "Warning")
     message = "; ".join(fact.message for fact in facts)
-    # What was told belongs to this state of affairs: generation, and how many attempts there had been of each step.
+    # An Event belongs to this state of affairs: generation, and how many attempts there had been of each step.
     tries = sum(step.attempts + step.failures for step in after.steps)
     mark = hashlib.sha256(f"{run.metadata.uid} {run.metadata.generation} {tries} {message}".encode()).hexdigest()[:16]
     moment = at.split(".")[0].rstrip("Z") + "Z"

@@ -1,8 +1,8 @@
 """The JSON patch that turns a run's recorded status into the new one, and touches nothing else. Pure.
 
 Its first operation tests the resource version: when anybody has written the run meanwhile, nothing is changed, and we
-look again. So a status never goes back in time, not even by an old operator that was cut off and comes back. Fields and
-conditions of other writers stay as they are.
+reconcile again. So a status never goes back in time, not even by an old operator that was cut off and comes back.
+Fields and conditions of other writers stay as they are.
 """
 
 from __future__ import annotations
