@@ -174,7 +174,7 @@ def test_other_documents_beside_the_run_are_left_alone(tmp_path: Path) -> None:
         ("a: [1, 2\n", ":2: expected ',' or ']', but got '<stream end>'; correct the YAML"),
         ("a: !!python/object:os.system {}\n", ":1: could not determine a constructor for the tag"),
         ("a: \0b", ": unacceptable character"),
-        ("{" * 1000, " is nested too deeply; name the manifest of a run"),
+        ("{" * 3000, " is nested too deeply; name the manifest of a run"),
     ],
     ids=["empty", "words", "two runs", "no run", "twice", "broken", "python tag", "NUL", "deep"],
 )
