@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -159,7 +160,9 @@ def gone(pids: Sequence[int]) -> bool:
 
 
 def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
-    from selfevo_trainer.distributed import launcher
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    from selfevo_trainer.distributed import launcher, rendezvous
     from selfevo_trainer.main import main
 
     for number, name in ((1, "out"), (2, "err")):
@@ -168,11 +171,13 @@ def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
     os.environ |= environment
 
     class Forked(ForkedRank):
-        def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: int) -> None:
+        def __init__(self, args: Sequence[str], env: Mapping[str, str], **_: Any) -> None:
             super().__init__(env, folder, script)
 
     module: Any = launcher
-    module.subprocess.Popen = Forked
+    of_torch: Any = subprocess_handler
+    of_torch.Popen = Forked
+    rendezvous.LOST_S = 15
     if script.slow_checkpoint_s:
         module.launch.__kwdefaults__["grace_s"] = script.slow_checkpoint_s / 10
     if environment[PROCESSES_ENV] == "1" and NODES_ENV not in environment:
@@ -181,19 +186,26 @@ def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
 
 
 class ForkedRank:
-    """As much of a Popen as the launcher uses."""
+    """As much of a Popen as the launcher and torch's elastic agent use."""
 
     def __init__(self, env: Mapping[str, str], folder: str, script: Script) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             _be_rank(env, folder, script)
+        with suppress(OSError):
+            os.setpgid(self.pid, self.pid)
 
     def poll(self) -> int | None:
         return self._waited(os.WNOHANG)
 
-    def wait(self) -> int | None:
-        return self._waited(0)
+    def wait(self, timeout: float) -> int | None:
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("a rank", timeout)
+            time.sleep(0.02)
+        return self.returncode
 
     def _waited(self, options: int) -> int | None:
         if self.returncode is None:
@@ -206,9 +218,6 @@ class ForkedRank:
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
 
 def _be_rank(env: Mapping[str, str], folder: str, script: Script) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from harness.curricula import give_curriculum
+from harness.fake_ranks import free_port
 from harness.inprocess import Phases
 from harness.pods import HANGS_S, Happening, Pod, Script, gone
 from harness.tiny import settings, write_questions
@@ -22,7 +23,6 @@ from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
 from selfevo_contract.process import Progress
 from selfevo_store import read_manifest
-from selfevo_trainer.distributed.rendezvous import free_port
 
 pytestmark = pytest.mark.slow
 

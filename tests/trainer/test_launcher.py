@@ -6,21 +6,24 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from torch.distributed import PrefixStore, TCPStore
 
-from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
+from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails, free_port
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import launcher, rendezvous, root_cause
 from selfevo_trainer.distributed.layout import ALONE, Layout, Rank, check_batch, read_layout, read_rank
-from selfevo_trainer.distributed.rendezvous import free_port
 
 DATA = fails(4, "NotFinite", "training made lm_head infinite or NaN; lower learningRate")
 INPUT = fails(2, "InvalidInput", "the model has no config.json; name another")
@@ -262,40 +265,89 @@ def test_sigterm_while_pod_0_commits_is_no_success(tmp_path: Path) -> None:
     assert first.ended().outcome in ("committed", "terminated")
 
 
-def _stranger(port: int, node: int, nodes: int = 2) -> socket.socket:
-    """What looks like a pod's launcher."""
+class Stranger:
+    """What looks like a pod's launcher, for as long as it is held open."""
+
+    def __init__(self, port: int, node: int, nodes: int = 2) -> None:
+        wait_for_port(port)
+        store = TCPStore("localhost", port, None, False, timedelta(seconds=60), wait_for_workers=False)
+        self.store = PrefixStore(f"selfevo/{config().key}/{nodes}", store)
+        self.store.set(f"pod/{node}", "stranger")
+        self._open = True
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while self._open:
+            self.store.add("beat/stranger", 1)
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self._open = False
+        self._thread.join()
+
+
+def wait_for_port(port: int) -> None:
     until = time.monotonic() + 60
     while True:
         try:
-            connection = socket.create_connection(("127.0.0.1", port), timeout=60)
-            break
+            return socket.create_connection(("localhost", port), timeout=60).close()
         except OSError:
             assert time.monotonic() < until
             time.sleep(0.02)
-    connection.sendall(json.dumps({"join": {"node": node, "nodes": nodes, "key": config().key}}).encode() + b"\n")
-    return connection
 
 
-def test_a_pod_that_is_gone_without_a_word_ends_the_others(tmp_path: Path) -> None:
+def test_a_pod_that_is_gone_without_a_word_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "LOST_S", 5)
     port = free_port()
     first = Pod(Layout(1, 2, 0, port=port, join_s=120), tmp_path / "pod-0", {0: HANG})
-    other = _stranger(port, 1)
-    assert b'"go"' in other.recv(1000)
+    other = Stranger(port, 1)
+    other.store.wait(["go"])
     other.close()
     code, reason, message = said(first.ended())
     assert (code, reason) == (143, "PeerFailed") and "pod 1: it is gone" in message
 
 
 def test_pod_0_gone_without_a_word_ends_the_others(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        acts: dict[int, Acts] = {1: [["told", CRASH], ["sleep", 60]]}
-        second = Pod(Layout(1, 2, 1, port=server.getsockname()[1], join_s=120), tmp_path / "pod-1", acts)
-        connection, _ = server.accept()
-        connection.recv(1000)
-        connection.sendall(b'{"go": %d}\n' % free_port())
-        time.sleep(0.3)
-        connection.close()
+    server = TCPStore("localhost", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
+    store = PrefixStore(f"selfevo/{config().key}/2", server)
+    acts: dict[int, Acts] = {1: [["touch", str(tmp_path / "began")], ["told", CRASH], ["sleep", 60]]}
+    second = Pod(Layout(1, 2, 1, port=server.port, join_s=120), tmp_path / "pod-1", acts)
+    store.wait(["pod/1"])
+    store.set("go", json.dumps(["pod-0", store.get("pod/1").decode()]))
+    while not (tmp_path / "began").exists():
+        assert second.thread.is_alive()
+        time.sleep(0.02)
+    del store, server
+    code, reason, message = said(second.ended())
+    assert (code, reason) == (143, "PeerFailed") and "pod 0: it is gone" in message
+
+
+_SERVE = r"""
+import json, os, signal, sys
+from datetime import timedelta
+from torch.distributed import PrefixStore, TCPStore
+server = TCPStore("localhost", int(sys.argv[1]), None, True, timedelta(seconds=60), wait_for_workers=False)
+store = PrefixStore(f"selfevo/{sys.argv[2]}/2", server)
+store.wait(["pod/1"])
+store.set("go", json.dumps(["pod-0", store.get("pod/1").decode()]))
+while not os.path.exists(sys.argv[3]):
+    pass
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_pod_0_whose_machine_stopped_dead_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "LOST_S", 5)
+    port, began = free_port(), str(tmp_path / "began")
+    pod_0 = subprocess.Popen([sys.executable, "-c", _SERVE, str(port), config().key, began])
+    try:
+        acts: dict[int, Acts] = {1: [["touch", began], ["told", CRASH], ["sleep", 60]]}
+        second = Pod(Layout(1, 2, 1, port=port, join_s=120), tmp_path / "pod-1", acts)
         code, reason, message = said(second.ended())
+    finally:
+        pod_0.kill()
+        pod_0.wait()
     assert (code, reason) == (143, "PeerFailed") and "pod 0: it is gone" in message
 
 
@@ -303,32 +355,29 @@ def test_a_pod_that_comes_again_before_the_others_have_ended_waits_for_the_next_
     port = free_port()
     began, end = str(tmp_path / "began"), str(tmp_path / "end")
     acts: dict[int, Acts] = {0: [["touch", began], ["until", end], *SERVICE]}
-    first = Pod(Layout(1, 2, 0, port=port, join_s=120), tmp_path / "pod-0", acts)
-    earlier = _stranger(port, 1)
+    both = [Pod(Layout(1, 2, node, port=port, join_s=120), tmp_path / f"pod-{node}", acts) for node in (0, 1)]
     while not Path(began).exists():
         time.sleep(0.01)
-    again = Pod(Layout(1, 2, 1, port=port, join_s=120), tmp_path / "pod-1")  # recreated, of the next attempt
+    again = Pod(Layout(1, 2, 1, port=port, join_s=120), tmp_path / "pod-1-again")  # recreated, of the next attempt
     time.sleep(0.3)
     assert again.thread.is_alive()
     Path(end).touch()
-    assert first.ended().exit_code == 3
-    earlier.close()
+    assert [pod.ended().exit_code for pod in both] == [3, 143]
     second_attempt = Pod(Layout(1, 2, 0, port=port, join_s=120), tmp_path / "pod-0-again")
     assert [pod.ended().outcome for pod in (second_attempt, again)] == ["committed", "committed"]
 
 
-def test_strangers_at_the_port_are_sent_away(tmp_path: Path) -> None:
+def test_strangers_at_the_port_are_not_taken_for_pods(tmp_path: Path) -> None:
     port = free_port()
     first = Pod(Layout(1, 3, 0, port=port, join_s=120), tmp_path / "pod-0")
-    for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"join": {"node": 0}}\n', b'{"join": 1}\n'):
-        for node, nodes in ((7, 3), (1, 2)):  # there is no pod 7, and no training of two pods
-            assert _stranger(port, node, nodes).recv(10) == b""
+    wait_for_port(port)
+    strangers = [Stranger(port, 7, 3), Stranger(port, 1, 2)]  # there is no pod 7, and no training of two pods
+    for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"\0" * 100):
         with socket.create_connection(("127.0.0.1", port)) as other:
             other.sendall(greeting)
-            assert other.recv(10) == b""
-    taken = _stranger(port, 1, 3)
-    assert _stranger(port, 1, 3).recv(10) == b""
-    taken.close()
+    assert first.thread.is_alive()
+    for stranger in strangers:
+        stranger.close()
     others = [Pod(Layout(1, 3, node, port=port, join_s=120), tmp_path / f"pod-{node}") for node in (1, 2)]
     assert [pod.ended().outcome for pod in (first, *others)] == ["committed"] * 3
 

@@ -28,7 +28,6 @@ from selfevo_store import open_store, probe_conditional_put
 from selfevo_trainer import phases
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import root_cause
-from selfevo_trainer.distributed.launcher import launch
 from selfevo_trainer.distributed.layout import Layout, check_batch, read_layout, read_rank
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.process import progress
@@ -133,6 +132,8 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseRe
         _check_built(config)
         probe_conditional_put(store)  # a store that cannot be written is found now, not after hours of training
         if layout.size > 1:
+            from selfevo_trainer.distributed.launcher import launch  # it imports torch
+
             return launch(config, layout, context.workdir, stop, lambda: _found(context))
         return _run_here(context)
 

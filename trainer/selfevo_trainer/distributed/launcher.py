@@ -1,11 +1,12 @@
-"""Several training processes in one pod: started, watched and ended together, with one result for all.
+"""Several training processes in one pod: torch's elastic agent starts and ends them; here is one result for all.
 
-torch's own launcher ends with code 1 whatever its processes ended with; here the exit codes are a contract
-(docs/design.md, decision 7), so the process that the pod starts is the launcher itself. It imports no torch.
+torchrun ends with code 1 whatever its processes ended with; here the exit codes are a contract (docs/design.md,
+decision 7), so the process that the pod starts runs the agent itself, and tells by its ranks' results which was the
+cause.
 
-    SIGTERM           goes to all processes; they agree on the step after which they stop (grpo.py)
-    one fails         the others are told to end, and killed when they do not: what they wait for never comes
-    the launcher dies the kernel tells its processes (signals.die_with_parent); in a container they die with it
+    SIGTERM           goes to all ranks; they agree on the step after which they stop (grpo.py)
+    one fails         the agent tells the others to end, and kills them when they do not: what they wait for never comes
+    the launcher dies the kernel tells its ranks (signals.die_with_parent); in a container they die with it
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 from pydantic import ValidationError
+from torch.distributed.elastic.agent.server.api import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest
 
 from selfevo_contract.process import PhaseConfig, PhaseResult
 from selfevo_trainer.distributed import root_cause
@@ -52,131 +57,146 @@ def launch(
         if isinstance(rendezvous, PhaseResult):
             return rendezvous
         with stop.deferred():
-            mine = _run(config, layout, workdir, stop, rendezvous, command, grace_s)
-            return rendezvous.agree(mine, stop, patience_s=2 * grace_s)
+            agent = _Agent(config, layout, workdir, stop, rendezvous, command, grace_s)
+            agent.run()
+            return rendezvous.agree(agent.result(), stop, patience_s=2 * grace_s)
 
 
-def _run(
-    config: PhaseConfig,
-    layout: Layout,
-    workdir: Path,
-    stop: StopRequest,
-    rendezvous: Rendezvous,
-    command: Sequence[str],
-    grace_s: float,
-) -> PhaseResult:
-    ranks = [
-        _RankProcess(config, layout, local, rendezvous.port, workdir, command) for local in range(layout.processes)
-    ]
-    try:
-        ending: float | None = None
-        while any(rank.alive() for rank in ranks):
-            if stop.requested:
-                _tell(ranks, because_of_failure=False)
-            done = layout.node == 0 and not ranks[0].alive() and ranks[0].succeeded()
-            if ending is None and (done or rendezvous.ended or any(rank.failed() for rank in ranks)):
-                ending = time.monotonic() + grace_s
-                if not done:
-                    rendezvous.alarm()
-                    _tell(ranks, because_of_failure=True)
-            if ending is not None and time.monotonic() > ending:
-                _kill(ranks)
-            rendezvous.wait(_LOOK_S)
-    finally:
-        _kill(ranks)
-    if layout.node == 0 and ranks[0].succeeded():
-        return ranks[0].result(asked=stop.requested)  # the output is committed, whatever another did at its end
-    ends = sorted((rank for rank in ranks if not rank.succeeded()), key=lambda rank: rank.ended_at)
-    if not ends:
-        return ranks[0].result(asked=stop.requested)
-    results = [(rank.result(asked=stop.requested), stop.requested) for rank in ends]
-    return results[root_cause.find(results)][0]
-
-
-def _tell(ranks: Sequence[_RankProcess], *, because_of_failure: bool) -> None:
-    for rank in ranks:
-        rank.tell(because_of_failure)
-
-
-def _kill(ranks: Sequence[_RankProcess]) -> None:
-    for rank in ranks:
-        rank.kill()
-
-
-class _RankProcess:
-    """One training process."""
+class _Agent(LocalElasticAgent):
+    """torch's agent for the ranks of a pod, which here also heeds SIGTERM and the other pods."""
 
     def __init__(
-        self, config: PhaseConfig, layout: Layout, local: int, port: int, workdir: Path, command: Sequence[str]
+        self,
+        config: PhaseConfig,
+        layout: Layout,
+        workdir: Path,
+        stop: StopRequest,
+        rendezvous: Rendezvous,
+        command: Sequence[str],
+        grace_s: float,
     ) -> None:
-        self._config = config
-        self._who = f"process {layout.node * layout.processes + local} of {layout.size}"
-        self._file = workdir / f"result-{local}.json"
-        self._told = self._told_of_failure = False
-        self._seen_dead = 0.0
-        threads = max(1, _cores() // layout.processes)
-        own = rank_environment(
-            layout,
-            local,
-            port=port,
-            threads=threads,
-            parent=os.getpid(),
-            workdir=str(workdir),
-            result=str(self._file),
+        # SIGTERM and SIGINT are ours (process/signals.py).
+        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP"
+        spec = WorkerSpec(
+            role="rank",
+            local_world_size=layout.processes,
+            rdzv_handler=rendezvous,
+            entrypoint=command[0],
+            args=tuple(command[1:]),
+            max_restarts=0,  # who tries again is Kubernetes
+            monitor_interval=_LOOK_S,
         )
-        if "OMP_NUM_THREADS" in os.environ:
-            del own["OMP_NUM_THREADS"]
-        self._process = subprocess.Popen(list(command), env={**os.environ, **own}, stdin=subprocess.DEVNULL)
+        super().__init__(spec, _Environment(layout, workdir))
+        self._config, self._layout, self._workdir, self._stop = config, layout, workdir, stop
+        self._rendezvous_of_pods, self._grace_s = rendezvous, grace_s
+        self._asked = False
+        self._told: set[int] = set()
+        """The ranks that were told to end because of a failure."""
+        self._until: float | None = None
 
-    def alive(self) -> bool:
-        if self._process.poll() is None:
-            return True
-        self._seen_dead = self._seen_dead or time.time()
-        return False
+    def result(self) -> PhaseResult:
+        """What came of the ranks of this pod, which have ended."""
+        if self._committed():
+            return self._result(0)  # whatever another did at its end
+        ends = sorted((rank for rank in self._processes() if not self._succeeded(rank)), key=self._ended_at)
+        if not ends:
+            return self._result(0)
+        results = [(self._result(rank), self._stop.requested) for rank in ends]
+        return results[root_cause.find(results)][0]
 
-    def tell(self, because_of_failure: bool) -> None:
-        """SIGTERM, once."""
-        if self._told or not self.alive():
-            return
-        self._told, self._told_of_failure = True, because_of_failure
-        self._process.send_signal(signal.SIGTERM)
+    def _assign_worker_ranks(
+        self, store: Any, group_rank: int, group_world_size: int, spec: WorkerSpec
+    ) -> list[Worker]:
+        """Pods are alike; torch's would ask each for its number, and block when one is gone meanwhile."""
+        size, first = self._layout.size, group_rank * spec.local_world_size
+        return [Worker(i, first + i, first + i, size, size) for i in range(spec.local_world_size)]
 
-    def kill(self) -> None:
-        if self.alive():
-            self._told_of_failure = True
-            self._process.kill()
-            self._process.wait()
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        pids: dict[int, Any] = super()._start_workers(worker_group)
+        context: Any = self._pcontext
+        close = context.close
 
-    def failed(self) -> bool:
-        return not self.alive() and not self.succeeded()
+        def first_close(*_: Any, **__: Any) -> None:
+            del context.close  # the agent is in no circle, so that its store is closed when it goes
+            self._told = {rank for rank, process in self._processes().items() if process.poll() is None}
+            if not self._committed() and not all(self._succeeded(rank) for rank in self._processes()):
+                self._rendezvous_of_pods.alarm()
+            close(signal.SIGTERM, self._grace_s)
 
-    def succeeded(self) -> bool:
+        context.close = first_close
+        return pids
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        if self._stop.requested and not self._asked:
+            self._asked = True
+            for process in self._processes().values():
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+        result: RunResult = super()._monitor_workers(worker_group)
+        if self._until is None and self._committed():
+            self._until = time.monotonic() + self._grace_s
+        over = self._until is not None and time.monotonic() > self._until
+        if result.state == WorkerState.HEALTHY and (over or self._rendezvous_of_pods.failed):
+            return RunResult(state=WorkerState.FAILED)
+        return result
+
+    def _exit_barrier(self) -> None:
+        """Rendezvous.agree is the barrier: torch's lets all be well when a pod does not come to it in time."""
+
+    def _processes(self) -> dict[int, Popen[bytes]]:
+        context: Any = self._pcontext
+        return {rank: handler.proc for rank, handler in context.subprocess_handlers.items()}
+
+    def _committed(self) -> bool:
+        return self._layout.node == 0 and self._succeeded(0)
+
+    def _succeeded(self, rank: int) -> bool:
         """Its result says so; where there is none (a full disk), its exit code."""
-        said = self._said()
-        return not self.alive() and (self._process.returncode if said is None else said.exit_code) == 0
+        code, said = self._processes()[rank].poll(), self._said(rank)
+        return code is not None and (code if said is None else said.exit_code) == 0
 
-    @property
-    def ended_at(self) -> float:
-        """When it said its result, or else was seen to be dead: consequences come later than causes."""
+    def _ended_at(self, rank: int) -> float:
+        """When it said its result: consequences come later than causes."""
         with contextlib.suppress(OSError):
-            return self._file.stat().st_mtime
-        return self._seen_dead
+            return _result_file(self._workdir, rank).stat().st_mtime
+        return time.time()
 
-    def result(self, *, asked: bool) -> PhaseResult:
-        said = self._said()
+    def _result(self, rank: int) -> PhaseResult:
+        said, code = self._said(rank), self._processes()[rank].returncode
         if said is not None:
             return said
-        code = self._process.returncode
         if code == 0:
-            phase = self._config.inputs.phase
-            return PhaseResult(phase=phase, key=self._config.key, outcome="committed")
-        return root_cause.silent_end(self._config, self._who, code, told=self._told_of_failure, asked=asked)
+            return PhaseResult(phase=self._config.inputs.phase, key=self._config.key, outcome="committed")
+        who = f"process {self._layout.node * self._layout.processes + rank} of {self._layout.size}"
+        return root_cause.silent_end(self._config, who, code, told=rank in self._told, asked=self._stop.requested)
 
-    def _said(self) -> PhaseResult | None:
+    def _said(self, rank: int) -> PhaseResult | None:
         try:
-            return PhaseResult.model_validate_json(self._file.read_bytes())
+            return PhaseResult.model_validate_json(_result_file(self._workdir, rank).read_bytes())
         except (OSError, ValidationError):
             return None
+
+
+class _Environment(DefaultLogsSpecs):
+    """What each rank is told beside torch's names; its output goes where the launcher's goes."""
+
+    def __init__(self, layout: Layout, workdir: Path) -> None:
+        super().__init__(log_dir=str(workdir))
+        self._layout, self._workdir = layout, workdir
+
+    def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
+        for rank, environment in envs.items():
+            environment |= rank_environment(
+                threads=max(1, _cores() // self._layout.processes),
+                parent=os.getpid(),
+                workdir=str(self._workdir),
+                result=str(_result_file(self._workdir, rank)),
+            )
+        return super().reify(envs)
+
+
+def _result_file(workdir: Path, rank: int) -> Path:
+    return workdir / f"result-{rank}.json"
 
 
 def _cores() -> int:

@@ -6,6 +6,7 @@ others (launcher.py); those are ranks, numbered over all pods.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -109,24 +110,15 @@ def read_rank(environment: Mapping[str, str]) -> Rank | None:
     return Rank(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
 
 
-def rank_environment(
-    layout: Layout, local: int, *, port: int, threads: int, parent: int, workdir: str, result: str
-) -> dict[str, str]:
-    """What process ``local`` of this pod is told beside what the pod is told: torch's names, and ours.
+def rank_environment(*, threads: int, parent: int, workdir: str, result: str) -> dict[str, str]:
+    """What a rank is told by us, beside what the pod is told and what torch's elastic agent says.
 
     Args:
-        port: Of torch's rendezvous at pod 0.
         threads: For torch on the CPU, unless the pod says otherwise.
         result: File for its PhaseResult.
     """
     return {
-        "RANK": str(layout.node * layout.processes + local),
-        "LOCAL_RANK": str(local),
-        "WORLD_SIZE": str(layout.size),
-        "LOCAL_WORLD_SIZE": str(layout.processes),
-        "OMP_NUM_THREADS": str(threads),
-        MASTER_ADDR_ENV: layout.master,
-        MASTER_PORT_ENV: str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         LAUNCHED_ENV: "1",
         PARENT_ENV: str(parent),
         WORKDIR_ENV: workdir,

@@ -1,31 +1,37 @@
-"""Pods that train together: they wait for each other at the start, and end together.
+"""Where pods that train together meet: torch's static rendezvous, its TCPStore at pod 0, with what torch leaves out.
 
+torch's rendezvous lets in whoever comes, blocks until all are there, and does not say that a pod has failed or is gone;
 Kubernetes restarts a pod that failed and leaves the others alone, which then wait in a collective for what never comes.
-So each pod's launcher holds a connection to pod 0, which coordinates. One JSON object a line:
+So each pod's launcher keeps a watch over the store. Its keys:
 
-    pod k -> pod 0    {"join": {"node": k, "nodes": n, "key": ...}}
-    pod 0 -> pod k    {"go": port of torch's rendezvous}       when all have joined
-    either            {"end": true}                            end your processes, for one has failed
-    pod k -> pod 0    {"ended": PhaseResult, "asked": ...}     how its processes ended
-    pod 0 -> pod k    {"outcome": PhaseResult, "node": j}      what came of it: pod j was the cause, or all is well
+    pod/K       id of the launcher that last came as pod K
+    beat/ID     counts up for as long as that launcher lives
+    go          the ids that train together: a launcher that is not among them waits for the next attempt
+    alarm       a pod's ranks have failed: end yours
+    end/K       how the ranks of pod K ended
+    outcome     what pod 0 makes of it: which pod was the cause, or that all is well
+    left/K      the launcher of pod K reads no more
 
 A pod is successful only when pod 0 has said that the output is committed, for an index of the Job that has succeeded is
-never run again and would be missing in the next attempt. A connection that breaks says that the pod is gone. Like
-torch's own rendezvous this trusts whoever can reach the port: keep strangers out with a NetworkPolicy.
+never run again and would be missing in the next attempt. Whoever can reach the port is trusted: keep strangers out with
+a NetworkPolicy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import selectors
 import socket
+import threading
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any
 
-from pydantic import ValidationError
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, ServiceError
@@ -34,37 +40,14 @@ from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.distributed.layout import Layout
 from selfevo_trainer.process.signals import StopRequest
 
-_LONGEST_LINE = 64 << 10
+LOST_S = 45.0
+"""A pod that is not heard of for so long is gone: the store does not say that a connection broke off."""
 _TRY_AGAIN_S = 1.0
 _LOOK_AGAIN_S = 10.0
 """Between two looks whether the output is there, while pod 0 does not answer."""
-_LOOK_S = 0.1
+_LOOK_S = 0.2
 
-log = logging.getLogger("selfevo")
-
-Message = dict[str, Any]
 Found = Callable[[], PhaseResult | None]
-
-
-class Rendezvous(Protocol):
-    """The other pods, as the launcher sees them."""
-
-    port: int
-    """Of torch's rendezvous."""
-    ended: bool
-    """Another pod's processes have failed, or it is gone."""
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass, and hear what others say."""
-        ...
-
-    def alarm(self) -> None:
-        """Tell the others that this pod's processes are about to end, so that theirs do too."""
-        ...
-
-    def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        """What this pod ends with, now that its processes have ended with ``mine``."""
-        ...
 
 
 @contextlib.contextmanager
@@ -77,324 +60,230 @@ def meet(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Rendezvo
     Raises:
         ServiceError: some did not come in time.
     """
-    if layout.nodes == 1:
-        yield _Alone()
-    elif layout.node == 0:
-        with _Coordinator(config, layout) as coordinator:
-            coordinator.gather()
-            yield coordinator
-    else:
-        with _join(config, layout, found) as follower:
-            yield follower
+    with contextlib.closing(Rendezvous(config, layout)) as rendezvous:
+        if layout.node == 0:
+            rendezvous.gather()
+            yield rendezvous
+        else:
+            yield rendezvous.join(found) or rendezvous
 
 
-def free_port() -> int:
-    """A port that nobody listens at now, for torch's rendezvous."""
-    with socket.create_server(("", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-class _Alone:
-    """There are no other pods."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.ended = False
-
-    def wait(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def alarm(self) -> None: ...
-
-    def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        return mine
-
-
-class _Line:
-    """A connection over which objects go, one a line."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        # A machine that lost its power closes no connection: ask it.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (
-            ("TCP_KEEPIDLE", 15),
-            ("TCP_KEEPINTVL", 5),
-            ("TCP_KEEPCNT", 6),
-            ("TCP_USER_TIMEOUT", 45000),
-        ):
-            if hasattr(socket, name):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        self.connection = connection
-        self.open = True
-        self._heard = b""
-
-    def say(self, message: Message) -> None:
-        """A few hundred bytes at a time when the other side reads: the kernel's buffer holds them."""
-        with contextlib.suppress(OSError):
-            self.connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def hear(self) -> list[Message]:
-        """What has arrived; ``open`` is false when no more will."""
-        try:
-            data = self.connection.recv(65536)
-        except BlockingIOError:
-            return []
-        except OSError:
-            data = b""
-        self._heard += data
-        *lines, self._heard = self._heard.split(b"\n")
-        if not data or len(self._heard) > _LONGEST_LINE:
-            self.close()
-        messages = []
-        for line in lines:
-            try:
-                message = json.loads(line)
-            except (ValueError, RecursionError):
-                message = None
-            if not isinstance(message, dict):
-                self.close()  # no launcher of ours
-                break
-            messages.append(message)
-        return messages
-
-    def close(self) -> None:
-        self.open = False
-        self.connection.close()
-
-
-class _Coordinator:
-    """Pod 0's side."""
+class Rendezvous(StaticTCPRendezvous):
+    """The other pods, as the launcher sees them; and the store at which all ranks meet, as the elastic agent does."""
 
     def __init__(self, config: PhaseConfig, layout: Layout) -> None:
-        self.port = 0
-        self.ended = False
-        self._config = config
-        self._layout = layout
-        self._joined: dict[int, _Line] = {}
-        self._results: list[tuple[int, PhaseResult, bool]] = []
-        """Pod, how its processes ended, whether it was asked to: in order of arrival."""
+        super().__init__(layout.master, layout.port, layout.node, layout.nodes, config.key[:16], int(layout.join_s))
+        self._config, self._layout = config, layout
+        self._id = uuid.uuid4().hex
+        self._ids: list[str] = []
+        self._alarmed = self._broken = self._closing = False
+        self._outbox: deque[tuple[str, str]] = deque()
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._ends: dict[int, tuple[PhaseResult, bool]] = {}
+        """By pod, in order of arrival: how its ranks ended, and whether they were asked to."""
+        self._outcome: tuple[int, PhaseResult] | None = None
+        self._heard = time.monotonic()
+        self._watch = threading.Thread(target=self._keep_watch, name="rendezvous", daemon=True)
 
-    def __enter__(self) -> _Coordinator:
-        try:
-            self._server = socket.create_server(("", self._layout.port), backlog=128)
-        except OSError as error:
-            raise ServiceError(
-                f"port {self._layout.port}, at which pod 0 waits for the others, is not to be had: {error.strerror}; "
-                "set MASTER_PORT to another",
-                reason=reasons.PEERS_MISSING,
-            ) from None
-        self._server.setblocking(False)
-        return self
+    @property
+    def failed(self) -> bool:
+        """Another pod's ranks have failed, or it is gone."""
+        return self._alarmed or self._broken or self._lost
 
-    def __exit__(self, *_: object) -> None:
-        self._server.close()
-        for line in self._joined.values():
-            line.close()
+    @property
+    def _lost(self) -> bool:
+        silent = self._broken or time.monotonic() - self._heard > LOST_S
+        return self._layout.node > 0 and self._outcome is None and silent
+
+    def alarm(self) -> None:
+        """Tell the others that this pod's ranks are about to end, so that theirs do too."""
+        self._outbox.append(("alarm", ""))
+
+    def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
+        """What this pod ends with, now that its ranks have ended with ``mine``."""
+        if self._layout.node == 0:
+            return self._judge(mine, stop, patience_s)
+        return self._await_outcome(mine, stop, patience_s)
+
+    def close(self) -> None:
+        """Leave; at pod 0 nothing listens any more."""
+        self._closing = True
+        if self._watch.is_alive():
+            self._watch.join(_LOOK_AGAIN_S)
+        self._store = None
+
+    # Pod 0.
 
     def gather(self) -> None:
         """Wait until all have joined, and tell them to go."""
-        until = time.monotonic() + self._layout.join_s
-        others = set(range(1, self._layout.nodes))
-        while set(self._joined) != others:
+        layout = self._layout
+        try:
+            port = layout.port if layout.nodes > 1 else 0
+            self._store = TCPStore("localhost", port, None, True, self.timeout, wait_for_workers=False)
+        except RuntimeError as error:
+            raise ServiceError(
+                f"port {layout.port}, at which pod 0 waits for the others, is not to be had: "
+                f"{str(error).rpartition('message: ')[2]}; set MASTER_PORT to another",
+                reason=reasons.PEERS_MISSING,
+            ) from None
+        self.master_port = self._store.port
+        store, until = self._keys(), time.monotonic() + layout.join_s
+        others = range(1, layout.nodes)
+        while missing := [node for node in others if not self._here(store, node)]:
             if time.monotonic() > until:
-                missing = ", ".join(str(node) for node in sorted(others - set(self._joined)))
                 raise ServiceError(
-                    f"{len(others) - len(self._joined)} of {self._layout.nodes} pods did not join within "
-                    f"{self._layout.join_s:g} s (missing: {missing}); see whether they are scheduled, queue the run so "
+                    f"{len(missing)} of {layout.nodes} pods did not join within {layout.join_s:g} s "
+                    f"(missing: {', '.join(map(str, missing))}); see whether they are scheduled, queue the run so "
                     f"that its pods start together (spec.queue), or raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
                     reason=reasons.PEERS_MISSING,
                 )
-            self._accept()
-            self.wait(_LOOK_S)
-            # Whoever went away while waiting may come again.
-            self._joined = {node: line for node, line in self._joined.items() if line.open}
-            self.ended, self._results = False, []
-        self.port = free_port()
-        self._say({"go": self.port})
+            time.sleep(_LOOK_S)
+        self._ids = [self._id, *(store.get(f"pod/{node}").decode() for node in others)]
+        store.set("go", json.dumps(self._ids))
+        if layout.nodes > 1:
+            self._watch.start()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                connection, _ = self._server.accept()
-                line = _Line(connection)
-                node = self._greeted(line)
-                if node is None:
-                    line.close()
-                else:
-                    self._joined[node] = line
+    def _here(self, store: PrefixStore, node: int) -> bool:
+        return store.check([f"pod/{node}"]) and self._beating(store, store.get(f"pod/{node}").decode())
 
-    def _greeted(self, line: _Line) -> int | None:
-        """Which pod it is; None when it is none of ours, or one whose earlier attempt has not ended yet."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(line.connection, selectors.EVENT_READ)
-            messages = line.hear() if selector.select(_TRY_AGAIN_S) else []
-        said = messages[0].get("join") if messages else None
-        expected = {"nodes": self._layout.nodes, "key": self._config.key}
-        if not isinstance(said, dict) or {name: said.get(name) for name in expected} != expected:
-            log.warning("something that is no pod of this step connected to port %d", self._layout.port)
-            return None
-        node = said.get("node")
-        if not isinstance(node, int) or not 0 < node < self._layout.nodes or node in self._joined:
-            return None
-        return node
+    def _beating(self, store: PrefixStore, launcher: str) -> bool:
+        count, now = store.add(f"beat/{launcher}", 0), time.monotonic()
+        if launcher not in self._beats or self._beats[launcher][0] != count:
+            self._beats[launcher] = (count, now)
+        return now - self._beats[launcher][1] < LOST_S
 
-    def wait(self, seconds: float) -> None:
-        """See Rendezvous."""
-        for node, line, messages in _listen(self._joined, seconds):
-            for message in messages:
-                self.ended = self.ended or "end" in message
-                result = _result(message.get("ended"))
+    def _judge(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
+        """What pod 0 has committed is committed; else the cause is looked for among all."""
+        others, node, result = range(1, self._layout.nodes), 0, mine
+        store = self._keys()
+        if mine.exit_code != 0:
+            self.alarm()
+            _wait(lambda: len(self._ends) == len(others), patience_s)
+            # What is heard of others before has happened before; of what says as little, theirs is the cause.
+            failed = [(node, *end) for node, end in self._ends.items() if end[0].exit_code != 0]
+            ends = [*failed, (0, mine, stop.requested)]
+            node, result, _ = ends[root_cause.find([(result, asked) for _, result, asked in ends])]
+        store.set("outcome", json.dumps({"result": result.wire(), "node": node}))
+        _wait(lambda: all(self._gone(k) or store.check([f"left/{k}"]) for k in others), patience_s)
+        return mine if mine.exit_code == 0 else self._own_or(mine, result, node)
+
+    def _gone(self, node: int) -> bool:
+        return node in self._ends and self._ends[node][0] == self._without_a_word()
+
+    # The other pods.
+
+    def join(self, found: Found) -> PhaseResult | None:
+        """Wait until pod 0 says to go; or until the output is there."""
+        layout = self._layout
+        until, look_again = (time.monotonic() + seconds for seconds in (layout.join_s, _LOOK_AGAIN_S))
+        why = "it does not answer"
+        while time.monotonic() < until:
+            try:
+                socket.create_connection((layout.master, layout.port), timeout=_LOOK_AGAIN_S).close()
+                wait = timedelta(seconds=_LOOK_AGAIN_S)
+                self._store = TCPStore(layout.master, layout.port, None, False, wait, wait_for_workers=False)
+                if self._let_in(self._keys(), until):
+                    self._watch.start()
+                    return None
+                why = "others are missing" if time.monotonic() > until else "it did not let this pod in"
+            except (OSError, RuntimeError) as error:
+                why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            if time.monotonic() > look_again:
+                # Pod 0 may be done: then it does not come again.
+                look_again = time.monotonic() + _LOOK_AGAIN_S
+                result = found()
                 if result is not None:
-                    self._results.append((node, result, message.get("asked") is True))
-                    self.ended = self.ended or result.exit_code != 0
-            if not line.open and not self._has_ended(node):
-                self.ended = True
-                gone = root_cause.failure(
-                    self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word"
-                )
-                self._results.append((node, gone, False))
+                    return result
+            time.sleep(_TRY_AGAIN_S)
+        raise ServiceError(
+            f"pod 0 at {layout.master}:{layout.port} ({MASTER_ADDR_ENV}) did not begin within {layout.join_s:g} s "
+            f"({why}); see whether all pods are scheduled, queue the run so that they start together (spec.queue), or "
+            f"raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
+            reason=reasons.PEERS_MISSING,
+        )
 
-    def _has_ended(self, node: int) -> bool:
-        return any(ended == node for ended, _, _ in self._results)
+    def _let_in(self, store: PrefixStore, until: float) -> bool:
+        store.set(f"pod/{self._layout.node}", self._id)
+        while not store.check(["go"]):
+            if time.monotonic() > until:
+                return False
+            store.add(f"beat/{self._id}", 1)
+            time.sleep(_LOOK_S)
+        return self._id in json.loads(store.get("go"))
 
-    def alarm(self) -> None:
-        """See Rendezvous."""
-        self._say({"end": True})
-
-    def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        """See Rendezvous. What pod 0 has committed is committed; else the cause is looked for among all."""
-        if mine.exit_code == 0:
-            self._say({"outcome": mine.wire(), "node": 0})
-            return mine
-        self.alarm()
+    def _await_outcome(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
+        """Well ended is what pod 0 has committed, however long that takes."""
+        self._outbox.append((f"end/{self._layout.node}", json.dumps({"result": mine.wire(), "asked": stop.requested})))
         until = time.monotonic() + patience_s
-        while not all(self._has_ended(node) for node in self._joined) and time.monotonic() < until:
-            self.wait(_LOOK_S)
-        # What is heard of others before has happened before; of what says as little, theirs is the cause.
-        ends = [end for end in (*self._results, (0, mine, stop.requested)) if end[1].exit_code != 0]
-        node, result, _ = ends[root_cause.find([(result, asked) for _, result, asked in ends])]
-        self._say({"outcome": result.wire(), "node": node})
-        return _own_or(self._config, mine, 0, result, node)
-
-    def _say(self, message: Message) -> None:
-        for line in self._joined.values():
-            line.say(message)
-
-
-class _Follower:
-    """Another pod's side."""
-
-    def __init__(self, config: PhaseConfig, layout: Layout, line: _Line) -> None:
-        self.port = 0
-        self.ended = False
-        self._config = config
-        self._node = layout.node
-        self._line = line
-        self._outcome: tuple[int, PhaseResult] | None = None
-
-    def wait(self, seconds: float) -> None:
-        """See Rendezvous."""
-        if not self._line.open:
-            time.sleep(seconds)
-            return
-        for _, line, messages in _listen({0: self._line}, seconds):
-            for message in messages:
-                port, node, result = message.get("go"), message.get("node"), _result(message.get("outcome"))
-                if isinstance(port, int):
-                    self.port = port
-                self.ended = self.ended or "end" in message
-                if result is not None and isinstance(node, int):
-                    self._outcome = (node, result)
-                    self.ended = self.ended or result.exit_code != 0
-            if not line.open and self._outcome is None:
-                self.ended = True
-
-    def alarm(self) -> None:
-        """See Rendezvous."""
-        self._line.say({"end": True})
-
-    def agree(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        """See Rendezvous. Well ended is what pod 0 has committed, however long that takes."""
-        self._line.say({"ended": mine.wire(), "asked": stop.requested})
-        until = time.monotonic() + patience_s
-        while self._outcome is None and self._line.open:
-            if mine.exit_code == 0 and not self.ended and stop.requested:
+        while self._outcome is None and not self._lost:
+            if mine.exit_code == 0 and not self.failed and stop.requested:
                 return root_cause.failure(
                     self._config,
                     ExitCode.TERMINATED,
                     reasons.TERMINATED,
                     "stopped on request while pod 0 commits the output",
                 )
-            if (mine.exit_code != 0 or self.ended) and time.monotonic() > until:
+            if (mine.exit_code != 0 or self.failed) and time.monotonic() > until:
                 break
-            self.wait(_LOOK_S)
+            time.sleep(_LOOK_S)
         if self._outcome is not None:
             node, result = self._outcome
-            return result if result.exit_code == 0 else _own_or(self._config, mine, self._node, result, node)
+            return result if result.exit_code == 0 else self._own_or(mine, result, node)
         if mine.exit_code != 0 and root_cause.weight(mine, stop.requested) <= 2:
             return mine
-        gone = root_cause.failure(self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word")
-        return root_cause.bystander(self._config, 0, gone)
+        return root_cause.bystander(self._config, 0, self._without_a_word())
 
+    # All.
 
-def _own_or(config: PhaseConfig, mine: PhaseResult, here: int, cause: PhaseResult, there: int) -> PhaseResult:
-    if here == there or (mine.exit_code == cause.exit_code == ExitCode.TERMINATED and mine.reason == cause.reason):
-        return mine
-    return root_cause.bystander(config, there, cause)
-
-
-@contextlib.contextmanager
-def _join(config: PhaseConfig, layout: Layout, found: Found) -> Iterator[Rendezvous | PhaseResult]:
-    until = time.monotonic() + layout.join_s
-    look_again = time.monotonic() + _LOOK_AGAIN_S
-    why = "it does not answer"
-    while time.monotonic() < until:
+    def _keep_watch(self) -> None:
+        """Say and hear, in a thread of its own: the store of a machine that lost its power never answers."""
+        store, node = self._keys(own_connection=True), self._layout.node
         try:
-            connection = socket.create_connection((layout.master, layout.port), timeout=_LOOK_AGAIN_S)
-        except OSError as error:
-            why = error.strerror or str(error)
-        else:
-            line = _Line(connection)
-            try:
-                follower = _Follower(config, layout, line)
-                line.say({"join": {"node": layout.node, "nodes": layout.nodes, "key": config.key}})
-                while not follower.port and line.open and time.monotonic() < until:
-                    follower.wait(_LOOK_S)
-                if follower.port:
-                    yield follower
-                    return
-                why = "it did not let this pod in" if not line.open else "others are missing"
-            finally:
-                line.close()
-        if time.monotonic() > look_again:
-            # Pod 0 may be done: then it does not come again.
-            look_again = time.monotonic() + _LOOK_AGAIN_S
-            result = found()
-            if result is not None:
-                yield result
-                return
-        time.sleep(_TRY_AGAIN_S)
-    raise ServiceError(
-        f"pod 0 at {layout.master}:{layout.port} ({MASTER_ADDR_ENV}) did not begin within {layout.join_s:g} s ({why}); "
-        f"see whether all pods are scheduled, queue the run so that they start together (spec.queue), or raise "
-        f"pods.joinSeconds ({JOIN_SECONDS_ENV})",
-        reason=reasons.PEERS_MISSING,
-    )
+            while self._outcome is None and not (self._closing and not self._outbox):
+                while self._outbox:
+                    store.set(*self._outbox.popleft())
+                store.add(f"beat/{self._id}", 1)
+                self._alarmed = self._alarmed or store.check(["alarm"])
+                if node == 0:
+                    self._hear_ends(store)
+                elif store.check(["outcome"]):
+                    said = json.loads(store.get("outcome"))
+                    self._outcome = said["node"], PhaseResult.model_validate(said["result"])
+                    self._alarmed = self._alarmed or self._outcome[1].exit_code != 0
+                self._heard = time.monotonic()
+                time.sleep(_LOOK_S)
+            store.set(f"left/{node}", "")
+        except (RuntimeError, ValueError):  # pod 0 is gone, or what it says is none of ours
+            self._broken = True
+
+    def _hear_ends(self, store: PrefixStore) -> None:
+        for node, launcher in enumerate(self._ids):
+            if node == 0 or node in self._ends:
+                continue
+            if store.check([f"end/{node}"]):
+                said = json.loads(store.get(f"end/{node}"))
+                self._ends[node] = PhaseResult.model_validate(said["result"]), said["asked"]
+            elif not self._beating(store, launcher) or store.check([f"left/{node}"]):
+                self._ends[node] = self._without_a_word(), False
+            else:
+                continue
+            self._alarmed = self._alarmed or self._ends[node][0].exit_code != 0
+
+    def _keys(self, own_connection: bool = False) -> PrefixStore:
+        """Those of this step, divided over so many pods."""
+        store: Any = self._store
+        prefix = f"selfevo/{self._config.key}/{self._layout.nodes}"
+        return PrefixStore(prefix, store.clone() if own_connection else store)
+
+    def _without_a_word(self) -> PhaseResult:
+        return root_cause.failure(self._config, ExitCode.SERVICE, reasons.PROCESS_LOST, "it is gone without a word")
+
+    def _own_or(self, mine: PhaseResult, cause: PhaseResult, there: int) -> PhaseResult:
+        alike = mine.exit_code == cause.exit_code == ExitCode.TERMINATED and mine.reason == cause.reason
+        return mine if self._layout.node == there or alike else root_cause.bystander(self._config, there, cause)
 
 
-def _listen(lines: dict[int, _Line], seconds: float) -> Iterator[tuple[int, _Line, list[Message]]]:
-    with selectors.DefaultSelector() as selector:
-        for node, line in lines.items():
-            if line.open:
-                selector.register(line.connection, selectors.EVENT_READ, node)
-        for key, _ in selector.select(seconds):
-            yield key.data, lines[key.data], lines[key.data].hear()
-
-
-def _result(content: object) -> PhaseResult | None:
-    try:
-        return None if content is None else PhaseResult.model_validate(content)
-    except ValidationError:
-        return None
+def _wait(done: Callable[[], bool], patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while not done() and time.monotonic() < until:
+        time.sleep(_LOOK_S)
