@@ -59,7 +59,8 @@ def direct(inputs: SolverTrainInputs, curriculum: list[CurriculumRow], base: Pat
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from selfevo_trainer.grpo.train import grpo_config, schedule
+    from selfevo_trainer.grpo.config import grpo_config
+    from selfevo_trainer.grpo.dealing import schedule
 
     def reward(completions: list[Any], label: list[str], **_: Any) -> list[float | None]:
         texts = (completion[0]["content"] for completion in completions)

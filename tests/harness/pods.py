@@ -331,7 +331,7 @@ def _exact_completions(rank: int) -> None:
 
         model.generate = exact
 
-    train._time_generation = row_by_row
+    vars(train)["time_generation"] = row_by_row
 
 
 def _exact_answers(rank: int, record: str | None) -> None:

@@ -53,7 +53,7 @@ MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def config(tmp_path: Path, processes: int = 1, **settings: Any) -> Any:
-    from selfevo_trainer.grpo.train import grpo_config
+    from selfevo_trainer.grpo.config import grpo_config
 
     return grpo_config(Grpo.model_validate(settings), LOADING, 11, tmp_path, processes)
 
@@ -107,7 +107,7 @@ def test_trl_leaves_order_saves_and_reports_to_us(tmp_path: Path) -> None:
 def test_on_a_cpu_training_is_in_float32(tmp_path: Path) -> None:
     import torch
 
-    from selfevo_trainer.grpo.train import grpo_config
+    from selfevo_trainer.grpo.config import grpo_config
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
@@ -143,7 +143,7 @@ def test_a_batch_that_does_not_divide_over_the_processes_is_refused_with_its_num
 def test_the_schedule_of_the_reference(
     tmp_path: Path, kind: type[Grpo], updates: int, a_step: int, accumulation: int
 ) -> None:
-    from selfevo_trainer.grpo.train import grpo_config
+    from selfevo_trainer.grpo.config import grpo_config
 
     prompts = 16 if kind is ChallengerGrpo else 128
     grpo = kind.model_validate({"promptsPerStep": 512, "promptsPerUpdate": prompts, "perDeviceTrainBatchSize": 1})
@@ -158,7 +158,7 @@ def test_a_dual_clip_of_0_is_off(tmp_path: Path) -> None:
 
 
 def test_the_challengers_defaults_are_its_own(tmp_path: Path) -> None:
-    from selfevo_trainer.grpo.train import grpo_config
+    from selfevo_trainer.grpo.config import grpo_config
 
     made = grpo_config(ChallengerGrpo(), LOADING, 0, tmp_path)
     assert (made.max_steps, made.num_generations) == (5, 4)
@@ -181,7 +181,7 @@ sizes = st.fixed_dictionaries(
 @hypothesis_settings(deadline=None)
 @given(sizes=sizes, rows=st.integers(1, 100), seed=st.integers(0, 2**31 - 1))
 def test_a_schedule_is_whole_permutations_one_after_another(sizes: dict[str, int], rows: int, seed: int) -> None:
-    from selfevo_trainer.grpo.train import schedule
+    from selfevo_trainer.grpo.dealing import schedule
 
     grpo = Grpo.model_validate(sizes)
     order = schedule(rows, grpo, seed)
@@ -195,14 +195,14 @@ def test_a_schedule_is_whole_permutations_one_after_another(sizes: dict[str, int
 
 
 def test_another_seed_is_another_order() -> None:
-    from selfevo_trainer.grpo.train import schedule
+    from selfevo_trainer.grpo.dealing import schedule
 
     orders = {tuple(schedule(50, Grpo(), seed)) for seed in range(20)}
     assert len(orders) == 20
 
 
 def test_a_longer_training_begins_as_the_shorter_one() -> None:
-    from selfevo_trainer.grpo.train import schedule
+    from selfevo_trainer.grpo.dealing import schedule
 
     short, long = (schedule(37, Grpo.model_validate({"maxSteps": steps}), 3) for steps in (4, 9))
     assert long[: len(short)] == short
@@ -211,7 +211,7 @@ def test_a_longer_training_begins_as_the_shorter_one() -> None:
 def test_the_global_random_state_neither_matters_nor_moves() -> None:
     import torch
 
-    from selfevo_trainer.grpo.train import schedule
+    from selfevo_trainer.grpo.dealing import schedule
 
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -231,7 +231,7 @@ def test_the_global_random_state_neither_matters_nor_moves() -> None:
 def test_an_update_has_the_same_completions_however_many_processes_there_are(
     updates: int, blocks: int, processes: int, seed: int
 ) -> None:
-    from selfevo_trainer.grpo.train import deal
+    from selfevo_trainer.grpo.dealing import deal
 
     rows = updates * blocks  # of each process
     alone = deal(processes * rows, updates, 0, seed)
@@ -247,6 +247,6 @@ def test_an_update_has_the_same_completions_however_many_processes_there_are(
 
 
 def test_completions_are_dealt_out_anew_in_each_step() -> None:
-    from selfevo_trainer.grpo.train import deal
+    from selfevo_trainer.grpo.dealing import deal
 
     assert len({tuple(deal(24, 4, 0, seed)) for seed in range(5)}) == 5

@@ -22,7 +22,8 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import Engine, open_engine
-from selfevo_trainer.grpo.train import commit_training, schedule, train
+from selfevo_trainer.grpo.dealing import schedule
+from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import excluded_questions
 from selfevo_trainer.inputs.model_files import fetch_model
@@ -161,16 +162,16 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             excluded,
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
         )
+        request = TrainRequest(
+            inputs=inputs,
+            model_dir=model_dir,
+            tokenizer=tokenizer,
+            dataset=dataset,
+            reward=reward,
+            check_history=reward.check,
+        )
         try:
-            files, history = train(
-                context,
-                inputs,
-                model_dir=model_dir,
-                tokenizer=tokenizer,
-                dataset=dataset,
-                reward=reward,
-                valid=reward.check,
-            )
+            files, history = train(context, request)
         except DataError as error:
             if error.reason == reasons.NO_VALID_QUESTION:
                 keep(context, reward.samples)

@@ -15,7 +15,8 @@ from selfevo_store import fetch_rows, read_manifest
 from selfevo_trainer.answers.grades import extract_and_grade
 from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
-from selfevo_trainer.grpo.train import commit_training, schedule, train
+from selfevo_trainer.grpo.dealing import schedule
+from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
@@ -69,12 +70,12 @@ def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
         [{"prompt": for_trainer(tokenizer, messages(inputs.prompt, row.question)), "label": row.answer} for row in rows]
     )
     with context.grader(inputs.grading) as grader:
-        files, history = train(
-            context,
-            inputs,
+        request = TrainRequest(
+            inputs=inputs,
             model_dir=model_dir,
             tokenizer=tokenizer,
             dataset=dataset,
             reward=SolverReward(inputs.reward.mode, grader),
         )
+        files, history = train(context, request)
         return commit_training(context, files, history, SUMMARY)
