@@ -225,7 +225,9 @@ def test_a_checkpoint_without_a_readable_manifest_is_damaged_too(
     assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
 
 
-def denied(*_: Any, **__: Any) -> Any:
+def denied(store: Any, prefix: str, *_: Any, **__: Any) -> Any:
+    if "/checkpoints/" not in prefix:
+        return None  # the step's own address, where nothing lies yet
     raise InputError("storage.uri s3://x: access is denied; allow s3:GetObject", reason="StoreCredentials")
 
 
@@ -233,8 +235,8 @@ def denied(*_: Any, **__: Any) -> Any:
     ("manifest", "fails", "reason"),
     [
         ('{"schemaVersion": 99}', None, "ManifestTooNew"),
-        (None, "fetch", "StoreCredentials"),
-        (None, "read_manifest", "StoreCredentials"),
+        (None, "selfevo_trainer.grpo.checkpoints.fetch", "StoreCredentials"),
+        (None, "selfevo_trainer.context.read_own_manifest", "StoreCredentials"),
     ],
     ids=["newer", "files denied", "manifest denied"],
 )
@@ -247,8 +249,6 @@ def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
     fails: str | None,
     reason: str,
 ) -> None:
-    import selfevo_trainer.grpo.checkpoints
-
     phases = make(tmp_path, questions, SOLVER)
     at_batch(4, crash)
     phases(TRAIN)
@@ -256,7 +256,7 @@ def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
         phases.store.put_bytes(f"{checkpoint_prefix(phases.prefix(TRAIN), 2)}/MANIFEST.json", manifest.encode())
     with monkeypatch.context() as patch:
         if fails is not None:
-            patch.setattr(selfevo_trainer.grpo.checkpoints, fails, denied)
+            patch.setattr(fails, denied)
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (2, reason), ended.log
     assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
