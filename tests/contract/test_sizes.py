@@ -15,7 +15,6 @@ FILE_LINES, FUNCTION_LINES = 400, 60
 
 LONGER = {
     "cli/selfevo/cluster/client.py": 420,
-    "trainer/selfevo_trainer/grpo/train.py train": 68,
 }
 
 
