@@ -168,3 +168,46 @@ def test_a_phase(copy: Copy) -> None:
         print(import_module(module_of("probe")).run(None, inputs))
         """
     assert copy.run(code) == "probe of file:///m"
+
+
+RECONCILED = """\
+    from datetime import UTC, datetime
+
+    from selfevo_contract.plan import plan
+    from selfevo_contract.run import SelfEvolutionRun
+    from selfevo_core.reconcile import reconcile
+
+    places = {"model": {"uri": "file:///model"}, "storage": {"uri": "file:///store"}}
+    run = SelfEvolutionRun.model_validate(
+        {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun", "metadata": {"name": "a"}, "spec": places}
+    )
+    outcome = reconcile(run, plan(run.spec), [], datetime(2026, 1, 1, tzinfo=UTC))
+    message = next(c.message for c in outcome.status.conditions if c.type == "Ready")
+    print(len(outcome.actions), outcome.status.phase, message)
+    """
+
+
+@pytest.mark.parametrize(
+    ("name", "decides", "message"),
+    [
+        ("guard", "not any(step.state == 'Succeeded' for step in state.steps.values())", "nothing was learned"),
+        ("budget", "now > datetime(2025, 12, 31, tzinfo=UTC)", "the time that the run may take is over"),
+    ],
+)
+def test_a_guard_and_a_budget(copy: Copy, name: str, decides: str, message: str) -> None:
+    assert copy.run(RECONCILED).startswith("1 Pending")
+    copy.add(
+        f"contract/selfevo_core/policies/{name}.py",
+        f"""\
+        from datetime import UTC, datetime
+
+        from selfevo_core.policies.base import Decision
+
+        def {name}(state, now):
+            return Decision(phase="Failed", reason="Stopped", message={message!r}) if {decides} else None
+        """,
+    )
+    registry = "contract/selfevo_core/policies/__init__.py"
+    copy.register(registry, "__all__ =", f"from selfevo_core.policies.{name} import {name}\n__all__ =")
+    copy.register(registry, "record_first, sharing)", f"record_first, sharing, {name})")
+    assert copy.run(RECONCILED) == f"0 Failed {message}"
