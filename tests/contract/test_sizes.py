@@ -1,6 +1,6 @@
 """No source file is over 400 lines and no function over 60: what has grown past that is divided into parts.
 
-What is still longer stands in `LONGER` with the lines that it may have. The table may only get shorter.
+What is longer stands in `LONGER` with the lines that it may have. The table is empty, and may only get shorter.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("contract", "operator", "trainer", "cli")
 FILE_LINES, FUNCTION_LINES = 400, 60
 
-LONGER = {
-    "cli/selfevo/cluster/client.py": 420,
-}
+LONGER: dict[str, int] = {}
 
 
 def longer(name: str, source: str) -> Iterator[tuple[str, int]]:

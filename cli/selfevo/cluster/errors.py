@@ -172,3 +172,9 @@ def no_run(name: str, namespace: str, others: Collection[str] | None) -> NotFoun
         more = f" and {len(some) - 8} more" if len(some) > 8 else ""
         return NotFound(f"{what}, only {', '.join(some[:8])}{more}; choose one of them, or another namespace with -n")
     return NotFound(f"{what}, nor any other; name another namespace with -n")
+
+
+def first_line(value: object) -> str:
+    """Of an error's text; its type where it has none."""
+    lines = [line.strip() for line in str(value).splitlines() if line.strip()]
+    return (lines[0] if lines else type(value).__name__).rstrip(".")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from selfevo.cluster.client import Resource, connect
+from selfevo.cluster.client import Resource
+from selfevo.cluster.connection import connect
 from selfevo.cluster.errors import NotFound
 from selfevo.cluster.follow import follow_logs
 from selfevo.cluster.pods import missing, newest, prefix, print_line, state

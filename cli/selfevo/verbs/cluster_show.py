@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from selfevo.cluster.client import Resource, connect
+from selfevo.cluster.client import Resource
+from selfevo.cluster.connection import connect
 from selfevo.target import Access, ClusterRun
 from selfevo.text import aligned, count, percent
 from selfevo.verbs.show import print_json, print_status

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from selfevo.cluster.client import Resource, connect
+from selfevo.cluster.client import Resource
+from selfevo.cluster.connection import connect
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.target import Access, ClusterRun

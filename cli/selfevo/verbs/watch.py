@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from selfevo.cluster.client import Cluster, Resource, connect
+from selfevo.cluster.client import Cluster, Resource
+from selfevo.cluster.connection import connect
 from selfevo.cluster.errors import Expired, Forbidden, NotFound, Unauthorized, brief
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
