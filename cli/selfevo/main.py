@@ -85,11 +85,15 @@ def run(
         typer.Option(min=1, metavar="N", help="Rollout shards that are generated at once; one a CPU by default."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    cold: Annotated[
+        bool,
+        typer.Option("--cold", help="Start each process anew, not forked from one that has torch loaded: slower."),
+    ] = False,
 ) -> None:
     """Train: do every step of the run on this machine, or go on where it was left."""
     from selfevo.verbs.run import run_manifest
 
-    code = run_manifest(manifest, storage=storage, workdir=workdir, workers=workers, quiet=quiet)
+    code = run_manifest(manifest, storage=storage, workdir=workdir, workers=workers, quiet=quiet, cold=cold)
     raise typer.Exit(code)
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -186,19 +187,96 @@ def test_the_backoff_limit_ends_the_run(project: Project) -> None:
     assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: told to end" in done.stderr
 
 
+# --- the warm parent --------------------------------------------------------------------------------------------------
+
+
+def parents(project: Project) -> list[str]:
+    """What each process was forked from or started as."""
+    return [entry["argv"] for entry in project.diary("start")]
+
+
+def test_processes_are_forked_from_one_that_is_warm_or_started_anew_when_asked(project: Project) -> None:
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    assert set(parents(project)) == {"fake_warm.py"}
+    assert project.selfevo("run", "run.yaml", "--cold", "--storage", "elsewhere").returncode == 0
+    assert set(parents(project)[len(STEPS) :]) == {"fake_trainer.py"}
+    # Environment, signals, session, open files: a forked process is what a new one is.
+    facts = [(entry["step"], entry["shard"] or 0, entry["process"]) for entry in project.diary("start")]
+    forked, new = (sorted(half, key=lambda fact: fact[:2]) for half in (facts[: len(STEPS)], facts[len(STEPS) :]))
+    assert forked == new and all(fact["child of the command"] for *_, fact in forked)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [("dies", "it ended while it imported; its log is "), ("thread", "imports left 1 threads (python")],
+)
+def test_a_warm_parent_that_fails_costs_a_line_and_no_step(project: Project, how: str, why: str) -> None:
+    project.environment["FAKE_WARM"] = how
+    done = project.selfevo("run", "run.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(f"processes start without the warm parent from here on, which is slower: {why}") == 1
+    assert done.stdout.count("without the warm parent") == 1
+    assert project.worked() == STEPS and set(parents(project)) == {"fake_trainer.py"}
+
+
+def test_a_warm_parent_that_is_killed_takes_no_process_with_it(project: Project) -> None:
+    project.order("challenger-train-1", hang=True)
+    process = project.start("run", "run.yaml")
+    wait_for(lambda: project.worked())
+    (trainer,) = {entry["pid"] for entry in project.diary()}
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (warm,) = {int(pid) for pid in children} - {trainer}
+    os.kill(warm, signal.SIGKILL)
+    wait_for(lambda: not alive(warm))
+    assert alive(trainer)
+    project.order("challenger-train-1")
+    os.kill(trainer, signal.SIGKILL)  # tried again, without
+    out, err = process.communicate(timeout=180)
+    assert (process.returncode, err) == (0, "")
+    assert out.count("without the warm parent") == 1
+    assert parents(project)[0] == "fake_warm.py" and set(parents(project)[1:]) == {"fake_trainer.py"}
+
+
+@pytest.mark.slow
+def test_what_differs_in_more_than_its_own_variables_is_started_anew(project: Project) -> None:
+    project.write(spec__rollout__pods={"env": [{"name": "HF_HOME", "value": "/models"}]})
+    assert project.selfevo("run", "run.yaml").returncode == 0
+    forked = {entry["step"]: entry["argv"] for entry in project.diary("start")}
+    assert forked == {
+        "challenger-train-1": "fake_warm.py",
+        "solver-rollout-1": "fake_trainer.py",
+        "solver-train-1": "fake_warm.py",
+    }
+
+
 # --- being stopped ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=str)
-def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(project: Project, number: signal.Signals) -> None:
+COLD = pytest.mark.parametrize("cold", [[], ["--cold"]], ids=["warm", "cold"])
+
+
+@pytest.mark.parametrize(
+    ("number", "cold"),
+    [
+        (signal.SIGINT, []),
+        pytest.param(signal.SIGINT, ["--cold"], marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, [], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(
+    project: Project, number: signal.Signals, cold: list[str]
+) -> None:
     project.order("solver-train-1", hang=True)
-    process = project.start("run", "run.yaml")
+    process = project.start("run", "run.yaml", *cold)
     wait_for(lambda: "solver-train-1" in project.worked())
     process.send_signal(number)
     out, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (130, "")
     assert "stopping at the next checkpoint" in out
-    assert "Stopped, 2 of 3 steps done. Go on with:\n  selfevo_fake.py run run.yaml\n" in out
+    assert (
+        "Stopped, 2 of 3 steps done. Go on with:\n  " + " ".join(["selfevo_fake.py run run.yaml", *cold]) + "\n" in out
+    )
     assert not any(alive(entry["pid"]) for entry in project.diary())
     status = project.recorded().status
     assert status is not None and status.phase == "Suspended"
@@ -239,10 +317,11 @@ def test_nohup_is_heeded(project: Project) -> None:
     assert process.returncode == 0
 
 
+@COLD
 @pytest.mark.slow
-def test_a_second_ctrl_c_does_not_wait(project: Project) -> None:
+def test_a_second_ctrl_c_does_not_wait(project: Project, cold: list[str]) -> None:
     project.order("challenger-train-1", stubborn=True)
-    process = project.start("run", "run.yaml")
+    process = project.start("run", "run.yaml", *cold)
     wait_for(lambda: project.worked())
     process.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -253,10 +332,11 @@ def test_a_second_ctrl_c_does_not_wait(project: Project) -> None:
     assert not any(alive(entry["pid"]) for entry in project.diary())
 
 
+@COLD
 @pytest.mark.slow
-def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project) -> None:
+def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project, cold: list[str]) -> None:
     project.order("solver-train-1", hang=True)
-    process = project.start("run", "run.yaml")
+    process = project.start("run", "run.yaml", *cold)
     wait_for(lambda: "solver-train-1" in project.worked())
     process.kill()
     process.communicate(timeout=180)

@@ -120,3 +120,24 @@ def test_a_run_is_stopped_goes_on_is_extended_and_tells_what_came_out(tmp_path: 
     # And what a step wrote is a base that another run can start from.
     project.write({"model": {"uri": uri, "digest": None}, "evaluation": {"every": 1}}, "next.yaml")
     assert not any(project.steps("next.yaml").values())
+
+
+def test_processes_that_are_forked_write_the_same_bytes_as_new_ones(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project("run", "run.yaml", "--storage", "file:warm")
+    project("run", "run.yaml", "--storage", "file:cold", "--workdir", "another", "--cold")
+    assert (tmp_path / ".selfevo" / "runs" / "default" / "arithmetic" / "warm.log").is_file()
+    assert not (tmp_path / "another" / "runs" / "default" / "arithmetic" / "warm.log").exists()
+
+    def digests(store: str) -> dict[str, str]:
+        manifests = [json.loads(path.read_text()) for path in (tmp_path / store).rglob("MANIFEST.json")]
+        return {
+            f"{manifest['phase']}/{manifest['key']}/{file['name']}": file["sha256"]
+            for manifest in manifests
+            for file in manifest["files"]
+            if file["name"] != "metrics.jsonl"  # holds times
+        }
+
+    warm = digests("warm")
+    assert len({name.split("/")[0] for name in warm}) == 4
+    assert warm == digests("cold")

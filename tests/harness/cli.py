@@ -17,6 +17,7 @@ from unittest import mock
 import yaml
 
 import selfevo.local.processes
+import selfevo.local.warm
 import selfevo.verbs.run
 from harness import selfevo_fake
 from harness.runs import document
@@ -112,6 +113,7 @@ class Project:
         """`selfevo run` to its end in this process; the trainers are processes all the same."""
         with (
             mock.patch.object(selfevo.local.processes, "TRAINER", selfevo_fake.TRAINER),
+            mock.patch.object(selfevo.local.warm, "wanted", lambda _: False),  # the tests' process adopts no orphans
             mock.patch.object(selfevo.verbs.run, "BACKOFF", selfevo_fake.BACKOFF),
             mock.patch.dict(os.environ, self.environment, clear=True),
         ):

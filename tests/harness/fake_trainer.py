@@ -50,8 +50,29 @@ def stop(*_: object) -> None:
     raise Stopped
 
 
+def process() -> dict:
+    """What a process inherits."""
+    here = Path("/proc/self")
+    status = (here / "status").read_text().splitlines()
+    own = ("SELFEVO_PARENT_PID", "SELFEVO_TERMINATION_LOG")  # the number of the command is in both
+    return {
+        "environment": {name: value for name, value in os.environ.items() if name not in own},
+        "child of the command": str(os.getppid()) == os.environ["SELFEVO_PARENT_PID"],
+        "leads": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
+        "signals": [line for line in status if line.startswith(("SigBlk", "SigIgn", "SigCgt", "Threads"))],
+        "files": {
+            int(each.name): str(each.readlink()).split(":")[0]
+            for each in sorted((here / "fd").iterdir())
+            if each.exists()
+        },
+        "folder": str(Path.cwd()),
+    }
+
+
 def note(event: str) -> None:
     entry = {"event": event, "step": STEP, "shard": SHARD, "attempt": CONFIG["attempt"], "pid": os.getpid()}
+    if event == "start":
+        entry |= {"argv": Path(sys.orig_argv[1]).name, "process": process()}
     line = json.dumps({**entry, "time": time.time(), "omp": os.environ["OMP_NUM_THREADS"]})
     with (FOLDER / "diary.jsonl").open("a") as file:
         file.write(line + "\n")

@@ -7,6 +7,7 @@ session of its own, so that a Ctrl-C in the terminal reaches us alone and we dec
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -14,15 +15,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, Protocol
 
 from pydantic import ValidationError
 
+from selfevo.local import warm
 from selfevo.local.workdir import RunFolder
 from selfevo.text import printable
 from selfevo_contract.errors import ExitCode
@@ -71,8 +73,24 @@ class Signalled:
     number: int
 
 
-Event = Exited | Reported | Signalled
+@dataclass(frozen=True)
+class Warned:
+    """Something that a person may want to know, and that changes nothing."""
+
+    message: str
+
+
+Event = Exited | Reported | Signalled | Warned
 """What whoever drives a run waits for."""
+
+
+class Handle(Protocol):
+    """What is used of a subprocess.Popen."""
+
+    pid: int
+    returncode: int | None
+
+    def wait(self) -> int: ...
 
 
 @dataclass(eq=False)
@@ -83,7 +101,11 @@ class Process:
     shard: int | None
     log: Path
     termination: Path
-    popen: subprocess.Popen[bytes] | None = None
+    handle: Handle | None = None
+    cancelled: signal.Signals | None = None
+    """The signal that came before there was a process to send it to."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while ``handle`` is set and while a signal is sent, so that none is lost in between."""
     code: int | None = None
     """As a shell reports it: 128 + n after signal n."""
     start_error: str = ""
@@ -125,7 +147,7 @@ class _Local:
 
 
 class Processes:
-    """The children of one run on this machine. Used from one thread, which must live as long as they do."""
+    """The children of one run on this machine. Used from one thread."""
 
     def __init__(
         self,
@@ -136,6 +158,7 @@ class Processes:
         workers: int,
         command: Sequence[str] = TRAINER,
         environment: Mapping[str, str] | None = None,
+        keep_warm: bool = False,
     ) -> None:
         self._run = run
         self._folder = folder
@@ -144,6 +167,8 @@ class Processes:
         self._command = tuple(command)
         self._environment = dict(os.environ if environment is None else environment)
         self._children: dict[str, _Local] = {}
+        self._keep_warm = keep_warm
+        self._warm: warm.WarmParent | None = None
         # What the phases will ask of the model: the first step finds what one of them would fail at after hours.
         first = plan(run.spec.model_copy(update={"iterations": 1}))
         self._asked = [inputs.wire() for inputs in {step.phase: step.inputs for step in first.steps}.values()]
@@ -182,7 +207,14 @@ class Processes:
         for local in self._children.values():
             local.waiting.clear()
             for process in local.running:
-                _signal_group(process, signal.SIGKILL)
+                _send(process, signal.SIGKILL, os.killpg)
+        self._wake()
+
+    def close(self) -> None:
+        """End every process, and what forks them."""
+        self.kill()
+        if self._warm is not None:
+            self._warm.close()
 
     def take(self, event: Event) -> None:
         """Account for what a process did."""
@@ -252,22 +284,26 @@ class Processes:
         try:
             scratch.mkdir(parents=True, exist_ok=True)
             log = process.log.open("ab", buffering=0)
-            with contextlib.ExitStack() as on_error:
-                on_error.callback(log.close)
-                process.popen = subprocess.Popen(
-                    self._command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    start_new_session=True,
-                )
-                on_error.pop_all()
         except OSError as error:
             process.start_error = f"the process could not be started: {error}"
             return False
-        threading.Thread(target=_attend, args=(process, log, self._events), daemon=True).start()
+        launch = functools.partial(_launch, process, self._command, environment, log, self._warm_parent(environment))
+        threading.Thread(target=_attend, args=(process, launch, log, self._events), daemon=True).start()
         return True
+
+    def _warm_parent(self, environment: Mapping[str, str]) -> warm.WarmParent | None:
+        """What forks a process with this environment, if it may be forked."""
+        if not self._keep_warm or not warm.wanted(environment):
+            return None
+        if self._warm is None:
+            log = self._folder.root / "warm.log"
+            self._warm = warm.WarmParent(environment, log, lambda message: self._events.put(Warned(message)))
+        return self._warm if self._warm.fits(environment) else None
+
+    def _wake(self) -> None:
+        """A process that waits for the warm parent has been cancelled."""
+        if self._warm is not None:
+            self._warm.wake()
 
     def _stop(self, local: _Local) -> None:
         if local.stopping or local.finished_at is not None:
@@ -277,9 +313,8 @@ class Processes:
         for process in local.running:
             # The trainer alone, not its helpers: it needs them to reach its checkpoint. And not by send_signal, which
             # would reap a process that has just ended under the hands of the thread that waits for it.
-            with contextlib.suppress(ProcessLookupError):
-                if process.popen is not None and process.popen.returncode is None:
-                    os.kill(process.popen.pid, signal.SIGTERM)
+            _send(process, signal.SIGTERM, os.kill)
+        self._wake()
 
 
 def _seen(name: str, local: _Local) -> ObservedAttempt:
@@ -325,19 +360,75 @@ def _decisive(local: _Local) -> Process | None:
     return max(failed, key=weight, default=None)
 
 
-def _attend(process: Process, log: IO[bytes], events: SimpleQueue[Event]) -> None:
-    """Thread: passes on what the process says, then waits for its end and clears away what it left running."""
-    popen = process.popen
-    assert popen is not None and popen.stdout is not None
-    reader = threading.Thread(target=_listen, args=(process, popen.stdout, log, events), daemon=True)
+def _launch(
+    process: Process,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: IO[bytes],
+    parent: warm.WarmParent | None,
+) -> IO[bytes] | None:
+    """Start the process, forked by ``parent`` if there is one. In the thread that will wait for its end, since it dies
+    with that thread (die_with_parent).
+
+    Returns:
+        its standard output; None when it was cancelled before it had begun.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    if parent is not None and parent.wait(lambda: process.cancelled is not None):
+        forked = parent.fork(environment, log.fileno())
+        if forked is not None:
+            with process.lock:
+                if process.cancelled is not None:
+                    forked.abandon()
+                    return None
+                process.handle = forked
+                forked.begin()
+                return forked.stdout
+    with process.lock:
+        if process.cancelled is not None:
+            return None
+        popen = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        process.handle = popen
+        return popen.stdout
+
+
+def _attend(
+    process: Process, launch: Callable[[], IO[bytes] | None], log: IO[bytes], events: SimpleQueue[Event]
+) -> None:
+    """Thread: starts the process, passes on what it says, then waits for its end and clears away what it left
+    running."""
+    stdout = None
+    try:
+        stdout = launch()
+    except OSError as error:
+        process.start_error = f"the process could not be started: {error}"
+    handle = process.handle
+    if stdout is None or handle is None:
+        log.close()
+        process.code = None if process.cancelled is None else 128 + process.cancelled
+        events.put(Exited(process))
+        return
+    reader = threading.Thread(target=_listen, args=(process, stdout, log, events), daemon=True)
     reader.start()
     # Without reaping it: as long as it is a zombie, no other process group can have its number.
-    os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-    _signal_group(process, signal.SIGKILL)
-    code = popen.wait()
+    os.waitid(os.P_PID, handle.pid, os.WEXITED | os.WNOWAIT)
+    _send(process, signal.SIGKILL, os.killpg)
+    code = handle.wait()
     reader.join(timeout=5)  # a helper in yet another session might hold the pipe open
     process.code = code if code >= 0 else 128 - code
     events.put(Exited(process))
+    with contextlib.suppress(ChildProcessError):  # beside a warm parent, what it left running is our child by now
+        while True:
+            os.waitpid(-handle.pid, 0)
 
 
 def _listen(process: Process, stdout: IO[bytes], log: IO[bytes], events: SimpleQueue[Event]) -> None:
@@ -348,10 +439,13 @@ def _listen(process: Process, stdout: IO[bytes], log: IO[bytes], events: SimpleQ
                 events.put(Reported(process.child, Progress.model_validate_json(line)))
 
 
-def _signal_group(process: Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if process.popen is not None and process.popen.returncode is None:
-            os.killpg(process.popen.pid, number)
+def _send(process: Process, number: signal.Signals, by: Callable[[int, int], None]) -> None:
+    """Signal it ``by`` os.kill or os.killpg; one that has not been started never will be."""
+    with process.lock, contextlib.suppress(ProcessLookupError, PermissionError):
+        if process.handle is None:
+            process.cancelled = number
+        elif process.handle.returncode is None:
+            by(process.handle.pid, number)
 
 
 def _last_line(log: Path) -> str:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from selfevo.local import processes as local
-from selfevo.local.processes import Event, Exited, Processes, Reported, Signalled
+from selfevo.local.processes import Event, Exited, Processes, Reported, Signalled, Warned
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.stores import committed_steps, open_run_store, recorded
@@ -34,9 +34,15 @@ INTERRUPTED = 130
 
 
 def run_manifest(
-    manifest: Path, *, storage: str | None = None, workdir: Path, workers: int | None = None, quiet: bool = False
+    manifest: Path,
+    *,
+    storage: str | None = None,
+    workdir: Path,
+    workers: int | None = None,
+    quiet: bool = False,
+    cold: bool = False,
 ) -> int:
-    """Drive the run to its end; returns the exit code.
+    """Drive the run to its end; returns the exit code. ``cold``: every process imports torch by itself.
 
     Raises:
         SelfevoError: it cannot start.
@@ -56,13 +62,19 @@ def run_manifest(
         run = run.model_copy(update={"metadata": metadata, "status": status})
         workers = workers or os.cpu_count() or 1
         processes = Processes(
-            run, folder, events, workers=workers, command=local.TRAINER, environment=_environment(run, workers)
+            run,
+            folder,
+            events,
+            workers=workers,
+            command=local.TRAINER,
+            environment=_environment(run, workers),
+            keep_warm=not cold and _open_processes(steps, status) > 1,
         )
         view = open_view(run, steps, quiet)
         try:
             status, interrupted = drive(run, steps, folder, processes, events, view)
         finally:
-            processes.kill()  # none is left, unless we fail ourselves
+            processes.close()  # no process is left, unless we fail ourselves
             view.close()
     view.summary(status)
     options = "" if storage is None else f" --storage {shlex.quote(storage)}"
@@ -94,7 +106,9 @@ def drive(
         if outcome.status.phase in ("Succeeded", "Failed", "Suspended") and not processes.live:
             return outcome.status, interrupted
         event = _next(events, outcome.wake_at)
-        while isinstance(event, Reported):  # how far a process is changes nothing that is to be done
+        while isinstance(event, Reported | Warned):  # how far a process is changes nothing that is to be done
+            if isinstance(event, Warned):
+                view.say(event.message)
             processes.take(event)
             view.show(outcome.status, processes.reports())
             event = _next(events, outcome.wake_at)
@@ -157,6 +171,12 @@ def _signals() -> Iterator[SimpleQueue[Event]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _open_processes(steps: Plan, status: RunStatus) -> int:
+    """How many processes are to be started, at least."""
+    done = {(step.name, step.key) for step in status.steps if step.state == "Succeeded"}
+    return sum(step.shards for step in steps.steps if (step.name, step.key) not in done)
 
 
 def _environment(run: SelfEvolutionRun, workers: int) -> dict[str, str]:
