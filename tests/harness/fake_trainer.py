@@ -50,7 +50,7 @@ def stop(*_: object) -> None:
     raise Stopped
 
 
-def process() -> dict:
+def process() -> dict[str, object]:
     """What a process inherits."""
     here = Path("/proc/self")
     status = (here / "status").read_text().splitlines()

@@ -30,7 +30,7 @@ from selfevo_contract.process import (
     WORKDIR_ENV,
 )
 
-COMMAND = (sys.executable, "-m", "selfevo_trainer.warm")
+COMMAND: tuple[str, ...] = (sys.executable, "-m", "selfevo_trainer.warm")
 OWN = (CONFIG_FILE_ENV, PREFLIGHT_FILE_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, CACHE_ENV, SHARD_ENV)
 """Variables that a process has of its own. No import reads them; any other may be read by one."""
 ANSWER_S = 60.0
