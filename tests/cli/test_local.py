@@ -12,7 +12,8 @@ import pytest
 
 from harness.cli import alive, wait_for
 from harness.runs import make_run
-from selfevo.local.processes import Event, Exited, Processes, Reported
+from selfevo.local.process import Event, Exited, Reported
+from selfevo.local.processes import Processes
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.plan import plan
 from selfevo_core.reconcile import ObservedAttempt, Start, Stop, attempt_name

@@ -15,7 +15,8 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from selfevo.local import processes as local
-from selfevo.local.processes import Event, Exited, Processes, Reported, Signalled, Warned
+from selfevo.local.process import Event, Exited, Reported, Signalled, Warned
+from selfevo.local.processes import Processes
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.stores import committed_steps, open_run_store, recorded
