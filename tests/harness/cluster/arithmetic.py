@@ -4,6 +4,7 @@ at what came of it."""
 from __future__ import annotations
 
 import base64
+import copy
 import os
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def small_run(s3: S3Server, endpoint: str, namespace: str, folder: Path) -> Obje
     """The run. Pods find the store at ``endpoint``, and the keys to it in `secret`."""
     manifest: Object = yaml.safe_load((EXAMPLES / "arithmetic.yaml").read_text())
     manifest["metadata"]["namespace"] = namespace
-    for over in (_uploaded(s3, folder), {"storage": {"endpoint": endpoint}}, SMALL):
+    for over in (_uploaded(s3, folder), {"storage": {"endpoint": endpoint}}, copy.deepcopy(SMALL)):
         manifest["spec"] = merged(manifest["spec"], over)
     return manifest
 
