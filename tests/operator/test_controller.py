@@ -193,6 +193,33 @@ def test_the_next_job_is_created_before_anything_is_written_down() -> None:
     assert world.cluster.calls == ["patch status", "create event StepSucceeded"]
 
 
+def test_after_a_restart_a_suspended_run_stops_a_job_that_no_list_shows() -> None:
+    world = World()
+    world.reconcile()
+    (first,) = world.names
+    bare = copy.deepcopy(world.cluster.jobs[first])
+    del bare["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    world.cluster.jobs[first] = world.cluster.stored(bare, bare["metadata"]["uid"])
+    world.cache = Cache()  # of another process: its lists go by the label
+    world.controller = Controller(world.cluster, world.cache, PodSettings(image="trainer"), lambda: world.now)
+    world.edit(spec__suspend=True)
+    world.reconcile(1)
+    assert world.cluster.calls[:2] == [f"get job {first}", f"delete job {first} uid-{first}"]
+    world.reconcile(1)
+    assert f"get job {first}" not in world.cluster.calls
+
+
+def test_a_record_that_is_not_ours_asks_for_nothing() -> None:
+    world = World()
+    world.reconcile()
+    world.cluster.run["status"]["attempts"] = [{"state": "Running", "name": 7}]
+    world.cache = Cache()
+    world.controller = Controller(world.cluster, world.cache, PodSettings(image="trainer"), lambda: world.now)
+    world.edit(spec__suspend=True)
+    world.reconcile(1)
+    assert not [call for call in world.cluster.calls if call.startswith("get job")]
+
+
 def test_a_lost_reply_to_a_create_meets_its_own_job() -> None:
     world = World()
     world.reconcile()

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan
@@ -27,7 +25,7 @@ from selfevo_operator.api.kube import Api
 from selfevo_operator.api.pod_evidence import Beside
 from selfevo_operator.controller.act import Executor
 from selfevo_operator.controller.memory import Memories, RunMemory
-from selfevo_operator.controller.read import Reader
+from selfevo_operator.controller.read import Reader, recorded_status
 from selfevo_operator.controller.sharing import Sharing
 from selfevo_operator.controller.write import StatusWriter
 from selfevo_operator.manifests.settings import PodSettings
@@ -90,7 +88,7 @@ class Controller:
             self._reader.forget(snapshot, jobs)
             return None
         recorded = snapshot.recorded()
-        before = _recorded(recorded)
+        before = recorded_status(recorded)
         try:
             run, steps = self._reader.parse(snapshot)
         except SelfevoError as error:
@@ -195,10 +193,3 @@ def _settled(snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> bool:
     """The record is final, of this generation, and nothing runs: there is nothing to think about."""
     ended = snapshot.phase in ("Succeeded", "Failed") and snapshot.observed_generation == snapshot.generation
     return ended and not snapshot.unended and all(job.finished for job in jobs)
-
-
-def _recorded(status: dict[str, Any]) -> RunStatus:
-    try:
-        return RunStatus.model_validate(status)
-    except ValidationError:
-        return RunStatus()  # not written by us; what is committed is found again at the price of pod starts

@@ -24,6 +24,8 @@ class RunMemory:
     """Reconciles in a row that acted, and after which the Jobs were as before."""
     asked_at: datetime | None = None
     """When Jobs of it that no list finds were asked for."""
+    asked_for_recorded: bool = False
+    """Jobs that its record has as live, and that no list shows, were asked for."""
     unreadable: Blocker | None = None
     """Why the end of one of its Jobs cannot be read, in this reconcile."""
     doubted: dict[str, JobSnapshot] = field(default_factory=dict)

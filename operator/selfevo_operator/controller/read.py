@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
@@ -20,7 +23,7 @@ from selfevo_operator.manifests.job import render, template_digest
 from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Cache, RunSnapshot
 from selfevo_operator.observed.lru_cache import LruCache
-from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_of
+from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_of, job_snapshot
 
 Clock = Callable[[], datetime]
 _UNLISTED_S = 20.0
@@ -45,6 +48,9 @@ class Reader:
     async def jobs(self, snapshot: RunSnapshot) -> list[JobSnapshot]:
         """The Jobs of the run. Those that no list finds are asked for by their names, now and then."""
         memory, now = self._memories[snapshot.uid], self._clock()
+        if not memory.asked_for_recorded:
+            await self._ask_for_recorded(snapshot)
+            memory.asked_for_recorded = True
         memory.doubted |= {job.uid: job for job in self._cache.take_doubted(snapshot.uid)}
         unlisted = [job for job in self._cache.jobs_of(snapshot.uid) if not job.listed]
         if memory.asked_at is None or (now - memory.asked_at).total_seconds() >= _UNLISTED_S:
@@ -63,6 +69,28 @@ class Reader:
                 self._cache.meet_job(found)
             memory.doubted.pop(job.uid, None)
         return self._cache.jobs_of(snapshot.uid)
+
+    async def _ask_for_recorded(self, snapshot: RunSnapshot) -> None:
+        """Asks once in this process for the Jobs that the record has as live and that no list shows.
+
+        A Job that has lost our label while the operator was away would otherwise outlive a suspended run: a run that
+        goes on finds it when it creates one of the same name.
+        """
+        if not snapshot.unended:
+            return
+        known = {job.name for job in self._cache.jobs_of(snapshot.uid)}
+        for attempt in recorded_status(snapshot.recorded()).attempts:
+            if attempt.state in ("Succeeded", "Failed") or attempt.name in known:
+                continue
+            try:
+                found = await self._api.get_job(snapshot.key.namespace, attempt.name)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+            else:
+                if job_snapshot(found).owner == snapshot.uid:
+                    self._cache.meet_job(found)
+                    self._memories[snapshot.uid].asked_at = self._clock()
 
     def parse(self, snapshot: RunSnapshot) -> tuple[SelfEvolutionRun, Plan]:
         """The run and its plan.
@@ -163,3 +191,11 @@ class Reader:
         self._pod_evidence.forget_run(snapshot.uid)
         for job in jobs:
             self._pod_evidence.forget_end(job)
+
+
+def recorded_status(status: dict[str, Any]) -> RunStatus:
+    """What the operator wrote last; an empty one when that cannot be read."""
+    try:
+        return RunStatus.model_validate(status)
+    except ValidationError:
+        return RunStatus()  # not written by us; what is committed is found again at the price of pod starts
