@@ -91,7 +91,7 @@ def test_the_operator_is_told_what_the_values_say(rendered: dict[str, list[dict[
     told = settings("defaults")
     assert told.namespaces == ("selfevo-system",) and told.port == 8080 and told.host == "0.0.0.0"
     assert told.pods.image == "selfevo/trainer:0.1.0" and told.pods.image_pull_policy is None
-    assert settings("whole cluster").scopes == (None,)
+    assert settings("whole cluster").namespaces == ()
     assert settings("several namespaces").namespaces == ("research", "production")
     assert settings("by digest, from a registry").pods.image == f"a/trainer@{chart.EXAMPLE_DIGEST}"
     assert settings("by digest, from a registry").pods.image_pull_policy == "Always"
