@@ -102,7 +102,7 @@ class Question(Row):
 
     def checked(self, dropped: str | None) -> CheckedQuestion:
         """With what the checks for the curriculum said."""
-        return CheckedQuestion(**dict(self), dropped=dropped)
+        return CheckedQuestion(**{**dict(self), "dropped": dropped})
 
 
 class CheckedQuestion(Question):
@@ -205,7 +205,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="ascii") as file:
         for row in rows:
-            file.write(json.dumps(row.wire(), ensure_ascii=True, default=_nested) + "\n")
+            file.write(_ENCODE(row.wire()) + "\n")
     return path
 
 
@@ -213,6 +213,10 @@ def _nested(value: Any) -> Any:
     if isinstance(value, Row):
         return value.wire()
     raise TypeError(f"a row holds {value!r:.80}, which JSON has no form for")
+
+
+_ENCODE = json.JSONEncoder(default=_nested).encode
+"""Kept: `json.dumps` with a ``default`` makes an encoder for each row."""
 
 
 def read_rows(data: bytes, file: RowFile[R], where: str) -> list[R]:

@@ -169,6 +169,7 @@ def _put(store: ObjectStore, prefix: str, manifest: Manifest) -> Manifest:
 
 
 def _standing(store: ObjectStore, prefix: str, ours: ManifestDraft) -> Manifest | None:
+    """What is committed there already, which must be of the same step."""
     return read_own_manifest(store, prefix, ours.phase, ours.key)
 
 

@@ -67,7 +67,7 @@ def _found(context: Context) -> PhaseResult | None:
 
 
 def _check_built(config: PhaseConfig) -> None:
-    if importlib.util.find_spec(phases.module_of(config.inputs.phase)) is None:
+    if not phases.is_built(config.inputs.phase):
         raise InputError(
             f"inputs.phase is {config.inputs.phase!r}, which this trainer does not have yet; remove it from the run",
             reason=reasons.NOT_BUILT,

@@ -48,10 +48,10 @@ def load() -> None:
     if mine:
         os.environ[_JEMALLOC] = "background_thread:false"
     importlib.import_module("selfevo_trainer.main")
+    # Not all of engines.MODULES: an engine's library may be missing, or start threads.
     importlib.import_module("selfevo_trainer.engines.transformers_engine")
-    for module in map(phases.module_of, PHASES):
-        if importlib.util.find_spec(module) is not None:
-            importlib.import_module(module)
+    for module in map(phases.module_of, filter(phases.is_built, PHASES)):
+        importlib.import_module(module)
     if mine:
         del os.environ[_JEMALLOC]
 

@@ -1,4 +1,4 @@
-"""How a run looks while it goes on: what all views share. One is a file beside this one and a line of views.py."""
+"""How a run looks while it goes on: what all views share. One is a file beside this one and a line of opening.py."""
 
 from __future__ import annotations
 

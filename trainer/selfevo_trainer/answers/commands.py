@@ -1,6 +1,6 @@
 r"""LaTeX commands around parts of an answer: formatting that is taken off, text, and functions without a backslash.
 
-Part of the rules of ``answer_forms``; pure, and a bounded number of passes over at most its ``MAX_CHARS`` characters.
+Part of the rules of ``forms``; pure, and a bounded number of passes over at most its ``MAX_CHARS`` characters.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class ExactGrader:
-    """Answers are equal when the rules say so (``answer_values.compare``): numbers, choices, words, and quantities with
+    """Answers are equal when the rules say so (``values.compare``): numbers, choices, words, and quantities with
     their units. Formulas are equal only in one form. Starts no process."""
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:

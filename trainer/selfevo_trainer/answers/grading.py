@@ -1,6 +1,6 @@
 """Whether two answers are mathematically equal, in bounded time, whatever a model wrote (docs/method.md, "Voting").
 
-Rules first (``answer_forms``, ``answer_values``): numbers, words and units are decided exactly, without a parser. What
+Rules first (``forms``, ``values``): numbers, words and units are decided exactly, without a parser. What
 is left goes to math-verify, in worker processes that the kernel ends at a time or memory limit (``grading_worker.py``,
 which also says what in math-verify can be made to run code, and what stops it). No worker is started before the first
 such comparison, so a run whose answers are integers never pays for one.

@@ -206,7 +206,7 @@ def load() -> Compare:
 
     grader.sympy_numeric_eq = _relative(grader.sympy_numeric_eq)
     # LaTeX only, and only the box that is put around the whole answer: no search for formulas inside of it.
-    # Units stay: answer_values compares them, and math-verify would drop what it takes for one ("5 m" and "5 s" are 5).
+    # Units stay: values.py compares them, and math-verify would drop what it takes for one ("5 m" and "5 s" are 5).
     normalising = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
     config = (
         LatexExtractionConfig(

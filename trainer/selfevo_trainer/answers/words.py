@@ -1,6 +1,6 @@
 r"""Words in answers: marked, so that formulas stay outside of them, with units, money, times and number bases.
 
-Part of the rules of ``answer_forms``; pure.
+Part of the rules of ``forms``; pure.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def prepare() -> None:
                 f"{PROCESSES_ENV} is {os.environ.get('LOCAL_WORLD_SIZE')} and the pod sees {count} GPUs; give the "
                 "phase's pods as many GPUs as processes"
             )
-        return  # TRL makes the group, with the timeout in grpo.py
+        return  # TRL makes the group, with the timeout in grpo/config.py
     # accelerate would call the place cpu:0, to which torch.load can restore no checkpoint
     os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
     dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT_S))

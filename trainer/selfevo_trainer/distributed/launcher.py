@@ -4,7 +4,7 @@ torchrun ends with code 1 whatever its processes ended with; here the exit codes
 decision 7), so the process that the pod starts runs the agent itself, and tells by its ranks' results which was the
 cause.
 
-    SIGTERM           goes to all ranks; they agree on the step after which they stop (grpo.py)
+    SIGTERM           goes to all ranks; they agree on the step after which they stop (grpo/hooks.py)
     one fails         the agent tells the others to end, and kills them when they do not: what they wait for never comes
     the launcher dies the kernel tells its ranks (signals.die_with_parent); in a container they die with it
 """
@@ -152,8 +152,11 @@ class _Agent(LocalElasticAgent):
 
     def _succeeded(self, rank: int) -> bool:
         """Its result says so; where there is none (a full disk), its exit code."""
-        code, said = self._processes()[rank].poll(), self._said(rank)
-        return code is not None and (code if said is None else said.exit_code) == 0
+        code = self._processes()[rank].poll()
+        if code is None:
+            return False
+        said = self._said(rank)
+        return (code if said is None else said.exit_code) == 0
 
     def _ended_at(self, rank: int) -> float:
         """When it said its result: consequences come later than causes."""
@@ -186,8 +189,9 @@ class _Environment(DefaultLogsSpecs):
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
         for rank, environment in envs.items():
+            # For torch on the CPU, unless the pod says otherwise: then torch's agent has handed that on.
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self._layout.processes)))
             environment |= rank_environment(
-                threads=max(1, _cores() // self._layout.processes),
                 parent=os.getpid(),
                 workdir=str(self._workdir),
                 result=str(_result_file(self._workdir, rank)),

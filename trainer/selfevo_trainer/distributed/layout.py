@@ -6,7 +6,6 @@ others (launcher.py); those are ranks, numbered over all pods.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -110,15 +109,13 @@ def read_rank(environment: Mapping[str, str]) -> Rank | None:
     return Rank(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
 
 
-def rank_environment(*, threads: int, parent: int, workdir: str, result: str) -> dict[str, str]:
+def rank_environment(*, parent: int, workdir: str, result: str) -> dict[str, str]:
     """What a rank is told by us, beside what the pod is told and what torch's elastic agent says.
 
     Args:
-        threads: For torch on the CPU, unless the pod says otherwise.
         result: File for its PhaseResult.
     """
     return {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         LAUNCHED_ENV: "1",
         PARENT_ENV: str(parent),
         WORKDIR_ENV: workdir,

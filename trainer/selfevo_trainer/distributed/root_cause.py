@@ -95,9 +95,9 @@ def failure(config: PhaseConfig | None, code: ExitCode, reason: str, message: st
     )
 
 
-def bystander(config: PhaseConfig, node: int, cause_: PhaseResult) -> PhaseResult:
+def bystander(config: PhaseConfig, node: int, cause: PhaseResult) -> PhaseResult:
     """What a pod says that ends because pod ``node`` did: 143, for a failure is to be counted once, where it was."""
-    return failure(config, ExitCode.TERMINATED, reasons.PEER_FAILED, f"pod {node}: {cause_.message}")
+    return failure(config, ExitCode.TERMINATED, reasons.PEER_FAILED, f"pod {node}: {cause.message}")
 
 
 def _name(number: int) -> str:

@@ -143,9 +143,10 @@ def _model_files(context: Context, history: Sequence[UpdateRow]) -> dict[str, Pa
 
 def summary(history: Sequence[UpdateRow], names: Sequence[str]) -> dict[str, float]:
     """First and last value of each metric, for the manifest."""
+    rows = [row.metrics for row in history]
     found: dict[str, float] = {}
     for name in names:
-        values = [row.metrics[name] for row in history if name in row.metrics]
+        values = [row[name] for row in rows if name in row]
         if values:
             found[f"{name}_first"], found[f"{name}_last"] = float(values[0]), float(values[-1])
     return found

@@ -46,7 +46,7 @@ def read_task(context: Context, task: Task, field: str) -> list[HeldOut]:
     """The task's rows, with answers that are compared as its kind wants them.
 
     Raises:
-        InputError: as ``read_data``, or an answer is not of that kind.
+        InputError: as ``read_held_out``, or an answer is not of that kind.
     """
     rows = []
     for number, row in enumerate(read_held_out(context, task.data, field), 1):
