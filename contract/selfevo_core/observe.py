@@ -43,7 +43,8 @@ def observe(
         if current is not None:  # whatever earlier attempts came to, another one is under way
             event = Event.WAITS if current.held else Event.RUNS
             status = with_(status, retry_at=None, finished_at=None, reason="", message="")
-    return with_(status, state=next_state(status.state, event))
+    state = next_state(status.state, event)
+    return status if state == status.state else with_(status, state=state)
 
 
 def current_of(status: StepStatus, attempts: Iterable[ObservedAttempt]) -> ObservedAttempt | None:

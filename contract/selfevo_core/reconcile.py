@@ -70,10 +70,6 @@ def reconcile(
 
     # Say where it stands, once.
     status = status_of(run, state, phase, decision, starts, stops, problem, now)
-    if state.other_version is not None:
-        names = {step.name for step in state.recorded.steps}
-        kept = [step for step in status.steps if step.name in names]
-        status = status.model_copy(update={"schema_version": state.other_version, "steps": kept})
     ending = {attempt.name for attempt in live if attempt.stopping}
     return Outcome((*[stop for stop in stops if stop.name not in ending], *starts), status, wake_at)
 

@@ -42,7 +42,7 @@ def status_of(
         message = f"{message}; {problem.message}"
     return RunStatus(
         observed_generation=run.metadata.generation,
-        schema_version=SCHEMA_VERSION,
+        schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,
         phase=phase,
         iteration=max((s.iteration for s in steps.values() if s.attempts or s.state == "Succeeded"), default=0),
         score=scored[-1].score if scored else None,
@@ -109,9 +109,13 @@ def _reason(
 def _steps_shown(state: RunState, iterations: set[int]) -> list[StepStatus]:
     """Steps that have begun or may begin. Figures of old iterations are in the store; scores stay, to know the best."""
     found = []
+    # Of a run that another version has begun, only what that one has recorded: its plan is not ours to extend.
+    recorded = None if state.other_version is None else {step.name for step in state.recorded.steps}
     planned = list(state.plan.steps)
     kept = [step for step in state.plan.unscheduled if step.name in state.earlier]
     for step in sorted([*planned, *kept], key=lambda step: step.iteration) if kept else planned:
+        if recorded is not None and step.name not in recorded:
+            continue
         status = state.steps.get(step.name) or state.earlier[step.name]
         if status.state == "Pending" and not status.attempts and not state.parents_done(step):
             continue

@@ -7,6 +7,7 @@ word. docs/states.md is made from it (`make references`). Pure.
 from __future__ import annotations
 
 from enum import Enum
+from typing import get_args
 
 from selfevo_contract.status import StepState
 
@@ -66,4 +67,7 @@ def next_state(state: StepState, event: Event) -> StepState:
 
 def is_final(state: StepState) -> bool:
     """No attempt moves a step out of ``state`` any more."""
-    return not any((state, event) in TRANSITIONS for event in Event if event is not Event.SPEC_CHANGED)
+    return state in _FINAL
+
+
+_FINAL = frozenset(get_args(StepState)) - {state for state, event in TRANSITIONS if event is not Event.SPEC_CHANGED}

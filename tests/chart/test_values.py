@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,17 +10,12 @@ import pytest
 import yaml
 
 from harness.chart import CHART
+from harness.tools import tool
 
 CRDS = CHART.parents[1] / "crds"
 VALUES = (CHART / "values.yaml").read_text()
+GENERATOR = tool("chart_values")
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-
-
-def generator() -> Any:
-    spec = importlib.util.spec_from_file_location("chart_values", CHART.parents[1] / "tools" / "chart_values.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def of_schema(schema: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -48,16 +42,16 @@ def closed(schema: dict[str, Any], path: str = "values") -> Iterator[tuple[str, 
 
 def test_the_readme_has_the_tables_that_the_generator_makes():
     readme = (CHART / "README.md").read_text()
-    assert generator().page(readme, VALUES) == readme, "run `python tools/chart_values.py`"
+    assert GENERATOR.page(readme, VALUES) == readme, "run `python tools/chart_values.py`"
 
 
 def test_a_value_without_a_description_is_an_error():
     with pytest.raises(ValueError, match="b has no description"):
-        generator().tables("# -- Of a.\na: 1\nb: 2\n")
+        GENERATOR.tables("# -- Of a.\na: 1\nb: 2\n")
 
 
 def test_a_description_may_run_over_lines_and_a_value_may_be_an_object():
-    made = generator().tables("# -- Of a,\n# at length.\na: {c: [1]}\n# -- A group.\ng:\n  # -- Of d | e.\n  d: null\n")
+    made = GENERATOR.tables("# -- Of a,\n# at length.\na: {c: [1]}\n# -- A group.\ng:\n  # -- Of d | e.\n  d: null\n")
     assert '| `a` | `{"c": [1]}` | Of a, at length. |' in made
     assert "### g\n\nA group.\n" in made and "| `g.d` | `null` | Of d \\| e. |" in made
 

@@ -12,8 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ALL = """
 import importlib, pkgutil, sys, selfevo_contract
-for module in pkgutil.iter_modules(selfevo_contract.__path__):
-    importlib.import_module(f"selfevo_contract.{module.name}")
+for module in pkgutil.walk_packages(selfevo_contract.__path__, "selfevo_contract."):
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
+assert "selfevo_contract.crd.resource" in sys.modules
 unwanted = ("torch", "transformers", "kopf", "kubernetes", "boto3", "numpy", "rich", "typer")
 heavy = [name for name in unwanted if name in sys.modules]
 assert not heavy, heavy

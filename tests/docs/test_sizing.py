@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.tools import tool
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _load() -> Any:
-    spec = importlib.util.spec_from_file_location("gpu_sizing", ROOT / "tools" / "gpu_sizing.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-sizing = _load()
+sizing = tool("gpu_sizing")
 QWEN = sizing.MODELS["Qwen3-4B-Base"]
 SMALL = {
     "qwen3": sizing.Architecture(64, 96, 4, 4, 2, 16, 131, True, True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -84,13 +83,6 @@ def config() -> PhaseConfig:
     spec = make_run().spec
     step = next(step for step in plan(spec).steps if step.phase == "solver-train")
     return phase_config(spec, "demo", "default", step, attempt="test")
-
-
-def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.create_server(("", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def never_found() -> PhaseResult | None:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now. Somebody else may take it: start the server at once."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of ``host`` ("" is all addresses) that nobody listens on now. Somebody else may take it: start at once."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 

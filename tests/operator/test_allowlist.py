@@ -14,13 +14,14 @@ from selfevo_contract.plan import plan
 from selfevo_operator.manifests import allowlist
 from selfevo_operator.manifests import job as jobs
 from selfevo_operator.manifests import pod as pods
+from selfevo_operator.manifests.settings import PodSettings
 
 Pod = dict[str, Any]
 
 
 def rendered(**changes: Any) -> dict[str, Any]:
     run = make_run(metadata__uid="u-1", spec__storage__uri="s3://models/selfevo", **changes)
-    return jobs.render(run, plan(run.spec).steps[0], 1, "demo-1", jobs.PodSettings(image="trainer"))[0]
+    return jobs.render(run, plan(run.spec).steps[0], 1, "demo-1", PodSettings(image="trainer"))[0]
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from harness.curricula import give_curriculum
-from harness.fake_ranks import free_port
 from harness.inprocess import Phases
 from harness.pods import HANGS_S, Happening, Pod, Script, gone
+from harness.ports import free_port
 from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
@@ -85,7 +85,7 @@ def rows(phases: Phases, name: str) -> list[dict[str, Any]]:
 
 
 def both_pods(phases: Phases, folder: Path, script: Script = Script()) -> list[Pod]:  # noqa: B008
-    port = free_port()
+    port = free_port("")
     return [
         Pod(phases, TRAIN, folder / f"pod-{node}", processes=1, nodes=2, node=node, port=port, script=script)
         for node in (0, 1)

@@ -18,7 +18,8 @@ import psutil
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
-from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails, free_port
+from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
+from harness.ports import free_port
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec.grpo import Grpo
@@ -49,7 +50,7 @@ def alone(tmp_path: Path, acts: dict[int, Acts], **other: Any) -> Pod:
 
 def pods(tmp_path: Path, acts: dict[int, Acts], nodes: int = 2, **other: Any) -> list[Pod]:
     """Pods with a process each: pod k has rank k."""
-    port = free_port()
+    port = free_port("")
     return [
         Pod(Layout(1, nodes, node, port=port, join_s=120), tmp_path / f"pod-{node}", acts, **other)
         for node in range(nodes)
@@ -188,7 +189,7 @@ def test_pods_end_well_together_with_the_result_of_pod_0(tmp_path: Path) -> None
 
 
 def test_ranks_are_numbered_over_the_pods_and_meet_at_one_port(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_port("")
     acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in range(4)}
     both = [Pod(Layout(2, 2, node, "localhost", port, 20), tmp_path / f"pod-{node}", acts) for node in (0, 1)]
     assert [pod.ended().outcome for pod in both] == ["committed", "committed"]
@@ -299,7 +300,7 @@ def wait_for_port(port: int) -> None:
 
 def test_a_pod_that_is_gone_without_a_word_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "LOST_S", 5)
-    port = free_port()
+    port = free_port("")
     first = Pod(Layout(1, 2, 0, port=port, join_s=120), tmp_path / "pod-0", {0: HANG})
     other = Stranger(port, 1)
     other.store.wait(["go"])
@@ -339,7 +340,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 def test_pod_0_whose_machine_stopped_dead_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "LOST_S", 5)
-    port, began = free_port(), str(tmp_path / "began")
+    port, began = free_port(""), str(tmp_path / "began")
     pod_0 = subprocess.Popen([sys.executable, "-c", _SERVE, str(port), config().key, began])
     try:
         acts: dict[int, Acts] = {1: [["touch", began], ["told", CRASH], ["sleep", 60]]}
@@ -352,7 +353,7 @@ def test_pod_0_whose_machine_stopped_dead_ends_the_others(tmp_path: Path, monkey
 
 
 def test_a_pod_that_comes_again_before_the_others_have_ended_waits_for_the_next_attempt(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_port("")
     began, end = str(tmp_path / "began"), str(tmp_path / "end")
     acts: dict[int, Acts] = {0: [["touch", began], ["until", end], *SERVICE]}
     both = [Pod(Layout(1, 2, node, port=port, join_s=120), tmp_path / f"pod-{node}", acts) for node in (0, 1)]
@@ -368,7 +369,7 @@ def test_a_pod_that_comes_again_before_the_others_have_ended_waits_for_the_next_
 
 
 def test_strangers_at_the_port_are_not_taken_for_pods(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_port("")
     first = Pod(Layout(1, 3, 0, port=port, join_s=120), tmp_path / "pod-0")
     wait_for_port(port)
     strangers = [Stranger(port, 7, 3), Stranger(port, 1, 2)]  # there is no pod 7, and no training of two pods
@@ -387,7 +388,7 @@ def test_strangers_at_the_port_are_not_taken_for_pods(tmp_path: Path) -> None:
 )
 def test_pods_that_do_not_come_are_an_error_that_says_so(tmp_path: Path, node: int, names: tuple[str, ...]) -> None:
     with pytest.raises(ServiceError) as caught:
-        Pod(Layout(1, 2, node, port=free_port(), join_s=1), tmp_path / "pod").ended()
+        Pod(Layout(1, 2, node, port=free_port(""), join_s=1), tmp_path / "pod").ended()
     assert caught.value.reason == "PeersMissing"
     assert all(name in str(caught.value) for name in (*names, "within 1 s", "SELFEVO_JOIN_SECONDS"))
 
@@ -403,7 +404,7 @@ def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
     monkeypatch.setattr(rendezvous, "_LOOK_AGAIN_S", 0.1)
     done = PhaseResult(phase="solver-train", key=config().key, outcome="found")
     looks = iter([None, done])
-    pod = Pod(Layout(1, 2, 1, port=free_port(), join_s=120), tmp_path / "pod", found=lambda: next(looks))
+    pod = Pod(Layout(1, 2, 1, port=free_port(""), join_s=120), tmp_path / "pod", found=lambda: next(looks))
     assert pod.ended() == done
 
 
@@ -415,7 +416,7 @@ def test_a_signal_while_waiting_for_the_others_ends_at_once(tmp_path: Path) -> N
     try:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(Interrupted):
-            launcher.launch(config(), Layout(1, 2, 0, port=free_port(), join_s=120), tmp_path, stop, lambda: None)
+            launcher.launch(config(), Layout(1, 2, 0, port=free_port(""), join_s=120), tmp_path, stop, lambda: None)
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])

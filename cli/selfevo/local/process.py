@@ -121,19 +121,18 @@ def launch_process(
     Raises:
         OSError: it cannot be started.
     """
+    forked = None
     if parent is not None and parent.wait(lambda: process.cancelled is not None):
         forked = parent.fork(environment, log.fileno())
-        if forked is not None:
-            with process.lock:
-                if process.cancelled is not None:
-                    forked.abandon()
-                    return None
-                process.handle = forked
-                forked.begin()
-                return forked.stdout
     with process.lock:
         if process.cancelled is not None:
+            if forked is not None:
+                forked.abandon()
             return None
+        if forked is not None:
+            process.handle = forked
+            forked.begin()
+            return forked.stdout
         popen = subprocess.Popen(
             command,
             env=environment,

@@ -1,7 +1,7 @@
-"""Processes on this machine in place of Jobs: what reconcile sees as children, and how its actions are carried out.
+"""Processes on this machine in place of Jobs: what reconcile sees as attempts, and how its actions are carried out.
 
-A child is one trainer process, or one for each shard of a rollout, at most ``workers`` of them at once. Each leads a
-session of its own, so that a Ctrl-C in the terminal reaches us alone and we decide what it means for them.
+A child, one attempt, is one trainer process, or one for each shard of a rollout, at most ``workers`` of them at once.
+Each leads a session of its own, so that a Ctrl-C in the terminal reaches us alone and we decide what it means for them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`selfevo run`: the operator's reconcile, driven with processes on this machine in place of Jobs."""
+"""`selfevo run`: the core's reconcile, driven with processes on this machine in place of Jobs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def run_manifest(
     with folder.locked(), _signals() as events:
         store = open_run_store(run)
         before = folder.read()
-        status = recorded(before.status if before else None, steps, committed_steps(run, steps, store))
+        committed = committed_steps(run, steps, store)
+        status = recorded(before.status if before else None, steps, committed)
         # Every `selfevo run` is a new word of a person: what had failed is tried again.
         metadata = run.metadata.model_copy(update={"generation": status.observed_generation + 1})
         run = run.model_copy(update={"metadata": metadata, "status": status})
@@ -69,7 +70,7 @@ def run_manifest(
             workers=workers,
             command=local.TRAINER,
             environment=_environment(run, workers),
-            keep_warm=not cold and _open_processes(steps, status) > 1,
+            keep_warm=not cold and sum(step.shards for step in steps.steps if step.name not in committed) > 1,
         )
         view = open_view(run, steps, quiet)
         try:
@@ -118,7 +119,7 @@ def drive(
         elif isinstance(event, Signalled) and interrupted:
             processes.kill()
         elif isinstance(event, Signalled):
-            # A person's wish to stop is what spec.suspend is: children end at a checkpoint, and nothing new starts.
+            # A person's wish to stop is what spec.suspend is: processes end at a checkpoint, and nothing new starts.
             interrupted = True
             run = run.model_copy(update={"spec": run.spec.model_copy(update={"suspend": True})})
             if processes.live:
@@ -172,12 +173,6 @@ def _signals() -> Iterator[SimpleQueue[Event]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _open_processes(steps: Plan, status: RunStatus) -> int:
-    """How many processes are to be started, at least."""
-    done = {(step.name, step.key) for step in status.steps if step.state == "Succeeded"}
-    return sum(step.shards for step in steps.steps if (step.name, step.key) not in done)
 
 
 def _environment(run: SelfEvolutionRun, workers: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from selfevo_contract.plan import Plan, Step
@@ -32,7 +33,7 @@ class RunState:
     other_version: int | None = None
     """Version of the artifact schema by which the run was begun, where that is not ours."""
 
-    @property
+    @cached_property
     def live(self) -> list[ObservedAttempt]:
         """The attempts that have not ended."""
         return [attempt for attempt in self.attempts if attempt.live]
@@ -42,7 +43,7 @@ class RunState:
         """Every step is done."""
         return all(step.state == "Succeeded" for step in self.steps.values())
 
-    @property
+    @cached_property
     def ready(self) -> list[Step]:
         """Steps that are not done and wait for no other step, in the plan's order."""
         pending = [step for step in self.plan.steps if self.steps[step.name].state == "Pending"]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan
@@ -25,7 +27,7 @@ from selfevo_operator.api.kube import Api
 from selfevo_operator.api.pod_evidence import Beside
 from selfevo_operator.controller.act import Executor
 from selfevo_operator.controller.memory import Memories, RunMemory
-from selfevo_operator.controller.read import Reader, recorded_status
+from selfevo_operator.controller.read import Reader
 from selfevo_operator.controller.sharing import Sharing
 from selfevo_operator.controller.write import StatusWriter
 from selfevo_operator.manifests.settings import PodSettings
@@ -88,7 +90,7 @@ class Controller:
             self._reader.forget(snapshot, jobs)
             return None
         recorded = snapshot.recorded()
-        before = recorded_status(recorded)
+        before = _recorded(recorded)
         try:
             run, steps = self._reader.parse(snapshot)
         except SelfevoError as error:
@@ -114,10 +116,8 @@ class Controller:
         elsewhere = self._sharing.elsewhere(snapshot, store, steps, before)
         outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, memory.unreadable, elsewhere)
         with self._sharing.claimed(snapshot, store, outcome.actions):
-            acted, (problem, failure) = (
-                bool(outcome.actions),
-                await self._executor.carry_out(run, snapshot, outcome.actions),
-            )
+            acted = bool(outcome.actions)
+            problem, failure = await self._executor.carry_out(run, snapshot, outcome.actions)
         memory.in_vain = memory.in_vain + 1 if acted and jobs == self._cache.jobs_of(snapshot.uid) else 0
         if acted and problem is None and not may_record():
             return None  # what it comes to is decided in the reconcile that has a slot to write it
@@ -193,3 +193,11 @@ def _settled(snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> bool:
     """The record is final, of this generation, and nothing runs: there is nothing to think about."""
     ended = snapshot.phase in ("Succeeded", "Failed") and snapshot.observed_generation == snapshot.generation
     return ended and not snapshot.unended and all(job.finished for job in jobs)
+
+
+def _recorded(status: dict[str, Any]) -> RunStatus:
+    """What the operator wrote last; an empty one when that cannot be read."""
+    try:
+        return RunStatus.model_validate(status)
+    except ValidationError:
+        return RunStatus()  # not written by us; what is committed is found again at the price of pod starts

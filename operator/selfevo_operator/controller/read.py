@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-
-from pydantic import ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
@@ -76,14 +73,12 @@ class Reader:
         A Job that has lost our label while the operator was away would otherwise outlive a suspended run: a run that
         goes on finds it when it creates one of the same name.
         """
-        if not snapshot.unended:
-            return
         known = {job.name for job in self._cache.jobs_of(snapshot.uid)}
-        for attempt in recorded_status(snapshot.recorded()).attempts:
-            if attempt.state in ("Succeeded", "Failed") or attempt.name in known:
+        for name in snapshot.unended:
+            if not name or name in known:
                 continue
             try:
-                found = await self._api.get_job(snapshot.key.namespace, attempt.name)
+                found = await self._api.get_job(snapshot.key.namespace, name)
             except ApiError as error:
                 if error.status != 404:
                     raise
@@ -191,11 +186,3 @@ class Reader:
         self._pod_evidence.forget_run(snapshot.uid)
         for job in jobs:
             self._pod_evidence.forget_end(job)
-
-
-def recorded_status(status: dict[str, Any]) -> RunStatus:
-    """What the operator wrote last; an empty one when that cannot be read."""
-    try:
-        return RunStatus.model_validate(status)
-    except ValidationError:
-        return RunStatus()  # not written by us; what is committed is found again at the price of pod starts

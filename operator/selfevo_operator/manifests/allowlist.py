@@ -1,4 +1,4 @@
-"""The list of what a Job of ours may hold, down to every field of its pods. Defence in depth: `jobs.render` asks last.
+"""The list of what a Job of ours may hold, down to every field of its pods. Defence in depth: `job.render` asks last.
 
 Rendering starts from a few typed fields, so nothing else should ever get here. But a spec is written by people who may
 not create pods themselves, and the operator may: a field that slips through (a host path, a host's network, another

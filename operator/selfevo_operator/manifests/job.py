@@ -52,8 +52,6 @@ from selfevo_operator.manifests.labels import (
 from selfevo_operator.manifests.pod import Place, pod_spec
 from selfevo_operator.manifests.settings import PodSettings
 
-__all__ = ["PodSettings", "render", "template_digest"]
-
 Manifest = dict[str, Any]
 
 

@@ -178,7 +178,7 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
         return []
     processes = max(gpus, 1)
     if processes > PROCESSES_MAX:
-        by = "resourceClaims" if pods.resource_claims else "resources.limits"
+        by = "resourceClaims" if any(claim.gpus for claim in pods.resource_claims) else "resources.limits"
         raise InputError(f"{field}.{by} has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
     grpo: Grpo | None = getattr(config.inputs, "grpo", None)
     everywhere = processes * place.nodes

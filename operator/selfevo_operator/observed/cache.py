@@ -54,8 +54,8 @@ class RunSnapshot:
     deleting: bool
     phase: str
     observed_generation: int
-    unended: bool
-    """Its record shows an attempt that has not ended."""
+    unended: tuple[str, ...]
+    """Names of the attempts that its record shows as not ended; empty where it has none."""
     went_on_at: str
     """While its steps run: RFC 3339 time at which one of its attempts began or ended last. Empty while it waits."""
     store: str
@@ -102,7 +102,11 @@ def run_snapshot(run: Mapping[str, Any]) -> RunSnapshot:
         deleting="deletionTimestamp" in metadata,
         phase=str(status.get("phase") or "Pending"),
         observed_generation=status.get("observedGeneration") or 0,
-        unended=any(a.get("state") not in ("Succeeded", "Failed") for a in status.get("attempts") or []),
+        unended=tuple(
+            attempt["name"] if isinstance(attempt.get("name"), str) else ""
+            for attempt in status.get("attempts") or []
+            if attempt.get("state") not in ("Succeeded", "Failed")
+        ),
         went_on_at=_went_on_at(status),
         store=str(((run.get("spec") or {}).get("storage") or {}).get("uri", "")).rstrip("/"),
         spec=_packed(run.get("spec")),

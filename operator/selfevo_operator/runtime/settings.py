@@ -100,7 +100,7 @@ def _parser(default: Default) -> argparse.ArgumentParser:
         ("--allow-resource-claim-templates", "ResourceClaimTemplates"),
         ("--allow-resource-claims", "ResourceClaims"),
     ):
-        parser.add_argument(flag, default=default(flag.removeprefix("--").replace("-", "_").upper(), ""),
+        parser.add_argument(flag, default=default(_variable(flag), ""),
                             metavar="NAMES", help=f"{what} that runs may name, e.g. eight-gpus,team-*")  # fmt: skip
     parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
                         help="where /healthz, /readyz and /metrics are served")  # fmt: skip
@@ -114,6 +114,11 @@ def _parser(default: Default) -> argparse.ArgumentParser:
     return parser
 
 
+def _variable(flag: str) -> str:
+    """The environment variable of ``flag``, without our prefix."""
+    return flag.removeprefix("--").replace("-", "_").upper()
+
+
 def _add_pod_flags(parser: argparse.ArgumentParser, default: Default) -> None:
     parser.add_argument("--image", default=default("IMAGE", ""), help="trainer image of runs that name none")
     parser.add_argument(
@@ -122,8 +127,7 @@ def _add_pod_flags(parser: argparse.ArgumentParser, default: Default) -> None:
     parser.add_argument("--pods", default=default("PODS", "{}"), metavar="JSON",
                         help="what every run's spec.pods begins from: an object with its fields")  # fmt: skip
     for flag, what in (("--run-as-user", "user"), ("--run-as-group", "group"), ("--fs-group", "group of volumes")):
-        name = flag.removeprefix("--").replace("-", "_").upper()
-        parser.add_argument(flag, default=default(name, "10001"), metavar="NUMBER",
+        parser.add_argument(flag, default=default(_variable(flag), "10001"), metavar="NUMBER",
                             help=f"{what} of the pods; empty where the platform chooses (OpenShift)")  # fmt: skip
     parser.add_argument("--gpu-resources", default=default("GPU_RESOURCES", "*/gpu"), metavar="NAMES",
                         help="resources that count as GPUs, e.g. */gpu,nvidia.com/mig-*,habana.ai/gaudi")  # fmt: skip

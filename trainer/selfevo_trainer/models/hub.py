@@ -3,7 +3,7 @@
     <cache_dir>/hub/...     the hub client's own layout (blobs, snapshots, locks): one download a node and commit
 
 A weights file's name there is its sha256. It is hashed each time it is handed out, as every entry of the node's cache
-is (store/cache.py), and one that does not match is dropped and downloaded again.
+is (selfevo_store/cache.py), and one that does not match is dropped and downloaded again.
 """
 
 from __future__ import annotations
