@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of what is stored. It is part of every step's key: a new meaning of the bytes gets new keys."""
 
 MANIFEST_NAME = "MANIFEST.json"

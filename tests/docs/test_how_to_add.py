@@ -102,9 +102,12 @@ def test_an_engine(copy: Copy) -> None:
             def generate(self, prompts, sampling, samples, seed, streams=None):
                 return [[Completion(prompt[-1]["content"], 1, False)] * samples for prompt in prompts]
 
+            def score(self, rows):
+                return [[0.0] * (len(row) - 1) for row in rows]
+
             def close(self): ...
 
-        def open_engine(settings, model, loading):
+        def open_engine(settings, weights):
             return Echo()
         """,
     )
@@ -121,7 +124,7 @@ def test_an_engine(copy: Copy) -> None:
         places = {"model": {"uri": "file:///model"}, "storage": {"uri": "file:///store"}}
         spec = RunSpec.model_validate({**places, "rollout": rollout})
         refuse_what_is_not_built(spec)
-        engine = open_engine(spec.rollout.engine, None, None)
+        engine = open_engine(spec.rollout.engine, None)
         (completions,) = engine.generate([[{"role": "user", "content": "hello"}]], None, 2, 0)
         print([completion.text for completion in completions])
         """

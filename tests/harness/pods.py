@@ -350,7 +350,10 @@ def _exact_answers(rank: int, record: str | None) -> None:
             digests = [hashlib.sha256(repr(prompt).encode()).digest() for prompt in prompts]
             return [[Completion(f"\\boxed{{{d[i] % 3}}}", 3, False) for i in range(samples)] for d in digests]
 
+        def score(self, rows: Any) -> list[list[float]]:
+            return [[0.0] * (len(row) - 1) for row in rows]
+
         def close(self) -> None: ...
 
     phase: Any = challenger_train
-    phase.open_engine = lambda *_: Answers()
+    phase.open_frozen = lambda *_: Answers()

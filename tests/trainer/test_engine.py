@@ -39,9 +39,10 @@ SAMPLED = sampling(temperature=1.0)
 
 
 def open_at(path: Path, batch_size: int = 64) -> Any:
-    from selfevo_trainer.engines import open_engine
+    from selfevo_trainer.engines import Frozen, open_engine
 
-    return open_engine(TransformersEngine.model_validate({"batchSize": batch_size}), path, LOADING)
+    settings = TransformersEngine.model_validate({"batchSize": batch_size})
+    return open_engine(settings, Frozen(path, LOADING, "base", "model", 0))
 
 
 @pytest.fixture(scope="module")
@@ -218,10 +219,10 @@ def test_an_engine_that_is_not_built_yet_is_refused(kind: dict[str, Any]) -> Non
 
     from selfevo_contract.errors import InputError
     from selfevo_contract.spec.engines import Engine
-    from selfevo_trainer.engines import open_engine
+    from selfevo_trainer.engines import Frozen, open_engine
 
     with pytest.raises(InputError, match=f"{kind['kind']}.*use 'transformers'"):
-        open_engine(TypeAdapter(Engine).validate_python(kind), BASE, LOADING)
+        open_engine(TypeAdapter(Engine).validate_python(kind), Frozen(BASE, LOADING, "base", "model", 0))
 
 
 def test_the_engines_that_the_contract_calls_built_are_those_of_the_registry():

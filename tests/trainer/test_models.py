@@ -333,7 +333,7 @@ def test_training_ends_answers_where_the_engine_does(
 ) -> None:
     """The folder of a base model declares the end of a document, and no end of a turn."""
     from selfevo_contract.spec.engines import TransformersEngine
-    from selfevo_trainer.engines import open_engine
+    from selfevo_trainer.engines import Frozen, open_engine
     from selfevo_trainer.phases.solver_train import SolverReward
 
     for name, changes in {
@@ -344,7 +344,8 @@ def test_training_ends_answers_where_the_engine_does(
         file = base_copy / name
         file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     engine: Any = open_engine(
-        TransformersEngine(), base_copy, LOADING.model_copy(update={"stop_tokens": stop and tuple(stop)})
+        TransformersEngine(),
+        Frozen(base_copy, LOADING.model_copy(update={"stop_tokens": stop and tuple(stop)}), "base", "model", 0),
     )
     (end,) = engine.eos - {0}
     assert engine.tokenizer.convert_ids_to_tokens(end) == ("<|end|>" if stop is None else "}")

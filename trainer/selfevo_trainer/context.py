@@ -86,6 +86,10 @@ class _TimedEngine:
                     "spec.model.dtype to float32 or bfloat16, or take other weights"
                 ) from error
 
+    def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        with self.clock.during("generation"):
+            return self.engine.score(rows)
+
     def close(self) -> None:
         self.engine.close()
 

@@ -1,27 +1,25 @@
 """Text generation behind one small interface: batch in, batch out; weights are a path.
 
-An engine is one file beside this one, with `open_engine(spec, model, loading)`, and one line of `MODULES`.
+An engine is one file beside this one, with `open_engine(spec, weights)`, and one line of `MODULES`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import Loading
 from selfevo_contract.spec.engines import Engine as EngineSpec
-from selfevo_trainer.engines.base import Completion, Engine
+from selfevo_trainer.engines.base import Completion, Engine, Frozen
 
-__all__ = ["MODULES", "Completion", "Engine", "open_engine"]
+__all__ = ["MODULES", "Completion", "Engine", "Frozen", "open_engine"]
 
 MODULES = {"transformers": "selfevo_trainer.engines.transformers_engine"}
 """Kind, as a manifest names it -> the module that does it, imported when a phase asks for it."""
 
 
-def open_engine(spec: EngineSpec, model: Path, loading: Loading) -> Engine:
-    """The engine that ``spec`` asks for, with the weights at ``model``.
+def open_engine(spec: EngineSpec, weights: Frozen) -> Engine:
+    """The engine that ``spec`` asks for, with ``weights``.
 
     Raises:
         InputError: the kind is not built yet.
@@ -29,5 +27,5 @@ def open_engine(spec: EngineSpec, model: Path, loading: Loading) -> Engine:
     if spec.kind not in MODULES:
         kinds = " or ".join(map(repr, MODULES))
         raise InputError(f"engine.kind {spec.kind!r} is not built yet; use {kinds}", reason=reasons.NOT_BUILT)
-    engine: Engine = import_module(MODULES[spec.kind]).open_engine(spec, model, loading)
+    engine: Engine = import_module(MODULES[spec.kind]).open_engine(spec, weights)
     return engine

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from selfevo_contract.phases import Loading
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.prompts import Messages
 
@@ -19,6 +21,21 @@ class Completion:
     """Generated tokens, the end token included."""
     truncated: bool
     """It was cut at maxCompletionLength."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The weights that an engine serves, and what it must have room for."""
+
+    path: Path
+    """A folder with config.json, tokenizer and safetensors."""
+    loading: Loading
+    name: str
+    """Which model it is, for servers and messages: ``<phase>/<key>`` of its step, or the address of the base."""
+    role: str
+    """The field of the phase's inputs that names it: ``challenger``, ``solver``, ``model``."""
+    longest: int
+    """Most tokens of a prompt and its completion together; 0 when nothing bounds the prompt."""
 
 
 class Engine(Protocol):
@@ -47,6 +64,11 @@ class Engine(Protocol):
         Returns:
             one list for each prompt, in order, each of length ``samples``.
         """
+        ...
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability (natural logarithm) of every token of each row but its first, given the tokens before it, at
+        temperature 1 and over the whole vocabulary. Shapes: rows of L >= 2 token ids -> rows of L - 1 numbers."""
         ...
 
     def close(self) -> None:

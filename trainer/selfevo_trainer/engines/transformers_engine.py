@@ -11,15 +11,15 @@ from transformers import GenerationConfig
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_trainer.engines.base import Completion
+from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import processors, stream
 from selfevo_trainer.models.loading import eos_token_ids, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode_all
 
 
-def open_engine(settings: engines.TransformersEngine, model: Path, loading: Loading) -> TransformersEngine:
-    """The engine with the weights at ``model``."""
-    return TransformersEngine(model, loading, settings.batch_size)
+def open_engine(settings: engines.TransformersEngine, weights: Frozen) -> TransformersEngine:
+    """The engine with ``weights``."""
+    return TransformersEngine(weights.path, weights.loading, settings.batch_size)
 
 
 class TransformersEngine:
@@ -92,6 +92,16 @@ class TransformersEngine:
             top_p=1.0,
             top_k=50,
         )
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `Engine.score`. One row at a time: it is asked for a few short ones."""
+        found = []
+        with torch.inference_mode():
+            for row in rows:
+                ids_1L = torch.tensor([list(row)], device=self.model.device)
+                logprobs_LV = torch.log_softmax(self.model(input_ids=ids_1L).logits[0, :-1].float(), dim=-1)
+                found.append(logprobs_LV.gather(1, ids_1L[0, 1:, None])[:, 0].tolist())
+        return found
 
     def close(self) -> None:
         """Give the memory back."""

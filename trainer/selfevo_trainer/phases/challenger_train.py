@@ -21,11 +21,12 @@ from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.engines import Engine, open_engine
+from selfevo_trainer.engines import Engine
 from selfevo_trainer.grpo.dealing import schedule
 from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import excluded_questions
+from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
@@ -152,8 +153,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     prompt = for_trainer(tokenizer, messages(inputs.prompt))
     dataset = Dataset.from_list([{"prompt": prompt} for _ in schedule(1, inputs.grpo, inputs.seed)])
     solver_tokenizer = load_tokenizer(solver_dir, inputs.loading)
-    with context.clock.during("load"):
-        engine = context.timed_engine(open_engine(context.config.engine, solver_dir, inputs.loading))
+    engine = open_frozen(context, inputs, "solver", [inputs.solver_sampling], inputs.max_prompt_length)
     with context.grader(inputs.grading) as grader:
         reward = ChallengerReward(
             inputs,

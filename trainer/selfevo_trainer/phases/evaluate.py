@@ -13,10 +13,10 @@ from selfevo_trainer.answers.grades import extract_and_grade, tally, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
 from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
-from selfevo_trainer.engines import Completion, Engine, open_engine
+from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import read_held_out
-from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.prompts import messages
 
 
@@ -24,9 +24,7 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     """Score every task, commit the answers and the scores."""
     data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
     preflight.check(context, inputs)
-    path = fetch_model(context, inputs.model, "model")
-    with context.clock.during("load"):
-        engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
+    engine = open_frozen(context, inputs, "model", [inputs.sampling])
     metrics: dict[str, float] = {}
     files = {}
     with context.grader(inputs.grading) as grader:

@@ -32,9 +32,9 @@ from selfevo_trainer.answers.oracles import true_answer
 from selfevo_trainer.answers.voting import Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
-from selfevo_trainer.engines import open_engine
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import excluded_questions
+from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import encode, messages, shown
@@ -72,9 +72,7 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
     count = shard_size(inputs, shard)
     total = count * (1 + inputs.samples)
     context.progress("writing questions", 0, total)
-    with context.clock.during("load"):
-        path = fetch_model(context, inputs.challenger, "challenger")
-        engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
+    engine = open_frozen(context, inputs, "challenger", [inputs.question_sampling])
     # The number of a question in the whole rollout, so that questions and answers are those of any other cut.
     numbers = range(first_of(inputs, shard), first_of(inputs, shard) + count)
     asks = [messages(inputs.challenger_prompt)] * count
@@ -90,10 +88,9 @@ def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> lis
             asked[number] = parsed
 
     context.progress("answering", count, total)
+    engine = open_frozen(context, inputs, "solver", [inputs.answer_sampling], inputs.max_prompt_length)
     with context.clock.during("load"):
-        path = fetch_model(context, inputs.solver, "solver")
-        engine = context.timed_engine(open_engine(context.config.engine, path, inputs.loading))
-        tokenizer = load_tokenizer(path, inputs.loading)
+        tokenizer = load_tokenizer(fetch_model(context, inputs.solver, "solver"), inputs.loading)
     prompts = {number: messages(inputs.solver_prompt, parsed.question) for number, parsed in asked.items()}
     long = {number for number, prompt in prompts.items() if len(encode(tokenizer, prompt)) > inputs.max_prompt_length}
     for number in long:

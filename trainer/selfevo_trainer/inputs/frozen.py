@@ -1,0 +1,44 @@
+"""A phase's frozen models, opened in the engine that the run asks for. Every phase opens them here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from selfevo_contract.phases import Loading, ModelRef, StepModelRef
+from selfevo_contract.spec.sampling import Sampling
+from selfevo_trainer.context import Context
+from selfevo_trainer.engines import Engine, Frozen, open_engine
+from selfevo_trainer.inputs.model_files import fetch_model
+
+
+class _Inputs(Protocol):
+    @property
+    def loading(self) -> Loading: ...
+
+
+def open_frozen(
+    context: Context, inputs: _Inputs, role: str, samplings: Sequence[Sampling], prompt_length: int | None = None
+) -> Engine:
+    """The engine with the model that the field ``role`` of ``inputs`` names; its time is counted as generation.
+
+    Args:
+        samplings: every sampling that the phase will ask it for.
+        prompt_length: most tokens of a prompt; None: nothing bounds it.
+
+    Raises:
+        InputError: there is no such model, or the engine cannot serve it.
+        ServiceError: store, hub or server cannot be reached.
+    """
+    ref: ModelRef = getattr(inputs, role)
+    path = fetch_model(context, ref, role)
+    completion = max(sampling.max_completion_length for sampling in samplings)
+    weights = Frozen(
+        path=path,
+        loading=inputs.loading,
+        name=f"{ref.phase}/{ref.key}" if isinstance(ref, StepModelRef) else ref.uri,
+        role=role,
+        longest=0 if prompt_length is None else prompt_length + completion,
+    )
+    with context.clock.during("load"):
+        return context.timed_engine(open_engine(context.config.engine, weights))
