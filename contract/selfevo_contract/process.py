@@ -87,6 +87,12 @@ class Progress(Wire):
     total: int = 0
     metrics: dict[str, float] = {}
     """Newest figures, e.g. {"reward": 0.41}."""
+    tokens_per_second: float | None = None
+    """Tokens that this process generates a second."""
+    truncated_share: float | None = None
+    """Share of its completions so far that ended at their limit."""
+    seconds_left: float | None = None
+    """Seconds until it is done, by its pace so far."""
     shard: int | None = None
     resumed_from: int | None = None
 
