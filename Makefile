@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two processes, a test file each at a time: a file's fixtures (a trained model, a server) are made once.
 PARALLEL ?= --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-fast lint crds cluster-tools docs references sbom format clean
+.PHONY: help setup demo test test-fast lint crds cluster-tools vllm-environment docs references sbom format clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -53,6 +53,9 @@ crds: setup  ## Write crds/ anew from the contract's models
 
 cluster-tools: setup  ## Build the control plane that tests use into the cache (make test does it by itself)
 	PYTHONPATH=tests $(BIN)/python -m harness.cluster.tools
+
+vllm-environment: setup  ## Make the Python with vLLM's CPU build that tests use, into the cache (make test does it by itself)
+	PYTHONPATH=tests $(BIN)/python -m harness.vllm
 
 references: setup  ## Write anew what pages take from the code: fields of a manifest, a step's states, GPU memory, the chart's values
 	$(BIN)/python tools/manifest_reference.py

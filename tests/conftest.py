@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness import versitygw
+from harness import vllm as vllm_environment
 from harness.audited_run import AuditedRun
 from harness.cluster import audit
 from harness.gotools import ToolUnavailable
 from harness.versitygw import S3Server
+from harness.vllm import Vllm
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,3 +46,12 @@ def s3_server(s3_server_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> S
     for name, value in s3_server_process.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server_process
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Vllm:
+    """A Python that has vLLM's CPU build, and selfevo from this checkout."""
+    try:
+        return vllm_environment.ensure()
+    except ToolUnavailable as reason:
+        pytest.skip(str(reason))

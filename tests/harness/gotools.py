@@ -74,7 +74,7 @@ def ensure(tool: GoTool) -> dict[str, Path]:
     if go is None:
         raise ToolUnavailable(f"{tool.name} {tool.version} is not in {folder} and there is no Go to build it with")
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         if not _present(programs):  # else another process built it while this one waited
             _build(go, tool, folder)
     return programs
@@ -85,7 +85,8 @@ def _present(programs: dict[str, Path]) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Holds the file's lock; another process that wants it waits."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
