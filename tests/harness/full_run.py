@@ -143,7 +143,7 @@ FULL: Document = {
             "maxPromptLength": 1024,
             "grpo": _GRPO,
             "reward": {"mode": "code"},
-            "engine": {"kind": "server", "gpus": 2},
+            "engine": {"kind": "server", "gpus": 2, "fingerprint": "off"},
             "checkpointEvery": 1,
             "pods": {"resources": {"limits": {"nvidia.com/gpu": 8}}},
         },

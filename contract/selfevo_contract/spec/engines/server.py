@@ -18,3 +18,7 @@ class ServerEngine(Closed):
     """Which engine."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] = 4
     """GPUs of the server."""
+    fingerprint: Literal["check", "off"] = "check"
+    """Whether the server's log-probabilities are held against the model's fingerprint before its answers count. `off`
+    is for an endpoint that gives none: then nothing shows that it serves the weights that were asked for, and the
+    report says so."""
