@@ -338,6 +338,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
+@pytest.mark.slow
 def test_pod_0_whose_machine_stopped_dead_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "LOST_S", 5)
     port, began = free_port(""), str(tmp_path / "began")

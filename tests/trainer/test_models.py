@@ -326,6 +326,21 @@ def test_added_tokens_without_the_special_flag_stay_text_too(base_copy: Path, te
     assert read(f"1    {hostile}").count(indented) == 1  # whitespace means nothing else, and keeps its token
 
 
+def test_words_that_a_tokenizer_does_not_know_are_read_as_unknown() -> None:
+    """Its unknown token is one that was added, of a word-level vocabulary that can spell nothing else."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    from selfevo_trainer.prompts import encode
+
+    words = Tokenizer(WordLevel({"<end>": 0, "<unknown>": 1, "known": 2}, unk_token="<unknown>"))  # type: ignore[call-arg]
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", unk_token="<unknown>")
+    assert encode(tokenizer, "known other <end> known") == [2, 1, 1, 1, 2]  # of the word <end> two pieces
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [None, ["}"]], ids=["the template's", "the run's"])
 def test_training_ends_answers_where_the_engine_does(

@@ -111,7 +111,8 @@ def _as_text(tokenizer: Any, text: str, begins: bool = False) -> list[int]:
         encoded = plain.encode(text, add_special_tokens=begins)
         for number, own in zip(encoded.ids, encoded.special_tokens_mask, strict=True):
             spelling = found.get(number, "")
-            if own or len(spelling) < 2:
+            # Unknown words are read as the unknown token, whether or not it is a mark: nothing is opened by it.
+            if own or len(spelling) < 2 or number == tokenizer.unk_token_id:
                 yield number
             else:  # the vocabulary itself has the mark as a word
                 yield from cut(spelling[:1], False)

@@ -98,9 +98,9 @@ class TransformersEngine:
         found = []
         with torch.inference_mode():
             for row in rows:
-                ids_1L = torch.tensor([list(row)], device=self.model.device)
-                logprobs_LV = torch.log_softmax(self.model(input_ids=ids_1L).logits[0, :-1].float(), dim=-1)
-                found.append(logprobs_LV.gather(1, ids_1L[0, 1:, None])[:, 0].tolist())
+                ids_1T = torch.tensor([list(row)], device=self.model.device)
+                logprobs_TV = torch.log_softmax(self.model(input_ids=ids_1T).logits[0, :-1].float(), dim=-1)
+                found.append(logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist())
         return found
 
     def close(self) -> None:

@@ -1,0 +1,280 @@
+"""Every phase on a model of real shape, on one GPU, in one command under eight minutes.
+
+    python benchmarks/gpu.py                          # Qwen3-0.6B's shape, bfloat16; made here, nothing is downloaded
+    python benchmarks/gpu.py --shape tiny --out -     # the same on any machine, in a minute: for the script itself
+
+Each phase is a process of its own, as in a Job: Challenger training, rollout, Solver training, evaluation, with each
+engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
+process's, on a CPU), and what was checked: names, shapes and types of the weights that were committed, that they are
+finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves.
+
+Weights are random, so that a completion ends by itself once in as many tokens as the vocabulary has: all are counted
+at their full length. Scores mean nothing here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+from runs import merged, phase_environment
+from selfevo_contract.artifacts import Manifest, step_prefix
+from selfevo_contract.phases import (
+    CHALLENGER_TRAIN,
+    EVALUATE,
+    ChallengerTrainInputs,
+    EvaluateInputs,
+    SolverRolloutInputs,
+    SolverTrainInputs,
+)
+from selfevo_contract.plan import Step, plan
+from selfevo_contract.process import phase_config
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_store import fetch, open_store, read_manifest
+
+SIZES = {
+    "qwen3-0.6b": {
+        "prompts": 64,
+        "update": 16,
+        "questions": 512,
+        "length": 256,
+        "held_out": 128,
+        "batch": 8,
+        "rows": 256,
+    },
+    "tiny": {"prompts": 4, "update": 2, "questions": 16, "length": 16, "held_out": 8, "batch": 4, "rows": 64},
+}
+PROMPT_WORDS = 200
+"""Words, each of them a token, that stand before every question."""
+
+
+def engines() -> list[str]:
+    """Those that can run here."""
+    return ["transformers", *(["vllm"] if importlib.util.find_spec("vllm") else [])]
+
+
+def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, dtype: str) -> SelfEvolutionRun:
+    """One iteration of the loop with every phase in it; the engine's name is in the seed, so that nothing is shared."""
+    size = SIZES[shape]
+    by = {"kind": engine, **({"batchSize": size["rows"]} if engine == "transformers" else {})}
+    prompt = {"system": " ".join(["please"] * PROMPT_WORDS)}
+    grpo = {
+        "maxSteps": 2,
+        "promptsPerStep": size["prompts"],
+        "promptsPerUpdate": size["update"],
+        "perDeviceTrainBatchSize": size["batch"],
+        "learningRate": 1e-3 if dtype == "float32" else 1e-5,
+        "maxCompletionLength": size["length"],
+        "gradientCheckpointing": True,
+    }
+    spec = {
+        "iterations": 1,
+        "seed": len(engine),
+        "model": {"uri": base.as_uri(), "dtype": dtype},
+        "storage": {"uri": store.as_uri()},
+        "challenger": {
+            "prompt": {**prompt, "user": "ask"},
+            "grpo": {**grpo, "numGenerations": 4},
+            "reward": {"solverSamples": 10},
+            "engine": by,
+        },
+        "rollout": {
+            "questions": size["questions"],
+            "samples": 10,
+            "band": {"min": 0.0, "max": 1.0},
+            "minCurriculum": 1,
+            "engine": by,
+        },
+        "solver": {"prompt": {**prompt, "user": "{question}"}, "grpo": {**grpo, "numGenerations": 4}, "engine": by},
+        "evaluation": {
+            "tasks": [{"name": "dice", "data": {"uri": held_out.as_uri()}}],
+            "samples": 4,
+            "engine": by,
+        },
+    }
+    document = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
+    return SelfEvolutionRun.model_validate(merged(document, {"metadata": {"name": f"gpu-{engine}"}, "spec": spec}))
+
+
+def generated(step: Step, held_out: int) -> int:
+    """Tokens that the phase generates, by the sizes of its inputs: its policy's and its frozen model's."""
+    inputs = step.inputs
+    if isinstance(inputs, ChallengerTrainInputs):
+        written = inputs.grpo.completions_per_step * inputs.grpo.max_steps
+        answers = written * inputs.reward.solver_samples * inputs.solver_sampling.max_completion_length
+        return written * inputs.grpo.max_completion_length + answers
+    if isinstance(inputs, SolverTrainInputs):
+        return inputs.grpo.completions_per_step * inputs.grpo.max_steps * inputs.grpo.max_completion_length
+    if isinstance(inputs, SolverRolloutInputs):
+        answers = inputs.samples * inputs.answer_sampling.max_completion_length
+        return inputs.questions * (inputs.question_sampling.max_completion_length + answers)
+    if isinstance(inputs, EvaluateInputs):
+        return held_out * (1 + inputs.samples) * inputs.sampling.max_completion_length
+    return 0
+
+
+class Memory:
+    """The device's peak while it is looked at, in MiB; what was taken before does not count. None without a GPU."""
+
+    def __init__(self) -> None:
+        self._found: list[float] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.is_set():
+            try:
+                asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+                self._found.append(float(subprocess.check_output(asked, text=True).split()[0]))
+            except (OSError, subprocess.CalledProcessError, ValueError):
+                return
+            self._ended.wait(0.2)
+
+    @property
+    def peak_mib(self) -> float | None:
+        return max(self._found) - self._found[0] if self._found else None
+
+
+def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int) -> dict[str, Any]:
+    """The phase in a process of its own, and what it took.
+
+    Raises:
+        SystemExit: it failed; with the end of its log.
+    """
+    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
+    folder.mkdir(parents=True)
+    log = folder / "log.txt"
+    environment = os.environ | phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder)
+    begun = time.perf_counter()
+    with log.open("w") as file, Memory() as memory:
+        command = [sys.executable, "-m", "selfevo_trainer"]
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begun
+    if (code := os.waitstatus_to_exitcode(status)) != 0:
+        sys.exit(f"{step.name} of {run.metadata.name} ended with {code}:\n{log.read_text()[-4000:]}")
+    made = committed(run, step)
+    seconds = made.timings.get("generation", 0.0)
+    tokens = generated(step, held_out)
+    return {
+        "wall_s": round(wall, 1),
+        "timings_s": made.timings,
+        "generated_tokens": tokens or None,
+        "tokens_per_generation_second": round(tokens / seconds, 1) if tokens and seconds else None,
+        "peak_device_mib": memory.peak_mib,
+        "peak_process_mib": round(usage.ru_maxrss / 1024, 1),
+    }
+
+
+def committed(run: SelfEvolutionRun, step: Step) -> Manifest:
+    """The manifest that the step has left."""
+    place = step_prefix(run.metadata.namespace, step.phase, step.key)
+    found = read_manifest(open_store(run.spec.storage.uri), place)
+    assert found is not None, f"{step.name} has ended well and is not committed"
+    return found
+
+
+def check_weights(run: SelfEvolutionRun, step: Step, base: Path, folder: Path) -> dict[str, Any]:
+    """Names, shapes, types and values of the trained weights beside the base's.
+
+    Raises:
+        SystemExit: they are not what a trained model's should be.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    place = step_prefix(run.metadata.namespace, step.phase, step.key)
+    fetch(open_store(run.spec.storage.uri), place, committed(run, step), folder, folder="model")
+    before: dict[str, torch.Tensor] = {}
+    after: dict[str, torch.Tensor] = {}
+    for weights, at in ((before, base), (after, folder / "model")):
+        for file in sorted(at.glob("*.safetensors")):
+            weights |= load_file(file)
+    if before.keys() != after.keys():
+        sys.exit(f"{step.name}: the weights differ in name: {sorted(before.keys() ^ after.keys())[:4]}")
+    shapes = [name for name in before if before[name].shape != after[name].shape]
+    broken = [name for name in after if not torch.isfinite(after[name]).all()]
+    moved = sum(not torch.equal(before[name].float(), after[name].float()) for name in before)
+    if shapes or broken or not moved:
+        sys.exit(f"{step.name}: other shapes {shapes[:4]}, not finite {broken[:4]}, {moved} of {len(before)} moved")
+    return {"tensors": len(after), "moved": moved, "dtypes": sorted({str(each.dtype) for each in after.values()})}
+
+
+def measure(shape: str, dtype: str, folder: Path) -> dict[str, Any]:
+    """All phases with each engine. Evaluation of the base is left out: it is the same work as the Solver's."""
+    from shapes import BOXES, write_model
+
+    base, held_out = folder / "base", folder / "held-out.jsonl"
+    result: dict[str, Any] = {"shape": shape, "dtype": dtype, "sizes": SIZES[shape]}
+    result["parameters"] = write_model(shape, base, dtype)
+    rows = [{"question": f"what is v{i} ?", "answer": str(i % BOXES)} for i in range(SIZES[shape]["held_out"])]
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for engine in engines():
+        run = manifest(shape, base, held_out, folder / "store", engine, dtype)
+        phases = result.setdefault("engines", {}).setdefault(engine, {})
+        for step in plan(run.spec).steps:
+            if step.phase == EVALUATE.name and step.iteration == 0:
+                continue
+            phases[step.phase] = run_step(run, step, folder / engine / step.name, len(rows))
+            if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
+                phases[step.phase]["weights"] = check_weights(run, step, base, folder / engine / f"{step.name}-weights")
+            print(engine, step.phase, json.dumps(phases[step.phase]), flush=True)
+    return result
+
+
+def device() -> dict[str, Any]:
+    """The GPU, in its driver's words; None without one."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+        return {"gpu": subprocess.check_output(asked, text=True).strip()}
+    except (OSError, subprocess.CalledProcessError):
+        return {"gpu": None}
+
+
+def commit_of() -> str | None:
+    """The commit that ran, where the checkout can say."""
+    try:
+        return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def main() -> int:
+    """Measure, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=list(SIZES), default="qwen3-0.6b")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "gpu.json"), help="- prints it")
+    arguments = parser.parse_args()
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="selfevo-gpu-") as folder:
+        measured = measure(arguments.shape, arguments.dtype, Path(folder))
+    result = {"machine": machine() | device(), "commit": commit_of(), "seconds": round(time.perf_counter() - begun, 1)}
+    text = json.dumps(result | measured, indent=1) + "\n"
+    if arguments.out == "-":
+        print(text)
+    else:
+        Path(arguments.out).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
