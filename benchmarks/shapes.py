@@ -63,7 +63,8 @@ def write_model(shape: str, folder: Path, dtype: str) -> int:
     config = Qwen3Config(**size, tie_word_embeddings=True, rms_norm_eps=1e-6, eos_token_id=1, pad_token_id=0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        model = Qwen3ForCausalLM(config).to(getattr(torch, dtype))
+        model: Any = Qwen3ForCausalLM(config)  # type: ignore[no-untyped-call]
+        model = model.to(getattr(torch, dtype))
     model.save_pretrained(folder)
     specials = ["<|pad|>", "<|end|>", "<|unknown|>"]
     vocabulary = {word: i for i, word in enumerate(specials)}
