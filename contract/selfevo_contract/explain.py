@@ -9,6 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from selfevo_contract.rules import of_kinds
+
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -30,8 +32,8 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     shown = _shown(value)
     if kind == "extra_forbidden":
-        if of := _kind_with(detail["loc"], model):
-            return f"{path} is a field of kind {of}; remove it or choose that kind"
+        if kinds := _kinds_with(detail["loc"], model):
+            return of_kinds(path, kinds)
         return f"{path} is not a field; {_suggestion(detail['loc'], model)}"
     if kind == "missing":
         return f"{path} is missing; add it"
@@ -104,8 +106,8 @@ def _suggestion(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     return f"remove it, or use one of: {', '.join(sorted(fields))}" if fields else "remove it"
 
 
-def _kind_with(loc: tuple[int | str, ...], model: type[BaseModel]) -> str | None:
-    """The kind that has the field at ``loc``, where that stands in a union and its own kind has none."""
+def _kinds_with(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """The kinds that have the field at ``loc``, where that stands in a union and its own kind has none."""
     found = [model]
     for part in loc[:-1]:
         if len(found) > 1 and any(part in _tags(one) for one in found):
@@ -113,18 +115,18 @@ def _kind_with(loc: tuple[int | str, ...], model: type[BaseModel]) -> str | None
         fields = [f for one in found for name, f in one.model_fields.items() if (f.alias or name) == part]
         found = _models_in(fields[0].annotation) if fields else found
     having = [one for one in found if loc[-1] in {field.alias or name for name, field in one.model_fields.items()}]
-    return str(_tags(having[0])[0]) if having and len(found) > 1 else None
+    return [str(_tags(one)[0]) for one in having] if len(found) > 1 else []
 
 
 def _fields_at(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    found: type[BaseModel] | None = model
+    found: list[type[BaseModel]] = [model]
     for part in loc:
-        if found is None:
-            return []
-        fields = {field.alias or name: field for name, field in found.model_fields.items()}
-        if isinstance(part, str) and part in fields:
-            found = next(iter(_models_in(fields[part].annotation)), None)
-    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+        if len(found) > 1 and (tagged := [one for one in found if part in _tags(one)]):
+            found = tagged
+        elif isinstance(part, str):
+            fields = {f.alias or name: f for one in found for name, f in one.model_fields.items()}
+            found = _models_in(fields[part].annotation) if part in fields else found
+    return [field.alias or name for one in found for name, field in one.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -11,7 +11,7 @@ or lookahead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,3 +113,10 @@ class Keyed:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
+def of_kinds(name: str, kinds: Sequence[str]) -> str:
+    """That ``name`` is a field of other kinds of a union."""
+    if len(kinds) == 1:
+        return f"{name} is a field of kind {kinds[0]}; remove it or choose that kind"
+    return f"{name} is a field of kinds {' and '.join(kinds)}; remove it or choose one of them"

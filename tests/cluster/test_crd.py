@@ -139,9 +139,26 @@ MISTAKES: list[tuple[Document, str, str]] = [
         )
         for other, kind, name, value in (
             ("vllm", "transformers", "batchSize", 8),
-            ("server", "vllm", "gpuMemoryUtilization", 0.5),
             ("transformers", "server", "gpus", 1),
+            ("vllm", "server", "replicas", 1),
+            ("vllm", "server", "maxConcurrency", 1),
+            ("vllm", "server", "requestTimeout", 1),
+            ("vllm", "server", "startupSeconds", 1),
+            ("vllm", "server", "endpoint", {"url": "http://llm:8000"}),
         )
+    ),
+    (
+        document(spec__rollout__engine={"kind": "transformers", "gpuMemoryUtilization": 0.5}),
+        "spec.rollout.engine.gpuMemoryUtilization",
+        "gpuMemoryUtilization is a field of kinds vllm and server; remove it or choose one of them",
+    ),
+    *(
+        (
+            document(spec__rollout__engine={"kind": "server", "endpoint": {"url": "http://llm:8000"}, **beside}),
+            "spec.rollout.engine",
+            "endpoint is a server that runs already; remove gpus, replicas and gpuMemoryUtilization, or the endpoint",
+        )
+        for beside in ({"gpus": 1}, {"replicas": 1}, {"gpuMemoryUtilization": 0.5})
     ),
     (document(spec__pods={"image": "a b"}), "spec.pods.image", "write it as the name of an image, without spaces"),
     (

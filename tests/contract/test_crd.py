@@ -147,10 +147,10 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
     assert {path.rsplit(".", 1)[-1] for path in added} <= {
         *("metadata", "namespace", "uid", "generation"),
         *("exclude", "pods", "resources", "requests", "limits", "env", "tolerations", "nodeSelector"),
-        *("imagePullSecrets", "gpuMemoryUtilization", "gpus", "fingerprint", "value", "labels", "annotations"),
+        *("imagePullSecrets", "gpuMemoryUtilization", "fingerprint", "value", "labels", "annotations"),
         "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),
-        "resourceClaims",
+        *("resourceClaims", "maxConcurrency", "requestTimeout", "startupSeconds"),
     }
 
 

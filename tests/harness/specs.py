@@ -112,7 +112,8 @@ PODS = _some(
 _ENGINE = st.one_of(
     st.just({"kind": "transformers"}),
     st.just({"kind": "vllm"}),
-    st.fixed_dictionaries({"kind": st.just("server"), "gpus": st.integers(0, 64)}),
+    st.fixed_dictionaries({"kind": st.just("server"), "gpus": st.integers(0, 64)}, optional={"replicas": st.just(2)}),
+    st.just({"kind": "server", "endpoint": {"url": "https://llm", "tokenSecret": {"name": "llm"}}}),
 )
 _PROMPT = st.one_of(_TEXT, _HOSTILE).filter(bool)
 

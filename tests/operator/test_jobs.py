@@ -96,7 +96,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "challenger-with-a-served-solver": {
         "step": CHALLENGER,
-        "spec__challenger__engine": {"kind": "server", "gpus": 4},
+        "spec__challenger__engine": {"kind": "server", "gpus": 2, "replicas": 2},
         "spec__challenger__grpo__perDeviceTrainBatchSize": 2,
         "spec__challenger__pods": {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 4}}},
         "spec__storage__credentialsSecret": "s3-credentials",
@@ -769,7 +769,7 @@ def test_a_served_model_is_fetched_then_served_until_the_trainer_ends() -> None:
     assert {"startupProbe", "readinessProbe"} <= set(server)
     port = server["ports"][0]["containerPort"]
     assert server["startupProbe"]["httpGet"]["port"] == port
-    assert in_container(trainer["env"])["SELFEVO_SERVER_URL"] == f"http://127.0.0.1:{port}/v1"
+    assert in_container(trainer["env"])["SELFEVO_SERVER_URL"] == f"http://127.0.0.1:{port}"
     assert violations(pod) == []
 
 
@@ -783,6 +783,20 @@ def test_server_and_trainer_have_gpus_of_their_own() -> None:
     assert pod_of(CHALLENGER, **other)["initContainers"][1]["resources"] == {"limits": {"amd.com/gpu": 4}}
     none = {**SERVED, "spec__challenger__engine": {"kind": "server", "gpus": 0}}
     assert "resources" not in pod_of(CHALLENGER, **none)["initContainers"][1]
+    several = {**SERVED, "spec__challenger__engine": {"kind": "server", "gpus": 2, "replicas": 3}}
+    assert pod_of(CHALLENGER, **several)["initContainers"][1]["resources"] == {"limits": {"nvidia.com/gpu": 6}}
+
+
+def test_an_endpoint_needs_no_server_and_its_token_is_read_by_the_kubelet_alone() -> None:
+    asked = {"url": "https://llm.example", "tokenSecret": {"name": "llm", "key": "key"}}
+    pod = pod_of(CHALLENGER, spec__challenger__engine={"kind": "server", "endpoint": asked})
+    assert "initContainers" not in pod
+    variables = {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+    assert variables["SELFEVO_SERVER_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "llm", "key": "key"}}
+    assert "SELFEVO_SERVER_URL" not in variables
+    del asked["tokenSecret"]
+    open_to_all = pod_of(CHALLENGER, spec__challenger__engine={"kind": "server", "endpoint": asked})
+    assert "SELFEVO_SERVER_TOKEN" not in {variable["name"] for variable in open_to_all["containers"][0]["env"]}
 
 
 def test_only_who_talks_to_the_store_has_its_credentials() -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from selfevo_contract.base import Closed
-from selfevo_contract.rules import IntOrString, Keyed, Rule
+from selfevo_contract.rules import IntOrString, Keyed, Rule, of_kinds
 
 Schema = dict[str, Any]
 
@@ -139,29 +139,41 @@ def _mapping(key: Any, value: Any, checked: bool) -> Schema:
 
 
 def _union(members: tuple[type[Closed], ...]) -> Schema:
-    """A union told apart by ``kind``: the fields of all, and a rule that keeps each to its kind."""
+    """A union told apart by ``kind``: the fields of all, and rules that keep each to its kinds.
+
+    Kinds may share a field: its schema is then the same in all of them, and its description stands once for each.
+    """
     properties: Schema = {}
+    kinds_of: dict[str, list[str]] = {}
     kinds: list[str] = []
-    rules = []
+    own_rules = []
     for member in members:
         fields = schema_of(member)["properties"]
         (kind,) = fields.pop("kind")["enum"]
         kinds.append(kind)
         for name, field in fields.items():
-            assert name not in properties, f"two kinds have a field {name}"
-            field.pop("default", None)  # it would be set on the other kinds too
-            properties[name] = {**field, "description": f"Of kind {kind}. {field['description']}"}
-            rules.append(
-                {
-                    "rule": f"self.kind == '{kind}' || !has(self.{name})",
-                    "message": f"{name} is a field of kind {kind}; remove it or choose that kind",
-                    "fieldPath": f".{name}",
-                }
-            )
+            _drop_defaults(field)  # they would be set on the other kinds too
+            about = f"Of kind {kind}. {field.pop('description')}"
+            if name in properties:
+                shared = {key: value for key, value in properties[name].items() if key != "description"}
+                assert shared == field, f"two kinds have a field {name}, each another one"
+                about = f"{properties[name]['description']} {about}"
+            properties[name] = {"description": about, **field}
+            kinds_of.setdefault(name, []).append(kind)
+        for rule in member.rules:
+            own_rules.append({"rule": f"self.kind != '{kind}' || ({rule.cel})", "message": rule.message})
+    rules = [*(_of_its_kinds(name, its) for name, its in kinds_of.items()), *own_rules]
     about = " ".join(f"{kind}: {_about(member)}" for kind, member in zip(kinds, members, strict=True))
     kind_schema = {"description": f"Which one. {about}", "type": "string", "enum": kinds}
     schema = {"type": "object", "properties": {"kind": kind_schema, **properties}, "required": ["kind"]}
     return {**schema, "x-kubernetes-validations": rules} if rules else schema
+
+
+def _of_its_kinds(name: str, kinds: list[str]) -> Schema:
+    """The rule that other kinds do not have the field ``name``."""
+    is_one = " || ".join(f"self.kind == '{kind}'" for kind in kinds)
+    rule = f"{is_one} || !has(self.{name})"
+    return {"rule": rule, "message": of_kinds(name, kinds), "fieldPath": f".{name}"}
 
 
 def _about(model: Any) -> str:

@@ -83,7 +83,7 @@ def _of_user(variable: EnvVar) -> Variable:
     if variable.value_from is None:
         return plain(variable.name, variable.value)
     reference = variable.value_from.secret_key_ref
-    return _of_secret(reference.name, reference.key, optional=reference.optional, variable=variable.name)
+    return of_secret(reference.name, reference.key, optional=reference.optional, variable=variable.name)
 
 
 def plain(name: str, value: str) -> Variable:
@@ -140,12 +140,13 @@ def _credentials(storage: Storage) -> list[Variable]:
     if secret is None or not storage.uri.startswith("s3://"):
         return []
     return [
-        _of_secret(secret, "AWS_ACCESS_KEY_ID"),
-        _of_secret(secret, "AWS_SECRET_ACCESS_KEY"),
-        _of_secret(secret, "AWS_SESSION_TOKEN", optional=True),
+        of_secret(secret, "AWS_ACCESS_KEY_ID"),
+        of_secret(secret, "AWS_SECRET_ACCESS_KEY"),
+        of_secret(secret, "AWS_SESSION_TOKEN", optional=True),
     ]
 
 
-def _of_secret(secret: str, key: str, *, optional: bool = False, variable: str = "") -> Variable:
+def of_secret(secret: str, key: str, *, optional: bool = False, variable: str = "") -> Variable:
+    """A variable that the kubelet fills from a Secret; it bears the key's name when not given another."""
     reference = {"name": secret, "key": key, **({"optional": True} if optional else {})}
     return {"name": variable or key, "valueFrom": {"secretKeyRef": reference}}

@@ -69,9 +69,12 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
 
     ours = _processes(config, gpus, place, pods, field)
     init_containers: list[dict[str, Any]] = []
-    if isinstance(config.engine, ServerEngine):
+    if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
+        ours += server_sidecar.token(config.engine.endpoint)
+    elif isinstance(config.engine, ServerEngine):
         ours += server_sidecar.client_variables()
-        devices = {device or settings.gpu_resource: config.engine.gpus} if config.engine.gpus else {}
+        own = config.engine.gpus_in_all
+        devices = {device or settings.gpu_resource: own} if own else {}
         servers = server_sidecar.server_variables()
         fetch = container(server_sidecar.FETCH, servers)
         server = container(server_sidecar.SERVER, servers, credentials=False)
