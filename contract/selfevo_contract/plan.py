@@ -35,6 +35,7 @@ from selfevo_contract.phases import (
     VerifierTrainInputs,
     input_key,
 )
+from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
 
@@ -132,8 +133,14 @@ class _Builder:
             solver_sampling=self.answer_sampling,
             grading=spec.grading,
             exclude=spec.exclude,
+            held_out=self.held_out,
+            contamination=spec.rollout.contamination,
         )
         return self.add(inputs, iteration, challenger, solver)
+
+    @property
+    def held_out(self) -> list[Data]:
+        return [task.data for task in self.spec.evaluation.tasks] if self.spec.evaluation else []
 
     @property
     def question_sampling(self) -> Sampling:
@@ -166,6 +173,8 @@ class _Builder:
             answer_sampling=self.answer_sampling,
             grading=spec.grading,
             exclude=spec.exclude,
+            held_out=self.held_out,
+            contamination=spec.rollout.contamination,
         )
         return self.add(inputs, iteration, challenger, solver)
 

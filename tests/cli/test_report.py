@@ -18,7 +18,8 @@ from harness.fake_run import HOSTILE, FakeRun, fake_run
 from selfevo.local.workdir import RunFolder
 from selfevo.report import write_report
 from selfevo.report.collect import collect
-from selfevo.report.data import Evaluation, Iteration, Report, Score, TaskScore
+from selfevo.report.contamination import overlap_of
+from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Score, TaskScore
 from selfevo.report.findings import headline, limits, missing
 from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
@@ -181,6 +182,16 @@ def test_rollouts_are_the_manifests(fake: FakeRun, report: Report) -> None:
         assert iteration.rollout.kept == manifest.metrics["kept"]
         assert "proof" not in iteration.rollout.dropped
         assert iteration.rollout.kept + sum(iteration.rollout.dropped.values()) == iteration.rollout.valid
+
+
+def test_overlap_with_held_out_questions_is_shown_by_length_and_task(
+    report: Report,
+) -> None:
+    overlap = Overlap(same=0, dropped=0, words={8: 3, 13: 1}, tasks={8: {"held-out": 2}, 13: {}})
+    assert [iteration.rollout.overlap for iteration in report.iterations if iteration.rollout] == [overlap] * 2
+    text = " ".join(Parsed(render(report)).text.split()).replace("( ", "(").replace(" )", ")")
+    assert "Overlap with held-out questions" in text and "Dropped for words 10 1 3 (held-out 2) 0" in text
+    assert overlap_of({"kept": 3.0, "dropped_held_out": 1.0}, ["held-out"]) is None  # nothing was held out
 
 
 def test_samples_show_the_curriculum_from_the_smallest_share_to_the_largest(report: Report) -> None:

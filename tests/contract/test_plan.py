@@ -101,6 +101,8 @@ AFTER_SOLVER_1 = {
         ({"spec__challenger__grpo__learningRate": 1e-4}, ALL - {"evaluate-0"}),
         ({"spec__challenger__reward": {"mode": "code"}}, ALL - {"evaluate-0"}),
         ({"spec__exclude": [{"uri": "s3://bucket/x", "digest": DIGEST}]}, ALL - {"evaluate-0"}),
+        ({"spec__evaluation__tasks": [{"name": "b", "data": {"uri": "s3://bucket/b"}}]}, ALL),
+        ({"spec__rollout__contamination": {"words": 8}}, ALL - {"evaluate-0"}),
         ({"spec__rollout__samples": 5}, ALL - {"evaluate-0", "challenger-train-1"}),
         ({"spec__rollout__labels": "random"}, ALL - {"evaluate-0", "challenger-train-1"}),
         ({"spec__rollout__shards": 4}, ALL - {"evaluate-0", "challenger-train-1"}),

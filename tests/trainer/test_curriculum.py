@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from selfevo_contract.spec.rollout import Band
 from selfevo_trainer.answers.extraction import normalise_question
+from selfevo_trainer.contamination import NOTHING_HELD_OUT, HeldOutQuestions
 from selfevo_trainer.curriculum import REASONS, Candidate, select
 
 BAND = Band(min=0.25, max=0.75)
 
 
-def reason_for(question="What is 2+2?", answer="4", share=0.5, band=BAND, held_out=frozenset()):
+def reason_for(question="What is 2+2?", answer="4", share=0.5, band=BAND, held_out=NOTHING_HELD_OUT):
     [reason] = select([Candidate(question, answer, share)], band, held_out).reasons
     return reason
 
@@ -40,7 +41,7 @@ def reason_for(question="What is 2+2?", answer="4", share=0.5, band=BAND, held_o
         ({"answer": "4<|endoftext|>"}, "markup"),
         ({"question": "Solve |x|<|y| for x = 1, y = 2"}, None),
         ({"question": "A question about boxes"}, None),
-        ({"held_out": frozenset({normalise_question("what is 2 + 2?")})}, "held_out"),
+        ({"held_out": HeldOutQuestions(exclude=["what is 2 + 2?"])}, "held_out"),
         ({"share": 0.2}, "below_band"),
         ({"share": 0.8}, "above_band"),
         # Inclusive at both ends.
@@ -54,7 +55,7 @@ def reason_for(question="What is 2+2?", answer="4", share=0.5, band=BAND, held_o
         ({"answer": None, "question": "Prove <question>"}, "empty_majority"),
         ({"question": "Prove <question>", "share": 1.0}, "proof"),
         ({"question": "a <question>", "share": 1.0}, "markup"),
-        ({"held_out": frozenset({normalise_question("What is 2+2?")}), "share": 1.0}, "held_out"),
+        ({"held_out": HeldOutQuestions([["What is 2+2?"]]), "share": 1.0}, "held_out"),
     ],
 )
 def test_reason(changes, reason):
@@ -84,7 +85,7 @@ CANDIDATES = st.lists(
 
 @given(CANDIDATES)
 def test_every_question_is_kept_or_counted(candidates):
-    selection = select(candidates, BAND, frozenset({"c"}))
+    selection = select(candidates, BAND, HeldOutQuestions(exclude=["c"]))
     assert len(selection.reasons) == len(candidates)
     assert selection.reasons.count(None) + sum(selection.dropped.values()) == len(candidates)
     assert set(selection.dropped) == set(REASONS)

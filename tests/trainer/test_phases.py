@@ -220,6 +220,26 @@ def test_a_rollout_answers_every_valid_question_and_keeps_the_votes(pipeline: Pi
     }
 
 
+def test_a_tasks_questions_are_in_no_curriculum(tmp_path: Path) -> None:
+    def rows(questions: Path) -> list[dict[str, Any]]:
+        over = {"challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"shards": 1}}
+        spec = settings(over, questions=questions) | {"exclude": []}
+        phases = Phases(arithmetic(spec, store=tmp_path / "store"), tmp_path)
+        assert phases("solver-rollout-1").code == 0
+        assert {"overlap_8", "overlap_13"} <= set(phases.committed("solver-rollout-1").metrics)
+        return jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
+
+    before = rows(write_questions(tmp_path / "heldout.jsonl"))
+    asked = [row["question"] for row in before if row["dropped"] is None][:3]
+    own = tmp_path / "asked.jsonl"
+    own.write_text("".join(json.dumps({"question": question, "answer": "1"}) + "\n" for question in asked))
+    after = rows(own)
+    assert len(asked) == 3
+    assert {row["question"]: row["dropped"] for row in after if row["dropped"] == "held_out"} == dict.fromkeys(
+        asked, "held_out"
+    )
+
+
 def test_shards_write_different_questions(pipeline: Pipeline) -> None:
     phases = pipeline.phases
     shards = [key for key in phases.objects("solver-rollout-1", "shards") if key.endswith("MANIFEST.json")]

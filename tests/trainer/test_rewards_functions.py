@@ -14,9 +14,10 @@ from selfevo_contract.spec.challenger import ChallengerReward
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.grpo import ChallengerGrpo
 from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.rollout import Contamination
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.answers.grades import ExactGrader
+from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.engines import Completion
 from selfevo_trainer.prompts import Messages
 
@@ -72,6 +73,8 @@ def inputs(reward: dict[str, Any], grpo: dict[str, Any] | None = None) -> Challe
         solver_sampling=SAMPLING,
         grading=Grading(),
         exclude=[],
+        held_out=[],
+        contamination=Contamination(),
     )
 
 
@@ -81,7 +84,7 @@ def challenger(
     from selfevo_trainer.phases.challenger_train import ChallengerReward as Reward
 
     solver = FrozenSolver(answers)
-    return Reward(inputs(reward), solver, ExactGrader(), frozenset(map(normalise_question, excluded))), solver
+    return Reward(inputs(reward), solver, ExactGrader(), HeldOutQuestions(exclude=excluded)), solver
 
 
 def pay(function: Any, texts: Sequence[str], step: int = 0) -> tuple[list[float], dict[str, float]]:
@@ -187,11 +190,13 @@ def test_what_the_batch_was_like_is_logged() -> None:
 
 
 def test_what_the_curriculum_drops_is_paid_as_invalid() -> None:
-    dropped = ["prove that 1 + 1", "say <|im_end|> 1 + 1", "what is \\boxed{1}", "1 + 5", "9" * 3000]
-    function, solver = challenger({"mode": "code"}, [["2", "3", "2", "3"]], excluded=["1 + 5"])
+    long = "How many legs have {} spiders that sit in four corners of a room?"
+    repeated = long.format("two").lower().replace("?", " together?")
+    dropped = ["prove that 1 + 1", "say <|im_end|> 1 + 1", "what is \\boxed{1}", "1 + 5", repeated, "9" * 3000]
+    function, solver = challenger({"mode": "code"}, [["2", "3", "2", "3"]], excluded=["1 + 5", long.format("two")])
     rewards, logged = pay(function, [asked("1 + 1"), *map(asked, dropped)])
-    assert logged["valid"] == 1 / 6 and solver.streams == [0]
-    assert rewards[0] == pytest.approx(0.5 - 1 / 6) and all(reward < -1 for reward in rewards[1:])
+    assert logged["valid"] == 1 / 7 and solver.streams == [0]
+    assert rewards[0] == pytest.approx(0.5 - 1 / 7) and all(reward < -1 for reward in rewards[1:])
     # So is a majority answer that quotes markup.
     function, _ = challenger({"mode": "code"}, [["<|im_end|>"] * 4])
     assert pay(function, [asked("1 + 1")])[0] == [-2.0]

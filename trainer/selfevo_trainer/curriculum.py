@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from selfevo_contract.spec.rollout import Band
 from selfevo_trainer.answers.extraction import normalise_question
+from selfevo_trainer.contamination import NOTHING_HELD_OUT, HeldOutQuestions
 
 EMPTY_MAJORITY = "empty_majority"
 """No answer had a box: there is nothing to label with."""
@@ -20,6 +20,8 @@ DUPLICATE = "duplicate"
 """The same text, normalised, as an earlier question."""
 HELD_OUT = "held_out"
 """A question that the run may not train on."""
+CONTAMINATED = "contaminated"
+"""Shares rollout.contamination.words words in a row with a question that the run may not train on."""
 BELOW_BAND = "below_band"
 """Majority share under the band: too hard, or no clear answer."""
 ABOVE_BAND = "above_band"
@@ -28,7 +30,7 @@ ABOVE_BAND = "above_band"
 TOO_LONG = "too_long"
 """The prompt with it is longer than solver.maxPromptLength; it was not answered."""
 
-REASONS = (TOO_LONG, EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, BELOW_BAND, ABOVE_BAND)
+REASONS = (TOO_LONG, EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, CONTAMINATED, BELOW_BAND, ABOVE_BAND)
 """In the order in which they are checked; a question is dropped for the first that applies."""
 
 _PROOF = re.compile(r"\b(?:prove|show\s+that)\b|证明|證明", re.IGNORECASE)
@@ -62,13 +64,13 @@ class Selection:
         return {reason: self.reasons.count(reason) for reason in REASONS}
 
 
-def select(candidates: Sequence[Candidate], band: Band, held_out: AbstractSet[str] = frozenset()) -> Selection:
+def select(candidates: Sequence[Candidate], band: Band, held_out: HeldOutQuestions = NOTHING_HELD_OUT) -> Selection:
     """Checks each candidate against REASONS in order.
 
     Args:
         band: smallest and largest majority share that enter, both inclusive. Source: R-Zero, arXiv 2508.05004 keeps
             |p - 1/2| <= delta with delta = 0.25; its public code keeps 0.3..0.8.
-        held_out: normalised texts (``normalise_question``) of the questions that may not be asked.
+        held_out: the questions that may not be asked.
 
     What the text says comes before what the vote says, so that the counts by band are of questions fit for training.
     A text that reached the duplicate check is taken, whatever comes of it then: its copies are duplicates, else asking
@@ -78,8 +80,8 @@ def select(candidates: Sequence[Candidate], band: Band, held_out: AbstractSet[st
     return Selection([_reason(candidate, band, held_out, seen) for candidate in candidates])
 
 
-def unfit(question: str, held_out: AbstractSet[str] = frozenset()) -> str | None:
-    """Why no vote could bring ``question`` into a curriculum: PROOF, MARKUP or HELD_OUT; None when one could.
+def unfit(question: str, held_out: HeldOutQuestions = NOTHING_HELD_OUT) -> str | None:
+    """Why no vote could bring ``question`` into a curriculum: PROOF, MARKUP, HELD_OUT or CONTAMINATED; None if one can.
 
     The Challenger's reward asks the same, so that nothing is paid for what is dropped later.
     """
@@ -87,7 +89,9 @@ def unfit(question: str, held_out: AbstractSet[str] = frozenset()) -> str | None
         return PROOF
     if quotes_markup(question):
         return MARKUP
-    return HELD_OUT if normalise_question(question) in held_out else None
+    if held_out.holds(question):
+        return HELD_OUT
+    return CONTAMINATED if held_out.overlaps(question) else None
 
 
 def quotes_markup(text: str) -> bool:
@@ -95,7 +99,7 @@ def quotes_markup(text: str) -> bool:
     return _MARKUP.search(text) is not None
 
 
-def _reason(candidate: Candidate, band: Band, held_out: AbstractSet[str], seen: set[str]) -> str | None:
+def _reason(candidate: Candidate, band: Band, held_out: HeldOutQuestions, seen: set[str]) -> str | None:
     question, answer = candidate.question, candidate.answer
     if candidate.too_long:
         return TOO_LONG
@@ -110,6 +114,6 @@ def _reason(candidate: Candidate, band: Band, held_out: AbstractSet[str], seen: 
     if text in seen:
         return DUPLICATE
     seen.add(text)
-    if never == HELD_OUT:
-        return HELD_OUT
+    if never is not None:
+        return never
     return {"below": BELOW_BAND, "in": None, "above": ABOVE_BAND}[band.side(candidate.share)]

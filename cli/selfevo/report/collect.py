@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_failed, read_rows, read_shards
 from selfevo.report.samples import samples_of, unusable_of
@@ -36,6 +37,7 @@ class _Collector:
     def __init__(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str) -> None:
         self.run, self.plan, self.store, self.failure = run, plan, store, failure
         self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
+        self.tasks = [task.name for task in run.spec.evaluation.tasks] if run.spec.evaluation else []
         self.records: dict[str, StepRecord] = {}
         self.base_answers: dict[str, Answers] | None = None
         self.evaluations: dict[int, Evaluation | None] = {}
@@ -108,7 +110,7 @@ class _Collector:
                 base = None if step.iteration == 0 else self.base_answers
                 self.evaluations[step.iteration] = evaluation_of(answers, manifest.metrics, answers, base, self.metric)
             case SolverRolloutInputs() as inputs:
-                self.rollouts[step.iteration] = rollout_of(manifest.metrics)
+                self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))
             case ChallengerTrainInputs():
                 self.challenger += updates_of(step.iteration, rows(METRICS))
@@ -116,8 +118,8 @@ class _Collector:
                 self.solver += updates_of(step.iteration, rows(METRICS))
 
 
-def rollout_of(metrics: Mapping[str, float]) -> Rollout:
-    """From the manifest's metrics."""
+def rollout_of(metrics: Mapping[str, float], tasks: Sequence[str] = ()) -> Rollout:
+    """From the manifest's metrics; ``tasks`` are the names of the run's tasks."""
     dropped = {
         name.removeprefix("dropped_"): int(n) for name, n in metrics.items() if name.startswith("dropped_") and n
     }
@@ -132,6 +134,7 @@ def rollout_of(metrics: Mapping[str, float]) -> Rollout:
         majority_accuracy=metrics.get("majority_accuracy"),
         malformed=metrics.get("malformed_share"),
         dropped=dict(sorted(dropped.items(), key=lambda item: -item[1])),
+        overlap=overlap_of(metrics, tasks),
     )
 
 

@@ -56,6 +56,20 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """How many of a rollout's valid questions have something in common with held-out ones."""
+
+    same: int
+    """Dropped as a held-out question itself."""
+    dropped: int
+    """Dropped for words in common."""
+    words: Mapping[int, int]
+    """Words in a row -> questions that share as many with one of them, dropped or not."""
+    tasks: Mapping[int, Mapping[str, int]]
+    """The same by task, those without one left out. A question may count for several tasks."""
+
+
+@dataclass(frozen=True)
 class Rollout:
     """The figures of one curriculum."""
 
@@ -70,6 +84,8 @@ class Rollout:
     malformed: float | None
     dropped: Mapping[str, int]
     """By reason, the frequent ones first; reasons without a question left out."""
+    overlap: Overlap | None = None
+    """None when nothing was held out."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ REASONS = {
     "markup": "quotes the prompt's markup",
     "duplicate": "asked before",
     "held_out": "a held-out question",
+    "contaminated": "the words of a held-out question",
     "below_band": "below the band",
     "above_band": "above the band",
 }
@@ -94,6 +95,7 @@ def _variables(report: Report) -> dict[str, Any]:
         "overhead": overhead(report.times),
         "graph": lineage(report),
         "open_samples": report.samples[-1].iteration if report.samples else None,
+        "overlaps": [(i.number, i.rollout.overlap) for i in report.iterations if i.rollout and i.rollout.overlap],
         "dropped_counts": {samples.iteration: _dropped_counts(report, samples) for samples in report.samples},
         "manifest": _manifest(report),
         "selfevo_version": _version(),

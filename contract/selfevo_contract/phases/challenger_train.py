@@ -11,6 +11,7 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.grpo import ChallengerGrpo
 from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.rollout import Contamination
 from selfevo_contract.spec.sampling import Sampling
 
 
@@ -30,6 +31,9 @@ class ChallengerTrainInputs(Wire):
     solver_sampling: Sampling
     grading: Grading
     exclude: list[Data]
+    held_out: list[Data]
+    """The data of the run's tasks, in their order."""
+    contamination: Contamination
 
 
 CHALLENGER_TRAIN = PhaseType(

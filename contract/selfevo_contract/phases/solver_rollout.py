@@ -9,7 +9,7 @@ from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.prompts import Prompt
-from selfevo_contract.spec.rollout import ArithmeticTruth, Band
+from selfevo_contract.spec.rollout import ArithmeticTruth, Band, Contamination
 from selfevo_contract.spec.sampling import Sampling
 
 
@@ -35,6 +35,9 @@ class SolverRolloutInputs(Wire):
     answer_sampling: Sampling
     grading: Grading
     exclude: list[Data]
+    held_out: list[Data]
+    """The data of the run's tasks, in their order."""
+    contamination: Contamination
 
 
 SOLVER_ROLLOUT = PhaseType(

@@ -43,6 +43,16 @@ class ArithmeticTruth(Closed):
     """Which source of truth."""
 
 
+class Contamination(Closed):
+    """Which questions repeat one that is held out: a task's, or one of exclude. They are worth nothing to the
+    Challenger and never enter a curriculum, like held-out questions themselves."""
+
+    words: Annotated[Whole, Field(ge=8, le=13)] = 13
+    """Words in a row, without regard to case and punctuation, that a question may not have in common with a held-out
+    one: 13 is what GPT-3's training data was filtered by (arXiv 2005.14165, appendix C), 8 the strictest. Overlaps of 8
+    and of 13 are counted either way. Shorter questions are compared as a whole."""
+
+
 class Rollout(Closed):
     """How a curriculum is made: the Challenger writes, the Solver answers, the majority labels."""
 
@@ -67,6 +77,8 @@ class Rollout(Closed):
     """Where labels come from. `random` and `truth` are the control arms of an experiment."""
     truth: ArithmeticTruth | None = None
     """A source of true answers, for measuring label accuracy; training never sees it unless labels is `truth`."""
+    contamination: Contamination = Contamination()
+    """Which questions are dropped because a held-out one has the same words."""
     engine: Engine = TransformersEngine()
     """How both roles generate."""
     pods: Pods = Pods()

@@ -48,7 +48,8 @@ class RunSpec(Closed):
     evaluation: Evaluation | None = None
     """Held-out scores."""
     exclude: Annotated[list[Data], Field(max_length=32)] = []
-    """Data whose questions the Challenger may not ask: worth nothing to it, and never in a curriculum."""
+    """Data whose questions the Challenger may not ask, beside those of evaluation.tasks: worth nothing to it, and never
+    in a curriculum."""
     finetune: Finetune | None = None
     """Training on labelled data after the last iteration."""
     grading: Grading = Grading()

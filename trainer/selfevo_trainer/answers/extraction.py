@@ -90,9 +90,15 @@ def normalise_question(text: str) -> str:
     """
     if text.isascii():
         return "".join(text.lower().split())
-    folded = unicodedata.normalize("NFKC", _stream_safe(text)).casefold()
     # Again, because folded or joined characters can compose anew (Unicode 3.13, NFKC_Casefold).
-    return unicodedata.normalize("NFKC", _stream_safe("".join(folded.split())))
+    return unicodedata.normalize("NFKC", _stream_safe("".join(folded_words(text))))
+
+
+def folded_words(text: str) -> list[str]:
+    """What stands between blanks, in compatibility form (NFKC) and without case."""
+    if text.isascii():
+        return text.lower().split()
+    return unicodedata.normalize("NFKC", _stream_safe(text)).casefold().split()
 
 
 _MAX_MARKS = 30  # the bound of Unicode's Stream-Safe Text Format (UAX #15); no orthography comes near it

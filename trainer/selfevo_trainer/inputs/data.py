@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Context as Precision
 from decimal import Decimal
 from pathlib import Path
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.phases import ChallengerTrainInputs, SolverRolloutInputs
 from selfevo_contract.rows import HeldOut
 from selfevo_contract.spec.data import Data
 from selfevo_store import open_store
-from selfevo_trainer.answers.extraction import normalise_question
+from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context, errors_named_after
 
 
@@ -109,10 +109,14 @@ def _is_text(value: str) -> bool:
     return all(not "\ud800" <= character <= "\udfff" for character in value) and bool(value.strip())
 
 
-def excluded_questions(context: Context, exclude: Iterable[Data]) -> frozenset[str]:
-    """Normalised texts of the questions that may not be asked."""
-    return frozenset(
-        normalise_question(question)
-        for index, data in enumerate(exclude)
-        for (question,) in _read_columns(context, data, f"spec.exclude[{index}]", ("question",))
-    )
+def held_out_questions(context: Context, inputs: ChallengerTrainInputs | SolverRolloutInputs) -> HeldOutQuestions:
+    """The questions that may not be asked: those of ``spec.exclude`` and of the tasks that scores are made of."""
+
+    def read(data: Data, field: str) -> list[str]:
+        return [question for (question,) in _read_columns(context, data, field, ("question",))]
+
+    exclude = [
+        question for index, data in enumerate(inputs.exclude) for question in read(data, f"spec.exclude[{index}]")
+    ]
+    tasks = [read(data, f"spec.evaluation.tasks[{index}].data") for index, data in enumerate(inputs.held_out)]
+    return HeldOutQuestions(tasks, exclude, inputs.contamination)

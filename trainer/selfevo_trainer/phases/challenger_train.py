@@ -18,6 +18,7 @@ from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally, write_row
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally, verdicts_of
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
+from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
 from selfevo_trainer.distributed import collective
@@ -25,7 +26,7 @@ from selfevo_trainer.engines import Engine
 from selfevo_trainer.grpo.dealing import schedule
 from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
 from selfevo_trainer.inputs import preflight
-from selfevo_trainer.inputs.data import excluded_questions
+from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
@@ -69,14 +70,14 @@ class ChallengerReward:
         inputs: ChallengerTrainInputs,
         engine: Engine,
         grader: Comparer,
-        excluded: frozenset[str],
+        held_out: HeldOutQuestions,
         length: Callable[[str], int] = len,
     ) -> None:
         """``length`` gives the tokens of the Solver's prompt with a question."""
         self.inputs = inputs
         self.engine = engine
         self.grader = grader
-        self.excluded = excluded
+        self.held_out = held_out
         self.length = length
         self.samples: list[str] = []
         """A few of the newest completions, for people to see what was no valid question."""
@@ -123,7 +124,7 @@ class ChallengerReward:
 
     def _question(self, text: str) -> str | None:
         parsed = parse_challenger(text)
-        if parsed is None or unfit(parsed.question, self.excluded) is not None:
+        if parsed is None or unfit(parsed.question, self.held_out) is not None:
             return None
         if self.length(parsed.question) > self.inputs.max_prompt_length:
             return None
@@ -148,7 +149,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     preflight.check(context, inputs)
     model_dir = fetch_model(context, inputs.challenger, "challenger")
     solver_dir = fetch_model(context, inputs.solver, "solver")
-    excluded = excluded_questions(context, inputs.exclude)
+    held_out = held_out_questions(context, inputs)
     tokenizer = load_tokenizer(model_dir, inputs.loading)
     prompt = for_trainer(tokenizer, messages(inputs.prompt))
     dataset = Dataset.from_list([{"prompt": prompt} for _ in schedule(1, inputs.grpo, inputs.seed)])
@@ -159,7 +160,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             inputs,
             engine,
             grader,
-            excluded,
+            held_out,
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
         )
         request = TrainRequest(

@@ -33,7 +33,7 @@ from selfevo_trainer.answers.voting import Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.inputs import preflight
-from selfevo_trainer.inputs.data import excluded_questions
+from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
@@ -151,16 +151,16 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[ShardRow]) 
             f"It wrote: {shown(raw[:3])}",
             reason=reasons.NO_VALID_QUESTION,
         )
-    excluded = excluded_questions(context, inputs.exclude)
+    held_out = held_out_questions(context, inputs)
     selection = select(
         [Candidate(row.question, row.majority, row.share, row.too_long) for row in valid],
         band=inputs.band,
-        held_out=excluded,
+        held_out=held_out,
     )
     why_not = iter(selection.reasons)
     checked = [row.checked(next(why_not)) if isinstance(row, Question) else row for row in rows]
     kept = relabel([row for row in checked if isinstance(row, CheckedQuestion) and row.dropped is None], inputs)
-    metrics = measure(rows, kept, selection.dropped, inputs)
+    metrics = measure(rows, kept, selection.dropped, inputs) | held_out.counts(row.question for row in valid)
     if len(kept) < inputs.min_curriculum:
         counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
         why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
