@@ -7,6 +7,7 @@ Arms, alike in everything but one setting of the manifest:
     random      the same labels dealt out at random: what training does without any signal
     truth       true labels: the ceiling that better labels could reach
     untrained   the Challenger is never trained: what its training is worth
+    lora        both roles are adapters of rank 8 on the base, at ten times the learning rate
     on-policy   one update a Solver step instead of two: what the off-policy updates of the others are worth
 
 Steps with equal inputs are shared (all but `untrained` start with the same Challenger training), as in any store.
@@ -39,6 +40,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "random": {"rollout": {"labels": "random"}},
     "truth": {"rollout": {"labels": "truth"}},
     "untrained": {"challenger": {"grpo": {"maxSteps": 0}}},
+    "lora": {
+        "challenger": {"grpo": {"lora": {"rank": 8, "alpha": 16.0}, "learningRate": 2e-3}},
+        "solver": {"grpo": {"lora": {"rank": 8, "alpha": 16.0}, "learningRate": 1e-3}},
+    },
     "on-policy": {"solver": {"grpo": {"promptsPerUpdate": 64}}},
 }
 

@@ -325,13 +325,16 @@ def artifacts_fetch(
     to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the model's files.")],
     iteration: Iteration = "best",
     role: RoleOption = Role.solver,
+    merge: Annotated[bool, typer.Option("--merge", help="Write an adapter as whole weights, with its base.")] = False,
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Copy a model's files to a folder that transformers can load, checking every digest."""
     from selfevo.verbs.artifacts import fetch_model
 
-    uri, count = fetch_model(manifest, iteration=iteration, role=role.value, to=to, storage=storage, workdir=workdir)
+    uri, count = fetch_model(
+        manifest, iteration=iteration, role=role.value, to=to, merge=merge, storage=storage, workdir=workdir
+    )
     typer.echo(f"{to} holds the {count} files of {uri}")
 
 

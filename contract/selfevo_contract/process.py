@@ -8,7 +8,7 @@ from pydantic import Field
 
 from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
 from selfevo_contract.base import Closed, Sha256, Wire
-from selfevo_contract.phases import PHASES, Inputs, Phase
+from selfevo_contract.phases import PHASES, BaseModelRef, Inputs, Phase
 from selfevo_contract.plan import Step
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.run import RunSpec
@@ -76,6 +76,8 @@ class PhaseConfig(Wire):
     inputs: Inputs
     engine: Engine = TransformersEngine()
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    base: BaseModelRef | None = None
+    """The run's base model, where roles are adapters on it."""
 
     @property
     def prefix(self) -> str:
@@ -160,4 +162,5 @@ def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: s
         inputs=step.inputs,
         engine=getattr(role, "engine", TransformersEngine()),
         checkpoint_every=getattr(role, "checkpoint_every", 1),
+        base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest) if spec.has_adapters else None,
     )

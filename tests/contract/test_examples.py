@@ -59,7 +59,7 @@ def test_the_references_settings(path: Path) -> None:
     assert (solver.updates_per_step, solver.updates) == (4, 60)
     assert spec.challenger.question_sampling is not None and spec.challenger.question_sampling.top_p == 0.95
     for grpo in (challenger, solver):
-        assert (grpo.learning_rate, grpo.weight_decay, grpo.beta, grpo.max_grad_norm) == (1e-6, 0.01, 0.01, 1.0)
+        assert (grpo.rate, grpo.weight_decay, grpo.beta, grpo.max_grad_norm) == (1e-6, 0.01, 0.01, 1.0)
         assert (grpo.epsilon, grpo.epsilon_high, grpo.delta) == (0.2, 0.3, 3.0)
         assert (grpo.temperature, grpo.top_p) == (1.0, 0.99)
         assert (grpo.max_completion_length, grpo.loss_type, grpo.scale_rewards) == (4096, "grpo", "group")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import shard_prefix, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.phases import ModelRef, StepModelRef
+from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.summary import model_uri
@@ -59,9 +60,11 @@ def model_path(manifest: Path, *, iteration: str, role: str, storage: str | None
 
 
 def fetch_model(
-    manifest: Path, *, iteration: str, role: str, to: Path, storage: str | None, workdir: Path
+    manifest: Path, *, iteration: str, role: str, to: Path, merge: bool, storage: str | None, workdir: Path
 ) -> tuple[str, int]:
     """Copies a model's files to the folder ``to``, each checked by its digest; returns its URI and their number.
+
+    With ``merge`` an adapter is written as whole weights, base and adapter in one.
 
     Raises:
         InputError: there is no such model, it is the base, or ``to`` is not empty.
@@ -79,12 +82,27 @@ def fetch_model(
     assert found is not None  # _model_of has seen it
     files = found.under("model")
     draft = to.with_name(f".{to.name}.part")
-    fetch(store, prefix, found, draft, folder="model")
+    made = fetch(store, prefix, found, draft, folder="model")
+    if merge:
+        made = _merged(run, made, RunFolder(workdir, run.metadata).cache)
     if to.is_dir():
         to.rmdir()
-    (draft / "model").rename(to)
-    draft.rmdir()
-    return model_uri(run, ref), len(files)
+    made.rename(to)
+    shutil.rmtree(draft)
+    return model_uri(run, ref), len(list(to.iterdir())) if merge else len(files)
+
+
+def _merged(run: SelfEvolutionRun, model: Path, cache: Path) -> Path:
+    from selfevo_trainer.inputs.model_files import fetch_base
+    from selfevo_trainer.models import adapters
+
+    if not adapters.is_adapter(model):
+        return model  # it is whole
+    spec = run.spec
+    ref = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
+    base = fetch_base(ref, model.parent / "base", spec.storage, cache)
+    adapters.merge(base, model, model.parent / "merged")
+    return model.parent / "merged"
 
 
 def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:

@@ -72,3 +72,8 @@ class RunSpec(Closed):
     """Seconds that an ended Job, its pods and their logs are kept."""
     fork_from: ForkFrom | None = None
     """Start from an iteration of another run."""
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether a role is an adapter on the base model."""
+        return self.challenger.grpo.lora is not None or self.solver.grpo.lora is not None

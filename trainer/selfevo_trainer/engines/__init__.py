@@ -16,6 +16,8 @@ __all__ = ["MODULES", "Completion", "Engine", "Frozen", "open_engine"]
 
 MODULES = {"transformers": "selfevo_trainer.engines.transformers_engine"}
 """Kind, as a manifest names it -> the module that does it, imported when a phase asks for it."""
+WITH_ADAPTERS = ("transformers",)
+"""The kinds that take an adapter on its base; the others get both merged into one folder."""
 
 
 def open_engine(spec: EngineSpec, weights: Frozen) -> Engine:

@@ -36,7 +36,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         steps_per_generation=grpo.completions_per_step // a_pass,
         num_generations=grpo.num_generations,
         num_iterations=grpo.num_iterations,
-        learning_rate=grpo.learning_rate,
+        learning_rate=grpo.rate,
         lr_scheduler_type=grpo.lr_scheduler_type,
         warmup_steps=grpo.warmup_steps,
         weight_decay=grpo.weight_decay,

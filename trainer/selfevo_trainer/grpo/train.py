@@ -24,6 +24,7 @@ from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, time_generation, timed_reward
+from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import eos_token_ids, load_for_training
 
 
@@ -77,12 +78,16 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         trainer.save_model(str(context.workdir / "model"))
     if not context.rank.first:
         return {}, []
+    if context.config.base is not None and adapters.is_adapter(folder := context.workdir / "model"):
+        begun = request.model_dir
+        base = adapters.base_of(begun) if adapters.is_adapter(begun) else begun
+        adapters.complete(folder, base, context.config.base.uri)
     return _model_files(context, history), history
 
 
 def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTrainer:
     inputs, tokenizer = request.inputs, request.tokenizer
-    model = load_for_training(request.model_dir, inputs.loading)
+    model = load_for_training(request.model_dir, inputs.loading, inputs.grpo.lora, inputs.seed)
     # TRL takes where answers end from here, and the trained model keeps it.
     model.generation_config.eos_token_id = sorted(eos_token_ids(model, tokenizer, inputs.loading))
     reward: Any = timed_reward(context, request.reward)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from selfevo_contract.phases import Loading, ModelRef, StepModelRef
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.context import Context
-from selfevo_trainer.engines import Engine, Frozen, open_engine
+from selfevo_trainer.engines import WITH_ADAPTERS, Engine, Frozen, open_engine
 from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.models import adapters
 
 
 class _Inputs(Protocol):
@@ -32,6 +34,8 @@ def open_frozen(
     """
     ref: ModelRef = getattr(inputs, role)
     path = fetch_model(context, ref, role)
+    if adapters.is_adapter(path) and context.config.engine.kind not in WITH_ADAPTERS:
+        path = _merged(context, path, role)
     completion = max(sampling.max_completion_length for sampling in samplings)
     weights = Frozen(
         path=path,
@@ -42,3 +46,12 @@ def open_frozen(
     )
     with context.clock.during("load"):
         return context.timed_engine(open_engine(context.config.engine, weights))
+
+
+def _merged(context: Context, path: Path, role: str) -> Path:
+    def merge(dest: Path) -> Path:
+        adapters.merge(adapters.base_of(path), path, dest)
+        return dest
+
+    with context.clock.during("load"):
+        return context.once_per_pod(f"{role}-merged", merge)

@@ -11,8 +11,10 @@ from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
+from selfevo_contract.spec.storage import Storage
 from selfevo_store import ObjectStore, download_tree, fetch, open_store, read_manifest
 from selfevo_trainer.context import Context, errors_named_after
+from selfevo_trainer.models import adapters
 from selfevo_trainer.models.hub import fetch_hub, index_read, pickled, pickles_refused, wanted
 from selfevo_trainer.models.loading import first_line
 from selfevo_trainer.models.weights import INDEX, indexed
@@ -36,7 +38,7 @@ def fetch_model(context: Context, ref: ModelRef, name: str) -> Path:
 
 
 def _fetch_checked_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
-    path = _fetch_base(context, ref, dest)
+    path = fetch_base(ref, dest, context.config.storage, context.cache_dir)
     _check_files(path, ref.uri)
     if ref.digest is not None and model_digest(path) != ref.digest:
         raise InputError(
@@ -54,28 +56,39 @@ def _fetch_step(context: Context, ref: StepModelRef, dest: Path) -> Path:
             f"{context.store.uri_of(prefix)}/{MANIFEST_NAME} does not exist, and this step starts from that model; "
             "run the step that makes it first"
         )
-    fetch(context.store, prefix, manifest, dest, folder="model")
-    return dest / "model"
+    model = fetch(context.store, prefix, manifest, dest, folder="model")
+    if adapters.is_adapter(model):
+        if context.config.base is None:
+            raise InputError(
+                f"{context.store.uri_of(prefix)} holds an adapter, and the step is not told on which base; set "
+                "grpo.lora as in the run that made it, or take the merged model (`selfevo artifacts fetch --merge`)"
+            )
+        adapters.put_on(model, fetch_model(context, context.config.base, "base"))
+    return model
 
 
-def _fetch_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:
-    """A model as its makers left it, or one that a step of some run committed (`selfevo artifacts path`)."""
+def fetch_base(ref: BaseModelRef, dest: Path, storage: Storage, cache_dir: Path) -> Path:
+    """A model as its makers left it, or one that a step of some run committed (`selfevo artifacts path`).
+
+    Raises:
+        InputError: there is no such model.
+        ServiceError: store or hub cannot be reached.
+    """
     scheme, _, rest = ref.uri.partition("://")
     if scheme == "hf":
-        return fetch_hub(ref.uri, context.cache_dir)
+        return fetch_hub(ref.uri, cache_dir)
     folder = Path(rest)
     if scheme == "file" and not folder.is_dir():
         raise InputError(f"spec.model.uri is {ref.uri!r}, and there is no such folder; correct it")
     if scheme == "file" and not (folder / MANIFEST_NAME).is_file():
         return folder
-    storage = context.config.storage
     with errors_named_after("spec.model.uri"):
         store = open_store(
             ref.uri,
             endpoint=storage.endpoint,
             region=storage.region,
             require_conditional_put=False,
-            cache_dir=context.cache_dir,
+            cache_dir=cache_dir,
         )
         manifest = read_manifest(store, "")
         if manifest is not None:
@@ -92,6 +105,11 @@ def _of_use(uri: str, names: list[str], store: ObjectStore) -> list[str]:
 
 
 def _check_files(path: Path, uri: str) -> None:
+    if adapters.is_adapter(path):
+        raise InputError(
+            f"spec.model.uri is {uri!r}, which is an adapter and no whole model; name the merged model, which "
+            "`selfevo artifacts fetch --merge` writes"
+        )
     if not (path / "config.json").is_file():
         raise InputError(
             f"spec.model.uri is {uri!r}, which holds no config.json; name a folder with a transformers model"

@@ -11,6 +11,8 @@ from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
+from selfevo_contract.spec.lora import Lora
+from selfevo_trainer.models import adapters
 
 
 def device() -> str:
@@ -66,10 +68,13 @@ def load_tokenizer(path: Path, loading: Loading) -> Any:
 
 
 def load_for_generation(path: Path, loading: Loading) -> Any:
-    """Frozen weights in the run's dtype, on this process's device."""
+    """Frozen weights in the run's dtype, on this process's device; an adapter with its base."""
     import torch
 
-    model = _load(path, loading, getattr(torch, loading.dtype))
+    whole = adapters.base_of(path) if adapters.is_adapter(path) else path
+    model = _load(whole, loading, getattr(torch, loading.dtype))
+    if whole != path:
+        model = adapters.apply(model, path)
     model.requires_grad_(False)
     model = model.to(device()).eval()
     _check_logits(model, path, loading)
@@ -95,15 +100,28 @@ def _check_logits(model: Any, path: Path, loading: Loading) -> None:
         )
 
 
-def load_for_training(path: Path, loading: Loading) -> Any:
+def load_for_training(path: Path, loading: Loading, lora: Lora | None = None, seed: int = 0) -> Any:
     """Weights in float32: with bfloat16 ones AdamW's updates at a learning rate of 1e-6 would round to nothing.
 
     The forward pass runs in the run's dtype by autocast (docs/decisions/0003-master-weights.md). TRL reloads the
-    reference model from the path that the model remembers.
+    reference model from the path that the model remembers. With ``lora`` the base is frozen and in the run's dtype, the
+    adapter in float32, and TRL's reference a copy of the adapter as it begins (docs/decisions/0011-adapters.md).
+
+    Raises:
+        InputError: they cannot be loaded, or are an adapter where whole weights are trained.
     """
     import torch
 
-    return _load(path, loading, torch.float32)
+    if lora is None:
+        if adapters.is_adapter(path):
+            raise InputError(
+                "the model to begin with is an adapter and grpo.lora is not given, by which whole weights are trained; "
+                "set grpo.lora as it was, or begin from the merged model (`selfevo artifacts fetch --merge`)"
+            )
+        return _load(path, loading, torch.float32)
+    if adapters.is_adapter(path):
+        return adapters.go_on(_load(adapters.base_of(path), loading, getattr(torch, loading.dtype)), path, lora)
+    return adapters.begin(_load(path, loading, getattr(torch, loading.dtype)), lora, seed)
 
 
 def _load(path: Path, loading: Loading, dtype: Any) -> Any:
