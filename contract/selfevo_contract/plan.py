@@ -3,11 +3,13 @@
     iteration t:  challenger-train(t) -> solver-rollout(t) -> solver-train(t) -> [verifier-train(t)] -> [evaluate(t)]
     at the end:   [finetune]
 
-It is a DAG, not a list: evaluate(t) needs solver-train(t) alone and may run beside challenger-train(t+1).
+It is a DAG, not a list: evaluate(t) needs solver-train(t) and the base's scores, evaluate(0), alone, and may run beside
+challenger-train(t+1).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +38,7 @@ from selfevo_contract.phases import (
     input_key,
 )
 from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
 
@@ -97,6 +100,8 @@ class _Builder:
         self.spec = spec
         self.steps: list[Step] = []
         self.unscheduled: list[Step] = []
+        self.base_score: StepModelRef | None = None
+        """The base's evaluation."""
         self.loading = Loading(
             dtype=spec.model.dtype,
             trust_remote_code=spec.model.trust_remote_code,
@@ -210,26 +215,39 @@ class _Builder:
         evaluation = self.spec.evaluation
         if evaluation is None:
             return
+        prompt, sampling = self.spec.solver.prompt, evaluation.sampling or self.spec.solver.grpo.sampling
+        fallback: dict[str, object] = {"samples": evaluation.samples, "prompt": prompt, "sampling": sampling}
+        # A Solver that is not trained is the base, and its evaluation the base's.
+        base = self.base_score if isinstance(model, StepModelRef) else None
         inputs = EvaluateInputs(
             # The same questions are answered with the same random stream by every model: scores are paired.
             seed=self.seed(EVALUATE.name, 0),
             model=model,
             loading=self.loading,
-            tasks=evaluation.tasks,
+            tasks=[_as_asked(task, fallback) for task in evaluation.tasks],
             samples=evaluation.samples,
-            prompt=self.spec.solver.prompt,
-            sampling=evaluation.sampling or self.spec.solver.grpo.sampling,
+            prompt=prompt,
+            sampling=sampling,
             grading=self.spec.grading,
+            base=base.key if base else None,
         )
+        needs = [model, base] if base else [model]
         if iteration == self.spec.iterations or iteration % evaluation.every == 0:
-            self.add(inputs, iteration, model)
+            added = self.add(inputs, iteration, *needs)
+            self.base_score = self.base_score or added
         else:
-            self.unscheduled.append(self.step(inputs, iteration, model))
+            self.unscheduled.append(self.step(inputs, iteration, *needs))
 
     def finetune(self, model: ModelRef) -> None:
         if self.spec.finetune is not None:
             inputs = FinetuneInputs(seed=self.seed(FINETUNE.name, 0), model=model, settings=self.spec.finetune)
             self.add(inputs, self.spec.iterations, model)
+
+
+def _as_asked(task: Task, fallback: Mapping[str, object]) -> Task:
+    """A task as it is computed: what says the same as the fallback, and the group, move no key."""
+    same = [name for name, value in fallback.items() if getattr(task, name) == value]
+    return task.model_copy(update=dict.fromkeys([*same, "group"]))
 
 
 def plan(spec: RunSpec) -> Plan:

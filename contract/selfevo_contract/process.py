@@ -10,6 +10,7 @@ from selfevo_contract.artifacts import SCHEMA_VERSION, step_prefix
 from selfevo_contract.base import Closed, Sha256, Wire
 from selfevo_contract.phases import PHASES, BaseModelRef, Inputs, Phase
 from selfevo_contract.plan import Step
+from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
@@ -126,13 +127,9 @@ class PhaseResult(Wire):
     def message_bytes(self) -> bytes:
         """JSON of at most TERMINATION_LOG_LIMIT bytes: first the message, then timings and metrics give way."""
         result = self
-        steps: list[dict[str, object]] = [
-            {},
-            {"message": self.message[:512]},
-            {"timings": {}},
-            {"metrics": dict(sorted(self.metrics.items())[:24])},
-            {"metrics": {}},
-        ]
+        ordered = sorted(self.metrics.items(), key=lambda item: _place(item[0]))
+        steps: list[dict[str, object]] = [{}, {"message": self.message[:512]}, {"timings": {}}]
+        steps += [{"metrics": dict(ordered[:count])} for count in (64, 48, 32, 24, 16, 8, 0)]
         for shorter in steps:
             result = result.model_copy(update=shorter)
             data = result.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -140,6 +137,12 @@ class PhaseResult(Wire):
                 return data
         result = result.model_copy(update={"message": "", "reason": self.reason[:64]})
         return result.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Where a metric stands among those that may have to give way: totals, then scores of tasks, then the rest."""
+    last = name.rpartition("/")[2]
+    return name.count("/"), SCORES.index(last) if last in SCORES else len(SCORES), name
 
 
 def part_of(spec: RunSpec, phase: Phase) -> Closed | None:

@@ -24,6 +24,7 @@ from selfevo_contract.errors import InputError
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Votes = Annotated[tuple[Annotated[tuple[str, Count], Strict(False)], ...], Strict(False)]
 
 _RAW = 2000
 """Characters of an invalid completion that are kept."""
@@ -95,7 +96,7 @@ class Question(Row):
     """The answer of the largest class; null when no answer had a box."""
     share: Share
     """p: answers of the largest class over all answers, those without a box too."""
-    votes: Annotated[tuple[Annotated[tuple[str, Count], Strict(False)], ...], Strict(False)] = ()
+    votes: Votes = ()
     """Classes of equal answers, each with its number of answers."""
     truth: str | None = None
     """By rollout.truth; null when that is not set, or the question is malformed."""
@@ -134,17 +135,23 @@ class HeldOut(Row):
 class ScoreRow(HeldOut):
     """A held-out question with the evaluated model's answers."""
 
-    left_out = frozenset({"answers"})
+    left_out = frozenset({"answers", "majority", "majority_right", "votes"})
 
     greedy: str
     """The greedy completion's first 4000 characters."""
     greedy_right: bool
     samples_right: Count
-    """Of evaluation.samples sampled answers."""
+    """Of the task's sampled answers."""
     answers: Tally | None = None
     """Counts over the sampled answers. Time-outs and crashes of a whole task's comparisons stand with its first row."""
     mean_tokens: Annotated[float, Field(ge=0)]
     """Mean length of a sampled answer in tokens, the end token included."""
+    majority: str | None = None
+    """The answer of the largest class of equal sampled answers; null when none had a box."""
+    majority_right: bool | None = None
+    """Whether that answer is right; false when there is none, null when it is not told."""
+    votes: Votes = ()
+    """Classes of equal sampled answers, each with its number of answers, in the order first seen."""
 
 
 class UpdateRow(Row):

@@ -120,6 +120,8 @@ class IterationStatus(_Status):
     """Its number; 0 is the base."""
     score: float | None = None
     """Score of its Solver, by spec.evaluation.metric."""
+    groups: dict[str, float] = {}
+    """The same for each group of tasks: the average of those that have it as spec.evaluation.tasks[].group."""
     metrics: dict[str, float] = {}
     """What its steps measured, e.g. solver/reward."""
     model_uri: str | None = None

@@ -8,12 +8,13 @@ from datetime import datetime
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.scores import SCORES
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
 from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions
 from selfevo_core.policies import Decision, RunState
-from selfevo_core.summary import SCORES, best_of, iterations_of, newest_and_best
+from selfevo_core.summary import best_of, iterations_of, newest_and_best
 
 
 def status_of(

@@ -9,12 +9,10 @@ from selfevo_contract.artifacts import step_uri
 from selfevo_contract.phases import EVALUATE, PHASES, ModelRef, StepModelRef
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.evaluation import Evaluation
 from selfevo_contract.status import IterationStatus, StepStatus
 
 ITERATIONS_SHOWN = 10
-SCORES = ("mean", "greedy")
-"""What evaluate reports and `spec.evaluation.metric` chooses from."""
-
 SCORE_DIGITS = 4
 """A score is a column of `kubectl get`, which prints what it is given; the exact figure stays in the metrics."""
 
@@ -31,13 +29,31 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
     found = []
     for number, members in sorted(done.items()):
         metrics = {f"{PHASES[m.phase].metrics}/{name}": value for m in members for name, value in m.metrics.items()}
-        exact = next((m.metrics.get(metric) for m in members if PHASES[m.phase].scores), None)
+        scored = next((m.metrics for m in members if PHASES[m.phase].scores), {})
+        exact = scored.get(metric)
         score = None if exact is None else round(exact, SCORE_DIGITS)
         ref = plan.solvers[number]
         there = not isinstance(ref, StepModelRef) or ref.key in keys
         uri = model_uri(run, ref) if there else None
-        found.append(IterationStatus(iteration=number, score=score, metrics=metrics, model_uri=uri))
+        groups = groups_of(run.spec.evaluation, scored)
+        found.append(IterationStatus(iteration=number, score=score, groups=groups, metrics=metrics, model_uri=uri))
     return found
+
+
+def groups_of(evaluation: Evaluation | None, scores: Mapping[str, float]) -> dict[str, float]:
+    """The average of each group's tasks in `spec.evaluation.metric`, rounded, where all of them are known."""
+    if evaluation is None:
+        return {}
+    found: dict[str, list[float | None]] = {}
+    for task in evaluation.tasks:
+        if task.group is not None:
+            found.setdefault(task.group, []).append(scores.get(f"{task.name}/{evaluation.metric}"))
+    known = {group: [value for value in values if value is not None] for group, values in found.items()}
+    return {
+        group: round(sum(known[group]) / len(values), SCORE_DIGITS)
+        for group, values in found.items()
+        if len(known[group]) == len(values)
+    }
 
 
 def model_uri(run: SelfEvolutionRun, ref: ModelRef) -> str:

@@ -310,6 +310,13 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "write it as lower-case letters, digits and '-', with a letter or digit at both ends",
     ),
     (
+        document(
+            spec__evaluation__tasks=[{"name": "a", "data": {"uri": "s3://bucket/a"}, "prompt": {"user": "Solve it."}}]
+        ),
+        "spec.evaluation.tasks[0]",
+        "prompt.user never shows the question; put {question} into it",
+    ),
+    (
         document(spec__budget={"wallTime": "3 days"}),
         "spec.budget.wallTime",
         "write it as a duration such as 90m, 72h or 1h30m",
@@ -390,6 +397,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("solver.prompt.user", "{question}?", FROZEN),
     ("evaluation.every", 1, FROZEN),
     ("evaluation.tasks.0.data.uri", "file:///data/else.jsonl", FROZEN),
+    ("evaluation.tasks.0.samples", 8, FROZEN),
+    ("evaluation.tasks.0.prompt", ABSENT, FROZEN),
     ("exclude", ABSENT, FROZEN),
     ("exclude", [], FROZEN),
     ("finetune.maxSteps", 2, FROZEN),

@@ -30,6 +30,7 @@ def moved(**changes: Any) -> set[str]:
 
 
 ALL = set(keys())
+HELD_OUT = {"name": "held-out", "data": {"uri": "file:///data/heldout.jsonl", "digest": DIGEST}}
 
 
 def test_the_plan_is_a_dag_in_order() -> None:
@@ -38,11 +39,11 @@ def test_the_plan_is_a_dag_in_order() -> None:
         ("challenger-train-1", ()),
         ("solver-rollout-1", ("challenger-train-1",)),
         ("solver-train-1", ("solver-rollout-1",)),
-        ("evaluate-1", ("solver-train-1",)),
+        ("evaluate-1", ("evaluate-0", "solver-train-1")),
         ("challenger-train-2", ("challenger-train-1", "solver-train-1")),
         ("solver-rollout-2", ("solver-train-1", "challenger-train-2")),
         ("solver-train-2", ("solver-train-1", "solver-rollout-2")),
-        ("evaluate-2", ("solver-train-2",)),
+        ("evaluate-2", ("evaluate-0", "solver-train-2")),
     ]
 
 
@@ -61,6 +62,8 @@ SCHEDULING: list[dict[str, Any]] = [
     {"spec__evaluation__engine": {"kind": "server", "gpus": 1}},
     {"spec__challenger__checkpointEvery": 5},
     {"spec__evaluation__metric": "greedy"},
+    {"spec__evaluation__tasks": [{**HELD_OUT, "group": "math"}]},
+    {"spec__evaluation__tasks": [{**HELD_OUT, "samples": 2, "prompt": {"user": "{question}"}}]},
     {"spec__budget": {"wallTime": "1h"}},
     {"spec__guards": {"minInBand": 0.1}},
     {"spec__storage": {"uri": "s3://elsewhere/x", "endpoint": "http://minio:9000", "requireConditionalPut": False}},
@@ -108,6 +111,15 @@ AFTER_SOLVER_1 = {
         ({"spec__rollout__shards": 4}, ALL - {"evaluate-0", "challenger-train-1"}),
         ({"spec__evaluation__samples": 3}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
         ({"spec__evaluation__sampling": {"temperature": 0.5}}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
+        *(
+            ({"spec__evaluation__tasks": [{**HELD_OUT, **own}]}, {"evaluate-0", "evaluate-1", "evaluate-2"})
+            for own in (
+                {"samples": 3},
+                {"sampling": {"temperature": 0.5}},
+                {"prompt": {"user": "Solve: {question}"}},
+                {"answers": "number"},
+            )
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -121,6 +133,18 @@ def test_raising_iterations_keeps_the_earlier_keys(few: int, more: int) -> None:
     first, second = keys(spec__iterations=few), keys(spec__iterations=few + more)
     assert first.items() <= second.items()
     assert len(second) == 1 + 4 * (few + more)
+
+
+def test_gains_are_over_the_bases_evaluation_and_a_base_has_none() -> None:
+    by_name = planned(spec__iterations=3, spec__evaluation__every=2).by_name
+    base = by_name["evaluate-0"]
+    assert base.inputs.base is None and base.parents == ()
+    assert {by_name[name].inputs.base for name in ("evaluate-2", "evaluate-3")} == {base.key}
+    [between] = planned(spec__iterations=3, spec__evaluation__every=2).unscheduled[:1]
+    assert (between.name, between.inputs.base) == ("evaluate-1", base.key)
+    # An untrained Solver is the base: what is done for it is done once.
+    frozen = planned(spec__solver__grpo__maxSteps=0)
+    assert {step.key for step in frozen.steps if step.phase == "evaluate"} == {base.key}
 
 
 def test_evaluating_less_often_keeps_the_keys_of_what_is_left() -> None:

@@ -55,7 +55,7 @@ def many(prefix: str, count: int) -> dict[str, float]:
         # A control character is six bytes of JSON.
         ({"message": "\x00" * 5000}, {"message": "\x00" * 512}),
         ({"timings": many("t", 500)}, {"timings": {}}),
-        ({"metrics": many("m", 500)}, {"metrics": many("m", 24), "timings": {}}),
+        ({"metrics": many("m", 500)}, {"metrics": many("m", 64), "timings": {}}),
         ({"reason": "R" * 5000}, {"reason": "R" * 64, "message": "", "metrics": {}, "timings": {}}),
     ],
     ids=["a message", "control characters", "timings", "metrics", "a reason"],
@@ -65,6 +65,17 @@ def test_what_is_too_large_gives_way_in_order(large: dict[str, Any], lost: dict[
     result = PhaseResult(phase="evaluate", key=KEY, outcome="failed", **{**fields, **large})
     read = PhaseResult.model_validate_json(result.message_bytes())
     assert read == result.model_copy(update=lost)
+
+
+def test_the_scores_that_decide_are_the_last_to_give_way() -> None:
+    totals = {"mean": 0.5, "greedy": 0.4, "maj": 0.6}
+    tasks = [f"task-{number}" for number in range(32)]
+    rest = ("crashed", "greedy", "greedy_stderr", "maj", "mean", "mean_gain", "mean_gain_stderr", "pass@8", "tokens")
+    metrics = {f"{task}/{name}": 1 / 3 for task in tasks for name in rest} | totals
+    result = PhaseResult(phase="evaluate", key=KEY, outcome="committed", metrics=metrics)
+    read = PhaseResult.model_validate_json(result.message_bytes()).metrics
+    assert totals.items() <= read.items()
+    assert {f"{task}/mean" for task in tasks} <= read.keys()
 
 
 @pytest.mark.parametrize("name", [step.name for step in plan(make_run().spec).steps])

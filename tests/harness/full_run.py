@@ -161,7 +161,19 @@ FULL: Document = {
         "verifier": {"maxSteps": 1, "learningRate": 1e-6, "batchSize": 2, "pods": {"image": "other"}},
         "evaluation": {
             "tasks": [
-                {"name": "math", "answers": "number", "data": {"uri": "file:///data/math.jsonl", "digest": DIGEST}},
+                {
+                    "name": "math",
+                    "answers": "number",
+                    "data": {"uri": "file:///data/math.jsonl", "digest": DIGEST},
+                    "group": "math",
+                    "samples": 32,
+                    "sampling": _SAMPLING,
+                    "prompt": {
+                        "system": "Choose.",
+                        "user": "{question}",
+                        "examples": [{"user": "1 + 1", "assistant": "2"}],
+                    },
+                },
                 {"name": "other", "data": {"uri": "file:data/other.jsonl"}},
             ],
             "samples": 2,

@@ -247,7 +247,8 @@ class Context:
                 found[role] = f"{ref.phase}/{ref.key}"
             elif isinstance(ref, BaseModelRef):
                 found[role] = ref.uri
-        return found | {name: f"{made_by}/{getattr(self.config.inputs, name)}" for name, made_by in phase.steps}
+        keys = {name: (made_by, getattr(self.config.inputs, name)) for name, made_by in phase.steps}
+        return found | {name: f"{made_by}/{key}" for name, (made_by, key) in keys.items() if key is not None}
 
     def result(
         self,

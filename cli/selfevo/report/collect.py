@@ -104,7 +104,9 @@ class _Collector:
 
         match step.inputs:
             case EvaluateInputs() as inputs:
-                answers = {task.name: results_of(rows(answers_of(task.name)), inputs.samples) for task in inputs.tasks}
+                answers = {
+                    task.name: results_of(rows(answers_of(task.name)), inputs.samples_of(task)) for task in inputs.tasks
+                }
                 if step.iteration == 0:
                     self.base_answers = answers
                 base = None if step.iteration == 0 else self.base_answers

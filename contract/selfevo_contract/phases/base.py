@@ -54,7 +54,7 @@ class PhaseType:
     models: tuple[str, ...]
     """The fields of its inputs that are models, in the order in which they are told."""
     steps: tuple[tuple[str, str], ...] = ()
-    """Fields of its inputs that are keys of other steps, each with that step's phase."""
+    """Fields of its inputs that are keys of other steps, or None, each with that step's phase."""
     sharded: bool = False
     """Its inputs have `shards`: parts that run independently, one pod each."""
     distributed: bool = False

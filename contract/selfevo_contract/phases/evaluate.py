@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from selfevo_contract.base import Wire
+from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.grading import Grading
@@ -20,10 +20,25 @@ class EvaluateInputs(Wire):
     model: ModelRef
     loading: Loading
     tasks: list[Task]
+    """What is not given, or is as below, is None; so are groups, by which nothing is computed."""
     samples: int
     prompt: Prompt
     sampling: Sampling
     grading: Grading
+    base: Sha256 | None = None
+    """Key of the base's evaluation, over which gains are told; None for the base itself."""
+
+    def samples_of(self, task: Task) -> int:
+        """Answers sampled for each question of ``task``."""
+        return task.samples or self.samples
+
+    def prompt_of(self, task: Task) -> Prompt:
+        """What the model is asked in ``task``."""
+        return task.prompt or self.prompt
+
+    def sampling_of(self, task: Task) -> Sampling:
+        """How its answers are sampled in ``task``."""
+        return task.sampling or self.sampling
 
 
 EVALUATE = PhaseType(
@@ -33,5 +48,6 @@ EVALUATE = PhaseType(
     title="Evaluation",
     makes="Score {}",
     models=("model",),
+    steps=(("base", "evaluate"),),
     scores=True,
 )

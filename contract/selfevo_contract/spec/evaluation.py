@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from selfevo_contract.base import Closed, Whole
-from selfevo_contract.rules import Keyed, form
+from selfevo_contract.rules import Keyed, Rule, form
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
+
+Name = Annotated[
+    str,
+    Field(max_length=40),
+    form("[a-z0-9]([-a-z0-9]*[a-z0-9])?", "lower-case letters, digits and '-', with a letter or digit at both ends"),
+]
 
 
 class Task(Closed):
     """One held-out set of questions with answers."""
 
-    name: Annotated[
-        str,
-        Field(max_length=40),
-        form(
-            "[a-z0-9]([-a-z0-9]*[a-z0-9])?", "lower-case letters, digits and '-', with a letter or digit at both ends"
-        ),
-    ]
+    name: Name
     """Name in metrics and reports."""
     data: Data
     """JSON lines with the columns question and answer."""
@@ -32,6 +33,22 @@ class Task(Closed):
     `B) 42`, `(B)` or formatted; several letters are none. `number`: a number, grouped or not, with or without a unit or
     currency; of GSM8K's solutions, what follows `####`. `text`: words, without regard to case, blanks and formatting.
     The last three are compared by rules alone; math-verify is never asked."""
+    group: Name | None = None
+    """Kind of task, such as `math` or `general`: the status and the report show the average of each group's tasks."""
+    samples: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    """Answers sampled for each of its questions, beside the greedy one; evaluation.samples when not given."""
+    sampling: Sampling | None = None
+    """Sampling of its answers; evaluation.sampling when not given."""
+    prompt: Prompt | None = None
+    """What the Solver is asked; solver.prompt when not given."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.prompt) || self.prompt.user.contains('{question}')",
+            lambda task: task.prompt is None or "{question}" in task.prompt.user,
+            "prompt.user never shows the question; put {question} into it",
+        ),
+    )
 
     @property
     def answer_kind(self) -> Literal["math", "choice", "number", "text"]:
@@ -48,8 +65,9 @@ class Evaluation(Closed):
     """Answers sampled for each question, beside the greedy one."""
     sampling: Sampling | None = None
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
-    metric: Literal["mean", "greedy"] = "mean"
-    """What «best» goes by: the mean over samples, or greedy accuracy; averaged over tasks."""
+    metric: Literal["mean", "greedy", "maj"] = "mean"
+    """What «best» goes by, averaged over tasks: `mean` over samples, `greedy` accuracy, or `maj`, the accuracy of the
+    majority of the samples."""
     every: Annotated[Whole, Field(ge=1, le=10_000)] = 1
     """Evaluate every so many iterations, and the last."""
     engine: Engine = TransformersEngine()

@@ -43,9 +43,13 @@ def number(text: str) -> str | None:
     >>> number("He has 20 - 2 = 18 left.\\n#### 1,018"), number("18"), number("eighteen")
     ('1,018', '18', None)
     """
-    marked = _AFTER_MARK.search(text)
-    text = (marked[1] if marked else text).strip()
+    text = _after_mark(text).strip()
     return text if read_number(answer_form(text.lstrip("\\$€£ "))) is not None else None
+
+
+def _after_mark(text: str) -> str:
+    marked = _AFTER_MARK.search(text)
+    return marked[1] if marked else text
 
 
 def plain_text(text: str) -> str:
@@ -68,7 +72,7 @@ def truth_of(kind: str, text: str) -> str | None:
 
 
 class KindComparer:
-    """Compares (answer, truth) as a task's kind of answers wants it; ``math`` is the run's own comparison."""
+    """Compares answers as a task's kind of answers wants it, in either order; ``math`` is the run's own comparison."""
 
     def __init__(self, kind: str, comparer: Comparer) -> None:
         self._comparer = comparer
@@ -87,14 +91,13 @@ class KindComparer:
 def _choices(answer: str, truth: str) -> bool:
     letter, text = choice(answer)
     right, right_text = choice(truth)
-    if letter is not None:
+    if letter is not None and right is not None:
         return letter == right
-    return bool(right_text) and compare(text, right_text).equal is True
+    return bool(text and right_text) and compare(text, right_text).equal is True
 
 
 def _numbers(answer: str, truth: str) -> bool:
-    marked = _AFTER_MARK.search(answer)
-    return compare(marked[1] if marked else answer, truth).equal is True
+    return compare(_after_mark(answer), _after_mark(truth)).equal is True
 
 
 def _texts(answer: str, truth: str) -> bool:

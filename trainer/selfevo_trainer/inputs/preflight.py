@@ -145,9 +145,15 @@ def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:
             answers = inputs.grpo.max_completion_length
             yield "solver", inputs.solver, [Ask(inputs.prompt, _SOLVER[0], answers, _SOLVER[1], longest)]
         case EvaluateInputs():
-            field = "spec.evaluation.sampling.maxCompletionLength"
-            answers = inputs.sampling.max_completion_length
-            yield "model", inputs.model, [Ask(inputs.prompt, _SOLVER[0], answers, field, longest)]
+            asks = []
+            for index, task in enumerate(inputs.tasks):
+                listed = f"spec.evaluation.tasks[{index}]"
+                prompt_field = _SOLVER[0] if task.prompt is None else f"{listed}.prompt"
+                place = "spec.evaluation" if task.sampling is None else listed
+                answers = inputs.sampling_of(task).max_completion_length
+                length_field = f"{place}.sampling.maxCompletionLength"
+                asks.append(Ask(inputs.prompt_of(task), prompt_field, answers, length_field, longest))
+            yield "model", inputs.model, asks
 
 
 def look(folder: Path, loading: Any) -> Facts:

@@ -1,17 +1,23 @@
-"""evaluate: held-out accuracy of one Solver, greedy and as the mean over samples."""
+"""evaluate: held-out scores of one Solver (docs/evaluation.md), and its gains over the base's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import EVALUATE, EvaluateInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import HeldOut, ScoreRow, Tally, answers_of, write_rows
+from selfevo_contract.scores import Results, metrics_of, results_of
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_store import fetch_rows, read_manifest
+from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grades import extract_and_grade, tally, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
-from selfevo_trainer.answers.voting import Comparer
+from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
@@ -23,20 +29,21 @@ from selfevo_trainer.prompts import messages
 def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     """Score every task, commit the answers and the scores."""
     data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
+    base = read_base(context, inputs)
     preflight.check(context, inputs)
-    engine = open_frozen(context, inputs, "model", [inputs.sampling])
-    metrics: dict[str, float] = {}
+    engine = open_frozen(context, inputs, "model", [inputs.sampling_of(task) for task in inputs.tasks])
+    shares: dict[str, float] = {}
+    results = {}
     files = {}
     with context.grader(inputs.grading) as grader:
         for task, rows in zip(inputs.tasks, data, strict=True):
             answered = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
-            metrics.update(scores(task.name, answered, inputs.samples))
+            shares |= shares_of(task.name, answered)
+            results[task.name] = results_of(answered, inputs.samples_of(task))
             name = answers_of(task.name).name
             files[name] = write_rows(context.workdir / name, answered)
     engine.close()
-    for kind in ("greedy", "mean"):
-        metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
-    committed = context.commit(context.config.prefix, files, metrics)
+    committed = context.commit(context.config.prefix, files, {**metrics_of(results, base), **shares})
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
@@ -58,34 +65,71 @@ def read_task(context: Context, task: Task, field: str) -> list[HeldOut]:
     return rows
 
 
+def read_base(context: Context, inputs: EvaluateInputs) -> dict[str, Results] | None:
+    """The base's results by task, for gains over them; None when this is the base.
+
+    Raises:
+        InputError: its evaluation is not there, or damaged.
+    """
+    if inputs.base is None:
+        return None
+    prefix = step_prefix(context.config.namespace, EVALUATE.name, inputs.base)
+    with context.clock.during("store"):
+        manifest = read_manifest(context.store, prefix)
+        if manifest is None:
+            raise InputError(
+                f"{context.store.uri_of(prefix)}/MANIFEST.json does not exist, and this step tells gains over that "
+                "evaluation of the base; run the step that makes it first"
+            )
+        return {
+            task.name: results_of(
+                fetch_rows(context.store, prefix, manifest, answers_of(task.name)), inputs.samples_of(task)
+            )
+            for task in inputs.tasks
+        }
+
+
 def answer(
     context: Context, inputs: EvaluateInputs, task: Task, rows: list[HeldOut], engine: Engine, grader: Comparer
 ) -> list[ScoreRow]:
-    """Each row with its greedy answer and the number of right samples."""
-    total = len(rows) * (1 + inputs.samples)
-    prompts = [messages(inputs.prompt, row.question) for row in rows]
+    """Each row with its greedy answer, the number of right samples, and their majority."""
+    samples, sampling = inputs.samples_of(task), inputs.sampling_of(task)
+    total = len(rows) * (1 + samples)
+    prompts = [messages(inputs.prompt_of(task), row.question) for row in rows]
     context.progress(f"{task.name}: greedy", 0, total)
-    greedy = engine.generate(prompts, _greedy(inputs.sampling), 1, 0)
+    greedy = engine.generate(prompts, _greedy(sampling), 1, 0)
     context.progress(f"{task.name}: sampling", len(rows), total)
     seed = derive_seed(inputs.seed, EVALUATE.name, task.name)
-    sampled = engine.generate(prompts, inputs.sampling, inputs.samples, seed)
+    sampled = engine.generate(prompts, sampling, samples, seed)
+    answers_QM = [[last_boxed(completion.text) for completion in group] for group in sampled]
     with context.clock.during("grading"):
         greedy_right = right([group[0] for group in greedy], [row.answer for row in rows], grader)
         flat = [completion for group in sampled for completion in group]
-        truths = [row.answer for row in rows for _ in range(inputs.samples)]
-        sampled_right, verdicts = verdicts_of(grader, lambda: right(flat, truths, grader))
+        truths = [row.answer for row in rows for _ in range(samples)]
+        (sampled_right, votes), verdicts = verdicts_of(
+            grader, lambda: (right(flat, truths, grader), vote_many(answers_QM, grader))
+        )
+    right_QM = [sampled_right[i * samples : (i + 1) * samples] for i in range(len(rows))]
     return [
         ScoreRow(
             question=row.question,
             answer=row.answer,
             greedy=group[0].text[:4000],
             greedy_right=greedy_right[i],
-            samples_right=sum(sampled_right[i * inputs.samples : (i + 1) * inputs.samples]),
+            samples_right=sum(right_QM[i]),
             answers=tally(sampled[i], verdicts if i == 0 else None),
-            mean_tokens=sum(item.tokens for item in sampled[i]) / inputs.samples,
+            mean_tokens=sum(item.tokens for item in sampled[i]) / samples,
+            majority=votes[i].answer,
+            majority_right=majority_right(votes[i], answers_QM[i], right_QM[i]),
+            votes=votes[i].classes,
         )
         for i, (row, group) in enumerate(zip(rows, greedy, strict=True))
     ]
+
+
+def majority_right(vote: Vote, answers: Sequence[str | None], right: Sequence[bool]) -> bool:
+    """Whether the majority's answer is right: it is one of the ``answers``, so that its verdict is known."""
+    return vote.answer is not None and right[answers.index(vote.answer)]
 
 
 def _greedy(sampling: Sampling) -> Sampling:
@@ -97,17 +141,9 @@ def right(completions: list[Completion], truths: list[str], grader: Comparer) ->
     return extract_and_grade([completion.text for completion in completions], truths, grader)[1]
 
 
-def scores(task: str, rows: list[ScoreRow], samples: int) -> dict[str, float]:
-    """Greedy accuracy, the mean over samples with its standard error over questions, and the shares of samples that are
-    unboxed, truncated, timed out and crashed."""
-    count = len(rows)
-    shares = [row.samples_right / samples for row in rows]
-    mean = sum(shares) / count
-    variance = sum((share - mean) ** 2 for share in shares) / max(1, count - 1)
+def shares_of(task: str, rows: list[ScoreRow]) -> dict[str, float]:
+    """The shares of a task's samples that are unboxed, truncated, timed out and crashed, and their mean length."""
     return {
-        f"{task}/greedy": sum(row.greedy_right for row in rows) / count,
-        f"{task}/mean": mean,
-        f"{task}/mean_stderr": (variance / count) ** 0.5,
         **sum((row.answers or Tally() for row in rows), Tally()).shares(f"{task}/"),
-        f"{task}/tokens": sum(row.mean_tokens for row in rows) / count,
+        f"{task}/tokens": sum(row.mean_tokens for row in rows) / len(rows),
     }
