@@ -129,6 +129,12 @@ def test_metrics_are_named_by_task_and_averaged_over_tasks() -> None:
 def test_without_a_base_there_are_no_gains_and_of_one_question_no_errors() -> None:
     metrics = metrics_of({"one": results_of([row("a", 1, True, True)], 2)})
     assert metrics == {
-        "one/mean": 0.5, "mean": 0.5, "one/greedy": 1.0, "greedy": 1.0, "one/maj": 1.0, "maj": 1.0,
-        "one/pass@2": 1.0, "pass@2": 1.0,
+        "one/mean": 0.5,
+        "mean": 0.5,
+        "one/greedy": 1.0,
+        "greedy": 1.0,
+        "one/maj": 1.0,
+        "maj": 1.0,
+        "one/pass@2": 1.0,
+        "pass@2": 1.0,
     }

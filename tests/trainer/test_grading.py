@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from selfevo_trainer.answers import grading, grading_worker
 from selfevo_trainer.answers.extraction import normalise_answer
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.grading import Grader
+from selfevo_trainer.answers.kinds import KindComparer
 
 EQUAL = [
     ("0.5", r"\frac{1}{2}"),
@@ -153,6 +155,22 @@ def test_golden_pairs(grader, name, order):
         rows = [row for row in GOLDEN[name] if row["method"] == method]
         verdicts = comparer.equal_many([(row[order[0]], row[order[1]]) for row in rows])
         assert [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not row["equal"]] == []
+
+
+@pytest.mark.parametrize("kind", ["choice", "number", "text", "math"])
+def test_answer_and_truth_may_change_places(kind):
+    """In every kind of a held-out task's answers. math-verify's own pairs: both orders of test_golden_pairs."""
+    written = [text for row in itertools.chain.from_iterable(GOLDEN.values()) for text in (row["a"], row["b"])]
+    letters = [f"{mark.format('AB'[i % 2])} {text}" for i, text in enumerate(written) for mark in ("({})", "{}.")]
+    marked = [f"so {text}\n#### {text}" for text in written]
+    pairs = [(row["a"], row["b"]) for name in GOLDEN for row in GOLDEN[name]]
+    pairs += [pair for texts in (letters, marked) for pair in itertools.pairwise(texts)]
+    pairs += [pair for texts in (letters, marked) for pair in zip(texts, written, strict=False)]
+    comparer = KindComparer(kind, ExactGrader())
+    verdicts = comparer.equal_many(pairs)
+    assert len(pairs) > 3000 and len(set(verdicts)) == 2
+    swapped = comparer.equal_many([(b, a) for a, b in pairs])
+    assert [pair for pair, one, other in zip(pairs, verdicts, swapped, strict=True) if one != other] == []
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])

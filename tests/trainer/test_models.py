@@ -23,8 +23,8 @@ from harness.versitygw import REGION, S3Server
 from runs import arithmetic
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import Loading
-from selfevo_contract.process import TERMINATION_LOG_ENV, PhaseResult
+from selfevo_contract.phases import Loading, input_key
+from selfevo_contract.process import CONFIG_ENV, TERMINATION_LOG_ENV, PhaseResult
 from selfevo_trainer.answers.extraction import ParsedQuestion
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
@@ -504,7 +504,7 @@ def test_a_model_with_code_of_its_own_is_trained_against_its_reference_and_evalu
         return phases
 
     trusted = made(True)
-    for name in ("solver-train-1", "evaluate-1"):  # the second loads what the first has saved
+    for name in ("evaluate-0", "solver-train-1", "evaluate-1"):  # the last loads what the second has saved
         ended = trusted(name)
         assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
     assert "kl_last" in trusted.committed("solver-train-1").metrics
@@ -533,3 +533,15 @@ def test_a_step_that_starts_from_a_step_that_is_not_there_says_which(tmp_path: P
     assert ended.code == 2
     assert ended.result.message.startswith(f"file://{tmp_path}/store/default/solver-train/{key}/MANIFEST.json does not")
     assert "run the step that makes it first" in ended.result.message
+
+
+def test_gains_over_an_evaluation_that_is_not_there_are_not_told(tmp_path: Path) -> None:
+    made = phases(tmp_path, f"file://{BASE}")
+    inputs = made.config("evaluate-0").inputs.model_copy(update={"base": "a" * 64})
+    config = made.config("evaluate-0").model_copy(update={"inputs": inputs, "key": input_key(inputs)})
+    ended = run_main({**made.environment("evaluate-0"), CONFIG_ENV: json.dumps(config.wire())})
+    assert ended.code == 2
+    assert ended.result.message == (
+        f"file://{tmp_path}/store/default/evaluate/{'a' * 64}/MANIFEST.json does not exist, and this step tells gains "
+        "over that evaluation of the base; run the step that makes it first"
+    )

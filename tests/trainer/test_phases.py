@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -47,11 +48,12 @@ class Pipeline:
         for name in STEPS:
             self.ended[name] = [self.phases(name, shard) for shard in range(self.phases.step(name).shards)]
 
-    def variant(self, over: dict[str, Any]) -> Phases:
-        """The same run with other settings, over the same store."""
+    def variant(self, over: dict[str, Any], task: dict[str, Any] | None = None) -> Phases:
+        """The same run with other settings of the rollout and of the held-out task, over the same store."""
         base = {"model": {"uri": f"file://{self.base}", "digest": None}}
         spec = settings(settings(self.over, questions=self.questions) | base)
         spec["rollout"] = spec["rollout"] | over
+        spec["evaluation"]["tasks"][0] |= task or {}
         return Phases(arithmetic(spec, store=self.folder / "store"), self.folder)
 
 
@@ -114,7 +116,7 @@ def test_a_manifest_says_where_its_step_comes_from(pipeline: Pipeline, name: str
             "challenger-train-1": {"challenger": base, "solver": base},
             "solver-rollout-1": {"challenger": made_by["challenger-train-1"], "solver": base},
             "solver-train-1": {"solver": base, "curriculum": made_by["solver-rollout-1"]},
-            "evaluate-1": {"model": made_by["solver-train-1"]},
+            "evaluate-1": {"model": made_by["solver-train-1"], "base": made_by["evaluate-0"]},
         }[name]
     )
     assert (manifest.key, manifest.phase, manifest.iteration) == (step.key, step.phase, step.iteration)
@@ -264,6 +266,48 @@ def test_scores_are_those_of_the_committed_answers(pipeline: Pipeline, name: str
     metrics = pipeline.phases.committed(name).metrics
     assert metrics["tiny/mean"] == metrics["mean"] == pytest.approx(sum(row["samples_right"] for row in rows) / 16)
     assert metrics["tiny/greedy"] == metrics["greedy"] == sum(row["greedy_right"] for row in rows) / 8
+
+
+@pytest.mark.parametrize("name", ["evaluate-0", "evaluate-1"])
+def test_the_majority_of_the_samples_is_one_of_them_and_graded(pipeline: Pipeline, name: str) -> None:
+    rows = jsonl(pipeline.phases.read(name, "answers/tiny.jsonl"))
+    for row in rows:
+        votes = dict(row.get("votes", []))
+        assert sum(votes.values()) == 2 - row["answers"]["unboxed"]
+        assert row.get("majority") == max(votes, key=votes.__getitem__, default=None)
+        assert row["majority_right"] == (row.get("majority") == row["answer"])
+    metrics = pipeline.phases.committed(name).metrics
+    assert metrics["tiny/maj"] == metrics["maj"] == sum(row["majority_right"] for row in rows) / 8
+    assert metrics["tiny/pass@2"] == metrics["pass@2"] == sum(row["samples_right"] > 0 for row in rows) / 8
+
+
+def test_gains_are_over_the_bases_answers_to_the_same_questions(pipeline: Pipeline) -> None:
+    before, after = (pipeline.phases.committed(name).metrics for name in ("evaluate-0", "evaluate-1"))
+    assert not [name for name in before if "gain" in name]
+    for name in ("mean", "greedy", "maj"):
+        assert after[f"{name}_gain"] == pytest.approx(after[name] - before[name])
+        assert after[f"tiny/{name}_gain_stderr"] >= 0
+    asked = [jsonl(pipeline.phases.read(name, "answers/tiny.jsonl")) for name in ("evaluate-0", "evaluate-1")]
+    moved = [(new["samples_right"] - old["samples_right"]) / 2 for old, new in zip(*asked, strict=True)]
+    assert after["mean_gain_stderr"] == pytest.approx(statistics.stdev(moved) / 8**0.5)
+
+
+def test_a_task_has_samples_sampling_and_prompt_of_its_own(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    pipeline = pipelines("qwen3")
+    greedy = {"temperature": 0.0, "maxCompletionLength": 12}
+    prompt = {"user": "Solve it: {question}", "system": ""}
+    usual = jsonl(pipeline.phases.read("evaluate-0", "answers/tiny.jsonl"))
+    other = pipeline.variant({}, {"samples": 3, "sampling": greedy, "answers": "number"})
+    assert other("evaluate-0").result.outcome == "committed"
+    rows = jsonl(other.read("evaluate-0", "answers/tiny.jsonl"))
+    assert [row["answers"]["answers"] for row in rows] == [3] * 8
+    assert all(row["mean_tokens"] <= 12 and len(row.get("votes", [])) <= 1 for row in rows)  # three times the same
+    assert other.committed("evaluate-0").metrics["tiny/pass@3"] == other.committed("evaluate-0").metrics["tiny/mean"]
+    asked = pipeline.variant({}, {"prompt": prompt})
+    assert asked("evaluate-0").result.outcome == "committed"
+    assert [row["greedy"] for row in jsonl(asked.read("evaluate-0", "answers/tiny.jsonl"))] != [
+        row["greedy"] for row in usual
+    ]
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -29,8 +29,8 @@ from selfevo_trainer.prompts import messages
 def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     """Score every task, commit the answers and the scores."""
     data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
-    base = read_base(context, inputs)
     preflight.check(context, inputs)
+    base = read_base(context, inputs)
     engine = open_frozen(context, inputs, "model", [inputs.sampling_of(task) for task in inputs.tasks])
     shares: dict[str, float] = {}
     results = {}
