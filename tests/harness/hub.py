@@ -4,6 +4,7 @@
         ...
 
 What a revision says of a repository, the tree of its files, and each file, with the headers that the client checks.
+A data set is named with the prefix of its kind: hub({"datasets/tiny/sums": {"main": folder}}).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 Repositories = Mapping[str, Mapping[str, Path]]
-"""owner/name -> revision -> the folder that it holds."""
+"""owner/name, or datasets/owner/name -> revision -> the folder that it holds."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Hub:
     """Close the connection on these."""
     refuse_unknown: int = 404
     """Status for a repository that is not there: 404, or 401 as the hub answers people without a token."""
+    gated: tuple[str, ...] = ()
+    """Repositories whose files are given to nobody: 403, as the hub answers who has not accepted the conditions."""
     refuse_all: int | None = None
     """Status for everything: 401, as the hub answers who comes with a token that has expired."""
     seen: list[str] = field(default_factory=list)
@@ -88,10 +93,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(self.hub.refuse_all, b'{"error": "Invalid credentials in Authorization header"}')
         elif self.hub.broken and path.startswith(self.hub.broken):
             self._reply(503, b"down")
-        elif parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "revision":
-            self._revision("/".join(parts[2:4]), "/".join(parts[5:]))
-        elif parts[:2] == ["api", "models"] and len(parts) >= 6 and parts[4] == "tree":
-            self._tree("/".join(parts[2:4]), parts[5])
+        elif parts[:2] in (["api", "models"], ["api", "datasets"]) and len(parts) >= 6:
+            repository = "/".join(parts[2:4] if parts[1] == "models" else parts[1:4])
+            if parts[4] == "revision":
+                self._revision(repository, "/".join(parts[5:]))
+            elif parts[4] == "tree":
+                self._tree(repository, parts[5], "/".join(parts[6:]))
+            else:
+                self._reply(404, b"no such page")
+        elif parts[0] == "datasets" and len(parts) >= 6 and parts[3] == "resolve":
+            self._file("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
         elif len(parts) >= 5 and parts[2] == "resolve":
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
@@ -102,22 +113,30 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sha, folder = found
         siblings = [{"rfilename": name} for name in _files(folder)]
-        self._json({"_id": "1", "id": repository, "modelId": repository, "sha": sha, "siblings": siblings, "tags": []})
+        said = {"_id": "1", "id": repository.removeprefix("datasets/"), "sha": sha, "siblings": siblings, "tags": []}
+        if repository.startswith("datasets/"):
+            self._json(said | {"cardData": _card(folder), "gated": repository in self.hub.gated, "private": False})
+        else:
+            self._json(said | {"modelId": repository})
 
-    def _tree(self, repository: str, revision: str) -> None:
+    def _tree(self, repository: str, revision: str, below: str = "") -> None:
         if (found := self._found(repository, revision)) is None:
             return
-        entries = []
-        for name, file in _files(found[1]).items():
-            entry = {"type": "file", "path": name, "size": file.stat().st_size, "oid": _etag(file)}
-            large = {"lfs": {"oid": _etag(file), "size": file.stat().st_size, "pointerSize": 134}}
-            entries.append(entry | (large if _is_large(file) else {}))
-        self._json(entries)
+        files = _files(found[1])
+        folders = {name.rpartition("/")[0] for name in files} - {""}
+        if below and below not in folders:
+            self._reply(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        entries = [_entry(name, file) for name, file in files.items() if name.startswith(f"{below}/" if below else "")]
+        self._json([{"type": "directory", "path": name, "size": 0, "oid": "0"} for name in sorted(folders)] + entries)
 
     def _file(self, repository: str, revision: str, name: str) -> None:
         if (found := self._found(repository, revision)) is None:
             return
         sha, folder = found
+        if repository in self.hub.gated:
+            self._reply(403, b"", {"X-Error-Code": "GatedRepo"})
+            return
         file = folder / name
         if file.is_file():
             self._reply(200, file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": sha})
@@ -150,9 +169,22 @@ def _files(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).as_posix(): file for file in found}
 
 
+def _entry(name: str, file: Path) -> dict[str, object]:
+    size = file.stat().st_size
+    entry: dict[str, object] = {"type": "file", "path": name, "size": size, "oid": _etag(file)}
+    return entry | ({"lfs": {"oid": _etag(file), "size": size, "pointerSize": 134}} if _is_large(file) else {})
+
+
+def _card(folder: Path) -> dict[str, object]:
+    """The YAML at the head of README.md."""
+    card = folder / "README.md"
+    text = card.read_text() if card.is_file() else ""
+    return yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
+
+
 def _is_large(file: Path) -> bool:
     """Kept in LFS, where a file's name is its sha256."""
-    return file.suffix in (".safetensors", ".bin")
+    return file.suffix in (".safetensors", ".bin", ".parquet")
 
 
 def _etag(file: Path) -> str:

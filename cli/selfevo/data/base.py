@@ -1,0 +1,68 @@
+"""What a registered data set is: where it lies on the hub, and how a row of it becomes a question with an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any, Literal
+
+Row = Mapping[str, Any]
+"""One row as ``datasets`` gives it: column -> value."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """An entry of the registry."""
+
+    name: str
+    """As ``selfevo data prepare`` takes it, and the task's name."""
+    repository: str
+    """owner/name on the hub."""
+    split: str
+    """The split that scores are published on."""
+    answers: Literal["math", "choice", "number", "text"]
+    """The kind of its answers (spec.evaluation.tasks[].answers)."""
+    group: str
+    """The group of tasks whose average it enters."""
+    columns: tuple[str, ...]
+    """What ``read`` looks at. A data set without one of them has changed."""
+    read: Callable[[Row], tuple[str, str] | None]
+    """(question, answer) of a row; None when there is none."""
+    config: str | None = None
+    """Which configuration; the only one when None."""
+
+
+def text_of(value: object) -> str:
+    """A cell's text, "" for none.
+
+    >>> text_of(" 4 "), text_of(4), text_of(None)
+    ('4', '4', '')
+    """
+    return "" if value is None else str(value).strip()
+
+
+def plain(question: str, answer: str) -> Callable[[Row], tuple[str, str] | None]:
+    """Reads two columns as they stand."""
+
+    def read(row: Row) -> tuple[str, str] | None:
+        pair = text_of(row[question]), text_of(row[answer])
+        return pair if all(pair) else None
+
+    return read
+
+
+def with_options(question: str, options: list[Any] | None, letter: str) -> tuple[str, str] | None:
+    """A multiple choice as one text, an option a line; the answer is its letter.
+
+    None without a question, with fewer than two options, and where the letter is none of theirs.
+
+    >>> with_options("Which is even?", ["3", "4"], "B")
+    ('Which is even?\\nA. 3\\nB. 4', 'B')
+    """
+    texts = [text_of(option) for option in options or []]
+    letters = list(ascii_uppercase[: len(texts)])
+    if not question or not 2 <= len(texts) <= len(ascii_uppercase) or letter not in letters:
+        return None
+    lines = [f"{mark}. {text}" for mark, text in zip(letters, texts, strict=True)]
+    return "\n".join([question, *lines]), letter

@@ -1,0 +1,27 @@
+"""OlympiadBench (arXiv 2402.14008): its 674 mathematical problems in English, text only, with a checkable answer.
+
+``final_answer`` is a list; several answers are one, with commas between them, as the benchmark's own grader takes them.
+Columns as atropos reads them: NousResearch/atropos, environments/math_server.py.
+"""
+
+from __future__ import annotations
+
+from selfevo.data.base import DataSet, Row, text_of
+
+
+def _read(row: Row) -> tuple[str, str] | None:
+    question, final = text_of(row["question"]), row["final_answer"]
+    answers = [text_of(answer) for answer in (final if isinstance(final, list) else [final])]
+    answer = ", ".join(answer for answer in answers if answer)
+    return (question, answer) if question and answer else None
+
+
+DATA_SET = DataSet(
+    name="olympiad",
+    repository="math-ai/olympiadbench",
+    split="test",
+    answers="math",
+    group="math",
+    columns=("question", "final_answer"),
+    read=_read,
+)
