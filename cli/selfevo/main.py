@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from selfevo.target import Access, ClusterRun, find, is_plugin, program
+from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
 from selfevo.verbs.grade import grade, vote
 from selfevo.verbs.init import init
@@ -277,41 +278,7 @@ app.command()(explain)
 app.command()(init)
 app.command(context_settings={"ignore_unknown_options": True})(grade)  # "-3" is an answer
 app.command()(vote)
-
-data = typer.Typer(help="Held-out data sets of the hub.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
-
-
-@data.command("ls")
-def data_ls(output: OutputOption = Output.table) -> None:
-    """List the data sets that can be prepared."""
-    from selfevo.verbs.data import list_data_sets
-
-    list_data_sets(as_json=output is Output.json)
-
-
-@data.command("prepare")
-def data_prepare(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which one; `selfevo data ls` lists them.")],
-    to: Annotated[
-        str,
-        typer.Option(metavar="URI", help="The .jsonl file to write: s3://<bucket>/<key>, file:///<path>, or a path."),
-    ],
-    revision: Annotated[str, typer.Option(metavar="R", help="A branch, a tag or a commit of the data set.")] = "main",
-    split: Annotated[
-        str | None, typer.Option(metavar="S", help="Another split than the one that scores are published on.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Of an S3-compatible store, as in spec.storage.endpoint.")
-    ] = None,
-    region: Annotated[str | None, typer.Option(metavar="NAME", help="Of the bucket.")] = None,
-) -> None:
-    """Download a held-out data set, write it as a task's file, and print the task for a manifest."""
-    from selfevo.verbs.data import prepare_data
-
-    prepare_data(name, to, revision=revision, split=split, limit=limit, endpoint=endpoint, region=region)
-
 
 artifacts = typer.Typer(help="Look into the object store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(artifacts, name="artifacts")

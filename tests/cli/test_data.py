@@ -247,15 +247,15 @@ def test_a_hub_that_does_not_deliver(
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_rows_become_questions_with_answers(name: str) -> None:
     entry = DATA_SETS[name]
-    assert [entry.read(row) for row in ROWS[name]] == READ[name]
+    assert [entry.pair(row) for row in ROWS[name]] == READ[name]
     for column in entry.columns:
         for nothing in ("", " ", None, *([[]] if column in ("options", "final_answer") else [])):
-            assert entry.read({**ROWS[name][0], column: nothing}) is None, (column, nothing)
+            assert entry.pair({**ROWS[name][0], column: nothing}) is None, (column, nothing)
 
 
 @pytest.mark.parametrize("letter", ["C", "a", "AB", "", "1"])
 def test_a_letter_that_no_option_has_is_no_answer(letter: str) -> None:
-    assert DATA_SETS["mmlu-pro"].read({"question": "?", "options": ["x", "y"], "answer": letter}) is None
+    assert DATA_SETS["mmlu-pro"].pair({"question": "?", "options": ["x", "y"], "answer": letter}) is None
 
 
 def fetched(rows: Sequence[dict[str, Any]]) -> Fetched:
@@ -305,7 +305,6 @@ def test_a_place_may_have_a_percent_sign(tmp_path: Path) -> None:
 def test_the_list_names_them_all(project: Project) -> None:
     shown = project.look("data", "ls")
     assert shown.returncode == 0 and all(f"\n{name} " in shown.stdout for name in DATA_SETS)
-    assert [row["name"] for row in json.loads(project.look("data", "ls", "-o", "json").stdout)] == list(DATA_SETS)
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Literal
@@ -27,10 +27,14 @@ class DataSet:
     """The group of tasks whose average it enters."""
     columns: tuple[str, ...]
     """What ``read`` looks at. A data set without one of them has changed."""
-    read: Callable[[Row], tuple[str, str] | None]
-    """(question, answer) of a row; None when there is none."""
+    read: Callable[..., tuple[str, str] | None]
+    """(question, answer) from the cells of ``columns``; None when there is none."""
     config: str | None = None
     """Which configuration; the only one when None."""
+
+    def pair(self, row: Row) -> tuple[str, str] | None:
+        """(question, answer) of a row; None when there is none."""
+        return self.read(*(row[column] for column in self.columns))
 
 
 def text_of(value: object) -> str:
@@ -42,17 +46,13 @@ def text_of(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def plain(question: str, answer: str) -> Callable[[Row], tuple[str, str] | None]:
-    """Reads two columns as they stand."""
-
-    def read(row: Row) -> tuple[str, str] | None:
-        pair = text_of(row[question]), text_of(row[answer])
-        return pair if all(pair) else None
-
-    return read
+def plain(question: object, answer: object) -> tuple[str, str] | None:
+    """Two cells as they stand."""
+    pair = text_of(question), text_of(answer)
+    return pair if all(pair) else None
 
 
-def with_options(question: str, options: list[Any] | None, letter: str) -> tuple[str, str] | None:
+def with_options(question: object, options: Sequence[object] | None, letter: object) -> tuple[str, str] | None:
     """A multiple choice as one text, an option a line; the answer is its letter.
 
     None without a question, with fewer than two options, and where the letter is none of theirs.
@@ -60,9 +60,10 @@ def with_options(question: str, options: list[Any] | None, letter: str) -> tuple
     >>> with_options("Which is even?", ["3", "4"], "B")
     ('Which is even?\\nA. 3\\nB. 4', 'B')
     """
+    asked, right = text_of(question), text_of(letter)
     texts = [text_of(option) for option in options or []]
     letters = list(ascii_uppercase[: len(texts)])
-    if not question or not 2 <= len(texts) <= len(ascii_uppercase) or letter not in letters:
+    if not asked or not 2 <= len(texts) <= len(ascii_uppercase) or right not in letters:
         return None
     lines = [f"{mark}. {text}" for mark, text in zip(letters, texts, strict=True)]
-    return "\n".join([question, *lines]), letter
+    return "\n".join([asked, *lines]), right

@@ -15,5 +15,5 @@ DATA_SET = DataSet(
     answers="text",
     group="general",
     columns=("input", "target"),
-    read=plain("input", "target"),
+    read=plain,
 )

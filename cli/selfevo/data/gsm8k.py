@@ -5,15 +5,14 @@ Columns as lighteval reads them: huggingface/lighteval, src/lighteval/tasks/task
 
 from __future__ import annotations
 
-from selfevo.data.base import DataSet, Row, text_of
+from selfevo.data.base import DataSet, plain, text_of
 
 _MARK = "####"
 
 
-def _read(row: Row) -> tuple[str, str] | None:
-    question, solution = text_of(row["question"]), text_of(row["answer"])
-    number = solution.rpartition(_MARK)[2].strip() if _MARK in solution else ""
-    return (question, number) if question and number else None
+def _read(question: object, answer: object) -> tuple[str, str] | None:
+    _, mark, number = text_of(answer).rpartition(_MARK)
+    return plain(question, number if mark else None)
 
 
 DATA_SET = DataSet(

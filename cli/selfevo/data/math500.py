@@ -14,5 +14,5 @@ DATA_SET = DataSet(
     answers="math",
     group="math",
     columns=("problem", "answer"),
-    read=plain("problem", "answer"),
+    read=plain,
 )

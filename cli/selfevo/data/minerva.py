@@ -14,5 +14,5 @@ DATA_SET = DataSet(
     answers="math",
     group="math",
     columns=("question", "answer"),
-    read=plain("question", "answer"),
+    read=plain,
 )

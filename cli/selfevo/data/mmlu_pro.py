@@ -6,14 +6,16 @@ are left out at the end, as the benchmark's own script leaves them out; letters 
 
 from __future__ import annotations
 
-from selfevo.data.base import DataSet, Row, text_of, with_options
+from collections.abc import Sequence
+
+from selfevo.data.base import DataSet, text_of, with_options
 
 
-def _read(row: Row) -> tuple[str, str] | None:
-    options = list(row["options"] or [])
-    while options and text_of(options[-1]) == "N/A":
-        options.pop()
-    return with_options(text_of(row["question"]), options, text_of(row["answer"]))
+def _read(question: object, options: Sequence[object] | None, letter: object) -> tuple[str, str] | None:
+    kept = list(options or [])
+    while kept and text_of(kept[-1]) == "N/A":
+        kept.pop()
+    return with_options(question, kept, letter)
 
 
 DATA_SET = DataSet(

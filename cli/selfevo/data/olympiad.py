@@ -6,14 +6,12 @@ Columns as atropos reads them: NousResearch/atropos, environments/math_server.py
 
 from __future__ import annotations
 
-from selfevo.data.base import DataSet, Row, text_of
+from selfevo.data.base import DataSet, plain, text_of
 
 
-def _read(row: Row) -> tuple[str, str] | None:
-    question, final = text_of(row["question"]), row["final_answer"]
+def _read(question: object, final: object) -> tuple[str, str] | None:
     answers = [text_of(answer) for answer in (final if isinstance(final, list) else [final])]
-    answer = ", ".join(answer for answer in answers if answer)
-    return (question, answer) if question and answer else None
+    return plain(question, ", ".join(answer for answer in answers if answer))
 
 
 DATA_SET = DataSet(

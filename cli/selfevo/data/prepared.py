@@ -43,7 +43,7 @@ def prepare(entry: DataSet, fetched: Fetched) -> Prepared:
     lines: list[str] = []
     first: tuple[int, Row] | None = None
     for number, row in enumerate(fetched.rows):
-        pair = entry.read(row)
+        pair = entry.pair(row)
         answer = truth_of(entry.answers, pair[1]) if pair is not None else None
         if pair is None or answer is None:
             first = first or (number, row)

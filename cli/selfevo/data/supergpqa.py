@@ -5,12 +5,7 @@ Columns as the benchmark's own script reads them: SuperGPQA/SuperGPQA, eval/eval
 
 from __future__ import annotations
 
-from selfevo.data.base import DataSet, Row, text_of, with_options
-
-
-def _read(row: Row) -> tuple[str, str] | None:
-    return with_options(text_of(row["question"]), row["options"], text_of(row["answer_letter"]))
-
+from selfevo.data.base import DataSet, with_options
 
 DATA_SET = DataSet(
     name="supergpqa",
@@ -19,5 +14,5 @@ DATA_SET = DataSet(
     answers="choice",
     group="general",
     columns=("question", "options", "answer_letter"),
-    read=_read,
+    read=with_options,
 )

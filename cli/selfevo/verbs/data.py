@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from pydantic import TypeAdapter, ValidationError
 
-from selfevo.data import DATA_SETS
-from selfevo.data.base import DataSet
-from selfevo.data.prepared import SUFFIX, prepare, put, source_of, task_of
-from selfevo.text import aligned, count
 from selfevo_contract.errors import InputError
 from selfevo_contract.uris import StoreUri
 
+if TYPE_CHECKING:
+    from selfevo.data.base import DataSet
 
-def list_data_sets(*, as_json: bool) -> None:
-    """The registered data sets."""
-    rows = [
-        {
-            "name": entry.name,
-            "source": entry.repository,
-            "split": entry.split,
-            "answers": entry.answers,
-            "group": entry.group,
-        }
-        for entry in DATA_SETS.values()
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    print(*aligned([list(rows[0]), *(list(row.values()) for row in rows)]), sep="\n")
+data = typer.Typer(help="Held-out data sets of the hub.", no_args_is_help=True, rich_markup_mode=None)
 
 
+@data.command("ls")
+def list_data_sets() -> None:
+    """List the data sets that can be prepared."""
+    from selfevo.data import DATA_SETS
+    from selfevo.text import aligned
+
+    rows = [[entry.name, entry.repository, entry.split, entry.answers, entry.group] for entry in DATA_SETS.values()]
+    print(*aligned([["name", "data set", "split", "answers", "group"], *rows]), sep="\n")
+
+
+@data.command("prepare")
 def prepare_data(
-    name: str,
-    to: str,
-    *,
-    revision: str,
-    split: str | None,
-    limit: int | None,
-    endpoint: str | None,
-    region: str | None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which one; `selfevo data ls` lists them.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="URI", help="The .jsonl file to write: s3://<bucket>/<key>, file:///<path>, or a path."),
+    ],
+    revision: Annotated[str, typer.Option(metavar="R", help="A branch, a tag or a commit of the data set.")] = "main",
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="Another split than the one that scores are published on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of an S3-compatible store, as in spec.storage.endpoint.")
+    ] = None,
+    region: Annotated[str | None, typer.Option(metavar="NAME", help="Of the bucket.")] = None,
 ) -> None:
-    """Download, write, and say what to put into a manifest.
-
-    Raises:
-        InputError: there is no such data set, revision, split or place, or its rows are not what they were.
-        ServiceError: the hub or the store does not answer.
-    """
+    """Download a held-out data set, write it as a task's file, and print the task for a manifest."""
     from selfevo.data.hub import fetch
+    from selfevo.data.prepared import prepare, put, source_of, task_of
+    from selfevo.text import count
 
-    entry = _entry(name)
-    uri = _target(to)
+    entry, uri = _entry(name), _target(to)
     split = split or entry.split
     with tempfile.TemporaryDirectory(prefix="selfevo-data-") as cache:
         fetched = fetch(entry, revision=revision, split=split, limit=limit, cache=Path(cache))
@@ -67,6 +64,8 @@ def prepare_data(
 
 
 def _entry(name: str) -> DataSet:
+    from selfevo.data import DATA_SETS
+
     if name not in DATA_SETS:
         raise InputError(f"there is no data set {name!r}; it must be one of {', '.join(DATA_SETS)}")
     return DATA_SETS[name]
@@ -74,6 +73,8 @@ def _entry(name: str) -> DataSet:
 
 def _target(to: str) -> str:
     """``to`` as a manifest has it: s3://, file:///, or a path from the current folder."""
+    from selfevo.data.prepared import SUFFIX
+
     uri = to
     if "://" not in to:
         uri = f"file://{Path(to.removeprefix('file:')).expanduser().resolve()}"
