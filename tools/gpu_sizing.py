@@ -22,6 +22,7 @@ import yaml
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_contract.spec.run import RunSpec
@@ -70,6 +71,14 @@ class Architecture:
         norms = 2 * self.hidden + (2 * self.head_size if self.qk_norm else 0)
         layer = self.hidden * (2 * self.q + 2 * self.k) + 3 * self.hidden * self.intermediate + norms
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
+
+    def adapter(self, lora: Lora) -> int:
+        """Parameters of an adapter: rank x (inputs + outputs) of each matrix that has one."""
+        h, f, q, k = self.hidden, self.intermediate, self.q, self.k
+        sides = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h}
+        sides |= {"gate_proj": h + f, "up_proj": h + f, "down_proj": f + h}
+        chosen = sides if lora.target_modules is None else [name for name in lora.target_modules if name in sides]
+        return self.layers * lora.rank * sum(sides[name] for name in chosen)
 
     def saved_by_a_layer(self, sequence: int) -> int:
         """Bytes for each token that the backward pass of one layer needs, with fused attention.
@@ -134,14 +143,17 @@ def training(
     Args:
         solver: How the frozen Solver answers in the Challenger's training; None where there is none.
     """
-    count = model.parameters
+    whole, adapted = model.parameters, grpo.lora is not None
+    count = model.adapter(grpo.lora) if grpo.lora else whole
     sequence = PROMPT_TOKENS + grpo.max_completion_length
     computed = 2 if dtype_bytes == 2 else 0
     # Weights and moments; the frozen reference, which is loaded as the policy is; DDP's own copy of the gradients.
     held = (4 + 8 + (4 if grpo.beta > 0 else 0) + (4 if gpus > 1 else 0)) * count
-    generating = _sequences(grpo, gpus) * sequence * _cache_bytes(model, 4)
+    held += dtype_bytes * whole if adapted else 0  # the base under the adapter, in the run's dtype
+    at_once = min(_sequences(grpo, gpus) * sequence, max(grpo.generation_batch_tokens, sequence))
+    generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
     if isinstance(solver, TransformersEngine):
-        held += dtype_bytes * count
+        held += dtype_bytes * whole
         generating = max(generating, solver.batch_size * sequence * _cache_bytes(model, dtype_bytes))
     tokens = grpo.per_device_train_batch_size * sequence
     layer = model.saved_by_a_layer(sequence)
@@ -159,7 +171,7 @@ def generation(phase: str, model: Architecture, engine: Engine, longest: int, dt
 
 
 def _sequences(grpo: Grpo, gpus: int) -> int:
-    """TRL generates all completions of a step at once, each process its share."""
+    """Completions of a step that one process generates, in parts of generationBatchTokens."""
     return -(-grpo.completions_per_step // gpus)
 
 
@@ -195,7 +207,7 @@ def _gpus(spec: RunSpec, pods: Pods) -> int:
     return max(1, limit(pods.resources) or limit(spec.pods.resources)) * (pods.nodes or spec.pods.nodes or 1)
 
 
-def with_settings(spec: RunSpec, **grpo: int) -> RunSpec:
+def with_settings(spec: RunSpec, **grpo: int | Lora) -> RunSpec:
     """``spec`` with other settings of both roles' training."""
 
     def changed(part: Grpo) -> Grpo:
@@ -217,6 +229,7 @@ def tables() -> str:
     """Two tables: the settings of the examples, and smaller ones that fit more."""
     spec = load(ROOT / "examples" / "qwen3-4b-base.yaml").spec
     small = with_settings(spec, max_completion_length=1024, per_device_train_batch_size=1)
+    adapted = with_settings(spec, lora=Lora(), per_device_train_batch_size=2, gradient_checkpointing=True)
     return "\n".join(
         [
             "",
@@ -227,6 +240,10 @@ def tables() -> str:
             "**With `maxCompletionLength: 1024` and `perDeviceTrainBatchSize: 1`**, all else as above:",
             "",
             *_table(small),
+            "",
+            "**With `lora: {}`** in both roles, `perDeviceTrainBatchSize: 2` and `gradientCheckpointing: true`:",
+            "",
+            *_table(adapted),
             "",
         ]
     )

@@ -11,6 +11,7 @@ import pytest
 from harness.tools import tool
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
+from selfevo_contract.spec.lora import Lora
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +70,9 @@ def test_what_makes_a_phase_smaller() -> None:
     assert total(perDeviceTrainBatchSize=1) < total()
     assert total(maxCompletionLength=1024) < total()
     many = {"gradientCheckpointing": True, "promptsPerStep": 512}
-    assert total(gpus=16, **many) < total(**many)  # each generates fewer
+    assert total(generationBatchTokens=16_384, **many) < total(**many)
+    assert total(gpus=16, **many) == total(**many)  # each generates fewer, and as many at once
+    assert total(lora=Lora(), **many) < total(**many)
     assert total(gpus=1, beta=0.0) < total(gpus=1)
 
 
@@ -159,6 +162,19 @@ def test_torch_has_as_many_parameters_and_saves_as_many_bytes_as_the_formula_say
     assert layer == pytest.approx(model.saved_by_a_layer(TOKENS), rel=0.01)
     layer = (_saved(deep, checkpointing=True) - _saved(flat, checkpointing=True)) / 2 / (BATCH * TOKENS)
     assert layer == 4 * model.hidden
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", [None, ["q_proj", "down_proj"]])
+@pytest.mark.parametrize("kind", SMALL)
+def test_an_adapter_is_as_large_as_pefts(kind: str, targets: list[str] | None) -> None:
+    from selfevo_trainer.models.adapters import begin
+
+    model, lora = SMALL[kind], Lora(rank=3, targetModules=targets)
+    adapted = begin(_made(kind, model), lora, seed=0)
+    assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == model.adapter(lora)
+    need = sizing.training("solver-train", model, Grpo(lora=lora), 2, 1)
+    assert need.held == 2 * model.parameters + (4 + 8 + 4 + 2) * model.adapter(lora)
 
 
 @pytest.mark.slow

@@ -61,6 +61,7 @@ _GRPO = {
     "promptsPerUpdate": 4,
     "numGenerations": 4,
     "perDeviceTrainBatchSize": 16,
+    "generationBatchTokens": 4096,
     "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.1, "targetModules": ["q_proj"]},
     "learningRate": 1e-6,
     "lrSchedulerType": "linear",

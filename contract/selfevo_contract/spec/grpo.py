@@ -77,6 +77,9 @@ class Grpo(Closed):
     """Top-k sampling of the role's completions; 0 turns it off."""
     max_completion_length: Annotated[Whole, Field(ge=1, le=1_000_000)] = 4096
     """Longest completion, in tokens."""
+    generation_batch_tokens: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 131_072
+    """Tokens of the sequences that one device generates at once, prompts and full completions: a step's completions are
+    generated in that many parts. It bounds the memory of keys and values, and has a say in what is drawn."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

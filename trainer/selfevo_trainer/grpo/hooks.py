@@ -89,17 +89,6 @@ def timed_reward(context: Context, reward: RewardFunction) -> RewardFunction:
     return timed
 
 
-def time_generation(context: Context, model: Any) -> None:
-    """TRL sends its profile to trackers only; the policy's own `generate` is where its generation time is spent."""
-    generate = model.generate
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        with context.clock.during("generation"):
-            return generate(*args, **kwargs)
-
-    model.generate = timed
-
-
 def check_finite(model: Any) -> None:
     """Raises DataError when a weight is infinite or NaN."""
     names, parameters = zip(*model.named_parameters(), strict=True)

@@ -23,7 +23,8 @@ from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
-from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, time_generation, timed_reward
+from selfevo_trainer.grpo.generation import generate_in_parts
+from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, timed_reward
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import eos_token_ids, load_for_training
 
@@ -101,7 +102,7 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTr
         callbacks=[hooks],
     )
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
-    time_generation(context, trainer.model)
+    generate_in_parts(context, trainer.model, inputs.grpo.generation_batch_tokens)
     return trainer
 
 
