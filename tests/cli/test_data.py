@@ -145,7 +145,7 @@ def test_every_data_set_is_written_with_its_source_and_a_task_to_paste(tmp_path:
         assert (source["digest"], source["revision"], source["rows"]) == (digest, sha, len(rows))
         assert f"licence {licence}" in said.out
         [task] = [Task.model_validate(item) for item in yaml.safe_load(said.out)]
-        assert (task.name, task.answers, task.data.digest) == (name, entry.answers, digest)
+        assert (task.name, task.answers, task.group, task.data.digest) == (name, entry.answers, entry.group, digest)
         assert task.data.uri == f"file://{file}"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{name}{suffix}" for name in names for suffix in (".jsonl", ".source.json")

@@ -11,6 +11,7 @@ So is a text in a script without blanks.
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,14 +23,16 @@ LENGTHS = (8, 13)
 """Words of the n-grams that are counted, whatever is dropped."""
 
 
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+
+
 def words_of(text: str) -> list[str]:
     """The words of ``text``, as n-grams are made of them.
 
     >>> words_of("Find $x$, if x + 1 = 2.")
     ['find', 'x', 'if', 'x', '1', '2']
     """
-    words = ("".join(filter(str.isalnum, word)) for word in folded_words(text))
-    return [word for word in words if word]
+    return _PUNCTUATION.sub("", " ".join(folded_words(text))).split()
 
 
 def ngrams_of(text: str, length: int) -> Iterator[int]:

@@ -97,6 +97,7 @@ def task_of(entry: DataSet, uri: str, made: Prepared) -> str:
         f"- name: {entry.name}\n"
         f"  data:\n    uri: {json.dumps(uri)}\n    digest: {made.digest}\n"
         f"  answers: {entry.answers}\n"
+        f"  group: {entry.group}\n"
     )
 
 
