@@ -64,13 +64,11 @@ spec:
       gradientCheckpointing: true
 
   # Your own held-out questions, JSON lines with the columns question and answer: without them no iteration has a score,
-  # and the last one counts as the best. exclude keeps them out of the curriculum.
+  # and the last one counts as the best. They are kept out of the curriculum. (`selfevo data ls` lists published ones.)
   # evaluation:
   #   tasks:
   #     - name: held-out
   #       data: {{uri: file:heldout.jsonl}}
-  # exclude:
-  #   - uri: file:heldout.jsonl
 """
 
 
