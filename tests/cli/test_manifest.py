@@ -49,8 +49,9 @@ def test_keys_follow_content_not_places(project: Project, tmp_path: Path) -> Non
     (other.root / "model" / "README.md").write_text("not part of the model")
     assert keys(other.root / "run.yaml") == before
     (other.root / "heldout.jsonl").write_text('{"question": "1 + 2", "answer": "3"}\n')
-    changed = keys(other.root / "run.yaml")
-    assert [a == b for a, b in zip(before, changed, strict=True)] == [False, True, True, True, False]
+    assert not set(keys(other.root / "run.yaml")) & set(before)  # what is held out decides what may be asked
+    (other.root / "heldout.jsonl").write_text((project.root / "heldout.jsonl").read_text())
+    assert keys(other.root / "run.yaml") == before
     (other.root / "model" / "config.json").write_text('{"a": 1}')
     assert not set(keys(other.root / "run.yaml")) & set(before)
 
