@@ -38,6 +38,7 @@ from selfevo_contract.phases import (
     input_key,
 )
 from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.engines import Engine
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
@@ -108,6 +109,10 @@ class _Builder:
             stop_tokens=spec.model.stop_tokens,
         )
 
+    def served_by(self, engine: Engine) -> Loading:
+        """How ``engine`` loads frozen weights."""
+        return self.loading.model_copy(update={"quantization": getattr(engine, "quantization", None)})
+
     def seed(self, phase: Phase, iteration: int) -> int:
         return derive_seed(self.spec.seed, phase, iteration)
 
@@ -129,7 +134,7 @@ class _Builder:
             seed=self.seed(CHALLENGER_TRAIN.name, iteration),
             challenger=challenger,
             solver=solver,
-            loading=self.loading,
+            loading=self.served_by(spec.challenger.engine),
             prompt=spec.challenger.prompt,
             grpo=spec.challenger.grpo,
             reward=spec.challenger.reward,
@@ -163,7 +168,7 @@ class _Builder:
             seed=self.seed(SOLVER_ROLLOUT.name, iteration),
             challenger=challenger,
             solver=solver,
-            loading=self.loading,
+            loading=self.served_by(spec.rollout.engine),
             questions=spec.rollout.questions,
             samples=spec.rollout.samples,
             shards=spec.rollout.shards,
@@ -223,7 +228,7 @@ class _Builder:
             # The same questions are answered with the same random stream by every model: scores are paired.
             seed=self.seed(EVALUATE.name, 0),
             model=model,
-            loading=self.loading,
+            loading=self.served_by(evaluation.engine),
             tasks=[_as_asked(task, fallback) for task in evaluation.tasks],
             samples=evaluation.samples,
             prompt=prompt,

@@ -10,7 +10,6 @@ from selfevo_contract import reasons
 from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PHASES
-from selfevo_contract.spec import engines
 from selfevo_contract.spec.names import DnsLabel
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunStatus
@@ -69,9 +68,9 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
             )
     for phase in PHASES.values():
         engine = getattr(getattr(spec, phase.part), "engine", None)
-        if engine is not None and not engine.built:
+        if engine is not None and engine.kind not in phase.engines:
             raise InputError(
                 f"spec.{phase.part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have "
-                f"yet; use {' or '.join(map(repr, engines.BUILT))}",
+                f"yet; use {' or '.join(map(repr, phase.engines))}",
                 reason=reasons.NOT_BUILT,
             )

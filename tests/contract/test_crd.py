@@ -150,6 +150,7 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
         *("imagePullSecrets", "gpuMemoryUtilization", "fingerprint", "value", "labels", "annotations"),
         "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),
+        *("maxSequences", "enforceEager"),
         *("resourceClaims", "maxConcurrency", "requestTimeout", "startupSeconds"),
     }
 

@@ -210,7 +210,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"spec__guards": {}}, "spec.guards asks for guards"),
         ({"spec__budget": {}}, "spec.budget asks for budgets"),
         ({"spec__forkFrom": {"run": "other", "iteration": 1}}, "spec.forkFrom asks for forks"),
-        ({"spec__rollout__engine": {"kind": "vllm"}}, "spec.rollout.engine.kind asks for 'vllm'"),
+        ({"spec__solver__engine": {"kind": "vllm"}}, "spec.solver.engine.kind asks for 'vllm'"),
         ({"spec__evaluation__engine": {"kind": "server"}}, "spec.evaluation.engine.kind asks for 'server'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

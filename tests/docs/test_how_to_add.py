@@ -111,9 +111,9 @@ def test_an_engine(copy: Copy) -> None:
             return Echo()
         """,
     )
-    line = '{"transformers": "selfevo_trainer.engines.transformers_engine"'
+    line = '"transformers": "selfevo_trainer.engines.transformers_engine",'
     copy.register(
-        "trainer/selfevo_trainer/engines/__init__.py", line, f'{line}, "echo": "selfevo_trainer.engines.echo"'
+        "trainer/selfevo_trainer/engines/__init__.py", line, f'{line} "echo": "selfevo_trainer.engines.echo",'
     )
     code = """\
         from selfevo_contract.run import refuse_what_is_not_built

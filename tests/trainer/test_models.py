@@ -428,11 +428,11 @@ def test_answers_end_where_the_template_ends_a_turn(base_copy: Path) -> None:
 
     tokenizer = load_tokenizer(base_copy, LOADING)
     tokenizer.eos_token = "<|pad|>"  # as a base model declares the end of a document
-    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
+    config = SimpleNamespace(eos_token_id=None)
     pad, end, brace = tokenizer.convert_tokens_to_ids(["<|pad|>", "<|end|>", "}"])
 
     def ends(stop: list[str] | None) -> set[int]:
-        return eos_token_ids(model, tokenizer, LOADING.model_copy(update={"stop_tokens": stop}))
+        return eos_token_ids(config, tokenizer, LOADING.model_copy(update={"stop_tokens": stop}))
 
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m.content }}<|end|>\n{% endfor %}"
     assert ends(None) == {pad, end}

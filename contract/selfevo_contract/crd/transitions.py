@@ -31,6 +31,8 @@ MAY_CHANGE = frozenset(
     }
 )
 MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})
+PART_OF_ENGINE = ("quantization",)
+"""Of an engine, which may change, what may not: it is part of what a step computes."""
 MAY_GROW = frozenset({"iterations"})
 
 _REMEDY = "start a new run with the other value: it shares every step whose inputs are equal"
@@ -42,6 +44,9 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
     required = schema.get("required", [])
     for name, field in schema["properties"].items():
         place = ".".join((*path, name))
+        if name == "engine":
+            for fixed in PART_OF_ENGINE:
+                _hold_presence(field, fixed)
         if place in MAY_CHANGE or name in MAY_CHANGE_ANYWHERE:
             continue
         if place in MAY_GROW:
@@ -55,23 +60,21 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
             _hold_list(schema, name, field, always_there)
             continue
         if not always_there:
-            message = f"{name} cannot be added or removed after creation; {_REMEDY}"
-            rule = f"has(self.{name}) == has(oldSelf.{name})"
-            _add(schema, {"rule": rule, "message": message, "fieldPath": f".{name}"})
+            _hold_presence(schema, name)
         if "properties" in field:
             hold_still(field, (*path, name))
         else:
             _add(field, {"rule": "self == oldSelf", "message": FROZEN})
 
 
-def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engines: Sequence[str]) -> None:
+def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engines: Mapping[str, Sequence[str]]) -> None:
     """Adds rules to ``spec``, in place: a run is not edited into one that this version cannot go on with.
 
     One that is created so is refused by the operator with the same sentence, and nothing of it runs.
 
     Args:
         not_built: fields of ``spec`` that may be added later, and what they ask for.
-        engines: the kinds of engine that are built.
+        engines: the kinds of engine that are built, by the part of the spec.
     """
     for name, what in not_built.items():
         if name in MAY_CHANGE:  # the others may not be added later in any case
@@ -79,11 +82,18 @@ def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engines: S
             _add(
                 spec, {"rule": f"!has(self.{name}) || has(oldSelf.{name})", "message": message, "fieldPath": f".{name}"}
             )
-    message = f"this version of selfevo does not have this engine yet; choose {' or '.join(map(repr, engines))}"
-    rule = " || ".join(["self.kind == oldSelf.kind", *(f"self.kind == {kind!r}" for kind in engines)])
-    for part in spec["properties"].values():
-        if (field := part.get("properties", {}).get("engine")) is not None:
+    for part, kinds in engines.items():
+        field = spec["properties"][part].get("properties", {}).get("engine")
+        if field is not None and set(kinds) < set(field["properties"]["kind"]["enum"]):
+            message = f"this version of selfevo does not have this engine yet; choose {' or '.join(map(repr, kinds))}"
+            rule = " || ".join(["self.kind == oldSelf.kind", *(f"self.kind == {kind!r}" for kind in kinds)])
             _add(field, {"rule": rule, "message": message})
+
+
+def _hold_presence(schema: Schema, name: str) -> None:
+    message = f"{name} cannot be added or removed after creation; {_REMEDY}"
+    rule = f"has(self.{name}) == has(oldSelf.{name})"
+    _add(schema, {"rule": rule, "message": message, "fieldPath": f".{name}"})
 
 
 def _hold_list(schema: Schema, name: str, field: Schema, always_there: bool) -> None:

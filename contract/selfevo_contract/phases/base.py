@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from selfevo_contract.base import Sha256, Wire
+from selfevo_contract.spec.engines import BUILT
 
 
 class BaseModelRef(Wire):
@@ -35,6 +36,8 @@ class Loading(Wire):
     dtype: Literal["float32", "bfloat16", "float16"]
     trust_remote_code: bool
     stop_tokens: list[str] | None = None
+    quantization: Literal["fp8"] | None = None
+    """Of frozen weights, in the engine that serves them."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class PhaseType:
     """What it makes is the run's result: the Solver of its iteration."""
     scores: bool = False
     """Its metrics are the scores by which the best iteration is found."""
+    frozen: bool = True
+    """A frozen model answers in it, in the engine that the run asks for; else only the model that is trained does."""
     closes: bool = False
     """It comes once, after the last iteration, and is no part of it."""
 
@@ -70,3 +75,8 @@ class PhaseType:
     def name(self) -> str:
         """E.g. ``solver-train``; in names of steps, in labels of Jobs and in addresses of artifacts."""
         return str(self.inputs.model_fields["phase"].default)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The kinds of engine that this version has for it."""
+        return BUILT if self.frozen else ("transformers",)

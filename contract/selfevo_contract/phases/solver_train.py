@@ -38,4 +38,5 @@ SOLVER_TRAIN = PhaseType(
     steps=(("curriculum", SOLVER_ROLLOUT.name),),
     distributed=True,
     trains_solver=True,
+    frozen=False,
 )

@@ -14,7 +14,10 @@ from selfevo_trainer.engines.base import Completion, Engine, Frozen
 
 __all__ = ["MODULES", "Completion", "Engine", "Frozen", "open_engine"]
 
-MODULES = {"transformers": "selfevo_trainer.engines.transformers_engine"}
+MODULES = {
+    "transformers": "selfevo_trainer.engines.transformers_engine",
+    "vllm": "selfevo_trainer.engines.vllm_engine",
+}
 """Kind, as a manifest names it -> the module that does it, imported when a phase asks for it."""
 WITH_ADAPTERS = ("transformers",)
 """The kinds that take an adapter on its base; the others get both merged into one folder."""

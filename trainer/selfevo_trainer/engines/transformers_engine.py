@@ -28,7 +28,7 @@ class TransformersEngine:
     def __init__(self, path: Path, loading: Loading, batch_size: int) -> None:
         self.tokenizer = load_tokenizer(path, loading)
         self.model = load_for_generation(path, loading)
-        self.eos = eos_token_ids(self.model, self.tokenizer, loading)
+        self.eos = eos_token_ids(self.model.generation_config, self.tokenizer, loading)
         self.batch_size = batch_size
 
     def generate(

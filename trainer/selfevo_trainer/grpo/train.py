@@ -90,7 +90,7 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTr
     inputs, tokenizer = request.inputs, request.tokenizer
     model = load_for_training(request.model_dir, inputs.loading, inputs.grpo.lora, inputs.seed)
     # TRL takes where answers end from here, and the trained model keeps it.
-    model.generation_config.eos_token_id = sorted(eos_token_ids(model, tokenizer, inputs.loading))
+    model.generation_config.eos_token_id = sorted(eos_token_ids(model.generation_config, tokenizer, inputs.loading))
     reward: Any = timed_reward(context, request.reward)
     output = context.workdir / "trainer"
     trainer = DealingTrainer(

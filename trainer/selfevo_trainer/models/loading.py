@@ -93,11 +93,16 @@ def _check_logits(model: Any, path: Path, loading: Loading) -> None:
     with torch.inference_mode():
         logits = model(input_ids=torch.arange(min(8, rows), device=model.device)[None]).logits
     if not torch.isfinite(logits).all():
-        other = "float32" if loading.dtype == "bfloat16" else "bfloat16"
-        raise InputError(
-            f"the model in {path} computes NaN or infinity in {loading.dtype}; set spec.model.dtype to {other}, or "
-            "take other weights"
-        )
+        raise not_finite(path, loading)
+
+
+def not_finite(path: Path, loading: Loading) -> InputError:
+    """What to say of weights that give NaN or infinity for the first few tokens already."""
+    other = "float32" if loading.dtype == "bfloat16" else "bfloat16"
+    return InputError(
+        f"the model in {path} computes NaN or infinity in {loading.dtype}; set spec.model.dtype to {other}, or "
+        "take other weights"
+    )
 
 
 def load_for_training(path: Path, loading: Loading, lora: Lora | None = None, seed: int = 0) -> Any:
@@ -217,12 +222,27 @@ def _stop_tokens(tokenizer: Any, wanted: list[str] | None) -> set[int]:
     return stops
 
 
-def eos_token_ids(model: Any, tokenizer: Any, loading: Loading) -> set[int]:
+def load_generation_config(path: Path, loading: Loading) -> Any:
+    """The generation_config that `load_for_generation`'s model has: the file's, else what config.json says of it.
+
+    Raises:
+        InputError: config.json cannot be understood.
+    """
+    from transformers import GenerationConfig
+
+    config = load_config(path, loading)
+    try:
+        return GenerationConfig.from_pretrained(str(path), local_files_only=True)
+    except OSError:  # as transformers does it when a model has no such file
+        return GenerationConfig.from_model_config(config)
+
+
+def eos_token_ids(generation_config: Any, tokenizer: Any, loading: Loading) -> set[int]:
     """Every token that ends an answer: the tokenizer's, the model's generation_config's, and the run's stopTokens.
 
     Raises:
         InputError: one of stopTokens is not a single token.
     """
-    declared = model.generation_config.eos_token_id
+    declared = generation_config.eos_token_id
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
     return {*ids, tokenizer.eos_token_id, *_stop_tokens(tokenizer, loading.stop_tokens)}

@@ -1,0 +1,277 @@
+"""Generation in the trainer's own process by vLLM.
+
+vLLM runs inside this process, and not as a child as is its default: what goes wrong at its start is an exception here
+and no line in a child's log, requests are batched alike each time, and a CPU's threads stay as they were bound. One of
+several training processes cannot have it so, for vLLM would take their process group for its own: there it is a child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.spec import engines
+from selfevo_contract.spec.sampling import Sampling
+from selfevo_trainer.engines.base import Completion, Frozen
+from selfevo_trainer.engines.drawing import stream
+from selfevo_trainer.engines.vllm_limits import Limits, limits, start_error
+from selfevo_trainer.models.loading import (
+    eos_token_ids,
+    first_line,
+    load_config,
+    load_generation_config,
+    load_tokenizer,
+    not_finite,
+)
+from selfevo_trainer.prompts import Messages, encode_all
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for progress
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are many, and about what is meant so
+}
+_HOTTEST = 2.0
+_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def open_engine(settings: engines.VllmEngine, weights: Frozen) -> VllmEngine:
+    """The engine with ``weights``.
+
+    Raises:
+        InputError: vLLM is not installed, does not support the model, or has not the memory for it.
+    """
+    return VllmEngine(settings, weights)
+
+
+class VllmEngine:
+    """vLLM's offline engine: a request for each (prompt, sample), with a seed of its own."""
+
+    def __init__(self, settings: engines.VllmEngine, weights: Frozen) -> None:
+        self.is_child = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.llm: Any = None
+        with self._random_state_kept():
+            self.vllm = _library()
+            self._open(settings, weights)
+
+    def _open(self, settings: engines.VllmEngine, weights: Frozen) -> None:
+        self.tokenizer = load_tokenizer(weights.path, weights.loading)
+        config = load_config(weights.path, weights.loading)
+        generation_config = load_generation_config(weights.path, weights.loading)
+        self.eos = eos_token_ids(generation_config, self.tokenizer, weights.loading)
+        fixed = limits(settings, weights, config, gpus=1 if self.is_child else torch.cuda.device_count())
+        with _threads_kept(), _surroundings(self.is_child):
+            try:
+                self.llm = self._start(settings, weights, fixed)
+                # Some of what it does not support shows when it computes, and no weight says that it overflows.
+                first = self.score([list(range(min(8, len(self.tokenizer))))])
+            except Exception as error:
+                self.close()
+                raise start_error(error, self.vllm.__version__, settings, weights, config) from error
+        self.longest = int(self.llm.model_config.max_model_len)
+        if not np.isfinite(first).all():
+            self.close()
+            raise not_finite(weights.path, weights.loading)
+
+    def _start(self, settings: engines.VllmEngine, weights: Frozen, fixed: Limits) -> Any:
+        from vllm.platforms import current_platform
+
+        return self.vllm.LLM(
+            model=str(weights.path),
+            # Prompts are token ids and answers are decoded here, so that every engine has one tokenizer: ours.
+            skip_tokenizer_init=True,
+            trust_remote_code=weights.loading.trust_remote_code,
+            # "auto" would load float32 weights in 16 bits.
+            dtype=weights.loading.dtype,
+            quantization=weights.loading.quantization,
+            load_format="safetensors",
+            max_model_len=fixed.max_model_length,
+            max_num_seqs=settings.max_sequences,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            tensor_parallel_size=fixed.tensor_parallel_size,
+            # On a CPU compiling takes minutes and a C++ compiler.
+            enforce_eager=settings.enforce_eager or current_platform.is_cpu(),
+            enable_prefix_caching=True,
+            # The model's own sampling habits have no say.
+            generation_config="vllm",
+            disable_log_stats=True,
+        )
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        sampling: Sampling,
+        samples: int,
+        seed: int,
+        streams: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`."""
+        if not prompts:
+            return []
+        ids = encode_all(self.tokenizer, prompts)
+        self._check(ids, sampling)
+        numbers = range(len(prompts)) if streams is None else streams
+        rows = [(i, sample) for i in range(len(ids)) for sample in range(samples)]
+        made = self._ask(
+            [ids[i] for i, _ in rows], [self._parameters(sampling, seed, numbers[i], sample) for i, sample in rows]
+        )
+        tokens = [list(output.outputs[0].token_ids) for output in made]
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        found: list[list[Completion]] = [[] for _ in prompts]
+        for (i, _), text, row in zip(rows, texts, tokens, strict=True):
+            found[i].append(Completion(text, len(row), row[-1] not in self.eos))
+        return found
+
+    def _parameters(self, sampling: Sampling, seed: int, prompt: int, sample: int) -> Any:
+        return self.vllm.SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k or -1,
+            max_tokens=sampling.max_completion_length,
+            stop_token_ids=sorted(self.eos),
+            # vLLM's seeds are signed 64-bit numbers, of which -1 is none; 63 bits are left.
+            seed=stream(seed, prompt, sample) >> 1,
+            detokenize=False,
+        )
+
+    def _ask(self, ids: list[list[int]], parameters: list[Any]) -> list[Any]:
+        """vLLM's outputs, in order.
+
+        Raises:
+            InputError: the GPU's memory ran out.
+            ServiceError: vLLM's process has ended.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        requests = [{"prompt_token_ids": row} for row in ids]
+        try:
+            with self._random_state_kept():
+                made: list[Any] = self.llm.generate(requests, parameters, use_tqdm=False)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"the GPU's memory ran out while vLLM generated ({first_line(error)}); lower engine.maxSequences or "
+                "engine.gpuMemoryUtilization"
+            ) from error
+        except EngineDeadError as error:
+            raise ServiceError("vLLM's process ended while it generated; its log above says why") from error
+        if bad := [output for output in made if not output.finished or not output.outputs[0].token_ids]:
+            raise ServiceError(f"vLLM gave no answer to {len(bad)} of {len(made)} requests; its log above says why")
+        return made
+
+    def _check(self, ids: list[list[int]], sampling: Sampling) -> None:
+        if sampling.temperature > _HOTTEST:
+            raise InputError(
+                f"temperature is {sampling.temperature:g}, and vLLM takes at most {_HOTTEST:g}; lower it, or choose "
+                "engine.kind 'transformers'"
+            )
+        longest = max(map(len, ids))
+        if longest + sampling.max_completion_length > self.longest:
+            raise InputError(
+                f"a prompt of {longest} tokens and maxCompletionLength {sampling.max_completion_length} are more than "
+                f"the {self.longest} tokens that vLLM has room for; shorten one of them, or raise "
+                "engine.maxModelLength where the model and the memory allow it"
+            )
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `Engine.score`."""
+        ids = [list(row) for row in rows]
+        parameters = self.vllm.SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        made = self._ask(ids, [parameters] * len(ids))
+        return [
+            [entry[token].logprob for token, entry in zip(row[1:], output.prompt_logprobs[1:], strict=True)]
+            for row, output in zip(ids, made, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Give the memory back: processes and process groups too, so that another model can be opened here."""
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
+        if self.is_child:
+            gc.collect()
+            return
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
+
+    @contextlib.contextmanager
+    def _random_state_kept(self) -> Iterator[None]:
+        """vLLM seeds this process when it starts, and moves its random state when it samples."""
+        python, of_numpy = random.getstate(), np.random.get_state()
+        devices = [] if self.is_child or not torch.cuda.is_available() else [torch.cuda.current_device()]
+        with torch.random.fork_rng(devices=devices):
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(of_numpy)
+
+
+def _library() -> Any:
+    """The package vllm, told to be quiet.
+
+    Raises:
+        InputError: it is not installed, or cannot be imported.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise _broken(error) from error
+        raise InputError(
+            "engine.kind is 'vllm', and vLLM is not installed here; install selfevo[vllm], or choose engine.kind "
+            "'transformers'"
+        ) from None
+    except Exception as error:
+        raise _broken(error) from error
+    return vllm
+
+
+def _broken(error: Exception) -> InputError:
+    return InputError(
+        f"engine.kind is 'vllm', and vLLM cannot be imported here ({first_line(error)}); install selfevo[vllm] anew, "
+        "with the versions that it wants"
+    )
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[None]:
+    """On a CPU vLLM puts a function that does nothing in the place of torch.set_num_threads."""
+    setter, count = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = setter
+        torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def _surroundings(child: bool) -> Iterator[None]:
+    """The environment in which vLLM starts; afterwards it is as it was.
+
+    A child is one process with one GPU, whatever this process is among those that train.
+    """
+    before = {name: os.environ.get(name) for name in (*_RANK, "CUDA_VISIBLE_DEVICES", "VLLM_ENABLE_V1_MULTIPROCESSING")}
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(child))
+    if child:
+        if torch.cuda.is_available():
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+            os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[int(os.environ.get("LOCAL_RANK", "0"))]
+        for name in _RANK:
+            os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

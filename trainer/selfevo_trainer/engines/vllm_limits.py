@@ -1,0 +1,123 @@
+"""What vLLM is given of a machine and a model, and what is said when that does not go together. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.spec import engines
+from selfevo_trainer.engines.base import Frozen
+from selfevo_trainer.models.loading import first_line
+
+_AUTO = -1
+"""vLLM's own word for «as long as the model and the memory allow»."""
+_LEAST = 256
+"""Tokens for which there is room in any case: what an engine is asked to score may be longer than what it answers."""
+_MEMORY = (
+    "memory utilization",
+    "cache blocks",
+    "available KV cache memory",
+    "Available memory on node",
+    "out of memory",
+    "OutOfMemoryError",
+)
+"""How vLLM's and torch's errors read when the memory is too small."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is settled before vLLM starts."""
+
+    max_model_length: int
+    """Tokens of a prompt and its completion; -1: as long as the model and the memory allow."""
+    tensor_parallel_size: int
+
+
+def limits(settings: engines.VllmEngine, weights: Frozen, config: Any, gpus: int) -> Limits:
+    """See `Limits`.
+
+    Args:
+        config: the model's configuration, of transformers.
+        gpus: how many this process may use; 0 on a machine without any.
+
+    Raises:
+        InputError: a setting is not possible with this model or on this machine.
+    """
+    text = config.get_text_config()
+    return Limits(_max_model_length(settings, weights, text), _tensor_parallel_size(settings, text, max(gpus, 1)))
+
+
+def _max_model_length(settings: engines.VllmEngine, weights: Frozen, config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None)
+    wanted = settings.max_model_length
+    if wanted is None:
+        if not weights.longest:
+            return _AUTO
+        # Where the model has fewer positions, prompts may still be shorter than allowed; generate() looks at each.
+        return min(max(weights.longest, _LEAST), positions or weights.longest)
+    if positions is not None and wanted > positions:
+        raise InputError(
+            f"engine.maxModelLength is {wanted}, and the model in {weights.path} has {positions} positions "
+            "(max_position_embeddings in config.json); lower it"
+        )
+    return wanted
+
+
+def _tensor_parallel_size(settings: engines.VllmEngine, config: Any, gpus: int) -> int:
+    heads = config.num_attention_heads
+    of_values = getattr(config, "num_key_value_heads", None) or heads
+    possible = [
+        size
+        for size in range(1, heads + 1)
+        # Fewer key-value heads than GPUs are copied.
+        if heads % size == 0 and (of_values % size == 0 or size % of_values == 0)
+    ]
+    wanted = settings.tensor_parallel_size
+    if wanted is None:
+        return max(size for size in possible if size <= gpus)
+    if wanted not in possible:
+        raise InputError(
+            f"engine.tensorParallelSize is {wanted}, which does not divide the model's {heads} attention heads "
+            f"({of_values} of keys and values); choose one of {', '.join(map(str, possible))}"
+        )
+    if wanted > gpus:
+        raise InputError(
+            f"engine.tensorParallelSize is {wanted}, and this process has {gpus} GPU{'s' * (gpus > 1)}; lower it, or "
+            "give the pods more in resources.limits"
+        )
+    return wanted
+
+
+def start_error(
+    error: Exception, version: str, settings: engines.VllmEngine, weights: Frozen, config: Any
+) -> InputError:
+    """What to say of an exception that vLLM raised at its start."""
+    said = f"{type(error).__name__}: {error}"
+    other = "choose engine.kind 'transformers'"
+    if any(words in said for words in _MEMORY):
+        return InputError(
+            f"the memory is too small for vLLM with engine.gpuMemoryUtilization {settings.gpu_memory_utilization:g} "
+            f"({_reason(error, _MEMORY)}); change that share, lower engine.maxModelLength or engine.maxSequences, or "
+            "take a larger GPU"
+        )
+    if any(words in said.lower() for words in ("head_size", "head size", "head_dim")):
+        text = config.get_text_config()
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return InputError(
+            f"vLLM {version} does not support the attention heads of the model in {weights.path}, which have {size} "
+            f"elements (head_dim); {other}"
+        )
+    if "architectures" in said:
+        architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
+        return InputError(f"vLLM {version} does not support the architecture {architecture!r}; {other}")
+    return InputError(
+        f"vLLM {version} cannot serve the model in {weights.path} ({first_line(error)}); its log above may say more; "
+        f"{other}"
+    )
+
+
+def _reason(error: Exception, words: tuple[str, ...]) -> str:
+    """The line of a long message that says it."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    return next((line for line in lines if any(word in line for word in words)), first_line(error))[:300]
