@@ -10,10 +10,15 @@ The forecast is the first trial, FIRST_TRIALS below, in the result as it was tak
 Every pair is decided in both orders and counts as wrong where one of them is. Seconds are by the clock, without the
 start of workers; ours compares in one worker, with nothing remembered. math-verify alone is called as trainers call it,
 ``verify(parse(gold), parse(answer))`` with both in a box, in this process.
+
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/grading.py --answers 80000 --hostile 0.01
+
+is about speed and survival: benchmarks/grading_load.py.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import subprocess
@@ -90,7 +95,18 @@ def measure(decide: Callable[[Pairs], list[bool]], rows: Sequence[dict[str, Any]
 
 def main() -> None:
     """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--answers", type=int, help="grade so many answers against their truths; else the pairs' files")
+    parser.add_argument("--hostile", type=float, default=0.01, help="share that hangs a parser or eats memory (0.01)")
+    parser.add_argument("--limit", type=float, default=1.0, help="CPU seconds of one symbolic comparison (1)")
+    parser.add_argument("--sample", type=int, default=8000, help="answers that math-verify alone is timed on (8000)")
+    options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    if options.answers:
+        import grading_load
+
+        grading_load.main(options.answers, options.hostile, options.limit, options.sample, bare)
+        return
     result: dict[str, Any] = {"machine": machine(), "commit": _commit(), "math_verify": _version()}
     for name in FILES:
         rows = json.loads((GOLDEN / f"{name}.json").read_text())

@@ -113,6 +113,11 @@ class Grader:
         """End the workers. A later comparison starts new ones."""
         self._pool.close()
 
+    @property
+    def slowest_s(self) -> float:
+        """Seconds by the clock of the slowest symbolic comparison so far, a second attempt after a crash included."""
+        return self._pool.slowest_s
+
     def equal(self, a: str, b: str) -> bool:
         """``equal_many`` for one pair."""
         return self.equal_many([(a, b)])[0]
@@ -257,6 +262,7 @@ class _Pool:
         self._workers: list[_Worker] = []
         self._failed_starts = 0
         self._numbered = 0
+        self.slowest_s = 0.0
         # Also when nobody closed: at garbage collection and at the interpreter's end.
         self._finalizer = weakref.finalize(self, _stop_all, self._workers)
 
@@ -274,6 +280,7 @@ class _Pool:
         verdicts: dict[int, _Verdict] = {}
         waiting = deque(range(first, self._numbered))
         retried: set[int] = set()
+        begun: dict[int, float] = {}
         until = float("inf")
         try:
             while waiting or any(worker.job is not None for worker in self._workers):
@@ -291,6 +298,7 @@ class _Pool:
                 for worker in self._workers:
                     if waiting and worker.ready and worker.job is None:
                         job = waiting.popleft()
+                        begun.setdefault(job, time.monotonic())
                         worker.give(job, pairs[job - first], self._job_seconds)
                 for worker in self._wait(until):
                     had = worker.job
@@ -302,6 +310,7 @@ class _Pool:
                         waiting.appendleft(had)
                     else:
                         verdicts[had] = verdict or _CRASHED
+                        self.slowest_s = max(self.slowest_s, time.monotonic() - begun[had])
         except BaseException:
             # An answer that nobody waits for any more would be taken for the next batch's.
             self.close()

@@ -205,6 +205,8 @@ def load() -> Compare:
     from math_verify import LatexExtractionConfig, grader, parse, verify
 
     grader.sympy_numeric_eq = _relative(grader.sympy_numeric_eq)
+    grader.sympy_symbolic_eq = _unless_apart(grader.sympy_symbolic_eq)
+    _parse_in_two_stages()
     # LaTeX only, and only the box that is put around the whole answer: no search for formulas inside of it.
     # Units stay: values.py compares them, and math-verify would drop what it takes for one ("5 m" and "5 s" are 5).
     normalising = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
@@ -265,6 +267,57 @@ def _relative(numeric_eq: Callable[..., bool]) -> Callable[..., bool]:
         return "1/100" in str(value)
 
     return compare
+
+
+def _unless_apart(symbolic_eq: Callable[..., bool]) -> Callable[..., bool]:
+    """math-verify's ``simplify(a - b) == 0``, not tried where the two differ at one point.
+
+    No rewriting makes equal what has two values there, and the attempt is most of the time of a wrong answer.
+    """
+    from sympy import Expr, Rational
+
+    def compare(a: Any, b: Any) -> bool:
+        if isinstance(a, Expr) and isinstance(b, Expr):
+            try:
+                symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+                point = {symbol: Rational(7919 + 104 * i, 6007 + 37 * i) for i, symbol in enumerate(symbols)}
+                left, right = (side.subs(point).evalf(20) for side in (a, b))
+                known = left.is_Number and right.is_Number and left.is_finite and right.is_finite
+                if known and abs(left - right) > max(abs(left), abs(right)) / 10**6:
+                    return False
+            except (ArithmeticError, AttributeError, TypeError, ValueError, RecursionError):
+                pass  # it has no value there
+        return symbolic_eq(a, b)
+
+    return compare
+
+
+def _parse_in_two_stages() -> None:
+    """Have ANTLR predict without the calling context first, and with it where that finds an error.
+
+    The first stage returns the second's tree or an error (antlr4.atn.PredictionMode, "SLL"), in a fifth of the time.
+    """
+    from antlr4.atn.PredictionMode import PredictionMode
+    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+
+    create, parse = _Latex2Sympy.create_parser, _Latex2Sympy.parse
+
+    def create_parser(converter: Any, text: str) -> Any:
+        parser = create(converter, text)
+        parser._interp.predictionMode = getattr(converter, "prediction", PredictionMode.LL)
+        return parser
+
+    def parse_twice(converter: Any, text: str) -> Any:
+        try:
+            converter.prediction = PredictionMode.SLL
+            return parse(converter, text)
+        except MemoryError:
+            raise
+        except Exception:
+            converter.prediction = PredictionMode.LL
+            return parse(converter, text)
+
+    _Latex2Sympy.create_parser, _Latex2Sympy.parse = create_parser, parse_twice
 
 
 class _Refused(Exception):
