@@ -175,7 +175,7 @@ class _Builder:
             band=spec.rollout.band,
             min_curriculum=spec.rollout.smallest_curriculum,
             labels=spec.rollout.labels,
-            truth=spec.rollout.truth,
+            oracle=spec.rollout.oracle,
             challenger_prompt=spec.challenger.prompt,
             solver_prompt=spec.solver.prompt,
             max_prompt_length=spec.solver.max_prompt_length,

@@ -99,7 +99,7 @@ class Question(Row):
     votes: Votes = ()
     """Classes of equal answers, each with its number of answers."""
     truth: str | None = None
-    """By rollout.truth; null when that is not set, or the question is malformed."""
+    """By rollout.oracle; null when that is not set, or the question is malformed."""
 
     def checked(self, dropped: str | None) -> CheckedQuestion:
         """With what the checks for the curriculum said."""

@@ -375,7 +375,7 @@ def test_limits_follow_from_the_run(tmp_path: Path, report: Report) -> None:
     control = fake_run(
         tmp_path,
         spec__rollout__labels="random",
-        spec__rollout__truth=None,
+        spec__rollout__oracle=None,
         spec__evaluation=None,
         spec__iterations=1,
     )
@@ -530,7 +530,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, said
         {"spec__evaluation__every": 2, "spec__iterations": 3},
         pytest.param({"spec__rollout__labels": "random"}, marks=pytest.mark.slow),
         pytest.param({"spec__iterations": 14}, marks=pytest.mark.slow),
-        pytest.param({"spec__rollout__truth": None}, marks=pytest.mark.slow),
+        pytest.param({"spec__rollout__oracle": None}, marks=pytest.mark.slow),
         {
             "spec__evaluation__tasks": [
                 {"name": "one", "data": {"uri": "file:///one"}},

@@ -265,7 +265,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
     (
         document(spec__rollout__labels="truth"),
         "spec.rollout",
-        "labels 'truth' needs truth, for example {kind: arithmetic}",
+        "labels 'truth' needs an oracle that knows it, for example {kind: arithmetic}",
     ),
     (document(spec__rollout__shards=99), "spec.rollout", "shards is above questions; lower shards"),
     (
@@ -418,8 +418,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     *_presence("rollout.engine.quantization"),
     *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate"),
 ]
-# truth is what labels 'truth' needs: it is taken away where it is not needed
-CHANGES.append(("rollout.truth", ABSENT, f"truth cannot be added or removed after creation; {REMEDY}"))
+# an oracle is what labels 'truth' needs: it is taken away where it is not needed
+CHANGES.append(("rollout.oracle", ABSENT, f"oracle cannot be added or removed after creation; {REMEDY}"))
 
 
 @pytest.fixture(scope="module")
@@ -460,12 +460,12 @@ def test_what_may_change_and_what_may_not(
         assert told == ""
 
 
-@pytest.mark.parametrize("path", ["verifier", "evaluation", "finetune", "forkFrom", "exclude", "rollout.truth"])
+@pytest.mark.parametrize("path", ["verifier", "evaluation", "finetune", "forkFrom", "exclude", "rollout.oracle"])
 def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespace: str, path: str) -> None:
     made = copy.deepcopy(SMALL)
     for name in ("verifier", "evaluation"):
         del made["spec"][name]
-    del made["spec"]["rollout"]["truth"]
+    del made["spec"]["rollout"]["oracle"]
     made["metadata"] |= {"namespace": namespace}
     small = control_plane.admin.create(made)
     value: Any = FULL["spec"]

@@ -121,7 +121,7 @@ FULL = {
     "spec__finetune": {"data": "s3://bucket/key"},
     "spec__evaluation__sampling": {},
     "spec__rollout__answerSampling": {"topK": 5},
-    "spec__rollout__truth": {"kind": "arithmetic"},
+    "spec__rollout__oracle": {"kind": "arithmetic"},
     "spec__pods": {"tolerations": [{"operator": "Exists"}], "env": [{"name": "A"}]},
     "spec__solver__engine": {"kind": "vllm"},
     "spec__challenger__engine": {"kind": "server"},

@@ -179,7 +179,7 @@ def test_optional_parts_have_their_place() -> None:
 
 
 def test_what_a_process_is_told_survives_the_wire_for_every_step() -> None:
-    for changes in ({}, {"spec__rollout__truth": {"kind": "arithmetic"}}, {"spec__verifier": {}}):
+    for changes in ({}, {"spec__rollout__oracle": {"kind": "arithmetic"}}, {"spec__verifier": {}}):
         run = make_run(**changes)
         for step in plan(run.spec).steps:
             config = phase_config(run.spec, "demo", "default", step, "attempt")

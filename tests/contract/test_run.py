@@ -165,7 +165,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "spec.rollout.band: min 0.8 is above max 0.2; no question could enter, so swap or widen them",
     ),
     ({"spec__rollout__shards": 99}, "spec.rollout: shards 99 is above questions 16; lower shards"),
-    ({"spec__rollout__labels": "truth"}, "spec.rollout: labels 'truth' needs truth, for example {kind: arithmetic}"),
+    (
+        {"spec__rollout__labels": "truth"},
+        "spec.rollout: labels 'truth' needs an oracle that knows it, for example {kind: arithmetic}",
+    ),
     (
         {"spec__solver__grpo__perDeviceTrainBatchSize": 7},
         "spec.solver.grpo: perDeviceTrainBatchSize 7 does not divide the 16 completions of an update "

@@ -97,7 +97,7 @@ def fake_run(folder: Path, *, until: str | None = None, **changes: Any) -> FakeR
         "spec__storage__uri": (folder / "store").absolute().as_uri(),
         "spec__rollout__questions": 60,
         "spec__rollout__samples": 10,
-        "spec__rollout__truth": {"kind": "arithmetic"},
+        "spec__rollout__oracle": {"kind": "arithmetic"},
         "spec__evaluation__samples": 8,
         **changes,
     }
@@ -223,14 +223,14 @@ class _Committer:
         files = {CURRICULUM.name: jsonl(kept), QUESTIONS.name: jsonl(checked)}
         # The last shard's process goes on and writes the step's manifest.
         metrics = rollout_metrics(checked, kept)
-        if inputs.truth is None:
+        if inputs.oracle is None:
             metrics = {name: value for name, value in metrics.items() if name not in OF_TRUTH}
         self.put(self.place, files, metrics, {**clocks[-1], "store": clocks[-1]["store"] + 1.0})
 
     def shard(self, inputs: SolverRolloutInputs, index: int) -> list[Question | InvalidCompletion]:
         count = inputs.questions // inputs.shards
         rows = [self.question(inputs.samples, index * count + i) for i in range(count)]
-        if inputs.truth is None:
+        if inputs.oracle is None:
             rows = [row.model_copy(update={"truth": None}) if isinstance(row, Question) else row for row in rows]
         return rows
 

@@ -131,7 +131,7 @@ FULL: Document = {
             "minShards": 1,
             "answerSampling": _SAMPLING,
             "labels": "truth",
-            "truth": {"kind": "arithmetic"},
+            "oracle": {"kind": "arithmetic"},
             "contamination": {"words": 8},
             "engine": {
                 "kind": "vllm",
@@ -219,7 +219,7 @@ SMALL: Document = {
         "model": {"uri": "s3://bucket/model"},
         "storage": {"uri": "file:///store"},
         "challenger": {"grpo": {}, "engine": {"kind": "server"}},
-        "rollout": {"band": {}, "contamination": {}, "truth": {"kind": "arithmetic"}},
+        "rollout": {"band": {}, "contamination": {}, "oracle": {"kind": "arithmetic"}},
         "solver": {"engine": {"kind": "vllm"}},
         "evaluation": {"tasks": [{"name": "a", "data": {"uri": "s3://bucket/a"}}], "sampling": {}},
         "verifier": {},

@@ -144,7 +144,7 @@ def _controls(report: Report) -> list[str]:
 def _labels(report: Report) -> list[str]:
     known = [(i.number, i.rollout) for i in report.iterations if i.rollout and i.rollout.label_accuracy is not None]
     if not known:
-        return ["Label accuracy is not known: the manifest names no source of true answers (spec.rollout.truth)."]
+        return ["Label accuracy is not known: the manifest names no oracle (spec.rollout.oracle)."]
     found = ["Label accuracy counts a question without a known truth, a malformed one, as labelled wrongly."]
     (first, before), (last, after) = known[0], known[-1]
     a, b = before.label_accuracy or 0.0, after.label_accuracy or 0.0

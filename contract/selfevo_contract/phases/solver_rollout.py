@@ -8,8 +8,9 @@ from selfevo_contract.base import Wire
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
+from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.prompts import Prompt
-from selfevo_contract.spec.rollout import ArithmeticTruth, Band, Contamination
+from selfevo_contract.spec.rollout import Band, Contamination
 from selfevo_contract.spec.sampling import Sampling
 
 
@@ -27,7 +28,7 @@ class SolverRolloutInputs(Wire):
     band: Band
     min_curriculum: int
     labels: Literal["majority", "random", "truth"]
-    truth: ArithmeticTruth | None = None
+    oracle: Oracle | None = None
     challenger_prompt: Prompt
     solver_prompt: Prompt
     max_prompt_length: int = 2048

@@ -10,6 +10,7 @@ from selfevo_contract.base import Closed, Whole
 from selfevo_contract.rules import Rule
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.names import LabelName
+from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.sampling import Sampling
 
@@ -34,13 +35,6 @@ class Band(Closed):
     def side(self, share: float) -> Literal["below", "in", "above"]:
         """Where a majority share lies; the bounds are in the band."""
         return "below" if share < self.min else "above" if share > self.max else "in"
-
-
-class ArithmeticTruth(Closed):
-    """`a + b` and `a - b` in decimal digits, computed exactly."""
-
-    kind: Literal["arithmetic"]
-    """Which source of truth."""
 
 
 class Contamination(Closed):
@@ -75,8 +69,8 @@ class Rollout(Closed):
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
     labels: Literal["majority", "random", "truth"] = "majority"
     """Where labels come from. `random` and `truth` are the control arms of an experiment."""
-    truth: ArithmeticTruth | None = None
-    """A source of true answers, for measuring label accuracy; training never sees it unless labels is `truth`."""
+    oracle: Oracle | None = None
+    """What says how many labels are right; training never sees it unless labels is `truth`."""
     contamination: Contamination = Contamination()
     """Which questions are dropped because a held-out one has the same words."""
     engine: Engine = TransformersEngine()
@@ -88,9 +82,9 @@ class Rollout(Closed):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.labels != 'truth' || has(self.truth)",
-            lambda rollout: rollout.labels != "truth" or rollout.truth is not None,
-            "labels 'truth' needs truth, for example {kind: arithmetic}",
+            "self.labels != 'truth' || has(self.oracle)",
+            lambda rollout: rollout.labels != "truth" or rollout.oracle is not None,
+            "labels 'truth' needs an oracle that knows it, for example {kind: arithmetic}",
         ),
         Rule(
             "self.shards <= self.questions",

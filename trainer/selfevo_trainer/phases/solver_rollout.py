@@ -28,7 +28,6 @@ from selfevo_contract.rows import (
 from selfevo_store import fetch_rows
 from selfevo_trainer.answers.extraction import ParsedQuestion, last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally, verdicts_of
-from selfevo_trainer.answers.oracles import true_answer
 from selfevo_trainer.answers.voting import Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
@@ -37,6 +36,7 @@ from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
+from selfevo_trainer.oracles.arithmetic import true_answer
 from selfevo_trainer.prompts import encode, messages, shown
 
 ShardRow = Question | InvalidCompletion
@@ -119,7 +119,7 @@ def _question(inputs: SolverRolloutInputs, parsed: ParsedQuestion, vote: Vote, a
         majority=vote.answer,
         share=vote.share,
         votes=vote.classes,
-        truth=true_answer(inputs.truth, parsed.question),
+        truth=true_answer(inputs.oracle, parsed.question),
     )
 
 
@@ -214,7 +214,7 @@ def measure(
         "majority_share_mean": sum(row.share for row in valid) / len(valid),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }
-    if inputs.truth is not None:
+    if inputs.oracle is not None:
         metrics["malformed_share"] = sum(row.truth is None for row in valid) / len(valid)
         metrics["majority_accuracy"] = sum(_right(row, row.majority) for row in valid) / len(valid)
         if kept:
