@@ -15,6 +15,7 @@ from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
 from selfevo.verbs.grade import grade, vote
 from selfevo.verbs.init import init
+from selfevo.verbs.size import size
 from selfevo_contract.errors import InputError, SelfevoError
 
 app = typer.Typer(
@@ -275,6 +276,7 @@ def report(
 
 
 app.command()(explain)
+app.command()(size)
 app.command()(init)
 app.command(context_settings={"ignore_unknown_options": True})(grade)  # "-3" is an answer
 app.command()(vote)

@@ -12,21 +12,23 @@ from harness.tools import tool
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 from selfevo_contract.spec.lora import Lora
+from selfevo_core.sizing import memory as sizing
+from selfevo_core.sizing.architecture import MODELS, Architecture
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-sizing = tool("gpu_sizing")
-QWEN = sizing.MODELS["Qwen3-4B-Base"]
+page = tool("gpu_sizing")
+QWEN = MODELS["Qwen3-4B-Base"]
 SMALL = {
-    "qwen3": sizing.Architecture(64, 96, 4, 4, 2, 16, 131, True, True),
-    "llama": sizing.Architecture(192, 288, 4, 6, 3, 32, 131, False, False),
+    "qwen3": Architecture(64, 96, 4, 4, 2, 16, 131, True, True),
+    "llama": Architecture(192, 288, 4, 6, 3, 32, 131, False, False),
 }
 
 
 def test_the_page_has_the_tables_that_the_formula_makes() -> None:
-    text = sizing.PAGE.read_text()
-    assert sizing.page(text) == text, "run `python tools/gpu_sizing.py`"
+    text = page.PAGE.read_text()
+    assert page.page(text) == text, "run `python tools/gpu_sizing.py`"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_the_page_has_the_tables_that_the_formula_makes() -> None:
     ],
 )
 def test_parameters_are_as_many_as_published(name: str, billions: float) -> None:
-    assert sizing.MODELS[name].parameters / 1e9 == pytest.approx(billions, abs=0.0006)
+    assert MODELS[name].parameters / 1e9 == pytest.approx(billions, abs=0.0006)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_what_makes_a_phase_smaller() -> None:
 
 
 def test_a_manifest_is_read_with_its_gpus_and_nodes() -> None:
-    run = sizing.load(ROOT / "examples" / "qwen3-4b-base.yaml")
+    run = page.load(ROOT / "examples" / "qwen3-4b-base.yaml")
     needs = {need.phase: need for need in sizing.needs(run.spec, QWEN)}
     assert {name: need.gpus for name, need in needs.items()} == {
         "challenger-train": 8,

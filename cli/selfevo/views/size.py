@@ -1,0 +1,81 @@
+"""What `selfevo size` prints: each phase's memory on one GPU, and what would make it fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from selfevo.manifest import load
+from selfevo.text import aligned
+from selfevo_contract.errors import ExitCode, InputError
+from selfevo_core.sizing.architecture import MODELS, Architecture
+from selfevo_core.sizing.memory import CARDS, GIB, Need, needs
+from selfevo_core.sizing.suggestions import suggestions
+
+
+def show_size(manifest: Path, card: str, config: Path | None) -> ExitCode:
+    """Print it; the exit code is 2 when a phase does not fit.
+
+    Args:
+        card: memory of the GPU in GB, one of CARDS.
+        config: the model's config.json where its folder is not on this machine.
+
+    Raises:
+        InputError: the manifest, the card or the model's configuration is not one.
+    """
+    named = f"{card.removesuffix('GB').strip()} GB"
+    if named not in CARDS:
+        raise InputError(f"--card is {card!r}; it must be one of {', '.join(name.split()[0] for name in CARDS)}")
+    spec = load(manifest).spec
+    model = _architecture(spec.model.uri, config)
+    found = list(needs(spec, model))
+    print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
+    rows = [["phase", "GPUs", "GiB each", "held", "backward", "cache", "smallest card"], *map(_row, found)]
+    print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
+    if all(need.total <= CARDS[named] for need in found):
+        print("every phase fits")
+        return ExitCode.DONE
+    fits = False
+    for written, trained in suggestions(spec, model, named):
+        fits = all(need.total <= CARDS[named] for need in trained)
+        after = ", ".join(f"{need.phase} {need.total:.0f} GiB" for need in trained)
+        print(f"with {written} in challenger.grpo and solver.grpo: {after}{'; training fits' if fits else ''}")
+    for need in found:
+        if not need.backward and need.total > CARDS[named]:
+            print(f"{need.phase} takes {need.total:.0f} GiB: lower its engine's batchSize")
+    return ExitCode.INPUT
+
+
+def _row(need: Need) -> list[str]:
+    parts = [f"{part / GIB:.1f}" for part in (need.held, need.backward, need.generation)]
+    return [need.phase, str(need.gpus), f"{need.total:.1f}", *parts, need.card]
+
+
+def _architecture(uri: str, config: Path | None) -> Architecture:
+    """Of --config, of the model's own folder, or of a name that is known."""
+    if config is None and uri.startswith("file://"):
+        config = Path(unquote(uri.removeprefix("file://"))) / "config.json"
+    if config is None:
+        name = uri.rpartition("/")[2].partition("@")[0]
+        if name not in MODELS:
+            raise InputError(
+                f"spec.model.uri is {uri!r}, whose sizes are not known here; give its config.json by --config"
+            )
+        return MODELS[name]
+    try:
+        content: Any = json.loads(config.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{config} cannot be read: {error.strerror}; give the model's config.json by --config"
+        ) from None
+    except ValueError:
+        raise InputError(f"{config} is not JSON; give the model's config.json by --config") from None
+    if not isinstance(content, Mapping):
+        raise InputError(f"{config} is not a JSON object; give the model's config.json by --config")
+    try:
+        return Architecture.of(content)
+    except KeyError as error:
+        raise InputError(f"{config} has no {error.args[0]}; give the model's config.json by --config") from None

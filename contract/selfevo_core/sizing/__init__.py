@@ -1,0 +1,1 @@
+"""GPU memory of each phase of a run, by formula (docs/sizing.md). Pure."""

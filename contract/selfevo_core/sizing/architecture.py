@@ -1,0 +1,107 @@
+"""What the formulas need to know of a model: widths, layers, vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.spec.lora import Lora
+
+KINDS = ("llama", "qwen3", "mistral")
+"""Values of `model_type`: decoders of one form (RMS norm, gated MLP, rotary positions, no biases)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes from a model's config.json. Letters in the formulas: h hidden, f intermediate, q heads x head size,
+    k key-value heads x head size, s tokens of a sequence."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    tied: bool
+    qk_norm: bool
+    """Qwen3 normalises queries and keys, Llama does not."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Architecture:
+        """From the content of config.json.
+
+        Raises:
+            InputError: it is none of the architectures that the formula was checked for.
+        """
+        kind = config.get("model_type")
+        if kind not in KINDS:
+            raise InputError(
+                f"config.json has model_type {kind!r}, whose memory is not worked out; known are {', '.join(KINDS)}"
+            )
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        return cls(
+            hidden=hidden,
+            intermediate=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or hidden // heads,
+            vocabulary=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", kind == "gemma")),
+            qk_norm=kind == "qwen3",
+        )
+
+    @property
+    def q(self) -> int:
+        return self.heads * self.head_size
+
+    @property
+    def k(self) -> int:
+        return self.kv_heads * self.head_size
+
+    @property
+    def parameters(self) -> int:
+        norms = 2 * self.hidden + (2 * self.head_size if self.qk_norm else 0)
+        layer = self.hidden * (2 * self.q + 2 * self.k) + 3 * self.hidden * self.intermediate + norms
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
+
+    def adapter(self, lora: Lora) -> int:
+        """Parameters of an adapter: rank x (inputs + outputs) of each matrix that has one."""
+        h, f, q, k = self.hidden, self.intermediate, self.q, self.k
+        sides = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h}
+        sides |= {"gate_proj": h + f, "up_proj": h + f, "down_proj": f + h}
+        chosen = sides if lora.target_modules is None else [name for name in lora.target_modules if name in sides]
+        return self.layers * lora.rank * sum(sides[name] for name in chosen)
+
+    def saved_by_a_layer(self, sequence: int) -> int:
+        """Bytes for each token that the backward pass of one layer needs, with fused attention.
+
+        26h   two norms in float32 (input and result: 16h), their results cast for q, k, v, gate and up (10h)
+        8f    gate, its SiLU, up and the product, in bfloat16
+        8q    query, keys and values repeated for all heads, result of attention
+        14q+6k, for 8q, where queries and keys are normalised in float32
+        4     a head: the log-sum-exp of attention; with norms, a scale for each query and key head as well
+        2s    the padding mask of a sequence, in bfloat16
+        """
+        attention = 8 * self.q + 4 * self.heads
+        if self.qk_norm:
+            attention += 6 * self.q + 6 * self.k + 4 * (self.heads + self.kv_heads)
+        return 26 * self.hidden + 8 * self.intermediate + attention + 2 * sequence + 8
+
+    def cached(self, bytes_each: int) -> int:
+        """Bytes of keys and values for one token, in all layers."""
+        return self.layers * 2 * self.k * bytes_each
+
+
+MODELS = {
+    "Qwen3-0.6B-Base": Architecture(1024, 3072, 28, 16, 8, 128, 151936, True, True),
+    "Qwen3-1.7B-Base": Architecture(2048, 6144, 28, 16, 8, 128, 151936, True, True),
+    "Qwen3-4B-Base": Architecture(2560, 9728, 36, 32, 8, 128, 151936, True, True),
+    "Qwen3-8B-Base": Architecture(4096, 12288, 36, 32, 8, 128, 151936, False, True),
+    "OctoThinker-3B-Hybrid-Base": Architecture(3072, 8192, 28, 24, 8, 128, 128256, True, False),
+    "OctoThinker-8B-Hybrid-Base": Architecture(4096, 14336, 32, 32, 8, 128, 128256, False, False),
+}
+"""The models of the examples and their small siblings. OctoThinker has the sizes of Llama 3.2 3B and Llama 3.1 8B."""

@@ -1,0 +1,127 @@
+"""Bytes on one GPU, by phase.
+
+Sources. Model states: weights, gradients and Adam's two moments, each once (Rajbhandari et al., ZeRO, arXiv 1910.02054,
+section 3.1); here all four are float32, which is 16 bytes a parameter (docs/decisions/0003-master-weights.md).
+Activations: those that the backward pass of a layer needs, counted as Korthikanti et al. (arXiv 2205.05198, section 4)
+do, for the layers of Llama and Qwen3 under autocast. tests/docs/test_sizing.py compares the counts with what torch
+saves and what transformers allocates for small models of the same kind. No GPU has checked them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.resources import Resources
+from selfevo_contract.spec.run import RunSpec
+from selfevo_core.sizing.architecture import Architecture
+
+GIB = 1 << 30
+
+PROMPT_TOKENS = 256
+"""Of the Challenger's own prompt, or of a question with its system message. A guess on the large side."""
+RESERVE = 0.10
+"""Share on top, for what no count has: fragments of the allocator, workspaces, the batch itself. A rule of thumb."""
+CONTEXT_GIB = 1.0
+"""CUDA's own, and NCCL's buffers."""
+CARDS = {"24 GB": 22.0, "48 GB": 44.5, "80 GB": 79.0, "141 GB": 139.0, "180 GB": 178.0}
+"""Usual GPUs (L4, L40S, H100, H200, B200) and the GiB that a program finds on them."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on one GPU, of what is there at the same time. The phase takes the largest of its moments."""
+
+    phase: str
+    gpus: int
+    held: int
+    """Weights and optimizer state, through the whole phase."""
+    backward: int
+    """Gradients and activations of one pass; 0 where nothing is trained."""
+    generation: int
+    """Keys and values of what is generated at once."""
+
+    @property
+    def total(self) -> float:
+        """GiB on one GPU, with the reserve."""
+        return (self.held + max(self.backward, self.generation)) * (1 + RESERVE) / GIB + CONTEXT_GIB
+
+    @property
+    def card(self) -> str:
+        """The smallest usual GPU that holds it."""
+        return next((name for name, room in CARDS.items() if self.total <= room), "none")
+
+
+def training(
+    phase: str, model: Architecture, grpo: Grpo, dtype_bytes: int, gpus: int, solver: Engine | None = None
+) -> Need:
+    """One process of challenger-train or solver-train, data parallel over ``gpus``.
+
+    Args:
+        solver: How the frozen Solver answers in the Challenger's training; None where there is none.
+    """
+    whole, adapted = model.parameters, grpo.lora is not None
+    count = model.adapter(grpo.lora) if grpo.lora else whole
+    sequence = PROMPT_TOKENS + grpo.max_completion_length
+    computed = 2 if dtype_bytes == 2 else 0
+    # Weights and moments; the frozen reference, which is loaded as the policy is; DDP's own copy of the gradients.
+    held = (4 + 8 + (4 if grpo.beta > 0 else 0) + (4 if gpus > 1 else 0)) * count
+    held += dtype_bytes * whole if adapted else 0  # the base under the adapter, in the run's dtype
+    at_once = min(_sequences(grpo, gpus) * sequence, max(grpo.generation_batch_tokens, sequence))
+    generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
+    if isinstance(solver, TransformersEngine):
+        held += dtype_bytes * whole
+        generating = max(generating, solver.batch_size * sequence * _cache_bytes(model, dtype_bytes))
+    tokens = grpo.per_device_train_batch_size * sequence
+    layer = model.saved_by_a_layer(sequence)
+    # Recomputed, a layer keeps its input only (float32), and one layer at a time is there whole.
+    kept = 4 * model.hidden * model.layers + layer if grpo.gradient_checkpointing else layer * model.layers
+    # Autocast's copies of the weights live until the pass ends; generation makes them as well.
+    return Need(phase, gpus, held + computed * count, 4 * count + tokens * kept, generating)
+
+
+def generation(phase: str, model: Architecture, engine: Engine, longest: int, dtype_bytes: int) -> Need:
+    """One process of solver-rollout or evaluate: one model at a time."""
+    batch = engine.batch_size if isinstance(engine, TransformersEngine) else 1
+    cache = batch * (PROMPT_TOKENS + longest) * _cache_bytes(model, dtype_bytes)
+    return Need(phase, 1, dtype_bytes * model.parameters, 0, cache)
+
+
+def _sequences(grpo: Grpo, gpus: int) -> int:
+    """Completions of a step that one process generates, in parts of generationBatchTokens."""
+    return -(-grpo.completions_per_step // gpus)
+
+
+def _cache_bytes(model: Architecture, bytes_each: int) -> int:
+    """Of one token: the cache, and one layer's keys and values repeated for all heads while it is computed.
+
+    Training generates under autocast, where transformers keeps keys and values in float32.
+    """
+    return model.cached(bytes_each) + 2 * model.q * bytes_each
+
+
+def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
+    """What each phase of ``spec`` takes on one GPU."""
+    dtype_bytes = 4 if spec.model.dtype == "float32" else 2
+    challenger, solver = spec.challenger, spec.solver
+    on = _gpus(spec, challenger.pods)
+    yield training("challenger-train", model, challenger.grpo, dtype_bytes, on, challenger.engine)
+    longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
+    yield generation("solver-rollout", model, spec.rollout.engine, longest, dtype_bytes)
+    yield training("solver-train", model, solver.grpo, dtype_bytes, _gpus(spec, solver.pods))
+    if spec.evaluation:
+        sampling = spec.evaluation.sampling or solver.grpo.sampling
+        longest = sampling.max_completion_length
+        yield generation("evaluate", model, spec.evaluation.engine, longest, dtype_bytes)
+
+
+def _gpus(spec: RunSpec, pods: Pods) -> int:
+    """Of all pods that train together."""
+
+    def limit(resources: Resources) -> int:
+        return sum(int(count) for name, count in resources.limits.items() if name.endswith("/gpu"))
+
+    return max(1, limit(pods.resources) or limit(spec.pods.resources)) * (pods.nodes or spec.pods.nodes or 1)

@@ -1,0 +1,51 @@
+"""What makes a run smaller, in the order in which docs/sizing.md tries it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.lora import Lora
+from selfevo_contract.spec.run import RunSpec
+from selfevo_core.sizing.architecture import Architecture
+from selfevo_core.sizing.memory import CARDS, Need, needs
+
+CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("gradientCheckpointing: true", {"gradient_checkpointing": True}),
+    ("perDeviceTrainBatchSize: 1", {"per_device_train_batch_size": 1}),
+    ("generationBatchTokens: 32768", {"generation_batch_tokens": 32_768}),
+    ("lora: {}", {"lora": Lora()}),
+)
+"""As a person writes them below challenger.grpo and solver.grpo, and the fields that they set."""
+
+
+def trained(spec: RunSpec, model: Architecture) -> list[Need]:
+    """What the phases that train take."""
+    return [need for need in needs(spec, model) if need.backward]
+
+
+def suggestions(spec: RunSpec, model: Architecture, card: str) -> Iterator[tuple[str, list[Need]]]:
+    """Changes of both roles' training, each on top of the one before, and what training takes then. They end with the
+    first that fits on ``card``; with none when training fits as it is."""
+    for written, fields in CHANGES:
+        if all(need.total <= CARDS[card] for need in trained(spec, model)):
+            return
+        changed = with_settings(spec, **fields)
+        if changed != spec:
+            spec = changed
+            yield written, trained(spec, model)
+
+
+def with_settings(spec: RunSpec, **grpo: Any) -> RunSpec:
+    """``spec`` with other settings of both roles' training."""
+
+    def changed(part: Grpo) -> Grpo:
+        return part.model_copy(update=grpo)
+
+    return spec.model_copy(
+        update={
+            "challenger": spec.challenger.model_copy(update={"grpo": changed(spec.challenger.grpo)}),
+            "solver": spec.solver.model_copy(update={"grpo": changed(spec.solver.grpo)}),
+        }
+    )

@@ -1,0 +1,72 @@
+"""`selfevo size`: the formula of docs/sizing.md for a manifest, and what would make it fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from runs import EXAMPLES
+from selfevo.main import app
+
+
+def sized(*arguments: str) -> tuple[int, str]:
+    ended = CliRunner().invoke(app, ["size", *arguments])
+    return ended.exit_code, ended.output + (str(ended.exception or "") if ended.exit_code == 1 else "")
+
+
+def manifest(folder: Path, **model: str) -> Path:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document["spec"]["model"] |= model
+    document["spec"]["model"].pop("digest", None)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
+    code, said = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")
+    assert code == 2, said
+    assert said.startswith("4.02 billion parameters, on cards of 80 GB")
+    lines = said.splitlines()
+    tried = [line.split()[1] for line in lines if line.startswith("with ")]
+    assert tried[-1] == "lora:" and lines[-1].endswith("training fits")
+    assert not any(line.endswith("training fits") for line in lines[:-1])
+    code, said = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "180")
+    assert (code, said.splitlines()[-1]) == (0, "every phase fits")
+
+
+def test_sizes_come_from_the_models_own_configuration(tmp_path: Path) -> None:
+    code, said = sized(str(EXAMPLES / "arithmetic.yaml"), "--card", "24")
+    config = json.loads((EXAMPLES / "arithmetic" / "base" / "config.json").read_text())
+    assert code == 0 and config["model_type"] == "qwen3"
+    assert said.startswith("0.00 billion parameters, on cards of 24 GB")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    code, said = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), "--config", str(path))
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "words"),
+    [
+        (None, ["--card", "81"], ["--card is '81'", "24, 48, 80, 141, 180"]),
+        (None, [], ["hf://somebody/something@main", "--config"]),
+        ("{", ["--config", "config.json"], ["is not JSON"]),
+        ("[]", ["--config", "config.json"], ["is not a JSON object"]),
+        ('{"model_type": "rwkv"}', ["--config", "config.json"], ["model_type 'rwkv'", "llama, qwen3"]),
+        ('{"model_type": "llama"}', ["--config", "config.json"], ["has no num_attention_heads"]),
+        (None, ["--config", "elsewhere.json"], ["cannot be read"]),
+    ],
+)
+def test_what_cannot_be_sized_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, arguments: list[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    _, said = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), *arguments)
+    assert all(word in said for word in words), said
