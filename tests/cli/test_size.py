@@ -70,3 +70,10 @@ def test_what_cannot_be_sized_is_a_sentence(
         (tmp_path / "config.json").write_text(content)
     _, said = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), *arguments)
     assert all(word in said for word in words), said
+
+
+def test_the_table_in_an_examples_header_is_what_the_command_says() -> None:
+    path = EXAMPLES / "qwen3-4b-lora.yaml"
+    code, said = sized(str(path), "--card", "80")
+    assert code == 0
+    assert all(f"# {line.rstrip()}" in path.read_text().splitlines() for line in said.splitlines()), said

@@ -36,6 +36,7 @@ def test_the_examples_are_all_there() -> None:
         "own-model.yaml",
         "smollm2-135m-instruct.yaml",
         "qwen3-4b-base.yaml",
+        "qwen3-4b-lora.yaml",
         "qwen3-8b-base.yaml",
         "octothinker-3b-hybrid-base.yaml",
         "octothinker-8b-hybrid-base.yaml",
