@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, SOLVER_ROLLOUT, SOLVER_TRAIN
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
@@ -108,14 +109,14 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     dtype_bytes = 4 if spec.model.dtype == "float32" else 2
     challenger, solver = spec.challenger, spec.solver
     on = _gpus(spec, challenger.pods)
-    yield training("challenger-train", model, challenger.grpo, dtype_bytes, on, challenger.engine)
+    yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine)
     longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
-    yield generation("solver-rollout", model, spec.rollout.engine, longest, dtype_bytes)
-    yield training("solver-train", model, solver.grpo, dtype_bytes, _gpus(spec, solver.pods))
+    yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes)
+    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, _gpus(spec, solver.pods))
     if spec.evaluation:
         sampling = spec.evaluation.sampling or solver.grpo.sampling
         longest = sampling.max_completion_length
-        yield generation("evaluate", model, spec.evaluation.engine, longest, dtype_bytes)
+        yield generation(EVALUATE.name, model, spec.evaluation.engine, longest, dtype_bytes)
 
 
 def _gpus(spec: RunSpec, pods: Pods) -> int:
