@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.runs import make_run
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan
 from selfevo_contract.spec.rollout import Band, Contamination
 from selfevo_trainer.contamination import NOTHING_HELD_OUT, HeldOutQuestions, ngrams_of, words_of
+from selfevo_trainer.context import Clock
 from selfevo_trainer.curriculum import Candidate, select, unfit
+from selfevo_trainer.inputs.data import held_out_questions
 
 HELD = "Let $x$ and $y$ be positive real numbers such that $x + y = 1$. Find the largest value of $x^2 y$."
 OTHER = "A train leaves the station at noon and arrives three hours later; how far did it go?"
@@ -76,6 +86,30 @@ def test_the_curriculum_names_the_reason_before_the_band() -> None:
     assert selection.dropped["contaminated"] == 1
     assert select([Candidate(run_of(13), "1", 1.0)], Band(), held()).reasons == ["contaminated"]
     assert select([Candidate(run_of(13), "1", 0.5)], Band()).reasons == [None]
+
+
+def test_a_step_reads_tasks_and_exclusions_and_takes_the_runs_rule(tmp_path: Path) -> None:
+    def file(name: str, question: str) -> dict[str, str]:
+        (tmp_path / name).write_text(json.dumps({"question": question, "answer": "1"}) + "\n")
+        return {"uri": f"file://{tmp_path}/{name}"}
+
+    context: Any = SimpleNamespace(clock=Clock())
+    spec = {
+        "spec__evaluation__tasks": [{"name": "a", "data": file("a", HELD)}],
+        "spec__exclude": [file("b", OTHER)],
+    }
+    for rule, reason in (({"words": 8}, "contaminated"), ({}, None)):
+        steps = plan(make_run(**spec, spec__rollout__contamination=rule).spec).by_name
+        for name in ("challenger-train-1", "solver-rollout-1"):
+            inputs: Any = steps[name].inputs
+            questions = held_out_questions(context, inputs)
+            assert unfit(run_of(9), questions) == reason
+            assert unfit("So: " + " ".join(words_of(OTHER)[:9]), questions) == reason
+            assert unfit(HELD, questions) == unfit(OTHER, questions) == "held_out"
+            assert questions.counts([run_of(9)])["overlap_8/0"] == 1
+    (tmp_path / "a").unlink()
+    with pytest.raises(InputError, match=r"spec\.evaluation\.tasks\[0\]\.data\.uri is .* cannot be read"):
+        held_out_questions(context, inputs)
 
 
 def test_ngrams_are_the_same_on_every_machine() -> None:
