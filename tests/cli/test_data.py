@@ -144,6 +144,7 @@ def test_every_data_set_is_written_with_its_source_and_a_task_to_paste(tmp_path:
         source = json.loads((tmp_path / "out" / f"{name}.source.json").read_text())
         assert (source["digest"], source["revision"], source["rows"]) == (digest, sha, len(rows))
         assert f"licence {licence}" in said.out
+        assert f"# note: scores are published on {entry.questions} questions\n" in said.out  # these are a few
         [task] = [Task.model_validate(item) for item in yaml.safe_load(said.out)]
         assert (task.name, task.answers, task.group, task.data.digest) == (name, entry.answers, entry.group, digest)
         assert task.data.uri == f"file://{file}"
@@ -168,6 +169,7 @@ def test_the_same_commit_gives_the_same_bytes_and_another_file_is_not_replaced(t
     assert "# wrote 2 questions" in first.out and "# found 2 questions" in again.out
     assert first.out.splitlines()[1:] == again.out.splitlines()[1:]
     assert fewer.code == 2 and "another file is there; name a new one, or remove it" in " ".join(fewer.err.split())
+    assert "note" not in elsewhere.out  # fewer were asked for
     assert elsewhere.code == 0 and len((tmp_path / "one.jsonl").read_text().splitlines()) == 1
 
 

@@ -11,6 +11,7 @@ DATA_SET = DataSet(
     name="aime24",
     repository="HuggingFaceH4/aime_2024",
     split="train",
+    questions=30,
     answers="math",
     group="math",
     columns=("problem", "answer"),

@@ -11,6 +11,7 @@ DATA_SET = DataSet(
     name="aime25",
     repository="math-ai/aime25",
     split="test",
+    questions=30,
     answers="math",
     group="math",
     columns=("problem", "answer"),

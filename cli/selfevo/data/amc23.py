@@ -11,6 +11,7 @@ DATA_SET = DataSet(
     name="amc23",
     repository="math-ai/amc23",
     split="test",
+    questions=40,
     answers="math",
     group="math",
     columns=("question", "answer"),

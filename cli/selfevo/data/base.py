@@ -21,6 +21,8 @@ class DataSet:
     """owner/name on the hub."""
     split: str
     """The split that scores are published on."""
+    questions: int
+    """How many it has, as published."""
     answers: Literal["math", "choice", "number", "text"]
     """The kind of its answers (spec.evaluation.tasks[].answers)."""
     group: str

@@ -12,6 +12,7 @@ DATA_SET = DataSet(
     name="bbeh",
     repository="BBEH/bbeh",
     split="train",
+    questions=4520,
     answers="text",
     group="general",
     columns=("input", "target"),

@@ -20,6 +20,7 @@ DATA_SET = DataSet(
     repository="openai/gsm8k",
     config="main",
     split="test",
+    questions=1319,
     answers="number",
     group="math",
     columns=("question", "answer"),

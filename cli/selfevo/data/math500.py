@@ -11,6 +11,7 @@ DATA_SET = DataSet(
     name="math500",
     repository="HuggingFaceH4/MATH-500",
     split="test",
+    questions=500,
     answers="math",
     group="math",
     columns=("problem", "answer"),

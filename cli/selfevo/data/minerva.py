@@ -11,6 +11,7 @@ DATA_SET = DataSet(
     name="minerva",
     repository="math-ai/minervamath",
     split="test",
+    questions=272,
     answers="math",
     group="math",
     columns=("question", "answer"),

@@ -22,6 +22,7 @@ DATA_SET = DataSet(
     name="mmlu-pro",
     repository="TIGER-Lab/MMLU-Pro",
     split="test",
+    questions=12_032,
     answers="choice",
     group="general",
     columns=("question", "options", "answer"),

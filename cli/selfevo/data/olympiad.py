@@ -18,6 +18,7 @@ DATA_SET = DataSet(
     name="olympiad",
     repository="math-ai/olympiadbench",
     split="test",
+    questions=674,
     answers="math",
     group="math",
     columns=("question", "final_answer"),

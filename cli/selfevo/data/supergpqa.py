@@ -11,6 +11,7 @@ DATA_SET = DataSet(
     name="supergpqa",
     repository="m-a-p/SuperGPQA",
     split="train",
+    questions=26_529,
     answers="choice",
     group="general",
     columns=("question", "options", "answer_letter"),

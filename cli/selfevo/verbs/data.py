@@ -24,8 +24,12 @@ def list_data_sets() -> None:
     from selfevo.data import DATA_SETS
     from selfevo.text import aligned
 
-    rows = [[entry.name, entry.repository, entry.split, entry.answers, entry.group] for entry in DATA_SETS.values()]
-    print(*aligned([["name", "data set", "split", "answers", "group"], *rows]), sep="\n")
+    rows = [
+        [entry.name, entry.repository, entry.split, f"{entry.questions:,}", entry.answers, entry.group]
+        for entry in DATA_SETS.values()
+    ]
+    head = ["name", "data set", "split", "questions", "answers", "group"]
+    print(*aligned([head, *rows], right=(3,)), sep="\n")
 
 
 @data.command("prepare")
@@ -59,6 +63,8 @@ def prepare_data(
     said = f"{count(made.rows, 'question')} of {entry.repository} at {fetched.revision[:12]}"
     skipped = f"; {count(made.skipped, 'row')} without an answer left out" if made.skipped else ""
     print(f"# {'wrote' if fresh else 'found'} {said}, licence {fetched.licence}{skipped}")
+    if limit is None and split == entry.split and made.rows != entry.questions:
+        print(f"# note: scores are published on {count(entry.questions, 'question')}")
     print("# for spec.evaluation.tasks:")
     print(task_of(entry, uri, made), end="")
 
