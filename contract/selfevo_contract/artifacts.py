@@ -2,7 +2,8 @@
 
     <storage.uri>/<namespace>/<phase>/<key>/MANIFEST.json            the step's output exists when this does
     <storage.uri>/<namespace>/<phase>/<key>/attempts/<id>/<file>     each attempt writes under a name of its own
-    <storage.uri>/<namespace>/<phase>/<key>/shards/<i>/...           a rollout shard: a committed directory itself
+    <storage.uri>/<namespace>/<phase>/<key>/chunks/<kind>/<first>-<count>/...
+                                                                     a part of its rows: a committed directory itself
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<step>/...   an intra-phase checkpoint: likewise
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
 
@@ -12,6 +13,7 @@ What lies there without a MANIFEST.json beside it does not exist: readers take f
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -21,6 +23,11 @@ SCHEMA_VERSION = 3
 """Version of what is stored. It is part of every step's key: a new meaning of the bytes gets new keys."""
 
 MANIFEST_NAME = "MANIFEST.json"
+
+QUESTION_CHUNKS = "questions"
+"""Kind of a rollout's chunks that hold questions which nobody has answered yet."""
+ANSWER_CHUNKS = "answers"
+"""Kind of a rollout's chunks that hold questions with their answers; the step is whole when these are."""
 
 
 def step_prefix(namespace: str, phase: str, key: str) -> str:
@@ -33,9 +40,27 @@ def step_uri(storage_uri: str, namespace: str, phase: str, key: str) -> str:
     return f"{storage_uri.rstrip('/')}/{step_prefix(namespace, phase, key)}"
 
 
-def shard_prefix(prefix: str, index: int) -> str:
-    """Where shard ``index`` of the step at ``prefix`` lies; zero-padded so that listings sort."""
-    return f"{prefix}/shards/{index:05d}"
+def chunks_prefix(prefix: str, kind: str) -> str:
+    """Where the step at ``prefix`` has its chunks of one kind."""
+    return f"{prefix}/chunks/{kind}"
+
+
+def chunk_prefix(prefix: str, kind: str, numbers: range) -> str:
+    """Where the rows with ``numbers`` lie, counted from 0 over the whole step; zero-padded so that listings sort."""
+    return f"{chunks_prefix(prefix, kind)}/{numbers.start:08d}-{len(numbers):08d}"
+
+
+def committed_chunks(prefix: str, kind: str, keys: Iterable[str]) -> list[range]:
+    """The numbers of each chunk that has a manifest among ``keys``, a listing of the store, in order. Pure.
+
+    Chunks may overlap, where attempts cut the step in different ways.
+    """
+    name = re.compile(rf"{re.escape(chunks_prefix(prefix, kind))}/(\d{{8}})-(\d{{8}})/{re.escape(MANIFEST_NAME)}")
+    found = (name.fullmatch(key) for key in keys)
+    return sorted(
+        (range(int(match[1]), int(match[1]) + int(match[2])) for match in found if match),
+        key=lambda numbers: (numbers.start, numbers.stop),
+    )
 
 
 def checkpoint_prefix(prefix: str, step: int) -> str:

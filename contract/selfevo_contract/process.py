@@ -79,6 +79,8 @@ class PhaseConfig(Wire):
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     base: BaseModelRef | None = None
     """The run's base model, where roles are adapters on it."""
+    chunk_questions: Annotated[int, Field(ge=1)] | None = None
+    """Of a phase that commits in chunks: questions in one."""
 
     @property
     def prefix(self) -> str:
@@ -166,4 +168,5 @@ def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: s
         engine=getattr(role, "engine", TransformersEngine()),
         checkpoint_every=getattr(role, "checkpoint_every", 1),
         base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest) if spec.has_adapters else None,
+        chunk_questions=getattr(role, "chunk_questions", None),
     )

@@ -4,7 +4,7 @@ A row is one object a line: its fields in the order in which they stand here, in
 surrogates too, which UTF-8 cannot hold and pydantic's JSON parser refuses: lines are parsed by `json`.
 
 A field of a newer version, which this one does not know, is no error. It stays with the row and is written again,
-behind the fields that are known, so that a rollout that finishes a newer version's shards loses nothing. The report
+behind the fields that are known, so that a rollout that finishes a newer version's chunks loses nothing. The report
 does not look at it.
 """
 
@@ -79,8 +79,16 @@ class InvalidCompletion(Row):
         return cls(raw=completion[:_RAW])
 
 
+class WrittenQuestion(Row):
+    """A question of the Challenger that the Solver has not answered yet."""
+
+    question: str
+    proposed: str | None = None
+    """The Challenger's own answer."""
+
+
 class Question(Row):
-    """A question of the Challenger with the Solver's answers, as a rollout's shard has it."""
+    """A question of the Challenger with the Solver's answers, as a rollout's chunk has it."""
 
     left_out = frozenset({"too_long", "answers"})
 
@@ -91,7 +99,7 @@ class Question(Row):
     """The prompt with it is longer than solver.maxPromptLength: it was not answered."""
     answers: Tally | None = None
     """Counts over its answers, rollout.samples of them; none when it was not answered. Time-outs and crashes of a whole
-    shard's comparisons stand with its first answered question."""
+    chunk's comparisons stand with its first answered question."""
     majority: str | None = None
     """The answer of the largest class; null when no answer had a box."""
     share: Share
@@ -107,7 +115,7 @@ class Question(Row):
 
 
 class CheckedQuestion(Question):
-    """A question as the whole rollout has it, when all shards are there."""
+    """A question as the whole rollout has it, when all chunks are there."""
 
     dropped: str | None = None
     """Why it is not in the curriculum (``curriculum.REASONS``); null when it passed all checks."""
@@ -184,7 +192,11 @@ class RowFile(Generic[R]):
     """Which type a line has."""
 
 
-def _of_shard(line: Mapping[str, Any]) -> type[Question | InvalidCompletion]:
+def _written(line: Mapping[str, Any]) -> type[WrittenQuestion | InvalidCompletion]:
+    return InvalidCompletion if line.get("question") is None else WrittenQuestion
+
+
+def _answered(line: Mapping[str, Any]) -> type[Question | InvalidCompletion]:
     return InvalidCompletion if line.get("question") is None else Question
 
 
@@ -192,10 +204,12 @@ def _of_rollout(line: Mapping[str, Any]) -> type[CheckedQuestion | InvalidComple
     return InvalidCompletion if line.get("question") is None else CheckedQuestion
 
 
-SHARD_QUESTIONS = RowFile[Question | InvalidCompletion]("questions.jsonl", _of_shard)
-"""Of a rollout's shard: a row for each completion of the Challenger, in order."""
+WRITTEN = RowFile[WrittenQuestion | InvalidCompletion]("questions.jsonl", _written)
+"""Of a rollout's chunk ``questions``: a row for each completion of the Challenger, in order."""
+ANSWERED = RowFile[Question | InvalidCompletion]("questions.jsonl", _answered)
+"""Of a rollout's chunk ``answers``: the same rows, questions with the Solver's answers."""
 QUESTIONS = RowFile[CheckedQuestion | InvalidCompletion]("questions.jsonl", _of_rollout)
-"""Of a rollout: its shards' rows, in order. Of a failed training: some completions, all invalid."""
+"""Of a rollout: its chunks' rows, in order. Of a failed training: some completions, all invalid."""
 CURRICULUM = RowFile[CurriculumRow]("curriculum.jsonl", lambda _: CurriculumRow)
 """Of a rollout: what solver-train reads."""
 METRICS = RowFile[UpdateRow]("metrics.jsonl", lambda _: UpdateRow)

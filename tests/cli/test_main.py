@@ -266,8 +266,10 @@ def test_artifacts_verify_reads_every_byte(done: Project, project: Project) -> N
     )
     (stored,) = (project.store / "default" / "solver-train").glob("*/attempts/*/model/config.json")
     stored.write_text("flipped")
-    (shard,) = (project.store / "default" / "solver-rollout").glob("*/shards/00001/attempts/*/model/config.json")
-    shard.unlink()
+    (chunk,) = (project.store / "default" / "solver-rollout").glob(
+        "*/chunks/answers/00000001-00000001/attempts/*/model/config.json"
+    )
+    chunk.unlink()
     shown = project.look("artifacts", "verify", "run.yaml")
     assert shown.returncode == 4
     assert shown.stdout.splitlines()[-1].endswith("2 damaged, 5 files read")

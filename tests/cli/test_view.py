@@ -236,6 +236,24 @@ def test_the_picture_has_a_line_for_every_step() -> None:
     assert shown[5:] == ["· challenger-train-2", "· solver-rollout-2", "· solver-train-2", "· evaluate-2"]
 
 
+def test_the_pace_of_shards_is_told_together() -> None:
+    def report(shard: int, speed: float, truncated: float, left: float) -> Progress:
+        return Progress(
+            phase="solver-rollout",
+            step="solver-rollout-1",
+            doing="answering",
+            done=64,
+            total=704,
+            shard=shard,
+            tokens_per_second=speed,
+            truncated_share=truncated,
+            seconds_left=left,
+        )
+
+    told = narrate.progress([report(0, 100.2, 0.1, 61.0), report(1, 50.0, 0.3, 187.0)])
+    assert told == "128 of 1408, answering  150 tokens/s  20.0 % truncated  3 min 07 s left"
+
+
 def test_the_bar_is_read_without_colours_and_leaves_room_for_words_at_60_columns() -> None:
     report = Progress(phase="solver-train", step="solver-train-1", doing="training", done=5, total=15)
     running = step("solver-train-1", "Running").model_copy(update={"started_at": datetime.now(UTC).isoformat()})

@@ -186,7 +186,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
     assert free - shared == {
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
-        *("evaluation.metric", "rollout.minShards"),
+        *("evaluation.metric", "rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *("guards.maxScoreDrop", "guards.minInBand", "budget.wallTime", "budget.gpuHours"),
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")

@@ -61,6 +61,8 @@ SCHEDULING: list[dict[str, Any]] = [
     {"spec__rollout__engine": {"kind": "vllm"}},
     {"spec__evaluation__engine": {"kind": "server", "gpus": 1}},
     {"spec__challenger__checkpointEvery": 5},
+    {"spec__rollout__chunkQuestions": 5},
+    {"spec__rollout__shards": 4},
     {"spec__evaluation__metric": "greedy"},
     {"spec__evaluation__tasks": [{**HELD_OUT, "group": "math"}]},
     {"spec__evaluation__tasks": [{**HELD_OUT, "samples": 2, "prompt": {"user": "{question}"}}]},
@@ -108,7 +110,6 @@ AFTER_SOLVER_1 = {
         ({"spec__rollout__contamination": {"words": 8}}, ALL - {"evaluate-0"}),
         ({"spec__rollout__samples": 5}, ALL - {"evaluate-0", "challenger-train-1"}),
         ({"spec__rollout__labels": "random"}, ALL - {"evaluate-0", "challenger-train-1"}),
-        ({"spec__rollout__shards": 4}, ALL - {"evaluate-0", "challenger-train-1"}),
         ({"spec__evaluation__samples": 3}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
         ({"spec__evaluation__sampling": {"temperature": 0.5}}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
         *(

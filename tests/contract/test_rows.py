@@ -16,16 +16,18 @@ import pytest
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.rows import (
+    ANSWERED,
     CURRICULUM,
     METRICS,
     QUESTIONS,
-    SHARD_QUESTIONS,
+    WRITTEN,
     CheckedQuestion,
     InvalidCompletion,
     Question,
     Row,
     RowFile,
     Tally,
+    WrittenQuestion,
     answers_of,
     read_rows,
     write_rows,
@@ -34,7 +36,8 @@ from selfevo_contract.rows import (
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "rows"
 FILES: dict[str, RowFile[Any]] = {
-    "shard-questions": SHARD_QUESTIONS,
+    "chunk-questions": WRITTEN,
+    "chunk-answers": ANSWERED,
     "questions": QUESTIONS,
     "curriculum": CURRICULUM,
     "answers": answers_of("tiny"),
@@ -59,7 +62,8 @@ def test_what_an_older_version_wrote_comes_out_byte_for_byte(name: str, tmp_path
 def test_each_shape_of_a_question_is_read() -> None:
     rows = read("questions")
     assert {type(row) for row in rows} == {CheckedQuestion, InvalidCompletion}
-    assert {type(row) for row in read("shard-questions")} == {Question, InvalidCompletion}
+    assert {type(row) for row in read("chunk-questions")} == {WrittenQuestion, InvalidCompletion}
+    assert {type(row) for row in read("chunk-answers")} == {Question, InvalidCompletion}
     asked = [row for row in rows if isinstance(row, CheckedQuestion)]
     assert {row.too_long for row in asked} == {True, False}
     assert all((row.answers is None) == row.too_long for row in asked)
@@ -69,9 +73,9 @@ def test_each_shape_of_a_question_is_read() -> None:
 
 def test_checks_do_not_lose_a_field_of_a_newer_version(tmp_path: Path) -> None:
     line = json.dumps({**QUESTION, "answers": {"answers": 2, "refused": 1}, "judge": {"score": 0.5}})
-    [shard] = read_rows(line.encode(), SHARD_QUESTIONS, "here")
-    assert isinstance(shard, Question)
-    written = write_rows(tmp_path / "rows.jsonl", [shard.checked("duplicate")]).read_text()
+    [answered] = read_rows(line.encode(), ANSWERED, "here")
+    assert isinstance(answered, Question)
+    written = write_rows(tmp_path / "rows.jsonl", [answered.checked("duplicate")]).read_text()
     assert written.endswith('"truth": "2", "dropped": "duplicate", "judge": {"score": 0.5}}\n')
     assert json.loads(written)["answers"]["refused"] == 1
 
@@ -118,7 +122,7 @@ def test_a_tally_adds_up_and_has_shares() -> None:
 def test_a_damaged_row_is_one_sentence(line: str, says: str) -> None:
     whole = f"{json.dumps(QUESTION)}\n\n{line}\n".encode()
     with pytest.raises(InputError) as caught:
-        read_rows(whole, SHARD_QUESTIONS, "s3://models/step")
+        read_rows(whole, ANSWERED, "s3://models/step")
     message = str(caught.value)
     assert message.startswith(f"s3://models/step: file 'questions.jsonl', line 3 {says}"), message
     assert message.endswith("remove MANIFEST.json there to have it made again") and "\n" not in message

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.artifacts import write_files
 from harness.runs import make_run
-from selfevo_contract.artifacts import ManifestDraft, checkpoint_prefix, shard_prefix, step_prefix
+from selfevo_contract.artifacts import ANSWER_CHUNKS, ManifestDraft, checkpoint_prefix, chunk_prefix, step_prefix
 from selfevo_contract.phases import (
     BaseModelRef,
     ChallengerTrainInputs,
@@ -28,10 +28,10 @@ from selfevo_contract.phases import (
 )
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.rows import (
+    ANSWERED,
     CURRICULUM,
     METRICS,
     QUESTIONS,
-    SHARD_QUESTIONS,
     CheckedQuestion,
     CurriculumRow,
     InvalidCompletion,
@@ -89,7 +89,7 @@ def fake_run(folder: Path, *, until: str | None = None, **changes: Any) -> FakeR
     """Commits a run below ``folder``.
 
     Args:
-        until: Name of the step at which it was interrupted: of this one there is the first shard or a checkpoint, of
+        until: Name of the step at which it was interrupted: of this one there is the first chunk or a checkpoint, of
             those after it nothing. The whole run when not given.
         changes: To the manifest, as ``make_run`` takes them.
     """
@@ -207,29 +207,29 @@ class _Committer:
         )
 
     def rollout(self, inputs: SolverRolloutInputs, *, interrupted: bool) -> None:
-        shards = [self.shard(inputs, index) for index in range(inputs.shards)]
-        clocks = [self.timings("startup", "load", "generation", "grading", "store") for _ in shards]
-        for index, (rows, clock) in enumerate(zip(shards, clocks, strict=True)):
+        size = inputs.questions // inputs.shards
+        chunks = [range(first, first + size) for first in range(0, inputs.questions, size)]
+        made = [self.chunk(inputs, numbers) for numbers in chunks]
+        clocks = [self.timings("startup", "load", "generation", "grading", "store") for _ in chunks]
+        for numbers, rows, clock in zip(chunks, made, clocks, strict=True):
             metrics = {"questions": float(len(rows))}
-            self.put(shard_prefix(self.place, index), {SHARD_QUESTIONS.name: jsonl(rows)}, metrics, clock)
+            self.put(chunk_prefix(self.place, ANSWER_CHUNKS, numbers), {ANSWERED.name: jsonl(rows)}, metrics, clock)
             if interrupted:
                 return
-        checked = self.checked([row for shard in shards for row in shard], inputs)
+        checked = self.checked([row for chunk in made for row in chunk], inputs)
         kept = [
             CurriculumRow(question=row.question, answer=row.majority or "", share=row.share, truth=row.truth)
             for row in checked
             if isinstance(row, CheckedQuestion) and row.dropped is None
         ]
         files = {CURRICULUM.name: jsonl(kept), QUESTIONS.name: jsonl(checked)}
-        # The last shard's process goes on and writes the step's manifest.
         metrics = rollout_metrics(checked, kept)
         if inputs.oracle is None:
             metrics = {name: value for name, value in metrics.items() if name not in OF_TRUTH}
-        self.put(self.place, files, metrics, {**clocks[-1], "store": clocks[-1]["store"] + 1.0})
+        self.put(self.place, files, metrics, {name: sum(clock[name] for clock in clocks) for name in clocks[0]})
 
-    def shard(self, inputs: SolverRolloutInputs, index: int) -> list[Question | InvalidCompletion]:
-        count = inputs.questions // inputs.shards
-        rows = [self.question(inputs.samples, index * count + i) for i in range(count)]
+    def chunk(self, inputs: SolverRolloutInputs, numbers: range) -> list[Question | InvalidCompletion]:
+        rows = [self.question(inputs.samples, number) for number in numbers]
         if inputs.oracle is None:
             rows = [row.model_copy(update={"truth": None}) if isinstance(row, Question) else row for row in rows]
         return rows

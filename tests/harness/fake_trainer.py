@@ -183,9 +183,9 @@ def run() -> dict[str, Any]:
             raise
         return failure(told["then"])
     if SHARD is not None:
-        commit(PLACE / "shards" / f"{SHARD:05d}")
-        shards = [PLACE / "shards" / f"{index:05d}" / "MANIFEST.json" for index in range(INPUTS["shards"])]
-        if not all(shard.exists() for shard in shards):
+        chunks = [PLACE / "chunks" / "answers" / f"{index:08d}-{1:08d}" for index in range(INPUTS["shards"])]
+        commit(chunks[SHARD])
+        if not all((chunk / "MANIFEST.json").exists() for chunk in chunks):
             return result("shard")
     won = commit(PLACE)
     note("committed" if won else "found")

@@ -129,6 +129,7 @@ FULL: Document = {
             "minCurriculum": 2,
             "shards": 2,
             "minShards": 1,
+            "chunkQuestions": 8,
             "answerSampling": _SAMPLING,
             "labels": "truth",
             "oracle": {"kind": "arithmetic"},

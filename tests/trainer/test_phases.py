@@ -244,18 +244,23 @@ def test_a_tasks_questions_are_in_no_curriculum(tmp_path: Path) -> None:
 
 def test_shards_write_different_questions(pipeline: Pipeline) -> None:
     phases = pipeline.phases
-    shards = [key for key in phases.objects("solver-rollout-1", "shards") if key.endswith("MANIFEST.json")]
-    assert shards == ["shards/00000/MANIFEST.json", "shards/00001/MANIFEST.json"]
+    chunks = [key for key in phases.objects("solver-rollout-1", "chunks") if key.endswith("MANIFEST.json")]
+    assert chunks == [
+        f"chunks/{kind}/{first:08d}-00000020/MANIFEST.json" for kind in ("answers", "questions") for first in (0, 20)
+    ]
     rows = jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
     assert [row["question"] for row in rows[:20]] != [row["question"] for row in rows[20:]]
 
 
 def test_questions_and_answers_are_those_of_any_other_cut(pipelines: Callable[[Architecture], Pipeline]) -> None:
     pipeline = pipelines("qwen3")
-    phases = pipeline.variant({"shards": 3})
+    files = ("questions.jsonl", "curriculum.jsonl")
+    before = [pipeline.phases.read("solver-rollout-1", file) for file in files]
+    phases = pipeline.variant({"shards": 3, "chunkQuestions": 7})
+    assert phases.prefix("solver-rollout-1") == pipeline.phases.prefix("solver-rollout-1")
+    phases.store.delete_prefix(phases.prefix("solver-rollout-1"))
     assert [phases("solver-rollout-1", index).code for index in range(3)] == [0, 0, 0]
-    for file in ("questions.jsonl", "curriculum.jsonl"):
-        assert phases.read("solver-rollout-1", file) == pipeline.phases.read("solver-rollout-1", file)
+    assert [phases.read("solver-rollout-1", file) for file in files] == before
 
 
 @pytest.mark.parametrize("name", ["evaluate-0", "evaluate-1"])
@@ -358,9 +363,9 @@ def test_true_labels_are_true(pipelines: Callable[[Architecture], Pipeline]) -> 
 def test_a_shard_that_is_there_is_not_made_again(pipelines: Callable[[Architecture], Pipeline]) -> None:
     phases = pipelines("qwen3").variant({"questions": 6, "shards": 3})
     assert phases("solver-rollout-1", 1).result.outcome == "shard"
-    shard = list(phases.objects("solver-rollout-1", "shards/00001"))
+    made = phases.objects("solver-rollout-1", "chunks")
     assert phases("solver-rollout-1", 1).result.outcome == "shard"
-    assert phases.objects("solver-rollout-1", "shards/00001") == shard
+    assert phases.objects("solver-rollout-1", "chunks") == made
     assert phases.manifest("solver-rollout-1") is None
     # Whoever sees all shards makes the whole, in whatever order they come.
     assert [phases("solver-rollout-1", index).result.outcome for index in (2, 0)] == ["shard", "committed"]

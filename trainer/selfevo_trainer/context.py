@@ -31,6 +31,7 @@ from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.distributed.layout import ALONE, Rank
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.process import progress
+from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.prompts import Messages
 
@@ -109,6 +110,7 @@ class Context:
     rank: Rank = ALONE
     clock: Clock = field(default_factory=Clock)
     resumed_from: int | None = None
+    _lap: dict[str, float] = field(default_factory=dict)
     _made: dict[str, Path] = field(default_factory=dict)
 
     @staticmethod
@@ -176,8 +178,16 @@ class Context:
         finally:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
-    def progress(self, doing: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Say how far the phase is; of several processes the first one does."""
+    def progress(
+        self,
+        doing: str,
+        done: int,
+        total: int,
+        metrics: Mapping[str, float] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Say how far the phase is, and how fast where ``done`` counts completions; of several processes the first one
+        does."""
         if not self.rank.first:
             return
         progress.report(
@@ -188,6 +198,9 @@ class Context:
                 done=done,
                 total=total,
                 metrics=_finite(metrics or {}),
+                tokens_per_second=pace.tokens_per_second if pace else None,
+                truncated_share=pace.truncated_share if pace else None,
+                seconds_left=pace.seconds_left(total - done) if pace else None,
                 shard=self.shard,
                 resumed_from=self.resumed_from,
             )
@@ -202,9 +215,15 @@ class Context:
         return read_own_manifest(self.store, place, self.config.inputs.phase, self.config.key)
 
     def commit(
-        self, prefix: str, files: Mapping[str, Path], metrics: Mapping[str, float] | None = None
+        self,
+        prefix: str,
+        files: Mapping[str, Path],
+        metrics: Mapping[str, float] | None = None,
+        timings: Mapping[str, float] | None = None,
     ) -> CommitResult:
         """Make ``files`` exist under ``prefix``. Who commits first wins; both end with the winner's manifest.
+
+        ``timings`` are seconds by activity; this process's, since it began, when not given.
 
         A request to stop that comes meanwhile waits: what took hours is not thrown away while it is being uploaded.
         """
@@ -215,7 +234,7 @@ class Context:
                 iteration=self.config.iteration,
                 attempt=self.config.attempt,
                 metrics=dict(metrics or {}),
-                timings=self.timings(),
+                timings=self.timings() if timings is None else dict(timings),
                 parents=self.parents(),
                 inputs=self.config.inputs.wire(),
                 versions=versions(),
@@ -236,6 +255,11 @@ class Context:
             **{name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
             "total": round(time.time() - self.started, 3),
         }
+
+    def lap(self) -> dict[str, float]:
+        """Seconds by activity since the last lap, or since the process began: laps add up to ``timings``."""
+        before, self._lap = self._lap, self.timings()
+        return {name: round(spent - before.get(name, 0.0), 3) for name, spent in self._lap.items()}
 
     def parents(self) -> dict[str, str]:
         """Role of each input -> ``<phase>/<key>``, or the base model's URI."""

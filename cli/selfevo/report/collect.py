@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
-from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_failed, read_rows, read_shards
+from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_chunks, read_failed, read_rows
 from selfevo.report.samples import samples_of, unusable_of
 from selfevo.report.scores import Answers, evaluation_of, results_of
 from selfevo.report.timings import by_phase, seconds_of
@@ -86,15 +86,15 @@ class _Collector:
         prefix = prefix_of(self.run.metadata.namespace, step)
         manifest = own_manifest(self.store, prefix, step)
         begun = manifest is not None or all(self.records[parent].manifest for parent in step.parents)
-        shards = read_shards(self.store, prefix, step) if begun and step.type.sharded else []
+        chunks = read_chunks(self.store, prefix, step) if manifest is None and begun and step.type.sharded else []
         if manifest is not None:
             self.take(step, prefix, manifest)
         elif begun and isinstance(step.inputs, ChallengerTrainInputs):
             rows = read_failed(self.store, prefix, step)
             if rows:
                 self.unusable.append(unusable_of(step.iteration, rows))
-        progress = progress_of(self.store, prefix, step, len(shards)) if manifest is None and begun else ""
-        return StepRecord(step, self.store.uri_of(prefix), manifest, seconds_of(manifest, shards), progress)
+        progress = progress_of(self.store, prefix, step) if manifest is None and begun else ""
+        return StepRecord(step, self.store.uri_of(prefix), manifest, seconds_of(manifest, chunks), progress)
 
     def take(self, step: Step, prefix: str, manifest: Manifest) -> None:
         """Keep what the page shows of a step's files."""

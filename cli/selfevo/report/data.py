@@ -176,7 +176,7 @@ class StepRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By activity; shards added up."""
     progress: str = ""
-    """How far a step without a manifest is, e.g. ``1 of 2 shards``."""
+    """How far a step without a manifest is, e.g. ``64 of 8000 questions answered``."""
 
     @property
     def total(self) -> float | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from selfevo_contract.artifacts import (
+    ANSWER_CHUNKS,
     MANIFEST_NAME,
+    QUESTION_CHUNKS,
     Manifest,
     checkpoint_prefix,
+    chunk_prefix,
+    chunks_prefix,
+    committed_chunks,
     failed_prefix,
-    shard_prefix,
     step_prefix,
 )
+from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.plan import Step
 from selfevo_contract.rows import QUESTIONS, InvalidCompletion, R, RowFile
 from selfevo_store import ObjectStore, fetch_rows, read_own_manifest
@@ -48,17 +53,24 @@ def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[InvalidComp
     return [row for row in rows if isinstance(row, InvalidCompletion)]
 
 
-def read_shards(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:
-    """The manifests of the shards that are there."""
-    places = [shard_prefix(prefix, index) for index in range(step.shards)]
+def read_chunks(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:
+    """The manifests of a rollout's chunks that are there, of both kinds."""
+    keys = [info.key for info in store.list(f"{prefix}/chunks")]
+    places = [
+        chunk_prefix(prefix, kind, numbers)
+        for kind in (QUESTION_CHUNKS, ANSWER_CHUNKS)
+        for numbers in committed_chunks(prefix, kind, keys)
+    ]
     found = in_parallel(lambda place: own_manifest(store, place, step), places)
     return [manifest for manifest in found if manifest is not None]
 
 
-def progress_of(store: ObjectStore, prefix: str, step: Step, shards: int) -> str:
+def progress_of(store: ObjectStore, prefix: str, step: Step) -> str:
     """How far a step is that has no manifest; empty when it has not begun, as far as the store knows."""
-    if step.type.sharded:
-        return f"{shards} of {step.shards} shards" if shards else ""
+    if isinstance(step.inputs, SolverRolloutInputs):
+        keys = (info.key for info in store.list(chunks_prefix(prefix, ANSWER_CHUNKS)))
+        answered = {number for numbers in committed_chunks(prefix, ANSWER_CHUNKS, keys) for number in numbers}
+        return f"{len(answered)} of {step.inputs.questions} questions answered" if answered else ""
     grpo = getattr(step.inputs, "grpo", None)
     if grpo is None:
         return ""

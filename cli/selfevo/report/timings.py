@@ -24,27 +24,16 @@ NAMES = (*dict.fromkeys(ACTIVITIES.values()), OTHER)
 PRODUCTIVE = ("training", "generation")
 
 
-def seconds_of(manifest: Manifest | None, shards: Sequence[Manifest]) -> dict[str, float]:
-    """Process seconds of one step, by NAMES. Shards run in processes of their own, whose times are added up.
+def seconds_of(manifest: Manifest | None, chunks: Sequence[Manifest]) -> dict[str, float]:
+    """Process seconds of one step, by NAMES.
 
-    The process that saw all shards wrote the step's manifest. Its clock went on since it committed its own shard, which
-    is then not counted a second time. It is recognised by its generation time, which did not change in between.
+    A rollout's manifest has those of all processes that made its chunks; without one, ``chunks`` are added up.
     """
-    clocks = [shard.timings for shard in shards]
-    if manifest is not None:
-        same = [clock for clock in clocks if _is_continuation(clock, manifest.timings)]
-        if same:
-            clocks.remove(same[0])
-        clocks.append(manifest.timings)
     seconds: dict[str, float] = defaultdict(float)
-    for clock in clocks:
+    for clock in [chunk.timings for chunk in chunks] if manifest is None else [manifest.timings]:
         for name, spent in _by_name(clock).items():
             seconds[name] += spent
     return dict(seconds)
-
-
-def _is_continuation(shard: Mapping[str, float], step: Mapping[str, float]) -> bool:
-    return shard.get("generation", 0.0) > 0 and shard.get("generation") == step.get("generation")
 
 
 def _by_name(clock: Mapping[str, float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, prefix_of
 from selfevo.text import aligned, count, size
 from selfevo.verbs.show import current_status
-from selfevo_contract.artifacts import shard_prefix, step_prefix
+from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
@@ -107,7 +107,6 @@ def _merged(run: SelfEvolutionRun, model: Path, cache: Path) -> Path:
 
 def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     """Reads every file of every committed step; returns the exit code."""
-    from selfevo_store import read_manifest
     from selfevo_store import verify as verify_directory
 
     run = load(manifest, storage=storage, cache=workdir)
@@ -119,8 +118,8 @@ def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
         if step.name not in there:
             continue
         prefix = prefix_of(run, step)
-        shards = [shard_prefix(prefix, index) for index in range(step.shards)] if step.type.sharded else []
-        places = [prefix, *(shard for shard in shards if read_manifest(store, shard) is not None)]
+        chunks = (info.key for info in store.list(f"{prefix}/chunks") if info.key.endswith(f"/{MANIFEST_NAME}"))
+        places = [prefix, *(key.removesuffix(f"/{MANIFEST_NAME}") for key in chunks)]
         problems = [problem for place in places for problem in verify_directory(store, place)]
         files += len(there[step.name].files)
         damaged += bool(problems)

@@ -123,8 +123,8 @@ class Screen:
             # Thick and thin: to be told apart without colours, too.
             text.append("━" * full, "cyan").append("─" * (width - full), "bright_black").append(f" {count}")
         text.append(printable(newest.doing))
-        if newest.metrics:
-            text.append("  " + narrate.newest(newest.metrics), "dim")
+        if figures := narrate.newest(reports):
+            text.append(f"  {figures}", "dim")
         return text
 
 

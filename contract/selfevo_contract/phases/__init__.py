@@ -1,6 +1,6 @@
 """The registry of phases, and what identifies a step: its key is the digest of its phase's inputs and of nothing else.
 
-Resources, queue, image, engine, shard parallelism, checkpoint interval and names are not here: changing them must not
+Resources, queue, image, engine, shards, chunks, checkpoint interval and names are not here: changing them must not
 train anything again (docs/design.md, decision 1).
 
 A phase is one file beside this one and one line in `PHASES`; its inputs are one line of `Inputs`.
@@ -89,7 +89,7 @@ def _identity(value: object) -> object:
     if isinstance(value, dict):
         if "uri" in value and value.get("digest") is not None:
             value = {name: item for name, item in value.items() if name != "uri"}
-        dropped = ("pods",)
+        dropped = ("pods", "shards")
         return {name: _identity(item) for name, item in value.items() if name not in dropped}
     if isinstance(value, list):
         return [_identity(item) for item in value]

@@ -59,7 +59,7 @@ class PhaseType:
     steps: tuple[tuple[str, str], ...] = ()
     """Fields of its inputs that are keys of other steps, or None, each with that step's phase."""
     sharded: bool = False
-    """Its inputs have `shards`: parts that run independently, one pod each."""
+    """Its inputs have `shards`, which are no part of its key: parts that run independently, one pod each."""
     distributed: bool = False
     """Several processes can share it; the others run in one process."""
     trains_solver: bool = False

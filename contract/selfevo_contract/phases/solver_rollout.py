@@ -25,6 +25,7 @@ class SolverRolloutInputs(Wire):
     questions: int
     samples: int
     shards: int
+    """How many processes share the work; no part of the key, for it changes no row."""
     band: Band
     min_curriculum: int
     labels: Literal["majority", "random", "truth"]

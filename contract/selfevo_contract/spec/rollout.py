@@ -61,7 +61,11 @@ class Rollout(Closed):
     would go over the same few again and again. One in a hundred of the questions when not given, and at least one: a
     healthy rollout leaves many times that."""
     shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    """Parts that are generated independently, each by a pod of its own."""
+    """Parts that are generated independently, each by a pod of its own. What is committed stays when it changes."""
+    chunk_questions: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
+    """Questions that a shard answers between two commits: what is lost at most when its pod is killed. The
+    Challenger's questions are committed chunkQuestions x samples at a time, which are as many completions. Chunks of
+    less than a minute are committed more often than is worth it."""
     min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None
     """With how many shards at a time a Kueue queue may start that has no room for all; all or none when not given. A
     rollout that was started in part can be evicted once only: Kueue refuses the second time (docs/queues.md)."""

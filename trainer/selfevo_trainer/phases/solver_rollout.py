@@ -1,142 +1,217 @@
 """solver-rollout: the Challenger writes, the Solver answers, the vote labels, the band filters (docs/method.md).
 
-Each shard commits itself; whoever then sees all shards writes the step's manifest (docs/design.md, decision 3).
+Each shard commits its questions in chunks; whoever then sees all of them writes the step's manifest (docs/design.md,
+decision 3).
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import shard_prefix
+from selfevo_contract.artifacts import ANSWER_CHUNKS, QUESTION_CHUNKS
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.errors import DataError
+from selfevo_contract.errors import DataError, ServiceError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import (
+    ANSWERED,
     CURRICULUM,
     QUESTIONS,
-    SHARD_QUESTIONS,
+    WRITTEN,
     CheckedQuestion,
     CurriculumRow,
     InvalidCompletion,
     Question,
     Tally,
+    WrittenQuestion,
     write_rows,
 )
-from selfevo_store import fetch_rows
-from selfevo_trainer.answers.extraction import ParsedQuestion, last_boxed, normalise_question, parse_challenger
+from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally, verdicts_of
-from selfevo_trainer.answers.voting import Vote, vote_many
+from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
+from selfevo_trainer.chunks import Chunks, cut, share_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
+from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.oracles.arithmetic import true_answer
-from selfevo_trainer.prompts import encode, messages, shown
+from selfevo_trainer.process.pace import Pace
+from selfevo_trainer.prompts import Messages, encode, messages, shown
 
-ShardRow = Question | InvalidCompletion
+ChunkRow = Question | InvalidCompletion
+_TRIES = 3
 
 
 def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
-    """Make this shard, then the whole if all shards are there."""
+    """Make what is missing of this shard's questions, then the whole if no shard's are missing."""
     assert context.shard is not None
-    prefix = shard_prefix(context.config.prefix, context.shard)
-    if context.own_manifest(prefix) is None:
-        rows = make_shard(context, inputs, context.shard)
-        file = write_rows(context.workdir / SHARD_QUESTIONS.name, rows)
-        context.commit(prefix, {SHARD_QUESTIONS.name: file}, {"questions": float(len(rows))})
-    shards = read_shards(context, inputs.shards)
-    if shards is None:
-        return context.result("shard", {})
-    return finish(context, inputs, shards)
+    written = Chunks(context, QUESTION_CHUNKS, WRITTEN)
+    answered = Chunks(context, ANSWER_CHUNKS, ANSWERED)
+    mine = share_of(inputs.questions, inputs.shards, context.shard)
+    wanted = set(mine)
+    for _ in range(_TRIES):
+        missing = sorted(wanted - answered.read(wanted).keys())
+        if missing:
+            make(context, inputs, missing, written, answered)
+        rows = answered.read(range(inputs.questions))
+        if len(rows) == inputs.questions:
+            return finish(context, inputs, [rows[number] for number in range(inputs.questions)], written, answered)
+        # Whose shard a damaged chunk was in has perhaps ended: who sees the damage makes it good.
+        wanted = {*mine, *answered.damaged}
+        if wanted <= rows.keys():
+            return context.result("shard", {})
+    raise ServiceError(
+        f"{context.store.uri_of(context.config.prefix)}: chunks are damaged as often as they are made; see the log for "
+        "their names, and check the store"
+    )
 
 
-def shard_size(inputs: SolverRolloutInputs, shard: int) -> int:
-    """Questions of ``shard``: as equal as can be, and ``inputs.questions`` in all."""
-    return inputs.questions // inputs.shards + (shard < inputs.questions % inputs.shards)
+def make(
+    context: Context,
+    inputs: SolverRolloutInputs,
+    missing: list[int],
+    written: Chunks[WrittenQuestion | InvalidCompletion],
+    answered: Chunks[ChunkRow],
+) -> None:
+    """Write and answer the questions with the numbers ``missing``, which ascend, and commit them chunk by chunk.
 
-
-def first_of(inputs: SolverRolloutInputs, shard: int) -> int:
-    """Number of ``shard``'s first question in the whole rollout."""
-    return sum(shard_size(inputs, before) for before in range(shard))
-
-
-def make_shard(context: Context, inputs: SolverRolloutInputs, shard: int) -> list[ShardRow]:
-    """Write and answer this shard's questions: a row for each completion of the Challenger, in order."""
+    All are written before the first is answered, so that each model is loaded once.
+    """
     preflight.check(context, inputs)
-    count = shard_size(inputs, shard)
-    total = count * (1 + inputs.samples)
-    context.progress("writing questions", 0, total)
-    engine = open_frozen(context, inputs, "challenger", [inputs.question_sampling])
-    # The number of a question in the whole rollout, so that questions and answers are those of any other cut.
-    numbers = range(first_of(inputs, shard), first_of(inputs, shard) + count)
-    asks = [messages(inputs.challenger_prompt)] * count
-    written = engine.generate(asks, inputs.question_sampling, 1, derive_seed(inputs.seed, "questions"), numbers)
-    engine.close()
-    rows: dict[int, ShardRow] = {}
-    asked: dict[int, ParsedQuestion] = {}
-    for number, [completion] in zip(numbers, written, strict=True):
-        parsed = parse_challenger(completion.text)
-        if parsed is None:
-            rows[number] = InvalidCompletion.of(completion.text)
+    unwritten = sorted(set(missing) - written.read(missing).keys())
+    total = len(missing) * (1 + inputs.samples)
+    if unwritten:
+        write(context, inputs, unwritten, written, total)
+    questions = written.read(missing)
+    lost = set(missing) - questions.keys()
+    if lost:
+        raise ServiceError(
+            f"{context.store.uri_of(context.config.prefix)}: question {min(lost)} was committed and is gone; try again"
+        )
+    answer(context, inputs, questions, answered, total)
+
+
+def write(
+    context: Context,
+    inputs: SolverRolloutInputs,
+    unwritten: list[int],
+    written: Chunks[WrittenQuestion | InvalidCompletion],
+    total: int,
+) -> None:
+    """The Challenger writes the questions with the numbers ``unwritten``, which ascend."""
+    done = total // (1 + inputs.samples) - len(unwritten)
+    context.progress("writing questions", done, total)
+    seed = derive_seed(inputs.seed, "questions")
+    # As many completions as a chunk of answers has.
+    size = context.config.chunk_questions and context.config.chunk_questions * inputs.samples
+    with closing(open_frozen(context, inputs, "challenger", [inputs.question_sampling])) as engine:
+        pace = Pace()
+        for numbers in cut(unwritten, size):
+            asks = [messages(inputs.challenger_prompt)] * len(numbers)
+            # The number of a question in the whole rollout, so that questions and answers are those of any other cut.
+            completions = [c for [c] in engine.generate(asks, inputs.question_sampling, 1, seed, numbers)]
+            written.commit(numbers, [_written(completion.text) for completion in completions])
+            pace.add(completions)
+            done += len(numbers)
+            context.progress("writing questions", done, total, pace=pace)
+
+
+def _written(completion: str) -> WrittenQuestion | InvalidCompletion:
+    parsed = parse_challenger(completion)
+    if parsed is None:
+        return InvalidCompletion.of(completion)
+    return WrittenQuestion(question=parsed.question, proposed=parsed.answer)
+
+
+def answer(
+    context: Context,
+    inputs: SolverRolloutInputs,
+    questions: Mapping[int, WrittenQuestion | InvalidCompletion],
+    answered: Chunks[ChunkRow],
+    total: int,
+) -> None:
+    """The Solver answers ``questions``, which their numbers name, and the votes are counted."""
+    done = len(questions)
+    context.progress("answering", done, total)
+    with closing(open_frozen(context, inputs, "solver", [inputs.answer_sampling], inputs.max_prompt_length)) as engine:
+        with context.clock.during("load"):
+            tokenizer = load_tokenizer(fetch_model(context, inputs.solver, "solver"), inputs.loading)
+        with context.grader(inputs.grading) as grader:
+            pace = Pace()
+            for numbers in cut(sorted(questions), context.config.chunk_questions):
+                asked = [questions[number] for number in numbers]
+                rows, completions = answer_chunk(context, inputs, numbers, asked, engine, tokenizer, grader)
+                answered.commit(numbers, rows, {"questions": float(len(rows))})
+                pace.add(completions)
+                done += len(numbers) * inputs.samples
+                context.progress("answering", done, total, pace=pace)
+
+
+def answer_chunk(
+    context: Context,
+    inputs: SolverRolloutInputs,
+    numbers: range,
+    written: list[WrittenQuestion | InvalidCompletion],
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    grader: Comparer,
+) -> tuple[list[ChunkRow], list[Completion]]:
+    """A row for each of ``written``, in order, and the answers that were generated for them."""
+    rows: dict[int, ChunkRow] = {}
+    asked: dict[int, WrittenQuestion] = {}
+    prompts: list[Messages] = []
+    for number, row in zip(numbers, written, strict=True):
+        if isinstance(row, InvalidCompletion):
+            rows[number] = row
+            continue
+        prompt = messages(inputs.solver_prompt, row.question)
+        if len(encode(tokenizer, prompt)) > inputs.max_prompt_length:
+            rows[number] = _question(inputs, row, Vote(None, 0, inputs.samples, ()), None)
         else:
-            asked[number] = parsed
-
-    context.progress("answering", count, total)
-    engine = open_frozen(context, inputs, "solver", [inputs.answer_sampling], inputs.max_prompt_length)
-    with context.clock.during("load"):
-        tokenizer = load_tokenizer(fetch_model(context, inputs.solver, "solver"), inputs.loading)
-    prompts = {number: messages(inputs.solver_prompt, parsed.question) for number, parsed in asked.items()}
-    long = {number for number, prompt in prompts.items() if len(encode(tokenizer, prompt)) > inputs.max_prompt_length}
-    for number in long:
-        rows[number] = _question(inputs, asked.pop(number), Vote(None, 0, inputs.samples, ()), None)
-        del prompts[number]
+            asked[number] = row
+            prompts.append(prompt)
     seed = derive_seed(inputs.seed, "answers")
-    answers = engine.generate(list(prompts.values()), inputs.answer_sampling, inputs.samples, seed, list(prompts))
-    engine.close()
-
-    context.progress("voting", total, total)
-    with context.clock.during("grading"), context.grader(inputs.grading) as grader:
+    answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, list(asked))
+    with context.clock.during("grading"):
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
         votes, verdicts = verdicts_of(grader, lambda: vote_many(boxes, grader))
     for i, (number, vote, group) in enumerate(zip(asked, votes, answers, strict=True)):
         rows[number] = _question(inputs, asked[number], vote, tally(group, verdicts if i == 0 else None))
-    return [rows[number] for number in numbers]
+    return [rows[number] for number in numbers], [completion for group in answers for completion in group]
 
 
-def _question(inputs: SolverRolloutInputs, parsed: ParsedQuestion, vote: Vote, answers: Tally | None) -> Question:
+def _question(inputs: SolverRolloutInputs, written: WrittenQuestion, vote: Vote, answers: Tally | None) -> Question:
     """The row of a valid question; ``answers`` are None when it was too long to be asked."""
     return Question(
-        question=parsed.question,
-        proposed=parsed.answer,
+        question=written.question,
+        proposed=written.proposed,
         too_long=answers is None,
         answers=answers,
         majority=vote.answer,
         share=vote.share,
         votes=vote.classes,
-        truth=true_answer(inputs.oracle, parsed.question),
+        truth=true_answer(inputs.oracle, written.question),
     )
 
 
-def read_shards(context: Context, shards: int) -> list[ShardRow] | None:
-    """All shards' rows in order, or None while one is missing."""
-    rows: list[ShardRow] = []
-    with context.clock.during("store"):
-        prefixes = [shard_prefix(context.config.prefix, index) for index in range(shards)]
-        manifests = [context.own_manifest(prefix) for prefix in prefixes]
-        for prefix, manifest in zip(prefixes, manifests, strict=True):
-            if manifest is None:
-                return None
-            rows += fetch_rows(context.store, prefix, manifest, SHARD_QUESTIONS)
-    return rows
-
-
-def finish(context: Context, inputs: SolverRolloutInputs, rows: list[ShardRow]) -> PhaseResult:
+def finish(
+    context: Context,
+    inputs: SolverRolloutInputs,
+    rows: list[ChunkRow],
+    written: Chunks[WrittenQuestion | InvalidCompletion],
+    answered: Chunks[ChunkRow],
+) -> PhaseResult:
     """Filter, label and commit the step.
 
     Raises:
@@ -176,7 +251,8 @@ def finish(context: Context, inputs: SolverRolloutInputs, rows: list[ShardRow]) 
         CURRICULUM.name: write_rows(context.workdir / CURRICULUM.name, kept),
         QUESTIONS.name: write_rows(context.workdir / "all.jsonl", checked),
     }
-    committed = context.commit(context.config.prefix, files, metrics)
+    written.read(range(inputs.questions))
+    committed = context.commit(context.config.prefix, files, metrics, seconds_of_all(context, written, answered))
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
@@ -195,7 +271,7 @@ def relabel(kept: list[CheckedQuestion], inputs: SolverRolloutInputs) -> list[Cu
 
 
 def measure(
-    rows: list[ShardRow], kept: list[CurriculumRow], dropped: dict[str, int], inputs: SolverRolloutInputs
+    rows: list[ChunkRow], kept: list[CurriculumRow], dropped: dict[str, int], inputs: SolverRolloutInputs
 ) -> dict[str, float]:
     """What the manifest says of a rollout.
 
@@ -224,3 +300,11 @@ def measure(
 
 def _right(row: Question | CurriculumRow, answer: str | None) -> bool:
     return row.truth is not None and answer == row.truth
+
+
+def seconds_of_all(context: Context, *chunks: Chunks[Any]) -> dict[str, float]:
+    """Seconds by activity of all processes that had a part in what is committed."""
+    seconds = Counter(context.lap())
+    for kind in chunks:
+        seconds.update(kind.timings())
+    return {name: round(spent, 3) for name, spent in seconds.items()}

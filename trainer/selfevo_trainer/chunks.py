@@ -1,0 +1,132 @@
+"""Work in chunks: a step's rows are committed a part at a time, so that a killed attempt loses one part at most.
+
+A row has a number, counted from 0 over the whole step. A chunk is a committed directory that its numbers name
+(artifacts.chunk_prefix). Which process made it, and how the step was cut when it did, matters to nobody: what a row
+holds depends on its number alone. So the next attempt makes what is missing, on another number of shards too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic
+
+from selfevo_contract.artifacts import Manifest, chunk_prefix, chunks_prefix, committed_chunks
+from selfevo_contract.errors import Terminated
+from selfevo_contract.rows import R, RowFile, write_rows
+from selfevo_store import CorruptArtifact, fetch_rows
+from selfevo_store.base import in_parallel
+from selfevo_trainer.context import Context
+
+log = logging.getLogger("selfevo")
+
+
+def share_of(total: int, shards: int, shard: int) -> range:
+    """The numbers of ``shard``: as many as of any other, give or take one, and ``total`` in all.
+
+    >>> [share_of(8, 3, shard) for shard in range(3)]
+    [range(0, 3), range(3, 6), range(6, 8)]
+    """
+    size, over = divmod(total, shards)
+    first = shard * size + min(shard, over)
+    return range(first, first + size + (shard < over))
+
+
+def cut(numbers: Iterable[int], size: int | None) -> Iterator[range]:
+    """``numbers``, which ascend, as chunks of at most ``size`` without a gap inside; ``size`` None: as few as can be.
+
+    >>> list(cut([0, 1, 2, 5, 6], 2))
+    [range(0, 2), range(2, 3), range(5, 7)]
+    """
+    chunk = range(0)
+    for number in numbers:
+        if chunk and number == chunk.stop and len(chunk) != size:
+            chunk = range(chunk.start, number + 1)
+            continue
+        if chunk:
+            yield chunk
+        chunk = range(number, number + 1)
+    if chunk:
+        yield chunk
+
+
+class Chunks(Generic[R]):
+    """What is committed of one kind of a step's rows. What was read once is not read again."""
+
+    def __init__(self, context: Context, kind: str, file: RowFile[R]) -> None:
+        self.context, self.kind, self.file = context, kind, file
+        self.damaged: set[int] = set()
+        """Numbers of the rows that were in damaged chunks."""
+        self._known: dict[range, tuple[Manifest, list[R]]] = {}
+
+    def read(self, numbers: Iterable[int]) -> dict[int, R]:
+        """The rows with ``numbers`` as far as they are committed.
+
+        A damaged chunk is passed over, which the log says, and removed, for its place is needed when it is made again.
+        Nothing else is: a store that fails is for the next attempt.
+
+        Raises:
+            InputError: the store refuses to be read, a row is of no known form, or a chunk is another step's.
+            ServiceError: the store failed.
+        """
+        wanted = set(numbers)
+        prefix = self.context.config.prefix
+        with self.context.clock.during("store"):
+            keys = (info.key for info in self.context.store.list(chunks_prefix(prefix, self.kind)))
+            there = [c for c in committed_chunks(prefix, self.kind, keys) if not wanted.isdisjoint(c)]
+            for chunk, found in zip(there, in_parallel(self._fetch, there), strict=True):
+                if isinstance(found, CorruptArtifact):
+                    self._pass_over(chunk, found)
+                elif found is not None:
+                    self._known[chunk] = found
+        rows: dict[int, R] = {}
+        for chunk in there:
+            if chunk in self._known:
+                for number, row in zip(chunk, self._known[chunk][1], strict=True):
+                    if number in wanted:
+                        rows.setdefault(number, row)
+        return rows
+
+    def commit(self, numbers: range, rows: Sequence[R], metrics: dict[str, float] | None = None) -> None:
+        """Make ``rows`` exist, unless another process was faster; then end, if that was asked for.
+
+        Raises:
+            Terminated: SIGTERM came while the chunk was committed.
+        """
+        context = self.context
+        file = write_rows(context.workdir / f"{self.kind}-{numbers.start}" / self.file.name, rows)
+        place = chunk_prefix(context.config.prefix, self.kind, numbers)
+        context.commit(place, {self.file.name: file}, metrics, context.lap())
+        file.unlink()
+        if context.stop.requested:
+            raise Terminated("stopped on request; the next attempt goes on behind the chunks that are committed")
+
+    def timings(self) -> dict[str, float]:
+        """Seconds by activity of the processes that made the chunks that were read, added up."""
+        seconds: dict[str, float] = defaultdict(float)
+        for manifest, _ in self._known.values():
+            for name, spent in manifest.timings.items():
+                seconds[name] += spent
+        return dict(seconds)
+
+    def _fetch(self, chunk: range) -> tuple[Manifest, list[R]] | CorruptArtifact | None:
+        if chunk in self._known:
+            return self._known[chunk]
+        place = chunk_prefix(self.context.config.prefix, self.kind, chunk)
+        try:
+            manifest = self.context.own_manifest(place)
+            if manifest is None:
+                return None  # passed over and removed by another process
+            rows = fetch_rows(self.context.store, place, manifest, self.file)
+        except CorruptArtifact as error:
+            return error
+        if len(rows) != len(chunk):
+            where = self.context.store.uri_of(place)
+            return CorruptArtifact(f"{where}: has {len(rows)} rows, and its name says {len(chunk)}")
+        return manifest, rows
+
+    def _pass_over(self, chunk: range, error: CorruptArtifact) -> None:
+        log.warning("the %s %d to %d are passed over and made again: %s", self.kind, chunk.start, chunk.stop - 1, error)
+        self.damaged.update(chunk)
+        self.context.store.delete_prefix(chunk_prefix(self.context.config.prefix, self.kind, chunk))
