@@ -216,7 +216,7 @@ def progress(reports: Sequence[Progress]) -> str:
 
 
 def newest(reports: Sequence[Progress]) -> str:
-    """The figures of a running step, short: ``reward 0.41  kl 0.002``, ``812 tokens/s  2.1 % truncated  1.5 s left``."""
+    """The figures of a running step: ``reward 0.41  kl 0.002``, ``812 tokens/s  2.1 % truncated  9.0 s left``."""
     metrics = list(reports[-1].metrics.items())[:3]
     parts = [f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in metrics]
     speeds = [report.tokens_per_second for report in reports if report.tokens_per_second is not None]
