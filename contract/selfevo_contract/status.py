@@ -70,6 +70,27 @@ class AttemptStatus(_Status):
     """Where its log lies."""
 
 
+class StepProgress(_Status):
+    """How far a running step is, by what its processes report. No decision hangs on it."""
+
+    doing: str = ""
+    """What it is doing: training, answering, ..."""
+    done: int = 0
+    """How much of that is done: questions, updates, samples."""
+    total: int = 0
+    """Of how many; of a step in shards, of all of them."""
+    percent: int | None = None
+    """The same in per cent."""
+    tokens_per_second: float | None = None
+    """Tokens that it generates a second, in all of its pods."""
+    truncated_share: float | None = None
+    """Share of its completions that ended at their limit."""
+    ends_at: str | None = None
+    """When it is done, by its pace so far."""
+    at: str = ""
+    """When it reported this."""
+
+
 class StepStatus(_Status):
     """One step of the plan. ``Succeeded`` and ``Failed`` are final for its key."""
 
@@ -106,6 +127,8 @@ class StepStatus(_Status):
     """What it measured."""
     timings: dict[str, float] = {}
     """Seconds by what they were spent on."""
+    progress: StepProgress | None = None
+    """How far it is while it runs, at most every 30 seconds; of steps that take longer than that."""
 
     @property
     def type(self) -> PhaseType | None:

@@ -10,6 +10,7 @@ from typing import Literal
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.plan import Step
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.status import StepProgress
 
 KILLED = 137
 """Exit code of what SIGKILL ended."""
@@ -61,6 +62,8 @@ class ObservedAttempt:
     """It would look otherwise if it were started now: the spec has changed since."""
     stopping: bool = False
     """It has been told to end, and is still there."""
+    progress: StepProgress | None = None
+    """How far it is, where that is known."""
 
     @property
     def live(self) -> bool:

@@ -30,7 +30,7 @@ def observe(
     if is_final(status.state):
         return status
 
-    event = Event.GONE
+    event, progress = Event.GONE, status.progress
     for attempt in attempts:
         first = status.started_at or stamp(attempt.started_at)
         status = with_(status, attempts=max(status.attempts, attempt.number), started_at=first)
@@ -43,8 +43,10 @@ def observe(
         if current is not None:  # whatever earlier attempts came to, another one is under way
             event = Event.WAITS if current.held else Event.RUNS
             status = with_(status, retry_at=None, finished_at=None, reason="", message="")
+            # What it was heard to say holds until it says more, also when that was heard before we were started anew.
+            progress = current.progress or (record.progress if record.attempts == current.number else None)
     state = next_state(status.state, event)
-    return status if state == status.state else with_(status, state=state)
+    return with_(status, state=state, progress=progress if state == "Running" else None)
 
 
 def current_of(status: StepStatus, attempts: Iterable[ObservedAttempt]) -> ObservedAttempt | None:

@@ -119,6 +119,16 @@ def test_the_operator_gets_the_rights_that_it_uses_where_its_runs_are(rendered: 
     assert chart.of_kind(rendered["nothing optional"], "ClusterRole") == []
 
 
+def test_logs_are_read_for_progress_unless_the_values_say_no(helm: GoTool, rendered: dict[str, list[dict[str, Any]]]):
+    objects = chart.manifests(chart.template({"progress": {"enabled": False}}, tool=helm))
+    (role,) = (r for r in chart.of_kind(objects, "Role") if "test" not in r["metadata"]["name"])
+    assert role["rules"] == [rule for rule in RULES if rule["resources"] != ["pods/log"]]
+    assert read_settings(container(objects)["args"], {}).progress_seconds == 0
+    assert read_settings(container(rendered["defaults"])["args"], {}).progress_seconds == 30
+    with pytest.raises(HelmError, match="seconds"):
+        chart.template({"progress": {"seconds": 5}}, tool=helm)
+
+
 def test_workloads_are_read_where_the_values_say_so(helm: GoTool, rendered: dict[str, list[dict[str, Any]]]):
     objects = chart.manifests(chart.template({"kueue": {"readWorkloads": True}}, tool=helm))
     (role,) = (r for r in chart.of_kind(objects, "Role") if "test" not in r["metadata"]["name"])

@@ -24,7 +24,7 @@ from selfevo.views.opening import open_view
 from selfevo.views.screen import Screen, _window
 from selfevo_contract.plan import plan
 from selfevo_contract.process import Progress
-from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepStatus
+from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepProgress, StepStatus
 
 START = "2026-01-01T12:00:00.000Z"
 RUN = make_run()
@@ -78,6 +78,18 @@ def test_a_failure_tells_why_and_when_it_is_tried_again() -> None:
     assert said(after, RunStatus(steps=[step("evaluate-0", "Running", attempts=2)], attempts=[attempt])) == [
         "evaluate-0 started, attempt 2"
     ]
+
+
+def test_what_an_operator_recorded_of_progress_is_told_when_it_changes() -> None:
+    far = StepProgress(doing="answering\x1b", done=7, total=15, percent=46, at=START)
+    rich = far.model_copy(update={"done": 9, "tokens_per_second": 210.4, "truncated_share": 0.04, "ends_at": START})
+    runs = [RunStatus(steps=[step("evaluate-0", "Running", progress=known)]) for known in (None, far, rich)]
+    assert said(runs[0], runs[1]) == ["evaluate-0: 7 of 15, answering\\x1b"]
+    assert said(runs[1], runs[1]) == said(runs[1], runs[0]) == []
+    until = datetime.fromisoformat(START).astimezone().strftime("%H:%M")
+    full = f"9 of 15, answering\\x1b, 210 tokens a second, 4.0 % truncated, until {until}"
+    assert said(runs[1], runs[2]) == [f"evaluate-0: {full}"]
+    assert narrate.remark(runs[2].steps[0]) == full
 
 
 def test_figures_of_each_phase() -> None:

@@ -60,7 +60,7 @@ def test_whoever_grants_them_they_are_the_same():
 def test_no_right_is_a_wildcard_or_about_secrets_or_changes_what_people_wrote():
     for verb, group, resource in rights(rules()):
         assert "*" not in (verb, group, resource)
-        assert resource not in ("secrets", "configmaps", "serviceaccounts", "pods/exec", "pods/log")
+        assert resource not in ("secrets", "configmaps", "serviceaccounts", "pods/exec")
         assert verb not in ("update", "patch", "deletecollection") or (verb, group, resource) in {
             *EXPLAINED,
             ("patch", "selfevo.dev", "selfevolutionruns/status"),
@@ -93,7 +93,9 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
     with (
         playing(plane.admin, namespace, hurry=True) as kubelet,
         proxied(plane) as proxy,
-        operating(plane, tmp_path, [] if everywhere else [namespace], server=proxy.server),
+        operating(
+            plane, tmp_path, [] if everywhere else [namespace], server=proxy.server, flags=["--progress-seconds", "1"]
+        ),
     ):
         kubelet.script["solver-train-1"] = [Life(hangs=True)]
         plane.admin.create(run, namespace)
@@ -103,6 +105,7 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
         wait_run(plane.admin, namespace, "demo", lambda run: conditions(run).get("Stalled") == "PodsNotCreated", 240)
         plane.admin.delete("resourcequotas", "none", namespace)
         kubelet.wait_running("solver-train-1")
+        eventually(lambda: any(access.resource == "pods/log" for access in list(plane.audited())[before:]))
         plane.admin.patch(RUNS, "demo", {"spec": {"suspend": True}}, namespace)
         eventually(lambda: len(jobs(plane.admin, namespace)) == 2)
         kubelet.release("solver-train-1")

@@ -107,7 +107,7 @@ def test_the_columns_of_kubectl_get() -> None:
         "Queue",
         "Age",
     ]
-    assert [c["name"] for c in columns if c.get("priority")] == ["Reason", "Message", "Base", "Model"]
+    assert [c["name"] for c in columns if c.get("priority")] == ["Reason", "Message", "Progress", "Base", "Model"]
     for column in columns:
         assert column["jsonPath"].split("[")[0] in NODES or column["jsonPath"].startswith(".metadata."), column
 

@@ -106,6 +106,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+{{- if .Values.progress.enabled }}
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+{{- end }}
 {{- if .Values.kueue.readWorkloads }}
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]

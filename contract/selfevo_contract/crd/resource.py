@@ -29,6 +29,7 @@ _STATUS_KEYS = {"conditions": "type", "steps": "name", "attempts": "name", "iter
 """What the items of the status' lists differ in, so that several writers can share a list."""
 
 _READY = '.status.conditions[?(@.type=="Ready")]'
+_PROGRESS = '.status.steps[?(@.state=="Running")].progress.percent'
 _COLUMNS = (
     # name, type, path, only with -o wide, description
     ("Phase", "string", ".status.phase", False, "Pending, Running, Suspended, Succeeded or Failed."),
@@ -39,6 +40,7 @@ _COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp", False, "When the run was created."),
     ("Reason", "string", f"{_READY}.reason", True, "Why it is ready, or is not."),
     ("Message", "string", f"{_READY}.message", True, "The same in a sentence."),
+    ("Progress", "integer", _PROGRESS, True, "Per cent of the running step that are done, where it is known."),
     ("Base", "string", ".spec.model.uri", True, "The model that the run started from."),
     ("Model", "string", ".status.modelUri", True, "The best Solver so far."),
 )

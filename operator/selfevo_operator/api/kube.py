@@ -17,13 +17,14 @@ import aiohttp
 from pydantic_core import from_json
 
 from selfevo_operator.api.pod_lists import CONTROLLER_UID, PodLists
-from selfevo_operator.manifests.labels import MANAGED_BY, MANAGER
+from selfevo_operator.manifests.labels import MANAGED_BY, MANAGER, TRAINER
 
 FIELD_MANAGER = MANAGER
 JOB_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 PAGE = 100
 JOB_UID = "kueue.x-k8s.io/job-uid"
 """Label by which Kueue marks a Workload with the UID of its Job."""
+_LOG_LINES, _LOG_BYTES = 20, 64 * 1024
 KUEUE_VERSIONS = ("v1beta2", "v1beta1")
 _RUNS = "/apis/selfevo.dev/v1alpha1"
 _BATCH = "/apis/batch/v1"
@@ -69,6 +70,9 @@ class Api(Protocol):
     async def list_pods(self, namespace: str, job_uid: str, *, cached: bool = False) -> list[dict[str, Any]]:
         """The pods of a Job; ``cached``: they may be a little old."""
 
+    async def pod_log(self, namespace: str, pod: str) -> str:
+        """The last lines of what the pod's trainer said, each behind its time."""
+
     async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         """The Events about the object ``uid``, in any order."""
 
@@ -94,6 +98,8 @@ class Endpoint:
 
 Observer = Callable[[str, str, int], None]
 """Is called for every call: verb, resource, status code (0: no answer)."""
+Decode = Callable[[bytes], Any]
+"""What a reply's bytes say; raises ValueError where they say nothing."""
 
 
 class Kube:
@@ -148,6 +154,13 @@ class Kube:
             query["resourceVersion"] = "0"
         found = await self._call("list", "pods", f"/api/v1/namespaces/{namespace}/pods?{urlencode(query)}")
         return list(found.get("items") or [])
+
+    async def pod_log(self, namespace: str, pod: str) -> str:
+        query = urlencode(
+            {"container": TRAINER, "timestamps": "true", "tailLines": _LOG_LINES, "limitBytes": _LOG_BYTES}
+        )
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log?{query}"
+        return str(await self._ask("get", "pods/log", path, None, "text/plain", _as_text))
 
     async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         query = urlencode({"fieldSelector": f"involvedObject.uid={uid}"})
@@ -206,19 +219,23 @@ class Kube:
     async def _call(
         self, verb: str, resource: str, path: str, body: Any = None, *, content: str = "application/json"
     ) -> dict[str, Any]:
+        found: dict[str, Any] = await self._ask(verb, resource, path, body, content, from_json)
+        return found
+
+    async def _ask(self, verb: str, resource: str, path: str, body: Any, content: str, decode: Decode) -> Any:
         method = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}[verb]
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
-            return await self._once(method, verb, resource, path, data, content)
+            return await self._once(method, verb, resource, path, data, content, decode)
         except ApiError as error:
             # Tokens that a plugin makes end while we run.
             if error.status != 401 or not await asyncio.to_thread(self._endpoint.renew):
                 raise
-        return await self._once(method, verb, resource, path, data, content)
+        return await self._once(method, verb, resource, path, data, content, decode)
 
     async def _once(
-        self, method: str, verb: str, resource: str, path: str, data: bytes | None, content: str
-    ) -> dict[str, Any]:
+        self, method: str, verb: str, resource: str, path: str, data: bytes | None, content: str, decode: Decode
+    ) -> Any:
         headers = [*self._endpoint.headers(), ("Accept", "application/json"), ("Content-Type", content)]
         status = 0
         try:
@@ -233,7 +250,7 @@ class Kube:
                 text = await response.read()
                 status = response.status
                 if status < 300:
-                    return from_json(text)  # type: ignore[no-any-return]
+                    return decode(text)
                 retry_after = response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             what = str(error) or type(error).__name__
@@ -243,6 +260,10 @@ class Kube:
         finally:
             self._observer(verb, resource, status)
         raise _error(status, text, float(retry_after) if retry_after.isdecimal() else 0.0)
+
+
+def _as_text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _error(status: int, text: bytes, retry_after: float) -> ApiError:

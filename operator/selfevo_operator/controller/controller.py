@@ -27,7 +27,7 @@ from selfevo_operator.api.kube import Api
 from selfevo_operator.api.pod_evidence import Beside
 from selfevo_operator.controller.act import Executor
 from selfevo_operator.controller.memory import Memories, RunMemory
-from selfevo_operator.controller.read import Reader
+from selfevo_operator.controller.read import ProgressOf, Reader
 from selfevo_operator.controller.sharing import Sharing
 from selfevo_operator.controller.write import StatusWriter
 from selfevo_operator.manifests.settings import PodSettings
@@ -57,12 +57,13 @@ class Controller:
         backoff: Backoff | None = None,
         hooks: MetricsHooks | None = None,
         beside: Beside = asyncio.create_task,
+        progress: ProgressOf = lambda job: None,
     ) -> None:
         self._cache, self._clock = cache, clock
         self._backoff, self._hooks = backoff or Backoff(), hooks or MetricsHooks()
         self._memories = Memories(RunMemory)
         self._sharing = Sharing(cache)
-        self._reader = Reader(api, cache, settings, clock, self._memories, beside)
+        self._reader = Reader(api, cache, settings, clock, self._memories, beside, progress)
         self._executor = Executor(api, cache, settings, self._created)
         self._writer = StatusWriter(api, cache, clock, self._memories, self._hooks.facts)
 

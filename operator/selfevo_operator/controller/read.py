@@ -10,7 +10,7 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import RunStatus
+from selfevo_contract.status import RunStatus, StepProgress
 from selfevo_core.attempts import Blocker, ObservedAttempt
 from selfevo_core.invalid_spec import parse_run
 from selfevo_operator.api.kube import Api, ApiError
@@ -23,6 +23,8 @@ from selfevo_operator.observed.lru_cache import LruCache
 from selfevo_operator.observed.snapshots import Evidence, JobSnapshot, attempt_of, job_snapshot
 
 Clock = Callable[[], datetime]
+ProgressOf = Callable[[JobSnapshot], StepProgress | None]
+"""How far the step of a Job is, as far as it was heard."""
 _UNLISTED_S = 20.0
 """A Job that has lost our label is asked for by its name so often: nothing else shows it."""
 _REMEMBERED = 4096
@@ -34,10 +36,17 @@ class Reader:
     """Reads runs, their Jobs and the evidence of their pods. Of each run by one caller at a time."""
 
     def __init__(
-        self, api: Api, cache: Cache, settings: PodSettings, clock: Clock, memories: Memories, beside: Beside
+        self,
+        api: Api,
+        cache: Cache,
+        settings: PodSettings,
+        clock: Clock,
+        memories: Memories,
+        beside: Beside,
+        progress: ProgressOf,
     ) -> None:
         self._api, self._cache, self._settings, self._clock, self._memories = api, cache, settings, clock, memories
-        self._pod_evidence = PodEvidence(api, clock, beside)
+        self._pod_evidence, self._progress = PodEvidence(api, clock, beside), progress
         self._plans: LruCache[str, tuple[int, Plan]] = LruCache(_REMEMBERED)
         self._templates: LruCache[tuple[str, int, str], str] = LruCache(_REMEMBERED)
         """UID and generation of a run, name of a step -> digest of the Job that would be created."""
@@ -141,7 +150,7 @@ class Reader:
             # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
             # the end of the container and that of the pod it counts it as nothing at all.
             attempt = attempt_of(job, await self._pod_evidence.ask(job), template)
-        return attempt
+        return replace(attempt, progress=self._progress(job))
 
     def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from selfevo_operator.api.kube import Api
+from selfevo_operator.api.progress import ProgressReader
 from selfevo_operator.controller import Controller, MetricsHooks
 from selfevo_operator.observed.cache import Cache, Key
 from selfevo_operator.runtime.metrics import Metrics
@@ -18,6 +20,10 @@ from selfevo_operator.runtime.scopes import Scopes
 from selfevo_operator.runtime.settings import Settings
 from selfevo_operator.runtime.watch_judge import WatchJudge
 from selfevo_operator.runtime.workers import Workers
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Operator:
@@ -38,18 +44,23 @@ class Operator:
         self.resync = Resync(
             self.cache, self.scopes, self.workers, self._watch_judge, self.metrics, settings.resync_seconds
         )
+        self._progress = ProgressReader(api, self.cache, _now, settings.progress_seconds)
         self._controller = Controller(
-            api, self.cache, settings.pods, lambda: datetime.now(UTC),
+            api, self.cache, settings.pods, _now, progress=self._progress.of,
             hooks=MetricsHooks(
                 self._created, lambda reason: self.metrics.transitions.labels(reason).inc(), self.workers.add
             ),
         )  # fmt: skip
+        self._reads_progress = settings.progress_seconds > 0
         self._ended_at: dict[Key, float] = {}
         """When the end of a run's Job was seen, until the next Job is created."""
 
     async def work(self) -> None:
-        """Reconcile the keys of the queue, for ever."""
-        await self.workers.work(self._controller.reconcile_run)
+        """Reconcile the keys of the queue, for ever, and read beside it how far steps are."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.workers.work(self._controller.reconcile_run))
+            if self._reads_progress:
+                group.create_task(self._progress.run(self.workers.add_for_record))
 
     def saw_run(self, kind: str | None, run: Mapping[str, Any]) -> None:
         """A watch event of a run."""

@@ -48,6 +48,8 @@ class Settings:
     resync_seconds: float
     kubeconfig: str | None
     verbose: bool
+    progress_seconds: float = 30.0
+    """How often a run's pods are asked how far they are; 0 for never. Needs the right to get pods/log."""
     read_workloads: bool = False
     """Read Kueue's Workloads, for the reason why a Job waits; needs the right to list them."""
     patience: Patience = Patience()
@@ -73,6 +75,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         port=port,
         workers=int(given.workers),
         resync_seconds=resync,
+        progress_seconds=_progress_seconds(parser, given.progress_seconds),
         kubeconfig=given.kubeconfig,
         verbose=given.verbose,
         read_workloads=given.read_workloads,
@@ -107,6 +110,9 @@ def _parser(default: Default) -> argparse.ArgumentParser:
     parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs looked at at the same time")
     parser.add_argument("--resync-seconds", default=default("RESYNC_SECONDS", "120"),
                         help="how often everything is listed anew")  # fmt: skip
+    parser.add_argument("--progress-seconds", default=default("PROGRESS_SECONDS", "30"),
+                        help="how often the log of a run's pods is read for how far they are (needs the right to get "
+                        "pods/log); 0 for never")  # fmt: skip
     parser.add_argument("--kubeconfig", default=default("KUBECONFIG", "") or None, help="outside of a cluster")
     parser.add_argument("--verbose", action="store_true", default=is_set("VERBOSE"))
     parser.add_argument("--read-workloads", action="store_true", default=is_set("READ_WORKLOADS"),
@@ -155,13 +161,25 @@ def _address(parser: argparse.ArgumentParser, listen: str) -> tuple[str, int]:
 
 
 def _resync_seconds(parser: argparse.ArgumentParser, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
+    seconds = _number(text)
     if not 1 <= seconds <= 86400:
         parser.error(f"--resync-seconds is {text!r}; it must be a number from 1 to 86400")
     return seconds
+
+
+def _progress_seconds(parser: argparse.ArgumentParser, text: str) -> float:
+    seconds = _number(text)
+    if seconds != 0 and not 1 <= seconds <= 86400:
+        parser.error(f"--progress-seconds is {text!r}; it must be 0 or a number from 1 to 86400")
+    return seconds
+
+
+def _number(text: str) -> float:
+    """-1 where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
 
 
 def _pods(parser: argparse.ArgumentParser, given: argparse.Namespace) -> PodSettings:
