@@ -414,7 +414,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("finetune.maxSteps", 2, FROZEN),
     ("forkFrom.iteration", 2, FROZEN),
     ("solver.engine", {"kind": "vllm"}, f"{UNBUILT}; choose 'transformers'"),
-    ("challenger.engine", {"kind": "server"}, f"{UNBUILT}; choose 'transformers' or 'vllm'"),
+    ("challenger.engine", {"kind": "server"}, ""),
     *_presence("verifier", "evaluation", "finetune", "forkFrom", "model.digest", "storage.endpoint"),
     *_presence("rollout.answerSampling", "evaluation.sampling", "challenger.questionSampling"),
     *_presence("rollout.engine.quantization"),

@@ -214,7 +214,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"spec__budget": {}}, "spec.budget asks for budgets"),
         ({"spec__forkFrom": {"run": "other", "iteration": 1}}, "spec.forkFrom asks for forks"),
         ({"spec__solver__engine": {"kind": "vllm"}}, "spec.solver.engine.kind asks for 'vllm'"),
-        ({"spec__evaluation__engine": {"kind": "server"}}, "spec.evaluation.engine.kind asks for 'server'"),
+        ({"spec__solver__engine": {"kind": "server"}}, "spec.solver.engine.kind asks for 'server'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -228,6 +228,9 @@ def test_what_is_not_built_yet_validates_and_is_refused(changes: dict[str, Any],
 
 def test_the_rest_is_built() -> None:
     refuse_what_is_not_built(make_run().spec)
+    server = {"kind": "server"}
+    parts = ("challenger", "rollout", "evaluation")
+    refuse_what_is_not_built(make_run(**{f"spec__{part}__engine": server for part in parts}).spec)
 
 
 def test_metadata_keeps_what_kubernetes_adds_out_of_the_way() -> None:

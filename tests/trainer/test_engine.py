@@ -213,18 +213,6 @@ def test_weights_are_frozen(engine: Any) -> None:
     assert not any(parameter.requires_grad for parameter in engine.model.parameters())
 
 
-@pytest.mark.parametrize("kind", [{"kind": "server"}])
-def test_an_engine_that_is_not_built_yet_is_refused(kind: dict[str, Any]) -> None:
-    from pydantic import TypeAdapter
-
-    from selfevo_contract.errors import InputError
-    from selfevo_contract.spec.engines import Engine
-    from selfevo_trainer.engines import Frozen, open_engine
-
-    with pytest.raises(InputError, match=f"{kind['kind']}.*use 'transformers' or 'vllm'"):
-        open_engine(TypeAdapter(Engine).validate_python(kind), Frozen(BASE, LOADING, "base", "model", 0))
-
-
 def test_the_engines_that_the_contract_calls_built_are_those_of_the_registry():
     from selfevo_contract.spec.engines import BUILT
     from selfevo_trainer.engines import MODULES

@@ -25,7 +25,7 @@ def main() -> int:
     started = time.time()
     quieten()
     rank = read_rank(os.environ)
-    _log_to_stderr(rank)
+    log_to_stderr(rank)
     config: PhaseConfig | None = None
     try:
         die_with_parent()
@@ -36,14 +36,14 @@ def main() -> int:
         finally:
             stop.defer()  # it has ended, whichever way: a request changes nothing about how
     except BaseException as error:
-        result = _failure(config, error)
+        result = failure_of(config, error)
     if result.message and rank is None:  # the launcher prints the message of the process that was the cause
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
     return result.exit_code
 
 
-def _failure(config: PhaseConfig | None, error: BaseException) -> PhaseResult:
+def failure_of(config: PhaseConfig | None, error: BaseException) -> PhaseResult:
     """The result of a process that ``error`` ended; the log gets a traceback where one helps."""
     if isinstance(error, SelfevoError):
         if os.environ.get("SELFEVO_DEBUG"):
@@ -60,6 +60,7 @@ def _failure(config: PhaseConfig | None, error: BaseException) -> PhaseResult:
     return root_cause.failure(config, ExitCode.SERVICE, reasons.CRASHED, text)
 
 
-def _log_to_stderr(rank: Rank | None) -> None:
+def log_to_stderr(rank: Rank | None) -> None:
+    """Send log lines there, with the process's number where there are several."""
     process = "" if rank is None else f"process {rank.number}: "
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s %(levelname)s {process}%(message)s")

@@ -56,6 +56,9 @@ class PhaseType:
     """What people call its output; ``{}`` is the iteration."""
     models: tuple[str, ...]
     """The fields of its inputs that are models, in the order in which they are told."""
+    generates: tuple[tuple[str, str], ...] = ()
+    """Those of them that it generates with, by the engine of its part. Each with the field of the sampling that,
+    with `max_prompt_length`, bounds its sequences: empty where nothing bounds its prompts."""
     steps: tuple[tuple[str, str], ...] = ()
     """Fields of its inputs that are keys of other steps, or None, each with that step's phase."""
     sharded: bool = False
@@ -66,8 +69,6 @@ class PhaseType:
     """What it makes is the run's result: the Solver of its iteration."""
     scores: bool = False
     """Its metrics are the scores by which the best iteration is found."""
-    frozen: bool = True
-    """A frozen model answers in it, in the engine that the run asks for; else only the model that is trained does."""
     closes: bool = False
     """It comes once, after the last iteration, and is no part of it."""
 
@@ -78,5 +79,5 @@ class PhaseType:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The kinds of engine that this version has for it."""
-        return BUILT if self.frozen else ("transformers",)
+        """The kinds of engine that this version has for it: a model that is being trained generates by transformers."""
+        return BUILT if self.generates else ("transformers",)

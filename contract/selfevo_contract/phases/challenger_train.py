@@ -43,5 +43,6 @@ CHALLENGER_TRAIN = PhaseType(
     title="Challenger training",
     makes="Challenger {}",
     models=("challenger", "solver"),
+    generates=(("solver", "solver_sampling"),),
     distributed=True,
 )

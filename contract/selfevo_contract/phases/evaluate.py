@@ -49,5 +49,6 @@ EVALUATE = PhaseType(
     makes="Score {}",
     models=("model",),
     steps=(("base", "evaluate"),),
+    generates=(("model", ""),),
     scores=True,
 )

@@ -49,5 +49,6 @@ SOLVER_ROLLOUT = PhaseType(
     title="Rollout",
     makes="Curriculum {}",
     models=("challenger", "solver"),
+    generates=(("challenger", ""), ("solver", "answer_sampling")),
     sharded=True,
 )

@@ -38,5 +38,4 @@ SOLVER_TRAIN = PhaseType(
     steps=(("curriculum", SOLVER_ROLLOUT.name),),
     distributed=True,
     trains_solver=True,
-    frozen=False,
 )

@@ -2,14 +2,14 @@
 
     fetch-model   init container: brings the weights from store or hub into the working volume; exits as a trainer
     server        native sidecar (an init container that always restarts): serves them with GPUs of its own
-    trainer       starts when the server answers; Kubernetes stops the server when the trainer has ended
+    trainer       starts when the server's process runs, and waits until it is ready: only so does somebody learn why a
+                  server never is. Kubernetes stops the server when the trainer has ended
 
 The server gets no credentials, for it needs none: `fetch-model` has been there. It asks for GPUs only; what it takes of
 the node's memory and processors is not set aside.
 
-The trainer lacks its half yet, and `refuse_what_is_not_built` refuses such a run before it gets here: the module
-`selfevo_trainer.serve` (with ``--fetch``), which reads from its PhaseConfig what is to be served, and an engine that
-asks at SELFEVO_SERVER_URL. Where two roles generate by a server (solver-rollout), it has two models to serve.
+The trainer's half is `selfevo_trainer.serve`, which reads from the PhaseConfig what is to be served, and the engine
+that asks at SELFEVO_SERVER_URL. Where two roles generate (solver-rollout), two models share the server's GPUs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ COMMANDS = {
 }
 
 PORT = 8000
-STARTUP_SECONDS = 3600
-"""Time for loading the weights and compiling; after it the kubelet starts the server anew."""
+STARTUP_SECONDS = 600
+"""Time for the server's process to run, on a node that is busy; how long it may take to be ready is the engine's
+startupSeconds, which the trainer counts."""
 
 
 def client_variables() -> list[Variable]:
@@ -62,12 +63,13 @@ def fetching(container: Mapping[str, Any], asked: Mapping[str, Mapping[str, Quan
 
 def serving(container: Mapping[str, Any], devices: Mapping[str, Quantity]) -> dict[str, Any]:
     """``container`` as the server, with ``devices``."""
+    runs = {"httpGet": {"path": "/live", "port": PORT}, "timeoutSeconds": 5}
     healthy = {"httpGet": {"path": "/health", "port": PORT}, "timeoutSeconds": 5}
     return {
         **container,
         "restartPolicy": "Always",
         "ports": [{"name": "openai", "containerPort": PORT, "protocol": "TCP"}],
         **({"resources": {"limits": dict(devices)}} if devices else {}),
-        "startupProbe": {**healthy, "periodSeconds": 5, "failureThreshold": STARTUP_SECONDS // 5},
+        "startupProbe": {**runs, "periodSeconds": 5, "failureThreshold": STARTUP_SECONDS // 5},
         "readinessProbe": {**healthy, "periodSeconds": 10, "failureThreshold": 3},
     }

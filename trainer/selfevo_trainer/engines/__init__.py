@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from selfevo_contract import reasons
-from selfevo_contract.errors import InputError
 from selfevo_contract.spec.engines import Engine as EngineSpec
 from selfevo_trainer.engines.base import Completion, Engine, Frozen
 
@@ -17,6 +15,7 @@ __all__ = ["MODULES", "Completion", "Engine", "Frozen", "open_engine"]
 MODULES = {
     "transformers": "selfevo_trainer.engines.transformers_engine",
     "vllm": "selfevo_trainer.engines.vllm_engine",
+    "server": "selfevo_trainer.engines.server_engine",
 }
 """Kind, as a manifest names it -> the module that does it, imported when a phase asks for it."""
 WITH_ADAPTERS = ("transformers",)
@@ -24,13 +23,6 @@ WITH_ADAPTERS = ("transformers",)
 
 
 def open_engine(spec: EngineSpec, weights: Frozen) -> Engine:
-    """The engine that ``spec`` asks for, with ``weights``.
-
-    Raises:
-        InputError: the kind is not built yet.
-    """
-    if spec.kind not in MODULES:
-        kinds = " or ".join(map(repr, MODULES))
-        raise InputError(f"engine.kind {spec.kind!r} is not built yet; use {kinds}", reason=reasons.NOT_BUILT)
+    """The engine that ``spec`` asks for, with ``weights``."""
     engine: Engine = import_module(MODULES[spec.kind]).open_engine(spec, weights)
     return engine

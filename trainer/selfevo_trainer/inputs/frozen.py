@@ -19,6 +19,11 @@ class _Inputs(Protocol):
     def loading(self) -> Loading: ...
 
 
+def name_of(ref: ModelRef) -> str:
+    """What servers and messages call the model: ``<phase>/<key>`` of its step, or the address of the base."""
+    return f"{ref.phase}/{ref.key}" if isinstance(ref, StepModelRef) else ref.uri
+
+
 def open_frozen(
     context: Context, inputs: _Inputs, role: str, samplings: Sequence[Sampling], prompt_length: int | None = None
 ) -> Engine:
@@ -33,19 +38,25 @@ def open_frozen(
         ServiceError: store, hub or server cannot be reached.
     """
     ref: ModelRef = getattr(inputs, role)
-    path = fetch_model(context, ref, role)
-    if adapters.is_adapter(path) and context.config.engine.kind not in WITH_ADAPTERS:
-        path = _merged(context, path, role)
+    path = files_of(context, ref, role)
     completion = max(sampling.max_completion_length for sampling in samplings)
     weights = Frozen(
         path=path,
         loading=inputs.loading,
-        name=f"{ref.phase}/{ref.key}" if isinstance(ref, StepModelRef) else ref.uri,
+        name=name_of(ref),
         role=role,
         longest=0 if prompt_length is None else prompt_length + completion,
     )
     with context.clock.during("load"):
         return context.timed_engine(open_engine(context.config.engine, weights))
+
+
+def files_of(context: Context, ref: ModelRef, role: str) -> Path:
+    """The folder that the engine of the phase takes: an adapter, or one merged with its base."""
+    path = fetch_model(context, ref, role)
+    if adapters.is_adapter(path) and context.config.engine.kind not in WITH_ADAPTERS:
+        return _merged(context, path, role)
+    return path
 
 
 def _merged(context: Context, path: Path, role: str) -> Path:

@@ -36,7 +36,7 @@ class ServerEndpoint(Closed):
 class ServerEngine(Closed):
     """Generation by an OpenAI-compatible server, beside the trainer or at an endpoint."""
 
-    built: ClassVar[bool] = False
+    built: ClassVar[bool] = True
 
     kind: Literal["server"]
     """Which engine."""

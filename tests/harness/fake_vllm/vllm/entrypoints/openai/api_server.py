@@ -1,0 +1,49 @@
+"""Serves as `harness.openai_standin` does, under the command line of vLLM's server.
+
+FAKE_VLLM says what is wrong with it. In FAKE_VLLM_FOLDER each leaves its command line, by the number of its process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from harness.openai_standin import openai_server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for option in ("model", "served-model-name", "host", "dtype", "load-format", "generation-config"):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--gpu-memory-utilization", type=float, required=True)
+    parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument("--tensor-parallel-size", type=int, default=1)
+    for flag in ("disable-uvicorn-access-log", "enforce-eager", "trust-remote-code"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    given = parser.parse_args()
+    left = Path(os.environ["FAKE_VLLM_FOLDER"]) / f"{os.getpid()}.json"
+    left.write_text(json.dumps({**vars(given), "devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}))
+    print(f"INFO loading {given.model}", flush=True)
+    wrong = os.environ.get("FAKE_VLLM", "")
+    if wrong.startswith("raise "):
+        print("Traceback (most recent call last):\n" + wrong.removeprefix("raise "), file=sys.stderr, flush=True)
+        sys.exit(1)
+    if wrong == "never ready":
+        time.sleep(600)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with openai_server(given.served_model_name, port=given.port) as server:
+        server.longest = given.max_model_len
+        if wrong == "ends at a question":
+            server.wrong["/v1/completions"] = lambda _: os._exit(9)
+        while True:
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

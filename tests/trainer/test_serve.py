@@ -1,0 +1,407 @@
+"""Servers that are started here: by `selfevo_trainer.serve` beside a trainer, or by the trainer. A stand-in serves.
+
+The real vLLM does it in test_server_vllm.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.inprocess import Phases
+from harness.ports import free_port
+from harness.tiny import BASE, settings, write_questions
+from runs import arithmetic
+from selfevo_contract.artifacts import ManifestDraft
+from selfevo_contract.errors import ExitCode
+from selfevo_contract.phases import Loading
+from selfevo_contract.process import (
+    CONFIG_ENV,
+    PARENT_ENV,
+    SERVER_MODELS_ENV,
+    SERVER_PORT_ENV,
+    SERVER_URL_ENV,
+    TERMINATION_LOG_ENV,
+    PhaseResult,
+)
+from selfevo_contract.rows import answers_of
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.engines import ServerEngine
+from selfevo_store import commit
+from selfevo_trainer.engines import openai_client
+from selfevo_trainer.engines.vllm_server import ServedModel, command_of, ended
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ROOT / "tests" / "harness" / "fake_vllm"
+LIMIT_S = 120.0
+LOADING = Loading(dtype="float32", trust_remote_code=False)
+
+
+@pytest.fixture(autouse=True)
+def fake_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """vLLM is the stand-in; the folder where its processes leave their command lines."""
+    left = tmp_path / "servers"
+    left.mkdir()
+    monkeypatch.syspath_prepend(str(FAKE))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKE), str(ROOT / "tests")]))
+    monkeypatch.setenv("FAKE_VLLM_FOLDER", str(left))
+    monkeypatch.setattr(openai_client, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return left
+
+
+@pytest.fixture
+def phases(tmp_path: Path) -> Callable[..., Phases]:
+    """The demo with a server in every phase that generates."""
+
+    def make(**engine: Any) -> Phases:
+        served = {"kind": "server", "startupSeconds": 60, **engine}
+        spec = settings({"rollout": {"shards": 1}}, questions=write_questions(tmp_path / "heldout.jsonl", 4))
+        document: Any = arithmetic(spec, store=tmp_path / "store").wire()
+        for part in ("challenger", "rollout", "evaluation"):
+            document["spec"][part]["engine"] = served
+        return Phases(SelfEvolutionRun.model_validate(document), tmp_path)
+
+    return make
+
+
+def started(left: Path) -> list[dict[str, Any]]:
+    """The command lines of the servers that were started, each with its process' number."""
+    return [{"pid": int(file.stem), **json.loads(file.read_text())} for file in sorted(left.glob("*.json"))]
+
+
+def eventually(holds: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        if found := holds():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(what)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def all_gone(left: Path) -> bool:
+    return all(is_gone(server["pid"]) for server in started(left))
+
+
+# --- by the trainer itself
+
+
+def test_a_trainer_starts_its_server_and_ends_it(phases: Callable[..., Phases], fake_vllm: Path) -> None:
+    made = phases()
+    done = made("evaluate-0")
+    assert (done.code, done.result.outcome) == (0, "committed"), done.log
+    [server] = started(fake_vllm)
+    assert (server["model"], server["served_model_name"]) == (str(BASE), f"file://{BASE}")
+    assert (server["dtype"], server["generation_config"], server["load_format"]) == ("float32", "vllm", "safetensors")
+    assert "INFO loading" in done.log  # its log is in ours
+    assert all_gone(fake_vllm)
+    name = answers_of("tiny").name
+    first = made.read("evaluate-0", name)
+    shutil.rmtree(made.folder / "store")
+    assert made("evaluate-0").code == 0 and made.read("evaluate-0", name) == first
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "says"),
+    [
+        ("raise RuntimeError: boom", 3, ["ended with code 1", "RuntimeError: boom", "its log above"]),
+        (
+            "raise ValueError: No available memory for the cache blocks.\nRuntimeError: Engine core failed.",
+            2,
+            ["memory is too small", "engine.gpuMemoryUtilization 0.9", "cache blocks"],
+        ),
+        (
+            "raise ValueError: Model architectures ['OddForCausalLM'] are not supported for now.",
+            2,
+            ["does not support the model", "OddForCausalLM", "'transformers'"],
+        ),
+        ("never ready", 3, ["does not answer", "engine.startupSeconds"]),
+        ("ends at a question", 3, ["ended with code 9"]),
+    ],
+    ids=["raises", "memory", "architecture", "never-ready", "dies-in-the-middle"],
+)
+def test_a_server_that_fails_ends_the_trainer_with_one_sentence(
+    phases: Callable[..., Phases],
+    fake_vllm: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    code: int,
+    says: list[str],
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", wrong)
+    made = phases(startupSeconds=5 if wrong == "never ready" else 60)
+    done = made("evaluate-0")
+    assert done.code == code, done.log
+    assert [part for part in says if part not in done.result.message] == [], done.result.message
+    assert done.result.message.count("; ") == 1 and "\n" not in done.result.message
+    assert made.manifest("evaluate-0") is None
+    eventually(lambda: all_gone(fake_vllm), "a server is left")
+
+
+def test_without_vllm_the_trainer_says_what_to_install(
+    phases: Callable[..., Phases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "vllm" else find(name, *of))
+    done = phases()("evaluate-0")
+    assert done.code == int(ExitCode.INPUT)
+    assert "install selfevo[vllm]" in done.result.message and "engine.endpoint" in done.result.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_server_ends_with_a_trainer_that_is_told_to_or_killed(
+    phases: Callable[..., Phases], fake_vllm: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "never ready")
+    environment = {**os.environ, **phases().environment("evaluate-0")}
+    trainer = subprocess.Popen([sys.executable, "-m", "selfevo_trainer"], env=environment, stderr=subprocess.DEVNULL)
+    [server] = eventually(lambda: started(fake_vllm), "no server was started")
+    assert not is_gone(server["pid"])
+    trainer.send_signal(number)
+    assert trainer.wait(LIMIT_S) == (143 if number == signal.SIGTERM else -number)
+    eventually(lambda: is_gone(server["pid"]), "the server outlived its trainer")
+
+
+# --- beside the trainer
+
+
+class Sidecar:
+    """The processes of a pod's init containers."""
+
+    def __init__(self, phases: Phases, step: str, folder: Path) -> None:
+        self.port = free_port()
+        self.termination = folder / "serve.termination"
+        self.environment = {
+            **os.environ,
+            **phases.environment(step),
+            SERVER_MODELS_ENV: str(folder / "served"),
+            SERVER_PORT_ENV: str(self.port),
+            TERMINATION_LOG_ENV: str(self.termination),
+            PARENT_ENV: str(os.getpid()),
+        }
+        self.served = folder / "served"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def fetch(self) -> int:
+        command = [sys.executable, "-m", "selfevo_trainer.serve", "--fetch"]
+        return subprocess.run(command, env=self.environment, stderr=subprocess.DEVNULL).returncode
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "selfevo_trainer.serve"]
+        self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
+
+    def get(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=10)
+        except httpx.TransportError:
+            return None
+
+    def answers(self, path: str, status: int) -> httpx.Response:
+        def asked() -> httpx.Response | None:
+            answer = self.get(path)
+            return answer if answer is not None and answer.status_code == status else None
+
+        found: httpx.Response = eventually(asked, f"{path} never answered {status}")
+        return found
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path) -> Iterator[Callable[[Phases, str], Sidecar]]:
+    running: list[Sidecar] = []
+
+    def make(phases: Phases, step: str) -> Sidecar:
+        running.append(Sidecar(phases, step, tmp_path))
+        return running[-1]
+
+    yield make
+    for one in running:
+        if one.process is not None and one.process.poll() is None:
+            one.process.terminate()
+            one.process.wait(LIMIT_S)
+
+
+def give_challenger(phases: Phases) -> str:
+    """Commit the base as what challenger-train-1 made; its key."""
+    step = phases.step("challenger-train-1")
+    files = {f"model/{file.name}": file for file in BASE.iterdir() if file.is_file()}
+    draft = ManifestDraft(key=step.key, phase="challenger-train", iteration=1)
+    commit(phases.store, phases.prefix(step.name), files, draft)
+    return step.key
+
+
+def test_both_models_of_a_rollout_are_fetched_and_served_until_the_end(
+    phases: Callable[..., Phases], sidecar: Callable[..., Sidecar], fake_vllm: Path
+) -> None:
+    made = phases(replicas=2, gpuMemoryUtilization=0.8)
+    key = give_challenger(made)
+    pod = sidecar(made, "solver-rollout-1")
+    assert pod.fetch() == 0
+    base, challenger = f"file://{BASE}", f"challenger-train/{key}"
+    fetched = {one["name"]: one for one in json.loads((pod.served / "models.json").read_bytes())}
+    assert set(fetched) == {base, challenger}
+    limits = made.run.spec
+    wanted = (
+        limits.solver.max_prompt_length + made.step("solver-rollout-1").inputs.answer_sampling.max_completion_length
+    )
+    assert (fetched[challenger]["longest"], fetched[base]["longest"]) == (0, wanted)
+    pod.start()
+    pod.answers("/live", 200)
+    pod.answers("/health", 200)
+    listed = {one["id"]: one["urls"] for one in pod.answers("/v1/models", 200).json()["data"]}
+    assert {name: len(urls) for name, urls in listed.items()} == {base: 2, challenger: 2}
+    assert len({url for urls in listed.values() for url in urls}) == 4
+    servers = started(fake_vllm)
+    # Two models share the GPUs of a replica.
+    assert {server["gpu_memory_utilization"] for server in servers} == {0.4}
+    [folder] = {server["model"] for server in servers if server["served_model_name"] == challenger}
+    assert (Path(folder) / "model.safetensors").is_file()
+    # The trainer asks there, and starts nothing.
+    done = made("solver-rollout-1", environment={SERVER_URL_ENV: f"http://127.0.0.1:{pod.port}"})
+    assert "the Challenger wrote no valid question in 40 completions" in done.result.message, done.log
+    assert len(started(fake_vllm)) == 4
+    assert pod.process is not None
+    pod.process.terminate()
+    assert pod.process.wait(LIMIT_S) == 143
+    assert all_gone(fake_vllm)
+
+
+def test_a_model_in_both_roles_is_served_once(phases: Callable[..., Phases], sidecar: Callable[..., Sidecar]) -> None:
+    pod = sidecar(phases(), "solver-rollout-1")
+    text = pod.environment[CONFIG_ENV]
+    config = json.loads(text)
+    config["inputs"]["challenger"] = config["inputs"]["solver"]
+    from selfevo_contract.phases import input_key, inputs_adapter
+
+    config["key"] = input_key(inputs_adapter.validate_python(config["inputs"]))
+    pod.environment[CONFIG_ENV] = json.dumps(config)
+    assert pod.fetch() == 0
+    [one] = json.loads((pod.served / "models.json").read_bytes())
+    assert (one["name"], one["longest"]) == (f"file://{BASE}", 0)
+
+
+def test_a_model_that_is_not_there_fails_the_fetch(
+    phases: Callable[..., Phases], sidecar: Callable[..., Sidecar]
+) -> None:
+    pod = sidecar(phases(), "solver-rollout-1")
+    assert pod.fetch() == int(ExitCode.INPUT)
+    result = PhaseResult.model_validate_json(pod.termination.read_bytes())
+    assert result.outcome == "failed" and "run the step that makes it first" in result.message
+    pod.start()
+    assert pod.process is not None and pod.process.wait(LIMIT_S) == int(ExitCode.INPUT)
+    assert "--fetch first" in PhaseResult.model_validate_json(pod.termination.read_bytes()).message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "code", "says"),
+    [
+        ("raise RuntimeError: boom", 424, 3, "ended with code 1 (RuntimeError: boom); its log above may say more"),
+        (
+            "raise ValueError: Free memory is less than desired GPU memory utilization",
+            422,
+            2,
+            "the memory is too small",
+        ),
+        ("never ready", 424, 3, "was not ready within engine.startupSeconds 5"),
+    ],
+)
+def test_the_trainer_says_why_the_server_beside_it_will_never_be_ready(
+    phases: Callable[..., Phases],
+    sidecar: Callable[..., Sidecar],
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    status: int,
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", wrong)
+    made = phases(startupSeconds=5 if wrong == "never ready" else 60)
+    pod = sidecar(made, "evaluate-0")
+    assert pod.fetch() == 0
+    pod.start()
+    pod.answers("/v1/models", status)
+    pod.answers("/live", 200)  # else it would be started again and again
+    done = made("evaluate-0", environment={SERVER_URL_ENV: f"http://127.0.0.1:{pod.port}"})
+    assert done.code == code and says in done.result.message, done.result.message
+
+
+def test_a_server_that_ends_later_ends_its_container(
+    phases: Callable[..., Phases], sidecar: Callable[..., Sidecar], fake_vllm: Path
+) -> None:
+    pod = sidecar(phases(), "evaluate-0")
+    assert pod.fetch() == 0
+    pod.start()
+    pod.answers("/health", 200)
+    [server] = started(fake_vllm)
+    os.kill(server["pid"], signal.SIGKILL)
+    assert pod.process is not None and pod.process.wait(LIMIT_S) == int(ExitCode.SERVICE)
+    assert "was ended by signal 9" in PhaseResult.model_validate_json(pod.termination.read_bytes()).message
+
+
+# --- the command line
+
+
+def test_gpus_and_limits_on_the_command_line() -> None:
+    model = ServedModel(name="solver-train/abc", path=BASE, loading=LOADING, longest=100)
+    spec = ServerEngine.model_validate({"kind": "server", "gpus": 2})
+    command = command_of(model, 8001, spec, 2, 0.45)
+    options = dict(itertools.pairwise(command))
+    assert options["--tensor-parallel-size"] == "2" and options["--gpu-memory-utilization"] == "0.45"
+    assert options["--max-model-len"] == "100" and "--enforce-eager" not in command
+    assert "--trust-remote-code" not in command
+    own_code = model.model_copy(update={"loading": LOADING.model_copy(update={"trust_remote_code": True})})
+    assert "--trust-remote-code" in command_of(own_code, 1, spec, 0, 0.9)
+    # More than the model knows: vLLM would not start; requests that are too long are refused one by one.
+    endless = model.model_copy(update={"longest": 10_000_000})
+    assert "--max-model-len" not in command_of(endless, 1, spec, 0, 0.9)
+    assert "--enforce-eager" in command_of(endless, 1, spec, 0, 0.9)
+
+
+def test_replicas_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from selfevo_contract.errors import InputError
+    from selfevo_trainer.engines.vllm_server import _devices
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    two = ServerEngine.model_validate({"kind": "server", "gpus": 2, "replicas": 2})
+    assert [_devices(two, replica) for replica in range(2)] == [["4", "5"], ["6", "7"]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [_devices(two, replica) for replica in range(2)] == [["GPU-a", "GPU-b"], ["GPU-c", "GPU-d"]]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(InputError, match=r"engine.gpus 2 x engine.replicas 2 are 4 GPUs, and there are 3 here; lower"):
+        _devices(two, 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert _devices(ServerEngine.model_validate({"kind": "server"}), 0) == []
+
+
+def test_the_cause_in_a_log_is_the_first_that_was_raised() -> None:
+    model = ServedModel(name="m", path=BASE, loading=LOADING, longest=0)
+    spec = ServerEngine.model_validate({"kind": "server"})
+    log = ["(EngineCore pid=7) ValueError: head size 33", "RuntimeError: Engine core initialization failed.", "bye"]
+    assert "ended with code 1 (ValueError: head size 33);" in str(ended(model, 1, log, spec))
+    assert "ended with code 2 (usage: x);" in str(ended(model, 2, ["usage: x", ""], spec))
+    assert "was ended by signal 9;" in str(ended(model, -9, [], spec))

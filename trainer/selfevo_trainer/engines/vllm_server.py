@@ -1,0 +1,263 @@
+"""vLLM's own servers as children of this process: started, watched, their log kept, ended with us.
+
+One server serves one model on GPUs of its own; a replica is another one of the same model. Servers of several models
+share the GPUs of a replica.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from selfevo_contract.base import Wire
+from selfevo_contract.errors import InputError, SelfevoError, ServiceError
+from selfevo_contract.phases import Loading
+from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
+from selfevo_contract.spec.engines import ServerEngine
+from selfevo_trainer.engines.base import Frozen
+
+HOST = "127.0.0.1"
+GRACE_S = 30.0
+"""From SIGTERM to SIGKILL."""
+_TAIL = 200
+"""Lines of a server's log that are looked at for why it ended."""
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
+    "HF_HUB_OFFLINE": "1",  # the model is here
+}
+_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", SERVER_TOKEN_ENV)
+"""What is this process's own."""
+_MEMORY = ("memory utilization", "cache blocks", "KV cache memory", "Available memory on node", "out of memory")
+_RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
+
+
+class ServedModel(Wire):
+    """A model to be served."""
+
+    name: str
+    """As the server calls it."""
+    path: Path
+    loading: Loading
+    longest: int
+    """Most tokens of a prompt and its completion; 0 when nothing bounds them."""
+
+
+def of_model(weights: Frozen) -> ServedModel:
+    """What an engine is given, as a server is."""
+    return ServedModel(name=weights.name, path=weights.path, loading=weights.loading, longest=weights.longest)
+
+
+@dataclass
+class _Server:
+    """One process."""
+
+    model: ServedModel
+    url: str
+    process: subprocess.Popen[str]
+    tail: deque[str]
+    reader: threading.Thread
+    ready: bool = False
+
+
+class VllmServers:
+    """The servers of one pod."""
+
+    def __init__(self, settings: ServerEngine, models: int) -> None:
+        """``models`` is how many share the GPUs."""
+        self._settings, self._models = settings, models
+        self._servers: list[_Server] = []
+
+    @classmethod
+    def start(cls, settings: ServerEngine, models: Sequence[ServedModel]) -> VllmServers:
+        """All of ``models``, each on free ports."""
+        servers = cls(settings, len(models))
+        for model in models:
+            servers.begin(model, _free_ports(settings.replicas or 1))
+        return servers
+
+    def begin(self, model: ServedModel, ports: Iterable[int]) -> None:
+        """Start the servers of ``model``, one on each of ``ports``. They are not ready yet.
+
+        Raises:
+            InputError: vLLM is not installed, or there are fewer GPUs.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise InputError(
+                "engine.kind is 'server', and vLLM is not installed here; install selfevo[vllm], name a server that "
+                "runs in engine.endpoint, or choose engine.kind 'transformers'"
+            )
+        for replica, port in enumerate(ports):
+            devices = _devices(self._settings, replica)
+            command = command_of(model, port, self._settings, len(devices), self._settings.memory_share / self._models)
+            self._servers.append(_spawn(model, command, f"http://{HOST}:{port}", devices))
+
+    def urls_of(self, name: str) -> list[str]:
+        """Where the model is served."""
+        return [server.url for server in self._servers if server.model.name == name]
+
+    def check(self) -> None:
+        """Raises what is to be said of a server that has ended."""
+        for server in self._servers:
+            code = server.process.poll()
+            if code is not None:
+                server.reader.join(timeout=10)
+                raise ended(server.model, code, list(server.tail), self._settings)
+
+    def ready(self) -> bool:
+        """Whether all that were started answer."""
+        for server in self._servers:
+            if not server.ready:
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = httpx.get(f"{server.url}/health", timeout=5, trust_env=False)
+                    server.ready = answer.status_code == 200
+        return all(server.ready for server in self._servers)
+
+    def close(self) -> None:
+        """End them, and wait until they have ended."""
+        for server in self._servers:
+            _signal(server.process, signal.SIGTERM)
+        for server in self._servers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(GRACE_S)
+            _signal(server.process, signal.SIGKILL)  # its own children too, if it left some
+            server.process.wait()
+            server.reader.join(timeout=10)
+        self._servers.clear()
+
+
+def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int, memory_share: float) -> list[str]:
+    """The server's command line. `vllm serve` is the same module, and wants the distribution to be named vllm."""
+    options = {
+        "--model": str(model.path),
+        "--served-model-name": model.name,
+        "--host": HOST,
+        "--port": str(port),
+        # "auto" would load float32 weights in 16 bits.
+        "--dtype": model.loading.dtype,
+        "--load-format": "safetensors",
+        # The model's own sampling habits have no say.
+        "--generation-config": "vllm",
+        "--gpu-memory-utilization": f"{memory_share:g}",
+        **({"--tensor-parallel-size": str(gpus)} if gpus > 1 else {}),
+    }
+    positions = _positions(model)
+    if model.longest and (positions is None or model.longest <= positions):
+        options["--max-model-len"] = str(model.longest)
+    flags = ["--disable-uvicorn-access-log"]
+    if model.loading.trust_remote_code:
+        flags.append("--trust-remote-code")
+    if gpus == 0:
+        flags.append("--enforce-eager")  # on a CPU compiling takes minutes and a C++ compiler
+    module = "vllm.entrypoints.openai.api_server"
+    return [sys.executable, "-m", module, *(each for option in options.items() for each in option), *flags]
+
+
+def _positions(model: ServedModel) -> int | None:
+    """The longest sequence that the model itself knows."""
+    from selfevo_trainer.models.loading import load_config
+
+    found = getattr(load_config(model.path, model.loading).get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
+def _devices(settings: ServerEngine, replica: int) -> list[str]:
+    """The GPUs of a replica, the machine's last, for a trainer takes the first; none for a server on the processors.
+
+    Raises:
+        InputError: there are not as many.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if settings.gpus_of_replica == 0 or (settings.gpus is None and count == 0):
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    all_of_them = named.split(",") if named else list(map(str, range(count)))
+    wanted = settings.gpus_in_all
+    if wanted > count:
+        raise InputError(
+            f"engine.gpus {settings.gpus_of_replica} x engine.replicas {settings.replicas or 1} are {wanted} GPUs, and "
+            f"there are {count} here; lower them"
+        )
+    first = count - wanted + replica * settings.gpus_of_replica
+    return all_of_them[first : first + settings.gpus_of_replica]
+
+
+def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str]) -> _Server:
+    environment = {**os.environ, **_ENVIRONMENT, PARENT_ENV: str(os.getpid())}
+    for name in _RANK:
+        environment.pop(name, None)
+    if devices:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    print(f"{model.name}: {' '.join(command)}", file=sys.stderr, flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selfevo_trainer.process.tied", *command],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    tail: deque[str] = deque(maxlen=_TAIL)
+    log = sys.stderr  # of now: a test may take another one's place
+
+    def keep() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            with contextlib.suppress(OSError, ValueError):
+                print(line, end="", file=log, flush=True)
+
+    reader = threading.Thread(target=keep, daemon=True)
+    reader.start()
+    return _Server(model, url, process, tail, reader)
+
+
+def ended(model: ServedModel, code: int, tail: Sequence[str], settings: ServerEngine) -> SelfevoError:
+    """What to say of a server that has ended with ``code`` after it said ``tail``. Pure."""
+    raised = [found for line in tail if (found := _RAISED.search(line))]
+    # The first that tells of a cause: what is raised because of it comes after.
+    lines = [f"{found[1]}: {found[2]}" for found in raised] or [line for line in tail if line.strip()][-1:]
+    memory = next((line for line in lines if any(word in line for word in _MEMORY)), None)
+    if memory is not None:
+        return InputError(
+            f"the memory is too small for a server of {model.name} with engine.gpuMemoryUtilization "
+            f"{settings.memory_share:g} ({memory[:200]}); change that share, or give it more or larger GPUs "
+            "(engine.gpus)"
+        )
+    architecture = next((line for line in lines if "architectures" in line and "support" in line), None)
+    if architecture is not None:
+        return InputError(
+            f"vLLM does not support the model {model.name} ({architecture[:200]}); choose engine.kind 'transformers'"
+        )
+    why = f" ({lines[0][:200]})" if lines else ""
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    return ServiceError(f"the server of {model.name} {how}{why}; its log above may say more")
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [int(each.getsockname()[1]) for each in sockets]

@@ -1,0 +1,232 @@
+"""The server beside a trainer: ``python -m selfevo_trainer.serve``, and ``--fetch`` before it.
+
+Both read the trainer's PhaseConfig for the models that its phase generates with.
+
+    --fetch     brings their files into SELFEVO_SERVER_MODELS and writes `FILE` there; it has the store's credentials
+    (nothing)   starts vLLM's server for each of them, one model after the other, and at SELFEVO_SERVER_PORT answers
+
+        /live        200 as soon as this process runs
+        /health      200 when all serve
+        /v1/models   the same with each model's addresses (``urls``), at which the trainer asks from then on
+                     503: not yet. 422 and 424: it never will, with why; the trainer ends with that, by exit code 2 or 3
+
+A server that ends after all were ready ends this process, which Kubernetes starts again; the trainer waits meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from selfevo_contract.errors import ExitCode, InputError, SelfevoError, ServiceError
+from selfevo_contract.phases import PHASES
+from selfevo_contract.process import SERVER_MODELS_ENV, SERVER_PORT_ENV, PhaseConfig
+from selfevo_contract.spec.engines import ServerEngine
+from selfevo_store import open_store
+from selfevo_trainer.config import read_config
+from selfevo_trainer.context import Context
+from selfevo_trainer.engines.server_engine import NEVER_INPUT, NEVER_SERVICE
+from selfevo_trainer.engines.vllm_server import ServedModel, VllmServers
+from selfevo_trainer.inputs.frozen import files_of, name_of
+from selfevo_trainer.main import failure_of, log_to_stderr
+from selfevo_trainer.process import progress
+from selfevo_trainer.process.quiet import quieten
+from selfevo_trainer.process.signals import StopRequest, die_with_parent
+
+FILE = "models.json"
+"""What is to be served, in the folder of the models."""
+POLL_S = 0.5
+_models = TypeAdapter(list[ServedModel])
+
+
+def main() -> int:
+    """Fetch, or serve until told to end; returns the exit code."""
+    started = time.time()
+    quieten()
+    log_to_stderr(None)
+    config: PhaseConfig | None = None
+    try:
+        die_with_parent()
+        stop = StopRequest.install()
+        config = read_config()
+        engine, folder = _settings(config), _folder()
+        if sys.argv[1:] == ["--fetch"]:
+            fetch(config, folder, stop, started)
+            return 0
+        serve(engine, folder, _port())
+    except BaseException as error:
+        result = failure_of(config, error)
+        print(f"serve: {result.message}", file=sys.stderr)
+        progress.write_result(result)
+        return result.exit_code
+    return 0
+
+
+def _settings(config: PhaseConfig) -> ServerEngine:
+    if not isinstance(config.engine, ServerEngine) or config.engine.endpoint is not None:
+        raise InputError("engine asks for no server beside the trainer; start python -m selfevo_trainer in its place")
+    return config.engine
+
+
+def _folder() -> Path:
+    named = os.environ.get(SERVER_MODELS_ENV)
+    if not named:
+        raise InputError(f"{SERVER_MODELS_ENV} is not set; name a folder for the models")
+    return Path(named)
+
+
+def _port() -> int:
+    value = os.environ.get(SERVER_PORT_ENV, "")
+    if not value.isdecimal() or not 0 < int(value) < 65536 - 2 * 64:
+        raise InputError(f"{SERVER_PORT_ENV} is {value!r}; set it to a port, with free ones behind it")
+    return int(value)
+
+
+def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) -> None:
+    """Bring the models of ``config`` into ``folder``.
+
+    Raises:
+        InputError: there is no such model, or it is not one that we load.
+        ServiceError: store or hub cannot be reached.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = config.storage
+    cache = Context.cache_dir_from_env()
+    store = open_store(
+        storage.uri, endpoint=storage.endpoint, region=storage.region, require_conditional_put=False, cache_dir=cache
+    )
+    context = Context(config, store, stop, None, started, folder, cache)
+    found: dict[str, ServedModel] = {}
+    for role, sampling in PHASES[config.inputs.phase].generates:
+        ref = getattr(config.inputs, role)
+        name, longest = name_of(ref), _longest(config, sampling)
+        if name in found:  # one model in both roles
+            longest = max(found[name].longest, longest) if found[name].longest and longest else 0
+        path = files_of(context, ref, role)
+        loading = config.inputs.loading  # type: ignore[union-attr]
+        found[name] = ServedModel(name=name, path=path, loading=loading, longest=longest)
+    (folder / FILE).write_bytes(_models.dump_json(list(found.values()), by_alias=True))
+
+
+def _longest(config: PhaseConfig, sampling: str) -> int:
+    inputs: Any = config.inputs
+    return inputs.max_prompt_length + getattr(inputs, sampling).max_completion_length if sampling else 0
+
+
+@dataclass
+class State:
+    """What the front answers by; the main thread writes it."""
+
+    ready: bool = False
+    failed: SelfevoError | None = None
+    urls: dict[str, list[str]] = field(default_factory=dict)
+
+    def answer(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and content for ``path``."""
+        if path == "/live":
+            return 200, {}
+        if path not in ("/health", "/v1/models"):
+            return 404, {"error": {"message": f"there is nothing at {path}"}}
+        if self.failed is not None:
+            status = NEVER_INPUT if self.failed.exit_code == ExitCode.INPUT else NEVER_SERVICE
+            return status, {"error": {"message": str(self.failed)}}
+        if not self.ready:
+            return 503, {"error": {"message": "the model is being loaded"}}
+        return 200, {"object": "list", "data": [{"id": name, "urls": urls} for name, urls in self.urls.items()]}
+
+
+def serve(settings: ServerEngine, folder: Path, port: int) -> None:
+    """Serve the models in ``folder`` until told to end.
+
+    Raises:
+        InputError: nothing has been fetched.
+        ServiceError: a server has ended, after all were ready.
+    """
+    try:
+        models = _models.validate_json((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        raise InputError(f"{folder / FILE} is not there or is not ours; run it with --fetch first") from None
+    state = State()
+    servers = VllmServers(settings, len(models))
+    with _front(state, port):
+        try:
+            try:
+                deadline = time.monotonic() + settings.startup_seconds
+                ports = iter(range(port + 1, 65536))
+                for model in models:  # the second measures what the first leaves of the memory
+                    servers.begin(model, [next(ports) for _ in range(settings.replicas or 1)])
+                    while not servers.ready():
+                        servers.check()
+                        if time.monotonic() > deadline:
+                            raise ServiceError(
+                                f"the server of {model.name} was not ready within engine.startupSeconds "
+                                f"{settings.startup_seconds}; raise it, or look at the log of the container server"
+                            )
+                        time.sleep(POLL_S)
+                state.urls = {model.name: servers.urls_of(model.name) for model in models}
+                state.ready = True
+            except SelfevoError as error:
+                # Not the end of this process: it would be started again, and the trainer would never learn why.
+                print(f"serve: {error}", file=sys.stderr, flush=True)
+                state.failed = error
+                servers.close()
+            while True:
+                time.sleep(POLL_S)
+                servers.check()
+        finally:
+            state.ready = False
+            servers.close()
+
+
+@contextlib.contextmanager
+def _front(state: State, port: int) -> Iterator[None]:
+    """What answers at ``port``: Kubernetes' probes come from outside of the pod's own addresses."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, content = state.answer(self.path)
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+        def server_bind(self) -> None:
+            if self.address_family == socket.AF_INET6:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    try:
+        server = Server(("", port), Handler)
+    except OSError as error:
+        raise ServiceError(
+            f"{SERVER_PORT_ENV} is {port}, where nothing can listen: {error.strerror}; free it"
+        ) from None
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
