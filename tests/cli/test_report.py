@@ -19,18 +19,18 @@ from selfevo.local.workdir import RunFolder
 from selfevo.report import write_report
 from selfevo.report.collect import collect
 from selfevo.report.contamination import overlap_of
-from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Score, TaskScore
+from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored
 from selfevo.report.findings import headline, limits, missing
 from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
 from selfevo.report.samples import KEPT, samples_of, spread
-from selfevo.report.scores import Answers, average, gain_of, standard_error
 from selfevo.report.text import duration, listed, percent, points, shown
 from selfevo.report.timings import overhead, seconds_of
 from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
+from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
 
@@ -139,6 +139,50 @@ def test_scores_are_the_manifests_and_gains_are_paired(fake: FakeRun, report: Re
     assert last.gain.stderr is not None and base.mean.stderr is not None and last.mean.stderr is not None
     assert 0 < last.gain.stderr < math.hypot(base.mean.stderr, last.mean.stderr)
     assert report.best == 2
+
+
+TASKS = [
+    {"name": "competition", "data": {"uri": "file:///a"}, "group": "math", "samples": 4},
+    {"name": "facts", "data": {"uri": "file:///b"}, "group": "general"},
+    {"name": "school", "data": {"uri": "file:///c"}, "group": "math"},
+    {"name": "other", "data": {"uri": "file:///d"}},
+]
+
+
+def test_tasks_stand_with_their_group_and_every_score_has_its_error(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, spec__evaluation__tasks=TASKS, spec__evaluation__metric="maj", spec__iterations=1)
+    report = collect(fake.run, fake.plan, fake.store)
+    base, last = (iteration.evaluation for iteration in report.iterations)
+    assert base is not None and last is not None
+    assert [line.name for line in last.lines] == ["competition", "school", "math", "facts", "general", "other", "all"]
+    by_name = {line.name: line for line in last.lines}
+    assert [by_name[name].samples for name in ("competition", "school", "math", "all")] == [4, 8, None, None]
+    manifest = read_manifest(fake.store, fake.prefix("evaluate-1"))
+    assert manifest is not None
+    for task in TASKS:
+        line = by_name[str(task["name"])]
+        for name, score in line.scores.items():
+            assert score.value == manifest.metrics[f"{line.name}/{name}"]
+            assert score.stderr == manifest.metrics[f"{line.name}/{name}_stderr"]
+        assert line.passed == line.scores[f"pass@{line.samples}"]
+        assert line.gain is not None and line.gain.value == manifest.metrics[f"{line.name}/maj_gain"]
+    math_tasks = by_name["competition"], by_name["school"]
+    for name in ("mean", "greedy", "maj", "pass@2", "pass@4"):
+        mean = by_name["math"].scores[name]
+        assert mean.value == pytest.approx(sum(task.scores[name].value for task in math_tasks) / 2)
+        assert mean.stderr == pytest.approx(math.hypot(*(task.scores[name].stderr or 0 for task in math_tasks)) / 2)
+    assert by_name["math"].passed is None and "pass@8" not in by_name["math"].scores
+    assert by_name["math"].gain is not None and base.total.gain is None
+    assert by_name["math"].gain.value == pytest.approx(sum(task.gain.value for task in math_tasks if task.gain) / 2)
+    assert last.total.scores["maj"].value == pytest.approx(manifest.metrics["maj"])
+    assert headline(report).startswith("Accuracy of the majority of samples on 320 held-out questions ")
+    status = current_status(fake.run, fake.plan, RunFolder(tmp_path / "none", fake.run.metadata))
+    assert status.iterations[1].groups == {
+        group: round(by_name[group].scores["maj"].value, 4) for group in ("math", "general")
+    }
+    text = Parsed(render(report)).text
+    for said in ("math, average", "general, average", "all, average", "maj@k", "pass@k", "Gain of maj@k, points"):
+        assert said in text
 
 
 @pytest.mark.parametrize(("scores", "best"), [((0.73601, 0.73604), 2), ((0.73604, 0.73604), 1), ((0.2, math.nan), 0)])
@@ -280,7 +324,8 @@ def test_lineage_has_every_step_and_every_edge(fake: FakeRun, report: Report) ->
     graph = lineage(report)
     assert {node.name for node in graph.nodes} == {BASE, *fake.plan.by_name}
     edges = {(edge.parent, edge.child) for edge in graph.edges}
-    assert {(parent, step.name) for step in fake.plan.steps for parent in step.parents} <= edges
+    made_from = {(parent, step.name) for step in fake.plan.steps for parent in step.parents if parent != "evaluate-0"}
+    assert made_from <= edges and "evaluate-0" not in {parent for parent, _ in edges}
     assert {child for parent, child in edges if parent == BASE} == {
         "evaluate-0",
         "challenger-train-1",
@@ -296,25 +341,14 @@ def test_lineage_has_every_step_and_every_edge(fake: FakeRun, report: Report) ->
 # ---- what may be said
 
 
-def test_standard_errors() -> None:
-    assert standard_error([0.5]) is None
-    assert standard_error([0.0, 1.0]) == 0.5
-    assert average([Score(0.2, 0.03), Score(0.4, 0.04)]) == Score(pytest.approx(0.3), pytest.approx(0.025))
-    assert average([Score(0.2, 0.03), Score(0.4)]).stderr is None
-
-
-def test_no_gain_is_taken_over_other_questions() -> None:
-    before = Answers(("a", "b"), (0.0, 0.5), (0.0, 1.0))
-    assert gain_of({"t": before}, {"t": before}, "mean") == Score(0.0, 0.0)
-    assert gain_of({"t": before}, {"t": dataclasses.replace(before, questions=("a", "c"))}, "mean") is None
-    assert gain_of({"t": before}, {}, "mean") is None
-
-
 def scored(report: Report, *scores: Score | None, gains: tuple[Score | None, ...]) -> Report:
     """``report`` with other scores: the base's first."""
 
     def evaluation(score: Score | None, gain: Score | None) -> Evaluation | None:
-        return Evaluation(score, score, (TaskScore("t", score, score, None, 500),), gain) if score else None
+        if score is None:
+            return None
+        task = Scored("t", None, {"mean": score, "greedy": score, "maj": score}, gain, 500, 8, 12.0)
+        return Evaluation(task, (), (task,))
 
     iterations = tuple(
         Iteration(number, evaluation(score, gain), evaluated=True, rollout=None)

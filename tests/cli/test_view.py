@@ -119,6 +119,27 @@ def test_the_table_has_the_base_and_marks_the_best() -> None:
     assert narrate.table_lines(RunStatus()) == []
 
 
+def test_groups_of_tasks_stand_behind_the_scores() -> None:
+    lines = [
+        IterationStatus(iteration=0, score=0.478, groups={"math": 0.5, "general": 0.25}),
+        IterationStatus(iteration=1, score=0.597, metrics={"rollout/kept": 384.0}),
+    ]
+    status = RunStatus(iterations=lines)
+    assert [row[:5] for row in narrate.table(status)] == [
+        ["base", "47.8 %", "-", "50.0 %", "25.0 %"],
+        ["1", "59.7 %", "-", "-", "-"],
+    ]
+    heading, *rows = narrate.table_lines(status)[1:-1]
+    assert heading.split()[:6] == ["iteration", "score", "greedy", "math", "general", "in"]
+    assert {len(row) for row in (heading, *rows)} == {len(heading)}
+    assert narrate.table_lines(status, 60)[1].split()[3:5] == ["math", "general"]
+
+
+def test_a_score_is_told_with_what_it_gained_over_the_base() -> None:
+    scores = {"mean": 0.597, "mean_gain": 0.119, "mean_gain_stderr": 0.014, "greedy": 0.5, "greedy_gain": -0.02}
+    assert narrate.highlights(step("evaluate-1", metrics=scores)) == "mean 59.7 % (+11.9 ± 1.4), greedy 50.0 %"
+
+
 def test_text_helpers() -> None:
     assert [seconds(value) for value in (0.04, 59.9, 60, 3599.6, 3600)] == [
         *("0.0 s", "59.9 s", "1 min 00 s", "1 h 00 min", "1 h 00 min"),

@@ -43,7 +43,8 @@ from selfevo_contract.rows import (
     write_rows,
 )
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_store import ObjectStore, commit, open_store
+from selfevo_contract.scores import Results, metrics_of, results_of
+from selfevo_store import ObjectStore, commit, fetch_rows, open_store, read_manifest
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -178,20 +179,29 @@ class _Committer:
     def evaluation(self, inputs: EvaluateInputs) -> None:
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
+        results = {}
         skill = 0.45 + 0.12 * self.step.iteration
         for task in inputs.tasks:
-            rows = [self.answered(i, skill, inputs.samples) for i in range(80)]
+            samples = inputs.samples_of(task)
+            rows = [self.answered(i, skill, samples) for i in range(80)]
             files[answers_of(task.name).name] = jsonl(rows)
-            shares = [row.samples_right / inputs.samples for row in rows]
-            mean = sum(shares) / len(rows)
-            variance = sum((share - mean) ** 2 for share in shares) / (len(rows) - 1)
-            metrics[f"{task.name}/greedy"] = sum(row.greedy_right for row in rows) / len(rows)
-            metrics[f"{task.name}/mean"] = mean
-            metrics[f"{task.name}/mean_stderr"] = (variance / len(rows)) ** 0.5
+            results[task.name] = results_of(rows, samples)
             metrics[f"{task.name}/tokens"] = sum(row.mean_tokens for row in rows) / len(rows)
-        for kind in ("greedy", "mean"):
-            metrics[kind] = sum(metrics[f"{task.name}/{kind}"] for task in inputs.tasks) / len(inputs.tasks)
+        metrics |= metrics_of(results, self.base_results(inputs))
         self.put(self.place, files, metrics, self.timings("startup", "load", "generation", "grading", "store"))
+
+    def base_results(self, inputs: EvaluateInputs) -> dict[str, Results] | None:
+        if inputs.base is None:
+            return None
+        place = step_prefix(self.of.run.metadata.namespace, self.step.phase, inputs.base)
+        manifest = read_manifest(self.of.store, place)
+        assert manifest is not None
+        return {
+            task.name: results_of(
+                fetch_rows(self.of.store, place, manifest, answers_of(task.name)), inputs.samples_of(task)
+            )
+            for task in inputs.tasks
+        }
 
     def answered(self, number: int, skill: float, samples: int) -> ScoreRow:
         # A question is as hard in every evaluation, so that differences by question are smaller than those between.
@@ -204,6 +214,9 @@ class _Committer:
             greedy_right=skill + hardness > 0.5,
             samples_right=right,
             mean_tokens=12.0 + self.step.iteration,
+            majority=str(2 * number) if 2 * right > samples else HOSTILE[number % len(HOSTILE)],
+            majority_right=2 * right > samples,
+            votes=((str(2 * number), right), (HOSTILE[number % len(HOSTILE)], samples - right)),
         )
 
     def rollout(self, inputs: SolverRolloutInputs, *, interrupted: bool) -> None:

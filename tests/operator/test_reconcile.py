@@ -563,6 +563,17 @@ def test_a_score_has_as_many_digits_as_a_column_wants_and_the_exact_figure_stays
     assert sight.status.iterations[0].metrics["evaluation/mean"] == 2 / 3
 
 
+def test_a_group_of_tasks_has_the_average_of_all_of_them_or_none() -> None:
+    tasks = [
+        {"name": name, "data": {"uri": f"s3://bucket/{name}"}, **({"group": group} if group else {})}
+        for name, group in (("one", "math"), ("two", "math"), ("three", "general"), ("four", None))
+    ]
+    sight = Sight(spec__evaluation__tasks=tasks, spec__evaluation__metric="maj")
+    sight.done("evaluate-0", maj=0.4, **{"one/maj": 1.0, "two/maj": 1 / 3, "two/mean": 0.9, "four/maj": 0.2})
+    [base] = sight.status.iterations
+    assert (base.score, base.groups) == (0.4, {"math": 0.6667})
+
+
 def test_a_job_that_has_tried_as_often_as_it_may_is_not_tried_again() -> None:
     sight = Sight(spec__backoffLimit=3)
     sight.attempt("evaluate-0", state="Failed", exit_code=3, failures=4, message="the store is down")

@@ -9,7 +9,7 @@ from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_chunks, read_failed, read_rows
 from selfevo.report.samples import samples_of, unusable_of
-from selfevo.report.scores import Answers, evaluation_of, results_of
+from selfevo.report.scores import Answered, evaluation_of
 from selfevo.report.timings import by_phase, seconds_of
 from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
@@ -17,6 +17,7 @@ from selfevo_contract.phases import ChallengerTrainInputs, EvaluateInputs, Solve
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.rows import CURRICULUM, METRICS, QUESTIONS, R, RowFile, UpdateRow, answers_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.scores import Results
 from selfevo_core.summary import best_of, iterations_of
 from selfevo_store import ObjectStore
 
@@ -38,8 +39,9 @@ class _Collector:
         self.run, self.plan, self.store, self.failure = run, plan, store, failure
         self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
         self.tasks = [task.name for task in run.spec.evaluation.tasks] if run.spec.evaluation else []
+        self.groups = {task.name: task.group for task in run.spec.evaluation.tasks} if run.spec.evaluation else {}
         self.records: dict[str, StepRecord] = {}
-        self.base_answers: dict[str, Answers] | None = None
+        self.base_results: dict[str, Results] | None = None
         self.evaluations: dict[int, Evaluation | None] = {}
         self.rollouts: dict[int, Rollout] = {}
         self.samples: list[Samples] = []
@@ -104,13 +106,15 @@ class _Collector:
 
         match step.inputs:
             case EvaluateInputs() as inputs:
-                answers = {
-                    task.name: results_of(rows(answers_of(task.name)), inputs.samples_of(task)) for task in inputs.tasks
-                }
+                answered = [
+                    Answered.of(task.name, self.groups.get(task.name), inputs.samples_of(task), found)
+                    for task in inputs.tasks
+                    if (found := rows(answers_of(task.name)))
+                ]
                 if step.iteration == 0:
-                    self.base_answers = answers
-                base = None if step.iteration == 0 else self.base_answers
-                self.evaluations[step.iteration] = evaluation_of(answers, manifest.metrics, answers, base, self.metric)
+                    self.base_results = {each.task: each.results for each in answered}
+                base = None if step.iteration == 0 else self.base_results
+                self.evaluations[step.iteration] = evaluation_of(answered, base, self.metric)
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))

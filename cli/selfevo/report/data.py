@@ -8,51 +8,71 @@ from dataclasses import dataclass, field
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.scores import Score
 
 
 @dataclass(frozen=True)
-class Score:
-    """An accuracy, or a difference of two, with its standard error over questions."""
+class Scored:
+    """One model on a task, on the tasks of a group or on all of them; tasks count alike."""
 
-    value: float
-    stderr: float | None = None
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One model on one held-out task."""
-
-    task: str
-    mean: Score
-    """Mean over samples."""
-    greedy: Score
-    tokens: float | None
-    """Mean length of a sampled answer."""
+    name: str
+    group: str | None
+    scores: Mapping[str, Score]
+    """By the names of `selfevo_contract.scores`, those that each of the tasks has."""
+    gain: Score | None
+    """In the run's metric, over the base; paired by question. None for the base, or while the base has no score."""
     questions: int
+    samples: int | None
+    """Sampled answers to each question; None where tasks differ."""
+    tokens: float
+    """Mean length of a sampled answer."""
+
+    @property
+    def passed(self) -> Score | None:
+        """pass@k with k all samples."""
+        return self.scores.get(f"pass@{self.samples}")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on all tasks, which count alike."""
+    """One model on the held-out tasks."""
 
-    mean: Score
-    greedy: Score
-    tasks: tuple[TaskScore, ...]
-    gain: Score | None
-    """In the run's metric, over the base; paired by question. None for the base, or while the base has no score."""
+    total: Scored
+    groups: tuple[Scored, ...]
+    """Averages of the groups, in the order in which the tasks name them."""
+    tasks: tuple[Scored, ...]
+
+    @property
+    def averages(self) -> tuple[Scored, ...]:
+        """Of all tasks, and of each group."""
+        return (self.total, *self.groups)
+
+    @property
+    def lines(self) -> tuple[Scored, ...]:
+        """The tasks of each group with their average behind them, the tasks of no group, and the average of all."""
+        grouped = [line for each in self.groups for line in (*(t for t in self.tasks if t.group == each.group), each)]
+        alone = [task for task in self.tasks if task.group is None]
+        return (*grouped, *alone, *([self.total] if len(self.tasks) > 1 else []))
+
+    @property
+    def mean(self) -> Score:
+        return self.total.scores["mean"]
+
+    @property
+    def greedy(self) -> Score:
+        return self.total.scores["greedy"]
+
+    @property
+    def gain(self) -> Score | None:
+        return self.total.gain
 
     @property
     def questions(self) -> int:
-        return sum(task.questions for task in self.tasks)
-
-    @property
-    def tokens(self) -> float | None:
-        known = [task.tokens for task in self.tasks if task.tokens is not None]
-        return sum(known) / len(known) if known else None
+        return self.total.questions
 
     def score(self, metric: str) -> Score:
-        """What ``spec.evaluation.metric`` chooses."""
-        return self.greedy if metric == "greedy" else self.mean
+        """What ``spec.evaluation.metric`` chooses; the mean where rows of another version do not tell it."""
+        return self.total.scores.get(metric) or self.mean
 
 
 @dataclass(frozen=True)
@@ -207,6 +227,13 @@ class Report:
     @property
     def metric(self) -> str:
         return self.run.spec.evaluation.metric if self.run.spec.evaluation else "mean"
+
+    @property
+    def samples_of_each(self) -> str:
+        """``8 samples``, or ``samples`` where tasks differ in their number."""
+        evaluation = self.run.spec.evaluation
+        counts = {task.samples or evaluation.samples for task in evaluation.tasks} if evaluation else set()
+        return f"{counts.pop()} samples" if len(counts) == 1 else "samples"
 
     @property
     def missing(self) -> tuple[StepRecord, ...]:

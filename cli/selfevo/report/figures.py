@@ -133,18 +133,19 @@ def scores(report: Report) -> Figure | None:
     evaluation = report.run.spec.evaluation
     if not evaluated or evaluation is None:
         return None
-    mean = _line(f"mean of {evaluation.samples} samples", [(n, e.mean.value) for n, e in evaluated], BLUE)
+    mean = _line(f"mean of {report.samples_of_each}", [(n, e.mean.value) for n, e in evaluated], BLUE)
     mean.error_y = {"array": [e.mean.stderr or 0.0 for _, e in evaluated], "color": BLUE, "thickness": 1.5, "width": 5}
     greedy = _line("greedy", [(n, e.greedy.value) for n, e in evaluated], ORANGE, "dot", "diamond")
+    majority = [(n, e.score("maj").value) for n, e in evaluated]
     plot = _figure(
-        [mean, greedy],
+        [mean, greedy, _line(f"majority of {report.samples_of_each}", majority, GREEN, "dash", "square")],
         xaxis=_iteration_axis(report.iterations[-1].number),
         yaxis={"title": {"text": "accuracy"}, "tickformat": ".0%"},
     ).update_layout(showlegend=True)
     return Figure(
         "scores",
         "Held-out accuracy",
-        "Bars span one standard error over questions to either side. Greedy is one answer to each question.",
+        "Bars span one standard error over questions to either side. Greedy is each question's most likely answer.",
         plot,
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from selfevo.report.data import Evaluation, Report, Score
+from selfevo.report.data import Evaluation, Report
 from selfevo.report.text import listed, percent, points
+from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
 
 CLEAR = 2.0
@@ -34,7 +35,9 @@ def headline(report: Report) -> str:
     evaluation = report.run.spec.evaluation
     if evaluation is None:
         return "The manifest asks for no evaluation (spec.evaluation), so how good the Solvers are is not known."
-    what = "Greedy accuracy" if report.metric == "greedy" else f"Mean accuracy of {evaluation.samples} samples"
+    samples = report.samples_of_each
+    kinds = {"mean": f"Mean accuracy of {samples}", "maj": f"Accuracy of the majority of {samples}"}
+    what = kinds.get(report.metric, "Greedy accuracy")
     base = report.iterations[0].evaluation
     trained = {i.number: i.evaluation for i in report.iterations[1:] if i.evaluation is not None}
     if base is None and not trained:

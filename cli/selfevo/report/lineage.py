@@ -134,7 +134,9 @@ def _score(report: Report, step: Step) -> str:
 
 def _parents(step: Step) -> list[str]:
     refs = [getattr(step.inputs, role) for role in step.type.models]
-    return [*([BASE] if any(isinstance(ref, BaseModelRef) for ref in refs) else []), *step.parents]
+    # Scores wait for the base's, over which they tell gains; they are not made from it.
+    parents = [name for name in step.parents if not PHASES[name.rpartition("-")[0]].scores]
+    return [*([BASE] if any(isinstance(ref, BaseModelRef) for ref in refs) else []), *parents]
 
 
 def _edges(nodes: dict[str, Node], links: list[tuple[str, str]]) -> list[Edge]:

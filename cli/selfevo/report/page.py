@@ -86,6 +86,7 @@ def _variables(report: Report) -> dict[str, Any]:
         "failed": findings.failed(report),
         "missing": findings.missing(report),
         "limits": findings.limits(report),
+        "evaluated": [iteration for iteration in report.iterations if iteration.evaluation is not None],
         "scores": scores,
         "shares": shares,
         "challenger": challenger,

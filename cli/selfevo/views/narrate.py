@@ -19,6 +19,8 @@ COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label a
 
 
 NARROW_COLUMNS = ("iteration", "score", "greedy", "in band", "agree", "labels", "kept")
+_SCORES = 3
+"""Columns before those of the groups of tasks."""
 
 STOPPED_AT = "stopped at a checkpoint"
 
@@ -88,7 +90,7 @@ def highlights(step: StepStatus) -> str:
     """The few figures of a step that tell how it went."""
     m = step.metrics
     if step.type is not None and step.type.scores:
-        return ", ".join(f"{name} {percent(m[name])}" for name in ("mean", "greedy") if name in m)
+        return ", ".join(f"{name} {percent(m[name])}{_gain(m, name)}" for name in ("mean", "greedy") if name in m)
     if "kept" in m:
         parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
         right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
@@ -99,6 +101,12 @@ def highlights(step: StepStatus) -> str:
             first = f"{m[f'{name}_first']:.3g} -> " if f"{name}_first" in m and name != "kl" else ""
             parts.append(f"{name} {first}{m[f'{name}_last']:.3g}")
     return ", ".join(parts)
+
+
+def _gain(metrics: Mapping[str, float], score: str) -> str:
+    """`` (+11.9 ± 1.4)``: points over the base, with the standard error of the differences by question."""
+    gain, error = metrics.get(f"{score}_gain"), metrics.get(f"{score}_gain_stderr")
+    return "" if gain is None or error is None else f" ({100 * gain:+.1f} ± {100 * error:.1f})"
 
 
 def duration(step: StepStatus, attempts: Sequence[AttemptStatus]) -> float | None:
@@ -129,9 +137,14 @@ def remark(step: StepStatus) -> str:
 
 
 def table(status: RunStatus) -> list[list[str]]:
-    """The rows under COLUMNS: the base and every iteration that is kept in the status."""
+    """The rows under COLUMNS, with the groups of tasks behind the second score: the base and every iteration that is
+    kept in the status."""
     best = status.best.iteration if status.best else None
-    return [_row(line, line.iteration == best) for line in status.iterations]
+    return [_row(line, line.iteration == best, _groups(status)) for line in status.iterations]
+
+
+def _groups(status: RunStatus) -> list[str]:
+    return list(dict.fromkeys(group for line in status.iterations for group in line.groups))
 
 
 def table_lines(status: RunStatus, columns: int | None = None) -> list[str]:
@@ -142,13 +155,14 @@ def table_lines(status: RunStatus, columns: int | None = None) -> list[str]:
     rows = table(status)
     if not rows:
         return []
-    lines = aligned([COLUMNS, *rows], right=range(len(COLUMNS)))
+    usual, narrow = ([*names[:_SCORES], *_groups(status), *names[_SCORES:]] for names in (COLUMNS, NARROW_COLUMNS))
+    lines = aligned([usual, *rows], right=range(len(usual)))
     if columns is not None and len(lines[0]) > columns:
-        lines = aligned([NARROW_COLUMNS, *rows], right=range(len(COLUMNS)))
+        lines = aligned([narrow, *rows], right=range(len(narrow)))
     return ["", *lines, ""]
 
 
-def _row(line: IterationStatus, best: bool) -> list[str]:
+def _row(line: IterationStatus, best: bool, groups: list[str]) -> list[str]:
     m = line.metrics
     name = "base" if line.iteration == 0 else str(line.iteration)
     kept = m.get("rollout/kept")
@@ -156,6 +170,7 @@ def _row(line: IterationStatus, best: bool) -> list[str]:
         f"{name} (best)" if best else name,
         percent(line.score),
         percent(m.get("evaluation/greedy")),
+        *(percent(line.groups.get(group)) for group in groups),
         percent(m.get("rollout/in_band_share")),
         percent(m.get("rollout/majority_share_mean")),
         percent(m.get("rollout/label_accuracy")),
