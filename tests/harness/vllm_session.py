@@ -21,9 +21,11 @@ import torch
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.engines import TransformersEngine, VllmEngine
+from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines import Engine, Frozen, open_engine, vllm_engine
+from selfevo_trainer.models import adapters
 from selfevo_trainer.prompts import Messages, messages
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "arithmetic"
@@ -127,6 +129,22 @@ def another_model(folder: Path, **settings: Any) -> Path:
     return folder
 
 
+def an_adapter(folder: Path) -> Path:
+    """An adapter on the base that changes what it says."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    adapted = adapters.begin(model, Lora(rank=3, alpha=6.0), seed=0)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    adapted.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
+    adapters.complete(folder, BASE, str(BASE))
+    return folder
+
+
 def as_one_of_several(path: Path) -> dict[str, Any]:
     """In a process that has a process group, as those that train together do."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
@@ -151,6 +169,10 @@ def main(folder: Path) -> None:
     other = another_model(folder / "other")
     engine = opened(other)
     found["other"] = {"scores": engine.score(ROWS), "by_transformers": by_transformers(other)["scores"]}
+    engine.close()
+    adapter = an_adapter(folder / "adapter")
+    engine = opened(adapter)
+    found["adapter"] = {"scores": engine.score(ROWS), "by_transformers": by_transformers(adapter)["scores"]}
     engine.close()
     found["head_dim"] = refused(lambda: opened(another_model(folder / "narrow", head_dim=24)))
     config = json.loads((other / "config.json").read_text())

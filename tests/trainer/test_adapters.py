@@ -52,6 +52,7 @@ def test_an_artifact_is_the_adapter_alone_and_says_on_which_base(whole: Phases) 
     assert "model/model.safetensors" not in names and not any("ref" in name for name in names)
     config = json.loads(whole.read("solver-train-1", "model/adapter_config.json"))
     assert config["base_model_name_or_path"] == whole.run.spec.model.uri
+    assert config["target_modules"] == sorted(config["target_modules"]) and len(config["target_modules"]) > 1
     assert (config["r"], config["lora_alpha"]) == (4, 8.0)
     assert json.loads(whole.read("challenger-train-1", "model/adapter_config.json"))["r"] == 2
 

@@ -71,6 +71,12 @@ def test_scores_are_those_of_transformers(made: Any, session: Any) -> None:
     assert apart(made["scores"], session["transformers"]["scores"]) < 1e-4
 
 
+def test_an_adapter_is_served_beside_its_base(session: Any) -> None:
+    adapter = session["adapter"]
+    assert apart(adapter["scores"], adapter["by_transformers"]) < 1e-4
+    assert apart(adapter["scores"], session["vllm"]["scores"]) > 0.1  # not the bare base
+
+
 def test_what_it_has_no_room_for_is_refused(made: Any) -> None:
     assert made["room"] == 256
     assert made["too_long"] == (

@@ -23,6 +23,7 @@ from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import stream
 from selfevo_trainer.engines.vllm_limits import Limits, limits, start_error
+from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import (
     eos_token_ids,
     first_line,
@@ -39,6 +40,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are many, and about what is meant so
 }
 _HOTTEST = 2.0
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""vLLM's own list (vllm/config/lora.py, MaxLoRARanks)."""
 _RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -57,6 +60,8 @@ class VllmEngine:
     def __init__(self, settings: engines.VllmEngine, weights: Frozen) -> None:
         self.is_child = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.llm: Any = None
+        self.adapter: Any = None
+        """What names the adapter in every request; None for whole weights."""
         with self._random_state_kept():
             self.vllm = _library()
             self._open(settings, weights)
@@ -81,10 +86,20 @@ class VllmEngine:
             raise not_finite(weights.path, weights.loading)
 
     def _start(self, settings: engines.VllmEngine, weights: Frozen, fixed: Limits) -> Any:
+        from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
 
+        model = weights.path
+        lora: dict[str, Any] = {}
+        if adapters.is_adapter(weights.path):
+            model = adapters.base_of(weights.path)
+            rank, targets = adapters.form_of(weights.path)
+            # Told no targets it adapts the output layer too, whose log-probabilities of prompts then fail.
+            lora = {"enable_lora": True, "max_lora_rank": _room_for(rank), "lora_target_modules": targets}
+            self.adapter = LoRARequest("adapter", 1, str(weights.path))
         return self.vllm.LLM(
-            model=str(weights.path),
+            model=str(model),
+            **lora,
             # Prompts are token ids and answers are decoded here, so that every engine has one tokenizer: ours.
             skip_tokenizer_init=True,
             trust_remote_code=weights.loading.trust_remote_code,
@@ -153,7 +168,7 @@ class VllmEngine:
         requests = [{"prompt_token_ids": row} for row in ids]
         try:
             with self._random_state_kept():
-                made: list[Any] = self.llm.generate(requests, parameters, use_tqdm=False)
+                made: list[Any] = self.llm.generate(requests, parameters, use_tqdm=False, lora_request=self.adapter)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"the GPU's memory ran out while vLLM generated ({first_line(error)}); lower engine.maxSequences or "
@@ -212,6 +227,11 @@ class VllmEngine:
             finally:
                 random.setstate(python)
                 np.random.set_state(of_numpy)
+
+
+def _room_for(rank: int) -> int:
+    """The least max_lora_rank that vLLM has kernels for and an adapter of ``rank`` fits into."""
+    return next((size for size in _LORA_RANKS if size >= rank), rank)
 
 
 def _library() -> Any:

@@ -31,11 +31,18 @@ def base_of(folder: Path) -> Path:
     return Path(json.loads((folder / CONFIG).read_bytes())[_BASE])
 
 
+def form_of(folder: Path) -> tuple[int, list[str]]:
+    """Rank of the adapter in ``folder``, and the endings of the names of the modules that it is beside."""
+    config = json.loads((folder / CONFIG).read_bytes())
+    return int(config["r"]), sorted({name.rpartition(".")[2] for name in config["target_modules"]})
+
+
 def put_on(folder: Path, base: Path | str) -> None:
     """Name ``base`` as what the adapter in ``folder`` is on. The file is written anew, for it may be a link into
     a cache."""
     file = folder / CONFIG
     config = json.loads(file.read_bytes()) | {_BASE: str(base)}
+    config["target_modules"] = sorted(config["target_modules"])  # a set, in another order in each process
     file.unlink()
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
