@@ -118,7 +118,7 @@ FULL: Document = {
                 "unboxed": "drops",
             },
             "questionSampling": _SAMPLING,
-            "engine": {"kind": "transformers", "batchSize": 8},
+            "engine": {"kind": "transformers", "batchSize": 8, "batchTokens": 100000},
             "checkpointEvery": 2,
             "pods": {"nodes": 2, "scratch": "1Ti"},
         },

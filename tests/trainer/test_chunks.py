@@ -150,23 +150,39 @@ def test_a_rollout_killed_twenty_times_ends_with_the_same_bytes(
     assert sum(asked) == QUESTIONS + 3 * valid
 
 
+HANGING = """
+import os, sys, time
+from selfevo_trainer.engines.transformers_engine import TransformersEngine
+from selfevo_trainer.main import main
+real, calls = TransformersEngine.generate, []
+def generate(*args):
+    calls.append(1)
+    if len(calls) == int(os.environ["HANGS_AT"]):
+        print("hanging", flush=True)
+        time.sleep(600)
+    return real(*args)
+TransformersEngine.generate = generate
+sys.exit(main())
+"""
+
+
 @pytest.mark.slow
 def test_processes_that_are_killed_for_real_lose_a_chunk_at_most(tmp_path: Path, undisturbed: list[bytes]) -> None:
     phases = make(tmp_path, 2, chunk=2)
-    environment = {**os.environ, **phases.environment(STEP, 0)}
-    for number in (signal.SIGKILL, signal.SIGTERM):
+    # Of twelve questions: two chunks of the Challenger, one of answers, and it hangs; then one of answers.
+    for number, hangs_at, committed in ((signal.SIGKILL, 4, 1), (signal.SIGTERM, 2, 2)):
+        environment = {**os.environ, **phases.environment(STEP, 0), "HANGS_AT": str(hangs_at)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "selfevo_trainer"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", HANGING], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
-        before = len(chunks(phases))
-        for line in process.stdout:  # until it has committed something more
-            if b"answering" in line and len(chunks(phases)) > before:
+        for line in process.stdout:
+            if line == b"hanging\n":
                 break
         process.send_signal(number)
         _, log = process.communicate(timeout=120)
         assert process.returncode == (143 if number == signal.SIGTERM else -number), log
-        assert before < len(chunks(phases)) < 6, log
+        assert len(chunks(phases)) == committed, log
         assert phases.manifest(STEP) is None
     kept = numbers(chunks(phases))
     other = make(tmp_path, 3, chunk=5)

@@ -38,11 +38,10 @@ GREEDY = sampling(temperature=0)
 SAMPLED = sampling(temperature=1.0)
 
 
-def open_at(path: Path, batch_size: int = 64) -> Any:
+def open_at(path: Path) -> Any:
     from selfevo_trainer.engines import Frozen, open_engine
 
-    settings = TransformersEngine.model_validate({"batchSize": batch_size})
-    return open_engine(settings, Frozen(path, LOADING, "base", "model", 0))
+    return open_engine(TransformersEngine(), Frozen(path, LOADING, "base", "model", 0))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +55,9 @@ def engine() -> Iterator[Any]:
 def batches_of(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The engine with another batch size."""
 
-    def resized(size: int) -> Any:
-        monkeypatch.setattr(engine, "batch_size", size)
+    def resized(size: int, tokens: int = 10**9) -> Any:
+        monkeypatch.setattr(engine, "settings", TransformersEngine(batchSize=size, batchTokens=tokens))
+        monkeypatch.setattr(engine, "halved", False)
         return engine
 
     return resized
@@ -179,6 +179,95 @@ def test_a_completion_cut_at_its_limit_says_so(engine: Any) -> None:
         assert completion.tokens == min(length, limit)
         # The end token counts and does not show.
         assert before.text.startswith(completion.text) and len(before.text) >= len(completion.text)
+
+
+@pytest.fixture
+def widths(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Sequences and longest prompt of each batch that was generated."""
+    real, seen = engine._generate_batch, []
+
+    def watched(ids: list[list[int]], *rest: Any) -> Any:
+        made = real(ids, *rest)
+        seen.append((len(ids), max(map(len, ids))))
+        return made
+
+    monkeypatch.setattr(engine, "_generate_batch", watched)
+    return seen
+
+
+def test_a_batch_keeps_to_its_tokens(batches_of: Any, widths: list[tuple[int, int]]) -> None:
+    prompts = asks(40)
+    whole = batches_of(64).generate(prompts, SAMPLED, 5, seed=7)
+    assert [size for size, _ in widths] == [64, 64, 64, 8]
+    widths.clear()
+    longest_prompt = max(len(row) for row in _encoded(batches_of(64), prompts))
+    budget = 16 * (longest_prompt + 32)
+    assert batches_of(64, budget).generate(prompts, SAMPLED, 5, seed=7) == whole
+    assert widths[0] == (16, longest_prompt)
+    assert all(size * (longest + 32) <= budget for size, longest in widths)
+    assert max(size for size, _ in widths) > 16, "shorter prompts share a larger batch"
+    widths.clear()
+    assert batches_of(64, 1).generate(prompts[:2], SAMPLED, 5, seed=7) == whole[:2]
+    assert {size for size, _ in widths} == {1}
+
+
+def _encoded(engine: Any, prompts: list[Messages]) -> list[list[int]]:
+    from selfevo_trainer.prompts import encode_all
+
+    found: list[list[int]] = encode_all(engine.tokenizer, prompts)
+    return found
+
+
+OUT_OF_MEMORY = [
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ...",
+]
+
+
+@pytest.mark.parametrize("said", OUT_OF_MEMORY, ids=["cuda", "cpu"])
+def test_batches_are_halved_once_when_memory_runs_out(
+    said: str, batches_of: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from selfevo_contract.errors import InputError
+
+    engine = batches_of(64)
+    prompts = asks(40)
+    whole = engine.generate(prompts, SAMPLED, 5, seed=7)
+    real, sizes, room = engine._generate_batch, [], 40
+
+    def small(ids: list[list[int]], *rest: Any) -> Any:
+        if len(ids) > room:
+            raise (torch.OutOfMemoryError if "CUDA" in said else RuntimeError)(said)
+        sizes.append(len(ids))
+        return real(ids, *rest)
+
+    monkeypatch.setattr(engine, "_generate_batch", small)
+    assert engine.generate(prompts, SAMPLED, 5, seed=7) == whole
+    assert sizes == [32] * 6 + [8]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "selfevo"]
+    assert line.startswith("memory ran out for a batch of 64 sequences of up to ") and "batchSize" in line
+    # It stays so: the next call does not try the larger batch again.
+    engine.generate(prompts[:10], SAMPLED, 5, seed=7)
+    assert sizes[7:] == [32, 18] and len(caplog.records) == 1
+    room = 20
+    with pytest.raises(InputError, match=r"a batch of 32 sequences .*lower engine.batchSize or engine.batchTokens"):
+        engine.generate(prompts, SAMPLED, 5, seed=7)
+    room = 0
+    with pytest.raises(InputError, match="a batch of 1 sequences"):
+        batches_of(1).generate(prompts, SAMPLED, 1, seed=7)
+
+
+def test_another_error_is_not_taken_for_memory(batches_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    engine = batches_of(64)
+    monkeypatch.setattr(engine, "_generate_batch", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        engine.generate(asks(3), SAMPLED, 2, seed=7)
+    assert not engine.halved
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def training(
     generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
     if isinstance(solver, TransformersEngine):
         held += dtype_bytes * whole
-        generating = max(generating, solver.batch_size * sequence * _cache_bytes(model, dtype_bytes))
+        generating = max(generating, solver.sequences(sequence) * sequence * _cache_bytes(model, dtype_bytes))
     tokens = grpo.per_device_train_batch_size * sequence
     layer = model.saved_by_a_layer(sequence)
     # Recomputed, a layer keeps its input only (float32), and one layer at a time is there whole.
@@ -86,8 +86,9 @@ def training(
 
 def generation(phase: str, model: Architecture, engine: Engine, longest: int, dtype_bytes: int) -> Need:
     """One process of solver-rollout or evaluate: one model at a time."""
-    batch = engine.batch_size if isinstance(engine, TransformersEngine) else 1
-    cache = batch * (PROMPT_TOKENS + longest) * _cache_bytes(model, dtype_bytes)
+    sequence = PROMPT_TOKENS + longest
+    batch = engine.sequences(sequence) if isinstance(engine, TransformersEngine) else 1
+    cache = batch * sequence * _cache_bytes(model, dtype_bytes)
     return Need(phase, 1, dtype_bytes * model.parameters, 0, cache)
 
 

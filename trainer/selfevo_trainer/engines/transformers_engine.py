@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
 
+from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import processors, stream
-from selfevo_trainer.models.loading import eos_token_ids, load_for_generation, load_tokenizer
+from selfevo_trainer.models.loading import eos_token_ids, first_line, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode_all
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+"""How torch's allocators say it, CUDA's and the CPU's."""
+
+log = logging.getLogger("selfevo")
 
 
 def open_engine(settings: engines.TransformersEngine, weights: Frozen) -> TransformersEngine:
     """The engine with ``weights``."""
-    return TransformersEngine(weights.path, weights.loading, settings.batch_size)
+    return TransformersEngine(weights.path, weights.loading, settings)
 
 
 class TransformersEngine:
-    """`generate()` over batches of at most ``batch_size`` sequences, longest prompts first."""
+    """`generate()` over batches that keep to ``settings``, longest prompts first."""
 
-    def __init__(self, path: Path, loading: Loading, batch_size: int) -> None:
+    def __init__(self, path: Path, loading: Loading, settings: engines.TransformersEngine) -> None:
         self.tokenizer = load_tokenizer(path, loading)
         self.model = load_for_generation(path, loading)
         self.eos = eos_token_ids(self.model.generation_config, self.tokenizer, loading)
-        self.batch_size = batch_size
+        self.settings = settings
+        self.halved = False
+        """Memory has run out once, and batches are half of what ``settings`` say."""
 
     def generate(
         self,
@@ -39,7 +48,11 @@ class TransformersEngine:
         seed: int,
         streams: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`.
+
+        Raises:
+            InputError: memory ran out, and again with batches half as large, or with a single sequence.
+        """
         if not prompts:
             return []
         ids = encode_all(self.tokenizer, prompts)
@@ -49,12 +62,36 @@ class TransformersEngine:
         rows = [(i, stream(seed, numbers[i], sample)) for i in order for sample in range(samples)]
         found: list[list[Completion]] = [[] for _ in prompts]
         with torch.inference_mode():
-            for start in range(0, len(rows), self.batch_size):
-                batch = rows[start : start + self.batch_size]
-                made = self._generate_batch([ids[i] for i, _ in batch], sampling, [own for _, own in batch])
+            start = 0
+            while start < len(rows):
+                longest = len(ids[rows[start][0]]) + sampling.max_completion_length
+                size = self.settings.sequences(longest)
+                batch = rows[start : start + (max(1, size // 2) if self.halved else size)]
+                try:
+                    made = self._generate_batch([ids[i] for i, _ in batch], sampling, [own for _, own in batch])
+                except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._halve(len(batch), longest, error)
+                    made = None
+                if made is None:  # outside of `except`, whose error holds on to the batch's tensors
+                    if torch.cuda.is_available():
+                        torch.cuda.empty_cache()
+                    continue
                 for (i, _), completion in zip(batch, made, strict=True):
                     found[i].append(completion)
+                start += len(batch)
         return found
+
+    def _halve(self, sequences: int, longest: int, error: Exception) -> None:
+        what = f"memory ran out for a batch of {sequences} sequences of up to {longest} tokens"
+        if self.halved or sequences == 1:
+            raise InputError(
+                f"{what} ({first_line(error)}); lower engine.batchSize or engine.batchTokens, or give the pods more "
+                "memory"
+            ) from error
+        self.halved = True
+        log.warning("%s; from here on batches are half as large. Lower engine.batchSize or engine.batchTokens", what)
 
     def _generate_batch(self, ids: list[list[int]], sampling: Sampling, streams: list[int]) -> list[Completion]:
         longest = max(len(row) for row in ids)
@@ -108,3 +145,8 @@ class TransformersEngine:
         del self.model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(said in str(error) for said in _OUT_OF_MEMORY)
