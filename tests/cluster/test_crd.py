@@ -629,11 +629,22 @@ def test_kubectl_get_shows_where_a_run_stands(kubectl: Any, control_plane: Contr
         "best": {"iteration": 1, "score": 0.5},
         "modelUri": "s3://bucket/best",
         "conditions": [{**ready, "message": "Step solver-train-2 is running."}],
+        "steps": [
+            {"name": "evaluate-0", "state": "Succeeded", "phase": "evaluate", "iteration": 0, "key": "a"},
+            {
+                "name": "solver-train-2",
+                "state": "Running",
+                "phase": "solver-train",
+                "iteration": 2,
+                "key": "b",
+                "progress": {"percent": 43},
+            },
+        ],
     }
     admin.patch("selfevolutionruns", "demo", {"status": status}, namespace, "status")
     head, row = kubectl("get", "ser", "-n", namespace).splitlines()
     assert head.split() == ["NAME", "PHASE", "ITERATION", "BEST", "SCORE", "QUEUE", "AGE"]
     assert row.split()[:-1] == ["demo", "Running", "2", "1", "0.5", "team-a"]
     wide = kubectl("get", "ser", "-n", namespace, "-o", "wide")
-    assert all(part in wide for part in ("Progressing", "Step solver-train-2 is running.", "s3://bucket/best"))
+    assert all(part in wide for part in ("Progressing", "Step solver-train-2 is running.   43 ", "s3://bucket/best"))
     assert "selfevolutionrun.selfevo.dev/demo" in kubectl("get", "all", "-n", namespace)

@@ -215,6 +215,14 @@ def test_a_pod_that_is_replaced_says_nothing_any_more() -> None:
     assert logs.known is not None and logs.known.done == 1
 
 
+def test_pods_that_had_not_begun_are_listed_again() -> None:
+    logs = Logs()
+    logs.pods = [pod("p0", state="waiting")]
+    assert logs.look() == [False] and logs.asked == ["pods j0"]
+    logs.pods, logs.logs["p0"] = [pod("p0")], line(report(7), at="2026-01-01T00:10:20Z")
+    assert logs.look(30) == [True]
+
+
 def test_a_run_of_many_jobs_costs_a_few_questions() -> None:
     logs = Logs(jobs=9)
     logs.look()
@@ -304,6 +312,16 @@ def test_the_next_attempt_does_not_show_what_the_last_one_said() -> None:
     assert sight.step(STEP).progress is None
     sight.attempt(STEP, 2)
     sight.look(60)
+    assert sight.step(STEP).state == "Running" and sight.step(STEP).progress is None
+
+
+def test_of_an_attempt_that_came_between_two_looks_the_one_before_says_nothing() -> None:
+    sight = Sight()
+    sight.attempt(STEP, progress=FAR)
+    sight.look()
+    sight.attempt(STEP, state="Failed", exit_code=3)
+    sight.attempt(STEP, 2)
+    sight.look()
     assert sight.step(STEP).state == "Running" and sight.step(STEP).progress is None
 
 
