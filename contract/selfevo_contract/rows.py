@@ -132,6 +132,26 @@ class CurriculumRow(Row):
     truth: str | None = None
 
 
+class OracleRow(Row):
+    """A question of the curriculum that an oracle was asked, with what it said. Nothing is trained on it."""
+
+    question: str
+    label: str
+    """The curriculum's answer."""
+    answer: str | None = None
+    """The oracle's: the answer on which more than half of its samples agree; null when there is none."""
+    right: bool | None = None
+    """Whether the label equals it; null when there is none."""
+    votes: Votes = ()
+    """Classes of its equal answers, each with its number of answers."""
+    unboxed: Count = 0
+    """Its answers without a box."""
+    truncated: Count = 0
+    """Its answers that were cut at maxCompletionLength."""
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+
+
 class HeldOut(Row):
     """A question of an evaluation's task."""
 
@@ -212,6 +232,8 @@ QUESTIONS = RowFile[CheckedQuestion | InvalidCompletion]("questions.jsonl", _of_
 """Of a rollout: its chunks' rows, in order. Of a failed training: some completions, all invalid."""
 CURRICULUM = RowFile[CurriculumRow]("curriculum.jsonl", lambda _: CurriculumRow)
 """Of a rollout: what solver-train reads."""
+ORACLE = RowFile[OracleRow]("oracle.jsonl", lambda _: OracleRow)
+"""Of a rollout with an oracle that is asked: a row for each question of its sample."""
 METRICS = RowFile[UpdateRow]("metrics.jsonl", lambda _: UpdateRow)
 """Of a training: a row for each optimizer update, in order."""
 

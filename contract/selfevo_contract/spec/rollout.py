@@ -74,7 +74,8 @@ class Rollout(Closed):
     labels: Literal["majority", "random", "truth"] = "majority"
     """Where labels come from. `random` and `truth` are the control arms of an experiment."""
     oracle: Oracle | None = None
-    """What says how many labels are right; training never sees it unless labels is `truth`."""
+    """What says how many labels are right; training never sees it unless labels is `truth`, which needs one that knows
+    the truth: arithmetic or data. Part of what a rollout is: with another oracle it is made anew."""
     contamination: Contamination = Contamination()
     """Which questions are dropped because a held-out one has the same words."""
     engine: Engine = TransformersEngine()
@@ -86,8 +87,8 @@ class Rollout(Closed):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.labels != 'truth' || has(self.oracle)",
-            lambda rollout: rollout.labels != "truth" or rollout.oracle is not None,
+            "self.labels != 'truth' || (has(self.oracle) && self.oracle.kind != 'endpoint')",
+            lambda rollout: rollout.labels != "truth" or (rollout.oracle is not None and rollout.oracle.exact),
             "labels 'truth' needs an oracle that knows it, for example {kind: arithmetic}",
         ),
         Rule(

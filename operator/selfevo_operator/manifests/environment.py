@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.phases import Inputs
 from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -19,11 +20,13 @@ from selfevo_contract.process import (
     MASTER_PORT_DEFAULT,
     MASTER_PORT_ENV,
     NODES_ENV,
+    ORACLE_TOKEN_ENV,
     PROCESSES_ENV,
     WORKDIR_ENV,
     PhaseConfig,
 )
 from selfevo_contract.spec.environment import CaBundle, EnvVar
+from selfevo_contract.spec.oracles import EndpointOracle
 from selfevo_contract.spec.storage import Storage
 
 WORK = "/work"
@@ -132,6 +135,13 @@ def believed(bundle: CaBundle | None) -> list[Variable]:
     """A run's certificates for Python's ssl and httpx (the hub's client), requests, and boto3."""
     names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE") if bundle is not None else ()
     return [plain(name, f"{CA_FOLDER}/{CA_FILE}") for name in names]
+
+
+def oracle_token(inputs: Inputs) -> list[Variable]:
+    """The token of the endpoint that a rollout's oracle is, which only the kubelet reads."""
+    oracle = getattr(inputs, "oracle", None)
+    secret = oracle.token_secret if isinstance(oracle, EndpointOracle) else None
+    return [] if secret is None else [of_secret(secret.name, secret.key, variable=ORACLE_TOKEN_ENV)]
 
 
 def _credentials(storage: Storage) -> list[Variable]:

@@ -1,4 +1,4 @@
-"""Sources of true answers, for measuring how often the majority is right. Training does not see them.
+"""Sums and differences, computed.
 
 Model text is matched by a regular expression and never evaluated.
 """
@@ -6,20 +6,47 @@ Model text is matched by a regular expression and never evaluated.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from selfevo_contract.spec.oracles import Oracle
+from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.rows import CurriculumRow, Question
+from selfevo_contract.spec.oracles import ArithmeticOracle
+from selfevo_trainer.context import Context
+from selfevo_trainer.oracles.judgement import Judgement
 
 _ARITHMETIC = re.compile(r"(0|[1-9][0-9]{0,11}) ([+-]) (0|[1-9][0-9]{0,11})")
 
 
-def true_answer(oracle: Oracle | None, question: str) -> str | None:
-    """The true answer, or None when it is not known: no source, or a question that is not well formed.
+def true_answers(context: Context, oracle: ArithmeticOracle, questions: Sequence[str]) -> list[str | None]:
+    """The true answer to each, or None for one that is not well formed."""
+    return [true_answer(question) for question in questions]
 
-    >>> true_answer(ArithmeticOracle(kind="arithmetic"), "37 + 48")
+
+def true_answer(question: str) -> str | None:
+    """The true answer, or None for a question that is not well formed.
+
+    >>> true_answer("37 + 48")
     '85'
     """
-    match = _ARITHMETIC.fullmatch(question) if oracle is not None else None
+    match = _ARITHMETIC.fullmatch(question)
     if match is None:
         return None
     left, right = int(match[1]), int(match[3])
     return str(left + right if match[2] == "+" else left - right)
+
+
+def judge(
+    context: Context, inputs: SolverRolloutInputs, valid: Sequence[Question], kept: Sequence[CurriculumRow]
+) -> Judgement:
+    """``label_accuracy`` counts a question without a known truth (a malformed one) as labelled wrongly."""
+    metrics = {
+        "malformed_share": sum(row.truth is None for row in valid) / len(valid),
+        "majority_accuracy": sum(_right(row, row.majority) for row in valid) / len(valid),
+    }
+    if kept:
+        metrics["label_accuracy"] = sum(_right(row, row.answer) for row in kept) / len(kept)
+    return Judgement(metrics)
+
+
+def _right(row: Question | CurriculumRow, answer: str | None) -> bool:
+    return row.truth is not None and answer == row.truth

@@ -23,6 +23,7 @@ from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import (
     ANSWERED,
     CURRICULUM,
+    ORACLE,
     QUESTIONS,
     WRITTEN,
     CheckedQuestion,
@@ -33,6 +34,7 @@ from selfevo_contract.rows import (
     WrittenQuestion,
     write_rows,
 )
+from selfevo_trainer import oracles
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally, verdicts_of
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
@@ -45,7 +47,6 @@ from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
-from selfevo_trainer.oracles.arithmetic import true_answer
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import Messages, encode, messages, shown
 
@@ -201,7 +202,6 @@ def _question(inputs: SolverRolloutInputs, written: WrittenQuestion, vote: Vote,
         majority=vote.answer,
         share=vote.share,
         votes=vote.classes,
-        truth=true_answer(inputs.oracle, written.question),
     )
 
 
@@ -217,6 +217,7 @@ def finish(
     Raises:
         DataError: no question was valid, or none is left.
     """
+    rows = oracles.with_truths(context, inputs, rows)
     valid = [row for row in rows if isinstance(row, Question)]
     if not valid:
         raw = [row.raw for row in rows if isinstance(row, InvalidCompletion)]
@@ -247,11 +248,15 @@ def finish(
             f"{', or lower spec.rollout.minCurriculum' if kept else ''}",
             reason=reasons.EMPTY_CURRICULUM,
         )
+    judgement = oracles.judge(context, inputs, rows, kept)
     files = {
         CURRICULUM.name: write_rows(context.workdir / CURRICULUM.name, kept),
         QUESTIONS.name: write_rows(context.workdir / "all.jsonl", checked),
     }
     written.read(range(inputs.questions))
+    if judgement.rows:
+        files[ORACLE.name] = write_rows(context.workdir / ORACLE.name, judgement.rows)
+    metrics |= judgement.metrics
     committed = context.commit(context.config.prefix, files, metrics, seconds_of_all(context, written, answered))
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
@@ -273,14 +278,11 @@ def relabel(kept: list[CheckedQuestion], inputs: SolverRolloutInputs) -> list[Cu
 def measure(
     rows: list[ChunkRow], kept: list[CurriculumRow], dropped: dict[str, int], inputs: SolverRolloutInputs
 ) -> dict[str, float]:
-    """What the manifest says of a rollout.
-
-    ``label_accuracy`` counts a question without a known truth (a malformed one) as labelled wrongly.
-    """
+    """What the manifest says of a rollout, but for what an oracle says."""
     valid = [row for row in rows if isinstance(row, Question)]
     texts = Counter(normalise_question(row.question) for row in valid)
     in_band = sum(inputs.band.side(row.share) == "in" and row.majority is not None for row in valid)
-    metrics = {
+    return {
         "questions": float(len(rows)),
         "valid": float(len(valid)),
         "kept": float(len(kept)),
@@ -290,16 +292,6 @@ def measure(
         "majority_share_mean": sum(row.share for row in valid) / len(valid),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }
-    if inputs.oracle is not None:
-        metrics["malformed_share"] = sum(row.truth is None for row in valid) / len(valid)
-        metrics["majority_accuracy"] = sum(_right(row, row.majority) for row in valid) / len(valid)
-        if kept:
-            metrics["label_accuracy"] = sum(_right(row, row.answer) for row in kept) / len(kept)
-    return metrics
-
-
-def _right(row: Question | CurriculumRow, answer: str | None) -> bool:
-    return row.truth is not None and answer == row.truth
 
 
 def seconds_of_all(context: Context, *chunks: Chunks[Any]) -> dict[str, float]:

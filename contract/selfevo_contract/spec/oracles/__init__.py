@@ -6,13 +6,21 @@ question that it answers at all, so that labels may be taken from it (`rollout.l
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+from pydantic import Field
 
 from selfevo_contract.spec.oracles.arithmetic import ArithmeticOracle
+from selfevo_contract.spec.oracles.data import DataOracle
+from selfevo_contract.spec.oracles.endpoint import EndpointOracle
 
-__all__ = ["ORACLES", "ArithmeticOracle", "Oracle"]
+__all__ = ["ORACLES", "ArithmeticOracle", "DataOracle", "EndpointOracle", "Oracle"]
 
-Oracle = ArithmeticOracle
+Oracle = Annotated[ArithmeticOracle | DataOracle | EndpointOracle, Field(discriminator="kind")]
 
-ORACLES: dict[str, Any] = {get_args(ArithmeticOracle.model_fields["kind"].annotation)[0]: ArithmeticOracle}
+ORACLES: dict[str, Any] = {
+    get_args(settings.model_fields["kind"].annotation)[0]: settings for settings in get_args(get_args(Oracle)[0])
+}
 """Every kind of oracle, with the class of its settings."""
+EXACT = tuple(kind for kind, settings in ORACLES.items() if settings.exact)
+"""The kinds that labels may be taken from."""

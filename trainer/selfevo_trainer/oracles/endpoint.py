@@ -1,0 +1,96 @@
+"""A stronger model is asked for the answers to a sample of the curriculum, and votes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Sequence
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.process import ORACLE_TOKEN_ENV
+from selfevo_contract.rows import CurriculumRow, OracleRow, Question
+from selfevo_contract.spec.oracles import EndpointOracle
+from selfevo_trainer.answers.extraction import last_boxed
+from selfevo_trainer.answers.voting import Vote, vote_many
+from selfevo_trainer.context import Context
+from selfevo_trainer.oracles.chat import Chat, Reply
+from selfevo_trainer.oracles.judgement import Judgement, accuracy
+from selfevo_trainer.prompts import messages
+
+log = logging.getLogger(__name__)
+
+
+def judge(
+    context: Context, inputs: SolverRolloutInputs, valid: Sequence[Question], kept: Sequence[CurriculumRow]
+) -> Judgement:
+    """Accuracy of the labels of a sample, what it cost, and a row for each question of it."""
+    oracle = inputs.oracle
+    assert isinstance(oracle, EndpointOracle)
+    draw = random.Random(derive_seed(inputs.seed, "oracle", oracle.seed))
+    asked = [kept[i] for i in sorted(draw.sample(range(len(kept)), min(oracle.questions, len(kept))))]
+    context.progress("asking the oracle", 0, len(asked))
+    try:
+        with context.clock.during("oracle"):
+            replies = _ask(oracle, asked, derive_seed(inputs.seed, "oracle answers", oracle.seed))
+    except (InputError, ServiceError) as error:
+        if oracle.required:
+            raise
+        log.warning("label accuracy is not known of this curriculum: %s", error)
+        return Judgement({})
+    with context.clock.during("grading"), context.grader(inputs.grading) as grader:
+        votes = vote_many([[last_boxed(reply.text) for reply in group] for group in replies], grader)
+        answers = [vote.answer if 2 * vote.count > vote.total else None for vote in votes]
+        pairs = [(row.answer, answer) for row, answer in zip(asked, answers, strict=True) if answer is not None]
+        verdicts = grader.equal_many(pairs)
+    right = iter(verdicts)
+    rows = [
+        _row(row, answer, None if answer is None else next(right), vote, group)
+        for row, answer, vote, group in zip(asked, answers, votes, replies, strict=True)
+    ]
+    metrics = accuracy(verdicts, len(kept)) | {
+        "oracle_prompt_tokens": float(sum(row.prompt_tokens for row in rows)),
+        "oracle_completion_tokens": float(sum(row.completion_tokens for row in rows)),
+    }
+    if rows:
+        metrics["oracle_undecided"] = answers.count(None) / len(rows)
+    return Judgement(metrics, rows)
+
+
+def _ask(oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> list[list[Reply]]:
+    """``oracle.samples`` answers to each question, in order."""
+    requests = [
+        {
+            "model": oracle.model,
+            "messages": messages(oracle.prompt, row.question),
+            "temperature": oracle.temperature,
+            "max_tokens": oracle.max_completion_length,
+            "seed": derive_seed(seed, row.question, sample),
+        }
+        for row in asked
+        for sample in range(oracle.samples)
+    ]
+    chat = Chat(
+        oracle.url,
+        token=os.environ.get(ORACLE_TOKEN_ENV, ""),
+        timeout_s=oracle.request_timeout,
+        patience_s=oracle.patience,
+    )
+    replies = chat.ask_all(requests, oracle.max_concurrency)
+    return [replies[start : start + oracle.samples] for start in range(0, len(replies), oracle.samples)]
+
+
+def _row(row: CurriculumRow, answer: str | None, right: bool | None, vote: Vote, group: Sequence[Reply]) -> OracleRow:
+    return OracleRow(
+        question=row.question,
+        label=row.answer,
+        answer=answer,
+        right=right,
+        votes=vote.classes,
+        unboxed=sum(last_boxed(reply.text) is None for reply in group),
+        truncated=sum(reply.truncated for reply in group),
+        prompt_tokens=sum(reply.prompt_tokens for reply in group),
+        completion_tokens=sum(reply.completion_tokens for reply in group),
+    )
