@@ -166,6 +166,47 @@ MISTAKES: list[tuple[Document, str, str]] = [
         )
         for beside in ({"gpus": 1}, {"replicas": 1}, {"gpuMemoryUtilization": 0.5})
     ),
+    *(
+        (
+            document(spec__rollout__oracle={"kind": "arithmetic", name: value}),
+            f"spec.rollout.oracle.{name}",
+            f"{name} is a field of kind {kind}; remove it or choose that kind",
+        )
+        for kind, name, value in (
+            ("data", "data", {"uri": "s3://bucket/a"}),
+            ("endpoint", "url", "https://llm"),
+            ("endpoint", "model", "strong"),
+            ("endpoint", "tokenSecret", {"name": "llm"}),
+            ("endpoint", "questions", 1),
+            ("endpoint", "samples", 1),
+            ("endpoint", "seed", 1),
+            ("endpoint", "prompt", {"user": "{question}"}),
+            ("endpoint", "maxCompletionLength", 1),
+            ("endpoint", "temperature", 1),
+            ("endpoint", "requestTimeout", 1),
+            ("endpoint", "patience", 1),
+            ("endpoint", "maxConcurrency", 1),
+            ("endpoint", "required", False),
+        )
+    ),
+    (
+        document(spec__rollout__oracle={"kind": "endpoint", "url": "https://llm"}),
+        "spec.rollout.oracle",
+        "an endpoint needs url and model; put both",
+    ),
+    (
+        document(spec__rollout__oracle={"kind": "data"}),
+        "spec.rollout.oracle",
+        "an oracle of kind data needs data; put the file's uri there",
+    ),
+    (
+        document(
+            spec__rollout__labels="truth",
+            spec__rollout__oracle={"kind": "endpoint", "url": "https://llm", "model": "strong"},
+        ),
+        "spec.rollout",
+        "labels 'truth' needs an oracle that knows it, for example {kind: arithmetic}",
+    ),
     (document(spec__pods={"image": "a b"}), "spec.pods.image", "write it as the name of an image, without spaces"),
     (
         document(spec__pods={"resources": {"limits": {"gpu": 1}}}),
@@ -403,6 +444,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("challenger.grpo.learningRate", 2e-6, FROZEN),
     ("challenger.reward.repetition.weight", 0.1, FROZEN),
     ("rollout.samples", 9, FROZEN),
+    ("rollout.oracle.questions", 9, FROZEN),
+    ("rollout.oracle.tokenSecret", ABSENT, FROZEN),
     ("rollout.band", ABSENT, FROZEN),
     ("solver.prompt.user", "{question}?", FROZEN),
     ("evaluation.every", 1, FROZEN),

@@ -36,6 +36,8 @@ MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})
 PART_OF_ENGINE = ("quantization",)
 """Of an engine, which may change, what may not: it is part of what a step computes."""
 MAY_GROW = frozenset({"iterations"})
+AS_A_WHOLE = frozenset({"rollout.oracle"})
+"""Compared as they stand: a kind's fields are absent from another kind."""
 
 _REMEDY = "start a new run with the other value: it shares every step whose inputs are equal"
 FROZEN = f"this cannot change after creation; {_REMEDY}"
@@ -63,7 +65,7 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
             continue
         if not always_there:
             _hold_presence(schema, name)
-        if "properties" in field:
+        if "properties" in field and place not in AS_A_WHOLE:
             hold_still(field, (*path, name))
         else:
             _add(field, {"rule": "self == oldSelf", "message": FROZEN})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from selfevo_contract.base import Closed
+from selfevo_contract.rules import Rule
 from selfevo_contract.spec.data import Data
 
 
@@ -18,3 +19,11 @@ class DataOracle(Closed):
     """Which oracle."""
     data: Data
     """JSON lines with the columns question and answer."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.data)",
+            lambda oracle: True,  # it has no default
+            "an oracle of kind data needs data; put the file's uri there",
+        ),
+    )

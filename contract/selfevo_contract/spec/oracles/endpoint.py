@@ -53,6 +53,11 @@ class EndpointOracle(Closed):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
+            "has(self.url) && has(self.model)",
+            lambda oracle: True,  # they have no default
+            "an endpoint needs url and model; put both",
+        ),
+        Rule(
             "!has(self.prompt) || self.prompt.user.contains('{question}')",
             lambda oracle: "{question}" in oracle.prompt.user,
             "prompt.user never shows the question; put {question} into it",
