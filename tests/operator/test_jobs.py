@@ -799,6 +799,15 @@ def test_an_endpoint_needs_no_server_and_its_token_is_read_by_the_kubelet_alone(
     assert "SELFEVO_SERVER_TOKEN" not in {variable["name"] for variable in open_to_all["containers"][0]["env"]}
 
 
+def test_the_token_of_an_oracle_is_for_the_rollout_alone() -> None:
+    oracle = {"kind": "endpoint", "url": "https://llm", "model": "strong", "tokenSecret": {"name": "llm"}}
+    pod = pod_of(ROLLOUT, spec__rollout__oracle=oracle)
+    variables = {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+    assert variables["SELFEVO_ORACLE_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "llm", "key": "token"}}
+    others = [pod_of(CHALLENGER, spec__rollout__oracle=oracle), pod_of(ROLLOUT)]
+    assert not ["ORACLE" in str(other) for other in others if "SELFEVO_ORACLE_TOKEN" in str(other["containers"])]
+
+
 def test_only_who_talks_to_the_store_has_its_credentials() -> None:
     pod = pod_of(CHALLENGER, **SERVED)
     with_secrets = [

@@ -137,6 +137,8 @@ def rollout_of(metrics: Mapping[str, float], tasks: Sequence[str] = ()) -> Rollo
         majority_share=metrics.get("majority_share_mean"),
         distinct=metrics.get("distinct_share"),
         label_accuracy=metrics.get("label_accuracy"),
+        label_checked=int(metrics["label_checked"]) if "label_checked" in metrics else None,
+        label_error=metrics.get("label_accuracy_error"),
         majority_accuracy=metrics.get("majority_accuracy"),
         malformed=metrics.get("malformed_share"),
         dropped=dict(sorted(dropped.items(), key=lambda item: -item[1])),

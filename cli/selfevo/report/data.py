@@ -100,6 +100,10 @@ class Rollout:
     majority_share: float | None
     distinct: float | None
     label_accuracy: float | None
+    label_checked: int | None
+    """Labels that an oracle compared; None where it says of all."""
+    label_error: float | None
+    """Standard error of label accuracy where a sample was compared; None where all labels were."""
     majority_accuracy: float | None
     malformed: float | None
     dropped: Mapping[str, int]

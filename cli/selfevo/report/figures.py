@@ -160,6 +160,14 @@ def shares(report: Report) -> Figure | None:
         _shares_line("majority share", with_rollout, lambda r: r.majority_share, GREEN, "dash", "square"),
         _shares_line("label accuracy", with_rollout, lambda r: r.label_accuracy, ORANGE, "dot", "diamond"),
     ]
+    errors = [i.rollout.label_error for i in with_rollout if i.rollout is not None]
+    if any(error is not None for error in errors):
+        lines[2].error_y = {
+            "array": [error or 0.0 for error in errors],
+            "color": ORANGE,
+            "thickness": 1.5,
+            "width": 5,
+        }
     axis = _iteration_axis(report.iterations[-1].number)
     axis["range"] = [0.75, report.iterations[-1].number + 0.25]
     plot = _figure(
@@ -168,13 +176,21 @@ def shares(report: Report) -> Figure | None:
         yaxis={"title": {"text": "share"}, "tickformat": ".0%", "range": [0, 1.04]},
     ).update_layout(showlegend=True)
     band = report.run.spec.rollout.band
+    kind = getattr(report.run.spec.rollout.oracle, "kind", "arithmetic")
     return Figure(
         "shares",
         "The questions of each iteration",
         f"In the band: valid questions with a majority share from {band.min:g} to {band.max:g}. Majority share: mean "
-        "over valid questions. Label accuracy: labels of the curriculum that equal the truth.",
+        f"over valid questions. Label accuracy: {_RIGHT[kind]}",
         plot,
     )
+
+
+_RIGHT = {
+    "arithmetic": "labels of the curriculum that equal the truth.",
+    "data": "labels of the curriculum that equal the truth, of those whose question the data has.",
+    "endpoint": "labels of a sample that equal a stronger model's answer; bars span one standard error to either side.",
+}
 
 
 def _shares_line(

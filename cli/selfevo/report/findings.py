@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from selfevo.report.data import Evaluation, Report
+from selfevo.report.data import Evaluation, Report, Rollout
 from selfevo.report.text import listed, percent, points
 from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
@@ -147,11 +147,13 @@ def _controls(report: Report) -> list[str]:
 def _labels(report: Report) -> list[str]:
     known = [(i.number, i.rollout) for i in report.iterations if i.rollout and i.rollout.label_accuracy is not None]
     if not known:
-        return ["Label accuracy is not known: the manifest names no oracle (spec.rollout.oracle)."]
-    found = ["Label accuracy counts a question without a known truth, a malformed one, as labelled wrongly."]
+        oracle = report.run.spec.rollout.oracle
+        why = "the manifest names no oracle" if oracle is None else f"the oracle of kind {oracle.kind} has said of none"
+        return [f"Label accuracy is not known: {why} (spec.rollout.oracle)."]
+    found = [_MEANS[getattr(report.run.spec.rollout.oracle, "kind", "arithmetic")]]
     (first, before), (last, after) = known[0], known[-1]
     a, b = before.label_accuracy or 0.0, after.label_accuracy or 0.0
-    error = math.hypot(_binomial_error(a, before.kept), _binomial_error(b, after.kept))
+    error = math.hypot(_binomial_error(a, before), _binomial_error(b, after))
     if a - b > CLEAR * error:
         found.append(
             f"Labels get worse: {percent(a)} of them are right in iteration {first}, {percent(b)} in iteration {last}. "
@@ -160,5 +162,14 @@ def _labels(report: Report) -> list[str]:
     return found
 
 
-def _binomial_error(share: float, count: int) -> float:
+_MEANS = {
+    "arithmetic": "Label accuracy counts a question without a known truth, a malformed one, as labelled wrongly.",
+    "data": "Label accuracy is over the labels whose question the data has.",
+    "endpoint": "Label accuracy is agreement with a stronger model, on a sample of the labels; it knows nothing of "
+    "that model's own mistakes.",
+}
+
+
+def _binomial_error(share: float, rollout: Rollout) -> float:
+    count = rollout.kept if rollout.label_checked is None else rollout.label_checked
     return math.sqrt(share * (1 - share) / count) if count else 1.0

@@ -1,7 +1,7 @@
 """Whether a curriculum's labels are right, by what the manifest names as its oracle (`rollout.oracle`).
 
 A kind is a file here with ``judge(context, inputs, valid, kept) -> Judgement`` and a line of `MODULES`; one that knows
-the truth also has ``true_answers(context, oracle, questions)``. Training sees nothing of it unless labels are the truth.
+the truth also has ``true_answers(context, oracle, questions)``. Training sees none of it unless labels are the truth.
 """
 
 from __future__ import annotations
