@@ -67,7 +67,13 @@ def endpoint(answer: Answer) -> Iterator[SimpleNamespace]:
             self.end_headers()
             self.wfile.write(data)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: Any) -> None:  # a client that went away
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         seen.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
