@@ -148,8 +148,10 @@ class OracleRow(Row):
     """Its answers without a box."""
     truncated: Count = 0
     """Its answers that were cut at maxCompletionLength."""
-    prompt_tokens: Count = 0
-    completion_tokens: Count = 0
+    tokens_read: Count = 0
+    """Of the prompts of all its answers, as the server counts them; 0 where it does not."""
+    tokens_written: Count = 0
+    """Of all its answers, likewise."""
 
 
 class HeldOut(Row):

@@ -521,6 +521,33 @@ def test_plots_hold_the_numbers(page: Path, report: Report) -> None:
     assert [trace["y"][0] for trace in by_id["solver-kl"]["data"]] == [None, None]
 
 
+def test_label_accuracy_of_a_sample_has_its_error(tmp_path: Path) -> None:
+    oracle = {"kind": "endpoint", "url": "https://llm", "model": "strong<er"}
+    fake = fake_run(tmp_path, spec__rollout__oracle=oracle)
+    report = collect(fake.run, fake.plan, fake.store)
+    errors = [0.05, None, *[0.02] * len(report.iterations)]
+    known = [
+        i
+        if i.rollout is None
+        else dataclasses.replace(
+            i, rollout=dataclasses.replace(i.rollout, label_accuracy=0.6, label_checked=80, label_error=error)
+        )
+        for i, error in zip(report.iterations[1:], errors, strict=False)
+    ]
+    html = render(dataclasses.replace(report, iterations=[report.iterations[0], *known]))
+    shares = next(plot for plot in plots(Parsed(html)) if plot["id"] == "shares")["data"][2]
+    drawn = [error or 0.0 for error in errors[: len(known)]]
+    assert shares["name"] == "label accuracy" and shares["error_y"]["array"] == drawn
+    assert "± 5.0" in html and "Labels compared" in html and "<td>80</td>" in html and "strong&lt;er" in html
+    assert "agreement with a stronger model" in html and "Malformed" not in html
+    said = [
+        i if i.rollout is None else dataclasses.replace(i, rollout=dataclasses.replace(i.rollout, label_accuracy=None))
+        for i in known
+    ]
+    none = render(dataclasses.replace(report, iterations=[report.iterations[0], *said]))
+    assert "the oracle of kind endpoint has said of none" in none
+
+
 def test_environment_values_stay_behind(tmp_path: Path) -> None:
     secret = [{"name": "HF_TOKEN", "value": "hf_secret"}]
     fake = fake_run(tmp_path, until="challenger-train-1", spec__pods={"env": secret})

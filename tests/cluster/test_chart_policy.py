@@ -322,6 +322,11 @@ def test_only_a_listed_store_may_be_asked_where_stores_are_listed(control_plane:
             assert "which is a store that runs may not use" in strict.refusal(
                 base("x", {"spec.storage.endpoint": rebound})
             )
+        oracle = {"kind": "endpoint", "url": "https://llm.example", "model": "strong"}
+        refused = strict.refusal(base("x", {("spec", "rollout", "oracle"): oracle}))
+        assert "spec.rollout.oracle.url is https://llm.example, which" in refused
+        listed = {**oracle, "url": "https://minio.example:9000"}
+        assert strict.refusal(base("x", {("spec", "rollout", "oracle"): listed})) == ""
 
 
 def test_a_pull_request_and_a_proxy_need_entries_that_name_them(control_plane: ControlPlane, by_default: World):

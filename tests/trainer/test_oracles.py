@@ -69,6 +69,7 @@ def endpoint(answer: Answer) -> Iterator[SimpleNamespace]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128
 
         def handle_error(self, *_: Any) -> None:  # a client that went away
             pass
@@ -102,7 +103,7 @@ def judged(oracle: Any, kept: list[CurriculumRow] = KEPT, valid: list[Question] 
 
 def asking(url: str, **over: Any) -> EndpointOracle:
     return EndpointOracle.model_validate(
-        {"kind": "endpoint", "url": url, "model": "strong", "patience": 2, "requestTimeout": 5, **over}
+        {"kind": "endpoint", "url": url, "model": "strong", "patience": 60, "requestTimeout": 30, **over}
     )
 
 

@@ -51,8 +51,8 @@ def judge(
         for row, answer, vote, group in zip(asked, answers, votes, replies, strict=True)
     ]
     metrics = accuracy(verdicts, len(kept)) | {
-        "oracle_prompt_tokens": float(sum(row.prompt_tokens for row in rows)),
-        "oracle_completion_tokens": float(sum(row.completion_tokens for row in rows)),
+        "oracle_prompt_tokens": float(sum(row.tokens_read for row in rows)),
+        "oracle_completion_tokens": float(sum(row.tokens_written for row in rows)),
     }
     if rows:
         metrics["oracle_undecided"] = answers.count(None) / len(rows)
@@ -91,6 +91,6 @@ def _row(row: CurriculumRow, answer: str | None, right: bool | None, vote: Vote,
         votes=vote.classes,
         unboxed=sum(last_boxed(reply.text) is None for reply in group),
         truncated=sum(reply.truncated for reply in group),
-        prompt_tokens=sum(reply.prompt_tokens for reply in group),
-        completion_tokens=sum(reply.completion_tokens for reply in group),
+        tokens_read=sum(reply.prompt_tokens for reply in group),
+        tokens_written=sum(reply.completion_tokens for reply in group),
     )
