@@ -162,6 +162,10 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("ServiceAccount as a list", {"spec.pods.serviceAccountName": [OWN, OTHERS]}, "must be of type string"),
     # -- somebody else's Secrets
     ("credentials of others", {"spec.storage.credentialsSecret": OTHERS}, secret("spec.storage.credentialsSecret")),
+    ("an oracle's token of others",
+     {("spec", "rollout", "oracle"): {"kind": "endpoint", "url": "https://llm", "model": "m",
+                                      "tokenSecret": {"name": OTHERS}}},
+     secret("spec.rollout.oracle.tokenSecret")),
     ("pull secret of others", {"spec.pods.imagePullSecrets": [OWN, OTHERS]}, secret("spec.pods.imagePullSecrets")),
     *(
         (f"pull secret in {part}", {f"spec.{part}.pods.imagePullSecrets": [OTHERS]},
