@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.chat_standin import content, endpoint
 from harness.inprocess import Ended, Phases
 from harness.tiny import Architecture, make, settings, write_questions
 from runs import arithmetic
@@ -295,6 +296,34 @@ def test_gains_are_over_the_bases_answers_to_the_same_questions(pipeline: Pipeli
     asked = [jsonl(pipeline.phases.read(name, "answers/tiny.jsonl")) for name in ("evaluate-0", "evaluate-1")]
     moved = [(new["samples_right"] - old["samples_right"]) / 2 for old, new in zip(*asked, strict=True)]
     assert after["mean_gain_stderr"] == pytest.approx(statistics.stdev(moved) / 8**0.5)
+
+
+def test_an_oracle_that_fails_loses_nothing_of_a_rollout(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    down = True
+
+    def answer(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        return (503, b"") if down else (200, content(rf"\boxed{{{number % 2}}}"))
+
+    with endpoint(answer) as server:
+        oracle = {"kind": "endpoint", "url": server.url, "model": "m", "questions": 3, "samples": 1, "patience": 1}
+        phases = pipelines("qwen3").variant({"oracle": oracle, "shards": 1})
+        failed = phases("solver-rollout-1")
+        assert failed.code == 3 and "answers 503" in failed.result.message, failed
+        assert phases.manifest("solver-rollout-1") is None
+        made = phases.objects("solver-rollout-1", "chunks")
+        assert made
+        down = False
+        again = phases("solver-rollout-1")
+    assert again.result.outcome == "committed" and {said.doing for said in again.progress} == {"asking the oracle"}
+    manifest = phases.committed("solver-rollout-1")
+    rows = jsonl(phases.read("solver-rollout-1", "oracle.jsonl"))
+    kept = {row["question"]: row["answer"] for row in jsonl(phases.read("solver-rollout-1", "curriculum.jsonl"))}
+    assert 1 <= len(rows) <= 3 and all(row["label"] == kept[row["question"]] for row in rows)
+    assert manifest.metrics["label_accuracy"] == sum(row["right"] for row in rows) / len(rows)
+    assert manifest.metrics["oracle_completion_tokens"] == 5 * len(rows)
+    assert all(
+        row["truth"] is None for row in jsonl(phases.read("solver-rollout-1", "questions.jsonl")) if "truth" in row
+    )
 
 
 def test_a_task_has_samples_sampling_and_prompt_of_its_own(pipelines: Callable[[Architecture], Pipeline]) -> None:
