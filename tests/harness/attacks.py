@@ -162,6 +162,9 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("ServiceAccount as a list", {"spec.pods.serviceAccountName": [OWN, OTHERS]}, "must be of type string"),
     # -- somebody else's Secrets
     ("credentials of others", {"spec.storage.credentialsSecret": OTHERS}, secret("spec.storage.credentialsSecret")),
+    *((f"an oracle at {url}", {("spec", "rollout", "oracle"): {"kind": "endpoint", "url": url, "model": "m"}},
+       f"spec.rollout.oracle.url is {url}, which is no address of an oracle; write http(s)://<host>:<port>")
+      for url in ("http://169.254.169.254", "http://localhost:8000", "http://[::1]:80", "https://kubernetes.default")),
     ("an oracle's token of others",
      {("spec", "rollout", "oracle"): {"kind": "endpoint", "url": "https://llm", "model": "m",
                                       "tokenSecret": {"name": OTHERS}}},
