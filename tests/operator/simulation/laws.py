@@ -260,6 +260,8 @@ class Laws:
                 law(tried, f"{step.name} is done without figures, and might have been asked for them again")
 
     def _accounts(self, run_uid: str, step: StepStatus) -> None:
+        heard = step.progress is not None
+        law(not heard or step.state == "Running", f"{step.name} is {step.state} and shows how far it is")
         law(step.ended <= step.attempts, f"{step.name}: {step.ended} of {step.attempts} attempts have ended")
         lives = [life for life in self._world.jobs.of_step(run_uid, step.name) if life.key == step.key]
         if run_uid not in self.wiped:

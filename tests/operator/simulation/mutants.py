@@ -44,6 +44,12 @@ MUTANTS = (
         "_starts(run.metadata.name, state",
         "_starts(run.metadata.name + format(int(now.timestamp()) % 7), state",
     ),
+    Mutant(
+        "what an attempt said of its progress outlives it",
+        "selfevo_core.observe",
+        'progress=progress if state == "Running" else None',
+        "progress=progress",
+    ),
     # --- when a step may start
     Mutant(
         "parents are not waited for",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from selfevo_contract.status import StepProgress
 from simulation.apiserver import Kind, Object, Refusal, controller_of
 from simulation.faults import Crash
 from simulation.laws import done_steps, law
@@ -38,7 +39,9 @@ class Process:
             world.agenda.clock,
             beside=_drive,
             hooks=system.controller.MetricsHooks(freed=self._add),
+            progress=self._progress,
         )
+        self._started = world.agenda.now
         self.listed = False
         self.dead = False
         self._added = False
@@ -51,6 +54,15 @@ class Process:
             "jobs": Stream(world, "jobs", self._saw_job, self._watch_began),
         }
         world.agenda.after(0.3, lambda: self._list("runs", again=True))
+
+    def _progress(self, job: Any) -> StepProgress | None:
+        """A process that has just been started has heard nothing; later, pods say something new every half a minute.
+
+        Where writes are counted, without faults, nobody says anything.
+        """
+        heard = int(self._world.agenda.now // 30)
+        says = self._world.faulty and job.ready and heard > self._started // 30
+        return StepProgress(done=heard) if says else None
 
     @property
     def blind(self) -> bool:
