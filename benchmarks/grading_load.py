@@ -11,7 +11,8 @@ their start. Beside it one process of math-verify alone:
   at least. math-verify's own time limits (5 s to parse, 5 s to compare) are on.
 
 Both ratios are of answers a second: on the answers without hostile ones, and on all of them. A verdict's time is by the
-clock, from when a worker is given the pair.
+clock, from when a worker is given the pair, so that the machine should be quiet; ``..._by_cpu`` compares CPU seconds,
+two cores of ours with one of math-verify's, which other processes disturb less.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -47,7 +49,9 @@ def main(count: int, hostile: float, limit_s: float, sample: int, bare: Bare) ->
     begun = time.perf_counter()
     bare([(row.truth, row.answer) for row in peaceful[:200]])  # its parser's tables are warm then
     taken = [peaceful[i * len(peaceful) // sample] for i in range(min(sample, len(peaceful)))]
+    cpu = _cpu()
     halves = [_bare(bare, taken[::2])]
+    cpu = (_cpu() - cpu) / len(taken[::2])
     calm = _ours(peaceful, limit_s)
     halves.append(_bare(bare, taken[1::2]))
     whole = _ours(rows, limit_s)
@@ -76,6 +80,7 @@ def main(count: int, hostile: float, limit_s: float, sample: int, bare: Bare) ->
             "extrapolated_seconds_of_all_at_least": round(alone),
         },
         "times_math_verify_without_hostile": round(calm["answers_per_second"] / rate, 2),
+        "times_math_verify_without_hostile_by_cpu": round(WORKERS * cpu * len(peaceful) / calm["cpu_seconds"], 2),
         "times_math_verify_with_hostile_at_least": round(whole["answers_per_second"] * alone / len(rows), 1),
         "seconds_of_this_benchmark": round(time.perf_counter() - begun),
     }
@@ -93,20 +98,27 @@ def main(count: int, hostile: float, limit_s: float, sample: int, bare: Bare) ->
 
 def _ours(rows: Sequence[Answered], limit_s: float) -> dict[str, Any]:
     verdicts: list[bool] = []
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), _cpu()
     with Grader(timeout_s=limit_s, memory_mib=MEMORY_MIB, workers=WORKERS) as grader:
         for start in range(0, len(rows), BATCH):
             verdicts += grader.equal_many([(row.answer, row.truth) for row in rows[start : start + BATCH]])
         seconds = time.perf_counter() - begun
-        return {
-            "verdicts": len(verdicts),
-            "seconds": round(seconds, 1),
-            "answers_per_second": round(len(rows) / seconds, 1),
-            "slowest_verdict_seconds": round(grader.slowest_s, 2),
-            "wrong": sum(row.equal not in (None, it) for row, it in zip(rows, verdicts, strict=True)),
-            "hostile_taken_for_right": sum(row.equal is None and it for row, it in zip(rows, verdicts, strict=True)),
-            "how": grader.stats.as_dict(),
-        }
+    return {
+        "verdicts": len(verdicts),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(_cpu() - cpu, 1),
+        "answers_per_second": round(len(rows) / seconds, 1),
+        "slowest_verdict_seconds": round(grader.slowest_s, 2),
+        "wrong": sum(row.equal not in (None, it) for row, it in zip(rows, verdicts, strict=True)),
+        "hostile_taken_for_right": sum(row.equal is None and it for row, it in zip(rows, verdicts, strict=True)),
+        "how": grader.stats.as_dict(),
+    }
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _bare(bare: Bare, rows: Sequence[Answered]) -> tuple[float, int]:

@@ -8,6 +8,7 @@ none is like another and remembering helps nobody.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ def _whole(rng: random.Random) -> Spellings:
 
 def _fraction(rng: random.Random) -> Spellings:
     p, q = rng.randint(1, 60), rng.choice([2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 25, 36])
+    while math.gcd(p, q) > 1:  # in lowest terms, so that no wrong one is equal by chance
+        p += 1
     other = [rf"\dfrac{{{p}}}{{{q}}}", f"{p}/{q}", rf"\frac{{{2 * p}}}{{{2 * q}}}"]
     return [rf"\frac{{{p}}}{{{q}}}", rng.choice([*other, str(p / q)] if q in (2, 4, 5, 8, 16, 25) else other)]
 
@@ -52,7 +55,7 @@ def _root(rng: random.Random) -> Spellings:
     a, b, c = rng.randint(2, 12), rng.choice([2, 3, 5, 6, 7, 10]), rng.randint(1, 20)
     return rng.choice(
         [
-            [rf"{a}\sqrt{{{b}}}", rng.choice([rf"\sqrt{{{a * a * b}}}", rf"{a}\cdot\sqrt{b}"])],
+            [rf"{a}\sqrt{{{b}}}", rng.choice([rf"\sqrt{{{a * a * b}}}", rf"{a}\cdot\sqrt{{{b}}}"])],
             [rf"{c}+{a}\sqrt{{{b}}}", rf"{a}\sqrt{{{b}}}+{c}"],
             [rf"\frac{{\sqrt{{{b}}}}}{{{a}}}", rf"\frac{{{b}}}{{{a}\sqrt{{{b}}}}}"],
             [rf"{a}\pi", rng.choice([rf"\pi\cdot {a}", rf"{a} \pi"])],
