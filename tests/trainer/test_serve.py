@@ -12,34 +12,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from harness.inprocess import Phases
-from harness.ports import free_port
-from harness.tiny import BASE, settings, write_questions
-from runs import arithmetic
-from selfevo_contract.artifacts import ManifestDraft
+from harness.sidecar import LIMIT_S, Sidecar, eventually, give_challenger, with_servers
+from harness.tiny import BASE
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import Loading
 from selfevo_contract.process import (
     CONFIG_ENV,
-    PARENT_ENV,
-    SERVER_MODELS_ENV,
-    SERVER_PORT_ENV,
     SERVER_URL_ENV,
-    TERMINATION_LOG_ENV,
     PhaseResult,
 )
 from selfevo_contract.rows import answers_of
-from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.engines import ServerEngine
-from selfevo_store import commit
 from selfevo_trainer.engines import openai_client
 from selfevo_trainer.engines.vllm_server import ServedModel, command_of, ended
 
@@ -47,7 +37,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "harness" / "fake_vllm"
-LIMIT_S = 120.0
 LOADING = Loading(dtype="float32", trust_remote_code=False)
 
 
@@ -69,12 +58,7 @@ def phases(tmp_path: Path) -> Callable[..., Phases]:
     """The demo with a server in every phase that generates."""
 
     def make(**engine: Any) -> Phases:
-        served = {"kind": "server", "startupSeconds": 60, **engine}
-        spec = settings({"rollout": {"shards": 1}}, questions=write_questions(tmp_path / "heldout.jsonl", 4))
-        document: Any = arithmetic(spec, store=tmp_path / "store").wire()
-        for part in ("challenger", "rollout", "evaluation"):
-            document["spec"][part]["engine"] = served
-        return Phases(SelfEvolutionRun.model_validate(document), tmp_path)
+        return with_servers(tmp_path, {"rollout": {"shards": 1}}, "store", **{"startupSeconds": 60, **engine})
 
     return make
 
@@ -82,15 +66,6 @@ def phases(tmp_path: Path) -> Callable[..., Phases]:
 def started(left: Path) -> list[dict[str, Any]]:
     """The command lines of the servers that were started, each with its process' number."""
     return [{"pid": int(file.stem), **json.loads(file.read_text())} for file in sorted(left.glob("*.json"))]
-
-
-def eventually(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        if found := holds():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(what)
 
 
 def is_gone(pid: int) -> bool:
@@ -188,46 +163,6 @@ def test_the_server_ends_with_a_trainer_that_is_told_to_or_killed(
 # --- beside the trainer
 
 
-class Sidecar:
-    """The processes of a pod's init containers."""
-
-    def __init__(self, phases: Phases, step: str, folder: Path) -> None:
-        self.port = free_port()
-        self.termination = folder / "serve.termination"
-        self.environment = {
-            **os.environ,
-            **phases.environment(step),
-            SERVER_MODELS_ENV: str(folder / "served"),
-            SERVER_PORT_ENV: str(self.port),
-            TERMINATION_LOG_ENV: str(self.termination),
-            PARENT_ENV: str(os.getpid()),
-        }
-        self.served = folder / "served"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def fetch(self) -> int:
-        command = [sys.executable, "-m", "selfevo_trainer.serve", "--fetch"]
-        return subprocess.run(command, env=self.environment, stderr=subprocess.DEVNULL).returncode
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "selfevo_trainer.serve"]
-        self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
-
-    def get(self, path: str) -> httpx.Response | None:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=10)
-        except httpx.TransportError:
-            return None
-
-    def answers(self, path: str, status: int) -> httpx.Response:
-        def asked() -> httpx.Response | None:
-            answer = self.get(path)
-            return answer if answer is not None and answer.status_code == status else None
-
-        found: httpx.Response = eventually(asked, f"{path} never answered {status}")
-        return found
-
-
 @pytest.fixture
 def sidecar(tmp_path: Path) -> Iterator[Callable[[Phases, str], Sidecar]]:
     running: list[Sidecar] = []
@@ -241,15 +176,6 @@ def sidecar(tmp_path: Path) -> Iterator[Callable[[Phases, str], Sidecar]]:
         if one.process is not None and one.process.poll() is None:
             one.process.terminate()
             one.process.wait(LIMIT_S)
-
-
-def give_challenger(phases: Phases) -> str:
-    """Commit the base as what challenger-train-1 made; its key."""
-    step = phases.step("challenger-train-1")
-    files = {f"model/{file.name}": file for file in BASE.iterdir() if file.is_file()}
-    draft = ManifestDraft(key=step.key, phase="challenger-train", iteration=1)
-    commit(phases.store, phases.prefix(step.name), files, draft)
-    return step.key
 
 
 def test_both_models_of_a_rollout_are_fetched_and_served_until_the_end(

@@ -1,0 +1,100 @@
+"""The server beside a trainer, as a pod's init containers have it, and runs whose frozen models are served."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from harness.inprocess import Phases
+from harness.ports import free_port
+from harness.tiny import BASE, settings, write_questions
+from runs import arithmetic
+from selfevo_contract.artifacts import ManifestDraft
+from selfevo_contract.process import PARENT_ENV, SERVER_MODELS_ENV, SERVER_PORT_ENV, TERMINATION_LOG_ENV
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_store import commit
+
+LIMIT_S = 120.0
+
+
+def with_servers(
+    folder: Path,
+    over: dict[str, Any],
+    store: str,
+    *,
+    parts: Sequence[str] = ("challenger", "rollout", "evaluation"),
+    **engine: Any,
+) -> Phases:
+    """The tiny run, the engine of ``parts`` a server with the fields of ``engine``."""
+    spec = settings(over, questions=write_questions(folder / "heldout.jsonl", 4))
+    document: Any = arithmetic(spec, store=folder / store).wire()
+    for part in parts:
+        document["spec"][part]["engine"] = {"kind": "server", **engine}
+    return Phases(SelfEvolutionRun.model_validate(document), folder)
+
+
+def give_challenger(phases: Phases) -> str:
+    """Commit the base as what challenger-train-1 made; its key."""
+    step = phases.step("challenger-train-1")
+    files = {f"model/{file.name}": file for file in BASE.iterdir() if file.is_file()}
+    draft = ManifestDraft(key=step.key, phase="challenger-train", iteration=1)
+    commit(phases.store, phases.prefix(step.name), files, draft)
+    return step.key
+
+
+def eventually(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """What ``holds`` returns when that is true at last."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := holds():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(what)
+
+
+class Sidecar:
+    """The processes of a pod's init containers."""
+
+    def __init__(self, phases: Phases, step: str, folder: Path, python: str = sys.executable) -> None:
+        self.python = python
+        self.port = free_port()
+        self.termination = folder / "serve.termination"
+        self.environment = {
+            **os.environ,
+            **phases.environment(step),
+            SERVER_MODELS_ENV: str(folder / "served"),
+            SERVER_PORT_ENV: str(self.port),
+            TERMINATION_LOG_ENV: str(self.termination),
+            PARENT_ENV: str(os.getpid()),
+        }
+        self.served = folder / "served"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def fetch(self) -> int:
+        command = [self.python, "-m", "selfevo_trainer.serve", "--fetch"]
+        return subprocess.run(command, env=self.environment, stderr=subprocess.DEVNULL).returncode
+
+    def start(self) -> None:
+        command = [self.python, "-m", "selfevo_trainer.serve"]
+        self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
+
+    def get(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=10)
+        except httpx.TransportError:
+            return None
+
+    def answers(self, path: str, status: int, limit_s: float = LIMIT_S) -> httpx.Response:
+        def asked() -> httpx.Response | None:
+            answer = self.get(path)
+            return answer if answer is not None and answer.status_code == status else None
+
+        found: httpx.Response = eventually(asked, f"{path} never answered {status}", limit_s)
+        return found
