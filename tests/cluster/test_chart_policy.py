@@ -16,7 +16,21 @@ import urllib3
 from botocore.exceptions import InvalidRegionError
 from botocore.utils import validate_region_name
 
-from harness.attacks import HARMLESS, OTHERS, OWN, PRUNED, REFUSED, TRAINER, VALUES, Object, base, devices, volume
+from harness.attacks import (
+    HARMLESS,
+    OTHERS,
+    OWN,
+    PARTS,
+    PRUNED,
+    REFUSED,
+    TRAINER,
+    VALUES,
+    Object,
+    base,
+    devices,
+    server,
+    volume,
+)
 from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import RUNS, conditions, jobs, phase_of, wait_run
 from harness.cluster.controlplane import ControlPlane
@@ -327,6 +341,19 @@ def test_only_a_listed_store_may_be_asked_where_stores_are_listed(control_plane:
         assert "spec.rollout.oracle.url is https://llm.example, which" in refused
         listed = {**oracle, "url": "https://minio.example:9000"}
         assert strict.refusal(base("x", {("spec", "rollout", "oracle"): listed})) == ""
+
+
+def test_only_a_listed_server_may_be_asked_where_servers_are_listed(control_plane: ControlPlane, by_default: World):
+    token = {"tokenSecret": {"name": OWN}}
+    with world(control_plane, {"allowed": {"servers": ["http://llm.serving:8000", "https://llm.example/*"]}}) as strict:
+        for part in PARTS:
+            assert strict.refusal(base("x", server("http://llm.serving:8000", part, **token))) == ""
+            for other in ("http://llm.serving", "http://llm.serving:8000/", "https://llm.example.evil"):
+                assert (
+                    f"spec.{part}.engine.endpoint.url is {other}, which is a server that runs may not use; allowed are "
+                    "http://llm.serving:8000, https://llm.example/*"
+                ) in strict.refusal(base("x", server(other, part)))
+    assert by_default.refusal(base("x", server("http://llm.serving.svc.cluster.local:8000"))) == ""
 
 
 def test_a_pull_request_and_a_proxy_need_entries_that_name_them(control_plane: ControlPlane, by_default: World):

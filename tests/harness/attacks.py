@@ -110,6 +110,11 @@ def secret(field: str, name: str = OTHERS) -> str:
     return f"{field} is {name}, a Secret that mallory may not get in NS; name another, or ask for the verb get on it"
 
 
+def server(url: str, part: str = "challenger", **more: Any) -> Object:
+    """The engine of ``part`` is a server that runs already."""
+    return {f"spec.{part}.engine": {"kind": "server", "endpoint": {"url": url, **more}}}
+
+
 def endpoint(url: str) -> tuple[str, Object, str]:
     message = (
         f"spec.storage.endpoint is {url}, which is no address of a store; write http(s)://<host>:<port> with a host"
@@ -182,7 +187,7 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("more Secrets than are looked at, the last of others",
      {"spec.pods.imagePullSecrets": [f"own-{n}" for n in range(12)],
       "spec.solver.pods.imagePullSecrets": [f"own-{n}" for n in range(12, 20)] + [OTHERS]},
-     "spec names more than 20 Secrets in storage.credentialsSecret, imagePullSecrets and env; name fewer"),
+     "spec names more than 20 Secrets in storage.credentialsSecret, imagePullSecrets, env and engine.endpoint; name"),
     ("a variable from a Secret of others", token(OTHERS), secret("spec.pods.env")),
     *(
         (f"a variable from a Secret of others in {part}", token(OTHERS, f"spec.{part}.pods"),
@@ -410,6 +415,21 @@ REFUSED: list[tuple[str, Object, str]] = [
         "https://kubernetes.default.svc", "http://good.example@169.254.169.254", "http://good.example#@169.254.169.254",
         "http://good.example\\@169.254.169.254", "http://169%2e254%2e169%2e254",
     )),
+    *(
+        (f"the server {url}", server(url),
+         f"spec.challenger.engine.endpoint.url is {url}, which is no address of a server; write http(s)://<host>:<port>")
+        for url in ("http://169.254.169.254", "http://0xa9fea9fe", "http://127.0.0.1:8000", "http://[::1]:8000",
+                    "https://kubernetes.default.svc", "http://metadata.google.internal", "http://llm@169.254.169.254")
+    ),
+    *(
+        (f"a server's token from a Secret of others in {part}",
+         server("http://llm.serving:8000", part, tokenSecret={"name": OTHERS}),
+         secret(f"spec.{part}.engine.endpoint.tokenSecret.name"))
+        for part in PARTS
+    ),
+    ("a server with a path", server("http://llm.serving:8000/v1"), _ENDPOINT),
+    ("a server's token from a path", server("http://llm.serving:8000", tokenSecret={"name": OWN, "key": "../x"}),
+     "write it as letters, digits, '-', '_'"),
     ("an endpoint with a path", {"spec.storage.endpoint": "http://store.example/latest/meta-data"}, _ENDPOINT),
     ("an endpoint that is a file", {"spec.storage.endpoint": "file:///etc"}, _ENDPOINT),
     ("an endpoint with a line break", {"spec.storage.endpoint": "http://store\r\nHost: x"}, _ENDPOINT),

@@ -156,6 +156,7 @@ MATRIX: dict[str, dict[str, Any]] = {
                 "env": ["NCCL_*", "HTTPS_PROXY"],
                 "storage": ["s3://models/team-a/*"],
                 "endpoints": ["https://minio.example.com:9000"],
+                "servers": ["http://llm.serving:8000"],
                 "sources": ["hf://Qwen/*", "s3://models/*"],
                 "trustRemoteCode": True,
             }

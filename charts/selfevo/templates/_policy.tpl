@@ -5,6 +5,21 @@
 {{- list "" "challenger" "rollout" "solver" "verifier" "evaluation" "finetune" | toJson }}
 {{- end }}
 
+{{/* Those of them that have an engine, as JSON; the same test. */}}
+{{- define "selfevo.engines" -}}
+{{- list "challenger" "rollout" "solver" "evaluation" | toJson }}
+{{- end }}
+
+{{/* [{field, value}] of one field of the endpoint of all parts' engines, where given. Takes its way, as CEL. */}}
+{{- define "selfevo.policy.ofEndpoints" -}}
+{{- $ := . -}}
+[
+{{- range $index, $part := include "selfevo.engines" . | fromJsonArray }}
+{{- if $index }}, {{ end }}{'field': 'spec.{{ $part }}.engine.endpoint.{{ $ | replace "?" "" }}', 'value': string(object.spec.?{{ $part }}.?engine.?endpoint.{{ $ }}.orValue(''))}
+{{- end -}}
+].filter(one, one.value != '')
+{{- end }}
+
 {{/* Which requests are looked at. A change that leaves spec alone, or switches suspend only, asks for nothing new. */}}
 {{- define "selfevo.policy.match" -}}
 failurePolicy: Fail
