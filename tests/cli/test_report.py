@@ -29,6 +29,7 @@ from selfevo.report.timings import overhead, seconds_of
 from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
@@ -414,6 +415,24 @@ def test_limits_follow_from_the_run(tmp_path: Path, report: Report) -> None:
     assert "control arm" in text
     assert "Label accuracy is not known" in text
     assert "Judge by" not in text
+
+
+def test_weights_that_were_not_checked_are_told(fake: FakeRun, report: Report) -> None:
+    assert "fingerprint" not in " ".join(limits(report))
+    unchecked = [
+        dataclasses.replace(
+            record,
+            manifest=record.manifest.model_copy(update={"metrics": {**record.manifest.metrics, FINGERPRINT_OFF: 1.0}}),
+        )
+        for record in report.steps
+        if record.manifest is not None and record.step.name in ("solver-rollout-1", "evaluate-1")
+    ]
+    others = [record for record in report.steps if record.step.name not in ("solver-rollout-1", "evaluate-1")]
+    told = " ".join(limits(dataclasses.replace(report, steps=(*others, *unchecked))))
+    assert (
+        "Nothing shows that the server had the right weights in solver-rollout-1 and evaluate-1: it was not held "
+        "against their fingerprint (engine.fingerprint: off)." in told
+    )
 
 
 def test_numbers_read_well() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
+from selfevo_contract.fingerprint import FINGERPRINT
 from selfevo_contract.rows import (
     ANSWERED,
     CURRICULUM,
@@ -42,6 +43,7 @@ FILES: dict[str, RowFile[Any]] = {
     "curriculum": CURRICULUM,
     "answers": answers_of("tiny"),
     "metrics": METRICS,
+    "fingerprint": FINGERPRINT,
 }
 QUESTION = {"question": "1 + 1", "proposed": "2", "majority": "2", "share": 0.5, "votes": [["2", 1]], "truth": "2"}
 READERS = ("trainer/selfevo_trainer", "cli/selfevo", "tests/harness", "benchmarks")

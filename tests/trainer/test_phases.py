@@ -135,9 +135,9 @@ def test_each_phase_commits_its_files(pipeline: Pipeline) -> None:
         model.add("model/chat_template.jinja")
     assert committed == {
         "evaluate-0": {"answers/tiny.jsonl"},
-        "challenger-train-1": {*model, "metrics.jsonl"},
+        "challenger-train-1": {*model, "metrics.jsonl", "fingerprint.jsonl"},
         "solver-rollout-1": {"curriculum.jsonl", "questions.jsonl"},
-        "solver-train-1": {*model, "metrics.jsonl"},
+        "solver-train-1": {*model, "metrics.jsonl", "fingerprint.jsonl"},
         "evaluate-1": {"answers/tiny.jsonl"},
     }
 

@@ -21,8 +21,10 @@ from typing import Literal
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import Manifest, ManifestDraft
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
+from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
+from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_store import CommitResult, ObjectStore, commit, read_own_manifest
@@ -233,13 +235,18 @@ class Context:
                 phase=self.config.inputs.phase,
                 iteration=self.config.iteration,
                 attempt=self.config.attempt,
-                metrics=dict(metrics or {}),
+                metrics={**(metrics or {}), **self._unchecked()},
                 timings=self.timings() if timings is None else dict(timings),
                 parents=self.parents(),
                 inputs=self.config.inputs.wire(),
                 versions=versions(),
             )
             return commit(self.store, prefix, files, draft)
+
+    def _unchecked(self) -> dict[str, float]:
+        engine = self.config.engine
+        off = isinstance(engine, ServerEngine) and engine.fingerprint == "off"
+        return {FINGERPRINT_OFF: 1.0} if off and not PHASES[self.config.inputs.phase].trains_solver else {}
 
     def timed_engine(self, engine: Engine) -> Engine:
         """``engine``, its time counted as generation."""

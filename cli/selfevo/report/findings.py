@@ -6,6 +6,7 @@ import math
 
 from selfevo.report.data import Evaluation, Report, Rollout
 from selfevo.report.text import listed, percent, points
+from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
 
@@ -96,6 +97,7 @@ def limits(report: Report) -> list[str]:
         *_seeds(report),
         *_controls(report),
         *_labels(report),
+        *_unchecked(report),
         "Times are of the attempts that committed; what failed attempts, queues and pod starts cost is not in them.",
     ]
 
@@ -160,6 +162,16 @@ def _labels(report: Report) -> list[str]:
             "What the Solver is paid for is then less and less the truth."
         )
     return found
+
+
+def _unchecked(report: Report) -> list[str]:
+    off = [r.step.name for r in report.steps if r.manifest is not None and FINGERPRINT_OFF in r.manifest.metrics]
+    if not off:
+        return []
+    return [
+        f"Nothing shows that the server had the right weights in {listed(off)}: it was not held against their "
+        "fingerprint (engine.fingerprint: off)."
+    ]
 
 
 _MEANS = {

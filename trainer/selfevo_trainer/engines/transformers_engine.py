@@ -15,6 +15,7 @@ from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import processors, stream
+from selfevo_trainer.engines.probes import logprobs
 from selfevo_trainer.models.loading import eos_token_ids, first_line, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode_all
 
@@ -131,14 +132,8 @@ class TransformersEngine:
         )
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """See `Engine.score`. One row at a time: it is asked for a few short ones."""
-        found = []
-        with torch.inference_mode():
-            for row in rows:
-                ids_1T = torch.tensor([list(row)], device=self.model.device)
-                logprobs_TV = torch.log_softmax(self.model(input_ids=ids_1T).logits[0, :-1].float(), dim=-1)
-                found.append(logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0].tolist())
-        return found
+        """See `Engine.score`."""
+        return logprobs(self.model, rows)
 
     def close(self) -> None:
         """Give the memory back."""

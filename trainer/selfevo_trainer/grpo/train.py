@@ -14,12 +14,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
+from selfevo_contract.fingerprint import FINGERPRINT, ProbeRow
 from selfevo_contract.phases import GrpoInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import METRICS, UpdateRow, write_rows
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
+from selfevo_trainer.engines import probes
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
@@ -27,6 +29,7 @@ from selfevo_trainer.grpo.generation import generate_in_parts
 from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, timed_reward
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import eos_token_ids, load_for_training
+from selfevo_trainer.prompts import encode_all
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
     with context.clock.during("load"):
         hooks = Hooks(context, grpo, request.check_history)
         trainer = _trainer(context, request, hooks)
+        # Before a checkpoint's weights take the place of those that the whole training began with.
+        probe = _probe(trainer.model, request) if context.rank.first else []
     checkpoint, done = _resume(context) or (None, None)
     context.resumed_from = done
     context.progress("training", done or 0, grpo.max_steps)
@@ -83,7 +88,9 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         begun = request.model_dir
         base = adapters.base_of(begun) if adapters.is_adapter(begun) else begun
         adapters.complete(folder, base, context.config.base.uri)
-    return _model_files(context, history), history
+    with context.clock.during("load"):
+        fingerprint = _fingerprint(trainer, probe)
+    return _model_files(context, history, fingerprint), history
 
 
 def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTrainer:
@@ -141,9 +148,25 @@ def _resume(context: Context) -> tuple[Path, int] | None:
     return found if found or step is None else (checkpoints.at(context, step), step)
 
 
-def _model_files(context: Context, history: Sequence[UpdateRow]) -> dict[str, Path]:
+def _probe(model: Any, request: TrainRequest) -> list[ProbeRow]:
+    rows = request.dataset[: min(probes.ROWS, len(request.dataset))]["prompt"]
+    ends = set(model.generation_config.eos_token_id)
+    longest = request.inputs.grpo.max_completion_length
+    prompts = encode_all(request.tokenizer, rows)
+    return probes.draw(model, request.tokenizer, prompts, ends, request.inputs.loading.dtype, longest)
+
+
+def _fingerprint(trainer: GRPOTrainer, probe: list[ProbeRow]) -> list[ProbeRow]:
+    """Of the weights in memory, not of the files: a file that did not become what they are is found by it, too."""
+    # In float32: without the autocast that training wraps around the forward pass.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return probes.after_training(model, probe)
+
+
+def _model_files(context: Context, history: Sequence[UpdateRow], fingerprint: Sequence[ProbeRow]) -> dict[str, Path]:
     files = {f"model/{name}": file for name, file in checkpoints.kept_files(context.workdir / "model").items()}
     files[METRICS.name] = write_rows(context.workdir / METRICS.name, history)
+    files[FINGERPRINT.name] = write_rows(context.workdir / FINGERPRINT.name, fingerprint)
     return files
 
 

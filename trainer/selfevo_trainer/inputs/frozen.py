@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from selfevo_contract.phases import Loading, ModelRef, StepModelRef
+from selfevo_contract.phases import BuiltInputs, ModelRef, StepModelRef
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import WITH_ADAPTERS, Engine, Frozen, open_engine
+from selfevo_trainer.inputs import fingerprints
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import adapters
-
-
-class _Inputs(Protocol):
-    @property
-    def loading(self) -> Loading: ...
 
 
 def name_of(ref: ModelRef) -> str:
@@ -25,30 +20,42 @@ def name_of(ref: ModelRef) -> str:
 
 
 def open_frozen(
-    context: Context, inputs: _Inputs, role: str, samplings: Sequence[Sampling], prompt_length: int | None = None
+    context: Context, inputs: BuiltInputs, role: str, samplings: Sequence[Sampling], prompt_length: int | None = None
 ) -> Engine:
     """The engine with the model that the field ``role`` of ``inputs`` names; its time is counted as generation.
+
+    It has been held against the model's fingerprint (fingerprints.py).
 
     Args:
         samplings: every sampling that the phase will ask it for.
         prompt_length: most tokens of a prompt; None: nothing bounds it.
 
     Raises:
-        InputError: there is no such model, or the engine cannot serve it.
+        InputError: there is no such model, the engine cannot serve it, or serves another one.
         ServiceError: store, hub or server cannot be reached.
     """
     ref: ModelRef = getattr(inputs, role)
     path = files_of(context, ref, role)
     completion = max(sampling.max_completion_length for sampling in samplings)
+    fingerprint = fingerprints.fingerprint_of(context, inputs, role, path)
+    # A server wants room for a token behind those that it scores.
+    probe = 0 if fingerprint is None else fingerprint.longest + 1
     weights = Frozen(
         path=path,
         loading=inputs.loading,
         name=name_of(ref),
         role=role,
-        longest=0 if prompt_length is None else prompt_length + completion,
+        longest=0 if prompt_length is None else max(prompt_length + completion, probe),
     )
     with context.clock.during("load"):
-        return context.timed_engine(open_engine(context.config.engine, weights))
+        engine = open_engine(context.config.engine, weights)
+        if fingerprint is not None:
+            try:
+                fingerprints.check(context, engine, weights, fingerprint)
+            except BaseException:
+                engine.close()
+                raise
+    return context.timed_engine(engine)
 
 
 def files_of(context: Context, ref: ModelRef, role: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, step_prefix
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
@@ -83,17 +83,36 @@ def fetch_base(ref: BaseModelRef, dest: Path, storage: Storage, cache_dir: Path)
     if scheme == "file" and not (folder / MANIFEST_NAME).is_file():
         return folder
     with errors_named_after("spec.model.uri"):
-        store = open_store(
-            ref.uri,
-            endpoint=storage.endpoint,
-            region=storage.region,
-            require_conditional_put=False,
-            cache_dir=cache_dir,
-        )
+        store = _base_store(ref, storage, cache_dir)
         manifest = read_manifest(store, "")
         if manifest is not None:
             return fetch(store, "", manifest, dest, folder="model")
         return download_tree(store, "", dest, lambda names: _of_use(ref.uri, names, store))
+
+
+def _base_store(ref: BaseModelRef, storage: Storage, cache_dir: Path) -> ObjectStore:
+    return open_store(
+        ref.uri,
+        endpoint=storage.endpoint,
+        region=storage.region,
+        require_conditional_put=False,
+        cache_dir=cache_dir,
+    )
+
+
+def committed_base(context: Context, ref: BaseModelRef) -> tuple[ObjectStore, Manifest] | None:
+    """Where the base lies, if a step of some run committed it, and its manifest.
+
+    Raises:
+        InputError: it cannot be read.
+        ServiceError: the store failed.
+    """
+    if ref.uri.startswith("hf://"):
+        return None
+    with errors_named_after("spec.model.uri"):
+        store = _base_store(ref, context.config.storage, context.cache_dir)
+        manifest = read_manifest(store, "")
+        return None if manifest is None else (store, manifest)
 
 
 def _of_use(uri: str, names: list[str], store: ObjectStore) -> list[str]:

@@ -67,8 +67,8 @@ def load_tokenizer(path: Path, loading: Loading) -> Any:
     return tokenizer
 
 
-def load_for_generation(path: Path, loading: Loading) -> Any:
-    """Frozen weights in the run's dtype, on this process's device; an adapter with its base."""
+def load_for_generation(path: Path, loading: Loading, where: str | None = None) -> Any:
+    """Frozen weights in the run's dtype, on this process's device or on ``where``; an adapter with its base."""
     import torch
 
     whole = adapters.base_of(path) if adapters.is_adapter(path) else path
@@ -76,7 +76,7 @@ def load_for_generation(path: Path, loading: Loading) -> Any:
     if whole != path:
         model = adapters.apply(model, path)
     model.requires_grad_(False)
-    model = model.to(device()).eval()
+    model = model.to(where or device()).eval()
     _check_logits(model, path, loading)
     return model
 
