@@ -236,7 +236,7 @@ def step(model: Any, optimizer: Any, batch: list[tuple[list[int], int]], update:
         logits = model(ids).logits[0, prompt - 1 : -1]
         own = torch.log_softmax(logits, -1).gather(1, ids[0, prompt:, None])
         advantage = 1 if number % 2 else -1
-        (-advantage * own.mean() / len(chosen)).backward()
+        torch.autograd.backward(-advantage * own.mean() / len(chosen))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()

@@ -34,14 +34,15 @@ Serve = Callable[..., list[Any]]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Phases:
-    """A Solver that was trained for three steps, and nothing else."""
+    """A Solver that was trained for three steps, and the base's score."""
     folder = tmp_path_factory.mktemp("trained")
     over = {"iterations": 2, "evaluation": {"samples": 1}}
     questions = write_questions(folder / "heldout.jsonl", 2)
     phases = Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
     give_curriculum(phases)
-    ended = phases(TRAIN)
-    assert ended.code == 0, ended.log
+    for name in ("evaluate-0", TRAIN):
+        ended = phases(name)
+        assert ended.code == 0, ended.log
     return phases
 
 
@@ -247,6 +248,7 @@ def test_a_base_is_computed_here_once_for_every_engine_but_transformers(
     phases: Phases, serve: Serve, another: Path
 ) -> None:
     place = phases.folder / "cache" / "fingerprints"
+    phases.store.delete_prefix(phases.prefix("evaluate-0"))
     done = serve()
     assert phases("evaluate-0").code == 0
     assert done == ["close"] and not place.exists()  # it would be held against itself
@@ -306,8 +308,9 @@ def test_a_wrong_adapter_and_a_missing_one_are_refused(tmp_path: Path, serve: Se
     over = {"evaluation": {"samples": 1}, "solver": {"grpo": {"lora": {"rank": 4}, "learningRate": 0.002}}}
     phases = Phases(arithmetic(settings(over, questions=questions), store=tmp_path / "store"), tmp_path)
     give_curriculum(phases)
-    ended = phases(TRAIN)
-    assert ended.code == 0, ended.log
+    for name in ("evaluate-0", TRAIN):
+        ended = phases(name)
+        assert ended.code == 0, ended.log
 
     def turned(path: Path) -> Path:
         shutil.copytree(path, tmp_path / "turned")

@@ -122,7 +122,9 @@ def _drawn(path: Path, loading: Loading, tokenizer: Any, prompts: list[list[int]
         free, _ = torch.cuda.mem_get_info(where)
         where = where if size < free * 0.8 else "cpu"
     model = load_for_generation(path, loading, where)
-    rows = probes.draw(model, tokenizer, prompts, eos_token_ids(model, tokenizer, loading), loading.dtype)
+    rows = probes.draw(
+        model, tokenizer, prompts, eos_token_ids(model.generation_config, tokenizer, loading), loading.dtype
+    )
     del model
     gc.collect()
     if torch.cuda.is_available():
