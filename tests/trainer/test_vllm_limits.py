@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -295,3 +296,24 @@ def test_the_environment_of_the_start_is_put_back(fake: type[FakeLLM], monkeypat
     open_engine(settings(), frozen())
     assert seen["how"] == "0"
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ and os.environ["RANK"] == "3"
+
+
+@pytest.mark.slow
+def test_without_vllm_a_step_ends_with_the_name_of_the_extra(tmp_path: Path) -> None:
+    from importlib.util import find_spec
+
+    from harness.inprocess import Phases
+    from harness.tiny import settings as settings_of_run
+    from harness.tiny import write_questions
+    from runs import arithmetic
+
+    if find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed here")
+    engine = {"evaluation": {"engine": {"kind": "vllm", "batchSize": None}}}
+    over = settings_of_run(engine, questions=write_questions(tmp_path / "heldout.jsonl"))
+    end = Phases(arithmetic(over, store=tmp_path / "store"), tmp_path)("evaluate-0")
+    assert (end.code, end.result.message) == (
+        2,
+        "engine.kind is 'vllm', and vLLM is not installed here; install selfevo[vllm], or choose engine.kind "
+        "'transformers'",
+    )
