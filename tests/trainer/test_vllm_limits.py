@@ -160,7 +160,7 @@ class FakeLLM:
         self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: None))
         FakeLLM.made.append(self)
 
-    def generate(self, requests: list[Any], parameters: Any, use_tqdm: bool) -> list[Any]:
+    def generate(self, requests: list[Any], parameters: Any, use_tqdm: bool, lora_request: Any) -> list[Any]:
         self.asked.append((requests, parameters))
         outputs = []
         for request in requests:
@@ -240,7 +240,7 @@ def test_a_request_is_one_sample_with_a_seed_of_its_own(fake: type[FakeLLM]) -> 
 def test_weights_that_compute_nan_are_refused_before_anything_is_generated(
     fake: type[FakeLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nan(self: FakeLLM, requests: list[Any], parameters: Any, use_tqdm: bool) -> list[Any]:
+    def nan(self: FakeLLM, requests: list[Any], parameters: Any, use_tqdm: bool, lora_request: Any) -> list[Any]:
         scored = [None, *({token: SimpleNamespace(logprob=float("nan"))} for token in range(1, 8))]
         return [SimpleNamespace(finished=True, outputs=[SimpleNamespace(token_ids=[1])], prompt_logprobs=scored)]
 

@@ -86,12 +86,13 @@ class VllmEngine:
             raise not_finite(weights.path, weights.loading)
 
     def _start(self, settings: engines.VllmEngine, weights: Frozen, fixed: Limits) -> Any:
-        from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
 
         model = weights.path
         lora: dict[str, Any] = {}
         if adapters.is_adapter(weights.path):
+            from vllm.lora.request import LoRARequest
+
             model = adapters.base_of(weights.path)
             rank, targets = adapters.form_of(weights.path)
             # Told no targets it adapts the output layer too, whose log-probabilities of prompts then fail.
