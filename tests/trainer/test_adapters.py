@@ -97,6 +97,25 @@ def test_base_and_adapter_compute_what_was_trained(whole: Phases, tmp_path: Path
     assert max(abs(a - b) for a, b in zip(scores[0], scores[2], strict=True)) > 1e-3
 
 
+def test_the_command_writes_whole_weights(whole: Phases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+    from typer.testing import CliRunner
+
+    from selfevo.main import app
+
+    monkeypatch.setattr("selfevo.verbs.artifacts.load", lambda *_, **__: whole.run)
+    where = ["run.yaml", "--workdir", str(tmp_path / "work"), "--iteration", "2"]
+    for name, more in (("adapter", []), ("merged", ["--merge"])):
+        ended = CliRunner().invoke(app, ["artifacts", "fetch", *where, "--to", str(tmp_path / name), *more])
+        assert ended.exit_code == 0, ended.exception
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    merged, base = load_file(tmp_path / "merged" / "model.safetensors"), load_file(BASE / "model.safetensors")
+    assert merged.keys() == base.keys()
+    moved = {name for name in base if not merged[name].equal(base[name])}
+    assert moved and all(name.endswith("_proj.weight") for name in moved)
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+
+
 def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
     whole: Phases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
