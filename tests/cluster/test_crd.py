@@ -461,7 +461,9 @@ CHANGES: list[tuple[str, Any, str]] = [
     *_presence("verifier", "evaluation", "finetune", "forkFrom", "model.digest", "storage.endpoint"),
     *_presence("rollout.answerSampling", "evaluation.sampling", "challenger.questionSampling"),
     *_presence("rollout.engine.quantization"),
-    *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate"),
+    *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate", "solver.grpo.learningRate"),
+    *_presence("challenger.grpo.lora", "solver.grpo.lora.targetModules"),
+    ("solver.grpo.lora.rank", 64, FROZEN),
 ]
 # an oracle is what labels 'truth' needs: it is taken away where it is not needed
 CHANGES.append(("rollout.oracle", ABSENT, f"oracle cannot be added or removed after creation; {REMEDY}"))
