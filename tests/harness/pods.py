@@ -311,7 +311,7 @@ def _exact_completions(rank: int) -> None:
     from selfevo_contract.canonical import derive_seed
     from selfevo_trainer.grpo import train
 
-    def row_by_row(context: Any, model: Any) -> None:
+    def row_by_row(context: Any, model: Any, budget: int) -> None:
         generate, calls = model.generate, []
 
         def exact(**kwargs: Any) -> Any:
@@ -331,7 +331,7 @@ def _exact_completions(rank: int) -> None:
 
         model.generate = exact
 
-    vars(train)["time_generation"] = row_by_row
+    vars(train)["generate_in_parts"] = row_by_row
 
 
 def _exact_answers(rank: int, record: str | None) -> None:

@@ -103,14 +103,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
-- apiGroups: [""]
-  resources: [events]
-  verbs: [create, list]
 {{- if .Values.progress.enabled }}
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
 {{- end }}
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, list]
 {{- if .Values.kueue.readWorkloads }}
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
