@@ -60,7 +60,7 @@ def test_training_learns_from_completions_that_were_generated_in_parts(tmp_path:
     from runs import arithmetic
 
     questions = write_questions(tmp_path / "heldout.jsonl", 4)
-    over = {"solver": {"grpo": {"generationBatchTokens": 300}}}
+    over = {"solver": {"grpo": {"generationBatchTokens": 100}}}
     phases = Phases(arithmetic(settings(over, questions=questions), store=tmp_path / "store"), tmp_path)
     give_curriculum(phases)
     ended = phases("solver-train-1")

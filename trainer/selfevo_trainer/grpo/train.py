@@ -66,6 +66,7 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         trainer = _trainer(context, request, hooks)
         # Before a checkpoint's weights take the place of those that the whole training began with.
         probe = _probe(trainer.model, request) if context.rank.first else []
+        generate_in_parts(context, trainer.model, grpo.generation_batch_tokens)  # the policy's; the probe is one batch
     checkpoint, done = _resume(context) or (None, None)
     context.resumed_from = done
     context.progress("training", done or 0, grpo.max_steps)
@@ -109,7 +110,6 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTr
         callbacks=[hooks],
     )
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
-    generate_in_parts(context, trainer.model, inputs.grpo.generation_batch_tokens)
     return trainer
 
 
