@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 import transformers
 
-from machine import machine
+from machine import commit, machine
 from selfevo_contract.fingerprint import FINGERPRINT, LIMITS, NOISE, Precision, ProbeRow, judge, smallest_told
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.prompts import Prompt
@@ -278,11 +277,6 @@ def vllm(models: dict[str, Path], folder: Path) -> dict[str, Any]:
             result.setdefault(name, {})[precision] = size(differences(own, scores))
             print("vllm", name, precision, json.dumps(result[name][precision]), flush=True)
     return result
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def main() -> None:

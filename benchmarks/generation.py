@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import commit, machine
 
 WAYS = ("ours", "bare", "transformers")
 PROMPT_WORDS = 128
@@ -116,10 +116,9 @@ def child(way: str, model: Path, dtype: str) -> dict[str, Any]:
 def write_model(folder: Path, dtype: str) -> None:
     """Random weights of SmolLM2-135M's shape (config.json of HuggingFaceTB/SmolLM2-135M), and a tokenizer of words."""
     import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from shapes import SPECIALS, write_tokenizer
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -128,12 +127,7 @@ def write_model(folder: Path, dtype: str) -> None:
     )  # fmt: skip
     model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     model.to(getattr(torch, dtype)).save_pretrained(folder)
-    words = ["<|pad|>", "<|end|>", "<|unknown|>", *(f"w{i}" for i in range(49_152 - 3))]
-    backend = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|unknown|>"))
-    backend.pre_tokenizer = WhitespaceSplit()
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unknown|>"
-    ).save_pretrained(folder)
+    write_tokenizer(folder, [f"w{i}" for i in range(config.vocab_size - len(SPECIALS))])
 
 
 def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -180,7 +174,13 @@ def main() -> int:
         for number in range(given.rounds):
             ways = ["ours", "bare"] if number % 2 == 0 else ["bare", "ours"]
             rounds.append({way: child(way, Path(folder), given.dtype) for way in [*ways, *(WAYS[2:] * (number == 0))]})
-            result = {"machine": machine(), "dtype": given.dtype, "cases": summary(rounds), "rounds": rounds}
+            result = {
+                "machine": machine(),
+                "commit": commit(),
+                "dtype": given.dtype,
+                "cases": summary(rounds),
+                "rounds": rounds,
+            }
             given.out.write_text(json.dumps(result, indent=1) + "\n")
             print(json.dumps(result["cases"], indent=1), flush=True)
     return 0

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import commit, machine
 from runs import merged, phase_environment
 from selfevo_contract.artifacts import Manifest, step_prefix
 from selfevo_contract.phases import (
@@ -249,14 +249,6 @@ def device() -> dict[str, Any]:
         return {"gpu": None}
 
 
-def commit_of() -> str | None:
-    """The commit that ran, where the checkout can say."""
-    try:
-        return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def main() -> int:
     """Measure, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -267,7 +259,7 @@ def main() -> int:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="selfevo-gpu-") as folder:
         measured = measure(arguments.shape, arguments.dtype, Path(folder))
-    result = {"machine": machine() | device(), "commit": commit_of(), "seconds": round(time.perf_counter() - begun, 1)}
+    result = {"machine": machine() | device(), "commit": commit(), "seconds": round(time.perf_counter() - begun, 1)}
     text = json.dumps(result | measured, indent=1) + "\n"
     if arguments.out == "-":
         print(text)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 
 import math_verify
 
-from machine import machine
+from machine import commit, machine
 from selfevo_trainer.answers.extraction import normalise_answer
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.grading import Grader
@@ -107,7 +106,7 @@ def main() -> None:
 
         grading_load.main(options.answers, options.hostile, options.limit, options.sample, bare)
         return
-    result: dict[str, Any] = {"machine": machine(), "commit": _commit(), "math_verify": _version()}
+    result: dict[str, Any] = {"machine": machine(), "commit": commit(), "math_verify": _version()}
     for name in FILES:
         rows = json.loads((GOLDEN / f"{name}.json").read_text())
         result[name] = {
@@ -119,12 +118,6 @@ def main() -> None:
         }
         print(name, json.dumps(result[name], indent=1))
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _commit() -> str:
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 def _version() -> str:

@@ -21,7 +21,6 @@ import json
 import multiprocessing
 import os
 import resource
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from grading_mix import Answered, answers
-from machine import machine
+from machine import commit, machine
 from selfevo_trainer.answers.grading import Grader
 
 RESULT = Path(__file__).parent / "results" / "grading_load.json"
@@ -62,9 +61,7 @@ def main(count: int, hostile: float, limit_s: float, sample: int, bare: Bare) ->
     alone = len(peaceful) / rate + (len(rows) - len(peaceful)) * each
     result = {
         "machine": machine(),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=RESULT.parent, capture_output=True, text=True, check=True
-        ).stdout.strip(),
+        "commit": commit(),
         "load_average": [round(each, 1) for each in os.getloadavg()],
         "answers": len(rows),
         "hostile": len(rows) - len(peaceful),

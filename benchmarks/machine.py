@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def commit() -> str | None:
+    """The commit that runs; None where the checkout cannot say."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.check_output(asked, cwd=Path(__file__).parent, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _cores() -> int:

@@ -6,6 +6,7 @@ valid question (the last one counts) and an answer in a box, of which there are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 BOXES = 4
+SPECIALS = ("<|pad|>", "<|end|>", "<|unknown|>")
 
 
 def spelled(token: int) -> str:
@@ -50,6 +52,18 @@ def spelled(token: int) -> str:
     '<question> what is w7 of a w7 ? </question> \\\\boxed{3}'
     """
     return f"<question> what is w{token} of a w{token} ? </question> \\boxed{{{token % BOXES}}}"
+
+
+def write_tokenizer(folder: Path, words: Sequence[str]) -> None:
+    """Write a tokenizer whose tokens are SPECIALS and then ``words``, and which reads what stands between blanks."""
+    vocabulary = {word: i for i, word in enumerate([*SPECIALS, *words])}
+    pad, end, unknown = SPECIALS
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=unknown))
+    backend.pre_tokenizer = WhitespaceSplit()
+    backend.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, pad_token=pad, eos_token=end, unk_token=unknown
+    ).save_pretrained(folder)
 
 
 def write_model(shape: str, folder: Path, dtype: str) -> int:
@@ -66,13 +80,5 @@ def write_model(shape: str, folder: Path, dtype: str) -> int:
         model: Any = Qwen3ForCausalLM(config)  # type: ignore[no-untyped-call]
         model = model.to(getattr(torch, dtype))
     model.save_pretrained(folder)
-    specials = ["<|pad|>", "<|end|>", "<|unknown|>"]
-    vocabulary = {word: i for i, word in enumerate(specials)}
-    vocabulary |= {spelled(i): i for i in range(len(specials), size["vocab_size"])}
-    backend = Tokenizer(WordLevel(vocabulary, unk_token=specials[2]))
-    backend.pre_tokenizer = WhitespaceSplit()
-    backend.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, pad_token=specials[0], eos_token=specials[1], unk_token=specials[2]
-    ).save_pretrained(folder)
+    write_tokenizer(folder, [spelled(i) for i in range(len(SPECIALS), size["vocab_size"])])
     return sum(parameter.numel() for parameter in model.parameters())
