@@ -40,14 +40,24 @@ def step_uri(storage_uri: str, namespace: str, phase: str, key: str) -> str:
     return f"{storage_uri.rstrip('/')}/{step_prefix(namespace, phase, key)}"
 
 
-def chunks_prefix(prefix: str, kind: str) -> str:
-    """Where the step at ``prefix`` has its chunks of one kind."""
-    return f"{prefix}/chunks/{kind}"
+def chunks_prefix(prefix: str, kind: str = "") -> str:
+    """Where the step at ``prefix`` has its chunks, of one kind or of all."""
+    return f"{prefix}/chunks/{kind}".rstrip("/")
 
 
 def chunk_prefix(prefix: str, kind: str, numbers: range) -> str:
     """Where the rows with ``numbers`` lie, counted from 0 over the whole step; zero-padded so that listings sort."""
     return f"{chunks_prefix(prefix, kind)}/{numbers.start:08d}-{len(numbers):08d}"
+
+
+def chunk_places(prefix: str, keys: Iterable[str]) -> list[str]:
+    """Where the step at ``prefix`` has committed chunks, of each kind, by ``keys``, a listing of the store. Pure."""
+    there = list(keys)
+    return [
+        chunk_prefix(prefix, kind, numbers)
+        for kind in (QUESTION_CHUNKS, ANSWER_CHUNKS)
+        for numbers in committed_chunks(prefix, kind, there)
+    ]
 
 
 def committed_chunks(prefix: str, kind: str, keys: Iterable[str]) -> list[range]:

@@ -86,7 +86,6 @@ def test_an_engine(copy: Copy) -> None:
         from selfevo_contract.base import Closed
 
         class EchoEngine(Closed):
-            built: ClassVar[bool] = True
             kind: Literal["echo"]
         """,
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import threading
+import itertools
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
+from harness.openai_standin import Body, Reply, Standin, openai_server
 from selfevo_trainer.oracles import chat
 
 Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
@@ -20,48 +19,38 @@ def content(text: str | None, tokens: int = 5, finish: str = "stop") -> dict[str
     return {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """What was asked of the server."""
+
+    server: Standin
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def bodies(self) -> list[Body]:
+        return self.server.bodies(chat.PATH)
+
+    @property
+    def headers(self) -> list[dict[str, str]]:
+        return [headers for _, _, headers in self.server.asked]
+
+    @property
+    def most(self) -> int:
+        return self.server.most_at_once
+
+
 @contextlib.contextmanager
-def endpoint(answer: Answer) -> Iterator[SimpleNamespace]:
+def endpoint(answer: Answer) -> Iterator[Endpoint]:
     """A server that answers by ``answer(body, number of the request)``; bytes are sent as they are."""
-    seen = SimpleNamespace(url="", bodies=[], headers=[], at_once=0, most=0)
-    lock = threading.Lock()
+    numbers = itertools.count()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
+    def reply(body: Body) -> Reply:
+        status, value = answer(body, next(numbers))
+        return Reply(status, value, {"location": "http://127.0.0.1:1/"} if status == 302 else {})
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
-                number = len(seen.bodies)
-                seen.bodies.append(body)
-                seen.headers.append(dict(self.headers))
-                seen.at_once += 1
-                seen.most = max(seen.most, seen.at_once)
-            status, value = answer(body, number) if self.path == chat.PATH else (404, {})
-            data = value if isinstance(value, bytes) else json.dumps(value).encode()
-            with lock:
-                seen.at_once -= 1
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
-            if status == 302:
-                self.send_header("location", "http://127.0.0.1:1/")
-            self.end_headers()
-            self.wfile.write(data)
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: Any) -> None:  # a client that went away
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        seen.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield seen
-        finally:
-            server.shutdown()
-            thread.join()
+    with openai_server("strong") as server:
+        server.wrong[chat.PATH] = reply
+        yield Endpoint(server)

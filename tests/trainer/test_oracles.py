@@ -17,7 +17,7 @@ from selfevo_contract.spec.oracles import ArithmeticOracle, DataOracle, Endpoint
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.context import Clock
-from selfevo_trainer.oracles import chat
+from selfevo_trainer.endpoints import client
 from selfevo_trainer.oracles.judgement import accuracy
 
 KEPT = [CurriculumRow(question=f"{i} + {i}", answer=str(2 * i if i % 4 else 7), share=0.5) for i in range(1, 13)]
@@ -53,8 +53,8 @@ def asking(url: str, **over: Any) -> EndpointOracle:
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(chat, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.05)
 
 
 def test_every_label_is_compared_with_the_answer_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_every_label_is_compared_with_the_answer_of_the_model(monkeypatch: pytes
     assert (asked["model"], asked["temperature"]) == ("strong", 0.25)
     assert asked["max_tokens"] == 9 and asked["messages"][0] == {"role": "system", "content": "Think."}
     assert len({body["seed"] for body in server.bodies}) == 36
-    assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
+    assert {headers["authorization"] for headers in server.headers} == {"Bearer secret"}
 
 
 def test_a_sample_is_drawn_by_the_seed_and_has_an_error() -> None:

@@ -30,7 +30,7 @@ from selfevo_contract.process import (
 )
 from selfevo_contract.rows import answers_of
 from selfevo_contract.spec.engines import ServerEngine
-from selfevo_trainer.engines import openai_client
+from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines.vllm_server import ServedModel, command_of, ended
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.syspath_prepend(str(FAKE))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKE), str(ROOT / "tests")]))
     monkeypatch.setenv("FAKE_VLLM_FOLDER", str(left))
-    monkeypatch.setattr(openai_client, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.5)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return left
 

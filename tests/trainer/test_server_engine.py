@@ -21,7 +21,8 @@ from selfevo_contract.phases import Loading
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_trainer.engines import Completion, Frozen, open_engine, openai_client
+from selfevo_trainer.endpoints import client
+from selfevo_trainer.engines import Completion, Frozen, open_engine
 from selfevo_trainer.prompts import Messages, messages
 
 NAME = "solver-train/abc"
@@ -30,8 +31,8 @@ LOADING = Loading(dtype="float32", trust_remote_code=False)
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_client, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(openai_client, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.02)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -60,6 +60,16 @@ class Chunks(Generic[R]):
         """Numbers of the rows that were in damaged chunks."""
         self._known: dict[range, tuple[Manifest, list[R]]] = {}
 
+    def cover(self, numbers: Iterable[int]) -> bool:
+        """Whether there are chunks of all ``numbers``, by their names alone: no row is read.
+
+        Raises:
+            InputError: the store refuses to be read.
+            ServiceError: the store failed.
+        """
+        with self.context.clock.during("store"):
+            return set(numbers) <= {number for chunk in self._there() for number in chunk}
+
     def read(self, numbers: Iterable[int]) -> dict[int, R]:
         """The rows with ``numbers`` as far as they are committed.
 
@@ -71,10 +81,8 @@ class Chunks(Generic[R]):
             ServiceError: the store failed.
         """
         wanted = set(numbers)
-        prefix = self.context.config.prefix
         with self.context.clock.during("store"):
-            keys = (info.key for info in self.context.store.list(chunks_prefix(prefix, self.kind)))
-            there = [c for c in committed_chunks(prefix, self.kind, keys) if not wanted.isdisjoint(c)]
+            there = [chunk for chunk in self._there() if not wanted.isdisjoint(chunk)]
             for chunk, found in zip(there, in_parallel(self._fetch, there), strict=True):
                 if isinstance(found, CorruptArtifact):
                     self._pass_over(chunk, found)
@@ -109,6 +117,11 @@ class Chunks(Generic[R]):
             for name, spent in manifest.timings.items():
                 seconds[name] += spent
         return dict(seconds)
+
+    def _there(self) -> list[range]:
+        prefix = self.context.config.prefix
+        keys = (info.key for info in self.context.store.list(chunks_prefix(prefix, self.kind)))
+        return committed_chunks(prefix, self.kind, keys)
 
     def _fetch(self, chunk: range) -> tuple[Manifest, list[R]] | CorruptArtifact | None:
         if chunk in self._known:

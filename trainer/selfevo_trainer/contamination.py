@@ -16,12 +16,8 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
-from selfevo_contract.spec.rollout import Contamination
+from selfevo_contract.spec.rollout import OVERLAP_WORDS, Contamination
 from selfevo_trainer.answers.extraction import folded_words, normalise_question
-
-LENGTHS = (8, 13)
-"""Words of the n-grams that are counted, whatever is dropped."""
-
 
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 
@@ -67,10 +63,10 @@ class HeldOutQuestions:
 
     def overlaps(self, question: str) -> bool:
         """Whether it has as many words in a row in common with one of them as the rule forbids."""
-        return self._shares(question, self._words)
+        return self._share(ngrams_of(question, self._words), self._words)
 
     def counts(self, questions: Iterable[str]) -> dict[str, float]:
-        """How many of ``questions`` share an n-gram, for each of LENGTHS.
+        """How many of ``questions`` share an n-gram, for each of OVERLAP_WORDS.
 
         Returns:
             ``overlap_8`` and ``overlap_13`` over all that is held out; ``overlap_8/0`` of the first task, and so on,
@@ -78,20 +74,21 @@ class HeldOutQuestions:
         """
         if not self._all:
             return {}
-        counts = {f"overlap_{length}": 0.0 for length in LENGTHS}
+        counts = {f"overlap_{length}": 0.0 for length in OVERLAP_WORDS}
         for question in questions:
-            for length in LENGTHS:
-                if self._shares(question, length):
+            for length in OVERLAP_WORDS:
+                grams = list(ngrams_of(question, length))
+                if self._share(grams, length):
                     counts[f"overlap_{length}"] += 1
                     for task in range(len(self._tasks)):
-                        if self._shares(question, length, task):
+                        if self._share(grams, length, task):
                             name = f"overlap_{length}/{task}"
                             counts[name] = counts.get(name, 0.0) + 1
         return counts
 
-    def _shares(self, question: str, length: int, task: int | None = None) -> bool:
+    def _share(self, grams: Iterable[int], length: int, task: int | None = None) -> bool:
         index = self._index(length, task)
-        places = ((gram, bisect_left(index, gram)) for gram in ngrams_of(question, length))
+        places = ((gram, bisect_left(index, gram)) for gram in grams)
         return any(place < len(index) and index[place] == gram for gram, place in places)
 
     def _index(self, length: int, task: int | None) -> array[int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import Manifest, ManifestDraft
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, step_prefix
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
@@ -27,7 +27,7 @@ from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseR
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_store import CommitResult, ObjectStore, commit, read_own_manifest
+from selfevo_store import CommitResult, ObjectStore, commit, read_manifest, read_own_manifest
 from selfevo_trainer.answers.grades import ExactGrader, open_grader
 from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.distributed.layout import ALONE, Rank
@@ -215,6 +215,24 @@ class Context:
             InputError: what lies there is another step's, or no manifest, or of a newer selfevo.
         """
         return read_own_manifest(self.store, place, self.config.inputs.phase, self.config.key)
+
+    def output_of(self, phase: str, key: str, use: str) -> tuple[str, Manifest]:
+        """Where the step with ``key`` has its output, and its manifest.
+
+        Args:
+            use: what this step does with it, for the message.
+
+        Raises:
+            InputError: it has none.
+        """
+        prefix = step_prefix(self.config.namespace, phase, key)
+        manifest = read_manifest(self.store, prefix)
+        if manifest is None:
+            raise InputError(
+                f"{self.store.uri_of(prefix)}/{MANIFEST_NAME} does not exist, and this step {use}; run the step that "
+                "makes it first"
+            )
+        return prefix, manifest
 
     def commit(
         self,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from selfevo.report.data import Overlap
-
-LENGTHS = (8, 13)
-"""Words of the n-grams that a rollout counts."""
+from selfevo_contract.spec.rollout import OVERLAP_WORDS
 
 
 def overlap_of(metrics: Mapping[str, float], tasks: Sequence[str]) -> Overlap | None:
@@ -16,18 +14,18 @@ def overlap_of(metrics: Mapping[str, float], tasks: Sequence[str]) -> Overlap | 
     >>> overlap_of({"overlap_8": 3.0, "overlap_13": 1.0, "overlap_8/1": 3.0}, ["a", "b"]).tasks
     {8: {'b': 3}, 13: {}}
     """
-    if any(f"overlap_{length}" not in metrics for length in LENGTHS):
+    if any(f"overlap_{length}" not in metrics for length in OVERLAP_WORDS):
         return None
     return Overlap(
         same=int(metrics.get("dropped_held_out", 0)),
         dropped=int(metrics.get("dropped_contaminated", 0)),
-        words={length: int(metrics[f"overlap_{length}"]) for length in LENGTHS},
+        words={length: int(metrics[f"overlap_{length}"]) for length in OVERLAP_WORDS},
         tasks={
             length: {
                 name: int(metrics[f"overlap_{length}/{index}"])
                 for index, name in enumerate(tasks)
                 if metrics.get(f"overlap_{length}/{index}")
             }
-            for length in LENGTHS
+            for length in OVERLAP_WORDS
         },
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from selfevo_contract.artifacts import (
     ANSWER_CHUNKS,
     MANIFEST_NAME,
-    QUESTION_CHUNKS,
     Manifest,
     checkpoint_prefix,
-    chunk_prefix,
+    chunk_places,
     chunks_prefix,
     committed_chunks,
     failed_prefix,
@@ -55,12 +54,7 @@ def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[InvalidComp
 
 def read_chunks(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:
     """The manifests of a rollout's chunks that are there, of both kinds."""
-    keys = [info.key for info in store.list(f"{prefix}/chunks")]
-    places = [
-        chunk_prefix(prefix, kind, numbers)
-        for kind in (QUESTION_CHUNKS, ANSWER_CHUNKS)
-        for numbers in committed_chunks(prefix, kind, keys)
-    ]
+    places = chunk_places(prefix, (info.key for info in store.list(chunks_prefix(prefix))))
     found = in_parallel(lambda place: own_manifest(store, place, step), places)
     return [manifest for manifest in found if manifest is not None]
 

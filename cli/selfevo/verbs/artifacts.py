@@ -12,7 +12,7 @@ from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, prefix_of
 from selfevo.text import aligned, count, size
 from selfevo.verbs.show import current_status
-from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
+from selfevo_contract.artifacts import chunk_places, chunks_prefix, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
@@ -118,8 +118,7 @@ def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
         if step.name not in there:
             continue
         prefix = prefix_of(run, step)
-        chunks = (info.key for info in store.list(f"{prefix}/chunks") if info.key.endswith(f"/{MANIFEST_NAME}"))
-        places = [prefix, *(key.removesuffix(f"/{MANIFEST_NAME}") for key in chunks)]
+        places = [prefix, *chunk_places(prefix, (info.key for info in store.list(chunks_prefix(prefix))))]
         problems = [problem for place in places for problem in verify_directory(store, place)]
         files += len(there[step.name].files)
         damaged += bool(problems)

@@ -71,7 +71,7 @@ def _architecture(uri: str, config: Path | None) -> Architecture:
         raise InputError(
             f"{config} cannot be read: {error.strerror}; give the model's config.json by --config"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{config} is not JSON; give the model's config.json by --config") from None
     if not isinstance(content, Mapping):
         raise InputError(f"{config} is not a JSON object; give the model's config.json by --config")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from selfevo_contract.base import Sha256, Wire
-from selfevo_contract.spec.engines import BUILT
+from selfevo_contract.spec.engines import ENGINES
 
 
 class BaseModelRef(Wire):
@@ -80,4 +80,4 @@ class PhaseType:
     @property
     def engines(self) -> tuple[str, ...]:
         """The kinds of engine that this version has for it: a model that is being trained generates by transformers."""
-        return BUILT if self.generates else ("transformers",)
+        return tuple(ENGINES) if self.generates else ("transformers",)

@@ -37,6 +37,10 @@ class Band(Closed):
         return "below" if share < self.min else "above" if share > self.max else "in"
 
 
+OVERLAP_WORDS = (8, 13)
+"""Words of the n-grams that questions are counted by, whatever is dropped."""
+
+
 class Contamination(Closed):
     """Which questions repeat one that is held out: a task's, or one of exclude. They are worth nothing to the
     Challenger and never enter a curriculum, like held-out questions themselves."""

@@ -7,11 +7,12 @@ number. Here each row has a stream of its own, addressed by a counter: draw ``t`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -31,6 +32,40 @@ def stream(seed: int, prompt: int, sample: int) -> int:
     (True, False)
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt}/{sample}".encode()).digest()[:8], "big")
+
+
+def completions_of(
+    prompts: int, samples: int, seed: int, streams: Sequence[int] | None = None
+) -> list[tuple[int, int]]:
+    """What `Engine.generate` is asked for, prompt by prompt: the prompt's index and the completion's random stream."""
+    numbers = range(prompts) if streams is None else streams
+    return [(i, stream(seed, numbers[i], sample)) for i in range(prompts) for sample in range(samples)]
+
+
+def vllm_seed(own: int) -> int:
+    """The seed of a request for the random stream ``own``: vLLM takes signed numbers of 64 bits, of which -1 is none,
+    so that 63 bits are left."""
+    return own >> 1
+
+
+def greedy_config(longest: int, ends: Collection[int], pad: int, begin: int | None = None) -> GenerationConfig:
+    """Settings of transformers' `generate` that draw nothing themselves: sampling is `processors`'.
+
+    Args:
+        longest: most new tokens.
+        ends: tokens that end a completion.
+    """
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=longest,
+        eos_token_id=sorted(ends),
+        pad_token_id=pad,
+        bos_token_id=begin,
+        # These are transformers' defaults: with any others it warns that greedy decoding ignores them.
+        do_sample=False,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,
+    )
 
 
 def uniform(streams_B: np.ndarray, draw: int) -> np.ndarray:

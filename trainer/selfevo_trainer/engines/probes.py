@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from selfevo_contract.fingerprint import Dtype, ProbeRow
-from selfevo_trainer.engines.drawing import Drawn, stream
+from selfevo_trainer.engines.drawing import Drawn, greedy_config, stream
 
 ROWS = 8
 TOKENS = 16
@@ -43,9 +43,7 @@ def draw(
         output = model.generate(
             input_ids=torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=where),
             attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=where),
-            generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
-                max_new_tokens=min(TOKENS, longest), do_sample=False, eos_token_id=sorted(ends), pad_token_id=pad
-            ),
+            generation_config=greedy_config(min(TOKENS, longest), ends, pad),
             logits_processor=LogitsProcessorList(
                 [_OfText(tokenizer, ends, width), Drawn([stream(0, i, 0) for i in range(ROWS)], width)]
             ),

@@ -17,10 +17,10 @@ from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.process import SERVER_TOKEN_ENV, SERVER_URL_ENV
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_trainer.endpoints.client import BadAnswer, Client
+from selfevo_trainer.endpoints.in_parallel import in_parallel
 from selfevo_trainer.engines.base import Completion, Frozen
-from selfevo_trainer.engines.drawing import stream
-from selfevo_trainer.engines.in_parallel import in_parallel
-from selfevo_trainer.engines.openai_client import BadAnswer, Client
+from selfevo_trainer.engines.drawing import completions_of, vllm_seed
 from selfevo_trainer.engines.vllm_server import VllmServers, of_model
 from selfevo_trainer.models.loading import eos_token_ids, load_generation_config, load_tokenizer, not_finite
 from selfevo_trainer.prompts import Messages, encode_all
@@ -165,12 +165,11 @@ class ServerEngine:
         if not prompts:
             return []
         ids = encode_all(self.tokenizer, prompts)
-        numbers = range(len(prompts)) if streams is None else streams
-        rows = [(i, sample) for i in range(len(ids)) for sample in range(samples)]
+        rows = completions_of(len(ids), samples, seed, streams)
 
         def one(row: int) -> Completion:
-            i, sample = rows[row]
-            return self._complete(i, ids[i], sampling, stream(seed, numbers[i], sample))
+            i, own = rows[row]
+            return self._complete(i, ids[i], sampling, own)
 
         made = in_parallel(one, len(rows), self._limit)
         return [made[i * samples : (i + 1) * samples] for i in range(len(ids))]
@@ -190,7 +189,7 @@ class ServerEngine:
             "top_p": sampling.top_p,
         }
         if sampling.temperature > 0:
-            body["seed"] = own >> 1  # signed numbers of 64 bits, of which -1 is none: 63 are left
+            body["seed"] = vllm_seed(own)
         return self._client.ask(
             "/v1/completions",
             body,

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
-from selfevo_trainer.engines.drawing import processors, stream
+from selfevo_trainer.engines.drawing import completions_of, greedy_config, processors
 from selfevo_trainer.engines.probes import logprobs
 from selfevo_trainer.models.loading import eos_token_ids, first_line, load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode_all
@@ -58,9 +57,7 @@ class TransformersEngine:
             return []
         ids = encode_all(self.tokenizer, prompts)
         # Prompts of like length share a batch, so that little of it is padding.
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
-        numbers = range(len(prompts)) if streams is None else streams
-        rows = [(i, stream(seed, numbers[i], sample)) for i in order for sample in range(samples)]
+        rows = sorted(completions_of(len(ids), samples, seed, streams), key=lambda row: -len(ids[row[0]]))
         found: list[list[Completion]] = [[] for _ in prompts]
         with torch.inference_mode():
             start = 0
@@ -103,7 +100,7 @@ class TransformersEngine:
         output = self.model.generate(
             input_ids=input_ids,
             attention_mask=mask,
-            generation_config=self._generation_config(sampling),
+            generation_config=greedy_config(sampling.max_completion_length, self.eos, pad, self.tokenizer.bos_token_id),
             logits_processor=None if sampling.temperature == 0 else processors(sampling, streams, longest),
         )
         tokens = output[:, longest:].tolist()
@@ -116,20 +113,6 @@ class TransformersEngine:
             if token in self.eos:
                 return row[: position + 1], True
         return row, False
-
-    def _generation_config(self, sampling: Sampling) -> GenerationConfig:
-        return GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=sampling.max_completion_length,
-            eos_token_id=sorted(self.eos),
-            pad_token_id=self.tokenizer.pad_token_id,
-            bos_token_id=self.tokenizer.bos_token_id,
-            # Sampling is `drawing.processors`'. These are transformers' defaults: with any others it warns that greedy
-            # decoding ignores them.
-            do_sample=False,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=50,
-        )
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """See `Engine.score`."""

@@ -21,8 +21,8 @@ from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
-from selfevo_trainer.engines.drawing import stream
-from selfevo_trainer.engines.vllm_limits import Limits, limits, start_error
+from selfevo_trainer.engines.drawing import completions_of, vllm_seed
+from selfevo_trainer.engines.vllm_limits import OF_A_RANK, Limits, limits, start_error
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import (
     eos_token_ids,
@@ -42,7 +42,6 @@ _ENVIRONMENT = {
 _HOTTEST = 2.0
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """vLLM's own list (vllm/config/lora.py, MaxLoRARanks)."""
-_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def open_engine(settings: engines.VllmEngine, weights: Frozen) -> VllmEngine:
@@ -88,18 +87,16 @@ class VllmEngine:
     def _start(self, settings: engines.VllmEngine, weights: Frozen, fixed: Limits) -> Any:
         from vllm.platforms import current_platform
 
-        model = weights.path
         lora: dict[str, Any] = {}
         if adapters.is_adapter(weights.path):
             from vllm.lora.request import LoRARequest
 
-            model = adapters.base_of(weights.path)
             rank, targets = adapters.form_of(weights.path)
             # Told no targets it adapts the output layer too, whose log-probabilities of prompts then fail.
             lora = {"enable_lora": True, "max_lora_rank": _room_for(rank), "lora_target_modules": targets}
             self.adapter = LoRARequest("adapter", 1, str(weights.path))
         return self.vllm.LLM(
-            model=str(model),
+            model=str(adapters.whole(weights.path)),
             **lora,
             # Prompts are token ids and answers are decoded here, so that every engine has one tokenizer: ours.
             skip_tokenizer_init=True,
@@ -133,11 +130,8 @@ class VllmEngine:
             return []
         ids = encode_all(self.tokenizer, prompts)
         self._check(ids, sampling)
-        numbers = range(len(prompts)) if streams is None else streams
-        rows = [(i, sample) for i in range(len(ids)) for sample in range(samples)]
-        made = self._ask(
-            [ids[i] for i, _ in rows], [self._parameters(sampling, seed, numbers[i], sample) for i, sample in rows]
-        )
+        rows = completions_of(len(ids), samples, seed, streams)
+        made = self._ask([ids[i] for i, _ in rows], [self._parameters(sampling, own) for _, own in rows])
         tokens = [list(output.outputs[0].token_ids) for output in made]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         found: list[list[Completion]] = [[] for _ in prompts]
@@ -145,15 +139,14 @@ class VllmEngine:
             found[i].append(Completion(text, len(row), row[-1] not in self.eos))
         return found
 
-    def _parameters(self, sampling: Sampling, seed: int, prompt: int, sample: int) -> Any:
+    def _parameters(self, sampling: Sampling, own: int) -> Any:
         return self.vllm.SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k or -1,
             max_tokens=sampling.max_completion_length,
             stop_token_ids=sorted(self.eos),
-            # vLLM's seeds are signed 64-bit numbers, of which -1 is none; 63 bits are left.
-            seed=stream(seed, prompt, sample) >> 1,
+            seed=vllm_seed(own),
             detokenize=False,
         )
 
@@ -281,13 +274,15 @@ def _surroundings(child: bool) -> Iterator[None]:
 
     A child is one process with one GPU, whatever this process is among those that train.
     """
-    before = {name: os.environ.get(name) for name in (*_RANK, "CUDA_VISIBLE_DEVICES", "VLLM_ENABLE_V1_MULTIPROCESSING")}
+    before = {
+        name: os.environ.get(name) for name in (*OF_A_RANK, "CUDA_VISIBLE_DEVICES", "VLLM_ENABLE_V1_MULTIPROCESSING")
+    }
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(child))
     if child:
         if torch.cuda.is_available():
             seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
             os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[int(os.environ.get("LOCAL_RANK", "0"))]
-        for name in _RANK:
+        for name in OF_A_RANK:
             os.environ.pop(name, None)
     try:
         yield

@@ -12,12 +12,14 @@ from selfevo_trainer.models.loading import first_line
 
 _AUTO = -1
 """vLLM's own word for «as long as the model and the memory allow»."""
+OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables of a process among those that train, which a vLLM beside it is none of."""
 _LEAST = 256
 """Tokens for which there is room in any case: what an engine is asked to score may be longer than what it answers."""
-_MEMORY = (
+MEMORY = (
     "memory utilization",
     "cache blocks",
-    "available KV cache memory",
+    "KV cache memory",
     "Available memory on node",
     "out of memory",
     "OutOfMemoryError",
@@ -95,10 +97,10 @@ def start_error(
     """What to say of an exception that vLLM raised at its start."""
     said = f"{type(error).__name__}: {error}"
     other = "choose engine.kind 'transformers'"
-    if any(words in said for words in _MEMORY):
+    if any(words in said for words in MEMORY):
         return InputError(
             f"the memory is too small for vLLM with engine.gpuMemoryUtilization {settings.gpu_memory_utilization:g} "
-            f"({_reason(error, _MEMORY)}); change that share, lower engine.maxModelLength or engine.maxSequences, or "
+            f"({_reason(error, MEMORY)}); change that share, lower engine.maxModelLength or engine.maxSequences, or "
             "take a larger GPU"
         )
     if any(words in said.lower() for words in ("head_size", "head size", "head_dim")):

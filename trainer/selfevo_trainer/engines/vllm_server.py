@@ -28,6 +28,7 @@ from selfevo_contract.phases import Loading
 from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
+from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK
 
 HOST = "127.0.0.1"
 GRACE_S = 30.0
@@ -38,9 +39,6 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
     "HF_HUB_OFFLINE": "1",  # the model is here
 }
-_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", SERVER_TOKEN_ENV)
-"""What is this process's own."""
-_MEMORY = ("memory utilization", "cache blocks", "KV cache memory", "Available memory on node", "out of memory")
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
 
 
@@ -198,7 +196,7 @@ def _devices(settings: ServerEngine, replica: int) -> list[str]:
 
 def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str]) -> _Server:
     environment = {**os.environ, **_ENVIRONMENT, PARENT_ENV: str(os.getpid())}
-    for name in _RANK:
+    for name in (*OF_A_RANK, SERVER_TOKEN_ENV):
         environment.pop(name, None)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
@@ -233,7 +231,7 @@ def ended(model: ServedModel, code: int, tail: Sequence[str], settings: ServerEn
     raised = [found for line in tail if (found := _RAISED.search(line))]
     # The first that tells of a cause: what is raised because of it comes after.
     lines = [f"{found[1]}: {found[2]}" for found in raised] or [line for line in tail if line.strip()][-1:]
-    memory = next((line for line in lines if any(word in line for word in _MEMORY)), None)
+    memory = next((line for line in lines if any(word in line for word in MEMORY)), None)
     if memory is not None:
         return InputError(
             f"the memory is too small for a server of {model.name} with engine.gpuMemoryUtilization "

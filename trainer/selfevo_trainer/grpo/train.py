@@ -86,9 +86,7 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
     if not context.rank.first:
         return {}, []
     if context.config.base is not None and adapters.is_adapter(folder := context.workdir / "model"):
-        begun = request.model_dir
-        base = adapters.base_of(begun) if adapters.is_adapter(begun) else begun
-        adapters.complete(folder, base, context.config.base.uri)
+        adapters.complete(folder, adapters.whole(request.model_dir), context.config.base.uri)
     with context.clock.during("load"):
         fingerprint = _fingerprint(trainer, probe)
     return _model_files(context, history, fingerprint), history

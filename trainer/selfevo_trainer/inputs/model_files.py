@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, step_prefix
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
@@ -49,13 +49,7 @@ def _fetch_checked_base(context: Context, ref: BaseModelRef, dest: Path) -> Path
 
 
 def _fetch_step(context: Context, ref: StepModelRef, dest: Path) -> Path:
-    prefix = step_prefix(context.config.namespace, ref.phase, ref.key)
-    manifest = read_manifest(context.store, prefix)
-    if manifest is None:
-        raise InputError(
-            f"{context.store.uri_of(prefix)}/{MANIFEST_NAME} does not exist, and this step starts from that model; "
-            "run the step that makes it first"
-        )
+    prefix, manifest = context.output_of(ref.phase, ref.key, "starts from that model")
     model = fetch(context.store, prefix, manifest, dest, folder="model")
     if adapters.is_adapter(model):
         if context.config.base is None:

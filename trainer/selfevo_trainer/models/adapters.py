@@ -31,6 +31,11 @@ def base_of(folder: Path) -> Path:
     return Path(json.loads((folder / CONFIG).read_bytes())[_BASE])
 
 
+def whole(folder: Path) -> Path:
+    """The folder with all weights: the base of the adapter in ``folder``, or ``folder`` itself."""
+    return base_of(folder) if is_adapter(folder) else folder
+
+
 def form_of(folder: Path) -> tuple[int, list[str]]:
     """Rank of the adapter in ``folder``, and the endings of the names of the modules that it is beside."""
     config = json.loads((folder / CONFIG).read_bytes())

@@ -71,9 +71,8 @@ def load_for_generation(path: Path, loading: Loading, where: str | None = None) 
     """Frozen weights in the run's dtype, on this process's device or on ``where``; an adapter with its base."""
     import torch
 
-    whole = adapters.base_of(path) if adapters.is_adapter(path) else path
-    model = _load(whole, loading, getattr(torch, loading.dtype))
-    if whole != path:
+    model = _load(adapters.whole(path), loading, getattr(torch, loading.dtype))
+    if adapters.is_adapter(path):
         model = adapters.apply(model, path)
     model.requires_grad_(False)
     model = model.to(where or device()).eval()
@@ -124,9 +123,8 @@ def load_for_training(path: Path, loading: Loading, lora: Lora | None = None, se
                 "set grpo.lora as it was, or begin from the merged model (`selfevo artifacts fetch --merge`)"
             )
         return _load(path, loading, torch.float32)
-    if adapters.is_adapter(path):
-        return adapters.go_on(_load(adapters.base_of(path), loading, getattr(torch, loading.dtype)), path, lora)
-    return adapters.begin(_load(path, loading, getattr(torch, loading.dtype)), lora, seed)
+    base = _load(adapters.whole(path), loading, getattr(torch, loading.dtype))
+    return adapters.go_on(base, path, lora) if adapters.is_adapter(path) else adapters.begin(base, lora, seed)
 
 
 def _load(path: Path, loading: Loading, dtype: Any) -> Any:

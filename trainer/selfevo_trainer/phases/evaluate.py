@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
-from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import EVALUATE, EvaluateInputs
@@ -13,7 +13,7 @@ from selfevo_contract.rows import HeldOut, ScoreRow, Tally, answers_of, write_ro
 from selfevo_contract.scores import Results, metrics_of, results_of
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_store import fetch_rows, read_manifest
+from selfevo_store import fetch_rows
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grades import extract_and_grade, tally, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
@@ -31,18 +31,17 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     data = [read_task(context, task, f"spec.evaluation.tasks[{index}].data") for index, task in enumerate(inputs.tasks)]
     preflight.check(context, inputs)
     base = read_base(context, inputs)
-    engine = open_frozen(context, inputs, "model", [inputs.sampling_of(task) for task in inputs.tasks])
+    samplings = [inputs.sampling_of(task) for task in inputs.tasks]
     shares: dict[str, float] = {}
     results = {}
     files = {}
-    with context.grader(inputs.grading) as grader:
+    with closing(open_frozen(context, inputs, "model", samplings)) as engine, context.grader(inputs.grading) as grader:
         for task, rows in zip(inputs.tasks, data, strict=True):
             answered = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
             shares |= shares_of(task.name, answered)
             results[task.name] = results_of(answered, inputs.samples_of(task))
             name = answers_of(task.name).name
             files[name] = write_rows(context.workdir / name, answered)
-    engine.close()
     committed = context.commit(context.config.prefix, files, {**metrics_of(results, base), **shares})
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
@@ -73,14 +72,9 @@ def read_base(context: Context, inputs: EvaluateInputs) -> dict[str, Results] | 
     """
     if inputs.base is None:
         return None
-    prefix = step_prefix(context.config.namespace, EVALUATE.name, inputs.base)
     with context.clock.during("store"):
-        manifest = read_manifest(context.store, prefix)
-        if manifest is None:
-            raise InputError(
-                f"{context.store.uri_of(prefix)}/MANIFEST.json does not exist, and this step tells gains over that "
-                "evaluation of the base; run the step that makes it first"
-            )
+        use = "tells gains over that evaluation of the base"
+        prefix, manifest = context.output_of(EVALUATE.name, inputs.base, use)
         return {
             task.name: results_of(
                 fetch_rows(context.store, prefix, manifest, answers_of(task.name)), inputs.samples_of(task)

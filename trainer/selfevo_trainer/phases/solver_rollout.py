@@ -65,6 +65,8 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
         missing = sorted(wanted - answered.read(wanted).keys())
         if missing:
             make(context, inputs, missing, written, answered)
+        if not answered.cover(range(inputs.questions)) and answered.cover(wanted):
+            return context.result("shard", {})  # before all are there nobody needs the others' rows
         rows = answered.read(range(inputs.questions))
         if len(rows) == inputs.questions:
             return finish(context, inputs, [rows[number] for number in range(inputs.questions)], written, answered)

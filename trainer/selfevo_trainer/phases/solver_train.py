@@ -6,12 +6,10 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from selfevo_contract.artifacts import step_prefix
-from selfevo_contract.errors import InputError
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import CURRICULUM, CurriculumRow
-from selfevo_store import fetch_rows, read_manifest
+from selfevo_store import fetch_rows
 from selfevo_trainer.answers.grades import extract_and_grade
 from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
@@ -32,14 +30,8 @@ def read_curriculum(context: Context, key: str) -> list[CurriculumRow]:
     Raises:
         InputError: it is not there.
     """
-    prefix = step_prefix(context.config.namespace, SOLVER_ROLLOUT.name, key)
     with context.clock.during("store"):
-        manifest = read_manifest(context.store, prefix)
-        if manifest is None:
-            raise InputError(
-                f"{context.store.uri_of(prefix)}/MANIFEST.json does not exist, and this step trains on that "
-                "curriculum; run the step that makes it first"
-            )
+        prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, key, "trains on that curriculum")
         return fetch_rows(context.store, prefix, manifest, CURRICULUM)
 
 

@@ -1,6 +1,6 @@
 """How text is generated: the settings of each kind of engine, one kind a file, and the registry.
 
-A kind is a file beside this one and a name in `Engine`. ``built`` says whether this version of the trainer has it.
+A kind is a file beside this one and a name in `Engine`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from selfevo_contract.spec.engines.server import ServerEngine
 from selfevo_contract.spec.engines.transformers import TransformersEngine
 from selfevo_contract.spec.engines.vllm import VllmEngine
 
-__all__ = ["BUILT", "ENGINES", "Engine", "ServerEngine", "TransformersEngine", "VllmEngine"]
+__all__ = ["ENGINES", "Engine", "ServerEngine", "TransformersEngine", "VllmEngine"]
 
 Engine = Annotated[TransformersEngine | VllmEngine | ServerEngine, Field(discriminator="kind")]
 
@@ -21,5 +21,3 @@ ENGINES: dict[str, Any] = {
     get_args(settings.model_fields["kind"].annotation)[0]: settings for settings in get_args(get_args(Engine)[0])
 }
 """Every kind of engine, with the class of its settings."""
-BUILT = tuple(kind for kind, settings in ENGINES.items() if settings.built)
-"""The kinds that this version has."""

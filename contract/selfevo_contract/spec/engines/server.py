@@ -36,8 +36,6 @@ class ServerEndpoint(Closed):
 class ServerEngine(Closed):
     """Generation by an OpenAI-compatible server, beside the trainer or at an endpoint."""
 
-    built: ClassVar[bool] = True
-
     kind: Literal["server"]
     """Which engine."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,8 +11,6 @@ from selfevo_contract.base import Closed, Whole
 
 class TransformersEngine(Closed):
     """Generation in the trainer's own process by transformers."""
-
-    built: ClassVar[bool] = True
 
     kind: Literal["transformers"] = "transformers"
     """Which engine."""

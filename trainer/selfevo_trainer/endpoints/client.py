@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -36,6 +37,18 @@ class BadAnswer(Exception):
     """The answer is of no use; another may be. Its text continues «the server ...»."""
 
 
+@dataclass(frozen=True)
+class Words:
+    """What sentences about a server call things by; an engine's, when not given."""
+
+    timeout: str = "engine.requestTimeout"
+    """The field that bounds one answer."""
+    patience: str = "or raise engine.startupSeconds"
+    """What else than its log helps when it gives no answer."""
+    answer: str = "JSON"
+    """What an answer has to be."""
+
+
 class Client:
     """Asks servers that serve the same model. Threads may share it."""
 
@@ -48,6 +61,8 @@ class Client:
         timeout: float,
         patience: float,
         check_alive: Callable[[], None] = lambda: None,
+        bad_answers: int | None = BAD_ANSWERS,
+        words: Words = Words(),
     ) -> None:
         """
         Args:
@@ -56,10 +71,12 @@ class Client:
             timeout: seconds for one answer.
             patience: seconds for which a server may give no answer at all.
             check_alive: called before another attempt; raises what is to be said when the server has ended.
+            bad_answers: of no use to one request, after which it is given up; None: only patience ends it.
         """
         self.name = name
         self.urls = [url.rstrip("/") for url in urls]
         self._timeout, self._patience, self._check_alive = timeout, patience, check_alive
+        self._bad_answers, self._words = bad_answers, words
         self._jitter = random.Random()
         self._closed = threading.Event()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -87,7 +104,7 @@ class Client:
         Args:
             body: sent as JSON by POST; None: the path is only read.
             number: which of the servers is asked first.
-            refused: the error for an answer of 4xx or 500, where there is a better one than ours.
+            refused: the error for an answer of 3xx, 4xx or 500, where there is a better one than ours.
 
         Raises:
             InputError: the server refuses what it is asked, or who asks, or is not whom its certificate names.
@@ -99,11 +116,12 @@ class Client:
             try:
                 status, headers, data = self._once(self.urls[(number + attempt) % len(self.urls)], path, body)
                 if status == 200:
-                    return read(_json(data))
-                problem = f"answers {status}{_shown(data)}"
+                    return read(self._json(data))
+                text = said(data)
+                problem = answers(status, text)
                 if status in _BUSY:
                     pause = _retry_after(headers)
-                elif (known := refused(status, said(data))) is not None:
+                elif (known := refused(status, text)) is not None:
                     raise known
                 elif status >= 500:
                     bad += 1
@@ -112,32 +130,37 @@ class Client:
             except BadAnswer as error:
                 problem, bad = str(error), bad + 1
             except httpx.InvalidURL as error:
-                raise InputError(f"{self.name} is no address ({_one_line(str(error))}); correct it") from None
+                raise InputError(f"{self.name} is no address ({one_line(str(error))}); correct it") from None
             except httpx.TransportError as error:
                 if "CERTIFICATE_VERIFY_FAILED" in str(error):
                     raise InputError(
-                        f"{self.name} has a certificate that is not believed ({_cause(error)}); name the authority's "
-                        "in spec.pods.caBundle (on one machine: SSL_CERT_FILE), or correct the address"
+                        f"{self.name} has a certificate that is not believed ({self._cause(error)}); name the "
+                        "authority's in spec.pods.caBundle (on one machine: SSL_CERT_FILE), or correct the address"
                     ) from None
-                problem = f"does not answer ({_cause(error)})"
+                problem = f"does not answer ({self._cause(error)})"
             attempt += 1
-            if bad >= BAD_ANSWERS:
+            if self._bad_answers is not None and bad >= self._bad_answers:
                 raise ServiceError(f"{self.name} {problem}, {bad} times; look at its log")
             if (waited := time.monotonic() - since) >= self._patience:
                 raise ServiceError(
-                    f"{self.name} {problem}, for {waited:.0f} s; look at its log, or raise engine.startupSeconds"
+                    f"{self.name} {problem}, for {waited:.0f} s in {attempt} requests; look at its log, "
+                    f"{self._words.patience}"
                 )
             self._check_alive()
-            longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt - 1, 10))
-            pause = max(pause, longest * self._jitter.uniform(0.5, 1.0))
-            if self._closed.wait(min(pause, max(0.1, since + self._patience - time.monotonic()))):
-                raise ServiceError(f"{self.name} is asked no more; the phase has ended")
+            self._wait(attempt, pause, self._patience - waited)
+
+    def _wait(self, attempt: int, asked: float, left: float) -> None:
+        """Before another attempt: ``asked`` seconds at least, which the server has asked for, and ``left`` at most."""
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt - 1, 10))
+        pause = max(asked, longest * self._jitter.uniform(0.5, 1.0))
+        if self._closed.wait(min(pause, max(0.1, left))):
+            raise ServiceError(f"{self.name} is asked no more; the phase has ended")
 
     def ask_once(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON at ``path`` of the first server; None where it has none to give. For what not every server has."""
         try:
             status, _, data = self._once(self.urls[0], path, body)
-            return _json(data) if status == 200 else None
+            return self._json(data) if status == 200 else None
         except (BadAnswer, httpx.HTTPError):
             return None
 
@@ -155,7 +178,7 @@ class Client:
                     if time.monotonic() - begun > self._timeout:
                         raise httpx.ReadTimeout(f"its answer was not complete after {self._timeout:.0f} s")
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.DecodingError) as error:
-                raise BadAnswer(f"sent a part of an answer only ({_cause(error)})") from None
+                raise BadAnswer(f"sent a part of an answer only ({self._cause(error)})") from None
             return response.status_code, response.headers, data
 
     def _refused(self, status: int, headers: httpx.Headers, problem: str) -> InputError:
@@ -165,12 +188,31 @@ class Client:
                 "(on one machine: set SELFEVO_SERVER_TOKEN)"
             )
         if 300 <= status < 400:
-            where = _one_line(headers.get("location", "nowhere"))
+            where = one_line(headers.get("location", "nowhere"))
             return InputError(f"{self.name} redirects ({status}) to {where}; name that address")
         return InputError(
             f"{self.name} {problem}; it must be an OpenAI-compatible server that takes prompts of token ids, as vLLM "
             "does"
         )
+
+    def _json(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise self.no_answer(data) from None
+
+    def no_answer(self, data: bytes) -> BadAnswer:
+        """What to say of an answer that is not what it has to be."""
+        return BadAnswer(
+            f"answers with what is no {self._words.answer} ({one_line(data.decode('utf-8', 'replace'))[:80]!r})"
+        )
+
+    def _cause(self, error: Exception) -> str:
+        if isinstance(error, httpx.ConnectTimeout):
+            return "no connection in time"
+        if isinstance(error, httpx.TimeoutException):
+            return str(error) if "complete" in str(error) else f"no answer within {self._words.timeout}"
+        return one_line(str(error)) or type(error).__name__
 
     def close(self) -> None:
         """No further attempts; requests under way end when they do."""
@@ -193,13 +235,6 @@ def is_local(url: str) -> bool:
         return False
 
 
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise BadAnswer(f"answers with what is no JSON ({_one_line(data.decode('utf-8', 'replace'))[:80]!r})") from None
-
-
 def said(data: bytes) -> str:
     """What an answer that is an error says of it, on one line; OpenAI's form, FastAPI's, or text."""
     try:
@@ -209,16 +244,16 @@ def said(data: bytes) -> str:
                 content = content.get("error") or content.get("message") or content.get("detail") or content
     except (ValueError, RecursionError):
         content = data.decode("utf-8", "replace")
-    return _one_line(content if isinstance(content, str) else json.dumps(content))[:500]
+    return one_line(content if isinstance(content, str) else json.dumps(content))[:500]
 
 
-def _shown(data: bytes) -> str:
-    text = said(data)
-    return f" ({text})" if text else ""
+def answers(status: int, said: str) -> str:
+    """What a server does that answers with an error and these words, behind its name."""
+    return f"answers {status} ({said or 'and nothing else'})"
 
 
-def _one_line(text: str) -> str:
-    # It comes from elsewhere and goes to a terminal.
+def one_line(text: str) -> str:
+    """``text``, which comes from elsewhere and goes to a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text[:2000]).split()).rstrip(".")
 
 
@@ -233,11 +268,3 @@ def _retry_after(headers: httpx.Headers) -> float:
         except (ValueError, TypeError):
             return 0.0
     return seconds if 0 < seconds < 86400 else 0.0
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, httpx.ConnectTimeout):
-        return "no connection in time"
-    if isinstance(error, httpx.TimeoutException):
-        return str(error) if "complete" in str(error) else "no answer within engine.requestTimeout"
-    return _one_line(str(error)) or type(error).__name__
