@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,16 @@ def ended(operator: OperatorProcess, limit_s: float = 180.0) -> str:
     assert "Traceback" not in operator.said, operator.said
     assert " ERROR selfevo " in lines[-1], operator.said
     return lines[-1].split(" ERROR selfevo ", 1)[1]
+
+
+def end_watches_until_it_ends(operator: OperatorProcess, proxy: FaultProxy, how: str, code: int = 410) -> None:
+    """A watch that begins just now, or ends by itself just now, is met the next time."""
+
+    def over() -> bool:
+        proxy.end_watches(how, code=code)
+        return not operator.alive
+
+    eventually(over, why=operator.tail)
 
 
 def lives_on(api: Api, namespace: str, kubelet: FakeKubelet, run: dict[str, Any], limit_s: float = 300.0) -> None:
@@ -201,11 +212,18 @@ def test_what_is_deleted_while_a_watch_is_broken_is_noticed(
     wait_run(api, namespace, "demo", lambda run: step(run, "solver-train-1"))
     name = jobs(api, namespace)[-1]["metadata"]["name"]
     # Expired, it begins with a list, and before that list the Job goes: nobody will tell of it.
-    proxy.inject(Delay(3), verb="list", path="/jobs$")
-    proxy.end_watches("error", path="/jobs$")
-    eventually(lambda: not proxy.watching("/jobs$"))
+    gone = threading.Event()
+
+    def decide(request: Request) -> Fault | None:
+        if request.verb == "list" and request.path.endswith("/jobs"):
+            gone.wait(60)
+        return None
+
+    proxy.decide = decide
+    eventually(lambda: not proxy.end_watches("error", path="/jobs$"))
     api.delete("jobs", name, namespace)
-    api.wait("jobs", name, namespace, until=lambda job: job is None, limit_s=2)
+    api.wait("jobs", name, namespace, until=lambda job: job is None)
+    gone.set()
     lives_on(api, namespace, kubelet, run)
 
 
@@ -225,9 +243,9 @@ def test_a_watch_that_stays_silent_ends_the_process_which_comes_back(
 ):
     operator = start(flags=["--resync-seconds", "2"]).run()
     eventually(lambda: proxy.watching() == 2)
-    time.sleep(1)
     proxy.end_watches("hold")
     run = api.create(cluster_run(), namespace)
+    end_watches_until_it_ends(operator, proxy, "hold")
     said = ended(operator)
     assert said.startswith("the watch of ") and said.endswith("while they changed; starting anew"), said
     operator.run()
@@ -241,7 +259,7 @@ def test_an_error_in_a_watch_ends_the_process_which_comes_back(
     kubelet.script["challenger-train-1"] = [Life(hangs=True)]
     run = api.create(cluster_run(**SHORT), namespace)
     kubelet.wait_running("challenger-train-1")
-    proxy.end_watches("error", code=500)
+    end_watches_until_it_ends(operator, proxy, "error", code=500)
     said = ended(operator)
     assert said.startswith("watching ended: ") and "500 by the proxy" in said and said.endswith("; starting anew")
     kubelet.release("challenger-train-1")

@@ -89,8 +89,8 @@ def _folder() -> Path:
 
 def _port() -> int:
     value = os.environ.get(SERVER_PORT_ENV, "")
-    if not value.isdecimal() or not 0 < int(value) < 65536 - 2 * 64:
-        raise InputError(f"{SERVER_PORT_ENV} is {value!r}; set it to a port, with free ones behind it")
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise InputError(f"{SERVER_PORT_ENV} is {value!r}; set it to a port")
     return int(value)
 
 
@@ -164,9 +164,8 @@ def serve(settings: ServerEngine, folder: Path, port: int) -> None:
         try:
             try:
                 deadline = time.monotonic() + settings.startup_seconds
-                ports = iter(range(port + 1, 65536))
                 for model in models:  # the second measures what the first leaves of the memory
-                    servers.begin(model, [next(ports) for _ in range(settings.replicas or 1)])
+                    servers.begin(model)
                     while not servers.ready():
                         servers.check()
                         if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,14 +80,14 @@ class VllmServers:
 
     @classmethod
     def start(cls, settings: ServerEngine, models: Sequence[ServedModel]) -> VllmServers:
-        """All of ``models``, each on free ports."""
+        """All of ``models``."""
         servers = cls(settings, len(models))
         for model in models:
-            servers.begin(model, _free_ports(settings.replicas or 1))
+            servers.begin(model)
         return servers
 
-    def begin(self, model: ServedModel, ports: Iterable[int]) -> None:
-        """Start the servers of ``model``, one on each of ``ports``. They are not ready yet.
+    def begin(self, model: ServedModel) -> None:
+        """Start the servers of ``model``, each on a port that is free. They are not ready yet.
 
         Raises:
             InputError: vLLM is not installed, or there are fewer GPUs.
@@ -97,7 +97,7 @@ class VllmServers:
                 "engine.kind is 'server', and vLLM is not installed here; install selfevo[vllm], name a server that "
                 "runs in engine.endpoint, or choose engine.kind 'transformers'"
             )
-        for replica, port in enumerate(ports):
+        for replica, port in enumerate(_free_ports(self._settings.replicas or 1)):
             devices = _devices(self._settings, replica)
             command = command_of(model, port, self._settings, len(devices), self._settings.memory_share / self._models)
             self._servers.append(_spawn(model, command, f"http://{HOST}:{port}", devices))
