@@ -25,6 +25,9 @@ DELETE_REFUSED = "DeleteRefused"
 PODS_UNREADABLE = "PodsUnreadable"
 NAME_TAKEN = "NameTaken"
 PODS_NOT_CREATED = "PodsNotCreated"
+GUARD_TRIPPED = "GuardTripped"
+GUARD_WARNED = "GuardWarned"
+GUARDS_PASSING = "GuardsPassing"
 
 # How an attempt ended, where its process left no reason
 INVALID_INPUT = "InvalidInput"

@@ -13,6 +13,7 @@ from selfevo_contract.phases import PHASES, PhaseType
 
 RunPhase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 StepState = Literal["Pending", "Running", "Succeeded", "Failed"]
+GuardState = Literal["Blind", "Waiting", "Passing", "Warned", "Tripped"]
 
 
 class _Status(BaseModel):
@@ -31,7 +32,7 @@ class Condition(_Status):
     """A Kubernetes condition (metav1.Condition)."""
 
     type: str
-    """Ready, Reconciling, Stalled, Suspended, Complete or Failed."""
+    """Ready, Reconciling, Stalled, Suspended, Complete or Failed; with spec.guards also GuardTripped."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     reason: str
@@ -151,6 +152,25 @@ class IterationStatus(_Status):
     """Where its Solver lies."""
 
 
+class GuardStatus(_Status):
+    """What a guard says of the run."""
+
+    name: str
+    """E.g. labelAccuracy."""
+    state: GuardState
+    """Blind (the run does not have its signal), Waiting (nothing is measured yet), Passing, Warned or Tripped."""
+    iteration: int | None = None
+    """The newest iteration that it has a measurement of."""
+    value: float | None = None
+    """That measurement."""
+    baseline: float | None = None
+    """What it is held against, where that is not the limit alone."""
+    last_beyond: int | None = None
+    """The last iteration that was beyond the limit."""
+    message: str = ""
+    """What it measured, or why it is blind."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -181,6 +201,10 @@ class RunStatus(_Status):
     """Every step of the plan."""
     attempts: list[AttemptStatus] = []
     """The last twenty."""
+    guards: list[GuardStatus] = []
+    """What each guard of spec.guards says."""
+    watch: str = ""
+    """The same in a word or two: passing, or which guards have warned or tripped."""
     conditions: list[Condition] = []
     """What is true of the run, in the form that Kubernetes' tools read."""
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from selfevo_contract.status import Condition, RunPhase
+from selfevo_contract import reasons
+from selfevo_contract.status import Condition, GuardStatus, RunPhase
 
 _TRUE_IN: dict[str, tuple[RunPhase, ...]] = {
     "Ready": ("Succeeded",),
@@ -57,9 +58,51 @@ def conditions(
                 type=kind,
                 status=status,
                 reason=reason,
-                message=message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…",
+                message=_short(message),
                 observed_generation=generation,
                 last_transition_time=old.last_transition_time if old and old.status == status else now,
             )
         )
     return found
+
+
+def guard_condition(
+    before: Sequence[Condition], guards: Sequence[GuardStatus], generation: int, now: str
+) -> list[Condition]:
+    """GuardTripped: True where a guard has tripped or warned. Only of a run that has guards, or has had."""
+    old = next((condition for condition in before if condition.type == reasons.GUARD_TRIPPED), None)
+    if not guards and old is None:
+        return []
+    loud = [guard for guard in guards if guard.state == "Tripped"] or [g for g in guards if g.state == "Warned"]
+    reason = reasons.GUARDS_PASSING
+    if loud:
+        reason = reasons.GUARD_TRIPPED if loud[0].state == "Tripped" else reasons.GUARD_WARNED
+    message = "; ".join(f"{guard.name}: {guard.message}" for guard in loud)
+    status = "True" if loud else "False"
+    return [
+        Condition(
+            type=reasons.GUARD_TRIPPED,
+            status=status,
+            reason=reason,
+            message=_short(message),
+            observed_generation=generation,
+            last_transition_time=old.last_transition_time if old and old.status == status else now,
+        )
+    ]
+
+
+def watch_of(guards: Sequence[GuardStatus]) -> str:
+    """A column of `kubectl get ser -o wide`: ``tripped: kl; warned: truncation``, or ``passing``.
+
+    >>> watch_of([])
+    ''
+    """
+    named = {
+        state: ", ".join(guard.name for guard in guards if guard.state == state) for state in ("Tripped", "Warned")
+    }
+    loud = "; ".join(f"{state.lower()}: {names}" for state, names in named.items() if names)
+    return loud or ("passing" if guards else "")
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"

@@ -12,8 +12,9 @@ from selfevo_contract.scores import SCORES
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
 from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
-from selfevo_core.conditions import conditions
+from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.policies import Decision, RunState
+from selfevo_core.policies.guards import verdicts
 from selfevo_core.summary import best_of, iterations_of, newest_and_best
 
 
@@ -41,6 +42,7 @@ def status_of(
     reason, message = _reason(phase, decision, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
+    watched = verdicts(state)
     return RunStatus(
         observed_generation=run.metadata.generation,
         schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,
@@ -54,15 +56,20 @@ def status_of(
         iterations=shown,
         steps=_steps_shown(state, {iteration.iteration for iteration in shown}),
         attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
-        conditions=conditions(
-            before.conditions,
-            phase,
-            reason,
-            message,
-            run.metadata.generation,
-            at,
-            stuck=blocker is not None and blocker.stuck,
-        ),
+        guards=watched,
+        watch=watch_of(watched),
+        conditions=[
+            *conditions(
+                before.conditions,
+                phase,
+                reason,
+                message,
+                run.metadata.generation,
+                at,
+                stuck=blocker is not None and blocker.stuck,
+            ),
+            *guard_condition(before.conditions, watched, run.metadata.generation, at),
+        ],
     )
 
 

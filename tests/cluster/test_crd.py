@@ -365,6 +365,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "prompt.user never shows the question; put {question} into it",
     ),
     (
+        document(spec__guards={"truncation": {"warnAt": 0.5}}),
+        "spec.guards.truncation",
+        "warnAt is above limit, so it would never be reached first; lower warnAt or raise limit",
+    ),
+    (
         document(spec__budget={"wallTime": "3 days"}),
         "spec.budget.wallTime",
         "write it as a duration such as 90m, 72h or 1h30m",
@@ -407,7 +412,6 @@ def _presence(*names: str) -> list[tuple[str, Any, str]]:
 
 
 NOT_BUILT = {
-    "guards": "this version of selfevo does not have guards yet; remove guards",
     "budget": "this version of selfevo does not have budgets yet; remove budget",
 }
 UNBUILT = "this version of selfevo does not have this engine yet"
@@ -417,7 +421,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("suspend", False, ""),
     ("budget", ABSENT, ""),
     ("budget.gpuHours", 99, ""),
-    ("guards.maxScoreDrop", 0.9, ""),
+    ("guards.truncation.limit", 0.9, ""),
+    ("guards", ABSENT, ""),
     ("ttlSecondsAfterFinished", 60, ""),
     ("parallelSteps", 3, ""),
     ("backoffLimit", 0, ""),

@@ -61,6 +61,28 @@ def test_what_no_retry_cures_stops_the_run_until_a_person_answers(
     assert sorted(kubelet.trained) == keys_of(run)
 
 
+def test_a_guard_stops_the_run_and_changing_it_lets_the_run_go_on(api: Api, namespace: str, kubelet: FakeKubelet):
+    guards = {"inBand": {"limit": 0.6, "action": "stop"}, "diversity": {"action": "ignore"}}
+    run = api.create(cluster_run(**SHORT, spec__guards=guards), namespace)
+    failed = wait_phase(api, namespace, "demo", "Failed")
+    tripped = dict.fromkeys(("Stalled", "Failed", "GuardTripped"), "GuardTripped")
+    assert conditions(failed) == tripped and kstatus(failed) == "Failed"
+    measured = "in iteration 1 50.0 % of the valid questions are in the band, below 60.0 %"
+    assert message(failed).startswith(f"guard inBand: {measured}; change spec.guards.inBand")
+    assert status_of(failed)["watch"] == "tripped: inBand"
+    said = {guard["name"]: guard for guard in status_of(failed)["guards"]}
+    assert "diversity" not in said and said["heldOut"]["state"] == said["labelAccuracy"]["state"] == "Blind"
+    assert (said["inBand"]["state"], said["inBand"]["value"], said["kl"]["state"]) == ("Tripped", 0.5, "Waiting")
+    assert len(jobs(api, namespace)) == 2
+    told = f"guard inBand: {measured}"
+    eventually(lambda: any(told in text for _, text in events(api, namespace)), why=lambda: events(api, namespace))
+
+    api.patch(RUNS, "demo", {"spec": {"guards": {"inBand": {"action": "warn"}}}}, namespace)
+    done = wait_phase(api, namespace, "demo", "Succeeded")
+    assert conditions(done)["GuardTripped"] == "GuardWarned" and status_of(done)["watch"] == "warned: inBand"
+    assert sorted(kubelet.trained) == keys_of(run)
+
+
 def test_a_service_that_fails_for_a_while_is_the_jobs_affair(api: Api, namespace: str, kubelet: FakeKubelet):
     kubelet.script["challenger-train-1"] = [Life(exit_code=3), Life(exit_code=3)]
     run = api.create(cluster_run(**SHORT), namespace)

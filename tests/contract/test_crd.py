@@ -107,7 +107,14 @@ def test_the_columns_of_kubectl_get() -> None:
         "Queue",
         "Age",
     ]
-    assert [c["name"] for c in columns if c.get("priority")] == ["Reason", "Message", "Progress", "Base", "Model"]
+    assert [c["name"] for c in columns if c.get("priority")] == [
+        "Reason",
+        "Message",
+        "Progress",
+        "Guards",
+        "Base",
+        "Model",
+    ]
     for column in columns:
         assert column["jsonPath"].split("[")[0] in NODES or column["jsonPath"].startswith(".metadata."), column
 
@@ -189,7 +196,8 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
         *("evaluation.metric", "rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
-        *("guards.maxScoreDrop", "guards.minInBand", "budget.wallTime", "budget.gpuHours"),
+        *("budget.wallTime", "budget.gpuHours"),
+        *(path for path in free if path.startswith("guards.")),
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")
     assert all(f".spec.{name}" in NODES for name in MAY_CHANGE)

@@ -67,7 +67,7 @@ SCHEDULING: list[dict[str, Any]] = [
     {"spec__evaluation__tasks": [{**HELD_OUT, "group": "math"}]},
     {"spec__evaluation__tasks": [{**HELD_OUT, "samples": 2, "prompt": {"user": "{question}"}}]},
     {"spec__budget": {"wallTime": "1h"}},
-    {"spec__guards": {"minInBand": 0.1}},
+    {"spec__guards": {"inBand": {"limit": 0.2}}},
     {"spec__storage": {"uri": "s3://elsewhere/x", "endpoint": "http://minio:9000", "requireConditionalPut": False}},
     {"spec__model__uri": "s3://bucket/base"},  # a digest names the weights
     {"spec__evaluation__tasks": [{"name": "held-out", "data": {"uri": "s3://bucket/x.jsonl", "digest": DIGEST}}]},

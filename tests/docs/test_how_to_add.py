@@ -189,14 +189,64 @@ RECONCILED = """\
     """
 
 
+def test_a_guard(copy: Copy) -> None:
+    folder = "contract/selfevo_core/policies/guards"
+    copy.add(
+        f"{folder}/novelty.py",
+        """\
+        from selfevo_core.policies.guards.base import Guard, always, of_metric, percent
+
+        NOVELTY = Guard(
+            "novelty",
+            always,
+            of_metric(lambda m: m.get("rollout/novel_share")),
+            lambda reading: f"{percent(reading.value)} of the questions are new",
+            percent,
+            below=True,
+        )
+        """,
+    )
+    line = "from selfevo_core.policies.guards.zero_spread import ZERO_SPREAD\n"
+    new = f"{line}from selfevo_core.policies.guards.novelty import NOVELTY\n"
+    copy.register(f"{folder}/__init__.py", line, new)
+    copy.register(f"{folder}/__init__.py", "    LENGTH,\n)", "    LENGTH,\n    NOVELTY,\n)")
+    spec = "contract/selfevo_contract/spec/guards.py"
+    made = 'class Novelty(Guard):\n    """Few."""\n\n    limit: Share = 0.5\n    """Share."""\n\n\n'
+    copy.register(spec, "class Guards(Closed):", f"{made}class Guards(Closed):")
+    length = "    length: Length = Length()\n"
+    copy.register(spec, length, f'    novelty: Novelty = Novelty()\n    """New."""\n{length}')
+    code = """\
+        from datetime import UTC, datetime
+
+        from selfevo_contract.artifacts import SCHEMA_VERSION
+        from selfevo_contract.plan import plan
+        from selfevo_contract.run import SelfEvolutionRun
+        from selfevo_core.reconcile import reconcile
+
+        spec = {"model": {"uri": "file:///model"}, "storage": {"uri": "file:///store"}}
+        spec["guards"] = {"novelty": {"action": "stop"}}
+        document = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun", "metadata": {"name": "a"}}
+        steps = plan(SelfEvolutionRun.model_validate({**document, "spec": spec}).spec)
+        rollout = steps.by_name["solver-rollout-1"]
+        done = {"name": rollout.name, "phase": rollout.phase, "iteration": 1, "key": rollout.key, "state": "Succeeded"}
+        status = {"schemaVersion": SCHEMA_VERSION, "steps": [{**done, "metrics": {"novel_share": 0.4}}]}
+        run = SelfEvolutionRun.model_validate({**document, "spec": spec, "status": status})
+        outcome = reconcile(run, steps, [], datetime(2026, 1, 1, tzinfo=UTC))
+        message = next(c.message for c in outcome.status.conditions if c.type == "Ready")
+        print(len(outcome.actions), outcome.status.phase, message)
+        """
+    told = "0 Failed guard novelty: in iteration 1 40.0 % of the questions are new, below 50.0 %; "
+    assert copy.run(code).startswith(told)
+
+
 @pytest.mark.parametrize(
     ("name", "decides", "message"),
     [
-        ("guard", "not any(step.state == 'Succeeded' for step in state.steps.values())", "nothing was learned"),
+        ("rule", "not any(step.state == 'Succeeded' for step in state.steps.values())", "nothing was learned"),
         ("budget", "now > datetime(2025, 12, 31, tzinfo=UTC)", "the time that the run may take is over"),
     ],
 )
-def test_a_guard_and_a_budget(copy: Copy, name: str, decides: str, message: str) -> None:
+def test_a_policy_and_a_budget(copy: Copy, name: str, decides: str, message: str) -> None:
     assert copy.run(RECONCILED).startswith("1 Pending")
     copy.add(
         f"contract/selfevo_core/policies/{name}.py",

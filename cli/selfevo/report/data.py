@@ -9,6 +9,7 @@ from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import Score
+from selfevo_contract.status import GuardStatus
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,11 @@ class Report:
     @property
     def metric(self) -> str:
         return self.run.spec.evaluation.metric if self.run.spec.evaluation else "mean"
+
+    @property
+    def guards(self) -> tuple[GuardStatus, ...]:
+        """What the guards say, where the run's status is known."""
+        return tuple(self.run.status.guards) if self.run.status else ()
 
     @property
     def samples_of_each(self) -> str:

@@ -29,5 +29,6 @@ def report_run(manifest: Path, output: Path | None, *, storage: str | None, work
     status = current_status(run, steps, folder, folder.driver())
     failure = narrate.standing(status).rstrip(".") if status.phase == "Failed" else ""
     path = output or Path(f"{run.metadata.name}-report.html")
+    run = run.model_copy(update={"status": status})
     write_report(run, steps, open_run_store(run), path, failure)
     return path

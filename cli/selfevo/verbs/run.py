@@ -206,8 +206,8 @@ def _conclude(
 
 def _why(status: RunStatus) -> str:
     failed = next(condition for condition in status.conditions if condition.type == "Failed")
-    step = next(step for step in status.steps if step.state == "Failed")
-    logs = [attempt.log for attempt in status.attempts if attempt.step == step.name and attempt.log]
+    steps = [step.name for step in status.steps if step.state == "Failed"][:1]  # none where a policy has ended the run
+    logs = [attempt.log for attempt in status.attempts if attempt.step in steps and attempt.log]
     return printable(failed.message) + (f"\nselfevo: its log is {logs[-1]}" if logs else "")
 
 

@@ -19,6 +19,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
+from selfevo_core.policies.guards import blind_guards, watching
 from selfevo_core.reconcile import reconcile
 
 FOLLOW_S = 0.3
@@ -44,7 +45,8 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
             }
             for step in steps.steps
         ]
-        print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows})
+        watched = {"guards": [guard.name for guard in watching(run.spec)], "blindGuards": blind_guards(run.spec)}
+        print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows, **watched})
         return
     table = [["step", "key", "in store", "waits for"]]
     for step in steps.steps:
@@ -54,6 +56,20 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
     print(*fitted(table, (), columns), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
+    for line in _guards(run):
+        print(flowed(line, columns))
+
+
+def _guards(run: SelfEvolutionRun) -> list[str]:
+    """Which guards watch the run, and which of them never see anything."""
+    if run.spec.guards is None:
+        return []
+    blind = blind_guards(run.spec)
+    seeing = [guard.name for guard in watching(run.spec) if guard.name not in blind]
+    return [
+        f"guards: {', '.join(seeing) or 'none'}",
+        *(f"guard {name} will be blind: {why}" for name, why in blind.items()),
+    ]
 
 
 def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
@@ -102,6 +118,8 @@ def print_status(
     if rows:
         print("", *fitted([("step", "state", "took", "attempts", ""), *rows], (2, 3), columns), sep="\n")
     print(*(narrate.table_lines(status, columns) or [""]), sep="\n")
+    for line in narrate.guard_lines(status):
+        print(flowed(line, columns))
     if status.model_uri:
         print(f"best model: {status.model_uri}")
 

@@ -12,7 +12,7 @@ from selfevo_contract.errors import ExitCode
 from selfevo_contract.plan import Plan
 from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepProgress, StepStatus
+from selfevo_contract.status import AttemptStatus, GuardStatus, IterationStatus, RunStatus, StepProgress, StepStatus
 from selfevo_core.attempt_end import STOPPED
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
@@ -23,6 +23,7 @@ _SCORES = 3
 """Columns before those of the groups of tasks."""
 
 STOPPED_AT = "stopped at a checkpoint"
+_LOUD = ("Warned", "Tripped")
 
 
 class Change(NamedTuple):
@@ -51,6 +52,34 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Change]:
             yield Change(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
         elif step.state == "Succeeded":
             yield from _success(step, after)
+    yield from _guards(before, after)
+
+
+def _guards(before: RunStatus, after: RunStatus) -> Iterator[Change]:
+    old = {guard.name: guard for guard in before.guards}
+    for guard in after.guards:
+        known = old.get(guard.name)
+        was_loud = known is not None and known.state in _LOUD
+        news = known is None or known.message != guard.message
+        if (guard.state in _LOUD and news) or (guard.state == "Passing" and was_loud):
+            yield Change(guard_line(guard), passing=True)
+
+
+def guard_line(guard: GuardStatus) -> str:
+    """``guard truncation warns: in iteration 2 7.1 % of the rollout's answers ended at their length limit, ...``."""
+    said = {"Warned": "warns", "Tripped": "has tripped", "Passing": "passes", "Waiting": "waits for its first figure"}
+    message = f": {printable(guard.message)}" if guard.message else ""
+    return f"guard {guard.name} {said.get(guard.state, 'is blind')}{message}"
+
+
+def guard_lines(status: RunStatus) -> list[str]:
+    """What the guards say, the loud ones in a line each; nothing of a run without guards."""
+    if not status.guards:
+        return []
+    named = {state: [g.name for g in status.guards if g.state == state] for state in ("Passing", "Waiting", "Blind")}
+    quiet = [f"{len(names)} {state.lower()}" for state, names in named.items() if names]
+    loud = [guard_line(guard) for guard in status.guards if guard.state in _LOUD]
+    return [*loud, f"guards: {', '.join([*([f'{len(loud)} loud'] if loud else []), *quiet])}"]
 
 
 def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
@@ -197,6 +226,8 @@ def standing(status: RunStatus) -> str:
 def failure_code(status: RunStatus) -> int:
     """What a command that waits for a failed run ends with."""
     failed = next((step.name for step in status.steps if step.state == "Failed"), None)
+    if failed is None and any(c.type == "Failed" and c.reason == reasons.GUARD_TRIPPED for c in status.conditions):
+        return int(ExitCode.DATA)  # nothing is broken: what the run makes is not good
     codes = [attempt.exit_code for attempt in status.attempts if attempt.step == failed]
     known = (ExitCode.INPUT, ExitCode.DATA)
     return int(codes[-1]) if codes and codes[-1] in known else int(ExitCode.SERVICE)

@@ -25,7 +25,7 @@ _HEADER = """\
 # yamllint disable rule:line-length
 """
 
-_STATUS_KEYS = {"conditions": "type", "steps": "name", "attempts": "name", "iterations": "iteration"}
+_STATUS_KEYS = {"conditions": "type", "steps": "name", "attempts": "name", "iterations": "iteration", "guards": "name"}
 """What the items of the status' lists differ in, so that several writers can share a list."""
 
 _READY = '.status.conditions[?(@.type=="Ready")]'
@@ -41,6 +41,7 @@ _COLUMNS = (
     ("Reason", "string", f"{_READY}.reason", True, "Why it is ready, or is not."),
     ("Message", "string", f"{_READY}.message", True, "The same in a sentence."),
     ("Progress", "integer", _PROGRESS, True, "Per cent of the running step that are done, where it is known."),
+    ("Guards", "string", ".status.watch", True, "What the guards say: passing, or which have warned or tripped."),
     ("Base", "string", ".spec.model.uri", True, "The model that the run started from."),
     ("Model", "string", ".status.modelUri", True, "The best Solver so far."),
 )

@@ -1,18 +1,160 @@
-"""When a run that goes wrong is stopped."""
+"""What is watched while a run goes on, and what follows when it goes wrong (docs/guards.md)."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from selfevo_contract.base import Closed
+from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Rule
+
+GuardAction = Literal["ignore", "warn", "stop"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Errors = Annotated[float, Field(ge=0, le=100)]
+Ratio = Annotated[float, Field(ge=1, le=1_000_000)]
+
+_WARNS_FIRST = Rule(
+    "self.warnAt <= self.limit",
+    lambda guard: guard.warn_at <= guard.limit,
+    "warnAt is above limit, so it would never be reached first; lower warnAt or raise limit",
+    lambda guard: (
+        f"warnAt {guard.warn_at} is above limit {guard.limit}, so it would never be reached first; lower "
+        "warnAt or raise limit"
+    ),
+)
+
+
+class Guard(Closed):
+    """A signal that is watched, and what follows when it goes wrong."""
+
+    action: GuardAction = "warn"
+    """What follows: `warn` says so, `stop` ends what runs at its checkpoint and fails the run until its spec is
+    changed, `ignore` switches the guard off."""
+    patience: Annotated[Whole, Field(ge=1, le=10)] = 1
+    """How many measurements in a row must be beyond the limit before the action is taken; it warns before."""
+
+
+class HeldOut(Guard):
+    """The held-out score falls behind the best iteration's."""
+
+    limit: Errors = 2
+    """Standard errors of the difference below the best earlier score."""
+    patience: Annotated[Whole, Field(ge=1, le=10)] = 2
+    """How many evaluations in a row must be beyond the limit before the action is taken; it warns before."""
+    action: GuardAction = "stop"
+    """What follows: `warn`, `stop` or `ignore`."""
+
+
+class Flips(Guard):
+    """More held-out questions that the base answers right are answered wrong now than the other way round."""
+
+    limit: Errors = 2
+    """Standard errors, over the questions, of the balance of such flips."""
+    action: GuardAction = "stop"
+    """What follows: `warn`, `stop` or `ignore`."""
+
+
+class LabelAccuracy(Guard):
+    """The share of labels that the oracle finds right falls."""
+
+    warn_at: Share = 0.10
+    """Fall since the first iteration from which it warns, as a share."""
+    limit: Share = 0.15
+    """Fall since the first iteration beyond which the action is taken."""
+    action: GuardAction = "stop"
+    """What follows: `warn`, `stop` or `ignore`."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
+
+
+class Malformed(Guard):
+    """Completions of the Challenger that cannot become a question of the curriculum, whatever the band."""
+
+    limit: Share = 0.30
+    """Share of them beyond which the action is taken."""
+    rise: Share = 0.20
+    """Rise since the first iteration beyond which it is taken as well."""
+
+
+class Diversity(Guard):
+    """The Challenger repeats itself within a rollout."""
+
+    limit: Share = 0.5
+    """Share of different questions among the completions below which the action is taken."""
+
+
+class InBand(Guard):
+    """Too little of what the Challenger asks is at the edge of what the Solver can do."""
+
+    limit: Share = 0.10
+    """Share of the valid questions in the band below which the action is taken."""
+
+
+class Truncation(Guard):
+    """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
+
+    warn_at: Share = 0.05
+    """Share of them from which it warns."""
+    limit: Share = 0.15
+    """Share of them beyond which the action is taken."""
+    action: GuardAction = "stop"
+    """What follows: `warn`, `stop` or `ignore`."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
+
+
+class Entropy(Guard):
+    """The Solver's answers collapse into one."""
+
+    limit: Share = 0.3
+    """Share of the entropy that the first iteration's training began with, below which the action is taken."""
+
+
+class ZeroSpread(Guard):
+    """Groups of answers with equal rewards, from which the Solver learns nothing."""
+
+    limit: Share = 0.9
+    """Share of them, at the end of the Solver's training, beyond which the action is taken."""
+
+
+class Kl(Guard):
+    """The Solver moves away from where its training began, and its reward does not rise."""
+
+    limit: Ratio = 10
+    """Times the first iteration's KL divergence, at the end of training, beyond which the action is taken."""
+
+
+class Length(Guard):
+    """The Solver's answers become much longer, or much shorter."""
+
+    limit: Ratio = 2
+    """Times, or parts, of the mean length that the first iteration's training began with."""
 
 
 class Guards(Closed):
-    """When a run that goes wrong is stopped."""
+    """What is watched while a run goes on, and what follows when it goes wrong. `{}` is every guard with its defaults;
+    one whose signal the run does not have is blind, and `selfevo plan` says so."""
 
-    max_score_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Stop when the score falls this far below the best."""
-    min_in_band: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Stop when a smaller share of questions than this falls into the band."""
+    held_out: HeldOut = HeldOut()
+    """The held-out score falls behind the best; needs evaluation."""
+    flips: Flips = Flips()
+    """Held-out questions that were answered right are answered wrong; needs evaluation."""
+    label_accuracy: LabelAccuracy = LabelAccuracy()
+    """Labels become wrong; needs rollout.oracle."""
+    malformed: Malformed = Malformed()
+    """The Challenger writes what is no usable question."""
+    diversity: Diversity = Diversity()
+    """The Challenger repeats itself."""
+    in_band: InBand = InBand()
+    """Too few questions are in the band."""
+    truncation: Truncation = Truncation()
+    """Answers end at their length limit."""
+    entropy: Entropy = Entropy()
+    """The Solver's answers collapse into one."""
+    zero_spread: ZeroSpread = ZeroSpread()
+    """Rewards within groups are equal."""
+    kl: Kl = Kl()
+    """The Solver moves away without gain."""
+    length: Length = Length()
+    """Answers double or halve in length."""

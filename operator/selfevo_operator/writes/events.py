@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
 
@@ -70,6 +71,7 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
         yield from _of_step(known, step)
+    yield from _of_guards(before, after)
     if before.phase != after.phase and after.phase in ("Succeeded", "Failed", "Suspended"):
         main = next(c for c in after.conditions if c.type == "Ready")
         yield Fact(
@@ -81,6 +83,17 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
     was = {c.type: c for c in before.conditions}.get("Stalled")
     if stuck and stuck.status == "True" and after.phase != "Failed" and (was is None or was.reason != stuck.reason):
         yield Fact(stuck.reason, stuck.message, "Warning")
+
+
+def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
+    old = {guard.name: guard.state for guard in before.guards}
+    for guard in after.guards:
+        known = old.get(guard.name)
+        if guard.state in ("Warned", "Tripped") and known != guard.state:
+            reason = reasons.GUARD_TRIPPED if guard.state == "Tripped" else reasons.GUARD_WARNED
+            yield Fact(reason, f"guard {guard.name}: {guard.message}", "Warning")
+        elif guard.state == "Passing" and known in ("Warned", "Tripped"):
+            yield Fact(reasons.GUARDS_PASSING, f"guard {guard.name} passes again: {guard.message}")
 
 
 def _of_step(before: StepStatus, after: StepStatus) -> Iterator[Fact]:

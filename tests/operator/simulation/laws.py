@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 OWN = frozenset(field.alias or name for name, field in RunStatus.model_fields.items())
-OWN_CONDITIONS = frozenset({"Ready", "Reconciling", "Stalled", "Suspended", "Complete", "Failed"})
+OWN_CONDITIONS = frozenset({"Ready", "Reconciling", "Stalled", "Suspended", "Complete", "Failed", "GuardTripped"})
 STATUS_LIMIT = 256 * 1024
 DAWDLING_S = 2.0
 NEWS_TRAVEL_S = 60.0

@@ -351,6 +351,12 @@ MUTANTS = (
         "return ended",
     ),
     Mutant(
+        "a guard that has tripped stops nothing",
+        "selfevo_core.policies.guards",
+        'if verdict.state == "Tripped"), None)',
+        "if False), None)",
+    ),
+    Mutant(
         "exit codes that no retry cures are tried again by the Job",
         "selfevo_operator.manifests.job",
         '*(_on_exit("FailJob", container, final) for container in ours),',

@@ -214,7 +214,7 @@ class Nodes:
         if world.chance(0.05):
             self.end(pod, 137)  # killed right after its commit
             return
-        metrics = world.store.done.get(life.key, {})
+        metrics = {**world.store.done.get(life.key, {}), **world.shape.figures.get(life.step, {})}
         result = PhaseResult(phase=life.phase, key=life.key, outcome=outcome, metrics=metrics)  # type: ignore[arg-type]
         lost = world.chance(world.faults.lost_results)
         self.end(pod, 0, "" if lost else result.message_bytes().decode())

@@ -26,7 +26,7 @@ class People:
         self._notes = 0
         self.impatient = False
         """A step's tries were cut down once."""
-        self._figures_matter = world.rng.random() < 0.6
+        self._figures_matter = world.rng.random() < 0.6 or bool(world.shape.figures)
         """So nobody cuts the tries down: a step that has few is done without its figures when they are lost."""
         often: Acts = (
             self._edit_pods,

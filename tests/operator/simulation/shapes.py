@@ -18,6 +18,8 @@ class Shape:
     changes: Mapping[str, Any] = field(default_factory=dict)
     poison: Mapping[str, str] = field(default_factory=dict)
     """Step -> exit code that each of its processes ends with, or «slow»: it never ends."""
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Step -> what it measures beside its scores."""
     neighbour: bool = False
     """A second run of the same spec beside it."""
 
@@ -45,4 +47,10 @@ SHAPES = (
     Shape("bad data", changes={"spec__parallelSteps": 2}, poison={"challenger-train-1": "4"}),
     Shape("crashing", changes={"spec__backoffLimit": 0}, poison={"solver-train-1": "1"}),
     Shape("too slow", changes={"spec__solver__pods": {"activeDeadlineSeconds": 60}}, poison={"solver-train-1": "slow"}),
+    Shape(
+        "guarded",
+        iterations=2,
+        changes=CURES | {"spec__guards": {"truncation": {"action": "stop"}}, "spec__parallelSteps": 2},
+        figures={"solver-rollout-1": {"answers/truncated": 0.2}},
+    ),
 )

@@ -21,7 +21,15 @@ from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
 from selfevo_trainer.rewards import solver_reward
 
-SUMMARY = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "accuracy")
+SUMMARY = (
+    "reward",
+    "kl",
+    "entropy",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "accuracy",
+    "frac_reward_zero_std",
+)
 
 
 def read_curriculum(context: Context, key: str) -> list[CurriculumRow]:

@@ -1,0 +1,14 @@
+"""The Challenger repeats itself within a rollout."""
+
+from __future__ import annotations
+
+from selfevo_core.policies.guards.base import Guard, always, of_metric, percent
+
+DIVERSITY = Guard(
+    "diversity",
+    always,
+    of_metric(lambda m: m.get("rollout/distinct_share")),
+    lambda reading: f"{percent(reading.value)} of the Challenger's completions are different questions",
+    percent,
+    below=True,
+)

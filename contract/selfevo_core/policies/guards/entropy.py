@@ -1,0 +1,22 @@
+"""The Solver's answers collapse into one: entropy at the end of its training against where the first one began."""
+
+from __future__ import annotations
+
+from selfevo_core.policies.guards.base import Guard, needs_training, of_metric, percent
+
+
+def _level(value: float, baseline: float | None, _: None) -> float | None:
+    return value / baseline if baseline else None
+
+
+ENTROPY = Guard(
+    "entropy",
+    needs_training,
+    of_metric(lambda m: m.get("solver/entropy_last"), _level, lambda m: m.get("solver/entropy_first")),
+    lambda reading: (
+        f"the Solver's entropy is {reading.value:.3g} nats a token after training, "
+        f"{percent(reading.level)} of {reading.baseline:.3g} at first"
+    ),
+    percent,
+    below=True,
+)

@@ -1,0 +1,24 @@
+"""The Solver's answers become much longer, or much shorter: a reward that can be had by length alone."""
+
+from __future__ import annotations
+
+from selfevo_core.policies.guards.base import Guard, Metrics, needs_training, of_metric
+
+
+def _level(value: float, baseline: float | None, _: None) -> float | None:
+    return max(value / baseline, baseline / value) if baseline and value else None
+
+
+def _at_first(metrics: Metrics) -> float | None:
+    return metrics.get("solver/completions/mean_length_first")
+
+
+LENGTH = Guard(
+    "length",
+    needs_training,
+    of_metric(lambda m: m.get("solver/completions/mean_length_last"), _level, _at_first),
+    lambda reading: (
+        f"the Solver's answers are {reading.value:.0f} tokens long after training, {reading.baseline:.0f} at first"
+    ),
+    lambda limit: f"{limit:g} times as long, or as short",
+)

@@ -1,0 +1,41 @@
+"""Completions of the Challenger that cannot become a question of the curriculum: no question and answer in them, no
+answer with a box among the Solver's, a proof, a prompt's own markup. A sign of ambiguity hacking."""
+
+from __future__ import annotations
+
+from selfevo_contract.spec.run import RunSpec
+from selfevo_core.policies.guards.base import Guard, Metrics, always, of_metric, percent
+
+_REASONS = ("empty_majority", "proof", "markup", "too_long")
+
+
+def _measure(metrics: Metrics) -> float | None:
+    written, valid = metrics.get("rollout/questions"), metrics.get("rollout/valid")
+    if not written or valid is None:
+        return None
+    dropped = sum(metrics.get(f"rollout/dropped_{reason}", 0.0) for reason in _REASONS)
+    return (written - valid + dropped) / written
+
+
+def _level(value: float, baseline: float | None, limits: tuple[float, float]) -> float:
+    """A rise as large as may be counts as much as a share as large as may be."""
+    limit, rise = limits
+    risen = value - (value if baseline is None else baseline)
+    return max(value, limit + risen - rise)
+
+
+def _limits(spec: RunSpec) -> tuple[float, float]:
+    settings = spec.guards.malformed if spec.guards else None
+    return (settings.limit, settings.rise) if settings else (1.0, 1.0)
+
+
+MALFORMED = Guard(
+    "malformed",
+    always,
+    of_metric(_measure, _level, _measure, _limits),
+    lambda reading: (
+        f"{percent(reading.value)} of the Challenger's completions are no usable question"
+        + ("" if reading.baseline is None else f" ({percent(reading.baseline)} at first)")
+    ),
+    lambda limit: f"{percent(limit)}, or a rise beyond spec.guards.malformed.rise",
+)

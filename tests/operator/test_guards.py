@@ -1,0 +1,262 @@
+"""Guards by tables: what steps have measured in, what each guard says and what follows out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from test_reconcile import Sight, starts, stops
+
+from selfevo_contract.spec.guards import GuardAction, Guards
+from selfevo_contract.status import GuardStatus
+from selfevo_core.policies.guards import GUARDS, blind_guards, watching
+
+HEALTHY: dict[str, dict[str, float]] = {
+    "evaluate": {"mean": 0.5, "mean_stderr": 0.02, "greedy": 0.5, "greedy_gain": 0.0, "greedy_gain_stderr": 0.02},
+    "challenger-train": {"reward_last": 0.4},
+    "solver-rollout": {
+        "questions": 100,
+        "valid": 95,
+        "kept": 40,
+        "distinct_share": 0.9,
+        "in_band_share": 0.5,
+        "answers/truncated": 0.01,
+        "label_accuracy": 0.8,
+        "dropped_proof": 1,
+        "dropped_above_band": 30,
+    },
+    "solver-train": {
+        "reward_first": 0.3,
+        "reward_last": 0.4,
+        "kl_first": 0.0,
+        "kl_last": 0.01,
+        "entropy_first": 1.0,
+        "entropy_last": 0.8,
+        "frac_reward_zero_std_last": 0.4,
+        "completions/mean_length_first": 100,
+        "completions/mean_length_last": 110,
+    },
+}
+ORACLE = {"spec__rollout__oracle": {"kind": "arithmetic"}}
+
+
+def life(iterations: dict[int, dict[str, float]], last: int = 0, **changes: Any) -> Sight:
+    """A run of five iterations whose steps are done up to ``last``, healthy but for ``phase/metric`` in ``iterations``.
+
+    ``solver-rollout/valid=None`` takes a figure away.
+    """
+    last = last or max(iterations)
+    sight = Sight(**{"spec__iterations": 5, "spec__guards": {}, **ORACLE, **changes})
+    for step in sight.plan.steps:
+        if step.iteration <= last:
+            odd = iterations.get(step.iteration, {})
+            own = {name.split("/", 1)[1]: value for name, value in odd.items() if name.startswith(f"{step.phase}/")}
+            metrics = {name: value for name, value in {**HEALTHY[step.phase], **own}.items() if value is not None}
+            sight.done(step.name, **metrics)
+    sight.look()
+    return sight
+
+
+def said(sight: Sight) -> dict[str, GuardStatus]:
+    return {guard.name: guard for guard in sight.status.guards}
+
+
+def test_a_healthy_run_passes_all_guards() -> None:
+    sight = life({}, last=3)
+    assert {guard.state for guard in sight.status.guards} == {"Passing"} and len(sight.status.guards) == len(GUARDS)
+    assert sight.status.watch == "passing" and sight.conditions()["GuardTripped"] == "False"
+    assert starts(sight.look()) == [("challenger-train-4", 1)]
+
+
+def test_a_run_without_guards_has_nothing_of_them() -> None:
+    sight = life({3: {"solver-rollout/answers/truncated": 0.9}}, spec__guards=None)
+    assert sight.status.guards == [] and sight.status.watch == "" and "GuardTripped" not in sight.conditions()
+
+
+FALL = {"evaluate/mean": 0.3}
+TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
+    # guard, what is odd, state with action stop, part of the sentence
+    (
+        "heldOut",
+        {2: FALL},
+        "Warned",
+        "30.0 %, 7.1 standard errors below the best before it, 50.0 %",
+    ),
+    ("heldOut", {2: FALL, 3: FALL}, "Tripped", "in iteration 3 the held-out score is 30.0 %"),
+    ("heldOut", {2: {"evaluate/mean": 0.45}, 3: {"evaluate/mean": 0.45}}, "Passing", "1.8 standard errors below"),
+    ("heldOut", {2: FALL, 3: FALL, 4: {}}, "Passing", "0.0 standard errors below"),
+    ("flips", {3: {"evaluate/greedy_gain": -0.05}}, "Tripped", "2.5 standard errors more went from right to wrong"),
+    ("flips", {3: {"evaluate/greedy_gain": 0.05}}, "Passing", "no more went from right to wrong"),
+    ("labelAccuracy", {3: {"solver-rollout/label_accuracy": 0.69}}, "Warned", "11.0 points fewer than at first"),
+    ("labelAccuracy", {3: {"solver-rollout/label_accuracy": 0.63}}, "Tripped", "63.0 % of the labels are right"),
+    ("labelAccuracy", {2: {"solver-rollout/label_accuracy": 0.95}}, "Passing", "15.0 points more than at first"),
+    ("malformed", {2: {"solver-rollout/valid": 66}}, "Tripped", "35.0 % of the Challenger's completions"),
+    ("malformed", {2: {"solver-rollout/valid": 72}}, "Tripped", "29.0 % of the Challenger's completions"),
+    ("malformed", {2: {"solver-rollout/dropped_proof": 24}}, "Tripped", "29.0 % of the Challenger's completions"),
+    ("malformed", {2: {"solver-rollout/valid": 76}}, "Passing", "25.0 % of the Challenger's completions"),
+    ("diversity", {2: {"solver-rollout/distinct_share": 0.4}}, "Tripped", "40.0 % of the Challenger's completions are"),
+    ("diversity", {2: {"solver-rollout/distinct_share": 0.5}}, "Passing", "50.0 %"),
+    ("inBand", {2: {"solver-rollout/in_band_share": 0.09}}, "Tripped", "9.0 % of the valid questions are in the band"),
+    ("truncation", {2: {"solver-rollout/answers/truncated": 0.06}}, "Warned", "6.0 % of the rollout's answers ended"),
+    ("truncation", {2: {"solver-rollout/answers/truncated": 0.16}}, "Tripped", "at their length limit, beyond 15.0 %"),
+    ("entropy", {2: {"solver-train/entropy_last": 0.29}}, "Tripped", "29.0 % of 1 at first, below 30.0 %"),
+    ("entropy", {2: {"solver-train/entropy_last": 0.31}}, "Passing", "31.0 % of 1"),
+    ("zeroSpread", {2: {"solver-train/frac_reward_zero_std_last": 0.95}}, "Tripped", "95.0 % of the groups had equal"),
+    ("kl", {2: {"solver-train/kl_last": 0.2, "solver-train/reward_last": 0.3}}, "Tripped", "its reward did not rise"),
+    ("kl", {2: {"solver-train/kl_last": 0.2}}, "Passing", "the reward of the Solver's training rose"),
+    (
+        "length",
+        {2: {"solver-train/completions/mean_length_last": 201}},
+        "Tripped",
+        "201 tokens long after training",
+    ),
+    ("length", {2: {"solver-train/completions/mean_length_last": 49}}, "Tripped", "49 tokens long after training, 100"),
+    ("length", {2: {"solver-train/completions/mean_length_last": 51}}, "Passing", "51 tokens"),
+]
+
+
+@pytest.mark.parametrize(("guard", "odd", "state", "sentence"), TABLE)
+def test_what_a_guard_says(guard: str, odd: dict[int, dict[str, float]], state: str, sentence: str) -> None:
+    sight = life(odd, spec__guards={guard: {"action": "stop"}})
+    verdict = said(sight)[guard]
+    assert verdict.state == state and sentence in verdict.message, verdict
+    assert (sight.status.phase == "Failed") is (state == "Tripped")
+    assert {name for name, other in said(sight).items() if other.state != "Passing"} <= {guard}
+    # The same and no more with the action warn.
+    warned = said(life(odd, spec__guards={guard: {"action": "warn"}}))[guard]
+    assert warned.state == ("Warned" if state == "Tripped" else state) and warned.message == verdict.message
+    assert guard not in said(life(odd, spec__guards={guard: {"action": "ignore"}}))
+
+
+def test_every_guard_is_in_the_table_with_a_trip_and_a_pass() -> None:
+    states = {guard: {state for name, _, state, _ in TABLE if name == guard} for guard in {row[0] for row in TABLE}}
+    assert set(states) == {guard.name for guard in GUARDS}
+    assert [guard.field for guard in GUARDS] == list(Guards.model_fields)
+    assert all("Tripped" in found for found in states.values())
+
+
+TRUNCATED = {"solver-rollout/answers/truncated": 0.2}
+
+
+def test_a_guard_that_trips_stops_what_runs_and_says_how_to_go_on() -> None:
+    sight = life({1: {}}, spec__parallelSteps=2)
+    sight.done("challenger-train-2")
+    sight.done("solver-rollout-2", **{**HEALTHY["solver-rollout"], "answers/truncated": 0.2})
+    assert sight.status.phase == "Failed" and sight.status.finished_at is not None
+    assert sight.status.watch == "tripped: truncation"
+    ready = next(c for c in sight.status.conditions if c.type == "Ready")
+    assert ready.reason == "GuardTripped"
+    assert ready.message == (
+        "guard truncation: in iteration 2 20.0 % of the rollout's answers ended at their length limit, beyond 15.0 %; "
+        "change spec.guards.truncation (a limit, or action: warn) to go on with what there is, or start another run"
+    )
+    tripped = next(c for c in sight.status.conditions if c.type == "GuardTripped")
+    assert (tripped.status, tripped.reason) == ("True", "GuardTripped") and tripped.message.startswith("truncation: in")
+    assert starts(sight.look()) == []
+
+
+def test_what_runs_beside_it_ends_at_its_checkpoint() -> None:
+    sight = life({2: {}}, spec__parallelSteps=2, spec__evaluation__every=1)
+    running = sight.attempt("challenger-train-3")
+    sight.change(spec__guards={"length": {"limit": 1, "action": "stop"}})
+    assert stops(sight.look()) == [(running.name, "RunFailed")]
+
+
+@pytest.mark.parametrize("answer", [{"limit": 0.5}, {"action": "warn"}, {"action": "ignore"}, {"patience": 2}])
+def test_a_changed_guard_lets_the_run_go_on(answer: dict[str, Any]) -> None:
+    sight = life({2: TRUNCATED})
+    assert sight.status.phase == "Failed"
+    sight.change(spec__guards={"diversity": {"limit": 0.4}})
+    sight.look()
+    assert sight.status.phase == "Failed"  # another guard's is no answer
+    sight.change(spec__guards={"truncation": answer})
+    assert starts(sight.look()) == [("challenger-train-3", 1)]
+    assert sight.status.phase == "Running" and sight.status.finished_at is None
+
+
+def test_guards_that_are_taken_away_leave_their_condition_as_false() -> None:
+    sight = life({2: TRUNCATED}).change(spec__guards=None)
+    sight.look()
+    assert sight.conditions()["GuardTripped"] == "False" and sight.status.guards == []
+
+
+def test_a_run_that_is_done_is_done_whatever_its_guards_say() -> None:
+    sight = life({5: TRUNCATED})
+    assert (sight.status.phase, sight.status.watch) == ("Succeeded", "tripped: truncation")
+
+
+def test_patience_counts_measurements_in_a_row() -> None:
+    guards = {"truncation": {"patience": 2}}
+    assert life({2: TRUNCATED}, spec__guards=guards).status.watch == "warned: truncation"
+    assert life({2: TRUNCATED, 4: TRUNCATED}, spec__guards=guards).status.watch == "warned: truncation"
+    assert life({3: TRUNCATED, 4: TRUNCATED}, spec__guards=guards).status.watch == "tripped: truncation"
+    assert said(life({2: TRUNCATED}, last=4, spec__guards=guards))["truncation"].last_beyond == 2
+
+
+def test_what_is_not_known_neither_trips_nor_passes() -> None:
+    gone = {"solver-rollout/answers/truncated": None}
+    sight = life({1: gone, 2: gone})  # type: ignore[dict-item]
+    assert said(sight)["truncation"].state == "Waiting"
+    lost = life({2: TRUNCATED, 3: gone}, spec__guards={"truncation": {"action": "warn"}})  # type: ignore[dict-item]
+    assert said(lost)["truncation"].state == "Warned"
+
+
+def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
+    sight = Sight(spec__iterations=14, spec__guards={}, **ORACLE)
+    for step in sight.plan.steps:
+        if step.iteration <= 13:
+            odd = {"label_accuracy": 0.6} if step.name == "solver-rollout-13" else {}
+            sight.done(step.name, **{**HEALTHY[step.phase], **odd})
+    first = sight.step("solver-rollout-1")
+    assert first.metrics == {}
+    verdict = said(sight)["labelAccuracy"]
+    assert (verdict.baseline, verdict.state) == (0.8, "Tripped")
+
+
+@pytest.mark.parametrize(
+    ("changes", "blind"),
+    [
+        ({"spec__rollout__oracle": None}, {"labelAccuracy": "there is no spec.rollout.oracle"}),
+        ({"spec__evaluation": None}, dict.fromkeys(("heldOut", "flips"), "there is no spec.evaluation")),
+        (
+            {"spec__solver__grpo__maxSteps": 0},
+            dict.fromkeys(
+                ("entropy", "zeroSpread", "kl", "length"), "the Solver is not trained (spec.solver.grpo.maxSteps is 0)"
+            ),
+        ),
+        (
+            {"spec__solver__grpo__beta": 0},
+            {"kl": "the KL divergence is not computed (spec.solver.grpo.beta is 0)"},
+        ),
+    ],
+)
+def test_a_guard_never_needs_what_a_run_does_not_have(changes: dict[str, Any], blind: dict[str, str]) -> None:
+    sight = Sight(spec__guards={}, **{**ORACLE, **changes})
+    assert blind_guards(sight.run.spec) == blind
+    sight.look()
+    assert {guard.name: guard.message for guard in sight.status.guards if guard.state == "Blind"} == blind
+    assert starts(sight.look()) != []
+
+
+def test_one_that_is_ignored_is_not_blind_either() -> None:
+    spec = Sight(spec__guards={"labelAccuracy": {"action": "ignore"}}).run.spec
+    assert blind_guards(spec) == {} and "labelAccuracy" not in {guard.name for guard in watching(spec)}
+
+
+def test_every_action_has_a_test() -> None:
+    assert set(get_args(GuardAction)) == {"ignore", "warn", "stop"}
+
+
+def test_the_page_has_every_guard_with_its_defaults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guards.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = {row[0].strip("| `"): row for row in rows if len(row) == 5}
+    assert list(told) == [guard.name for guard in GUARDS]
+    for guard in GUARDS:
+        settings = guard.settings(Guards())
+        _, _, trips, patience, action = told[guard.name]
+        assert trips.startswith(f"{'below' if guard.below else 'above'} {settings.limit:g}"), trips
+        assert not hasattr(settings, "warn_at") or f"warns at {settings.warn_at:g}" in trips
+        assert (patience, action.strip(" |")) == (str(settings.patience), settings.action)
+    assert all(f"| `{action}` |" in page for action in get_args(GuardAction))
