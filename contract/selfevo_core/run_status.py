@@ -14,7 +14,7 @@ from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
 from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.policies import Decision, RunState
-from selfevo_core.policies.guards import verdicts
+from selfevo_core.policies.guarding import verdicts
 from selfevo_core.summary import best_of, iterations_of, newest_and_best
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.runs import make_run
-from selfevo_contract.status import Condition, RunStatus, StepStatus
+from selfevo_contract.status import Condition, GuardStatus, RunStatus, StepStatus
 from selfevo_operator.writes.events import event
 
 RUN = make_run(metadata__uid="u1")
@@ -93,3 +93,19 @@ def test_the_same_news_have_the_same_name_and_other_news_another() -> None:
 def test_its_time_has_whole_seconds_as_the_api_wants() -> None:
     made = event(RUN, status(), status(phase="Succeeded"), AT)
     assert made is not None and made["firstTimestamp"] == "2026-01-01T00:00:01Z"
+
+
+def test_a_guard_that_warns_trips_or_passes_again_is_told_once() -> None:
+    def guarded(state: str) -> RunStatus:
+        guard = GuardStatus(name="kl", state=state, message="it is 3")  # type: ignore[arg-type]
+        return status().model_copy(update={"guards": [guard]})
+
+    assert told(status(), guarded("Passing")) is None
+    assert told(guarded("Passing"), guarded("Warned")) == ("Warning", "GuardWarned", "guard kl: it is 3")
+    assert told(guarded("Warned"), guarded("Warned")) is None
+    assert told(guarded("Warned"), guarded("Tripped")) == ("Warning", "GuardTripped", "guard kl: it is 3")
+    assert told(guarded("Tripped"), guarded("Passing")) == (
+        "Normal",
+        "GuardsPassing",
+        "guard kl passes again: it is 3",
+    )

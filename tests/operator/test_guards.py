@@ -10,7 +10,8 @@ from test_reconcile import Sight, starts, stops
 
 from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
-from selfevo_core.policies.guards import GUARDS, blind_guards, watching
+from selfevo_core.policies.guarding import blind_guards, watching
+from selfevo_core.policies.guards import GUARDS
 
 HEALTHY: dict[str, dict[str, float]] = {
     "evaluate": {"mean": 0.5, "mean_stderr": 0.02, "greedy": 0.5, "greedy_gain": 0.0, "greedy_gain_stderr": 0.02},

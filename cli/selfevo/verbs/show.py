@@ -19,7 +19,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
-from selfevo_core.policies.guards import blind_guards, watching
+from selfevo_core.policies.guarding import blind_guards, watching
 from selfevo_core.reconcile import reconcile
 
 FOLLOW_S = 0.3

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from selfevo_core.policies.base import Decision, Hold, Policy, RunState
 from selfevo_core.policies.failed_step import failed_step
-from selfevo_core.policies.guards import guards
+from selfevo_core.policies.guarding import guarding
 from selfevo_core.policies.plan_version import plan_version
 from selfevo_core.policies.record_first import record_first
 from selfevo_core.policies.retry import retry
@@ -20,7 +20,7 @@ from selfevo_core.policies.suspend import suspend
 
 __all__ = ["POLICIES", "Decision", "Hold", "Policy", "RunState", "combined"]
 
-POLICIES: Sequence[Policy] = (plan_version, failed_step, suspend, guards, retry, record_first, sharing)
+POLICIES: Sequence[Policy] = (plan_version, failed_step, suspend, guarding, retry, record_first, sharing)
 
 
 def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Decision:

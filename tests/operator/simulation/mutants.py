@@ -352,7 +352,7 @@ MUTANTS = (
     ),
     Mutant(
         "a guard that has tripped stops nothing",
-        "selfevo_core.policies.guards",
+        "selfevo_core.policies.guarding",
         'if verdict.state == "Tripped"), None)',
         "if False), None)",
     ),

@@ -1,0 +1,54 @@
+"""Guards of a run on this machine: what plan, run, status, watch and report say of them, with the fake trainer."""
+
+from __future__ import annotations
+
+import json
+
+from harness.cli import Project
+
+TRIPS = {"inBand": {"limit": 0.6, "action": "stop"}}
+SAID = "in iteration 1 50.0 % of the valid questions are in the band, below 60.0 %"
+
+
+def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(project: Project) -> None:
+    project.write(spec__guards=TRIPS)
+    stopped = project.selfevo("run", "run.yaml")
+    assert stopped.returncode == 4
+    assert stopped.stderr.startswith(f"selfevo: guard inBand: {SAID}; change spec.guards.inBand")
+    assert f"guard inBand has tripped: {SAID}" in stopped.stdout
+    assert "solver-train-1" not in project.worked()
+
+    shown = project.look("status", "run.yaml")
+    assert "Failed" in shown.stdout and f"guard inBand has tripped: {SAID}" in " ".join(shown.stdout.split())
+    assert "guards: 1 loud, 7 waiting, 3 blind" in shown.stdout
+    page = project.root / "page.html"
+    assert project.look("report", "run.yaml", "-o", str(page)).returncode == 0
+    assert ">inBand</td><td>" in (text := page.read_text()) and SAID in text
+
+    project.write(spec__guards={"inBand": {"limit": 0.6, "action": "warn"}})
+    done = project.selfevo("run", "run.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"guard inBand warns: {SAID}" in done.stdout and "solver-train-1" in project.worked()
+
+
+def test_plan_says_which_guards_will_be_blind(project: Project) -> None:
+    assert "guards:" not in project.look("plan", "run.yaml").stdout
+    project.write(spec__guards={"length": {"action": "ignore"}})
+    shown = project.look("plan", "run.yaml").stdout
+    assert "guards: malformed, diversity, inBand, truncation, entropy, zeroSpread, kl\n" in shown
+    assert "guard labelAccuracy will be blind: there is no spec.rollout.oracle\n" in shown
+    told = json.loads(project.look("plan", "run.yaml", "-o", "json").stdout)
+    assert list(told["blindGuards"]) == ["heldOut", "flips", "labelAccuracy"] and "length" not in told["guards"]
+
+
+def test_a_guard_that_makes_no_sense_is_told_in_a_sentence(project: Project) -> None:
+    for guards, said in (
+        ({"speed": {}}, "spec.guards.speed"),
+        ({"kl": {"limit": 0.5}}, "spec.guards.kl.limit"),
+        ({"kl": {"action": "panic"}}, "spec.guards.kl.action"),
+        ({"truncation": {"limit": 0.01}}, "spec.guards.truncation: warnAt 0.05 is above limit 0.01, so it would never"),
+        ({"length": {"patience": 0}}, "spec.guards.length.patience"),
+    ):
+        project.write(spec__guards=guards)
+        refused = project.look("plan", "run.yaml")
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
