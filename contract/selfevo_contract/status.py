@@ -158,7 +158,7 @@ class GuardStatus(_Status):
     name: str
     """E.g. labelAccuracy."""
     state: GuardState
-    """Blind (the run does not have its signal), Waiting (nothing is measured yet), Passing, Warned or Tripped."""
+    """Blind, Waiting, Passing, Warned or Tripped. Blind: the run does not have its signal. Waiting: for its first figure."""
     iteration: int | None = None
     """The newest iteration that it has a measurement of."""
     value: float | None = None
