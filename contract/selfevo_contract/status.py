@@ -158,7 +158,7 @@ class GuardStatus(_Status):
     name: str
     """E.g. labelAccuracy."""
     state: GuardState
-    """Blind, Waiting, Passing, Warned or Tripped. Blind: the run does not have its signal. Waiting: for its first figure."""
+    """Blind, Waiting, Passing, Warned or Tripped. Blind without its signal, Waiting for its first."""
     iteration: int | None = None
     """The newest iteration that it has a measurement of."""
     value: float | None = None
