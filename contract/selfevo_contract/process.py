@@ -127,6 +127,8 @@ class PhaseResult(Wire):
     timings: dict[str, float] = {}
     resumed_from: int | None = None
     """Step of the checkpoint that the process went on from."""
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens that this process has generated, of one that ended well; with several processes in a pod, all of them."""
 
     def message_bytes(self) -> bytes:
         """JSON of at most TERMINATION_LOG_LIMIT bytes: first the message, then timings and metrics give way."""

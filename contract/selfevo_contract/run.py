@@ -47,7 +47,6 @@ class SelfEvolutionRun(Closed):
 NOT_BUILT = {
     "verifier": "the phase verifier-train",
     "finetune": "the phase finetune",
-    "budget": "budgets",
     "fork_from": "forks",
 }
 

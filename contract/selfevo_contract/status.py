@@ -69,6 +69,8 @@ class AttemptStatus(_Status):
     """When it ended."""
     log: str | None = None
     """Where its log lies."""
+    gpus: int | None = None
+    """GPUs that its pods hold now; none where they hold none."""
 
 
 class StepProgress(_Status):
@@ -171,6 +173,37 @@ class GuardStatus(_Status):
     """What it measured, or why it is blind."""
 
 
+class PhaseUsage(_Status):
+    """What the steps of one phase have used."""
+
+    hours: float = 0.0
+    """Hours for which its attempts were at work, each by itself."""
+    gpu_hours: float = 0.0
+    """GPUs times hours."""
+    tokens: int = 0
+    """Tokens that its attempts have generated, as their processes report when they end well."""
+
+
+class Usage(_Status):
+    """What a run has used so far. It never falls."""
+
+    counted_at: str
+    """Until when it is counted. What runs is counted anew with every change of the status, at most five minutes later
+    where there is a budget."""
+    wall_hours: float = 0.0
+    """Hours in which a step was at work; of steps beside each other, once."""
+    gpu_hours: float = 0.0
+    """GPUs of all pods, times the hours for which they had them."""
+    tokens: int = 0
+    """Tokens that were generated, as processes report when they end well."""
+    dollars: float | None = None
+    """gpuHours by spec.budget.dollarsPerGpuHour; none where there is no price."""
+    phases: dict[str, PhaseUsage] = {}
+    """The same by phase."""
+    low: list[str] = []
+    """Fields of spec.budget of which 80 % are used."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -205,6 +238,8 @@ class RunStatus(_Status):
     """What each guard of spec.guards says."""
     watch: str = ""
     """The same in a word or two: passing, or which guards have warned or tripped."""
+    usage: Usage | None = None
+    """What the run has used so far, for spec.budget; none before anything ran."""
     conditions: list[Condition] = []
     """What is true of the run, in the form that Kubernetes' tools read."""
 

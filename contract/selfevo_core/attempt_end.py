@@ -148,6 +148,7 @@ def attempt_history(
             started_at=stamp(attempt.started_at),
             finished_at=stamp(attempt.finished_at),
             log=attempt.log,
+            gpus=attempt.gpus or None,
         )
     return newest(known.values())
 
@@ -162,9 +163,9 @@ def _lost(attempt: AttemptStatus) -> AttemptStatus:
     if attempt.state in ("Succeeded", "Failed"):
         return attempt
     if attempt.reason in STOPPED:
-        return attempt.model_copy(update={"state": "Failed"})
+        return attempt.model_copy(update={"state": "Failed", "gpus": None})
     message = "it is gone, and how it ended was not seen; what it had committed is found by the next attempt"
-    return attempt.model_copy(update={"state": "Failed", "reason": reasons.LOST, "message": message})
+    return attempt.model_copy(update={"state": "Failed", "reason": reasons.LOST, "message": message, "gpus": None})
 
 
 def with_(status: StepStatus, **changes: Any) -> StepStatus:

@@ -64,6 +64,14 @@ class ObservedAttempt:
     """It has been told to end, and is still there."""
     progress: StepProgress | None = None
     """How far it is, where that is known."""
+    gpus: int = 0
+    """GPUs that it holds now, in all of its pods."""
+    gpus_each: int = 0
+    """GPUs of one pod."""
+    tokens: int = 0
+    """Tokens that its processes say to have generated, of one that has ended."""
+    spans: tuple[tuple[datetime, datetime], ...] = ()
+    """From when to when each of its pods has run, of one that has ended and where it is known."""
 
     @property
     def live(self) -> bool:

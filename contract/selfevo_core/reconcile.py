@@ -25,6 +25,7 @@ from selfevo_core.policies import POLICIES, Hold, Policy, RunState, combined
 from selfevo_core.policies.retry import Backoff
 from selfevo_core.run_status import status_of
 from selfevo_core.skew import as_recorded, other_version
+from selfevo_core.usage import usage_of
 
 __all__ = ["Action", "Backoff", "Blocker", "ObservedAttempt", "Outcome", "Start", "Stop", "attempt_name", "reconcile"]
 
@@ -65,13 +66,14 @@ def reconcile(
     stops = _stops(phase, state.steps, live)
     may_start = not decision.starts_nothing
     starts, wake_at = _starts(run.metadata.name, state, decision.holds) if may_start else ([], None)
+    wakes = [moment for moment in (wake_at, decision.wake_at) if moment is not None]
     if not live and not starts:
         problem = problem or decision.blocker
 
     # Say where it stands, once.
     status = status_of(run, state, phase, decision, starts, stops, problem, now)
     ending = {attempt.name for attempt in live if attempt.stopping}
-    return Outcome((*[stop for stop in stops if stop.name not in ending], *starts), status, wake_at)
+    return Outcome((*[stop for stop in stops if stop.name not in ending], *starts), status, min(wakes, default=None))
 
 
 def _observed(
@@ -106,7 +108,8 @@ def _observed(
         for step in plan.unscheduled
         if (known := records.get((step.name, step.key))) is not None and known.state == "Succeeded"
     }
-    return RunState(spec, plan, before, steps, attempts, earlier, elsewhere, version)
+    usage = usage_of(before, attempts, spec.budget, now)
+    return RunState(spec, plan, before, steps, attempts, earlier, elsewhere, version, usage)
 
 
 def _phase(state: RunState) -> RunPhase:

@@ -16,6 +16,7 @@ from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.policies import Decision, RunState
 from selfevo_core.policies.guarding import verdicts
 from selfevo_core.summary import best_of, iterations_of, newest_and_best
+from selfevo_core.usage import is_due
 
 
 def status_of(
@@ -43,7 +44,7 @@ def status_of(
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
     watched = verdicts(state)
-    return RunStatus(
+    status = RunStatus(
         observed_generation=run.metadata.generation,
         schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,
         phase=phase,
@@ -58,6 +59,7 @@ def status_of(
         attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
         guards=watched,
         watch=watch_of(watched),
+        usage=before.usage,
         conditions=[
             *conditions(
                 before.conditions,
@@ -71,6 +73,10 @@ def status_of(
             *guard_condition(before.conditions, watched, run.metadata.generation, at),
         ],
     )
+    # What is used grows at every look; it is written with whatever else has changed.
+    if status != before or is_due(before.usage, state.usage, bool(state.live), run.spec.budget):
+        status = status.model_copy(update={"usage": state.usage})
+    return status
 
 
 def _blocker(live: Sequence[ObservedAttempt]) -> Blocker | None:

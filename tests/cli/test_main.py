@@ -160,13 +160,13 @@ VERBS = (["plan"], ["status"], ["report"], ["artifacts", "ls"], ["artifacts", "p
 
 
 def test_every_verb_refuses_what_is_not_built_with_the_same_sentence(project: Project) -> None:
-    project.write(spec__budget={"wallTime": "3h"})
+    project.write(spec__verifier={})
     for verb in VERBS:
         shown = project.look(*verb, "run.yaml")
         assert (shown.returncode, shown.stdout) == (2, ""), verb
         assert shown.stderr == (
-            "selfevo: spec.budget asks for budgets, which this version of selfevo does not have yet; remove "
-            "spec.budget\n"
+            "selfevo: spec.verifier asks for the phase verifier-train, which this version of selfevo does not have "
+            "yet; remove spec.verifier\n"
         )
 
 

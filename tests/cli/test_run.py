@@ -79,6 +79,29 @@ def test_a_suspended_run_starts_nothing(project: Project) -> None:
     assert "spec.suspend is true, 0 of 3 steps done" in done.stdout
 
 
+def test_a_run_stops_when_its_budget_is_used_up_and_goes_on_when_it_is_raised(project: Project) -> None:
+    project.write(spec__budget={"tokens": 400, "wallTime": "1h", "gpuHours": 1})
+    planned = project.look("plan", "run.yaml").stdout
+    assert "budget: wallTime 1 hours, gpuHours 1 GPU hours, tokens 400 tokens\n" in planned
+    assert "budget.gpuHours is blind with `selfevo run`: processes on this machine hold no GPUs" in planned
+    project.write(spec__budget={"tokens": 300})
+    done = project.drive("run.yaml")  # of four processes with 100 tokens each, the last does not start
+    assert (done.returncode, project.worked()) == (0, STEPS[:3])
+    assert "100% of budget.tokens is used: 300 of 300 tokens" in done.stdout
+    stopped = "BudgetExceeded: budget.tokens is used up: 300 of 300 tokens; raise it to go on, 2 of 3 steps done"
+    assert f"Stopped. {stopped}" in done.stdout
+    shown = project.look("status", "run.yaml").stdout
+    assert "demo: Suspended, 2 of 3 steps done" in shown and stopped in shown
+    assert "budget.tokens: 300 of 300 tokens (100%)" in shown
+    project.write(spec__budget={"tokens": 1000})
+    assert project.drive("run.yaml").returncode == 0
+    assert project.worked() == STEPS
+    status = project.recorded().status
+    assert status is not None and status.usage is not None and status.phase == "Succeeded"
+    assert status.usage.tokens == 400 and 0 < status.usage.wall_hours < 1 and status.usage.gpu_hours == 0
+    assert status.usage.phases["solver-rollout"].tokens == 200
+
+
 @pytest.mark.slow
 def test_quiet_says_nothing_and_threads_are_as_the_environment_says(project: Project) -> None:
     project.environment["OMP_NUM_THREADS"] = "3"

@@ -196,7 +196,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
         *("evaluation.metric", "rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
-        *("budget.wallTime", "budget.gpuHours"),
+        *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),
         *(path for path in free if path.startswith("guards.")),
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")

@@ -210,7 +210,6 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         ({"spec__verifier": {}}, "spec.verifier asks for the phase verifier-train"),
         ({"spec__finetune": {"data": "s3://bucket/x.jsonl"}}, "spec.finetune asks for the phase finetune"),
-        ({"spec__budget": {}}, "spec.budget asks for budgets"),
         ({"spec__forkFrom": {"run": "other", "iteration": 1}}, "spec.forkFrom asks for forks"),
         ({"spec__solver__engine": {"kind": "vllm"}}, "spec.solver.engine.kind asks for 'vllm'"),
         ({"spec__solver__engine": {"kind": "server"}}, "spec.solver.engine.kind asks for 'server'"),

@@ -243,10 +243,10 @@ def test_a_guard(copy: Copy) -> None:
     ("name", "decides", "message"),
     [
         ("rule", "not any(step.state == 'Succeeded' for step in state.steps.values())", "nothing was learned"),
-        ("budget", "now > datetime(2025, 12, 31, tzinfo=UTC)", "the time that the run may take is over"),
+        ("deadline", "now > datetime(2025, 12, 31, tzinfo=UTC)", "the time that the run may take is over"),
     ],
 )
-def test_a_policy_and_a_budget(copy: Copy, name: str, decides: str, message: str) -> None:
+def test_a_policy_of_ones_own(copy: Copy, name: str, decides: str, message: str) -> None:
     assert copy.run(RECONCILED).startswith("1 Pending")
     copy.add(
         f"contract/selfevo_core/policies/{name}.py",

@@ -93,7 +93,7 @@ def orders() -> dict[str, Any]:
 
 
 def result(outcome: str, **fields: object) -> dict[str, Any]:
-    return {"phase": PHASE, "key": KEY, "outcome": outcome, "timings": {"total": 0.1}, **fields}
+    return {"phase": PHASE, "key": KEY, "outcome": outcome, "timings": {"total": 0.1}, "tokens": 100, **fields}
 
 
 def report(done: int) -> None:

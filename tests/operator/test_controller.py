@@ -506,7 +506,7 @@ def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> N
     world = World()
     world.reconcile()
     (name,) = world.names
-    world.edit(spec__budget={"gpuHours": 1})
+    world.edit(spec__verifier={})
     world.reconcile(1)
     assert world.status["phase"] == "Failed" and not any("delete" in call for call in world.cluster.calls)
     assert world.status["attempts"][0]["state"] == "Running", "what runs goes on"
@@ -521,7 +521,7 @@ def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> N
     world.cache.drop_job(world.cluster.jobs.pop(name))
     world.reconcile(1)
     assert world.status["attempts"][0]["state"] == "Failed"
-    world.edit(spec__budget=None, spec__suspend=False)
+    world.edit(spec__verifier=None, spec__suspend=False)
     world.reconcile(1)
     assert world.names == [name] and world.status["phase"] == "Running"
 

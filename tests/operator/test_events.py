@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.runs import make_run
-from selfevo_contract.status import Condition, GuardStatus, RunStatus, StepStatus
+from selfevo_contract.status import Condition, GuardStatus, RunStatus, StepStatus, Usage
 from selfevo_operator.writes.events import event
 
 RUN = make_run(metadata__uid="u1")
@@ -109,3 +109,17 @@ def test_a_guard_that_warns_trips_or_passes_again_is_told_once() -> None:
         "GuardsPassing",
         "guard kl passes again: it is 3",
     )
+
+
+def test_a_budget_of_which_little_is_left_is_a_warning_once_and_one_that_is_used_up_says_so() -> None:
+    run = make_run(metadata__uid="u1", spec__budget={"gpuHours": 10})
+    little = status().model_copy(update={"usage": Usage(counted_at=AT, gpu_hours=8.25, low=["gpuHours"])})
+    made = event(run, status(), little, AT)
+    assert made is not None
+    assert (made["type"], made["reason"]) == ("Warning", "BudgetLow")
+    assert made["message"] == "82% of budget.gpuHours is used: 8.25 of 10 GPU hours"
+    assert event(run, little, little, AT) is None
+    spent = status(phase="Suspended", message="budget.gpuHours is used up")
+    spent.conditions[0] = spent.conditions[0].model_copy(update={"reason": "BudgetExceeded"})
+    made = event(run, little, spent.model_copy(update={"usage": little.usage}), AT)
+    assert made is not None and (made["type"], made["reason"]) == ("Warning", "BudgetExceeded")

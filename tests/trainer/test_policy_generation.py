@@ -50,6 +50,7 @@ def test_trl_gets_what_one_call_would_give_padded_to_the_longest_part() -> None:
     assert asked == [2, 2, 1]  # seven tokens each
     assert out.tolist() == [[1, 9, 1, 0, 0], [2, 9, 2, 2, 0], [3, 9, 3, 3, 3], [1, 9, 1, 0, 0], [1, 9, 1, 0, 0]]
     assert clock.seconds["generation"] > 0
+    assert clock.tokens == 1 + 2 + 3 + 1 + 1  # padding was not generated
 
 
 @pytest.mark.slow

@@ -50,6 +50,8 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner: list[float] = []
+        self.tokens = 0
+        """Tokens that were generated."""
 
     @contextlib.contextmanager
     def during(self, activity: str) -> Iterator[None]:
@@ -80,7 +82,7 @@ class _TimedEngine:
     ) -> list[list[Completion]]:
         with self.clock.during("generation"):
             try:
-                return self.engine.generate(prompts, sampling, samples, seed, streams)
+                made = self.engine.generate(prompts, sampling, samples, seed, streams)
             except RuntimeError as error:
                 if NO_DISTRIBUTION not in str(error):
                     raise
@@ -88,6 +90,8 @@ class _TimedEngine:
                     "the frozen model computes NaN or infinity, from which nothing can be sampled; set "
                     "spec.model.dtype to float32 or bfloat16, or take other weights"
                 ) from error
+        self.clock.tokens += sum(completion.tokens for group in made for completion in group)
+        return made
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         with self.clock.during("generation"):
@@ -313,6 +317,8 @@ class Context:
             metrics=_finite(metrics),
             timings=_finite(self.timings() if timings is None else timings),
             resumed_from=self.resumed_from,
+            # Work is dealt out evenly to processes that share it, and the first of them speaks.
+            tokens=self.clock.tokens * self.rank.size or None,
         )
 
 

@@ -244,7 +244,13 @@ def _seen(name: str, local: _Local) -> ObservedAttempt:
         finished_at=local.finished_at,
         message=decisive.end() if state == "Failed" and decisive else "",
         log=str(decisive.log) if decisive else None,
+        tokens=0 if local.finished_at is None else sum(_tokens(process) for process in local.ended),
     )
+
+
+def _tokens(process: Process) -> int:
+    result = process.result()
+    return (result.tokens or 0) if result is not None else 0
 
 
 def _outcome(local: _Local) -> str:

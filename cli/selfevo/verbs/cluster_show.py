@@ -21,7 +21,10 @@ def show_run(target: ClusterRun, *, as_json: bool) -> None:
         print_json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
     steps = plan(resource.run.spec) if resource.run else None
-    print_status(resource.full_name, status, steps, remark(resource, target.access), narrate.standing(status))
+    budget = resource.run.spec.budget if resource.run else None
+    print_status(
+        resource.full_name, status, steps, remark(resource, target.access), narrate.standing(status), budget=budget
+    )
 
 
 def remark(resource: Resource, access: Access) -> str:
@@ -33,7 +36,7 @@ def remark(resource: Resource, access: Access) -> str:
         return "the operator has not looked at it yet"
     if not resource.seen:
         return "the operator has not looked at its newest spec yet"
-    if status.phase == "Suspended":
+    if status.phase == "Suspended" and narrate.held_by_spec(status):
         return f"`{access.command('resume', resource.name)}` goes on"
     return ""
 

@@ -53,6 +53,8 @@ def outcome(run: Resource, suspend: bool, access: Access) -> str:
             return f"{name} is suspended: {', '.join(running)} stops now and resumes from its last checkpoint; {back}"
         return f"{name} is suspended, {done}; nothing new starts, {back}"
     follow = f"`{access.command('watch', run.name)}` follows it"
+    if not run.suspend and status.phase == "Suspended":
+        return f"{name} is not held by spec.suspend; {narrate.standing(status)}"
     if not run.suspend:
         return f"{name} is not suspended, {done}; {follow}"
     if run.ended:

@@ -29,6 +29,7 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.reconcile import Backoff, reconcile
+from selfevo_core.usage import amounts
 
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 INTERRUPTED = 130
@@ -100,6 +101,8 @@ def drive(
     record = _Recorder(folder, view)
     while True:
         outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), BACKOFF)
+        for line in _little_left(run, outcome.status):
+            view.say(line)
         run = run.model_copy(update={"status": outcome.status})
         record(run)
         if processes.apply(outcome.actions):
@@ -124,6 +127,14 @@ def drive(
             run = run.model_copy(update={"spec": run.spec.model_copy(update={"suspend": True})})
             if processes.live:
                 view.say("stopping at the next checkpoint (Ctrl-C again: at once, from the last checkpoint)")
+
+
+def _little_left(run: SelfEvolutionRun, after: RunStatus) -> list[str]:
+    """Of an amount of the budget, once 80 % of it are used."""
+    known = run.status.usage.low if run.status and run.status.usage else []
+    low = after.usage.low if after.usage else []
+    found = [of for of in amounts(run.spec.budget, after.usage) if of.field in low and of.field not in known]
+    return [f"{amount.share:.0%} of budget.{amount.field} is used: {amount}" for amount in found]
 
 
 def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:
@@ -194,6 +205,10 @@ def _conclude(
         if not quiet:
             print(f"Stopped, {narrate.counts(status, steps)}. Go on with:\n  {_command()}")
         return INTERRUPTED
+    if status.phase == "Suspended" and not narrate.held_by_spec(status):
+        if not quiet:
+            print(f"Stopped. {narrate.standing(status)}")
+        return int(ExitCode.DONE)
     if status.phase == "Suspended":
         if not quiet:
             print(f"spec.suspend is true, {narrate.counts(status, steps)}; set it to false in {manifest} to go on")

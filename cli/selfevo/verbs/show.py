@@ -18,9 +18,11 @@ from selfevo_contract.artifacts import step_uri
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.budget import Budget
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
 from selfevo_core.policies.guarding import blind_guards, watching
 from selfevo_core.reconcile import reconcile
+from selfevo_core.usage import amounts
 
 FOLLOW_S = 0.3
 """Between two reads of a log that is being written."""
@@ -56,7 +58,7 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
     print(*fitted(table, (), columns), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
-    for line in _guards(run):
+    for line in (*_guards(run), *_budget_lines(run.spec.budget)):
         print(flowed(line, columns))
 
 
@@ -72,6 +74,23 @@ def _guards(run: SelfEvolutionRun) -> list[str]:
     ]
 
 
+def _budget_lines(budget: Budget | None) -> list[str]:
+    """What the run may use; and what nobody counts on this machine."""
+    if budget is None:
+        return []
+    limits = [f"{amount.field} {amount.limit:.7g} {amount.unit}" for amount in amounts(budget, None)]
+    blind = [amount.field for amount in amounts(budget, None) if amount.by_gpus]
+    lines = [f"budget: {', '.join(limits) or 'nothing is limited'}"]
+    if blind:
+        which = " and ".join(f"budget.{field}" for field in blind)
+        what = "is blind" if len(blind) == 1 else "are blind"
+        lines.append(
+            f"{which} {what} with `selfevo run`: processes on this machine hold no GPUs that anybody counts; in a "
+            "cluster, GPUs of pods are counted"
+        )
+    return lines
+
+
 def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
     """Where the run stands: as it was recorded, or as the store tells when there is no record."""
     run = load(manifest, storage=storage, cache=workdir)
@@ -79,6 +98,7 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
     folder = RunFolder(workdir, run.metadata)
     driver = folder.driver()
     status = current_status(run, steps, folder, driver)
+    budget = run.spec.budget
     if as_json:
         print_json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
@@ -88,14 +108,20 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
         by = "not being driven; `selfevo run` goes on"
     else:
         by = ""
-    why = narrate.standing(status) if status.phase == "Failed" else ""
+    why = narrate.standing(status) if status.phase in ("Failed", "Suspended") else ""
     if remark := absent(run):
         why = f"{why}\n" * bool(why) + f"store {run.spec.storage.uri} {remark}"
-    print_status(_name(run), status, steps, by, why, stopped=driver is None)
+    print_status(_name(run), status, steps, by, why, stopped=driver is None, budget=budget)
 
 
 def print_status(
-    name: str, status: RunStatus, steps: Plan | None, by: str = "", why: str = "", stopped: bool = False
+    name: str,
+    status: RunStatus,
+    steps: Plan | None,
+    by: str = "",
+    why: str = "",
+    stopped: bool = False,
+    budget: Budget | None = None,
 ) -> None:
     """Where a run stands: a line, the steps, the iterations, the best model.
 
@@ -104,6 +130,7 @@ def print_status(
         by: A remark on the first line.
         why: A line below it.
         stopped: Nobody is at work on it.
+        budget: What it may use.
     """
     # Driven by nobody, it does not run, though it may go on.
     phase = "Stopped" if stopped and status.phase == "Running" else status.phase
@@ -118,7 +145,7 @@ def print_status(
     if rows:
         print("", *fitted([("step", "state", "took", "attempts", ""), *rows], (2, 3), columns), sep="\n")
     print(*(narrate.table_lines(status, columns) or [""]), sep="\n")
-    for line in narrate.guard_lines(status):
+    for line in (*narrate.guard_lines(status), *narrate.used(status, budget)):
         print(flowed(line, columns))
     if status.model_uri:
         print(f"best model: {status.model_uri}")

@@ -12,8 +12,10 @@ from selfevo_contract.errors import ExitCode
 from selfevo_contract.plan import Plan
 from selfevo_contract.process import Progress
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.budget import Budget
 from selfevo_contract.status import AttemptStatus, GuardStatus, IterationStatus, RunStatus, StepProgress, StepStatus
 from selfevo_core.attempt_end import STOPPED
+from selfevo_core.usage import amounts
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
 
@@ -216,11 +218,32 @@ def counts(status: RunStatus, plan: Plan | None) -> str:
 def standing(status: RunStatus) -> str:
     """Why the run stands as it does, where phase and steps do not say it: ``Unschedulable: no node has ...``."""
     conditions = {condition.type: condition for condition in status.conditions if condition.status == "True"}
-    for kind in ("Failed", "Stalled", "Reconciling"):
+    for kind in ("Failed", "Stalled", "Suspended", "Reconciling"):
         condition = conditions.get(kind)
-        if condition is not None and condition.reason not in (reasons.STARTING, reasons.RUNNING):
+        if condition is not None and condition.reason not in (reasons.STARTING, reasons.RUNNING, reasons.SUSPENDED):
             return f"{condition.reason}: {printable(condition.message)}"
     return ""
+
+
+def held_by_spec(status: RunStatus) -> bool:
+    """Whether ``spec.suspend`` is what holds the run, and not its budget."""
+    held = next((c for c in status.conditions if c.type == "Suspended" and c.status == "True"), None)
+    return held is not None and held.reason == reasons.SUSPENDED
+
+
+def used(status: RunStatus, budget: Budget | None) -> list[str]:
+    """What the run has used, and how much of its budget; nothing where there is neither GPU nor budget."""
+    usage = status.usage
+    if budget is None and (usage is None or not usage.gpu_hours):
+        return []
+    lines = []
+    if usage is not None:
+        parts = [f"{usage.wall_hours:.2f} hours", f"{usage.gpu_hours:.2f} GPU hours"]
+        parts += [f"{usage.tokens:,} tokens"] if usage.tokens else []
+        parts += [f"{usage.dollars:,.2f} dollars"] if usage.dollars is not None else []
+        lines.append(f"used: {', '.join(parts)}")
+    lines += [f"budget.{amount.field}: {amount} ({amount.share:.0%})" for amount in amounts(budget, usage)]
+    return lines
 
 
 def failure_code(status: RunStatus) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from selfevo_contract.crd.schema import Schema, schema_of
 from selfevo_contract.crd.transitions import hold_still, keep_to_what_is_built
 from selfevo_contract.phases import PHASES
-from selfevo_contract.run import API_VERSION, KIND, NOT_BUILT, SelfEvolutionRun
+from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunStatus
 
@@ -77,8 +77,7 @@ def _root() -> Schema:
     about = SelfEvolutionRun.model_fields
     spec = schema_of(RunSpec)
     hold_still(spec)
-    not_built = {RunSpec.model_fields[field].alias or field: what for field, what in NOT_BUILT.items()}
-    keep_to_what_is_built(spec, not_built, {phase.part: phase.engines for phase in PHASES.values()})
+    keep_to_what_is_built(spec, {phase.part: phase.engines for phase in PHASES.values()})
     status = schema_of(RunStatus, checked=False)
     for name, key in _STATUS_KEYS.items():
         status["properties"][name] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}

@@ -127,7 +127,10 @@ def _drop_defaults(schema: Schema) -> None:
 
 
 def _mapping(key: Any, value: Any, checked: bool) -> Schema:
-    schema: Schema = {"type": "object", "additionalProperties": _type(value, [], checked)}
+    values = _type(value, [], checked)
+    if "properties" in values:
+        values = {"description": _about(value), **values}
+    schema: Schema = {"type": "object", "additionalProperties": values}
     names = _unwrap(key, [])[1] if checked else []
     # A schema has no place for what names must look like.
     rules = [validation(item) for item in names if isinstance(item, Rule)]

@@ -71,21 +71,15 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
             _add(field, {"rule": "self == oldSelf", "message": FROZEN})
 
 
-def keep_to_what_is_built(spec: Schema, not_built: Mapping[str, str], engines: Mapping[str, Sequence[str]]) -> None:
+def keep_to_what_is_built(spec: Schema, engines: Mapping[str, Sequence[str]]) -> None:
     """Adds rules to ``spec``, in place: a run is not edited into one that this version cannot go on with.
 
-    One that is created so is refused by the operator with the same sentence, and nothing of it runs.
+    One that is created so is refused by the operator with the same sentence, and nothing of it runs. Other fields that
+    are not built may not be added later in any case.
 
     Args:
-        not_built: fields of ``spec`` that may be added later, and what they ask for.
         engines: the kinds of engine that are built, by the part of the spec.
     """
-    for name, what in not_built.items():
-        if name in MAY_CHANGE:  # the others may not be added later in any case
-            message = f"this version of selfevo does not have {what} yet; remove {name}"
-            _add(
-                spec, {"rule": f"!has(self.{name}) || has(oldSelf.{name})", "message": message, "fieldPath": f".{name}"}
-            )
     for part, kinds in engines.items():
         field = spec["properties"][part].get("properties", {}).get("engine")
         if field is not None and set(kinds) < set(field["properties"]["kind"]["enum"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field
@@ -46,6 +47,13 @@ Size = Annotated[
 """A Kubernetes quantity of at least one byte: what a claim may ask for."""
 
 Duration = Annotated[str, Field(max_length=32), form("([0-9]+(ms|s|m|h))+", "a duration such as 90m, 72h or 1h30m")]
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_of(duration: str) -> float:
+    """A `Duration` in seconds: ``1h30m`` is 5400."""
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall("([0-9]+)(ms|s|m|h)", duration))
+
 
 _SHORT = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LabelKey = Annotated[

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from selfevo_core.policies.base import Decision, Hold, Policy, RunState
+from selfevo_core.policies.budget import budget
 from selfevo_core.policies.failed_step import failed_step
 from selfevo_core.policies.guarding import guarding
 from selfevo_core.policies.plan_version import plan_version
@@ -20,7 +21,7 @@ from selfevo_core.policies.suspend import suspend
 
 __all__ = ["POLICIES", "Decision", "Hold", "Policy", "RunState", "combined"]
 
-POLICIES: Sequence[Policy] = (plan_version, failed_step, suspend, guarding, retry, record_first, sharing)
+POLICIES: Sequence[Policy] = (plan_version, failed_step, suspend, guarding, budget, retry, record_first, sharing)
 
 
 def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Decision:
@@ -28,6 +29,7 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
     phase, reason, message = None, "", ""
     starts_nothing, blocker = False, None
     holds: dict[str, Hold] = {}
+    wakes: list[datetime] = []
     for policy in policies:
         decision = policy(state, now)
         if decision is None:
@@ -35,7 +37,10 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
         starts_nothing = starts_nothing or decision.starts_nothing
         blocker = blocker or decision.blocker
         holds = {**decision.holds, **holds}
+        if decision.wake_at is not None:
+            wakes.append(decision.wake_at)
         if decision.phase is not None:
             phase, reason, message = decision.phase, decision.reason, decision.message
             break
-    return Decision(phase, reason, message, starts_nothing or phase is not None, holds, blocker)
+    wake_at = min(wakes, default=None)
+    return Decision(phase, reason, message, starts_nothing or phase is not None, holds, blocker, wake_at)

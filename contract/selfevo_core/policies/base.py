@@ -10,7 +10,7 @@ from typing import Literal
 
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_contract.status import RunStatus, StepStatus, Usage
 from selfevo_core.attempts import Blocker, ObservedAttempt
 
 
@@ -32,6 +32,8 @@ class RunState:
     """Keys of steps that another run has in work, and who that is."""
     other_version: int | None = None
     """Version of the artifact schema by which the run was begun, where that is not ours."""
+    usage: Usage | None = None
+    """What the run has used until now."""
 
     @cached_property
     def live(self) -> list[ObservedAttempt]:
@@ -79,6 +81,8 @@ class Decision:
     """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
+    wake_at: datetime | None = None
+    """When to ask again although nothing has happened."""
 
 
 Policy = Callable[[RunState, datetime], Decision | None]

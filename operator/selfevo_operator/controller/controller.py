@@ -150,7 +150,7 @@ class Controller:
     ) -> float | None:
         """A run that cannot be understood: what runs goes on, nothing new begins, and suspending it stops it."""
         suspended = snapshot.document()["spec"].get("suspend") is True
-        live = [attempt_of(job) for job in jobs if not job.finished]
+        live = [attempt_of(job, gpus_each=self._reader.gpus_each(job)) for job in jobs if not job.finished]
         stops = [Stop(attempt.name, reasons.SUSPENDED) for attempt in live] if suspended else []
         problem, failure = await self._executor.carry_out(None, snapshot, stops)
         memory = self._memories[snapshot.uid]

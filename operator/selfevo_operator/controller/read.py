@@ -8,15 +8,18 @@ from datetime import datetime
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
+from selfevo_contract.phases import PHASES
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepProgress
 from selfevo_core.attempts import Blocker, ObservedAttempt
 from selfevo_core.invalid_spec import parse_run
+from selfevo_core.pods import merged, pods_of
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.api.pod_evidence import Beside, PodEvidence
 from selfevo_operator.controller.memory import Memories
 from selfevo_operator.manifests.job import render, template_digest
+from selfevo_operator.manifests.resources import counted
 from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Cache, RunSnapshot
 from selfevo_operator.observed.lru_cache import LruCache
@@ -118,10 +121,10 @@ class Reader:
         attempts = []
         for job in jobs:
             if job.finished and job.attempt > ended.get((job.step, job.key), 0):
-                attempts.append(await self._ended(job))
+                attempts.append(await self._ended(job, self.gpus_each(job, run)))
             elif job.finished:
                 self._pod_evidence.forget_end(job)
-                attempts.append(attempt_of(job))
+                attempts.append(attempt_of(job, gpus_each=self.gpus_each(job, run)))
             else:
                 if job.succeeding:
                     self._pod_evidence.prefetch_result(job)
@@ -129,28 +132,36 @@ class Reader:
                 attempts.append(await self._unfinished(run, steps, job, evidence))
         return attempts
 
-    async def _ended(self, job: JobSnapshot) -> ObservedAttempt:
+    async def _ended(self, job: JobSnapshot, gpus: int) -> ObservedAttempt:
         """A Job that has ended; as long as its pods must not be asked how, it waits for somebody to allow that."""
         try:
-            return attempt_of(job, await self._pod_evidence.of_end(job))
+            return attempt_of(job, await self._pod_evidence.of_end(job), gpus_each=gpus)
         except ApiError as error:
             if error.status not in _DENIED:
                 raise
             message = f"{job.name} has ended, and the cluster does not let us ask its pods how: {error.message}"
             held = replace(job, succeeded=False, failed=False, ready=0, suspended=False, ended_pods=0, stopping=True)
             self._memories[job.owner].unreadable = Blocker(reasons.PODS_UNREADABLE, message)
-            return attempt_of(held)
+            return attempt_of(held, gpus_each=gpus)
 
     async def _unfinished(
         self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence
     ) -> ObservedAttempt:
-        template = self._template(run, steps, job, evidence)
-        attempt = attempt_of(job, evidence, template)
+        template, gpus = self._template(run, steps, job, evidence), self.gpus_each(job, run)
+        attempt = attempt_of(job, evidence, template, gpus)
         if attempt.outdated and attempt.state == "Pending" and not job.suspended and not job.stopping:
             # Before it is replaced, its pods are asked: a Job counts a pod as ready a second after it is, and between
             # the end of the container and that of the pod it counts it as nothing at all.
-            attempt = attempt_of(job, await self._pod_evidence.ask(job), template)
+            attempt = attempt_of(job, await self._pod_evidence.ask(job), template, gpus)
         return replace(attempt, progress=self._progress(job))
+
+    def gpus_each(self, job: JobSnapshot, run: SelfEvolutionRun | None = None) -> int:
+        """GPUs of one pod of ``job``: by the Job itself, and by the claims of ``run``, which a Job gives no number."""
+        gpus = counted(job.devices, self._settings.gpu_resources)
+        if run is None or job.phase not in PHASES:
+            return gpus
+        spec = run.spec.model_copy(update={"pods": merged(self._settings.defaults, run.spec.pods)})
+        return gpus + sum(claim.gpus or 0 for claim in pods_of(spec, job.phase).resource_claims)
 
     def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""

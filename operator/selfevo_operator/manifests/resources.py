@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
@@ -88,6 +88,11 @@ def gpu(limits: Mapping[str, Quantity], field: str, names: Sequence[str] = ("*/g
         raise InputError(f"{field}.limits has GPUs of two kinds, {' and '.join(sorted(used))}; set one of them to 0")
     name = next(iter(used or found), None)
     return name, found.get(name or "", 0)
+
+
+def counted(devices: Iterable[tuple[str, int]], names: Sequence[str]) -> int:
+    """How many of ``devices``, names of resources with their numbers, are GPUs by ``names`` (see `gpu`)."""
+    return sum(count for name, count in devices if any(fnmatchcase(name, pattern) for pattern in names))
 
 
 def _check(path: str, name: str, quantity: Quantity) -> None:

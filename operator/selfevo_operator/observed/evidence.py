@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -51,6 +51,8 @@ class PodEnd:
     """The container that decided, or empty: the pod as a whole."""
     disrupted: bool = False
     """Taken away from outside: its Job does not count it."""
+    span: tuple[datetime, datetime] | None = None
+    """From when to when its trainer ran; None where it did not, or where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def evidence_of(pods: Iterable[Object], now: datetime | None = None) -> Evidence
         status = pod.get("status") or {}
         end = _end(pod, status)
         if end is not None:
-            ends.append(end)
+            ends.append(replace(end, span=_span(status)))
         elif "deletionTimestamp" in pod["metadata"]:
             ending += 1
             waiting.append(_ending(pod, now))
@@ -129,6 +131,12 @@ def _end(pod: Object, status: Object) -> PodEnd | None:
     name, said = pod["metadata"]["name"], said or status.get("message") or "no reason given"
     text = f"pod {name} failed without an end of its container: {reason}: {said}"[:_TEXT_LIMIT]
     return PodEnd(None, "", _as_reason(reason), text, None, "", _is_taken_away(status))
+
+
+def _span(status: Object) -> tuple[datetime, datetime] | None:
+    terminated = _trainer_state(status).get("terminated") or {}
+    begin, end = parse_stamp(terminated.get("startedAt")), parse_stamp(terminated.get("finishedAt"))
+    return None if begin is None or end is None or terminated.get("reason") == _NO_END else (begin, max(begin, end))
 
 
 def _culprit(pod: Object, status: Object) -> tuple[str, Object] | None:

@@ -30,6 +30,7 @@ from selfevo_operator.manifests.labels import (
     TEMPLATE,
     TRAINER,
 )
+from selfevo_operator.manifests.resources import amount
 from selfevo_operator.observed.evidence import NOTHING, OURS, Evidence, PodEnd, evidence_of
 
 __all__ = ["NOTHING", "Evidence", "JobSnapshot", "PodEnd", "attempt_of", "evidence_of", "job_snapshot"]
@@ -76,6 +77,11 @@ class JobSnapshot:
     together: int = 1
     """Pods that train together: the step goes on when all of them are there."""
     stopping_since: datetime | None = None
+    pods: int = 1
+    """Pods that hold their places now; of a Job that has not begun, those that it will have."""
+    phase: str = ""
+    devices: tuple[tuple[str, int], ...] = ()
+    """What device plugins give to one of its pods: names of the resources, and how many of each."""
 
     @property
     def finished(self) -> bool:
@@ -142,7 +148,29 @@ def job_snapshot(job: Mapping[str, Any]) -> JobSnapshot:
         terminating=status.get("terminating") or 0,
         together=(spec.get("completions") or 1) if labels.get(PHASE) in _DISTRIBUTED else 1,
         stopping_since=parse_stamp(metadata.get("deletionTimestamp")),
+        phase=labels.get(PHASE, ""),
+        pods=_pods(spec, status, done=ended is not None),
+        devices=_devices(((spec.get("template") or {}).get("spec")) or {}),
     )
+
+
+def _pods(spec: Mapping[str, Any], status: Mapping[str, Any], *, done: bool) -> int:
+    if done or spec.get("suspend"):
+        return 0 if done else int(status.get("terminating") or 0)
+    if not status.get("startTime"):
+        return int(spec.get("parallelism") or 1)
+    return int(status.get("active") or 0) + int(status.get("terminating") or 0)
+
+
+def _devices(pod: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Of the containers that run beside each other: native sidecars are init containers that do not end."""
+    sidecars = [c for c in pod.get("initContainers") or [] if c.get("restartPolicy") == "Always"]
+    found: dict[str, int] = {}
+    for container in (*sidecars, *(pod.get("containers") or [])):
+        for name, quantity in ((container.get("resources") or {}).get("limits") or {}).items():
+            if "/" in name:
+                found[name] = found.get(name, 0) + int(amount(quantity))
+    return tuple(sorted((name, count) for name, count in found.items() if count))
 
 
 def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,12 +180,15 @@ def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def attempt_of(job: JobSnapshot, evidence: Evidence = NOTHING, template: str = "") -> ObservedAttempt:
+def attempt_of(
+    job: JobSnapshot, evidence: Evidence = NOTHING, template: str = "", gpus_each: int = 0
+) -> ObservedAttempt:
     """``job`` as an attempt.
 
     Args:
         evidence: what its pods show, where they were asked.
         template: digest of the Job as it would be rendered now; empty when that is not known.
+        gpus_each: GPUs of one of its pods.
     """
     log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
     attempt = ObservedAttempt(
@@ -169,6 +200,10 @@ def attempt_of(job: JobSnapshot, evidence: Evidence = NOTHING, template: str = "
         started_at=job.started_at or job.created_at,
         log=log,
         stopping=job.stopping,
+        gpus=gpus_each * job.pods,
+        gpus_each=gpus_each,
+        tokens=sum(_tokens(_own(end, job.key)) for end in evidence.ends),
+        spans=tuple(end.span for end in evidence.ends if end.span is not None) if job.finished else (),
     )
     attempt = _observed(attempt, job, evidence)
     blockers = [each for each in (attempt.waiting, evidence.before) if each is not None]
@@ -234,6 +269,10 @@ def _ending(job: JobSnapshot, evidence: Evidence) -> Blocker:
 def _own(end: PodEnd, key: str) -> PodEnd:
     """A message may be the end of a log, and a log may hold what a model wrote: only a result of this step is one."""
     return end if end.result is None or end.result.key == key else replace(end, result=None)
+
+
+def _tokens(end: PodEnd) -> int:
+    return (end.result.tokens or 0) if end.result is not None else 0
 
 
 def _failed(attempt: ObservedAttempt, job: JobSnapshot, evidence: Evidence) -> ObservedAttempt:

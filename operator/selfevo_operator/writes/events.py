@@ -14,6 +14,7 @@ from typing import Any, Literal
 from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_core.usage import amounts
 
 _LIMIT = 1024
 
@@ -33,7 +34,7 @@ def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -
     Args:
         at: RFC 3339 time.
     """
-    facts = list(_facts(before, after))
+    facts = [*_facts(before, after), *_little_left(run, before, after)]
     if not facts:
         return None
     loudest = max(facts, key=lambda fact: fact.type == "Warning")
@@ -72,11 +73,11 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
         )
         yield from _of_step(known, step)
     yield from _of_guards(before, after)
+    main = next(c for c in after.conditions if c.type == "Ready")
     if before.phase != after.phase and after.phase in ("Succeeded", "Failed", "Suspended"):
-        main = next(c for c in after.conditions if c.type == "Ready")
-        yield Fact(
-            after.phase, f"run {after.phase}: {main.message}", "Warning" if after.phase == "Failed" else "Normal"
-        )
+        spent = main.reason == reasons.BUDGET_EXCEEDED
+        kind: Literal["Normal", "Warning"] = "Warning" if after.phase == "Failed" or spent else "Normal"
+        yield Fact(main.reason if spent else after.phase, f"run {after.phase}: {main.message}", kind)
     elif before.phase == "Suspended" and after.phase in ("Pending", "Running"):
         yield Fact("Resumed", "run resumed")
     stuck = {c.type: c for c in after.conditions}.get("Stalled")
@@ -94,6 +95,15 @@ def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
             yield Fact(reason, f"guard {guard.name}: {guard.message}", "Warning")
         elif guard.state == "Passing" and known in ("Warned", "Tripped"):
             yield Fact(reasons.GUARDS_PASSING, f"guard {guard.name} passes again: {guard.message}")
+
+
+def _little_left(run: SelfEvolutionRun, before: RunStatus, after: RunStatus) -> Iterator[Fact]:
+    """Of an amount of the budget, from the write on that finds 80 % of it used."""
+    known = before.usage.low if before.usage else []
+    for amount in amounts(run.spec.budget, after.usage):
+        if after.usage is not None and amount.field in after.usage.low and amount.field not in known:
+            message = f"{amount.share:.0%} of budget.{amount.field} is used: {amount}"
+            yield Fact(reasons.BUDGET_LOW, message, "Warning")
 
 
 def _of_step(before: StepStatus, after: StepStatus) -> Iterator[Fact]:

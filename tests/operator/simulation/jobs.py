@@ -43,6 +43,8 @@ class JobLife:
     ending: tuple[str, str, str] | None = None
     """Type, reason and message of the condition that it gets when its pods are gone."""
     ended_at: float | None = None
+    gone_at: float | None = None
+    """When it ended, was removed or taken away from its run."""
     disowned: tuple[str, float] = ("", 0.0)
     """Who controlled it, and until when."""
     started: str | None = None
@@ -168,6 +170,7 @@ class Jobs:
     def disown(self, name: str) -> None:
         """The Job goes on, and nobody controls it."""
         life = self.lives[self._world.api.get("jobs", name)["metadata"]["uid"]]
+        life.gone_at = life.gone_at or self._world.agenda.now
         life.disowned, life.owner = (life.owner or life.disowned[0], self._world.agenda.now), ""
         self._world.api.update("jobs", name, metadata={"ownerReferences": []})
 
@@ -179,7 +182,7 @@ class Jobs:
                 self._world.nodes.lose(pod)
 
     def _remove(self, life: JobLife) -> None:
-        life.gone = True
+        life.gone, life.gone_at = True, life.gone_at or self._world.agenda.now
         self._world.api.remove("jobs", life.name)
 
     def _collect(self, owner: str) -> None:
@@ -289,7 +292,7 @@ class Jobs:
 
     def _finish(self, life: JobLife) -> None:
         world = self._world
-        life.ended_at = world.agenda.now
+        life.ended_at = life.gone_at = world.agenda.now
         lag = self._lag() if world.faulty else 0.0
         world.agenda.after(life.spec["ttlSecondsAfterFinished"] + lag, lambda: self._expire(life))
 

@@ -22,6 +22,8 @@ OWN_CONDITIONS = frozenset({"Ready", "Reconciling", "Stalled", "Suspended", "Com
 STATUS_LIMIT = 256 * 1024
 DAWDLING_S = 2.0
 NEWS_TRAVEL_S = 60.0
+OUTAGE_S = 150.0
+"""For so long nothing may be written that was seen."""
 LOOKS_IN_TEN_SECONDS = 35
 
 
@@ -236,8 +238,26 @@ class Laws:
         law(len({a.name for a in status.attempts}) == len(status.attempts), "an attempt is shown twice")
         law(all(len(c.message) <= 1024 for c in status.conditions), "a condition's message is too long")
         self._never_back(before, after)
+        self._uses(after["metadata"], old, new)
         for step in status.steps:
             self._accounts(after["metadata"]["uid"], step)
+
+    def _uses(self, metadata: Mapping[str, Any], old: Object, new: Object) -> None:
+        """What is used never falls, and is no more than there was: of each Job, its life and what is seen late."""
+        before, after = RunStatus.model_validate(old).usage, RunStatus.model_validate(new).usage
+        if before is not None:
+            law(after is not None, "what is used is forgotten")
+            assert after is not None
+            law(after.counted_at >= before.counted_at, f"counted until {before.counted_at}, then {after.counted_at}")
+            for name in ("wall_hours", "gpu_hours", "tokens"):
+                was, now = getattr(before, name), getattr(after, name)
+                law(now >= was >= 0, f"{name} goes from {was} to {now}")
+        if after is None or metadata["uid"] in self.wiped:
+            return
+        spent = used_at_most(self._world, metadata["uid"])
+        hours = sum(of.hours for of in after.phases.values())
+        law(3600 * hours <= spent, f"{3600 * hours:.1f} s of work are counted, and there were {spent:.1f} s at most")
+        law(after.wall_hours <= hours + 1e-4, f"{after.wall_hours} hours in {hours} of all steps")
 
     def _never_back(self, before: Object, after: Object) -> None:
         """What is done stays done, and attempts are not counted backwards."""
@@ -277,6 +297,13 @@ class Laws:
         self.wrote("event")
         law(len(event["message"]) <= 1024, "an Event's message is too long")
         law(len(event["metadata"]["name"]) <= 253, "an Event's name is too long")
+
+
+def used_at_most(world: World, uid: str) -> float:
+    """Seconds for which the run's Jobs were there, and for which nobody may have seen that they were not any more."""
+    lives = [life for life in world.jobs.lives.values() if uid in (life.owner, life.disowned[0])]
+    unseen = world.blind_s + OUTAGE_S + NEWS_TRAVEL_S
+    return sum((life.gone_at or world.agenda.now) - life.created_at + unseen for life in lives)
 
 
 def done_steps(run: Object) -> set[tuple[str, str, str]]:

@@ -50,6 +50,19 @@ MUTANTS = (
         'progress=progress if state == "Running" else None',
         "progress=progress",
     ),
+    # --- what is used
+    Mutant(
+        "what is counted once is counted again",
+        "selfevo_core.usage",
+        "begin, end = max(begin or since, since), min(end, now)",
+        "begin, end = begin or since, min(end, now)",
+    ),
+    Mutant(
+        "what was used before is forgotten when the budget is used up",
+        "selfevo_core.usage",
+        "wall = (known.wall_hours if known else 0.0) + _covered(stretches)",
+        "wall = _covered(stretches)",
+    ),
     # --- when a step may start
     Mutant(
         "parents are not waited for",

@@ -36,6 +36,9 @@ class Pod:
     message: str = ""
     disrupted: bool = False
     ended_at: str = ""
+    began_at: str = ""
+    worked: list[float] = field(default_factory=list)
+    """When its process began and ended."""
 
     @property
     def alive(self) -> bool:
@@ -48,6 +51,7 @@ class Pod:
         if self.state == "ended":
             status["phase"] = "Failed" if self.code else "Succeeded"
             terminated = {"exitCode": self.code, "finishedAt": self.ended_at, "reason": self.reason}
+            terminated |= {"startedAt": self.began_at} if self.began_at else {}
             container["state"] = {"terminated": {**terminated, "message": self.message}}
         elif self.state == "running":
             status["phase"] = "Running"
@@ -119,6 +123,8 @@ class Nodes:
             world.agenda.after(10, lambda: self._start(pod))
             return
         pod.state, pod.waiting = "running", ""
+        pod.began_at = world.agenda.stamp()
+        pod.worked.append(world.agenda.now)
         world.jobs.changed(pod.life)
         self._train(pod)
 
@@ -130,6 +136,7 @@ class Nodes:
         pod.state, pod.code, pod.message = "ended", code, message
         pod.reason = reason or ("Error" if code else "Completed")
         pod.ended_at = world.agenda.stamp()
+        pod.worked[1:] = [world.agenda.now] if pod.worked else []
         if pod.deleting:
             pod.gone = True
         world.jobs.changed(pod.life)

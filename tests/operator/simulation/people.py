@@ -42,6 +42,7 @@ class People:
             self._patience,
             self._ttl,
             self._asks_for_too_much,
+            self._budget,
             self._delete_run,
             self._flap,
         )
@@ -120,13 +121,19 @@ class People:
     def _ttl(self, name: str) -> None:
         self._edit(name, ttlSecondsAfterFinished=self._world.rng.choice((60, 60, 120, 300)))
 
+    def _budget(self, name: str) -> None:
+        """Too little for the run, and later perhaps more; in the end there is none."""
+        rng = self._world.rng
+        choices = ({"wallTime": rng.choice(("1s", "20s", "2m"))}, {"gpuHours": rng.choice((0.001, 0.02, 0.5))}, None)
+        self._edit(name, budget=rng.choice(choices))
+
     def _asks_for_too_much(self, name: str) -> None:
         """What this version does not have, and after a while a correction."""
-        self._edit(name, budget={"gpuHours": 1})
+        self._edit(name, verifier={})
 
         def correct() -> None:
             if name in self._world.api.runs:
-                self._edit(name, budget=None)
+                self._edit(name, verifier=None)
 
         self._world.agenda.after(self._world.rng.uniform(1, 30), correct)
 

@@ -63,6 +63,8 @@ class World:
         self.laws = Laws(self)
         self.process: Process | None = None
         self.crashes = 0
+        self.blind_s = 0.0
+        """The longest time for which the operator was away or saw nothing."""
         self.pause = self.rng.choice((8.0, 20.0, 40.0))
         self.quiet_since: float | None = None
         self.originals: dict[str, Object] = {}
@@ -101,7 +103,7 @@ class World:
 
     def plan_of(self, run: Object) -> Plan:
         """The plan as it must be, whatever the code under test makes of it."""
-        spec = {name: value for name, value in run["spec"].items() if name != "budget"}
+        spec = {name: value for name, value in run["spec"].items() if name != "verifier"}
         mark = f"{run['metadata']['uid']} {run['metadata']['generation']}"
         if mark not in self._plans:
             kind = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
@@ -130,6 +132,7 @@ class World:
         down = 1.0
         if self.faulty:
             down = self.rng.uniform(30, 400) if self.rng.random() < 0.1 else self.rng.uniform(0.2, 5)
+        self.blind_s = max(self.blind_s, down)
         self.say(f"the operator is down for {down:.0f} s: {why}")
         self.agenda.after(down, self.start)
 

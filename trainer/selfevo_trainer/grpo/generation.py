@@ -44,6 +44,7 @@ def generate_in_parts(context: Context, model: Any, budget: int) -> None:
                 parts.append(generate(*args, generation_config=generation_config, **part))
         width = max(part.shape[1] for part in parts)
         padding = generation_config.pad_token_id
+        context.clock.tokens += sum(int((part[:, ids_BT.shape[1] :] != padding).sum()) for part in parts)
         return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=padding) for part in parts])
 
     model.generate = in_parts
