@@ -19,6 +19,7 @@ from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_contract.spec.run import RunSpec
 from selfevo_core.sizing.architecture import Architecture
+from selfevo_core.sizing.backward import pass_bytes
 
 GIB = 1 << 30
 
@@ -71,17 +72,23 @@ def training(
     # Weights and moments; the frozen reference, which is loaded as the policy is; DDP's own copy of the gradients.
     held = (4 + 8 + (4 if grpo.beta > 0 else 0) + (4 if gpus > 1 else 0)) * count
     held += dtype_bytes * whole if adapted else 0  # the base under the adapter, in the run's dtype
-    at_once = min(_sequences(grpo, gpus) * sequence, max(grpo.generation_batch_tokens, sequence))
+    at_once = min(_sequences(grpo, gpus), max(1, grpo.generation_batch_tokens // sequence)) * sequence
     generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
+    if not adapted:  # autocast's copies, of all but an embedding that is a table only
+        generating += computed * (whole - (0 if model.tied else model.vocabulary * model.hidden))
     if isinstance(solver, TransformersEngine):
         held += dtype_bytes * whole
-        generating = max(generating, solver.sequences(sequence) * sequence * _cache_bytes(model, dtype_bytes))
-    tokens = grpo.per_device_train_batch_size * sequence
-    layer = model.saved_by_a_layer(sequence)
-    # Recomputed, a layer keeps its input only (float32), and one layer at a time is there whole.
-    kept = 4 * model.hidden * model.layers + layer if grpo.gradient_checkpointing else layer * model.layers
-    # Autocast's copies of the weights live until the pass ends; generation makes them as well.
-    return Need(phase, gpus, held + computed * count, 4 * count + tokens * kept, generating)
+        answering = solver.sequences(sequence) * sequence * _cache_bytes(model, dtype_bytes)
+        generating = max(generating, answering)
+    backward = pass_bytes(
+        model,
+        grpo.per_device_train_batch_size * sequence,
+        sequence,
+        checkpointing=grpo.gradient_checkpointing,
+        whole=not adapted,
+        computed=computed,
+    )
+    return Need(phase, gpus, held, 4 * count + backward, generating)
 
 
 def generation(phase: str, model: Architecture, engine: Engine, longest: int, dtype_bytes: int) -> Need:

@@ -1,0 +1,48 @@
+"""Bytes of one pass of training, forward and backward, at its largest moment. Pure.
+
+Three moments can be the largest, and torch's own tracker finds them (benchmarks/memory.py):
+
+    the forward pass ends     autocast's copies of all weights, and what is kept of every layer
+    the output layer's turn   its gradient, in float32, and the tiles in which TRL computes log-probabilities
+    a layer's turn            that layer whole, what is computed on its way back, and what is kept of the others
+
+Tied embeddings have their gradient from the output layer at hand until the embedding's own comes, at the very end.
+"""
+
+from __future__ import annotations
+
+from selfevo_core.sizing.architecture import Architecture
+
+TILE_TOKENS, TILE_WORDS = 4096, 32_768
+"""A tile of the output layer, in TRL 1.16: so many tokens by so much of the vocabulary."""
+
+
+def pass_bytes(
+    model: Architecture, tokens: int, sequence: int, *, checkpointing: bool, whole: bool, computed: int
+) -> int:
+    """Without the gradients that are kept from pass to pass.
+
+    Args:
+        tokens: of all sequences of the pass.
+        checkpointing: a layer keeps its input only and is computed a second time.
+        whole: all weights are trained; an adapter otherwise, on a base in the run's dtype.
+        computed: bytes of autocast's copy of a trained weight; 0 where there is none.
+    """
+    stream = 4 if whole else 2  # bytes of a layer's input: float32, as the embedding is, and the base's dtype
+    layer = model.saved_by_a_layer(sequence)
+    on_the_way_back = 4 * model.hidden + 4 * model.intermediate
+    embedding = model.vocabulary * model.hidden
+    copies = computed * (model.parameters - (1 if model.tied else 2) * embedding) if whole else 0
+    gradient = 4 * embedding if whole else 0
+    output = tokens * (8 + 2) * model.hidden  # the last norm's input, in float32 and normed, and its result
+    tile = 2 * (min(tokens, TILE_TOKENS) + model.hidden) * min(TILE_WORDS, model.vocabulary)
+    if checkpointing:
+        kept = tokens * stream * model.hidden * model.layers
+        again = tokens * layer + copies // model.layers
+        copied = 0  # they end with the forward pass
+    else:
+        kept, again, copied = tokens * layer * model.layers, 0, copies
+    forward = copies + kept + output + tile
+    head = copied + kept + output + tile + gradient + tokens * 4 * model.hidden
+    back = copied + kept + again + tokens * on_the_way_back + (gradient if model.tied else 0)
+    return max(forward, head, back)
