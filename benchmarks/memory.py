@@ -26,6 +26,7 @@ import torch
 import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, Qwen3Config
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
@@ -140,7 +141,7 @@ def _config(model: Architecture) -> Any:
 
 def _made(model: Architecture, dtype: torch.dtype) -> Any:
     with torch.device("cpu"):
-        return AutoModelForCausalLM.from_config(_config(model), dtype=dtype)
+        return AutoModelForCausalLM.from_config(_config(model), dtype=dtype)  # type: ignore[no-untyped-call]
 
 
 def _policy(model: Architecture, grpo: Any, dtype: torch.dtype) -> tuple[Any, list[Any]]:
@@ -149,7 +150,7 @@ def _policy(model: Architecture, grpo: Any, dtype: torch.dtype) -> tuple[Any, li
     # TRL wraps the head before the adapter is on; `begin` is given a model that is already there.
     add_fused_lm_head(policy, temperature=1.0, outputs=("log_probs", "entropy"))
     if grpo.lora:
-        # The adapter is made where the model is, in float32; peft moves it there all the same, which such tensors cannot.
+        # The adapter is made where the model is, in float32; peft moves it there too, which such tensors cannot.
         with mock.patch.object(torch.nn.Module, "to", lambda module, *_, **__: module):
             policy = adapters.begin(policy, grpo.lora, seed=0)
     if grpo.gradient_checkpointing:
@@ -190,15 +191,15 @@ def _autocast(dtype: torch.dtype) -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32)
 
 
-class _Tracker(MemTracker):  # type: ignore[misc]  # torch's tools are not typed
-    """The sum alone: no module's own peaks, which take most of the time, and no hooks on gradients, which only name them
-    and which frozen weights refuse."""
+class _Tracker(MemTracker):  # type: ignore[no-untyped-call]  # not typed
+    """The sum alone: without modules' own peaks, which take most of the time, and without the hooks that name gradients
+    and that frozen weights refuse."""
 
     def _track_module_params_and_buffers(self, module: Any, install_grad_hooks: bool = True) -> Any:
         return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
 
     def _update_peak_stats(self, peak_state: Any) -> None:
-        modules, self.memory_tracking = self.memory_tracking, {}
+        modules, self.memory_tracking = self.memory_tracking, WeakIdKeyDictionary()
         super()._update_peak_stats(peak_state)
         self.memory_tracking = modules
 
@@ -248,7 +249,7 @@ def main() -> int:
             model = replace(model, layers=options.layers)
         for one in compare(example, spec, model):
             print(
-                f"{one.example} {one.phase}: {one.formula} by the formula, {one.tracked} by the tracker ({one.ratio:.3f});"
+                f"{one.example} {one.phase}: formula {one.formula}, tracker {one.tracked} ({one.ratio:.3f});"
                 f" a pass {one.formula_pass} and {one.tracked_pass},"
                 f" generation {one.formula_generation} and {one.tracked_generation}",
                 flush=True,

@@ -1,4 +1,4 @@
-"""The tables of docs/sizing.md, made anew by the formula (`selfevo_core.sizing`).
+"""The tables of docs/sizing.md and in the headers of examples/, made anew by the formula (`selfevo_core.sizing`).
 
     python tools/gpu_sizing.py
 
@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import yaml
 
+from selfevo.views.size import show_size
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import RunSpec
@@ -21,6 +24,8 @@ from selfevo_core.sizing.suggestions import with_settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "sizing.md"
+COMMAND = "#     selfevo size "
+"""How the table in an example's header begins; it ends with the header."""
 BEGIN, END = "<!-- sizes: made by tools/gpu_sizing.py -->", "<!-- sizes end -->"
 
 
@@ -71,5 +76,24 @@ def page(text: str) -> str:
     return f"{before}{BEGIN}\n{tables()}{END}{after}"
 
 
+def examples() -> list[Path]:
+    """The manifests with a table in their header."""
+    return [path for path in sorted((ROOT / "examples").glob("*.yaml")) if COMMAND in path.read_text()]
+
+
+def header(path: Path) -> str:
+    """The manifest at ``path`` with what the command in its header says today."""
+    before, _, rest = path.read_text().partition(COMMAND)
+    command, _, rest = rest.partition("\n")
+    _, _, after = rest.partition("apiVersion:")
+    _, _, card = command.partition(" --card ")
+    with redirect_stdout(said := io.StringIO()):
+        show_size(path, card or "80", None)
+    lines = [f"# {line}".rstrip() for line in said.getvalue().splitlines()]
+    return "\n".join([f"{before}{COMMAND}{command}", *lines, f"apiVersion:{after}"])
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(PAGE.read_text()))
+    for example in examples():
+        example.write_text(header(example))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from harness.tools import tool
 from runs import EXAMPLES
 from selfevo.main import app
 
@@ -72,8 +73,22 @@ def test_what_cannot_be_sized_is_a_sentence(
     assert all(word in said for word in words), said
 
 
-def test_the_table_in_an_examples_header_is_what_the_command_says() -> None:
-    path = EXAMPLES / "qwen3-4b-lora.yaml"
-    code, said = sized(str(path), "--card", "80")
-    assert code == 0
-    assert all(f"# {line.rstrip()}" in path.read_text().splitlines() for line in said.splitlines()), said
+tables = tool("gpu_sizing")
+
+
+def test_examples_of_models_that_a_person_knows_have_a_table() -> None:
+    assert {path.stem for path in tables.examples()} == {
+        "octothinker-3b-hybrid-base",
+        "octothinker-8b-hybrid-base",
+        "qwen3-4b-base",
+        "qwen3-4b-lora",
+        "qwen3-8b-base",
+        "smollm2-135m-instruct",
+    }
+
+
+@pytest.mark.parametrize("path", tables.examples(), ids=lambda path: path.stem)
+def test_the_table_in_an_examples_header_is_what_the_command_says(path: Path) -> None:
+    assert tables.header(path) == path.read_text(), "run `make references`"
+    document = yaml.safe_load(tables.header(path))
+    assert document["metadata"]["name"] == path.stem

@@ -33,7 +33,7 @@ def show_size(manifest: Path, card: str, config: Path | None) -> ExitCode:
     model = _architecture(spec.model.uri, config)
     found = list(needs(spec, model))
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
-    rows = [["phase", "GPUs", "GiB each", "held", "backward", "cache", "smallest card"], *map(_row, found)]
+    rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
     if all(need.total <= CARDS[named] for need in found):
         print("every phase fits")

@@ -97,6 +97,7 @@ class Architecture:
 
 
 MODELS = {
+    "SmolLM2-135M-Instruct": Architecture(576, 1536, 30, 9, 3, 64, 49152, True, False),
     "Qwen3-0.6B-Base": Architecture(1024, 3072, 28, 16, 8, 128, 151936, True, True),
     "Qwen3-1.7B-Base": Architecture(2048, 6144, 28, 16, 8, 128, 151936, True, True),
     "Qwen3-4B-Base": Architecture(2560, 9728, 36, 32, 8, 128, 151936, True, True),

@@ -4,7 +4,8 @@ Sources. Model states: weights, gradients and Adam's two moments, each once (Raj
 section 3.1); here all four are float32, which is 16 bytes a parameter (docs/decisions/0003-master-weights.md).
 Activations: those that the backward pass of a layer needs, counted as Korthikanti et al. (arXiv 2205.05198, section 4)
 do, for the layers of Llama and Qwen3 under autocast. tests/docs/test_sizing.py compares the counts with what torch
-saves and what transformers allocates for small models of the same kind. No GPU has checked them.
+saves and what transformers allocates for small models of the same kind, and benchmarks/memory.py the sums with what
+torch's memory tracker finds for the examples. No GPU has checked them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Need:
     backward: int
     """Gradients and activations of one pass; 0 where nothing is trained."""
     generation: int
-    """Keys and values of what is generated at once."""
+    """Keys and values of what is generated at once, and autocast's copies of the weights where a trained model does."""
 
     @property
     def total(self) -> float:

@@ -1,0 +1,63 @@
+"""The formula of docs/sizing.md beside torch's own memory tracker, on models without contents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runs import EXAMPLES
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_core.sizing.architecture import MODELS
+from selfevo_core.sizing.memory import GIB, needs
+from selfevo_core.sizing.suggestions import with_settings
+
+RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "memory.json"
+MODEL_OF = {"qwen3-4b-base": "Qwen3-4B-Base", "qwen3-8b-base": "Qwen3-8B-Base", "qwen3-4b-lora": "Qwen3-4B-Base"}
+
+
+def spec_of(example: str) -> Any:
+    return SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "model", "layers", "change"),
+    [
+        ("qwen3-4b-base", "Qwen3-4B-Base", 4, {}),
+        ("qwen3-8b-base", "Qwen3-8B-Base", 4, {}),
+        ("qwen3-4b-lora", "Qwen3-4B-Base", 4, {}),
+        ("octothinker-8b-hybrid-base", "OctoThinker-8B-Hybrid-Base", 2, {}),
+        ("qwen3-4b-base", "Qwen3-4B-Base", 4, {"gradient_checkpointing": False}),
+        ("qwen3-4b-lora", "Qwen3-4B-Base", 4, {"gradient_checkpointing": False, "generation_batch_tokens": 8192}),
+    ],
+)
+def test_a_pass_and_a_token_take_what_torchs_tracker_says(
+    example: str, model: str, layers: int, change: dict[str, Any]
+) -> None:
+    """Layers are alike: what holds for few of them holds for all, and benchmarks/memory.py has all."""
+    from memory import compare
+
+    spec = with_settings(spec_of(example), **change)
+    (found,) = compare(example, spec, replace(MODELS[model], layers=layers), ["solver-train"])
+    assert found.formula == pytest.approx(found.tracked, rel=0.05), found
+    assert found.formula_pass == pytest.approx(found.tracked_pass, rel=0.05), found
+    assert found.formula_generation == pytest.approx(found.tracked_generation, rel=0.06), found
+
+
+def test_the_committed_comparison_is_of_this_formula_and_within_a_tenth() -> None:
+    rows = json.loads(RESULT.read_bytes())["gib"]
+    found = {(row["example"], row["phase"]): row for row in rows}
+    assert {example for example, _ in found} >= {"qwen3-4b-base", "qwen3-8b-base", "qwen3-4b-lora"}
+    for example, name in MODEL_OF.items():
+        for need in needs(spec_of(example), MODELS[name]):
+            if need.backward:
+                row = found[example, need.phase]
+                assert row["layers"] == MODELS[name].layers
+                formula = (need.held + max(need.backward, need.generation)) / GIB
+                assert row["formula"] == pytest.approx(formula, abs=0.01), "run `python benchmarks/memory.py`"
+                assert formula == pytest.approx(row["tracked"], rel=0.1)
