@@ -44,9 +44,9 @@ def test_a_pass_and_a_token_take_what_torchs_tracker_says(
 
     spec = with_settings(spec_of(example), **change)
     (found,) = compare(example, spec, replace(MODELS[model], layers=layers), ["solver-train"])
-    assert found.formula == pytest.approx(found.tracked, rel=0.05), found
-    assert found.formula_pass == pytest.approx(found.tracked_pass, rel=0.05), found
-    assert found.formula_generation == pytest.approx(found.tracked_generation, rel=0.06), found
+    assert found.formula == pytest.approx(found.tracked, rel=0.1), found
+    assert found.formula_pass == pytest.approx(found.tracked_pass, rel=0.1), found
+    assert found.formula_generation == pytest.approx(found.tracked_generation, rel=0.1), found
 
 
 def test_the_committed_comparison_is_of_this_formula_and_within_a_tenth() -> None:
