@@ -15,6 +15,7 @@ from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
 from selfevo.verbs.grade import grade, vote
 from selfevo.verbs.init import init
+from selfevo.verbs.rows import rows
 from selfevo.verbs.size import size
 from selfevo_contract.errors import InputError, SelfevoError
 
@@ -284,6 +285,7 @@ app.add_typer(data, name="data")
 
 artifacts = typer.Typer(help="Look into the object store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(artifacts, name="artifacts")
+artifacts.command("rows")(rows)
 
 Iteration = Annotated[str, typer.Option(metavar="best|N", help="Of which iteration; 0 is the base.")]
 

@@ -37,7 +37,7 @@ class ProbeRow(Row):
     """The same of the weights that the training began with; empty for a model that no training of ours made."""
 
 
-FINGERPRINT = RowFile[ProbeRow]("fingerprint.jsonl", lambda _: ProbeRow)
+FINGERPRINT = RowFile[ProbeRow]("fingerprint.jsonl", (ProbeRow,))
 """Of a training: a row for each completion of the probe."""
 
 FINGERPRINT_OFF = "fingerprint_off"

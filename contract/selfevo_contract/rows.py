@@ -1,7 +1,8 @@
-"""The rows of every JSON-lines file that phases hand to each other and to the report (docs/data.md).
+"""The rows of every file that phases hand to each other and to the report (docs/data.md).
 
-A row is one object a line: its fields in the order in which they stand here, in ASCII. Texts are a model's, lone
-surrogates too, which UTF-8 cannot hold and pydantic's JSON parser refuses: lines are parsed by `json`.
+What people look into is Parquet (``parquet``). What a phase keeps for itself, or what has fields by somebody else's
+names, is JSON lines: one object a line, its fields in the order in which they stand here, in ASCII. Texts are a
+model's, lone surrogates too, which UTF-8 cannot hold and pydantic's JSON parser refuses: lines are parsed by `json`.
 
 A field of a newer version, which this one does not know, is no error. It stays with the row and is written again,
 behind the fields that are known, so that a rollout that finishes a newer version's chunks loses nothing. The report
@@ -11,8 +12,8 @@ does not look at it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import MANIFEST_NAME
 from selfevo_contract.errors import InputError
+from selfevo_contract.parquet import read_table, write_table
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -70,7 +72,7 @@ class InvalidCompletion(Row):
     """A completion of the Challenger that is no valid question."""
 
     question: None = None
-    """Always null: by it the two kinds of rows of questions.jsonl are told apart."""
+    """Always null: by it the two kinds of rows of questions.parquet are told apart."""
     raw: str = ""
     """The completion; of a long one its first 2000 characters."""
 
@@ -184,6 +186,28 @@ class ScoreRow(HeldOut):
     """Classes of equal sampled answers, each with its number of answers, in the order first seen."""
 
 
+class TextRow(Row):
+    """An answer of a model as it stands, of a rollout or an evaluation."""
+
+    number: Count
+    """Of the question: its row in questions.parquet, or in the task's data, from 0."""
+    sample: Count | None = None
+    """Which of the question's sampled answers, from 0; null for the greedy one."""
+    question: str
+    text: str
+    """The whole answer."""
+    answer: str | None = None
+    """What stands in its last box; null without one."""
+    vote: Count | None = None
+    """Which of the question's ``votes`` it is one of, from 0; null without a box, and for a greedy answer."""
+    right: bool | None = None
+    """Whether the answer is the true one; null in a rollout."""
+    tokens: Count
+    """Generated tokens, the end token included."""
+    truncated: bool
+    """It was cut at maxCompletionLength."""
+
+
 class UpdateRow(Row):
     """One optimizer update of a training: TRL's metrics by TRL's names, then where it stands."""
 
@@ -209,44 +233,59 @@ class RowFile(Generic[R]):
     """A file of rows."""
 
     name: str
-    """In the committed directory."""
-    type_of: Callable[[Mapping[str, Any]], type[R]]
-    """Which type a line has."""
+    """In the committed directory; Parquet when it ends so, else JSON lines."""
+    types: tuple[type[R], ...]
+    """What its rows are. Of two the second has no question, and by that a row is told."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is Parquet."""
+        return self.name.endswith(TABLE)
+
+    @property
+    def lines(self) -> RowFile[R]:
+        """The same rows as JSON lines, as versions wrote them that had no Parquet."""
+        return replace(self, name=self.name.removesuffix(TABLE) + ".jsonl") if self.is_table else self
+
+    def type_of(self, row: Mapping[str, Any]) -> type[R]:
+        """Which type ``row`` has."""
+        return self.types[-1 if len(self.types) > 1 and row.get("question") is None else 0]
+
+    def write(self, folder: Path, rows: Iterable[R]) -> dict[str, Path]:
+        """Write ``rows``, in order, below ``folder``: name -> path, as a commit wants it."""
+        path = folder / self.name
+        return {self.name: write_table(path, self.types, rows) if self.is_table else write_rows(path, rows)}
 
 
-def _written(line: Mapping[str, Any]) -> type[WrittenQuestion | InvalidCompletion]:
-    return InvalidCompletion if line.get("question") is None else WrittenQuestion
-
-
-def _answered(line: Mapping[str, Any]) -> type[Question | InvalidCompletion]:
-    return InvalidCompletion if line.get("question") is None else Question
-
-
-def _of_rollout(line: Mapping[str, Any]) -> type[CheckedQuestion | InvalidCompletion]:
-    return InvalidCompletion if line.get("question") is None else CheckedQuestion
-
-
-WRITTEN = RowFile[WrittenQuestion | InvalidCompletion]("questions.jsonl", _written)
+TABLE = ".parquet"
+WRITTEN = RowFile[WrittenQuestion | InvalidCompletion]("questions.jsonl", (WrittenQuestion, InvalidCompletion))
 """Of a rollout's chunk ``questions``: a row for each completion of the Challenger, in order."""
-ANSWERED = RowFile[Question | InvalidCompletion]("questions.jsonl", _answered)
+ANSWERED = RowFile[Question | InvalidCompletion]("questions.jsonl", (Question, InvalidCompletion))
 """Of a rollout's chunk ``answers``: the same rows, questions with the Solver's answers."""
-QUESTIONS = RowFile[CheckedQuestion | InvalidCompletion]("questions.jsonl", _of_rollout)
+QUESTIONS = RowFile[CheckedQuestion | InvalidCompletion]("questions.parquet", (CheckedQuestion, InvalidCompletion))
 """Of a rollout: its chunks' rows, in order. Of a failed training: some completions, all invalid."""
-CURRICULUM = RowFile[CurriculumRow]("curriculum.jsonl", lambda _: CurriculumRow)
+CURRICULUM = RowFile[CurriculumRow]("curriculum.parquet", (CurriculumRow,))
 """Of a rollout: what solver-train reads."""
-ORACLE = RowFile[OracleRow]("oracle.jsonl", lambda _: OracleRow)
+ORACLE = RowFile[OracleRow]("oracle.parquet", (OracleRow,))
 """Of a rollout with an oracle that is asked: a row for each question of its sample."""
-METRICS = RowFile[UpdateRow]("metrics.jsonl", lambda _: UpdateRow)
+TEXTS = RowFile[TextRow]("texts.parquet", (TextRow,))
+"""Of a rollout and its chunks ``answers``: the answers that storage.keepAnswers keeps, by question and sample."""
+METRICS = RowFile[UpdateRow]("metrics.jsonl", (UpdateRow,))
 """Of a training: a row for each optimizer update, in order."""
 
 
 def answers_of(task: str) -> RowFile[ScoreRow]:
     """Of an evaluation: a row for each question of ``task``, in the order of its data."""
-    return RowFile[ScoreRow](f"answers/{task}.jsonl", lambda _: ScoreRow)
+    return RowFile[ScoreRow](f"answers/{task}.parquet", (ScoreRow,))
+
+
+def texts_of(task: str) -> RowFile[TextRow]:
+    """Of an evaluation: the answers to each question of ``task``, the greedy one first."""
+    return RowFile[TextRow](f"texts/{task}.parquet", (TextRow,))
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> Path:
-    """One object a line, in order."""
+    """JSON lines: one object a line, in order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="ascii") as file:
         for row in rows:
@@ -265,20 +304,27 @@ _ENCODE = json.JSONEncoder(default=_nested).encode
 
 
 def read_rows(data: bytes, file: RowFile[R], where: str) -> list[R]:
-    """What write_rows wrote, of this version or another.
+    """What was written as ``file``, by this version or another.
 
     Args:
         data: the content of ``file``.
         where: the committed directory, for messages.
 
     Raises:
-        InputError: a line is no object, lacks a field or has a wrong value in one.
+        InputError: it is no Parquet, a line is no object, or a row lacks a field or has a wrong value in one.
     """
-    return [
-        _read(line, file, f"{where}: file {file.name!r}, line {number}")
-        for number, line in enumerate(data.splitlines(), 1)
-        if line.strip()
-    ]
+    where = f"{where}: file {file.name!r}"
+    if not file.is_table:
+        return [
+            _read(line, file, f"{where}, line {number}")
+            for number, line in enumerate(data.splitlines(), 1)
+            if line.strip()
+        ]
+    try:
+        rows = list(read_table(data))
+    except (ValueError, RecursionError):
+        raise _damaged(f"{where} is no Parquet that selfevo wrote") from None
+    return [_row(value, file, f"{where}, row {number}") for number, value in enumerate(rows, 1)]
 
 
 def _read(line: bytes, file: RowFile[R], where: str) -> R:
@@ -288,8 +334,15 @@ def _read(line: bytes, file: RowFile[R], where: str) -> R:
         raise _damaged(f"{where} is not JSON") from None
     if not isinstance(value, dict):
         raise _damaged(f"{where} is {_short(value)}, which is no object")
+    return _row(value, file, where)
+
+
+def _row(value: dict[str, Any], file: RowFile[R], where: str) -> R:
+    kind = file.type_of(value)
+    if file.is_table:  # a column that only another type or version has is null
+        value = {name: cell for name, cell in value.items() if cell is not None or name in kind.model_fields}
     try:
-        return file.type_of(value).model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
     field = ".".join(map(str, problem["loc"]))

@@ -68,7 +68,7 @@ def pass_at(samples: int, right: int, k: int) -> float:
 
 
 def results_of(rows: Sequence[ScoreRow], samples: int) -> Results:
-    """From the rows of evaluate's ``answers/<task>.jsonl``, of so many samples each."""
+    """From the rows of evaluate's ``answers/<task>.parquet``, of so many samples each."""
     values = {
         "mean": tuple(row.samples_right / samples for row in rows),
         "greedy": tuple(float(row.greedy_right) for row in rows),

@@ -86,12 +86,14 @@ def read_file(store: ObjectStore, prefix: str, manifest: Manifest, name: str) ->
 
 
 def fetch_rows(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R]) -> list[R]:
-    """The rows of ``file``, checked.
+    """The rows of ``file``, checked; of its JSON lines where an older version wrote those.
 
     Raises:
         InputError: as ``read_file``, or a row is damaged.
         CorruptArtifact: as ``read_file``.
     """
+    if manifest.file(file.name) is None and manifest.file(file.lines.name) is not None:
+        file = file.lines
     return read_rows(read_file(store, prefix, manifest, file.name), file, store.uri_of(prefix))
 
 

@@ -450,6 +450,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("storage.region", "eu-2", ""),
     ("storage.requireConditionalPut", True, ""),
     ("storage.checksum", "whenSupported", ""),
+    ("storage.keepAnswers", "votes", ""),
     ("evaluation.metric", "mean", ""),
     # may not
     ("iterations", 2, f"{LOWERED}: it shares every step that it has in common"),
@@ -553,6 +554,7 @@ FREE = (
     *("guards", "budget", "pods", "storage.credentialsSecret", "storage.region", "storage.requireConditionalPut"),
     *(
         "storage.checksum",
+        "storage.keepAnswers",
         "evaluation.metric",
         "rollout.queue",
         "rollout.shards",

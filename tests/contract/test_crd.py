@@ -195,6 +195,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
     assert free - shared == {
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
+        "storage.keepAnswers",
         *("evaluation.metric", "rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),
         *(path for path in free if path.startswith("guards.")),

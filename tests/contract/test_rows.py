@@ -20,7 +20,9 @@ from selfevo_contract.rows import (
     ANSWERED,
     CURRICULUM,
     METRICS,
+    ORACLE,
     QUESTIONS,
+    TEXTS,
     WRITTEN,
     CheckedQuestion,
     InvalidCompletion,
@@ -50,7 +52,8 @@ READERS = ("trainer/selfevo_trainer", "cli/selfevo", "tests/harness", "benchmark
 
 
 def read(name: str) -> list[Any]:
-    return read_rows((GOLDEN / f"{name}.jsonl").read_bytes(), FILES[name], "file:///store/step")
+    """As the versions before Parquet wrote it."""
+    return read_rows((GOLDEN / f"{name}.jsonl").read_bytes(), FILES[name].lines, "file:///store/step")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -141,9 +144,10 @@ def test_what_no_row_can_hold_is_not_written(tmp_path: Path) -> None:
 
 def test_nobody_reads_a_row_past_its_type() -> None:
     """No field of a row is asked of a dictionary, and no file of rows is spelled in a package, but in the contract."""
-    fields = {field for kind in _types() for field in kind.model_fields} - {"answers", "greedy", "step", "update"}
+    common = {"answers", "greedy", "step", "update", "text", "tokens"}
+    fields = {field for kind in _types() for field in kind.model_fields} - common
     field = re.compile(rf"""\w(?:\[|\.get\()["'](?:{"|".join(sorted(fields))})["']""")
-    file = re.compile(r"""["'/](?:questions|curriculum|metrics)\.jsonl["']""")
+    file = re.compile(r"""["'/](?:questions|curriculum|metrics|texts)\.(?:jsonl|parquet)["']""")
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for folder in READERS
@@ -159,8 +163,9 @@ def test_the_page_has_every_field() -> None:
     fields = {field for kind in _types() for field in kind.model_fields}
     assert len(fields) > 20
     assert [field for field in sorted(fields) if f"\n| `{field}` |" not in page] == []
-    for file in FILES.values():
-        assert f"\n## {file.name.replace('tiny', '&lt;task&gt;')}\n" in page
+    for file in (*FILES.values(), TEXTS, ORACLE):
+        if file not in (WRITTEN, ANSWERED):  # of chunks, beside the rollout's own
+            assert f"\n## {file.name.replace('tiny', '&lt;task&gt;')}\n" in page
 
 
 def _types() -> set[type[Row]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.inprocess import Phases
 from selfevo_contract.artifacts import ManifestDraft
-from selfevo_contract.rows import CURRICULUM, CurriculumRow, write_rows
+from selfevo_contract.rows import CURRICULUM, CurriculumRow
 from selfevo_store import commit
 
 ROWS = tuple((f"{a} + {b}", str(a + b)) for a, b in ((3, 4), (12, 30), (8, 8), (25, 31), (6, 9)))
@@ -20,6 +20,6 @@ def give_curriculum(phases: Phases, rows: Sequence[tuple[str, str]] = ROWS, iter
     name = f"solver-rollout-{iteration}"
     made = [CurriculumRow(question=question, answer=answer, share=0.5, truth=answer) for question, answer in rows]
     with tempfile.TemporaryDirectory() as folder:
-        file = write_rows(Path(folder) / CURRICULUM.name, made)
+        files = CURRICULUM.write(Path(folder), made)
         draft = ManifestDraft(key=phases.step(name).key, phase="solver-rollout", iteration=iteration)
-        commit(phases.store, phases.prefix(name), {CURRICULUM.name: file}, draft)
+        commit(phases.store, phases.prefix(name), files, draft)

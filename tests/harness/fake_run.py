@@ -32,15 +32,18 @@ from selfevo_contract.rows import (
     CURRICULUM,
     METRICS,
     QUESTIONS,
+    TEXTS,
     CheckedQuestion,
     CurriculumRow,
     InvalidCompletion,
     Question,
-    Row,
+    R,
+    RowFile,
     ScoreRow,
+    TextRow,
     UpdateRow,
     answers_of,
-    write_rows,
+    texts_of,
 )
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import Results, metrics_of, results_of
@@ -155,7 +158,7 @@ class _Committer:
     def training(self, inputs: ChallengerTrainInputs | SolverTrainInputs) -> None:
         challenger = isinstance(inputs, ChallengerTrainInputs)
         rows = [self.row(step, challenger) for step in range(1, inputs.grpo.updates + 1)]
-        files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", METRICS.name: jsonl(rows)}
+        files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", **content(METRICS, rows)}
         activities = ("startup", "load", "training", "generation", "reward", "checkpoint", "store")
         self.put(self.place, files, {"reward_last": rows[-1].metrics["reward"]}, self.timings(*activities))
 
@@ -184,7 +187,8 @@ class _Committer:
         for task in inputs.tasks:
             samples = inputs.samples_of(task)
             rows = [self.answered(i, skill, samples) for i in range(80)]
-            files[answers_of(task.name).name] = jsonl(rows)
+            files |= content(answers_of(task.name), rows)
+            files |= content(texts_of(task.name), [text for i, row in enumerate(rows) for text in texts(i, row, True)])
             results[task.name] = results_of(rows, samples)
             metrics[f"{task.name}/tokens"] = sum(row.mean_tokens for row in rows) / len(rows)
         metrics |= metrics_of(results, self.base_results(inputs))
@@ -226,7 +230,7 @@ class _Committer:
         clocks = [self.timings("startup", "load", "generation", "grading", "store") for _ in chunks]
         for numbers, rows, clock in zip(chunks, made, clocks, strict=True):
             metrics = {"questions": float(len(rows))}
-            self.put(chunk_prefix(self.place, ANSWER_CHUNKS, numbers), {ANSWERED.name: jsonl(rows)}, metrics, clock)
+            self.put(chunk_prefix(self.place, ANSWER_CHUNKS, numbers), content(ANSWERED, rows), metrics, clock)
             if interrupted:
                 return
         checked = self.checked([row for chunk in made for row in chunk], inputs)
@@ -235,7 +239,9 @@ class _Committer:
             for row in checked
             if isinstance(row, CheckedQuestion) and row.dropped is None
         ]
-        files = {CURRICULUM.name: jsonl(kept), QUESTIONS.name: jsonl(checked)}
+        files = {**content(CURRICULUM, kept), **content(QUESTIONS, checked)}
+        asked = [(i, row) for i, row in enumerate(checked) if isinstance(row, CheckedQuestion)]
+        files |= content(TEXTS, [text for i, row in asked for text in texts(i, row, False)])
         metrics = rollout_metrics(checked, kept)
         if inputs.oracle is None:
             metrics = {name: value for name, value in metrics.items() if name not in OF_TRUTH}
@@ -312,10 +318,29 @@ def rollout_metrics(
     }
 
 
-def jsonl(rows: Sequence[Row]) -> bytes:
+def content(file: RowFile[R], rows: Sequence[R]) -> dict[str, bytes]:
     """As the trainer writes it."""
     with tempfile.TemporaryDirectory() as folder:
-        return write_rows(Path(folder) / "rows.jsonl", rows).read_bytes()
+        return {name: path.read_bytes() for name, path in file.write(Path(folder), rows).items()}
+
+
+def texts(number: int, row: CheckedQuestion | ScoreRow, graded: bool) -> list[TextRow]:
+    """Answers that make up the votes of ``row``; of a held-out question the first class is right."""
+    answers = [(vote, answer) for vote, (answer, size) in enumerate(row.votes) for _ in range(size)]
+    return [
+        TextRow(
+            number=number,
+            sample=i,
+            question=row.question,
+            text=f"{HOSTILE[(number + i) % len(HOSTILE)]} so \\boxed{{{answer}}}",
+            answer=answer,
+            vote=vote,
+            right=vote == 0 if graded else None,
+            tokens=10 + (7 * number + i) % 100,
+            truncated=False,
+        )
+        for i, (vote, answer) in enumerate(answers)
+    ]
 
 
 def _parents(step: Step) -> dict[str, str]:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runs import phase_environment
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.process import CONFIG_ENV, TERMINATION_LOG_ENV, PhaseConfig, PhaseResult, Progress, phase_config
+from selfevo_contract.rows import RowFile
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_store import ObjectStore, open_store, read_file, read_manifest
+from selfevo_store import ObjectStore, fetch_rows, open_store, read_file, read_manifest
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,11 @@ class Phases:
     def read(self, name: str, file: str) -> bytes:
         """A committed file of the step."""
         return read_file(self.store, self.prefix(name), self.committed(name), file)
+
+    def rows(self, name: str, file: RowFile[Any]) -> list[dict[str, Any]]:
+        """The rows of a committed file of the step, as JSON has them."""
+        rows = fetch_rows(self.store, self.prefix(name), self.committed(name), file)
+        return [json.loads(json.dumps(row.wire(), default=lambda inner: inner.wire())) for row in rows]
 
     def objects(self, name: str, below: str = "") -> list[str]:
         """Keys of the store below the step's prefix, relative to it."""

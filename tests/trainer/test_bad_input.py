@@ -35,8 +35,8 @@ from selfevo_contract.process import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
-from selfevo_contract.rows import CURRICULUM
-from selfevo_store import commit, open_store, read_manifest
+from selfevo_contract.rows import CURRICULUM, QUESTIONS
+from selfevo_store import commit, fetch_rows, open_store, read_manifest
 from selfevo_store.problems import ObjectNotFound
 
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
@@ -473,18 +473,18 @@ def damaged_curriculum(world: World) -> None:
     world.step = "solver-train-1"
     phases = world.phases()
     give_curriculum(phases)
-    [file] = (world.store / phases.prefix("solver-rollout-1")).glob("attempts/*/curriculum.jsonl")
-    file.write_bytes(file.read_bytes().replace(b"7", b"8"))
+    [file] = (world.store / phases.prefix("solver-rollout-1")).glob(f"attempts/*/{CURRICULUM.name}")
+    file.write_bytes(file.read_bytes().replace(b"PAR1", b"PAR2"))
 
 
 def damaged_row(world: World) -> None:
     world.step = "solver-train-1"
     phases = world.phases()
-    rows = world.folder / CURRICULUM.name
+    rows = world.folder / CURRICULUM.lines.name  # as an older version wrote it
     made = ({"question": "1 + 1", "answer": answer, "share": 0.5} for answer in ("2", 3))
     rows.write_text("".join(json.dumps(row) + "\n" for row in made))
     draft = ManifestDraft(key=phases.step("solver-rollout-1").key, phase="solver-rollout", iteration=1)
-    commit(phases.store, phases.prefix("solver-rollout-1"), {CURRICULUM.name: rows}, draft)
+    commit(phases.store, phases.prefix("solver-rollout-1"), {rows.name: rows}, draft)
 
 
 def out_of_band(world: World) -> None:
@@ -681,7 +681,7 @@ SLOW = {
     "the curriculum is damaged": Case(
         damaged_curriculum,
         INPUT,
-        ["curriculum.jsonl", "is damaged", "expected", "found", "to have it made again"],
+        ["curriculum.parquet", "is damaged", "expected", "found", "to have it made again"],
         "CorruptArtifact",
     ),
     "a row of the curriculum is damaged": Case(
@@ -779,10 +779,8 @@ def test_what_is_wrong_and_shows_later_is_one_sentence_too(name: str, world: Wor
     manifest = read_manifest(open_store(f"file://{world.store}"), place)
     assert (manifest is not None) == (name == UNUSABLE)
     if manifest is not None:  # what the Challenger wrote is kept for people
-        file = manifest.file("questions.jsonl")
-        assert file is not None
-        rows = [json.loads(line) for line in (world.store / place / file.path).read_text().splitlines()]
-        assert len(rows) == 8 and all(row["question"] is None and row["raw"] for row in rows)
+        rows = fetch_rows(open_store(f"file://{world.store}"), place, manifest, QUESTIONS)
+        assert len(rows) == 8 and all(row.question is None and row.raw for row in rows)
 
 
 def test_what_shows_without_torch_does_not_wait_for_it(tmp_path: Path, world: World) -> None:

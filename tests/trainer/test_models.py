@@ -25,6 +25,7 @@ from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading, input_key
 from selfevo_contract.process import CONFIG_ENV, TERMINATION_LOG_ENV, PhaseResult
+from selfevo_contract.rows import QUESTIONS
 from selfevo_trainer.answers.extraction import ParsedQuestion
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
@@ -409,7 +410,7 @@ def test_a_question_too_long_for_the_solver_is_counted_and_not_answered(
     made = Phases(arithmetic(over, store=tmp_path / "store"), tmp_path)
     ended = made("solver-rollout-1")
     assert ended.code == 0, ended.log
-    rows = [json.loads(line) for line in made.read("solver-rollout-1", "questions.jsonl").splitlines()]
+    rows = made.rows("solver-rollout-1", QUESTIONS)
     valid = [row for row in rows if row["question"] is not None]
     # One token a character, and three of the template's.
     long = [row for row in valid if len(row["question"]) + 3 > limit]

@@ -17,6 +17,7 @@ from harness.tiny import Architecture, make, settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import input_key, inputs_adapter
+from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, answers_of, texts_of
 
 pytestmark = pytest.mark.slow
 
@@ -49,12 +50,13 @@ class Pipeline:
         for name in STEPS:
             self.ended[name] = [self.phases(name, shard) for shard in range(self.phases.step(name).shards)]
 
-    def variant(self, over: dict[str, Any], task: dict[str, Any] | None = None) -> Phases:
+    def variant(self, over: dict[str, Any], task: dict[str, Any] | None = None, keep: str = "sample") -> Phases:
         """The same run with other settings of the rollout and of the held-out task, over the same store."""
         base = {"model": {"uri": f"file://{self.base}", "digest": None}}
         spec = settings(settings(self.over, questions=self.questions) | base)
         spec["rollout"] = spec["rollout"] | over
         spec["evaluation"]["tasks"][0] |= task or {}
+        spec["storage"] = {"keepAnswers": keep}
         return Phases(arithmetic(spec, store=self.folder / "store"), self.folder)
 
 
@@ -134,11 +136,11 @@ def test_each_phase_commits_its_files(pipeline: Pipeline) -> None:
     if pipeline.phases.run.spec.solver.reward.mode == "paper":  # the one with a chat template
         model.add("model/chat_template.jinja")
     assert committed == {
-        "evaluate-0": {"answers/tiny.jsonl"},
+        "evaluate-0": {"answers/tiny.parquet", "texts/tiny.parquet"},
         "challenger-train-1": {*model, "metrics.jsonl", "fingerprint.jsonl"},
-        "solver-rollout-1": {"curriculum.jsonl", "questions.jsonl"},
+        "solver-rollout-1": {"curriculum.parquet", "questions.parquet", "texts.parquet"},
         "solver-train-1": {*model, "metrics.jsonl", "fingerprint.jsonl"},
-        "evaluate-1": {"answers/tiny.jsonl"},
+        "evaluate-1": {"answers/tiny.parquet", "texts/tiny.parquet"},
     }
 
 
@@ -203,7 +205,7 @@ def test_the_solver_is_paid_for_the_label(pipeline: Pipeline) -> None:
 
 def test_a_rollout_answers_every_valid_question_and_keeps_the_votes(pipeline: Pipeline) -> None:
     phases = pipeline.phases
-    rows = jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
+    rows = phases.rows("solver-rollout-1", QUESTIONS)
     assert len(rows) == 40
     valid = [row for row in rows if row["question"] is not None]
     assert len(valid) >= 20
@@ -211,7 +213,7 @@ def test_a_rollout_answers_every_valid_question_and_keeps_the_votes(pipeline: Pi
         assert sum(size for _, size in row["votes"]) <= 4
         assert row["share"] == max([size for _, size in row["votes"]], default=0) / 4
     kept = [row for row in valid if row["dropped"] is None]
-    assert jsonl(phases.read("solver-rollout-1", "curriculum.jsonl")) == [
+    assert phases.rows("solver-rollout-1", CURRICULUM) == [
         {"question": row["question"], "answer": row["majority"], "share": row["share"], "truth": row["truth"]}
         for row in kept
     ]
@@ -230,7 +232,7 @@ def test_a_tasks_questions_are_in_no_curriculum(tmp_path: Path) -> None:
         phases = Phases(arithmetic(spec, store=tmp_path / "store"), tmp_path)
         assert phases("solver-rollout-1").code == 0
         assert {"overlap_8", "overlap_13"} <= set(phases.committed("solver-rollout-1").metrics)
-        return jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
+        return phases.rows("solver-rollout-1", QUESTIONS)
 
     before = rows(write_questions(tmp_path / "heldout.jsonl"))
     asked = [row["question"] for row in before if row["dropped"] is None][:3]
@@ -243,19 +245,58 @@ def test_a_tasks_questions_are_in_no_curriculum(tmp_path: Path) -> None:
     )
 
 
+def test_the_answers_as_they_stand_are_those_that_were_counted(pipeline: Pipeline) -> None:
+    phases = pipeline.phases
+    questions = phases.rows("solver-rollout-1", QUESTIONS)
+    texts = phases.rows("solver-rollout-1", TEXTS)
+    asked = [n for n, row in enumerate(questions) if row["question"] is not None and not row.get("too_long")]
+    assert [(row["number"], row["sample"]) for row in texts] == [(n, i) for n in asked for i in range(4)]
+    for n in asked:
+        group = [row for row in texts if row["number"] == n]
+        assert {row["question"] for row in group} == {questions[n]["question"]}
+        votes = Counter(row["vote"] for row in group if row["vote"] is not None)
+        assert [votes[i] for i in range(len(votes))] == [size for _, size in questions[n]["votes"]]
+        for row in group:
+            assert (row["vote"] is None) == (row["answer"] is None)
+            assert row["answer"] is None or f"{{{row['answer']}}}" in row["text"]
+        counts = questions[n]["answers"]
+        assert counts["truncated"] == sum(row["truncated"] for row in group)
+        assert counts["unboxed"] == sum(row["answer"] is None for row in group)
+    for name in ("evaluate-0", "evaluate-1"):
+        scores, texts = phases.rows(name, answers_of("tiny")), phases.rows(name, texts_of("tiny"))
+        assert [(row["number"], row["sample"]) for row in texts] == [(n, i) for n in range(8) for i in (None, 0, 1)]
+        for n, score in enumerate(scores):
+            greedy, *sampled = texts[3 * n : 3 * n + 3]
+            assert (greedy["text"][:4000], greedy["right"]) == (score["greedy"], score["greedy_right"])
+            assert sum(row["right"] for row in sampled) == score["samples_right"]
+            assert sum(row["tokens"] for row in sampled) / 2 == score["mean_tokens"]
+
+
+def test_answers_are_kept_as_storage_says(pipelines: Callable[[Architecture], Pipeline]) -> None:
+    pipeline = pipelines("qwen3")
+    for keep, files in (("votes", {"answers/tiny.parquet"}), ("all", {"answers/tiny.parquet", "texts/tiny.parquet"})):
+        phases = pipeline.variant({}, keep=keep)
+        assert phases.prefix("evaluate-0") == pipeline.phases.prefix("evaluate-0"), "no other step for it"
+        for name in ("evaluate-0", "solver-rollout-1"):
+            phases.store.delete_prefix(phases.prefix(name))
+        assert phases("evaluate-0").code == 0 and names(phases.committed("evaluate-0")) == files
+        assert [phases("solver-rollout-1", shard).code for shard in (0, 1)] == [0, 0]
+        assert (phases.committed("solver-rollout-1").file(TEXTS.name) is None) == (keep == "votes")
+
+
 def test_shards_write_different_questions(pipeline: Pipeline) -> None:
     phases = pipeline.phases
     chunks = [key for key in phases.objects("solver-rollout-1", "chunks") if key.endswith("MANIFEST.json")]
     assert chunks == [
         f"chunks/{kind}/{first:08d}-00000020/MANIFEST.json" for kind in ("answers", "questions") for first in (0, 20)
     ]
-    rows = jsonl(phases.read("solver-rollout-1", "questions.jsonl"))
+    rows = phases.rows("solver-rollout-1", QUESTIONS)
     assert [row["question"] for row in rows[:20]] != [row["question"] for row in rows[20:]]
 
 
 def test_questions_and_answers_are_those_of_any_other_cut(pipelines: Callable[[Architecture], Pipeline]) -> None:
     pipeline = pipelines("qwen3")
-    files = ("questions.jsonl", "curriculum.jsonl")
+    files = (QUESTIONS.name, CURRICULUM.name, TEXTS.name)
     before = [pipeline.phases.read("solver-rollout-1", file) for file in files]
     phases = pipeline.variant({"shards": 3, "chunkQuestions": 7})
     assert phases.prefix("solver-rollout-1") == pipeline.phases.prefix("solver-rollout-1")
@@ -266,7 +307,7 @@ def test_questions_and_answers_are_those_of_any_other_cut(pipelines: Callable[[A
 
 @pytest.mark.parametrize("name", ["evaluate-0", "evaluate-1"])
 def test_scores_are_those_of_the_committed_answers(pipeline: Pipeline, name: str) -> None:
-    rows = jsonl(pipeline.phases.read(name, "answers/tiny.jsonl"))
+    rows = pipeline.phases.rows(name, answers_of("tiny"))
     asked = [json.loads(line) for line in pipeline.questions.read_text().splitlines()]
     assert [(row["question"], row["answer"]) for row in rows] == [(row["question"], row["answer"]) for row in asked]
     metrics = pipeline.phases.committed(name).metrics
@@ -276,7 +317,7 @@ def test_scores_are_those_of_the_committed_answers(pipeline: Pipeline, name: str
 
 @pytest.mark.parametrize("name", ["evaluate-0", "evaluate-1"])
 def test_the_majority_of_the_samples_is_one_of_them_and_graded(pipeline: Pipeline, name: str) -> None:
-    rows = jsonl(pipeline.phases.read(name, "answers/tiny.jsonl"))
+    rows = pipeline.phases.rows(name, answers_of("tiny"))
     for row in rows:
         votes = dict(row.get("votes", []))
         assert sum(votes.values()) == 2 - row["answers"]["unboxed"]
@@ -293,7 +334,7 @@ def test_gains_are_over_the_bases_answers_to_the_same_questions(pipeline: Pipeli
     for name in ("mean", "greedy", "maj"):
         assert after[f"{name}_gain"] == pytest.approx(after[name] - before[name])
         assert after[f"tiny/{name}_gain_stderr"] >= 0
-    asked = [jsonl(pipeline.phases.read(name, "answers/tiny.jsonl")) for name in ("evaluate-0", "evaluate-1")]
+    asked = [pipeline.phases.rows(name, answers_of("tiny")) for name in ("evaluate-0", "evaluate-1")]
     moved = [(new["samples_right"] - old["samples_right"]) / 2 for old, new in zip(*asked, strict=True)]
     assert after["mean_gain_stderr"] == pytest.approx(statistics.stdev(moved) / 8**0.5)
 
@@ -316,32 +357,28 @@ def test_an_oracle_that_fails_loses_nothing_of_a_rollout(pipelines: Callable[[Ar
         again = phases("solver-rollout-1")
     assert again.result.outcome == "committed" and {said.doing for said in again.progress} == {"asking the oracle"}
     manifest = phases.committed("solver-rollout-1")
-    rows = jsonl(phases.read("solver-rollout-1", "oracle.jsonl"))
-    kept = {row["question"]: row["answer"] for row in jsonl(phases.read("solver-rollout-1", "curriculum.jsonl"))}
+    rows = phases.rows("solver-rollout-1", ORACLE)
+    kept = {row["question"]: row["answer"] for row in phases.rows("solver-rollout-1", CURRICULUM)}
     assert 1 <= len(rows) <= 3 and all(row["label"] == kept[row["question"]] for row in rows)
     assert manifest.metrics["label_accuracy"] == sum(row["right"] for row in rows) / len(rows)
     assert manifest.metrics["oracle_completion_tokens"] == 5 * len(rows)
-    assert all(
-        row["truth"] is None for row in jsonl(phases.read("solver-rollout-1", "questions.jsonl")) if "truth" in row
-    )
+    assert all(row["truth"] is None for row in phases.rows("solver-rollout-1", QUESTIONS) if "truth" in row)
 
 
 def test_a_task_has_samples_sampling_and_prompt_of_its_own(pipelines: Callable[[Architecture], Pipeline]) -> None:
     pipeline = pipelines("qwen3")
     greedy = {"temperature": 0.0, "maxCompletionLength": 12}
     prompt = {"user": "Solve it: {question}", "system": ""}
-    usual = jsonl(pipeline.phases.read("evaluate-0", "answers/tiny.jsonl"))
+    usual = pipeline.phases.rows("evaluate-0", answers_of("tiny"))
     other = pipeline.variant({}, {"samples": 3, "sampling": greedy, "answers": "number"})
     assert other("evaluate-0").result.outcome == "committed"
-    rows = jsonl(other.read("evaluate-0", "answers/tiny.jsonl"))
+    rows = other.rows("evaluate-0", answers_of("tiny"))
     assert [row["answers"]["answers"] for row in rows] == [3] * 8
     assert all(row["mean_tokens"] <= 12 and len(row.get("votes", [])) <= 1 for row in rows)  # three times the same
     assert other.committed("evaluate-0").metrics["tiny/pass@3"] == other.committed("evaluate-0").metrics["tiny/mean"]
     asked = pipeline.variant({}, {"prompt": prompt})
     assert asked("evaluate-0").result.outcome == "committed"
-    assert [row["greedy"] for row in jsonl(asked.read("evaluate-0", "answers/tiny.jsonl"))] != [
-        row["greedy"] for row in usual
-    ]
+    assert [row["greedy"] for row in asked.rows("evaluate-0", answers_of("tiny"))] != [row["greedy"] for row in usual]
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -370,8 +407,8 @@ def test_random_labels_are_the_majority_answers_dealt_anew(pipelines: Callable[[
     pipeline = pipelines("qwen3")
     phases = pipeline.variant({"labels": "random"})
     assert [phases("solver-rollout-1", shard).result.outcome for shard in (0, 1)] == ["shard", "committed"]
-    majority = jsonl(pipeline.phases.read("solver-rollout-1", "curriculum.jsonl"))
-    dealt = jsonl(phases.read("solver-rollout-1", "curriculum.jsonl"))
+    majority = pipeline.phases.rows("solver-rollout-1", CURRICULUM)
+    dealt = phases.rows("solver-rollout-1", CURRICULUM)
     # The same questions are written and answered; only labels are another matter.
     assert [row["question"] for row in dealt] == [row["question"] for row in majority]
     assert Counter(row["answer"] for row in dealt) == Counter(row["answer"] for row in majority)
@@ -381,7 +418,7 @@ def test_random_labels_are_the_majority_answers_dealt_anew(pipelines: Callable[[
 def test_true_labels_are_true(pipelines: Callable[[Architecture], Pipeline]) -> None:
     phases = pipelines("qwen3").variant({"labels": "truth", "shards": 1})
     assert phases("solver-rollout-1").result.outcome == "committed"
-    rows = jsonl(phases.read("solver-rollout-1", "curriculum.jsonl"))
+    rows = phases.rows("solver-rollout-1", CURRICULUM)
     assert rows
     for row in rows:
         left, sign, right = row["question"].split(" ")

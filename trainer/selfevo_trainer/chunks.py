@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
 
 from selfevo_contract.artifacts import Manifest, chunk_prefix, chunks_prefix, committed_chunks
 from selfevo_contract.errors import Terminated
-from selfevo_contract.rows import R, RowFile, write_rows
+from selfevo_contract.rows import R, Row, RowFile
 from selfevo_store import CorruptArtifact, fetch_rows
 from selfevo_store.base import in_parallel
 from selfevo_trainer.context import Context
 
 log = logging.getLogger("selfevo")
+
+Beside = TypeVar("Beside", bound=Row)
 
 
 def share_of(total: int, shards: int, shard: int) -> range:
@@ -96,17 +99,55 @@ class Chunks(Generic[R]):
                         rows.setdefault(number, row)
         return rows
 
-    def commit(self, numbers: range, rows: Sequence[R], metrics: dict[str, float] | None = None) -> None:
+    def beside(self, numbers: range, file: RowFile[Beside]) -> Iterator[tuple[range, list[Beside]]]:
+        """What the chunks that were read have in ``file``, which a chunk may lack, chunk by chunk.
+
+        Yields:
+            the ``numbers`` that count of the chunk, those which none before it has, and the file's rows.
+
+        Raises:
+            InputError: the store refuses to be read, or a row is of no known form.
+            CorruptArtifact: the file is damaged; its chunk is passed over as in ``read``.
+            ServiceError: the store failed.
+        """
+        first = numbers.start
+        for chunk in sorted(self._known, key=lambda chunk: (chunk.start, chunk.stop)):
+            mine = range(max(first, chunk.start), min(chunk.stop, numbers.stop))
+            manifest = self._known[chunk][0]
+            if not mine or manifest.file(file.name) is None:
+                first = max(first, mine.stop)
+                continue
+            with self.context.clock.during("store"):
+                place = chunk_prefix(self.context.config.prefix, self.kind, chunk)
+                try:
+                    rows = fetch_rows(self.context.store, place, manifest, file)
+                except CorruptArtifact as error:
+                    self._pass_over(chunk, error)
+                    raise
+            first = mine.stop
+            yield mine, rows
+
+    def commit(
+        self,
+        numbers: range,
+        rows: Sequence[R],
+        metrics: dict[str, float] | None = None,
+        beside: Mapping[str, Path] | None = None,
+    ) -> None:
         """Make ``rows`` exist, unless another process was faster; then end, if that was asked for.
+
+        Args:
+            beside: further files of the chunk, by their names.
 
         Raises:
             Terminated: SIGTERM came while the chunk was committed.
         """
         context = self.context
-        file = write_rows(context.workdir / f"{self.kind}-{numbers.start}" / self.file.name, rows)
+        files = {**self.file.write(context.workdir / f"{self.kind}-{numbers.start}", rows), **(beside or {})}
         place = chunk_prefix(context.config.prefix, self.kind, numbers)
-        context.commit(place, {self.file.name: file}, metrics, context.lap())
-        file.unlink()
+        context.commit(place, files, metrics, context.lap())
+        for file in files.values():
+            file.unlink()
         if context.stop.requested:
             raise Terminated("stopped on request; the next attempt goes on behind the chunks that are committed")
 
@@ -142,4 +183,5 @@ class Chunks(Generic[R]):
     def _pass_over(self, chunk: range, error: CorruptArtifact) -> None:
         log.warning("the %s %d to %d are passed over and made again: %s", self.kind, chunk.start, chunk.stop - 1, error)
         self.damaged.update(chunk)
+        self._known.pop(chunk, None)
         self.context.store.delete_prefix(chunk_prefix(self.context.config.prefix, self.kind, chunk))

@@ -41,7 +41,8 @@ def read_rows(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile
         CorruptArtifact: the stored file is missing or not what the manifest says.
         InputError: a row is damaged.
     """
-    return [] if manifest.file(file.name) is None else fetch_rows(store, prefix, manifest, file)
+    there = manifest.file(file.name) or manifest.file(file.lines.name)
+    return [] if there is None else fetch_rows(store, prefix, manifest, file)
 
 
 def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[InvalidCompletion]:

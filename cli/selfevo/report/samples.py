@@ -38,7 +38,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def samples_of(
     iteration: int, questions: Sequence[Row], curriculum: Sequence[CurriculumRow], samples: int, kept: int = KEPT
 ) -> Samples:
-    """From the rows of solver-rollout's questions.jsonl and curriculum.jsonl; ``samples`` answers to each question."""
+    """From the rows of solver-rollout's questions and curriculum; ``samples`` answers to each question."""
     labels = {row.question: row.answer for row in curriculum}
     trained: list[CheckedQuestion] = []
     by_reason: dict[str, list[Row]] = defaultdict(list)

@@ -24,7 +24,7 @@ class Answered:
 
     @classmethod
     def of(cls, task: str, group: str | None, samples: int, rows: Sequence[ScoreRow]) -> Answered:
-        """From the rows of evaluate's ``answers/<task>.jsonl``, of which there is at least one."""
+        """From the rows of evaluate's ``answers/<task>.parquet``, of which there is at least one."""
         tokens = sum(row.mean_tokens for row in rows) / len(rows)
         return cls(task, group, samples, tokens, results_of(rows, samples))
 

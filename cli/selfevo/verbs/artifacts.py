@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, prefix_of
 from selfevo.text import aligned, count, size
 from selfevo.verbs.show import current_status
-from selfevo_contract.artifacts import chunk_places, chunks_prefix, step_prefix
+from selfevo_contract.artifacts import Manifest, chunk_places, chunks_prefix, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
-from selfevo_contract.plan import Plan, plan
+from selfevo_contract.phases import BaseModelRef, EvaluateInputs, ModelRef, SolverRolloutInputs, StepModelRef
+from selfevo_contract.plan import Plan, Step, plan
+from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of, texts_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.summary import model_uri
+
+if TYPE_CHECKING:
+    from selfevo_store import ObjectStore
 
 
 def list_artifacts(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
@@ -90,6 +94,53 @@ def fetch_model(
     made.rename(to)
     shutil.rmtree(draft)
     return model_uri(run, ref), len(list(to.iterdir())) if merge else len(files)
+
+
+def copy_rows(manifest: Path, *, to: Path, storage: str | None, workdir: Path) -> tuple[int, int]:
+    """Copies the tables of all committed steps to ``to``/<step>/, each checked by its digest; JSON lines of an older
+    version become Parquet. Returns how many tables of how many steps.
+
+    Raises:
+        InputError: ``to`` is not empty.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"--to {to} is there already; name a new or empty folder")
+    run = load(manifest, storage=storage, cache=workdir)
+    steps = plan(run.spec)
+    store = open_run_store(run)
+    there = committed_steps(run, steps, store)
+    copied = {
+        step.name: sum(
+            _copy(store, prefix_of(run, step), there[step.name], file, to / step.name) for file in tables_of(step)
+        )
+        for step in steps.steps
+        if step.name in there
+    }
+    return sum(copied.values()), sum(map(bool, copied.values()))
+
+
+def tables_of(step: Step) -> list[RowFile[Any]]:
+    """The files of rows that a step of this kind may have and people look into."""
+    match step.inputs:
+        case SolverRolloutInputs():
+            return [QUESTIONS, CURRICULUM, ORACLE, TEXTS]
+        case EvaluateInputs() as inputs:
+            return [of(task.name) for task in inputs.tasks for of in (answers_of, texts_of)]
+        case _:
+            return []
+
+
+def _copy(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[Any], folder: Path) -> bool:
+    """Whether the step has the file."""
+    from selfevo_store import fetch, fetch_rows
+
+    if manifest.file(file.name) is not None:
+        fetch(store, prefix, manifest, folder, [file.name])
+    elif manifest.file(file.lines.name) is not None:
+        file.write(folder, fetch_rows(store, prefix, manifest, file))
+    else:
+        return False
+    return True
 
 
 def _merged(run: SelfEvolutionRun, model: Path, cache: Path) -> Path:

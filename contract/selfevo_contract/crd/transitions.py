@@ -29,6 +29,7 @@ MAY_CHANGE = frozenset(
         "storage.region",
         "storage.requireConditionalPut",
         "storage.checksum",
+        "storage.keepAnswers",
         "evaluation.metric",
     }
 )

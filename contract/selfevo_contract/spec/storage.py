@@ -28,3 +28,6 @@ class Storage(Closed):
     """Whether uploads to S3 carry a checksum header: whenSupported for a bucket with Object Lock, which refuses those
     without; whenRequired for a store that does not know the header. When not given, the SDK's own setting
     (AWS_REQUEST_CHECKSUM_CALCULATION), or else whenRequired."""
+    keep_answers: Literal["all", "sample", "votes"] = "sample"
+    """Whose full texts are stored beside the votes (texts.parquet): of all answers; of a sample of each rollout's
+    questions, at most 512, with all answers to each, and of every evaluation; or of none."""

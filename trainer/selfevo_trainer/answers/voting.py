@@ -29,6 +29,8 @@ class Vote:
     """m: all answers, those without a box too."""
     classes: tuple[tuple[str, int], ...]
     """Commonest spelling and size of each class, in the order first seen. Of spellings as common, the first seen."""
+    class_of: tuple[int | None, ...] = field(default=(), repr=False, compare=False)
+    """The class of each answer, by its place in ``classes``; None without a box. M long."""
 
     @property
     def share(self) -> float:
@@ -67,7 +69,7 @@ def vote(answers: Sequence[str | None], equal: Callable[[str, str], bool]) -> Vo
                 break
         else:
             classes.append([answer])
-    return _outcome([_named(Counter(members)) for members in classes], len(answers))
+    return _outcome(classes, answers)
 
 
 def vote_many(answers_QM: Sequence[Sequence[str | None]], comparer: Comparer) -> list[Vote]:
@@ -87,7 +89,7 @@ def vote_many(answers_QM: Sequence[Sequence[str | None]], comparer: Comparer) ->
                 ballot.verdicts = [next(verdicts) for _ in each]
         for ballot in unsettled:
             ballot.settle()
-    return [_outcome(ballot.classes, len(answers)) for ballot, answers in zip(ballots_Q, answers_QM, strict=True)]
+    return [_outcome(ballot.classes, answers) for ballot, answers in zip(ballots_Q, answers_QM, strict=True)]
 
 
 @dataclass
@@ -97,7 +99,8 @@ class _Ballot:
     answers: Sequence[str | None]
     open: list[Counter[str]] = field(init=False)
     """The texts of one form, counted, for each form in no class yet, as first seen."""
-    classes: list[tuple[str, int]] = field(default_factory=list)
+    classes: list[list[str]] = field(default_factory=list)
+    """The members of each class, in the order of the answers."""
     verdicts: list[bool] = field(default_factory=list)
     """On the pairs last asked for."""
     _equal: list[Counter[str]] = field(default_factory=list)
@@ -133,7 +136,7 @@ class _Ballot:
         self.open = [texts for texts in self.open if not any(texts is member for member in members)]
         # In the order of the answers, so that of equally common spellings the first seen is first.
         texts = {text for each in (self._founder, *members) for text in each}
-        self.classes.append(_named(Counter(answer for answer in self.answers if answer in texts)))
+        self.classes.append([answer for answer in self.answers if answer in texts])
 
 
 def _first(texts: Counter[str]) -> str:
@@ -145,10 +148,14 @@ def _named(texts: Counter[str]) -> tuple[str, int]:
     return texts.most_common(1)[0][0], texts.total()
 
 
-def _outcome(classes: Sequence[tuple[str, int]], total: int) -> Vote:
-    if total == 0:
+def _outcome(members_C: Sequence[Sequence[str]], answers: Sequence[str | None]) -> Vote:
+    """The vote whose classes hold ``members_C``, each in the order of the ``answers``."""
+    if not answers:
         raise ValueError("a vote over no answers; the engine must return at least one answer for each question")
-    if not classes:
-        return Vote(answer=None, count=0, total=total, classes=())
-    answer, count = max(classes, key=lambda item: item[1])  # max takes the first of equals: the class first seen
-    return Vote(answer=answer, count=count, total=total, classes=tuple(classes))
+    class_of = {text: number for number, members in enumerate(members_C) for text in members}
+    classes = tuple(_named(Counter(members)) for members in members_C)
+    # max takes the first of equals: the class first seen
+    answer, count = max(classes, key=lambda item: item[1], default=(None, 0))
+    return Vote(
+        answer, count, len(answers), classes, tuple(None if text is None else class_of[text] for text in answers)
+    )

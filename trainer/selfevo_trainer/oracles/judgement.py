@@ -11,7 +11,7 @@ from selfevo_contract.rows import OracleRow
 
 @dataclass(frozen=True)
 class Judgement:
-    """Metrics of the rollout, and the rows of oracle.jsonl."""
+    """Metrics of the rollout, and the rows of oracle.parquet."""
 
     metrics: dict[str, float]
     rows: Sequence[OracleRow] = ()

@@ -14,7 +14,7 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, SelfevoError
 from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally, write_rows
+from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally, verdicts_of
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
@@ -185,7 +185,7 @@ def keep(context: Context, samples: list[str]) -> None:
     if context.rank.first:
         rows = map(InvalidCompletion.of, samples)
         try:
-            files = {QUESTIONS.name: write_rows(context.workdir / QUESTIONS.name, rows)}
+            files = QUESTIONS.write(context.workdir, rows)
             context.commit(failed_prefix(context.config.prefix), files)
         except SelfevoError as error:  # that no question was valid is what is to be said
             log.warning("what the Challenger wrote is not kept: %s", error)

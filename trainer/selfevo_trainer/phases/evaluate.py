@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import EVALUATE, EvaluateInputs
 from selfevo_contract.process import PhaseResult
-from selfevo_contract.rows import HeldOut, ScoreRow, Tally, answers_of, write_rows
+from selfevo_contract.rows import HeldOut, ScoreRow, Tally, TextRow, answers_of, texts_of
 from selfevo_contract.scores import Results, metrics_of, results_of
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.sampling import Sampling
@@ -17,6 +18,7 @@ from selfevo_store import fetch_rows
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grades import extract_and_grade, tally, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
+from selfevo_trainer.answers.texts import text_rows
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine
@@ -34,14 +36,15 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     samplings = [inputs.sampling_of(task) for task in inputs.tasks]
     shares: dict[str, float] = {}
     results = {}
-    files = {}
+    files: dict[str, Path] = {}
     with closing(open_frozen(context, inputs, "model", samplings)) as engine, context.grader(inputs.grading) as grader:
         for task, rows in zip(inputs.tasks, data, strict=True):
-            answered = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
+            answered, texts = answer(context, inputs, task, rows, engine, KindComparer(task.answer_kind, grader))
             shares |= shares_of(task.name, answered)
             results[task.name] = results_of(answered, inputs.samples_of(task))
-            name = answers_of(task.name).name
-            files[name] = write_rows(context.workdir / name, answered)
+            files |= answers_of(task.name).write(context.workdir, answered)
+            if context.config.storage.keep_answers != "votes":
+                files |= texts_of(task.name).write(context.workdir, texts)
     committed = context.commit(context.config.prefix, files, {**metrics_of(results, base), **shares})
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
@@ -85,8 +88,9 @@ def read_base(context: Context, inputs: EvaluateInputs) -> dict[str, Results] | 
 
 def answer(
     context: Context, inputs: EvaluateInputs, task: Task, rows: list[HeldOut], engine: Engine, grader: Comparer
-) -> list[ScoreRow]:
-    """Each row with its greedy answer, the number of right samples, and their majority."""
+) -> tuple[list[ScoreRow], list[TextRow]]:
+    """Each row with its greedy answer, the number of right samples, and their majority; and all answers as they stand,
+    the greedy one of each question first."""
     samples, sampling = inputs.samples_of(task), inputs.sampling_of(task)
     total = len(rows) * (1 + samples)
     prompts = [messages(inputs.prompt_of(task), row.question) for row in rows]
@@ -104,7 +108,12 @@ def answer(
             grader, lambda: (right(flat, truths, grader), vote_many(answers_QM, grader))
         )
     right_QM = [sampled_right[i * samples : (i + 1) * samples] for i in range(len(rows))]
-    return [
+    texts: list[TextRow] = []
+    for i, (row, [completion]) in enumerate(zip(rows, greedy, strict=True)):
+        [first] = text_rows(i, row.question, [completion], [last_boxed(completion.text)], [None], [greedy_right[i]])
+        texts.append(first.model_copy(update={"sample": None}))
+        texts += text_rows(i, row.question, sampled[i], answers_QM[i], votes[i].class_of, right_QM[i])
+    scores = [
         ScoreRow(
             question=row.question,
             answer=row.answer,
@@ -119,6 +128,7 @@ def answer(
         )
         for i, (row, group) in enumerate(zip(rows, greedy, strict=True))
     ]
+    return scores, texts
 
 
 def majority_right(vote: Vote, answers: Sequence[str | None], right: Sequence[bool]) -> bool:

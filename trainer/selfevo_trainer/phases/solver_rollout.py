@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -25,18 +27,21 @@ from selfevo_contract.rows import (
     CURRICULUM,
     ORACLE,
     QUESTIONS,
+    TEXTS,
     WRITTEN,
     CheckedQuestion,
     CurriculumRow,
     InvalidCompletion,
     Question,
     Tally,
+    TextRow,
     WrittenQuestion,
-    write_rows,
 )
+from selfevo_store import CorruptArtifact
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally, verdicts_of
+from selfevo_trainer.answers.texts import is_kept, text_rows
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
 from selfevo_trainer.chunks import Chunks, cut, share_of
 from selfevo_trainer.context import Context
@@ -68,9 +73,15 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
         if not answered.cover(range(inputs.questions)) and answered.cover(wanted):
             return context.result("shard", {})  # before all are there nobody needs the others' rows
         rows = answered.read(range(inputs.questions))
-        if len(rows) == inputs.questions:
-            return finish(context, inputs, [rows[number] for number in range(inputs.questions)], written, answered)
         # Whose shard a damaged chunk was in has perhaps ended: who sees the damage makes it good.
+        if len(rows) == inputs.questions:
+            try:
+                texts = gather_texts(context, inputs, answered)
+            except CorruptArtifact:
+                wanted = {*mine, *answered.damaged}
+                continue
+            in_order = [rows[number] for number in range(inputs.questions)]
+            return finish(context, inputs, in_order, texts, written, answered)
         wanted = {*mine, *answered.damaged}
         if wanted <= rows.keys():
             return context.result("shard", {})
@@ -154,8 +165,9 @@ def answer(
             pace = Pace()
             for numbers in cut(sorted(questions), context.config.chunk_questions):
                 asked = [questions[number] for number in numbers]
-                rows, completions = answer_chunk(context, inputs, numbers, asked, engine, tokenizer, grader)
-                answered.commit(numbers, rows, {"questions": float(len(rows))})
+                rows, texts, completions = answer_chunk(context, inputs, numbers, asked, engine, tokenizer, grader)
+                beside = TEXTS.write(context.workdir / f"texts-{numbers.start}", texts) if texts else {}
+                answered.commit(numbers, rows, {"questions": float(len(rows))}, beside)
                 pace.add(completions)
                 done += len(numbers) * inputs.samples
                 context.progress("answering", done, total, pace=pace)
@@ -169,8 +181,8 @@ def answer_chunk(
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     grader: Comparer,
-) -> tuple[list[ChunkRow], list[Completion]]:
-    """A row for each of ``written``, in order, and the answers that were generated for them."""
+) -> tuple[list[ChunkRow], list[TextRow], list[Completion]]:
+    """A row for each of ``written``, in order, the answers that are kept, and all that were generated for them."""
     rows: dict[int, ChunkRow] = {}
     asked: dict[int, WrittenQuestion] = {}
     prompts: list[Messages] = []
@@ -189,9 +201,12 @@ def answer_chunk(
     with context.clock.during("grading"):
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
         votes, verdicts = verdicts_of(grader, lambda: vote_many(boxes, grader))
+    texts: list[TextRow] = []
     for i, (number, vote, group) in enumerate(zip(asked, votes, answers, strict=True)):
         rows[number] = _question(inputs, asked[number], vote, tally(group, verdicts if i == 0 else None))
-    return [rows[number] for number in numbers], [completion for group in answers for completion in group]
+        if is_kept(context.config.storage.keep_answers, number, inputs.questions):
+            texts += text_rows(number, asked[number].question, group, boxes[i], vote.class_of)
+    return [rows[number] for number in numbers], texts, [completion for group in answers for completion in group]
 
 
 def _question(inputs: SolverRolloutInputs, written: WrittenQuestion, vote: Vote, answers: Tally | None) -> Question:
@@ -207,10 +222,27 @@ def _question(inputs: SolverRolloutInputs, written: WrittenQuestion, vote: Vote,
     )
 
 
+def gather_texts(context: Context, inputs: SolverRolloutInputs, answered: Chunks[ChunkRow]) -> dict[str, Path]:
+    """The answers of all chunks that are kept, as one file of the step; nothing where there are none.
+
+    Raises:
+        CorruptArtifact: a chunk's are damaged; it is passed over.
+    """
+    keep = context.config.storage.keep_answers
+
+    def kept() -> Iterator[TextRow]:
+        for numbers, found in answered.beside(range(inputs.questions), TEXTS):
+            yield from (row for row in found if row.number in numbers and is_kept(keep, row.number, inputs.questions))
+
+    first = next(rows := kept(), None)
+    return {} if first is None else TEXTS.write(context.workdir, chain([first], rows))
+
+
 def finish(
     context: Context,
     inputs: SolverRolloutInputs,
     rows: list[ChunkRow],
+    texts: dict[str, Path],
     written: Chunks[WrittenQuestion | InvalidCompletion],
     answered: Chunks[ChunkRow],
 ) -> PhaseResult:
@@ -251,13 +283,10 @@ def finish(
             reason=reasons.EMPTY_CURRICULUM,
         )
     judgement = oracles.judge(context, inputs, rows, kept)
-    files = {
-        CURRICULUM.name: write_rows(context.workdir / CURRICULUM.name, kept),
-        QUESTIONS.name: write_rows(context.workdir / "all.jsonl", checked),
-    }
+    files = {**CURRICULUM.write(context.workdir, kept), **QUESTIONS.write(context.workdir, checked), **texts}
     written.read(range(inputs.questions))
     if judgement.rows:
-        files[ORACLE.name] = write_rows(context.workdir / ORACLE.name, judgement.rows)
+        files |= ORACLE.write(context.workdir, judgement.rows)
     metrics |= judgement.metrics
     committed = context.commit(context.config.prefix, files, metrics, seconds_of_all(context, written, answered))
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
