@@ -107,6 +107,7 @@ FULL: Document = {
             "credentialsSecret": "s3-credentials",
             "requireConditionalPut": False,
             "checksum": "whenRequired",
+            "keepAnswers": "all",
         },
         "challenger": {
             "prompt": {"system": "You ask.", "user": "Ask.", "examples": [{"user": "Ask.", "assistant": "1 + 1"}]},
