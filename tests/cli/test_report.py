@@ -268,8 +268,8 @@ def test_samples_say_whether_the_label_is_right() -> None:
         {"question": None, "raw": "what?"},
     ]
     curriculum = [{"question": row["question"], "answer": "4", "share": 0.5} for row in rows[:3]]
-    questions = read_rows(lines(rows), QUESTIONS, "here")
-    samples = samples_of(1, questions, read_rows(lines(curriculum), CURRICULUM, "here"), samples=4)
+    questions = read_rows(lines(rows), QUESTIONS.lines, "here")
+    samples = samples_of(1, questions, read_rows(lines(curriculum), CURRICULUM.lines, "here"), samples=4)
     assert [sample.right for sample in samples.kept] == [True, False, None]
     assert [sample.unboxed for sample in samples.kept] == [1, 1, 1]
     assert {sample.dropped: sample.right for sample in samples.dropped} == {
@@ -504,7 +504,7 @@ def test_characters_that_act_unseen_are_escapes(page: Path) -> None:
     bidi = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
     assert not {f"{ord(c):04x}" for c in set(own) if ord(c) in unseen | bidi or 0xD800 <= ord(c) <= 0xDFFF}
     assert "\\u202e" in own
-    assert "\\ud800" in own
+    assert "lone \ufffd surrogates" in own  # Parquet has no halves of pairs
 
 
 def test_nothing_is_loaded_from_outside(page: Path) -> None:
