@@ -210,8 +210,8 @@ def main() -> int:
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        *where, path = options.one
-        print(json.dumps(one(*where, Path(path))))
+        client, direction, bucket, endpoint, key, path = options.one
+        print(json.dumps(one(client, direction, bucket, endpoint, key, Path(path))))
         return 0
     clients = tuple(options.clients)
     with tempfile.TemporaryDirectory(prefix="selfevo-store-", dir=options.folder) as folder:
