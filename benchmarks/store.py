@@ -84,9 +84,14 @@ def crt(bucket: str, endpoint: str, key: str, path: Path) -> dict[str, Callable[
     config = Config(s3={"addressing_style": "path"})
     settings = {"region_name": REGION, "endpoint_url": endpoint, "config": config}
     manager = crt.CRTTransferManager(client, crt.BotocoreCRTRequestSerializer(session, settings))
+
+    def move(begin: Callable[..., Any], *args: str) -> None:
+        with manager:  # its end waits until a download has its name
+            begin(*args).result()
+
     return {
-        "upload": lambda: manager.upload(str(path), bucket, key).result(),
-        "download": lambda: manager.download(bucket, key, str(path)).result(),
+        "upload": lambda: move(manager.upload, str(path), bucket, key),
+        "download": lambda: move(manager.download, bucket, key, str(path)),
     }
 
 
