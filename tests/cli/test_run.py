@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,20 @@ def test_a_warm_parent_that_fails_costs_a_line_and_no_step(project: Project, how
     assert done.stdout.count(f"processes start without the warm parent from here on, which is slower: {why}") == 1
     assert done.stdout.count("without the warm parent") == 1
     assert project.worked() == STEPS and set(parents(project)) == {"fake_trainer.py"}
+
+
+@pytest.mark.slow
+def test_who_asked_for_gpus_may_be_forked_where_there_are_none() -> None:
+    script = (
+        "import torch; from selfevo_trainer import warm\n"
+        "torch._C._cuda_getDeviceCount()\n"  # as vLLM does when it is imported
+        "print(warm.unsafe())\n"
+        "torch.cuda.device_count = lambda: 1\n"
+        "print(warm.unsafe())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == ["", "CUDA is in use after the imports"]
 
 
 def test_a_warm_parent_that_is_killed_takes_no_process_with_it(project: Project) -> None:

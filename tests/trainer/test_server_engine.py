@@ -307,6 +307,10 @@ def test_a_server_with_too_short_a_context_is_found_before_anything_is_generated
     server.longest = 79
     refusal(lambda: opened(server.url, longest=80), InputError, "takes 79 tokens", "asked for 80")
     assert server.bodies() == []
+    # The model has 512 positions: more than that no server can have, and prompts may be shorter than they are allowed.
+    refusal(lambda: opened(server.url, longest=2080), InputError, "takes 79 tokens", "asked for 512")
+    server.longest = 512
+    opened(server.url, longest=2080).close()
 
 
 def test_another_tokenizer_is_found_where_the_server_shows_its_own(server: Standin) -> None:

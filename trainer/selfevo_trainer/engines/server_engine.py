@@ -22,7 +22,13 @@ from selfevo_trainer.endpoints.in_parallel import in_parallel
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import completions_of, vllm_seed
 from selfevo_trainer.engines.vllm_server import VllmServers, of_model
-from selfevo_trainer.models.loading import eos_token_ids, load_generation_config, load_tokenizer, not_finite
+from selfevo_trainer.models.loading import (
+    eos_token_ids,
+    load_generation_config,
+    load_tokenizer,
+    not_finite,
+    positions_of,
+)
 from selfevo_trainer.prompts import Messages, encode_all
 
 NEVER_INPUT, NEVER_SERVICE = 422, 424
@@ -108,10 +114,12 @@ class ServerEngine:
         served = client.ask("/v1/models", None, self._find, refused=self._never)
         if served.urls:
             client.urls = served.urls
-        if weights.longest > served.longest > 0:
+        # Where the model has fewer positions, prompts may still be shorter than allowed; the server looks at each.
+        wanted = min(weights.longest, positions_of(weights.path, weights.loading) or weights.longest)
+        if wanted > served.longest > 0:
             raise InputError(
                 f"{client.name} takes {served.longest} tokens of prompt and completion, and the {weights.role} is "
-                f"asked for {weights.longest} (spec.solver.maxPromptLength and the sampling's maxCompletionLength); "
+                f"asked for {wanted} (spec.solver.maxPromptLength and the sampling's maxCompletionLength); "
                 "lower them, or serve the model with a longer context"
             )
         self._compare_tokenizers()

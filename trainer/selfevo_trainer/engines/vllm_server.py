@@ -29,6 +29,7 @@ from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
 from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK
+from selfevo_trainer.models.loading import positions_of
 
 HOST = "127.0.0.1"
 GRACE_S = 30.0
@@ -151,7 +152,7 @@ def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int,
         "--gpu-memory-utilization": f"{memory_share:g}",
         **({"--tensor-parallel-size": str(gpus)} if gpus > 1 else {}),
     }
-    positions = _positions(model)
+    positions = positions_of(model.path, model.loading)
     if model.longest and (positions is None or model.longest <= positions):
         options["--max-model-len"] = str(model.longest)
     flags = ["--disable-uvicorn-access-log"]
@@ -161,14 +162,6 @@ def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int,
         flags.append("--enforce-eager")  # on a CPU compiling takes minutes and a C++ compiler
     module = "vllm.entrypoints.openai.api_server"
     return [sys.executable, "-m", module, *(each for option in options.items() for each in option), *flags]
-
-
-def _positions(model: ServedModel) -> int | None:
-    """The longest sequence that the model itself knows."""
-    from selfevo_trainer.models.loading import load_config
-
-    found = getattr(load_config(model.path, model.loading).get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
 
 
 def _devices(settings: ServerEngine, replica: int) -> list[str]:

@@ -36,6 +36,12 @@ def load_config(path: Path, loading: Loading) -> Any:
         raise _not_loaded(path, error) from None
 
 
+def positions_of(path: Path, loading: Loading) -> int | None:
+    """The longest sequence in tokens that the model was made for (max_position_embeddings); None where it has none."""
+    found = getattr(load_config(path, loading).get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
 def load_tokenizer(path: Path, loading: Loading) -> Any:
     """The tokenizer, with an end and a padding token.
 

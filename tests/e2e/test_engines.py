@@ -1,0 +1,128 @@
+"""`selfevo run` over the demo's manifest with each kind of engine, the real vLLM (its CPU build) among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.inprocess import Phases
+from harness.tiny import settings, write_questions
+from harness.vllm import Vllm
+from runs import arithmetic
+from selfevo_contract.rows import CURRICULUM, QUESTIONS, answers_of
+from selfevo_contract.run import SelfEvolutionRun
+
+pytestmark = pytest.mark.slow
+
+LIMIT_S = 1800
+ASKED, HELD_OUT, SAMPLES = 240, 40, 4
+BAND = {"min": 0.3, "max": 0.95}
+FILES = {
+    "evaluate-0": answers_of("tiny").name,
+    "challenger-train-1": "model/model.safetensors",
+    "solver-rollout-1": CURRICULUM.name,
+    "solver-train-1": "model/model.safetensors",
+    "evaluate-1": answers_of("tiny").name,
+}
+
+
+class Demo:
+    """The demo's manifest with small settings, and the command run over it by ``python``."""
+
+    def __init__(self, folder: Path, kind: str, python: str, environment: dict[str, str]) -> None:
+        folder.mkdir()
+        engine = {"kind": kind, "batchSize": 1024 if kind == "transformers" else None}
+        over: dict[str, Any] = {
+            "parallelSteps": 1,
+            "challenger": {"engine": engine},
+            "rollout": {"engine": engine, "questions": ASKED, "samples": 6, "shards": 1, "band": BAND},
+            # A server starts anew for each model of each phase; that evaluations are served is in test_serve.py.
+            "evaluation": {"samples": SAMPLES, **({} if kind == "server" else {"engine": engine})},
+        }
+        spec = settings(over, questions=write_questions(folder / "heldout.jsonl", HELD_OUT))
+        self.manifest = folder / "run.json"
+        self.manifest.write_text(json.dumps(arithmetic(spec, store=folder / "store").wire()))
+        self.python, self.environment = python, {**environment, "OMP_NUM_THREADS": "1", "CI": "true"}
+
+    def run(self) -> None:
+        script = "from selfevo.main import main; main()"
+        command = [self.python, "-c", script, "run", str(self.manifest), "--workdir", "work", "--workers", "1"]
+        folder = self.manifest.parent
+        done = subprocess.run(
+            command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
+        )
+        assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+
+    @cached_property
+    def phases(self) -> Phases:
+        """The run as it was recorded: with the digests of its files."""
+        recorded = self.manifest.parent / "work" / "runs" / "default" / "arithmetic" / "status.json"
+        return Phases(SelfEvolutionRun.model_validate_json(recorded.read_bytes()), recorded.parent)
+
+    def rows(self, step: str) -> bytes:
+        return self.phases.read(step, FILES[step])
+
+    def metrics(self, step: str) -> dict[str, float]:
+        return dict(self.phases.committed(step).metrics)
+
+
+@pytest.fixture(scope="module")
+def demos(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Demo]:
+    folder = tmp_path_factory.mktemp("demos")
+    served = str(vllm.python), vllm.environment()
+    made = {
+        "transformers": Demo(folder / "transformers", "transformers", sys.executable, dict(os.environ)),
+        "server": Demo(folder / "server", "server", *served),
+        "first": Demo(folder / "first", "vllm", *served),
+        "second": Demo(folder / "second", "vllm", *served),
+    }
+
+    def one_after_another(*names: str) -> None:
+        for name in names:
+            made[name].run()
+
+    with ThreadPoolExecutor(2) as pool:  # two cores
+        lanes = [pool.submit(one_after_another, *names) for names in (("first", "second"), ("transformers", "server"))]
+        for lane in lanes:
+            lane.result()
+    return made
+
+
+def test_the_same_run_gives_the_same_rows_by_vllm_in_process_and_by_its_server(demos: dict[str, Demo]) -> None:
+    for step in FILES:
+        assert demos["first"].rows(step) == demos["second"].rows(step), step
+    # A server's requests come in another company each time: that has no say, and neither has the way to vLLM.
+    for step in ("challenger-train-1", "solver-rollout-1", "solver-train-1"):
+        assert demos["server"].rows(step) == demos["first"].rows(step), step
+    assert demos["transformers"].phases.read("solver-rollout-1", QUESTIONS.name) != demos["first"].phases.read(
+        "solver-rollout-1", QUESTIONS.name
+    )
+
+
+def test_the_kind_of_engine_is_in_no_key(demos: dict[str, Demo]) -> None:
+    keys = {tuple(step.key for step in demo.phases.plan.steps) for demo in demos.values()}
+    assert len(keys) == 1
+
+
+def test_curricula_and_scores_are_those_of_transformers_within_sampling_error(demos: dict[str, Demo]) -> None:
+    by_transformers = demos["transformers"].metrics("solver-rollout-1")
+    for name in ("first", "server"):
+        ours = demos[name].metrics("solver-rollout-1")
+        for count in ("valid", "kept"):
+            share = (ours[count] + by_transformers[count]) / (2 * ASKED)
+            error = (2 * share * (1 - share) / ASKED) ** 0.5  # of the difference of two shares
+            apart = abs(ours[count] - by_transformers[count]) / ASKED
+            assert apart <= 4 * error + 1e-9, (name, count, ours, by_transformers)
+        assert ours["kept"] > 10, ours
+    scores, theirs = demos["first"].metrics("evaluate-0"), demos["transformers"].metrics("evaluate-0")
+    # The most probable token is the same in each; 160 samples have an error of about 4 points.
+    assert scores["tiny/greedy"] == theirs["tiny/greedy"]
+    assert abs(scores["tiny/mean"] - theirs["tiny/mean"]) < 0.2
