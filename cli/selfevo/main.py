@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
+from selfevo.options import (
+    DEFAULT_WORKDIR,
+    Context,
+    InCluster,
+    Kubeconfig,
+    Manifest,
+    Namespace,
+    Output,
+    OutputOption,
+    Storage,
+    Target,
+    Workdir,
+)
 from selfevo.target import Access, ClusterRun, find, is_plugin, program
+from selfevo.verbs.approve import approve
 from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
 from selfevo.verbs.grade import grade, vote
@@ -42,40 +56,6 @@ def _options(
     ] = False,
 ) -> None:
     """Self-evolution training of language models, from one manifest."""
-
-
-Manifest = Annotated[
-    Path, typer.Argument(metavar="MANIFEST", help="A SelfEvolutionRun, in YAML or JSON; - is standard input.")
-]
-Storage = Annotated[
-    str | None,
-    typer.Option(metavar="URI", help="Use this object store in place of spec.storage.uri: s3://, file:///, or a path."),
-]
-Workdir = Annotated[Path, typer.Option(metavar="DIR", help="Where status, logs and caches are kept.")]
-DEFAULT_WORKDIR = Path(".selfevo")
-
-Target = Annotated[
-    str, typer.Argument(metavar="RUN", help="A manifest, for the run on this machine, or a run's name in a cluster.")
-]
-Namespace = Annotated[
-    str | None,
-    typer.Option(
-        "--namespace", "-n", metavar="NAME", help="The run's namespace in the cluster; the context's by default."
-    ),
-]
-Context = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Which context of the kubeconfig; the current one by default.")
-]
-Kubeconfig = Annotated[Path | None, typer.Option(metavar="FILE", help="In place of KUBECONFIG and ~/.kube/config.")]
-InCluster = Annotated[bool, typer.Option("--cluster", help="A manifest's run is meant as it is in the cluster.")]
-
-
-class Output(StrEnum):
-    table = "table"
-    json = "json"
-
-
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
 
 
 @app.command()
@@ -246,6 +226,9 @@ def resume(
 ) -> None:
     """Let a suspended run go on from where it was."""
     _switch(find(target, _access(cluster, namespace, context, kubeconfig), storage), False, storage, workdir)
+
+
+app.command()(approve)
 
 
 def _access(cluster: bool, namespace: str | None, context: str | None, kubeconfig: Path | None) -> Access:

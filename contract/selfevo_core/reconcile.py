@@ -157,7 +157,7 @@ def _starts(run: str, state: RunState, holds: Mapping[str, Hold]) -> tuple[list[
             continue
         hold = holds.get(step.name)
         if hold is not None:
-            waits.append(hold.until)
+            waits += [hold.until] if hold.until is not None else []
             slots -= hold.keeps_slot
         elif len(starts) < slots:
             # Not the newest seen plus one: when a list is stale and a live attempt is missing from it, the same number

@@ -372,6 +372,36 @@ def test_without_a_name_the_runs_are_listed(api: ApiServer, project: Project) ->
 # --- suspend and resume -----------------------------------------------------------------------------------------------
 
 
+def test_approve_lets_the_iteration_begin_that_waits_and_none_beyond_the_plan(api: ApiServer, project: Project) -> None:
+    spec = api.runs["default", "demo"]["spec"]
+    refused = project.look("approve", "demo")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "selfevo: run default/demo waits for nobody: it has no spec.review; add it to have iterations wait\n",
+    )
+    spec["review"] = {"before": [2]}
+    last = spec["iterations"]
+    for number, says in (
+        (
+            last + 1,
+            f"--iteration is {last + 1}, and run default/demo has {last} iterations; name one of them, or raise",
+        ),
+        (1, "--iteration is 1, and run default/demo waits at iteration 2; name that or a later one"),
+    ):
+        api.requests.clear()
+        refused = project.look("approve", "demo", "--iteration", str(number))
+        assert refused.returncode == 2 and says in refused.stderr, refused.stderr
+        assert not any(request.startswith("PATCH") for request in api.requests)
+    shown = project.look("approve", "demo")
+    assert (shown.returncode, shown.stdout) == (
+        0,
+        "run default/demo may go on with iteration 2; `selfevo watch demo` follows it\n",
+    )
+    assert api.runs["default", "demo"]["spec"]["approvedIteration"] == 2
+    again = project.look("approve", "demo")
+    assert again.returncode == 2 and "waits for no approval" in again.stderr
+
+
 def test_suspend_and_resume_change_one_field_once_and_say_what_follows(api: ApiServer, project: Project) -> None:
     api.set_status("demo", RUNNING)
     before = api.runs["default", "demo"]["spec"]

@@ -384,6 +384,16 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "spec.budget",
         "dollars are counted by a price; add dollarsPerGpuHour, what one GPU costs an hour",
     ),
+    (
+        document(spec__review={"before": []}),
+        "spec.review",
+        "review names no iteration; write before: [2] or every: true, or remove review",
+    ),
+    (
+        document(spec__approvedIteration=9),
+        "spec",
+        "approvedIteration is above iterations; lower it, or raise iterations with it",
+    ),
 ]
 
 
@@ -429,6 +439,10 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("budget", ABSENT, ""),
     ("budget.gpuHours", 99, ""),
     ("budget.wallTime", "1h", ""),
+    ("review", ABSENT, ""),
+    ("review.before", [2], ""),
+    ("approvedIteration", 3, ""),
+    ("approvedIteration", ABSENT, ""),
     ("budget.tokens", ABSENT, ""),
     ("guards.truncation.limit", 0.9, ""),
     ("guards", ABSENT, ""),
@@ -551,7 +565,16 @@ def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPla
 
 FREE = (
     *("iterations", "suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass", "queue"),
-    *("guards", "budget", "pods", "storage.credentialsSecret", "storage.region", "storage.requireConditionalPut"),
+    *(
+        "guards",
+        "budget",
+        "review",
+        "approvedIteration",
+        "pods",
+        "storage.credentialsSecret",
+        "storage.region",
+        "storage.requireConditionalPut",
+    ),
     *(
         "storage.checksum",
         "storage.keepAnswers",

@@ -194,6 +194,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
     shared = {path for path in free if {"pods", "engine", "checkpointEvery", "queue"} & set(path.split("."))}
     assert free - shared == {
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
+        *("approvedIteration", "review.before", "review.every"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
         "storage.keepAnswers",
         *("evaluation.metric", "rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),

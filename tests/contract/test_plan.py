@@ -67,6 +67,8 @@ SCHEDULING: list[dict[str, Any]] = [
     {"spec__evaluation__tasks": [{**HELD_OUT, "group": "math"}]},
     {"spec__evaluation__tasks": [{**HELD_OUT, "samples": 2, "prompt": {"user": "{question}"}}]},
     {"spec__budget": {"wallTime": "1h"}},
+    {"spec__review": {"every": True}},
+    {"spec__approvedIteration": 1},
     {"spec__guards": {"inBand": {"limit": 0.2}}},
     {"spec__storage": {"uri": "s3://elsewhere/x", "endpoint": "http://minio:9000", "requireConditionalPut": False}},
     {"spec__model__uri": "s3://bucket/base"},  # a digest names the weights

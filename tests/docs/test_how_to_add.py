@@ -261,5 +261,5 @@ def test_a_policy_of_ones_own(copy: Copy, name: str, decides: str, message: str)
     )
     registry = "contract/selfevo_core/policies/__init__.py"
     copy.register(registry, "__all__ =", f"from selfevo_core.policies.{name} import {name}\n__all__ =")
-    copy.register(registry, "record_first, sharing)", f"record_first, sharing, {name})")
+    copy.register(registry, "    sharing,\n)", f"    sharing,\n    {name},\n)")
     assert copy.run(RECONCILED) == f"0 Failed {message}"

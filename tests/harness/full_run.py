@@ -243,6 +243,8 @@ FULL: Document = {
             "dollars": 500.5,
             "dollarsPerGpuHour": 2.5,
         },
+        "review": {"before": [2, 3], "every": True},
+        "approvedIteration": 2,
         "parallelSteps": 2,
         "backoffLimit": 1,
         "pods": _PODS,
@@ -264,6 +266,7 @@ SMALL: Document = {
         "verifier": {},
         "guards": {},
         "budget": {},
+        "review": {"every": True},
         "pods": {"resources": {"limits": {}}, "env": []},
     },
 }

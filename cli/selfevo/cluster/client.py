@@ -203,8 +203,15 @@ class Cluster:
 
     def set_suspend(self, name: str, suspend: bool) -> Resource:
         """Say whether the run shall rest. Nothing else of it is touched."""
+        return self._set(name, {"suspend": suspend})
+
+    def approve(self, name: str, iteration: int) -> Resource:
+        """Say that the run may go on with ``iteration``."""
+        return self._set(name, {"approvedIteration": iteration})
+
+    def _set(self, name: str, fields: dict[str, Any]) -> Resource:
         asked = Asked("patch", RUNS, self.namespace, name)
-        body = {"spec": {"suspend": suspend}}
+        body = {"spec": fields}
         query = [("fieldManager", "selfevo-cli")]
         return Resource.read(self._json(asked, "PATCH", self._runs_path(name), query, body))
 

@@ -58,7 +58,7 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
     print(*fitted(table, (), columns), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
-    for line in (*_guards(run), *_budget_lines(run.spec.budget)):
+    for line in (*_guards(run), *_budget_lines(run.spec.budget), *_reviews(run)):
         print(flowed(line, columns))
 
 
@@ -72,6 +72,16 @@ def _guards(run: SelfEvolutionRun) -> list[str]:
         f"guards: {', '.join(seeing) or 'none'}",
         *(f"guard {name} will be blind: {why}" for name, why in blind.items()),
     ]
+
+
+def _reviews(run: SelfEvolutionRun) -> list[str]:
+    """Before which iterations the run waits for a person."""
+    spec = run.spec
+    if spec.review is None:
+        return []
+    waiting = [str(number) for number in range(1, spec.iterations + 1) if spec.review.waits(number)]
+    approved = "none is" if not spec.approved_iteration else f"up to {spec.approved_iteration} they are"
+    return [f"review: waits before iteration {', '.join(waiting) or 'none'}; {approved} approved"]
 
 
 def _budget_lines(budget: Budget | None) -> list[str]:

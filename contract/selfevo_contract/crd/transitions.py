@@ -25,6 +25,8 @@ MAY_CHANGE = frozenset(
         "rollout.chunkQuestions",
         "guards",
         "budget",
+        "review",
+        "approvedIteration",
         "storage.credentialsSecret",
         "storage.region",
         "storage.requireConditionalPut",

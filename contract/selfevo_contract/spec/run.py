@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Rule
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.challenger import Challenger
 from selfevo_contract.spec.data import Data
@@ -18,6 +19,7 @@ from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.model import Model
 from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.review import Review
 from selfevo_contract.spec.rollout import Rollout
 from selfevo_contract.spec.solver import Solver
 from selfevo_contract.spec.storage import Storage
@@ -58,6 +60,10 @@ class RunSpec(Closed):
     """When a run that goes wrong is stopped."""
     budget: Budget | None = None
     """What a run may cost."""
+    review: Review | None = None
+    """When the run waits for a person."""
+    approved_iteration: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    """The last iteration that a person has approved, of those that spec.review lets wait."""
     parallel_steps: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Steps that may run at once, where the plan allows it."""
     backoff_limit: Annotated[Whole, Field(ge=0, le=100)] = 3
@@ -72,6 +78,14 @@ class RunSpec(Closed):
     """Seconds that an ended Job, its pods and their logs are kept."""
     fork_from: ForkFrom | None = None
     """Start from an iteration of another run."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.approvedIteration) || self.approvedIteration <= self.iterations",
+            lambda spec: spec.approved_iteration is None or spec.approved_iteration <= spec.iterations,
+            "approvedIteration is above iterations; lower it, or raise iterations with it",
+        ),
+    )
 
     @property
     def has_adapters(self) -> bool:

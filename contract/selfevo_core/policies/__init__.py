@@ -16,12 +16,23 @@ from selfevo_core.policies.guarding import guarding
 from selfevo_core.policies.plan_version import plan_version
 from selfevo_core.policies.record_first import record_first
 from selfevo_core.policies.retry import retry
+from selfevo_core.policies.review import review
 from selfevo_core.policies.sharing import sharing
 from selfevo_core.policies.suspend import suspend
 
 __all__ = ["POLICIES", "Decision", "Hold", "Policy", "RunState", "combined"]
 
-POLICIES: Sequence[Policy] = (plan_version, failed_step, suspend, guarding, budget, retry, record_first, sharing)
+POLICIES: Sequence[Policy] = (
+    plan_version,
+    failed_step,
+    suspend,
+    guarding,
+    budget,
+    review,
+    retry,
+    record_first,
+    sharing,
+)
 
 
 def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Decision:

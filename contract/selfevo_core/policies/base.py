@@ -59,8 +59,8 @@ class RunState:
 class Hold:
     """A step's next attempt does not start now."""
 
-    until: datetime
-    """When to look again, should nothing happen before."""
+    until: datetime | None
+    """When to look again, should nothing happen before; None when only a person or another step can change it."""
     keeps_slot: bool = False
     """No other step starts in its place."""
 

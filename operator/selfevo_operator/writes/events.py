@@ -77,7 +77,8 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
     if before.phase != after.phase and after.phase in ("Succeeded", "Failed", "Suspended"):
         spent = main.reason == reasons.BUDGET_EXCEEDED
         kind: Literal["Normal", "Warning"] = "Warning" if after.phase == "Failed" or spent else "Normal"
-        yield Fact(main.reason if spent else after.phase, f"run {after.phase}: {main.message}", kind)
+        named = spent or main.reason == reasons.AWAITING_REVIEW
+        yield Fact(main.reason if named else after.phase, f"run {after.phase}: {main.message}", kind)
     elif before.phase == "Suspended" and after.phase in ("Pending", "Running"):
         yield Fact("Resumed", "run resumed")
     stuck = {c.type: c for c in after.conditions}.get("Stalled")

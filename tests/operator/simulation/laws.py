@@ -163,6 +163,7 @@ class Laws:
         law(not snapshot.deleting, f"{name} is created for a run that is being deleted")
         spec, status = snapshot.document()["spec"], snapshot.recorded()
         law(not spec.get("suspend"), f"{name} is created for a suspended run")
+        law(not _waits_for_approval(spec, int(step.rsplit("-", 1)[1])), f"{name} is created, and nobody approved it")
         spec_changed = status.get("observedGeneration") != snapshot.generation
         if not spec_changed:
             law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
@@ -297,6 +298,13 @@ class Laws:
         self.wrote("event")
         law(len(event["message"]) <= 1024, "an Event's message is too long")
         law(len(event["metadata"]["name"]) <= 253, "an Event's name is too long")
+
+
+def _waits_for_approval(spec: Mapping[str, Any], iteration: int) -> bool:
+    """Whether a person has yet to approve an iteration up to this one."""
+    review, approved = spec.get("review") or {}, spec.get("approvedIteration") or 0
+    asked = [*review.get("before", []), *(range(2, iteration + 1) if review.get("every") else [])]
+    return any(approved < number <= iteration for number in asked)
 
 
 def used_at_most(world: World, uid: str) -> float:

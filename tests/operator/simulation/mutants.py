@@ -50,6 +50,13 @@ MUTANTS = (
         'progress=progress if state == "Running" else None',
         "progress=progress",
     ),
+    # --- what a person approves
+    Mutant(
+        "an iteration is approved with the one before it",
+        "selfevo_core.policies.review",
+        "first = (spec.approved_iteration or 0) + 1",
+        "first = (spec.approved_iteration or 0) + 2",
+    ),
     # --- what is used
     Mutant(
         "what is counted once is counted again",

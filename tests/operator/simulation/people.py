@@ -43,6 +43,7 @@ class People:
             self._ttl,
             self._asks_for_too_much,
             self._budget,
+            self._review,
             self._delete_run,
             self._flap,
         )
@@ -126,6 +127,12 @@ class People:
         rng = self._world.rng
         choices = ({"wallTime": rng.choice(("1s", "20s", "2m"))}, {"gpuHours": rng.choice((0.001, 0.02, 0.5))}, None)
         self._edit(name, budget=rng.choice(choices))
+
+    def _review(self, name: str) -> None:
+        """Iterations are to wait, and some are approved; in the end none waits."""
+        rng, iterations = self._world.rng, self._world.api.runs[name]["spec"]["iterations"]
+        review = rng.choice(({"before": [1]}, {"before": [2]}, {"every": True}, None))
+        self._edit(name, review=review, approvedIteration=rng.choice((None, None, rng.randint(0, iterations))))
 
     def _asks_for_too_much(self, name: str) -> None:
         """What this version does not have, and after a while a correction."""

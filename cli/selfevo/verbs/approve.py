@@ -1,0 +1,81 @@
+"""`selfevo approve`: a person lets an iteration begin that waits for it (spec.review)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfevo.options import DEFAULT_WORKDIR, Context, InCluster, Kubeconfig, Namespace, Storage, Target, Workdir
+from selfevo.target import Access, ClusterRun, find, is_plugin
+from selfevo_contract.errors import InputError
+from selfevo_contract.spec.run import RunSpec
+
+
+def approve(
+    target: Target,
+    iteration: Annotated[
+        int | None, typer.Option(metavar="N", help="The last iteration that may begin; the one that waits by default.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
+    storage: Storage = None,
+    workdir: Workdir = DEFAULT_WORKDIR,
+) -> None:
+    """Let an iteration begin that waits for a person."""
+    access = Access(cluster or is_plugin(), namespace, context, kubeconfig)
+    found = find(target, access, storage)
+    if isinstance(found, Path):
+        from selfevo.manifest import load
+
+        spec = load(found, storage=storage, cache=workdir).spec
+        number = approvable(spec, iteration, f"the run of {found}")
+        raise InputError(
+            f"{found} is the run on this machine; set spec.approvedIteration to {number} in it, then `selfevo run "
+            f"{found}` goes on"
+        )
+    typer.echo(approve_in_cluster(found, iteration))
+
+
+def approve_in_cluster(target: ClusterRun, iteration: int | None) -> str:
+    """Set ``spec.approvedIteration``; returns what follows from it.
+
+    Raises:
+        InputError: there is nothing to approve, or it is not in the plan.
+    """
+    from selfevo.cluster.connection import connect
+
+    cluster = connect(target.access)
+    before = cluster.run(target.name)
+    name = f"run {before.full_name}"
+    if before.run is None:
+        raise InputError(f"{name} has a spec that this selfevo does not understand; use the one that it is written for")
+    number = approvable(before.run.spec, iteration, name)
+    cluster.approve(target.name, number)
+    return f"{name} may go on with iteration {number}; `{target.access.command('watch', before.name)}` follows it"
+
+
+def approvable(spec: RunSpec, iteration: int | None, name: str) -> int:
+    """The iteration to approve. Pure.
+
+    Raises:
+        InputError: there is nothing to approve, or it is not in the plan.
+    """
+    from selfevo_core.policies.review import awaited
+
+    if spec.review is None:
+        raise InputError(f"{name} waits for nobody: it has no spec.review; add it to have iterations wait")
+    waits = awaited(spec)
+    if iteration is not None and iteration > spec.iterations:
+        raise InputError(
+            f"--iteration is {iteration}, and {name} has {spec.iterations} iterations; name one of them, or raise "
+            "spec.iterations first"
+        )
+    if waits is None:
+        raise InputError(f"{name} waits for no approval: all that spec.review names is approved; add to spec.review")
+    if iteration is not None and iteration < waits:
+        raise InputError(f"--iteration is {iteration}, and {name} waits at iteration {waits}; name that or a later one")
+    return waits if iteration is None else iteration
