@@ -4,7 +4,9 @@
     <storage.uri>/<namespace>/<phase>/<key>/attempts/<id>/<file>     each attempt writes under a name of its own
     <storage.uri>/<namespace>/<phase>/<key>/chunks/<kind>/<first>-<count>/...
                                                                      a part of its rows: a committed directory itself
-    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<step>/...   an intra-phase checkpoint: likewise
+    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/... an intra-phase checkpoint: likewise
+    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/completions/...
+                                                                     of the step under way at it: likewise
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
 
 What lies there without a MANIFEST.json beside it does not exist: readers take files only through the manifest.
@@ -73,9 +75,14 @@ def committed_chunks(prefix: str, kind: str, keys: Iterable[str]) -> list[range]
     )
 
 
-def checkpoint_prefix(prefix: str, step: int) -> str:
-    """Where the checkpoint taken after step ``step`` lies; zero-padded so that listings sort."""
-    return f"{prefix}/checkpoints/{step:08d}"
+def checkpoint_prefix(prefix: str, update: int) -> str:
+    """Where the checkpoint taken after optimizer update ``update`` lies; zero-padded so that listings sort."""
+    return f"{prefix}/checkpoints/{update:08d}"
+
+
+def checkpoint_completions(checkpoint: str) -> str:
+    """Where the completions of the step under way lie, of the checkpoint at ``checkpoint``."""
+    return f"{checkpoint}/completions"
 
 
 def failed_prefix(prefix: str) -> str:

@@ -12,6 +12,7 @@ from selfevo_contract.phases import PHASES, BaseModelRef, Inputs, Phase
 from selfevo_contract.plan import Step
 from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
 
@@ -54,6 +55,8 @@ SERVER_MODELS_ENV = "SELFEVO_SERVER_MODELS"
 """Folder of the models that the server beside the trainer serves."""
 SERVER_PORT_ENV = "SELFEVO_SERVER_PORT"
 """Where it listens."""
+GRACE_SECONDS_ENV = "SELFEVO_GRACE_SECONDS"
+"""How long the process has from SIGTERM to SIGKILL; as long as it takes when not set."""
 WORKDIR_ENV = "SELFEVO_WORKDIR"
 CACHE_ENV = "SELFEVO_CACHE_DIR"
 TERMINATION_LOG_ENV = "SELFEVO_TERMINATION_LOG"
@@ -78,7 +81,7 @@ class PhaseConfig(Wire):
     storage: Storage
     inputs: Inputs
     engine: Engine = TransformersEngine()
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    checkpoint_every: Interval = "10m"
     base: BaseModelRef | None = None
     """The run's base model, where roles are adapters on it."""
     chunk_questions: Annotated[int, Field(ge=1)] | None = None
@@ -170,7 +173,7 @@ def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: s
         storage=spec.storage,
         inputs=step.inputs,
         engine=getattr(role, "engine", TransformersEngine()),
-        checkpoint_every=getattr(role, "checkpoint_every", 1),
+        checkpoint_every=getattr(role, "checkpoint_every", "10m"),
         base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest) if spec.has_adapters else None,
         chunk_questions=getattr(role, "chunk_questions", None),
     )

@@ -298,11 +298,12 @@ def _slow_checkpoints(seconds: float) -> None:
 
     save = checkpoints.save
 
-    def slowly(context: Any, folder: Path, step: int) -> None:
+    def slowly(*args: Any) -> int:
         time.sleep(seconds)
-        save(context, folder, step)
+        return save(*args)
 
-    checkpoints.save = slowly
+    module: Any = checkpoints
+    module.save = slowly
 
 
 def _exact_completions(rank: int) -> None:

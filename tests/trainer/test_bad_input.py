@@ -334,7 +334,7 @@ FAST = {
         [CONFIG_ENV, "checkpointEvry is not a field", "'checkpointEvery'", "image, selfevo 0.", "operator"],
     ),
     "the PhaseConfig has a wrong type": Case(
-        in_config(checkpointEvery="3"), INPUT, [CONFIG_ENV, 'checkpointEvery is "3"', "whole number"]
+        in_config(checkpointEvery="3"), INPUT, [CONFIG_ENV, 'checkpointEvery is "3"', "a duration such as 10m"]
     ),
     "the key is not that of the inputs": Case(
         in_config(key="a" * 64), INPUT, ["key is aaaaaaaaaaaa...", "digest of inputs", "bring both to the same"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from harness.pods import HANGS_S, Happening, Pod, Script, gone
 from harness.ports import free_port
 from harness.tiny import settings, write_questions
 from runs import arithmetic
-from selfevo_contract.artifacts import checkpoint_prefix
+from selfevo_contract.artifacts import checkpoint_completions, checkpoint_prefix
 from selfevo_contract.process import Progress
 from selfevo_store import read_manifest
 
@@ -70,8 +71,9 @@ def digests(phases: Phases) -> Digests:
 
 
 def checkpoints(phases: Phases) -> list[int]:
-    found = phases.objects(TRAIN, "checkpoints")
-    return sorted(int(key.split("/")[1]) for key in found if key.endswith("/MANIFEST.json"))
+    """Updates with a committed checkpoint; three are a step."""
+    found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in phases.objects(TRAIN, "checkpoints"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def weights(phases: Phases, name: str) -> dict[str, Any]:
@@ -200,7 +202,7 @@ def test_one_process_fails_and_the_pod_says_why_and_goes_on_next_time(
     assert gone(pod.members()) and phases.manifest(TRAIN) is None
     assert list((tmp_path / "pod" / "work").iterdir()) == []
     # What went bad is not to be gone on from.
-    assert checkpoints(phases) == ([] if code == 4 else [2])
+    assert checkpoints(phases) == ([] if code == 4 else [6])
     if what == "kill" and rank == 1:
         again = Pod(phases, TRAIN, tmp_path / "again").ended()
         assert (again.code, again.result.resumed_from) == (0, 2), again.log
@@ -215,13 +217,19 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank=1, batch=3)))
     ended = pod.ended()
     assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated"), ended.log
-    step = max(checkpoints(phases))
-    # The pod's signal takes its way: the step in which it was sent, or the next one.
-    assert step in ((3, 4) if what == "sigterm-pod" else (3,))
-    assert f"after step {step} of 5" in ended.result.message and "Traceback" not in ended.log
-    assert phases.manifest(TRAIN) is None and gone(pod.members())
+    update = max(checkpoints(phases))
+    step, within = divmod(update, 3)
+    # The pod's signal takes its way: an update of the step in which it was sent, or of the next one.
+    assert 7 <= update <= 12 if what == "sigterm-pod" else update == 7
+    where = f"in step {step + 1} of 5" if within else f"after step {step} of 5"
+    assert f"stopped on request {where}; the checkpoint is committed" in ended.result.message
+    assert phases.manifest(TRAIN) is None and gone(pod.members()) and "Traceback" not in ended.log
 
-    manifest = read_manifest(phases.store, checkpoint_prefix(phases.prefix(TRAIN), step))
+    prefix = checkpoint_prefix(phases.prefix(TRAIN), update)
+    if within:
+        kept = read_manifest(phases.store, checkpoint_completions(prefix))
+        assert kept is not None and kept.file("completions-0.safetensors") and kept.file("completions-1.safetensors")
+    manifest = read_manifest(phases.store, prefix)
     assert manifest is not None
     states = {file.name: file.sha256 for file in manifest.files if file.name.startswith("rng_state")}
     assert set(states) == {"rng_state_0.pth", "rng_state_1.pth"} and len(set(states.values())) == 2
@@ -230,13 +238,18 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     assert digests(phases) == undisturbed and checkpoints(phases) == []
 
 
-def test_a_checkpoint_that_takes_its_time_is_waited_for_by_all(make: Callable[..., Phases], tmp_path: Path) -> None:
+def test_a_checkpoint_that_takes_its_time_is_waited_for_by_all(
+    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path
+) -> None:
     """A process that went on to its end would have the first one killed in the middle of the commit."""
     script = Script(Happening("sigterm", rank=1, batch=1), slow_checkpoint_s=3)
     phases = make(tmp_path)
     ended = Pod(phases, TRAIN, tmp_path / "pod", script=script).ended()
     assert (ended.code, ended.result.reason) == (143, "Terminated"), ended.log
-    assert checkpoints(phases) == [1]
+    assert checkpoints(phases) == [1]  # in the first step
+    again = Pod(phases, TRAIN, tmp_path / "again").ended()
+    assert (again.code, again.result.resumed_from) == (0, 0), again.log
+    assert digests(phases) == undisturbed
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_all(
@@ -244,8 +257,8 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(
 ) -> None:
     phases = make(tmp_path, {**RUN, "solver": {**RUN["solver"], "checkpointEvery": 1}})
     Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening("crash", batch=4))).ended()
-    assert checkpoints(phases) == [2, 3]
-    prefix = checkpoint_prefix(phases.prefix(TRAIN), 3)
+    assert checkpoints(phases) == [6, 9]
+    prefix = checkpoint_prefix(phases.prefix(TRAIN), 9)
     manifest = read_manifest(phases.store, prefix)
     assert manifest is not None
     file = manifest.file("rng_state_1.pth")
@@ -253,7 +266,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(
     (tmp_path / "store" / prefix / file.path).write_bytes(b"damaged")
     ended = Pod(phases, TRAIN, tmp_path / "again").ended()
     assert (ended.code, ended.result.resumed_from) == (0, 2), ended.log
-    assert "the checkpoint of step 3 is passed over" in ended.log
+    assert "the checkpoint of update 9 is passed over" in ended.log
     assert digests(phases) == undisturbed
 
 
@@ -277,7 +290,7 @@ def test_a_pod_that_is_stopped_stops_the_other_and_both_go_on(
     )
     assert (first.code, second.code) == (143, 143), first.log + second.log
     assert second.result.reason == "Terminated"
-    (step,) = {step for step in checkpoints(phases) if step != 2} or {2}
+    step = max(checkpoints(phases)) // 3
     again = [pod.ended() for pod in both_pods(phases, tmp_path / "again")]
     assert [ended.code for ended in again] == [0, 0], again[0].log + again[1].log
     assert again[0].result.resumed_from == step
@@ -298,7 +311,7 @@ def test_a_pod_that_is_gone_ends_the_other_in_bounded_time_and_is_counted_once(
     ended = first.ended()
     assert (ended.code, ended.result.reason) == (143, "PeerFailed"), ended.log
     assert "pod 1: it is gone" in ended.result.message
-    assert gone(first.members() + second.members()) and checkpoints(phases) == [2]
+    assert gone(first.members() + second.members()) and checkpoints(phases) == [6]
 
 
 def test_bad_data_in_one_pod_is_the_exit_code_there_and_143_elsewhere(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +22,6 @@ from selfevo_store import read_manifest
 pytestmark = pytest.mark.slow
 
 SOLVER: dict[str, Any] = {"solver": {"grpo": {"maxSteps": 5}, "checkpointEvery": 2}}
-TWICE: dict[str, Any] = {
-    "solver": {"grpo": {"maxSteps": 3, "promptsPerUpdate": 2, "numIterations": 2}, "checkpointEvery": 1}
-}
 TRAIN = "solver-train-1"
 KILLED: dict[str, Any] = {
     "iterations": 1,
@@ -78,9 +76,9 @@ def digests(phases: Phases, name: str) -> Digests:
 
 
 def checkpoints(phases: Phases, name: str = TRAIN) -> list[int]:
-    """Steps with a committed checkpoint."""
-    found = phases.objects(name, "checkpoints")
-    return sorted(int(key.split("/")[1]) for key in found if key.endswith("/MANIFEST.json"))
+    """Updates with a committed checkpoint."""
+    found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in phases.objects(name, "checkpoints"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 @pytest.fixture
@@ -119,10 +117,10 @@ def test_sigterm_in_training_saves_the_step_and_the_next_attempt_ends_with_the_s
     tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any
 ) -> None:
     phases = make(tmp_path, questions, SOLVER)
-    at_batch(3, sigterm)
+    at_batch(4, sigterm)
     ended = phases(TRAIN)
     assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated")
-    assert "step 3 of 5" in ended.result.message and "Traceback" not in ended.log
+    assert "after step 3 of 5; the checkpoint is committed" in ended.result.message and "Traceback" not in ended.log
     assert checkpoints(phases) == [2, 3]  # every second step, and where it was stopped
     assert phases.manifest(TRAIN) is None
 
@@ -207,7 +205,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     ended = phases(TRAIN)
     assert (ended.code, ended.result.resumed_from) == (0, resumed_from), ended.log
     for step in damaged:
-        assert f"the checkpoint of step {step} is passed over" in ended.log and "optimizer.pt" in ended.log
+        assert f"the checkpoint of update {step} is passed over" in ended.log and "optimizer.pt" in ended.log
     assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
 
 
@@ -221,7 +219,7 @@ def test_a_checkpoint_without_a_readable_manifest_is_damaged_too(
     phases.store.put_bytes(f"{prefix}/MANIFEST.json", b"{\x00")
     ended = phases(TRAIN)
     assert (ended.code, ended.result.resumed_from) == (0, None), ended.log
-    assert "the checkpoint of step 2 is passed over" in ended.log
+    assert "the checkpoint of update 2 is passed over" in ended.log
     assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
 
 
@@ -282,35 +280,11 @@ def test_a_store_that_fails_is_no_reason_to_train_again(
     assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
 
 
-def test_several_passes_over_a_batch_are_saved_at_its_end_only(
-    tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import selfevo_trainer.grpo.checkpoints
-
-    saved: list[int] = []
-    save = selfevo_trainer.grpo.checkpoints.save
-
-    def watched(context: Any, folder: Path, step: int) -> None:
-        saved.append(step)
-        save(context, folder, step)
-
-    expected = undisturbed(TWICE, TRAIN)
-    monkeypatch.setattr(selfevo_trainer.grpo.checkpoints, "save", watched)
-    phases = make(tmp_path, questions, TWICE)
-    at_batch(2, sigterm)  # in the second step, before its four updates
-    ended = phases(TRAIN)
-    assert ended.code == 143 and "step 2 of 3" in ended.result.message
-    assert saved == [1, 2]
-    assert phases(TRAIN).result.resumed_from == 2
-    assert saved == [1, 2]
-    assert digests(phases, TRAIN) == expected
-
-
 def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any) -> None:
     phases = make(tmp_path, questions, {})
     at_batch(2, sigterm, "challenger_train", "ChallengerReward")
     assert phases("challenger-train-1").code == 143
-    assert phases("challenger-train-1").result.resumed_from == 2
+    assert phases("challenger-train-1").result.resumed_from == 1
     assert digests(phases, "challenger-train-1") == undisturbed({}, "challenger-train-1")
 
 

@@ -23,7 +23,7 @@ from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, s
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
-from selfevo_contract.process import CACHE_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
+from selfevo_contract.process import CACHE_ENV, GRACE_SECONDS_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.sampling import Sampling
@@ -39,6 +39,9 @@ from selfevo_trainer.prompts import Messages
 
 _PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-verify")
 
+
+SHARE_OF_GRACE = 0.9
+"""The rest is for what comes after the last upload."""
 
 NO_DISTRIBUTION = "probability tensor contains"
 """How torch begins when it is to sample from NaN."""
@@ -116,6 +119,8 @@ class Context:
     rank: Rank = ALONE
     clock: Clock = field(default_factory=Clock)
     resumed_from: int | None = None
+    grace_seconds: float | None = None
+    """From SIGTERM to SIGKILL; None where nobody kills it."""
     _lap: dict[str, float] = field(default_factory=dict)
     _made: dict[str, Path] = field(default_factory=dict)
 
@@ -147,7 +152,8 @@ class Context:
             raise InputError(
                 f"{WORKDIR_ENV} is {str(root)!r}, which cannot be written: {error.strerror}; name a folder that can"
             ) from None
-        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env(), rank)
+        grace = _grace_from_env()
+        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env(), rank, grace_seconds=grace)
 
     def once_per_pod(self, name: str, make: Callable[[Path], Path]) -> Path:
         """What ``make`` returns, called with a folder of that name by the first of the pod's processes that gets here.
@@ -165,6 +171,15 @@ class Context:
             if not made.exists():
                 made.write_text(str(make(shared / name)))
             return Path(made.read_text())
+
+    def stop_by(self) -> float | None:
+        """When this process, which was asked to stop, should have ended, by time.monotonic(): SIGKILL comes soon after.
+
+        None where nobody kills it, or it was not asked.
+        """
+        if self.grace_seconds is None or self.stop.requested_at is None:
+            return None
+        return self.stop.requested_at + SHARE_OF_GRACE * self.grace_seconds
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -252,18 +267,23 @@ class Context:
         A request to stop that comes meanwhile waits: what took hours is not thrown away while it is being uploaded.
         """
         with self.clock.during("store"), self.stop.deferred():
-            draft = ManifestDraft(
-                key=self.config.key,
-                phase=self.config.inputs.phase,
-                iteration=self.config.iteration,
-                attempt=self.config.attempt,
-                metrics={**(metrics or {}), **self._unchecked()},
-                timings=self.timings() if timings is None else dict(timings),
-                parents=self.parents(),
-                inputs=self.config.inputs.wire(),
-                versions=versions(),
-            )
-            return commit(self.store, prefix, files, draft)
+            return commit(self.store, prefix, files, self.draft(metrics, timings))
+
+    def draft(
+        self, metrics: Mapping[str, float] | None = None, timings: Mapping[str, float] | None = None
+    ) -> ManifestDraft:
+        """All of a manifest but its files, as of now: what a thread commits with, which has no clock of its own."""
+        return ManifestDraft(
+            key=self.config.key,
+            phase=self.config.inputs.phase,
+            iteration=self.config.iteration,
+            attempt=self.config.attempt,
+            metrics={**(metrics or {}), **self._unchecked()},
+            timings=self.timings() if timings is None else dict(timings),
+            parents=self.parents(),
+            inputs=self.config.inputs.wire(),
+            versions=versions(),
+        )
 
     def _unchecked(self) -> dict[str, float]:
         engine = self.config.engine
@@ -330,6 +350,15 @@ def errors_named_after(field: str) -> Iterator[None]:
     except SelfevoError as error:
         message = str(error).replace("storage.uri", field)
         raise type(error)(message if field in message else f"{field}: {message}", reason=error.reason) from error
+
+
+def _grace_from_env() -> float | None:
+    value = os.environ.get(GRACE_SECONDS_ENV)
+    if value is None:
+        return None
+    if not value.isdecimal():
+        raise InputError(f"{GRACE_SECONDS_ENV} is {value!r}; write the pod's grace period in whole seconds")
+    return float(value)
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

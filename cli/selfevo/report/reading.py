@@ -70,8 +70,9 @@ def progress_of(store: ObjectStore, prefix: str, step: Step) -> str:
     if grpo is None:
         return ""
     there = {info.key for info in store.list(f"{prefix}/checkpoints")}
-    done = max(
-        (i for i in range(1, grpo.max_steps + 1) if f"{checkpoint_prefix(prefix, i)}/{MANIFEST_NAME}" in there),
-        default=0,
-    )
+    updates = range(1, grpo.updates + 1)
+    update = max((i for i in updates if f"{checkpoint_prefix(prefix, i)}/{MANIFEST_NAME}" in there), default=0)
+    done, within = divmod(update, grpo.updates_per_step)
+    if within:
+        return f"checkpoint in step {done + 1} of {grpo.max_steps}, after update {within} of {grpo.updates_per_step}"
     return f"checkpoint after step {done} of {grpo.max_steps}" if done else ""

@@ -9,6 +9,7 @@ from pydantic import Field
 from selfevo_contract.base import Closed, Whole
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo
+from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.rewards import RewardMode
@@ -66,7 +67,9 @@ class Challenger(Closed):
     """Sampling of the rollout's questions; when not given, that of its training with topP 0.95, which is the code's."""
     engine: Engine = TransformersEngine()
     """How the frozen Solver answers while the Challenger trains."""
-    checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
-    """Steps between two checkpoints in the store."""
+    checkpoint_every: Interval = "10m"
+    """How often training's state goes to the store: a number of steps, or a duration such as 10m. By time, a checkpoint
+    is taken at the first optimizer update after it, within a step too, and never waits for the one before it. By steps,
+    it is taken after each so many, and waits for the one before it: a kill costs at most so many steps."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""

@@ -46,7 +46,20 @@ Size = Annotated[
 ]
 """A Kubernetes quantity of at least one byte: what a claim may ask for."""
 
-Duration = Annotated[str, Field(max_length=32), form("([0-9]+(ms|s|m|h))+", "a duration such as 90m, 72h or 1h30m")]
+_DURATION = "([0-9]+(ms|s|m|h))+"
+Duration = Annotated[str, Field(max_length=32), form(_DURATION, "a duration such as 90m, 72h or 1h30m")]
+Interval = Annotated[
+    str | int,
+    IntOrString(
+        _DURATION,
+        max_length=32,
+        maximum=1_000_000,
+        minimum=1,
+        message="write a number of steps, or a duration such as 10m",
+    ),
+]
+"""So many steps, or so long."""
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

@@ -10,6 +10,7 @@ from selfevo_contract.base import Closed, Whole
 from selfevo_contract.rules import Rule
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.rewards import RewardMode
@@ -39,8 +40,10 @@ class Solver(Closed):
     """What it is paid for."""
     engine: Engine = TransformersEngine()
     """How it generates in its phase."""
-    checkpoint_every: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1
-    """Steps between two checkpoints in the store."""
+    checkpoint_every: Interval = "10m"
+    """How often training's state goes to the store: a number of steps, or a duration such as 10m. By time, a checkpoint
+    is taken at the first optimizer update after it, within a step too, and never waits for the one before it. By steps,
+    it is taken after each so many, and waits for the one before it: a kill costs at most so many steps."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 

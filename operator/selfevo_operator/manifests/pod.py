@@ -8,7 +8,13 @@ from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PHASES
-from selfevo_contract.process import MASTER_PORT_DEFAULT, PROCESSES_MAX, TERMINATION_LOG_DEFAULT, PhaseConfig
+from selfevo_contract.process import (
+    GRACE_SECONDS_ENV,
+    MASTER_PORT_DEFAULT,
+    PROCESSES_MAX,
+    TERMINATION_LOG_DEFAULT,
+    PhaseConfig,
+)
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
@@ -16,7 +22,7 @@ from selfevo_contract.spec.run import RunSpec
 from selfevo_core.pods import field_of, pods_of, refuse_odd_keys
 from selfevo_operator.manifests import server_sidecar
 from selfevo_operator.manifests.claims import claims_of_pod, claims_of_trainer, gpus_by_claims
-from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, oracle_token, variables
+from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, oracle_token, plain, variables
 from selfevo_operator.manifests.labels import TRAINER
 from selfevo_operator.manifests.placement import scheduling, volumes
 from selfevo_operator.manifests.resources import gpu, resources
@@ -25,7 +31,7 @@ from selfevo_operator.manifests.settings import PodSettings
 COMMAND = ["python", "-m", "selfevo_trainer"]
 
 GRACE_SECONDS = 120
-"""From SIGTERM to SIGKILL: the step under way, and its checkpoint to the store."""
+"""From SIGTERM to SIGKILL: the pass under way, and the newest checkpoint to the store."""
 SHARED_MEMORY = "1Gi"
 """The runtime's own 64 MiB are too few for NCCL and for data loaders."""
 
@@ -89,7 +95,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": pods.termination_grace_period_seconds or GRACE_SECONDS,
+        "terminationGracePeriodSeconds": _grace_seconds(pods),
         "securityContext": _pod_security(settings),
         **({"initContainers": init_containers} if init_containers else {}),
         "containers": [{**trainer, **({"resources": devices_too} if devices_too else {})}],
@@ -172,6 +178,10 @@ def _pod_security(settings: PodSettings) -> dict[str, Any]:
     }
 
 
+def _grace_seconds(pods: Pods) -> int:
+    return pods.termination_grace_period_seconds or GRACE_SECONDS
+
+
 def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: str) -> list[Variable]:
     """The trainer's variables for its processes, one a GPU.
 
@@ -192,4 +202,5 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
             f"{where} {grpo.per_device_train_batch_size} x {everywhere} processes (one for each GPU of each node) does "
             f"not divide the {grpo.completions_per_update} completions of an update; choose another one, or other GPUs"
         )
-    return launch(processes, place.nodes, place.coordinator, pods.join_seconds)
+    grace = plain(GRACE_SECONDS_ENV, str(_grace_seconds(pods)))
+    return [grace, *launch(processes, place.nodes, place.coordinator, pods.join_seconds)]

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from selfevo_contract.errors import InputError
 from selfevo_contract.process import PROCESSES_ENV
 from selfevo_trainer.models.loading import device
+from selfevo_trainer.process.signals import Interrupted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,6 +43,15 @@ def any_rank(flag: bool) -> bool:
     return bool(told.item())
 
 
+def any_ranks(flags: Sequence[bool]) -> list[bool]:
+    """The same for several flags at once."""
+    if not grouped():
+        return list(flags)
+    told = torch.tensor([int(flag) for flag in flags], device=device())
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in told.tolist()]
+
+
 def broadcast(value: Any) -> Any:
     """The first process's ``value``, in all."""
     if not grouped():
@@ -65,9 +75,20 @@ def dealt_out(items: Sequence[Item], work: Callable[[list[Item]], list[Result]])
 
     Returns:
         all results, the same in all processes; those of one process stand together.
+
+    Raises:
+        Interrupted: in all, when ``work`` was interrupted in one.
     """
     size = dist.get_world_size() if grouped() else 1
-    return all_gather(work(list(items[rank() :: size])))
+    mine: list[Result] = []
+    interrupted: Interrupted | None = None
+    try:
+        mine = work(list(items[rank() :: size]))
+    except Interrupted as error:
+        interrupted = error
+    if any_rank(interrupted is not None):
+        raise interrupted or Interrupted("another process was asked to stop")
+    return all_gather(mine)
 
 
 def wait_for_all() -> None:

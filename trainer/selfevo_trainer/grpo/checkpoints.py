@@ -3,6 +3,9 @@
 TRL's own checkpoint folder is what is committed, less ``training_args.bin``, which nothing reads back and which only a
 pickle can hold. The optimizer's state is torch's format; its digest is checked before it is opened, and transformers
 opens it with ``weights_only=True`` (docs/decisions/0002-optimizer-state.md).
+
+A checkpoint's number is that of the optimizer updates done. The completions of the step under way are a commit of their
+own below it: between steps it can do without them, within a step it cannot.
 """
 
 from __future__ import annotations
@@ -10,12 +13,21 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from selfevo_contract.artifacts import MANIFEST_NAME, checkpoint_prefix
+from selfevo_contract.artifacts import (
+    MANIFEST_NAME,
+    Manifest,
+    ManifestDraft,
+    checkpoint_completions,
+    checkpoint_prefix,
+)
 from selfevo_contract.errors import ServiceError
-from selfevo_store import CorruptArtifact, fetch, read_manifest
+from selfevo_store import CorruptArtifact, commit, fetch, read_manifest
 from selfevo_trainer.context import Context
+from selfevo_trainer.grpo import completions
 
 _LEFT_OUT = {"training_args.bin", "README.md"}
 _KEPT = 2
@@ -23,8 +35,19 @@ _KEPT = 2
 log = logging.getLogger("selfevo")
 
 
-def _steps(context: Context) -> list[int]:
-    """Steps with a committed checkpoint, newest first."""
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on this disk."""
+
+    update: int
+    """Optimizer updates done."""
+    state: Path
+    completions: Path | None
+    """Of the step under way; None when they are to be generated."""
+
+
+def _updates(context: Context) -> list[int]:
+    """Numbers of the committed checkpoints, newest first."""
     prefix = f"{context.config.prefix}/checkpoints"
     pattern = re.compile(rf"^{re.escape(prefix)}/(\d{{8}})/{re.escape(MANIFEST_NAME)}$")
     found = (pattern.match(info.key) for info in context.store.list(prefix))
@@ -36,62 +59,129 @@ def kept_files(folder: Path) -> dict[str, Path]:
     return {file.name: file for file in folder.iterdir() if file.is_file() and file.name not in _LEFT_OUT}
 
 
-def save(context: Context, folder: Path, step: int) -> None:
-    """Commit the trainer's folder as the checkpoint of ``step``; older ones but the last are removed."""
-    files = kept_files(folder)
-    with context.clock.during("checkpoint"):
-        context.commit(checkpoint_prefix(context.config.prefix, step), files)
-        for old in _steps(context)[_KEPT:]:
-            context.store.delete_prefix(checkpoint_prefix(context.config.prefix, old))
-        shutil.rmtree(folder, ignore_errors=True)
+def save(context: Context, draft: ManifestDraft, folder: Path, update: int, updates_per_step: int) -> int:
+    """Commit ``folder`` as the checkpoint of ``update`` and remove it; older ones are removed from the store.
+
+    The newest two stay, for one of them may turn out to be damaged, and the newest one between two steps, which needs
+    no completions. Called in any thread.
+
+    Returns:
+        its bytes.
+    """
+    prefix = checkpoint_prefix(context.config.prefix, update)
+    manifest = commit(context.store, prefix, kept_files(folder), draft).manifest
+    kept = 0
+    between = False
+    for number in _updates(context):
+        whole = number % updates_per_step == 0
+        if kept >= _KEPT and (between or not whole):
+            context.store.delete_prefix(checkpoint_prefix(context.config.prefix, number))
+        kept, between = kept + 1, between or whole
+    shutil.rmtree(folder, ignore_errors=True)
+    return sum(file.size for file in manifest.files)
 
 
-def latest(context: Context) -> tuple[Path, int] | None:
-    """The newest checkpoint that is whole, on this disk, and its step.
+def save_completions(context: Context, draft: ManifestDraft, folder: Path, update: int) -> int:
+    """Commit ``folder`` as the completions of the step that is under way at the checkpoint of ``update``.
+
+    Returns:
+        their bytes.
+    """
+    manifest = commit(context.store, _completions(context, update), kept_files(folder), draft).manifest
+    shutil.rmtree(folder, ignore_errors=True)
+    return sum(file.size for file in manifest.files)
+
+
+def _completions(context: Context, update: int) -> str:
+    return checkpoint_completions(checkpoint_prefix(context.config.prefix, update))
+
+
+def latest(context: Context, updates_per_step: int = 1) -> Found | None:
+    """The newest checkpoint that is whole, on this disk.
 
     A damaged one is passed over, which the log says, and removed, for its place is needed when training gets there
     again. Nothing else is: a store that fails is for the next attempt, and to start anew because access was denied,
-    credentials have expired or a newer selfevo wrote the checkpoint would throw hours away.
+    credentials have expired or a newer selfevo wrote the checkpoint would throw hours away. One within a step that was
+    made by another number of processes is passed over, too, and stays.
 
     Raises:
         InputError: the store refuses to be read, or what lies there is another's or of a newer selfevo.
         ServiceError: the store failed.
     """
     with context.clock.during("checkpoint"):
-        for step in _steps(context):
-            prefix = checkpoint_prefix(context.config.prefix, step)
-            dest = context.workdir / f"checkpoint-{step}"
-            try:
-                manifest = context.own_manifest(prefix)
-                if manifest is None:
-                    continue
-                fetch(context.store, prefix, manifest, dest)
-            except CorruptArtifact as error:
-                log.warning("the checkpoint of step %d is passed over: %s", step, error)
-                shutil.rmtree(dest, ignore_errors=True)
-                context.store.delete_prefix(prefix)
-                continue
-            return dest, step
+        for update in _updates(context):
+            found = _read(context, update, within=bool(update % updates_per_step))
+            if found is not None:
+                return found
     return None
 
 
-def at(context: Context, step: int) -> Path:
-    """The checkpoint of ``step`` on this disk, for a process that was told to go on from there.
+def _read(context: Context, update: int, *, within: bool) -> Found | None:
+    prefix, rests = checkpoint_prefix(context.config.prefix, update), _completions(context, update)
+    try:
+        made = _own(context, rests)
+        usable = made is not None and completions.of_as_many({file.name for file in made.files}, context.rank.size)
+        if within and not usable:
+            log.warning(
+                "the checkpoint after update %d is passed over: it is within a step whose completions are %s",
+                update,
+                "gone" if made is None else "those of another number of processes",
+            )
+            return None
+        folder = _fetched(context, rests, made, f"completions-{update}") if made is not None and usable else None
+    except CorruptArtifact as error:
+        log.warning("the completions beside the checkpoint of update %d are passed over: %s", update, error)
+        context.store.delete_prefix(prefix if within else rests)
+        if within:
+            return None
+        folder = None
+    try:
+        manifest = _own(context, prefix)
+        state = None if manifest is None else _fetched(context, prefix, manifest, f"checkpoint-{update}")
+    except CorruptArtifact as error:
+        log.warning("the checkpoint of update %d is passed over: %s", update, error)
+        context.store.delete_prefix(prefix)
+        return None
+    return None if state is None else Found(update, state, folder)
+
+
+def _own(context: Context, prefix: str) -> Manifest | None:
+    return context.own_manifest(prefix)
+
+
+def _fetched(context: Context, prefix: str, manifest: Manifest, name: str) -> Path:
+    dest = context.workdir / name
+    try:
+        return fetch(context.store, prefix, manifest, dest)
+    except CorruptArtifact:
+        shutil.rmtree(dest, ignore_errors=True)
+        raise
+
+
+def at(context: Context, update: int, *, with_completions: bool) -> Found:
+    """The checkpoint of ``update`` on this disk, for a process that was told to go on from there.
 
     Raises:
         InputError: the store refuses to be read.
         ServiceError: it is not there or not whole, although the first process has just had it.
     """
-    prefix = checkpoint_prefix(context.config.prefix, step)
     with context.clock.during("checkpoint"):
-        try:
-            manifest = read_manifest(context.store, prefix)
-            if manifest is not None:
-                return fetch(context.store, prefix, manifest, context.workdir / f"checkpoint-{step}")
-            why = "it is gone"
-        except CorruptArtifact as error:
-            why = str(error)
-        raise ServiceError(f"the checkpoint of step {step} cannot be fetched by every process: {why}; try again")
+        places = [(checkpoint_prefix(context.config.prefix, update), f"checkpoint-{update}")]
+        if with_completions:
+            places.append((_completions(context, update), f"completions-{update}"))
+        folders: Sequence[Path] = [_surely(context, prefix, name, update) for prefix, name in places]
+    return Found(update, folders[0], folders[1] if with_completions else None)
+
+
+def _surely(context: Context, prefix: str, name: str, update: int) -> Path:
+    try:
+        manifest = read_manifest(context.store, prefix)
+        if manifest is not None:
+            return fetch(context.store, prefix, manifest, context.workdir / name)
+        why = "it is gone"
+    except CorruptArtifact as error:
+        why = str(error)
+    raise ServiceError(f"the checkpoint of update {update} cannot be fetched by every process: {why}; try again")
 
 
 def clear(context: Context) -> None:

@@ -1,7 +1,8 @@
-"""Which prompts a step has, and which completions an update of it."""
+"""Which prompts a step has, and which completions an update of it; where they are generated, and where not again."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from trl.trainer.utils import split_tensor_dict
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import collective
+from selfevo_trainer.grpo.completions import StepCompletions
+from selfevo_trainer.grpo.snapshots import random_state, set_random_state
+from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.prompts import encode_all
 
 
@@ -52,13 +56,65 @@ def deal(rows: int, updates: int, first: int, seed: int) -> list[int]:
 
 
 class DealingTrainer(GRPOTrainer):
-    """TRL's trainer, with our tokens of prompts and our order of a step's completions."""
+    """TRL's trainer, with our tokens of prompts and our order of a step's completions, which are kept and restored."""
+
+    kept: StepCompletions | None = None
+    """This process's completions of the newest step, for a checkpoint."""
+    restored: StepCompletions | None = None
+    """Those of the step that a checkpoint was taken in: they take the place of its generation, once."""
+    stop: StopRequest | None = None
+
+    def resume_at(self, update: int, restored: StepCompletions | None) -> None:
+        """Go on from a checkpoint: what TRL's does not hold of its own accord."""
+        args: Any = self.args
+        self._step = update * args.gradient_accumulation_steps
+        self.restored = restored
+
+    @property
+    def first_update(self) -> int:
+        """Optimizer updates that were done when the step under way began."""
+        args: Any = self.args
+        of_a_step: int = args.steps_per_generation // args.gradient_accumulation_steps * self.num_iterations
+        return self.state.global_step // of_a_step * of_a_step
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Nothing here: `hooks.Hooks.on_save` takes a snapshot."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        restored, self.restored = self.restored, None
+        metrics: Any = self._metrics["train"]
+        if restored is None:
+            # No weight changes in here: alone, a process ends at once when it is asked to. Several agree first.
+            at_once = self.stop.raised() if self.stop and not collective.grouped() else contextlib.nullcontext()
+            before = {name: len(values) for name, values in metrics.items()}
+            with at_once:
+                made: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            added = {name: values[before.get(name, 0) :] for name, values in metrics.items()}
+            self.kept = StepCompletions(
+                self.first_update, made, random_state(), added, int(self.state.num_input_tokens_seen)
+            )
+            return made
+        self.kept = restored
+        self.state.num_input_tokens_seen = restored.tokens_seen
+        if self.state.global_step == restored.first_update:  # else the first update's metrics had them
+            for name, values in restored.metrics.items():
+                metrics[name].extend(values)
+        set_random_state(restored.random)
+        return dict(restored.made)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        within = self.restored is not None and self.state.global_step != self.restored.first_update
+        at_update = random_state() if within else None
+        prepared = self._dealt(generation_batch)
+        if at_update is not None:  # the step was dealt out anew, as it had been before its first update
+            set_random_state(at_update)
+        return prepared
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         # TRL's own would read control tokens that a question spells.
         return encode_all(self.processing_class, prompts), None, {}
 
-    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+    def _dealt(self, generation_batch: Any) -> dict[str, Any]:
         # As TRL's own, with `deal` in place of its shuffle. A step of one update has nothing to deal out.
         args: Any = self.args
         passes: int = args.steps_per_generation
@@ -70,7 +126,7 @@ class DealingTrainer(GRPOTrainer):
         if self._step % (passes * self.num_iterations) == 0 or buffered is None:
             made = self._generate_and_score_completions(generation_batch)
             rows = len(made["completion_ids"])
-            seed = derive_seed(args.seed, "step", self.state.global_step)
+            seed = derive_seed(args.seed, "step", self.first_update)
             order = deal(rows, updates, collective.rank() * rows, seed)
             dealt = {name: _taken(values, order) for name, values in made.items()}
             buffered = split_tensor_dict(dealt, passes)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from selfevo_trainer.context import Context
+from selfevo_trainer.distributed import collective
+from selfevo_trainer.process.signals import Interrupted, StopRequest
 
 
 def cut(sequences: int, tokens_each: int, budget: int) -> list[tuple[int, int]]:
@@ -22,11 +25,24 @@ def cut(sequences: int, tokens_each: int, budget: int) -> list[tuple[int, int]]:
     return [(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
+class _AskedToStop(StoppingCriteria):
+    """Ends generation at the next token."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.stop.requested, device=input_ids.device)
+
+
 def generate_in_parts(context: Context, model: Any, budget: int) -> None:
     """Have ``model.generate`` work on at most ``budget`` tokens at once, prompts included, and count its time.
 
     All keys and values of a step at once would not fit: 256 sequences of 4,352 tokens of a 4B model take 150 GiB.
     The parts draw from the process's random state one after another, so that the budget is an input of the step.
+
+    Raises:
+        Interrupted: within ``model.generate``, some process was asked to stop.
     """
     generate = model.generate
 
@@ -41,7 +57,14 @@ def generate_in_parts(context: Context, model: Any, budget: int) -> None:
                     name: value[begin:end] if isinstance(value, torch.Tensor) and len(value) == rows else value
                     for name, value in inputs.items()
                 }
+                if context.rank.size > 1:
+                    part["stopping_criteria"] = StoppingCriteriaList([_AskedToStop(context.stop)])
                 parts.append(generate(*args, generation_config=generation_config, **part))
+                if context.stop.requested:
+                    break
+            # Here several processes end together: none waits for one that left.
+            if collective.any_rank(context.stop.requested):
+                raise Interrupted("stopped on request while completions were generated")
         width = max(part.shape[1] for part in parts)
         padding = generation_config.pad_token_id
         context.clock.tokens += sum(int((part[:, ids_BT.shape[1] :] != padding).sum()) for part in parts)

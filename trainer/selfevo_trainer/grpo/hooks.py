@@ -1,22 +1,19 @@
-"""What happens beside TRL's training: progress, checkpoints, requests to stop, clocks, weights that are no numbers."""
+"""What happens beside TRL's training: progress, requests to stop, clocks, weights that are no numbers."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import DataError
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.grpo import checkpoints
+from selfevo_trainer.grpo.checkpointer import Checkpointer
 
 RewardFunction = Callable[..., list[float]]
 
@@ -25,51 +22,60 @@ SHOWN = ("reward", "kl", "entropy", "completions/mean_length")
 
 
 class Hooks(TrainerCallback):
-    """Says how far training is, asks for checkpoints, stops on request."""
+    """Says how far training is, has checkpoints taken, stops on request."""
 
-    def __init__(self, context: Context, grpo: Grpo, check_history: Callable[[list[dict[str, Any]]], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        grpo: Grpo,
+        checkpointer: Checkpointer,
+        check_history: Callable[[list[dict[str, Any]]], None],
+    ) -> None:
         self.context = context
         self.grpo = grpo
+        self.checkpointer = checkpointer
         self.check_history = check_history
         self.shown: dict[str, float] = {}
         self.stopping = False
         """Some process was asked to stop, and all of them do."""
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.checkpointer.update_begins()
+
+    def on_substep_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        # SIGTERM reaches the processes at different moments; they stop after the same pass.
+        self.stopping, keep = collective.any_ranks(
+            [self.context.stop.requested, self.checkpointer.should_add_completions()]
+        )
+        if self.stopping:
+            control.should_training_stop = True
+        elif keep:
+            self.checkpointer.hand_over(state=False)
+        return control
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> TrainerControl:
         # Now: to sample from NaN on a GPU ends the process with an assertion of the device, which says nothing.
         check_finite(model)
-        # TRL's global_step counts updates. Between the updates of a step a restart could not take its completions up.
-        step, within = divmod(state.global_step, self.grpo.updates_per_step)
-        if within:
-            return control
-        # SIGTERM reaches the processes at different moments; they stop after the same step.
-        self.stopping = collective.any_rank(self.context.stop.requested)
+        self.checkpointer.update_begins()
+        due = self.checkpointer.is_due()
+        self.stopping, due = collective.any_ranks([self.context.stop.requested, due])
         if self.stopping:
             control.should_training_stop = True
-        if step < self.grpo.max_steps and (step % self.context.config.checkpoint_every == 0 or self.stopping):
+        elif due:
             control.should_save = True
         return control
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        # Each process has saved its random state, where it alone sees it.
-        states = [(file.name, file.read_bytes()) for file in folder.glob("rng_state_*")]
-        for name, data in collective.all_gather(states):
-            (folder / name).write_bytes(data)
-        if self.context.rank.first:
-            checkpoints.save(self.context, folder, state.global_step // self.grpo.updates_per_step)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        # Who went on to its end would look like one that had failed. (Trainer sums up its flos over all processes then,
-        # which is not meant to hold anybody.)
-        collective.wait_for_all()
+        # Only now this update has its row in the history.
+        self.checkpointer.hand_over()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if self.context.rank.first:
             # What is measured once a step stays until the next one.
             self.shown |= {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
+            # TRL's global_step counts updates.
             if self.grpo.updates_per_step > 1:
                 self.shown["update"] = float(state.global_step)
             done = state.global_step // self.grpo.updates_per_step

@@ -22,13 +22,15 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import probes
-from selfevo_trainer.grpo import checkpoints
+from selfevo_trainer.grpo import checkpoints, completions
+from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.generation import generate_in_parts
 from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, timed_reward
 from selfevo_trainer.models import adapters
-from selfevo_trainer.models.loading import eos_token_ids, load_for_training
+from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
+from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.prompts import encode_all
 
 
@@ -56,30 +58,44 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         the first.
 
     Raises:
-        Terminated: SIGTERM came; what was done is committed as a checkpoint.
+        Terminated: SIGTERM came; what was done is committed as a checkpoint, if the grace period was long enough.
         DataError: the loss is not finite, or ``check_history`` said so.
         ServiceError: training ended before its last step.
     """
     grpo = request.inputs.grpo
     with context.clock.during("load"):
-        hooks = Hooks(context, grpo, request.check_history)
+        checkpointer = Checkpointer(context, grpo)
+        hooks = Hooks(context, grpo, checkpointer, request.check_history)
         trainer = _trainer(context, request, hooks)
         # Before a checkpoint's weights take the place of those that the whole training began with.
         probe = _probe(trainer.model, request) if context.rank.first else []
         generate_in_parts(context, trainer.model, grpo.generation_batch_tokens)  # the policy's; the probe is one batch
-    checkpoint, done = _resume(context) or (None, None)
-    context.resumed_from = done
-    context.progress("training", done or 0, grpo.max_steps)
-    # Each step looks whether it is to be the last. After the last one comes the commit, and a request is too late for
+    found = _resume(context, grpo)
+    if found is not None:
+        context.resumed_from = found.update // grpo.updates_per_step
+        of_its_step = found.completions and completions.read(found.completions, context.rank.number, device())
+        trainer.resume_at(found.update, of_its_step or None)
+    checkpointer.begins(trainer, found)
+    context.progress("training", context.resumed_from or 0, grpo.max_steps)
+    # Each pass looks whether it is to be the last. After the last one comes the commit, and a request is too late for
     # it: what is uploaded then is kept, within the grace that the pod has.
     context.stop.defer()
     try:
         with context.clock.during("training"):
-            _train(trainer, checkpoint)
+            _train(trainer, found.state if found else None, hooks)
+        checkpointer.finish(stopping=hooks.stopping)
     except DataError:
+        checkpointer.uploads.settle()
         checkpoints.clear(context)  # no attempt will go on from them
         raise
-    _check_ended(trainer.state.global_step // grpo.updates_per_step, grpo.max_steps, stopping=hooks.stopping)
+    except Terminated:
+        raise  # it has waited as long as there was time
+    except BaseException:
+        checkpointer.uploads.settle(context.stop_by())  # what is on its way is kept
+        raise
+    if trainer.state.global_step < grpo.updates:
+        step = trainer.state.global_step // grpo.updates_per_step
+        raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
     history = [_row(row, grpo) for row in trainer.state.log_history if "loss" in row]
     with context.clock.during("store"):
         trainer.save_model(str(context.workdir / "model"))
@@ -107,16 +123,9 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTr
         processing_class=tokenizer,
         callbacks=[hooks],
     )
+    trainer.stop = context.stop
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
     return trainer
-
-
-def _check_ended(step: int, steps: int, *, stopping: bool) -> None:
-    if step >= steps:
-        return
-    if stopping:
-        raise Terminated(f"stopped on request after step {step} of {steps}; the checkpoint is committed")
-    raise ServiceError(f"training ended at step {step} of {steps} without a reason; try again")
 
 
 def _row(row: dict[str, Any], grpo: Grpo) -> UpdateRow:
@@ -124,9 +133,11 @@ def _row(row: dict[str, Any], grpo: Grpo) -> UpdateRow:
     return UpdateRow.model_validate({**row, "update": update, "step": grpo.step_of(update)})
 
 
-def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
+def _train(trainer: GRPOTrainer, checkpoint: Path | None, hooks: Hooks) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Interrupted:
+        hooks.stopping = True
     except (RuntimeError, ValueError) as error:
         check_finite(trainer.model)  # a model of NaN cannot be sampled from: then that is what went wrong
         if NO_DISTRIBUTION in str(error):
@@ -139,11 +150,11 @@ def _train(trainer: GRPOTrainer, checkpoint: Path | None) -> None:
     check_finite(trainer.model)
 
 
-def _resume(context: Context) -> tuple[Path, int] | None:
+def _resume(context: Context, grpo: Grpo) -> checkpoints.Found | None:
     """The newest checkpoint, the same in all processes: the first one chooses it."""
-    found = checkpoints.latest(context) if context.rank.first else None
-    step = collective.broadcast(found[1] if found else None)
-    return found if found or step is None else (checkpoints.at(context, step), step)
+    found = checkpoints.latest(context, grpo.updates_per_step) if context.rank.first else None
+    chosen = collective.broadcast((found.update, found.completions is not None) if found else None)
+    return found if found or chosen is None else checkpoints.at(context, chosen[0], with_completions=chosen[1])
 
 
 def _probe(model: Any, request: TrainRequest) -> list[ProbeRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from datasets import Dataset
@@ -72,13 +73,15 @@ class ChallengerReward:
         grader: Comparer,
         held_out: HeldOutQuestions,
         length: Callable[[str], int] = len,
+        interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``length`` gives the tokens of the Solver's prompt with a question."""
+        """``length`` gives the tokens of the Solver's prompt with a question; it answers within ``interruptible``."""
         self.inputs = inputs
         self.engine = engine
         self.grader = grader
         self.held_out = held_out
         self.length = length
+        self.interruptible = interruptible
         self.samples: list[str] = []
         """A few of the newest completions, for people to see what was no valid question."""
 
@@ -116,7 +119,8 @@ class ChallengerReward:
         """(number, vote, counts of answers) of the questions ``mine``. Random streams go by the number in the batch."""
         prompts = [messages(self.inputs.solver_prompt, texts_B[i] or "") for i in mine]
         samples, seed = self.inputs.reward.solver_samples, derive_seed(self.inputs.seed, "answers", step)
-        answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
+        with self.interruptible():
+            answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
         votes, verdicts = verdicts_of(self.grader, lambda: vote_many(boxes, self.grader))
         tallies = [tally(group, verdicts if i == 0 else None) for i, group in enumerate(answers)]
@@ -162,6 +166,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             grader,
             held_out,
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
+            context.stop.raised,
         )
         request = TrainRequest(
             inputs=inputs,

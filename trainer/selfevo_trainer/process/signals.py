@@ -1,4 +1,4 @@
-"""SIGTERM: where a phase can save its state it is told and finishes the step, elsewhere it ends at once."""
+"""SIGTERM: where a phase changes its state it is told and ends where that is whole, elsewhere it ends at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 from selfevo_contract.errors import Terminated
 from selfevo_contract.process import PARENT_ENV
+
+_STOPPED = "stopped on request; the next attempt goes on where this one's last commit ends"
 
 
 class Interrupted(BaseException):
@@ -26,6 +29,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.requested_at: float | None = None
+        """When it did first, by time.monotonic()."""
         self._deferred = False
 
     @classmethod
@@ -38,13 +43,30 @@ class StopRequest:
 
     def _handle(self, _signal: int, _frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
+        if first:
+            self.requested_at = time.monotonic()
         if first and not self._deferred:
-            raise Interrupted("stopped on request; the next attempt goes on where this one's last commit ends")
+            raise Interrupted(_STOPPED)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Inside, a request is only noted; whoever runs inside looks at ``requested`` and stops where it can."""
         before, self._deferred = self._deferred, True
+        try:
+            yield
+        finally:
+            self._deferred = before
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Inside ``deferred``, where nothing that counts is changed: a request ends it at once again.
+
+        Raises:
+            Interrupted: SIGTERM arrives inside, or had before.
+        """
+        if self.requested:
+            raise Interrupted(_STOPPED)
+        before, self._deferred = self._deferred, False
         try:
             yield
         finally:

@@ -1,0 +1,221 @@
+"""When a checkpoint is taken, what of it is missing in the store, and what is still saved when training is stopped.
+
+update_begins    the random state that a broken-off update begins with again
+is_due           after each optimizer update: by steps or by time
+hand_over        snapshot now, in all processes; upload beside the training, by the first
+finish           after training: what is on its way is waited for, as long as the pod's grace allows
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from selfevo_contract.artifacts import ManifestDraft
+from selfevo_contract.errors import Terminated
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.names import seconds_of
+from selfevo_trainer.context import SHARE_OF_GRACE, Context
+from selfevo_trainer.distributed import collective
+from selfevo_trainer.grpo import checkpoints, completions, snapshots
+from selfevo_trainer.grpo.completions import StepCompletions
+from selfevo_trainer.grpo.dealing import DealingTrainer
+from selfevo_trainer.grpo.snapshots import Snapshot
+from selfevo_trainer.grpo.uploads import Uploads
+
+ASSUMED_BYTES_PER_SECOND = 1e9
+"""Of an upload, before the first was measured (docs/sizing.md)."""
+
+log = logging.getLogger("selfevo")
+
+
+class Checkpointer:
+    """Of one training. Its methods are called in all processes, in the same order."""
+
+    trainer: DealingTrainer
+    """Set when it is made."""
+
+    def __init__(self, context: Context, grpo: Grpo) -> None:
+        self.context = context
+        self.grpo = grpo
+        self.uploads = Uploads()
+        """The first process's; the others' is idle."""
+        every = context.config.checkpoint_every
+        self._steps = every if isinstance(every, int) else None
+        self._seconds = None if isinstance(every, int) else seconds_of(every)
+        self._taken_at = time.monotonic()
+        self._random = snapshots.random_state()
+        self._state_of: int | None = None
+        self._completions_of: int | None = None
+        """The updates whose state, and whose step's completions, lie in the store or are on their way there."""
+        self._state_bytes: int | None = None
+
+    def begins(self, trainer: DealingTrainer, found: checkpoints.Found | None) -> None:
+        """Training begins, or goes on from ``found``."""
+        self.trainer = trainer
+        if found is not None:
+            self._state_of, self._completions_of = found.update, found.update if found.completions else None
+        self._advise()
+        self._taken_at = time.monotonic()
+
+    def update_begins(self) -> None:
+        """An optimizer update begins, or could: one that is broken off is begun again with the same random state."""
+        self._random = snapshots.random_state()
+
+    def is_due(self) -> bool:
+        """Whether this process asks for a checkpoint, after an optimizer update.
+
+        By steps, it waits until the one before is done; a request to stop ends the waiting.
+
+        Raises:
+            whatever the newest upload raised.
+        """
+        self.uploads.check()
+        update = self.trainer.state.global_step
+        if update >= self.grpo.updates:
+            return False  # after the last one comes the model itself
+        if self._seconds is not None:
+            return self._idle() and time.monotonic() - self._taken_at >= self._seconds
+        step, within = divmod(update, self.grpo.updates_per_step)
+        if within or step % (self._steps or 1):
+            return False
+        with self.context.clock.during("checkpoint"):
+            self.uploads.wait(unless=lambda: self.context.stop.requested)
+        return True
+
+    def should_add_completions(self) -> bool:
+        """Whether the state that the step under way began with is in the store and its completions are not.
+
+        With them, whoever is killed from now on goes on without generating again.
+        """
+        state, rest = self._missing()
+        return not state and rest and self._idle()
+
+    def hand_over(self, *, state: bool = True) -> None:
+        """Take a snapshot, of the state or of the step's completions alone, and have it uploaded."""
+        context, update = self.context, self.trainer.state.global_step
+        folder = Path(str(self.trainer.args.output_dir))
+        rest: Sequence[StepCompletions] = []
+        taken: Snapshot | None = None
+        with context.clock.during("checkpoint"):
+            draft = context.draft()
+            if self._missing()[1]:
+                kept = self.trainer.kept
+                assert kept is not None
+                rest = collective.all_gather([kept.on_cpu()])
+                self._completions_of = update
+            if state:
+                taken = snapshots.take(self.trainer, folder / f"{PREFIX_CHECKPOINT_DIR}-{update}", self._random)
+                self._state_of, self._taken_at = update, time.monotonic()
+        if context.rank.first:
+            self.uploads.start(lambda: self._upload(draft, taken, rest, folder / f"completions-{update}", update))
+
+    def finish(self, *, stopping: bool) -> None:
+        """Training has ended: wait for what is on its way; where it was stopped, save the state of now as well.
+
+        Raises:
+            Terminated: it was stopped before its last update.
+            whatever the newest upload raised.
+        """
+        if self.trainer.state.global_step >= self.grpo.updates or not stopping:
+            with self.context.clock.during("checkpoint"):
+                self.uploads.wait()
+            return
+        until = self.context.stop_by()
+        with self.context.clock.during("checkpoint"):
+            # First what is on its way: there may be time for no other.
+            whole = self.uploads.wait(until)
+            state, rest = self._missing()
+            if collective.broadcast(whole and (rest or state) and (not state or self._fits(until))):
+                self.hand_over(state=state)
+                whole = self.uploads.wait(until)
+            else:
+                whole = whole and not state
+            # Who went on to its end would look like one that had failed.
+            collective.wait_for_all()
+        raise Terminated(self._stopped(whole=whole))
+
+    def _upload(
+        self, draft: ManifestDraft, taken: Snapshot | None, rest: Sequence[StepCompletions], folder: Path, update: int
+    ) -> int:
+        """In the other thread. The completions come first: a checkpoint within a step is none without them."""
+        size = 0
+        if rest:
+            for process, kept in enumerate(rest):
+                completions.write(folder, process, kept)
+            size += checkpoints.save_completions(self.context, draft, folder, update)
+        if taken is not None:
+            begun = time.monotonic()
+            saved = checkpoints.save(self.context, draft, taken.write(), update, self.grpo.updates_per_step)
+            self._state_bytes = saved
+            self._advise(saved / max(time.monotonic() - begun, 1e-6))
+            size += saved
+        return size
+
+    def _idle(self) -> bool:
+        return self.context.rank.first and not self.uploads.busy
+
+    def _missing(self) -> tuple[bool, bool]:
+        """Whether the state of now is not in the store, and whether its step has completions that are not."""
+        update, kept = self.trainer.state.global_step, self.trainer.kept
+        under_way = kept is not None and kept.first_update == self.trainer.first_update
+        return self._state_of != update and (update > 0 or under_way), under_way and self._completions_of != update
+
+    def _fits(self, until: float | None) -> bool:
+        """Whether the state can be uploaded in time, by how long it took before."""
+        rate = self.uploads.bytes_per_second
+        if until is None or rate is None or self._state_bytes is None:
+            return True
+        needed, left = self._state_bytes / rate, until - time.monotonic()
+        if needed > left:
+            log.warning("no checkpoint is taken now: it takes about %.0f s, and there are %.0f s left", needed, left)
+        return needed <= left
+
+    def _advise(self, measured: float | None = None) -> None:
+        """Say when the pod's grace is too short for a checkpoint."""
+        grace = self.context.grace_seconds
+        if grace is None or not self.context.rank.first:
+            return
+        model: Any = self.trainer.model
+        trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        size = self._state_bytes or 12 * trained  # a weight and AdamW's two moments, in float32
+        rate = measured or ASSUMED_BYTES_PER_SECOND
+        if advice := too_short(grace, size, rate, measured=measured is not None):
+            log.warning("%s", advice)
+
+    def _stopped(self, *, whole: bool) -> str:
+        update = self.trainer.state.global_step
+        done, of_step = divmod(update, self.grpo.updates_per_step)
+        total = self.grpo.max_steps
+        begun = of_step or self._completions_of == update
+        where = f"in step {done + 1} of {total}" if begun or not done else f"after step {done} of {total}"
+        if whole and self._state_of is not None:
+            return f"stopped on request {where}; the checkpoint is committed"
+        if whole:
+            return f"stopped on request {where}, of which nothing could be kept yet; it begins again"
+        return (
+            f"stopped on request {where}; the time was too short to upload that, and the next attempt goes on from the "
+            "checkpoint before it: raise pods.terminationGracePeriodSeconds"
+        )
+
+
+def too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
+    """What is wrong with a grace period of ``grace`` seconds for a checkpoint of ``size`` bytes, if anything. Pure.
+
+    >>> too_short(120, 48e9, 1e9, measured=False) is None
+    True
+    """
+    needed = size / rate
+    if needed <= SHARE_OF_GRACE * grace:
+        return None
+    how = "as the last one did" if measured else f"at {rate / 1e9:g} GB/s"
+    return (
+        f"a checkpoint of {size / 1e9:.2f} GB takes {needed:.0f} s to upload {how}, and "
+        f"pods.terminationGracePeriodSeconds is {grace:.0f}: a pod that is asked to end may lose what came after the "
+        f"checkpoint before; raise it to {needed / SHARE_OF_GRACE + 1:.0f} or more"
+    )
