@@ -370,6 +370,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "warnAt is above limit, so it would never be reached first; lower warnAt or raise limit",
     ),
     (
+        document(spec__solver={"checkpointEvery": "3 steps"}),
+        "spec.solver.checkpointEvery",
+        "write a number of steps, or a duration such as 10m",
+    ),
+    (
         document(spec__budget={"wallTime": "3 days"}),
         "spec.budget.wallTime",
         "write it as a duration such as 90m, 72h or 1h30m",

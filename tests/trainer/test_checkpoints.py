@@ -1,0 +1,339 @@
+"""Checkpoints beside the training: what is on its way, what is still saved when time is short, what is never lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.curricula import give_curriculum
+from harness.inprocess import Phases
+from harness.tiny import settings, write_questions
+from runs import arithmetic
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.process import GRACE_SECONDS_ENV
+from selfevo_store.file import FileStore
+
+pytestmark = pytest.mark.slow
+
+TRAIN = "solver-train-1"
+# A step has four updates, each of two passes.
+GRPO: dict[str, Any] = {
+    "maxSteps": 3,
+    "promptsPerStep": 4,
+    "promptsPerUpdate": 2,
+    "numIterations": 2,
+    "numGenerations": 4,
+    "perDeviceTrainBatchSize": 4,
+}
+PASSES, UPDATES = 24, 12
+LONG = 120.0
+"""No wait of a healthy test takes that long."""
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_questions(tmp_path_factory.mktemp("questions") / "heldout.jsonl", 4)
+
+
+def make(folder: Path, questions: Path, every: int | str) -> Phases:
+    over = {"solver": {"grpo": GRPO, "checkpointEvery": every}}
+    phases = Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
+    give_curriculum(phases)
+    return phases
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> dict[str, Any]:
+    phases = make(tmp_path_factory.mktemp("undisturbed"), questions, "24h")
+    ended = phases(TRAIN)
+    assert ended.code == 0, ended.log
+    return outcome(phases)
+
+
+def outcome(phases: Phases) -> dict[str, Any]:
+    """Every file by its digest, but metrics.jsonl, which holds seconds, by its other figures."""
+    import json
+
+    rows = [json.loads(line) for line in phases.read(TRAIN, "metrics.jsonl").splitlines()]
+    for row in rows:
+        row["metrics"] = {k: v for k, v in row["metrics"].items() if "time" not in k and "per_second" not in k}
+    digests = {file.name: file.sha256 for file in phases.committed(TRAIN).files if file.name != "metrics.jsonl"}
+    return {**digests, "rows": rows}
+
+
+def checkpoints(phases: Phases) -> list[int]:
+    """Updates with a committed checkpoint."""
+    found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in phases.objects(TRAIN, "checkpoints"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def kept(phases: Phases) -> list[int]:
+    """Updates whose step's completions are committed."""
+    pattern = r"checkpoints/(\d+)/completions/MANIFEST.json"
+    found = (re.fullmatch(pattern, key) for key in phases.objects(TRAIN, "checkpoints"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def at_pass(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:
+    """Makes something happen before the n-th forward and backward pass, once."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    real, seen = GRPOTrainer.training_step, []
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(1)
+        if len(seen) == number:
+            happen()
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(GRPOTrainer, "training_step", step)
+
+
+def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each step whose completions are generated."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    real, seen = GRPOTrainer._generate_and_score_completions, []
+
+    def generate(self: Any, inputs: Any) -> Any:
+        seen.append(self.state.global_step)
+        return real(self, inputs)
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", generate)
+    return seen
+
+
+def on_upload(monkeypatch: pytest.MonkeyPatch, happen: Callable[[str], None]) -> None:
+    """Makes something happen before a file of a checkpoint is uploaded."""
+    real = FileStore.upload_file
+
+    def upload(self: FileStore, path: Path, key: str) -> Any:
+        if "/checkpoints/" in key:
+            happen(key)
+        return real(self, path, key)
+
+    monkeypatch.setattr(FileStore, "upload_file", upload)
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def crash() -> None:
+    raise OSError("the node lost its memory")
+
+
+@pytest.mark.parametrize("moment", [1, 2, 4, 8, 9, 13, 24])
+def test_sigterm_at_a_pass_loses_no_update_and_no_completion(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    phases = make(tmp_path, questions, "24h")
+    on_upload(monkeypatch, lambda _: time.sleep(0.05))  # a slow store
+    with monkeypatch.context() as patch:
+        # Generation comes within a pass: before the first of a step a request keeps it from beginning.
+        at_pass(patch, moment, sigterm)
+        ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "600"})
+    first_of_step = moment % 8 == 1
+    updates = moment // 2
+    assert (ended.code, ended.result.reason) == (143, "Terminated") if moment < PASSES else ended.code == 0, ended.log
+    if moment < PASSES:
+        assert checkpoints(phases) == ([updates] if updates else []) or not first_of_step
+        assert max(checkpoints(phases), default=0) == updates
+        seen = generations(monkeypatch)
+        again = phases(TRAIN)
+        assert (again.code, again.result.outcome) == (0, "committed"), again.log
+        # Each step that was generated before is not again.
+        assert len(seen) == 3 - updates // 4 - (not first_of_step and moment % 8 != 0)
+    assert outcome(phases) == undisturbed
+    assert phases.objects(TRAIN, "checkpoints") == []
+
+
+def test_generation_ends_at_once(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.generation.utils import GenerationMixin
+
+    phases = make(tmp_path, questions, 1)
+    real, tokens = GenerationMixin._sample, []
+    calls: list[int] = []
+
+    def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:  # the probe's, the first step's, the second's
+            forward = self.forward
+
+            def one_token(*a: Any, **k: Any) -> Any:
+                tokens.append(1)
+                if len(tokens) == 2:
+                    sigterm()
+                return forward(*a, **k)
+
+            monkeypatch.setattr(self, "forward", one_token)
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GenerationMixin, "_sample", sample)
+        ended = phases(TRAIN)
+    assert (ended.code, len(tokens)) == (143, 2), ended.log
+    assert "after step 1 of 3; the checkpoint is committed" in ended.result.message
+    again = phases(TRAIN)
+    assert (again.code, again.result.resumed_from) == (0, 1), again.log
+    assert outcome(phases) == undisturbed
+
+
+def test_training_goes_on_while_a_checkpoint_is_on_its_way(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = make(tmp_path, questions, "1ms")
+    at_last = threading.Event()
+    waited: list[bool] = []
+    uploads: set[str] = set()
+
+    def hold(key: str) -> None:
+        uploads.add(key.split("/checkpoints/")[1].split("/")[0])
+        if not waited:
+            waited.append(at_last.wait(LONG))
+
+    on_upload(monkeypatch, hold)
+    at_pass(monkeypatch, PASSES, at_last.set)
+    ended = phases(TRAIN)
+    assert (ended.code, waited) == (0, [True]), ended.log
+    assert len(uploads) == 1  # one at a time, and the last pass was made meanwhile
+    assert outcome(phases) == undisturbed
+
+
+def test_by_time_a_checkpoint_lies_within_a_step_and_its_completions_are_not_made_again(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = make(tmp_path, questions, "1ms")
+    with monkeypatch.context() as patch:
+        # So that one is taken after each update.
+        from selfevo_trainer.grpo.uploads import Uploads
+
+        start = Uploads.start
+
+        def at_once(self: Any, upload: Any) -> None:
+            start(self, upload)
+            self.wait()
+
+        patch.setattr(Uploads, "start", at_once)
+        at_pass(patch, 14, crash)
+        ended = phases(TRAIN)
+    assert (ended.code, ended.result.reason) == (3, "Crashed"), ended.log
+    # The newest two, and the newest between two steps.
+    assert checkpoints(phases) == [4, 5, 6] and {5, 6} <= set(kept(phases))
+    seen = generations(monkeypatch)
+    again = phases(TRAIN)
+    assert (again.code, again.result.resumed_from, seen) == (0, 1, [8]), again.log
+    assert outcome(phases) == undisturbed
+
+
+@pytest.mark.parametrize("damaged", ["completions", "state"])
+def test_a_checkpoint_within_a_step_that_is_damaged_is_passed_over_for_one_between_steps(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    phases = make(tmp_path, questions, 1)
+    with monkeypatch.context() as patch:
+        at_pass(patch, 14, sigterm)
+        assert phases(TRAIN).code == 143
+    assert checkpoints(phases) == [4, 7]
+    name = "completions-0.safetensors" if damaged == "completions" else "optimizer.pt"
+    (key,) = [key for key in phases.objects(TRAIN, "checkpoints/00000007") if key.endswith(name)]
+    path = tmp_path / "store" / phases.prefix(TRAIN) / key
+    path.write_bytes(b"x" + path.read_bytes()[1:] if damaged == "state" else b"")
+    again = phases(TRAIN)
+    assert (again.code, again.result.resumed_from) == (0, 1), again.log
+    assert "of update 7" in again.log and "passed over" in again.log
+    assert outcome(phases) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (ServiceError("storage.uri file:///x: the store failed; try again later"), 3, "ServiceFailed"),
+        (InputError("storage.uri file:///x: access is denied", reason="StoreCredentials"), 2, "StoreCredentials"),
+        (OSError(28, "No space left on device"), 3, "DiskFull"),
+    ],
+    ids=["service", "denied", "disk"],
+)
+@pytest.mark.parametrize("when", ["at the next update", "at the end", "when stopped"])
+def test_an_upload_that_failed_is_told_with_its_own_exit_code(
+    tmp_path: Path,
+    questions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    reason: str,
+    when: str,
+) -> None:
+    phases = make(tmp_path, questions, 1 if when != "at the end" else 2)
+    may_fail = threading.Event()
+
+    def fails(_: str) -> None:
+        assert may_fail.wait(LONG)
+        raise error
+
+    on_upload(monkeypatch, fails)
+    passes = generations(monkeypatch)
+    at_pass(monkeypatch, {"at the next update": 9, "at the end": PASSES, "when stopped": 10}[when], may_fail.set)
+    if when == "when stopped":
+        at_pass(monkeypatch, 10, sigterm)
+    ended = phases(TRAIN)
+    assert (ended.code, ended.result.reason) == (code, reason), ended.log
+    assert phases.manifest(TRAIN) is None and checkpoints(phases) == []
+    if when == "at the next update":
+        assert len(passes) == 2  # training has not gone on to its end
+
+
+def test_what_does_not_fit_into_the_grace_is_left_and_the_process_ends_within_it(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = make(tmp_path, questions, 1)
+    for_ever = threading.Event()
+    with monkeypatch.context() as patch:
+        # The first checkpoint is committed, the second one's upload takes for ever.
+        on_upload(patch, lambda key: "/00000008/" in key and for_ever.wait(LONG))
+        at_pass(patch, 20, sigterm)
+        begun = time.monotonic()
+        asked: list[float] = []
+        at_pass(patch, 20, lambda: asked.append(time.monotonic()))
+        ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "3"})
+        spent = time.monotonic() - (asked[0] if asked else begun)
+        for_ever.set()
+    assert (ended.code, ended.result.reason) == (143, "Terminated"), ended.log
+    assert spent < LONG / 2 and "raise pods.terminationGracePeriodSeconds" in ended.result.message
+    wait_for_uploads()
+    again = phases(TRAIN)
+    assert again.code == 0 and again.result.resumed_from in (1, 2), again.log
+    assert outcome(phases) == undisturbed
+
+
+def wait_for_uploads() -> None:
+    """In a process of its own it would have ended."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join(LONG)
+
+
+def test_a_grace_that_is_too_short_for_a_checkpoint_is_told_by_what_was_measured(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from selfevo_trainer.grpo import checkpointer
+
+    phases = make(tmp_path, questions, 1)
+    monkeypatch.setattr(checkpointer, "ASSUMED_BYTES_PER_SECOND", 1e5)
+    on_upload(monkeypatch, lambda key: "optimizer" in key and time.sleep(1))
+    ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "1"})
+    assert ended.code == 0
+    assert re.search(r"a checkpoint of 0\.00 GB takes \d+ s to upload at 0.0001 GB/s", ended.log), ended.log
+    assert "to upload as the last one did, and pods.terminationGracePeriodSeconds is 1:" in ended.log
+    assert logging.getLogger("selfevo").level == logging.NOTSET
