@@ -63,9 +63,10 @@ def outcome(phases: Phases) -> dict[str, Any]:
     """Every file by its digest, but metrics.jsonl, which holds seconds, by its other figures."""
     import json
 
-    rows = [json.loads(line) for line in phases.read(TRAIN, "metrics.jsonl").splitlines()]
-    for row in rows:
-        row["metrics"] = {k: v for k, v in row["metrics"].items() if "time" not in k and "per_second" not in k}
+    rows = [
+        {name: value for name, value in json.loads(line).items() if "time" not in name}
+        for line in phases.read(TRAIN, "metrics.jsonl").splitlines()
+    ]
     digests = {file.name: file.sha256 for file in phases.committed(TRAIN).files if file.name != "metrics.jsonl"}
     return {**digests, "rows": rows}
 
@@ -132,7 +133,7 @@ def crash() -> None:
     raise OSError("the node lost its memory")
 
 
-@pytest.mark.parametrize("moment", [1, 2, 4, 8, 9, 13, 24])
+@pytest.mark.parametrize("moment", [1, 4, 9, 13, 24])
 def test_sigterm_at_a_pass_loses_no_update_and_no_completion(
     tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
