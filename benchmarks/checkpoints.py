@@ -28,7 +28,7 @@ from runs import arithmetic, forked, load_heavy_modules, phase_environment
 from selfevo_contract.artifacts import ManifestDraft, step_prefix
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import GRACE_SECONDS_ENV, phase_config
-from selfevo_contract.rows import CURRICULUM, CurriculumRow, write_rows
+from selfevo_contract.rows import CURRICULUM, CurriculumRow
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import commit, open_store, read_manifest
 
@@ -59,7 +59,7 @@ class Training:
         self.step = steps_of["solver-train-1"]
         rollout = steps_of["solver-rollout-1"]
         rows = [CurriculumRow(question=f"What is {i} + 7?", answer=str(i + 7), share=0.5) for i in range(16)]
-        files = {CURRICULUM.name: write_rows(folder / CURRICULUM.name, rows)}
+        files = CURRICULUM.write(folder, rows)
         draft = ManifestDraft(key=rollout.key, phase=rollout.phase, iteration=1)
         commit(self.store, self._prefix(rollout), files, draft)
 
@@ -78,12 +78,16 @@ class Training:
         found = (re.search(r"/checkpoints/(\d{8})/MANIFEST.json$", key) for key in keys)
         return sorted(int(match[1]) for match in found if match)
 
+    def log(self) -> str:
+        """The end of what the newest process said."""
+        return (self.folder / "log.txt").read_text()[-3000:]
+
     def result(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "result.json").read_text()))
 
     def digests(self) -> dict[str, str]:
         manifest = read_manifest(self.store, self._prefix(self.step))
-        assert manifest is not None, f"nothing is committed; see {self.folder}/log.txt"
+        assert manifest is not None, self.log()
         return {file.name: file.sha256 for file in manifest.files if file.name != _TIMED}
 
 
@@ -129,7 +133,7 @@ def gain(rounds: int, steps: int, delay: float, folder: Path) -> dict[str, Any]:
             ended = forked(
                 trainer(training.environment(), delay, waiting=name == "waited for"), training.folder / "log.txt"
             )
-            assert ended.code == 0, f"see {training.folder}/log.txt"
+            assert ended.code == 0, training.log()
             timings = training.result()["timings"]
             parts = ("training", "generation", "reward", "checkpoint")
             seconds[name].append(sum(timings.get(part, 0.0) for part in parts))
@@ -167,7 +171,7 @@ def stopped_at_random(training: Training, rng: random.Random, delay: float, grac
     _, status = os.waitpid(pid, 0)
     spent = time.monotonic() - begun
     code = os.waitstatus_to_exitcode(status)
-    assert code in (0, 143), f"ended with {code}; see {log}"
+    assert code in (0, 143), training.log()
     after = training.committed()
     lost = before and after and max(after) < max(before)
     assert code == 0 or not lost, f"the checkpoint of update {max(before)} is gone: {after}"
@@ -179,7 +183,7 @@ def moments(count: int, seed: int, delay: float, grace: float, folder: Path) -> 
     rng = random.Random(seed)
     reference = Training(folder / "reference", 1, 6)
     begun = time.monotonic()
-    assert forked(trainer(reference.environment(), delay), reference.folder / "log.txt").code == 0
+    assert forked(trainer(reference.environment(), delay), reference.folder / "log.txt").code == 0, reference.log()
     whole, expected = time.monotonic() - begun, reference.digests()
     spent: list[float] = []
     trainings = different = resumed = 0
@@ -191,7 +195,7 @@ def moments(count: int, seed: int, delay: float, grace: float, folder: Path) -> 
             if took is None:
                 break
             spent.append(took)
-        assert forked(trainer(training.environment(), delay), training.folder / "log.txt").code == 0
+        assert forked(trainer(training.environment(), delay), training.folder / "log.txt").code == 0, training.log()
         resumed += training.result().get("resumedFrom") is not None
         different += training.digests() != expected
         print(f"{len(spent)} of {count} moments, longest {max(spent, default=0):.1f} s, {different} differ", flush=True)
