@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -153,8 +153,8 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(rounds: int, mebibytes: int, folder: Path, clients: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rounds: client -> direction -> figures."""
+def measure(rounds: int, mebibytes: int, folder: Path, clients: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The rounds, one by one: client -> direction -> figures."""
     from harness.versitygw import running
     from selfevo_store.digests import digest_of_file
 
@@ -163,7 +163,6 @@ def measure(rounds: int, mebibytes: int, folder: Path, clients: tuple[str, ...])
         for _ in range(mebibytes):
             file.write(os.urandom(MIB))
     digest = digest_of_file(source)
-    found = []
     with running(folder) as server:
         bucket = server.make_bucket()
         environment = {**os.environ, **server.environment, "STORE_BENCHMARK_DIGEST": json.dumps(digest)}
@@ -182,8 +181,7 @@ def measure(rounds: int, mebibytes: int, folder: Path, clients: tuple[str, ...])
                     print(number, client, direction, done, flush=True)
                 (folder / "copy").unlink()
                 server.client.delete_object(Bucket=bucket, Key=client)
-            found.append(figures)
-    return found
+            yield figures
 
 
 def summary(rounds: list[dict[str, Any]], clients: tuple[str, ...]) -> dict[str, Any]:
@@ -219,19 +217,20 @@ def main() -> int:
         print(json.dumps(one(client, direction, bucket, endpoint, key, Path(path))))
         return 0
     clients = tuple(options.clients)
-    with tempfile.TemporaryDirectory(prefix="selfevo-store-", dir=options.folder) as folder:
-        rounds = measure(options.rounds, options.mebibytes, Path(folder), clients)
-    result = {
+    result: dict[str, Any] = {
         "machine": machine(),
         "commit": commit(),
         "versions": {name: metadata.version(name) for name in ("boto3", "awscrt", "obstore")} | {"versitygw": "1.8.0"},
         "mebibytes": options.mebibytes,
-        "on": "a RAM disk" if options.folder and str(options.folder).startswith("/dev/shm") else "a disk",
-        **summary(rounds, clients),
-        "rounds": rounds,
+        "on": "a RAM disk" if str(options.folder).startswith("/dev/shm") else "a disk",
     }
-    print(json.dumps({name: result[name] for name in DIRECTIONS}, indent=1))
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    rounds: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="selfevo-store-", dir=options.folder) as folder:
+        for figures in measure(options.rounds, options.mebibytes, Path(folder), clients):
+            rounds.append(figures)
+            # After each round, so that a run that is ended early leaves what it has.
+            options.out.write_text(json.dumps(result | summary(rounds, clients) | {"rounds": rounds}, indent=1) + "\n")
+    print(json.dumps(summary(rounds, clients), indent=1))
     return 0
 
 
