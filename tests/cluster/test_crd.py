@@ -326,6 +326,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "promptsPerUpdate does not divide promptsPerStep; choose a divisor of it",
     ),
     (
+        document(spec__challenger__engine={"kind": "vllm"}, spec__challenger__grpo__generation="vllm"),
+        "spec.challenger",
+        "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server",
+    ),
+    (
         document(spec__solver__grpo__delta=1.2),
         "spec.solver.grpo",
         "delta is not above 1 + epsilonHigh, so that it would cut what the clip range allows; raise it, or write 0 to "
@@ -496,6 +501,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     *_presence("rollout.engine.quantization"),
     *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate", "solver.grpo.learningRate"),
     *_presence("challenger.grpo.lora"),
+    ("solver.grpo.generation", "transformers", FROZEN),
     ("solver.grpo.lora.targetModules", ABSENT, FROZEN),
     ("solver.grpo.lora.rank", 64, FROZEN),
 ]

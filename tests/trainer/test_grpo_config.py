@@ -44,6 +44,8 @@ MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "topP": (0.9, {"top_p": 0.9}),
     "topK": (40, {"top_k": 40}),
     "maxCompletionLength": (99, {"max_completion_length": 99}),
+    "vllmImportanceSamplingMode": ("sequence_mask", {"vllm_importance_sampling_mode": "sequence_mask"}),
+    "vllmImportanceSamplingClipMax": (2.0, {"vllm_importance_sampling_clip_max": 2.0}),
     "numGenerations": (4, {"num_generations": 4, "generation_batch_size": 512 * 4}),
     "promptsPerStep": (64, {"generation_batch_size": 64 * 5, "gradient_accumulation_steps": 40}),
     "perDeviceTrainBatchSize": (
@@ -59,8 +61,8 @@ def config(tmp_path: Path, processes: int = 1, **settings: Any) -> Any:
     return grpo_config(Grpo.model_validate(settings), LOADING, 11, tmp_path, processes)
 
 
-NOT_TRLS = {"generationBatchTokens"}
-"""tests/trainer/test_policy_generation.py has its case."""
+NOT_TRLS = {"generationBatchTokens", "generation", "vllmGpuMemoryUtilization", "vllmEnableSleepMode"}
+"""tests/trainer/test_policy_generation.py and test_vllm_policy.py have their cases: TRL does not open vLLM."""
 
 
 def test_every_setting_has_its_case() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from selfevo_contract.base import Closed, Whole
+from selfevo_contract.rules import Rule
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo
 from selfevo_contract.spec.names import Interval
@@ -73,3 +74,12 @@ class Challenger(Closed):
     it is taken after each so many, and waits for the one before it: a kill costs at most so many steps."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!(has(self.grpo) && has(self.grpo.generation) && self.grpo.generation == 'vllm' && has(self.engine) && "
+            "self.engine.kind == 'vllm')",
+            lambda challenger: (challenger.grpo.generation, challenger.engine.kind) != ("vllm", "vllm"),
+            "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server",
+        ),
+    )

@@ -79,7 +79,24 @@ class Grpo(Closed):
     """Longest completion, in tokens."""
     generation_batch_tokens: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 131_072
     """Tokens of the sequences that one device generates at once, prompts and full completions: a step's completions are
-    generated in that many parts. It bounds the memory of keys and values, and has a say in what is drawn."""
+    generated in that many parts. It bounds the memory of keys and values, and has a say in what is drawn. With
+    generation vllm, vLLM itself decides."""
+    generation: Literal["transformers", "vllm"] = "transformers"
+    """What generates the completions of training. `vllm`: vLLM in the training process, on the same GPU (TRL's
+    vllm_mode colocate), which gets the new weights before each step; it needs a GPU and head sizes that vLLM knows."""
+    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """With generation vllm: the share of the GPU's memory that vLLM takes for its copy of the weights and its cache.
+    0.3 is TRL's."""
+    vllm_enable_sleep_mode: bool = True
+    """With generation vllm: vLLM gives its memory back while the weights are trained."""
+    vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
+        "token_truncate"
+    )
+    """With generation vllm: how the loss is corrected for tokens that vLLM drew with another probability than training
+    computes. TRL's own default, sequence_mask, multiplies over a completion, where a topP below 1 alone shrinks the
+    weight of thousands of tokens towards 0; over one token it is at least topP."""
+    vllm_importance_sampling_clip_max: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    """With generation vllm: the correction's upper limit. 3 is TRL's."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -77,6 +77,9 @@ def training(
     generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
     if not adapted:  # autocast's copies, of all but an embedding that is a table only
         generating += computed * (whole - (0 if model.tied else model.vocabulary * model.hidden))
+    if grpo.generation == "vllm":  # its own weights, and room for one sequence at least
+        generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes)
+        held += 0 if grpo.vllm_enable_sleep_mode else generating
     if isinstance(solver, TransformersEngine):
         held += dtype_bytes * whole
         answering = solver.sequences(sequence) * sequence * _cache_bytes(model, dtype_bytes)

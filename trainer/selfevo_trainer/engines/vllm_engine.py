@@ -7,11 +7,8 @@ several training processes cannot have it so, for vLLM would take their process 
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,8 @@ from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import completions_of, vllm_seed
-from selfevo_trainer.engines.vllm_limits import OF_A_RANK, Limits, limits, start_error
+from selfevo_trainer.engines.vllm_limits import Limits, limits, start_error
+from selfevo_trainer.engines.vllm_process import library, random_state_kept, surroundings, threads_kept
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import (
     eos_token_ids,
@@ -34,11 +32,6 @@ from selfevo_trainer.models.loading import (
 )
 from selfevo_trainer.prompts import Messages, encode_all
 
-_ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for progress
-    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are many, and about what is meant so
-}
 _HOTTEST = 2.0
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """vLLM's own list (vllm/config/lora.py, MaxLoRARanks)."""
@@ -61,8 +54,8 @@ class VllmEngine:
         self.llm: Any = None
         self.adapter: Any = None
         """What names the adapter in every request; None for whole weights."""
-        with self._random_state_kept():
-            self.vllm = _library()
+        with random_state_kept(self.is_child):
+            self.vllm = library("engine.kind")
             self._open(settings, weights)
 
     def _open(self, settings: engines.VllmEngine, weights: Frozen) -> None:
@@ -71,7 +64,7 @@ class VllmEngine:
         generation_config = load_generation_config(weights.path, weights.loading)
         self.eos = eos_token_ids(generation_config, self.tokenizer, weights.loading)
         fixed = limits(settings, weights, config, gpus=1 if self.is_child else torch.cuda.device_count())
-        with _threads_kept(), _surroundings(self.is_child):
+        with threads_kept(), surroundings(self.is_child):
             try:
                 self.llm = self._start(settings, weights, fixed)
                 # Some of what it does not support shows when it computes, and no weight says that it overflows.
@@ -161,7 +154,7 @@ class VllmEngine:
 
         requests = [{"prompt_token_ids": row} for row in ids]
         try:
-            with self._random_state_kept():
+            with random_state_kept(self.is_child):
                 made: list[Any] = self.llm.generate(requests, parameters, use_tqdm=False, lora_request=self.adapter)
         except torch.OutOfMemoryError as error:
             raise InputError(
@@ -210,84 +203,7 @@ class VllmEngine:
 
         cleanup_dist_env_and_memory()
 
-    @contextlib.contextmanager
-    def _random_state_kept(self) -> Iterator[None]:
-        """vLLM seeds this process when it starts, and moves its random state when it samples."""
-        python, of_numpy = random.getstate(), np.random.get_state()
-        devices = [] if self.is_child or not torch.cuda.is_available() else [torch.cuda.current_device()]
-        with torch.random.fork_rng(devices=devices):
-            try:
-                yield
-            finally:
-                random.setstate(python)
-                np.random.set_state(of_numpy)
-
 
 def _room_for(rank: int) -> int:
     """The least max_lora_rank that vLLM has kernels for and an adapter of ``rank`` fits into."""
     return next((size for size in _LORA_RANKS if size >= rank), rank)
-
-
-def _library() -> Any:
-    """The package vllm, told to be quiet.
-
-    Raises:
-        InputError: it is not installed, or cannot be imported.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import vllm
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
-            raise _broken(error) from error
-        raise InputError(
-            "engine.kind is 'vllm', and vLLM is not installed here; install selfevo[vllm], or choose engine.kind "
-            "'transformers'"
-        ) from None
-    except Exception as error:
-        raise _broken(error) from error
-    return vllm
-
-
-def _broken(error: Exception) -> InputError:
-    return InputError(
-        f"engine.kind is 'vllm', and vLLM cannot be imported here ({first_line(error)}); install selfevo[vllm] anew, "
-        "with the versions that it wants"
-    )
-
-
-@contextlib.contextmanager
-def _threads_kept() -> Iterator[None]:
-    """On a CPU vLLM puts a function that does nothing in the place of torch.set_num_threads."""
-    setter, count = torch.set_num_threads, torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads = setter
-        torch.set_num_threads(count)
-
-
-@contextlib.contextmanager
-def _surroundings(child: bool) -> Iterator[None]:
-    """The environment in which vLLM starts; afterwards it is as it was.
-
-    A child is one process with one GPU, whatever this process is among those that train.
-    """
-    before = {
-        name: os.environ.get(name) for name in (*OF_A_RANK, "CUDA_VISIBLE_DEVICES", "VLLM_ENABLE_V1_MULTIPROCESSING")
-    }
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(child))
-    if child:
-        if torch.cuda.is_available():
-            seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-            os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[int(os.environ.get("LOCAL_RANK", "0"))]
-        for name in OF_A_RANK:
-            os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

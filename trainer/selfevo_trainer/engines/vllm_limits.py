@@ -97,10 +97,10 @@ def start_error(
     """What to say of an exception that vLLM raised at its start."""
     said = f"{type(error).__name__}: {error}"
     other = "choose engine.kind 'transformers'"
-    if any(words in said for words in MEMORY):
+    if (why := memory_reason(error)) is not None:
         return InputError(
             f"the memory is too small for vLLM with engine.gpuMemoryUtilization {settings.gpu_memory_utilization:g} "
-            f"({_reason(error, MEMORY)}); change that share, lower engine.maxModelLength or engine.maxSequences, or "
+            f"({why}); change that share, lower engine.maxModelLength or engine.maxSequences, or "
             "take a larger GPU"
         )
     if any(words in said.lower() for words in ("head_size", "head size", "head_dim")):
@@ -119,7 +119,9 @@ def start_error(
     )
 
 
-def _reason(error: Exception, words: tuple[str, ...]) -> str:
-    """The line of a long message that says it."""
+def memory_reason(error: Exception) -> str | None:
+    """The line of ``error`` that says that the memory is too small; None when it says something else."""
+    if not any(words in f"{type(error).__name__}: {error}" for words in MEMORY):
+        return None
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
-    return next((line for line in lines if any(word in line for word in words)), first_line(error))[:300]
+    return next((line for line in lines if any(word in line for word in MEMORY)), first_line(error))[:300]

@@ -57,6 +57,9 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         # TRL's own default (True) turns the k3 estimator of the KL into another one; R-Zero's is k3 as it is
         use_bias_correction_kl=False,
         trust_remote_code=loading.trust_remote_code,  # the reference is loaded by TRL itself, from the model's folder
+        # The policy's vLLM is opened by `vllm_policy`, not by TRL; these it reads all the same.
+        vllm_importance_sampling_mode=grpo.vllm_importance_sampling_mode,
+        vllm_importance_sampling_clip_max=grpo.vllm_importance_sampling_clip_max,
         shuffle_dataset=False,  # the order is ours, see `dealing.schedule`
         use_cpu=on_cpu,
         ddp_timeout=collective.TIMEOUT_S,

@@ -14,6 +14,7 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo.checkpointer import Checkpointer
+from selfevo_trainer.grpo.vllm_policy import check_difference
 
 RewardFunction = Callable[..., list[float]]
 
@@ -80,6 +81,7 @@ class Hooks(TrainerCallback):
                 self.shown["update"] = float(state.global_step)
             done = state.global_step // self.grpo.updates_per_step
             self.context.progress("training", done, self.grpo.max_steps, self.shown)
+        check_difference(self.grpo, state.log_history)
         # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
         self.check_history(state.log_history)
 

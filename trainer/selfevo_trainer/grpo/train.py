@@ -22,12 +22,13 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import probes
-from selfevo_trainer.grpo import checkpoints, completions
+from selfevo_trainer.grpo import checkpoints, completions, vllm_policy
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.generation import generate_in_parts
 from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, timed_reward
+from selfevo_trainer.grpo.vllm_policy import PolicyByVllm
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
 from selfevo_trainer.process.signals import Interrupted
@@ -69,7 +70,7 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         trainer = _trainer(context, request, hooks)
         # Before a checkpoint's weights take the place of those that the whole training began with.
         probe = _probe(trainer.model, request) if context.rank.first else []
-        generate_in_parts(context, trainer.model, grpo.generation_batch_tokens)  # the policy's; the probe is one batch
+        policy = _generates(context, trainer, request)  # the probe is one batch of transformers'
     found = _resume(context, grpo)
     if found is not None:
         context.resumed_from = found.update // grpo.updates_per_step
@@ -93,6 +94,9 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
     except BaseException:
         checkpointer.uploads.settle(context.stop_by())  # what is on its way is kept
         raise
+    finally:
+        if policy is not None:
+            policy.close()
     if trainer.state.global_step < grpo.updates:
         step = trainer.state.global_step // grpo.updates_per_step
         raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
@@ -126,6 +130,17 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTr
     trainer.stop = context.stop
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
     return trainer
+
+
+def _generates(context: Context, trainer: DealingTrainer, request: TrainRequest) -> PolicyByVllm | None:
+    """Settle what generates the policy's completions."""
+    grpo = request.inputs.grpo
+    if grpo.generation == "transformers":
+        generate_in_parts(context, trainer.model, grpo.generation_batch_tokens)
+        return None
+    prompts = {str(prompt): prompt for prompt in request.dataset["prompt"]}
+    longest = max(map(len, encode_all(request.tokenizer, list(prompts.values()))))
+    return vllm_policy.take_over(context, trainer, request.inputs, longest)
 
 
 def _row(row: dict[str, Any], grpo: Grpo) -> UpdateRow:

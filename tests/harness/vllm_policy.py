@@ -1,0 +1,65 @@
+"""Trains in one process that has vLLM, whose start takes seconds, with the policy's completions by vLLM.
+
+    python -m harness.vllm_policy FILE
+
+FILE is a list of trainings as JSON: ``environment``, ``happens`` (`""`, `sigterm` in the second batch, or `stale`: the
+weights are brought over once only). The last line of the output is a list of exit codes, standard error has the logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def make_weight_sync_work() -> None:
+    """vLLM's CPU build packs a layer's weights when it loads them and computes with the copy ever after, so that new
+    ones would have no effect; product code refuses a CPU for that reason."""
+    from vllm.model_executor.layers import utils
+
+    from selfevo_trainer.grpo import vllm_policy
+
+    def unpacked(layer: Any, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    utils.dispatch_cpu_unquantized_gemm = unpacked
+    vllm_policy.check_machine = lambda: None
+
+
+def train(environment: dict[str, str], happens: str) -> int:
+    from selfevo_trainer.grpo.vllm_policy import PolicyByVllm
+    from selfevo_trainer.main import main
+
+    generate, sync, seen = PolicyByVllm.generate, PolicyByVllm.sync_weights, {"batches": 0, "syncs": 0}
+
+    def generated(self: Any, *args: Any, **more: Any) -> Any:
+        seen["batches"] += 1
+        if happens == "sigterm" and seen["batches"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generate(self, *args, **more)
+
+    def synced(self: Any) -> None:
+        seen["syncs"] += 1
+        if happens != "stale" or seen["syncs"] == 1:
+            sync(self)
+
+    PolicyByVllm.generate, PolicyByVllm.sync_weights = generated, synced  # type: ignore[method-assign]
+    before = dict(os.environ)
+    os.environ |= environment
+    try:
+        return main()
+    finally:
+        os.environ.clear()
+        os.environ |= before
+        PolicyByVllm.generate, PolicyByVllm.sync_weights = generate, sync  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    make_weight_sync_work()
+    print(json.dumps([train(**training) for training in json.loads(Path(sys.argv[1]).read_text())]))
