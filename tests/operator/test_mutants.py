@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from simulation.mutants import MUTANTS, Mutant
+from simulation.shapes import GUARD_SEEDS, GUARDED
 from simulation.system import PatchError, changed
 from simulation.world import simulate
 
@@ -26,7 +27,7 @@ def test_a_change_that_does_not_fit_the_source_any_more_is_an_error() -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_it_is_caught(mutant: Mutant) -> None:
     system = changed(mutant.module, mutant.old, mutant.new)
-    for seed in range(SEEDS):
+    for seed in (*GUARD_SEEDS[: len(GUARDED)], *range(SEEDS)):
         try:
             simulate(seed, system)
         except AssertionError:

@@ -44,7 +44,12 @@ def rules() -> list[dict[str, Any]]:
 
 
 def account(plane: ControlPlane, namespaces: Sequence[str] = ()) -> str:
-    """A token of the operator's ServiceAccount, which gets its rights here: in these namespaces, or everywhere."""
+    """A token of the operator's ServiceAccount, which gets its rights here: in these namespaces, or everywhere.
+
+    Tests share a control plane, and one before this may have given it rights everywhere.
+    """
+    if namespaces and plane.admin.find("clusterrolebindings", ACCOUNT):
+        plane.admin.delete("clusterrolebindings", ACCOUNT)
     for manifest in itertools.chain.from_iterable(manifests(namespace) for namespace in namespaces or (None,)):
         plane.admin.apply(manifest)
     return plane.service_account(SYSTEM, ACCOUNT)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfevo_contract.status import RunStatus, StepStatus
 from selfevo_core.attempts import parse_stamp
+from selfevo_core.usage import UNSEEN
 from simulation.apiserver import Object, Refusal, controller_of
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ OWN_CONDITIONS = frozenset({"Ready", "Reconciling", "Stalled", "Suspended", "Com
 STATUS_LIMIT = 256 * 1024
 DAWDLING_S = 2.0
 NEWS_TRAVEL_S = 60.0
-OUTAGE_S = 150.0
-"""For so long nothing may be written that was seen."""
 LOOKS_IN_TEN_SECONDS = 35
 
 
@@ -308,9 +307,9 @@ def _waits_for_approval(spec: Mapping[str, Any], iteration: int) -> bool:
 
 
 def used_at_most(world: World, uid: str) -> float:
-    """Seconds for which the run's Jobs were there, and for which nobody may have seen that they were not any more."""
+    """Seconds for which the run's Jobs were there, and what one that is gone unseen may count for (UNSEEN)."""
     lives = [life for life in world.jobs.lives.values() if uid in (life.owner, life.disowned[0])]
-    unseen = world.blind_s + OUTAGE_S + NEWS_TRAVEL_S
+    unseen = UNSEEN.total_seconds()
     return sum((life.gone_at or world.agenda.now) - life.created_at + unseen for life in lives)
 
 

@@ -47,6 +47,8 @@ SHAPES = (
     Shape("bad data", changes={"spec__parallelSteps": 2}, poison={"challenger-train-1": "4"}),
     Shape("crashing", changes={"spec__backoffLimit": 0}, poison={"solver-train-1": "1"}),
     Shape("too slow", changes={"spec__solver__pods": {"activeDeadlineSeconds": 60}}, poison={"solver-train-1": "slow"}),
+)
+GUARDED = (
     Shape(
         "guarded",
         iterations=2,
@@ -54,3 +56,5 @@ SHAPES = (
         figures={"solver-rollout-1": {"answers/truncated": 0.2}},
     ),
 )
+"""Runs with guards. Their seeds are `GUARD_SEEDS`, so that each of the others lives on as it did."""
+GUARD_SEEDS = range(1_000_000, 1_000_030)
