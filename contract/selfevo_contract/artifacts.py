@@ -30,6 +30,8 @@ QUESTION_CHUNKS = "questions"
 """Kind of a rollout's chunks that hold questions which nobody has answered yet."""
 ANSWER_CHUNKS = "answers"
 """Kind of a rollout's chunks that hold questions with their answers; the step is whole when these are."""
+ORACLE_CHUNKS = "oracle"
+"""Kind of a rollout's chunks that hold what an oracle answered to questions of its sample."""
 
 
 def step_prefix(namespace: str, phase: str, key: str) -> str:
@@ -57,7 +59,7 @@ def chunk_places(prefix: str, keys: Iterable[str]) -> list[str]:
     there = list(keys)
     return [
         chunk_prefix(prefix, kind, numbers)
-        for kind in (QUESTION_CHUNKS, ANSWER_CHUNKS)
+        for kind in (QUESTION_CHUNKS, ANSWER_CHUNKS, ORACLE_CHUNKS)
         for numbers in committed_chunks(prefix, kind, there)
     ]
 

@@ -156,6 +156,23 @@ class OracleRow(Row):
     """Of all its answers, likewise."""
 
 
+class OracleReply(Row):
+    """One answer of an oracle that was asked."""
+
+    text: str
+    truncated: bool
+    tokens_read: Count = 0
+    """0 where the server does not say."""
+    tokens_written: Count = 0
+
+
+class OracleReplies(Row):
+    """All answers of an oracle to one question of its sample."""
+
+    question: str
+    replies: Annotated[tuple[OracleReply, ...], Strict(False)]
+
+
 class HeldOut(Row):
     """A question of an evaluation's task."""
 
@@ -268,6 +285,8 @@ CURRICULUM = RowFile[CurriculumRow]("curriculum.parquet", (CurriculumRow,))
 """Of a rollout: what solver-train reads."""
 ORACLE = RowFile[OracleRow]("oracle.parquet", (OracleRow,))
 """Of a rollout with an oracle that is asked: a row for each question of its sample."""
+REPLIES = RowFile[OracleReplies]("replies.jsonl", (OracleReplies,))
+"""Of a rollout's chunk ``oracle``: a row for each question of the oracle's sample, in the order of the curriculum."""
 TEXTS = RowFile[TextRow]("texts.parquet", (TextRow,))
 """Of a rollout and its chunks ``answers``: the answers that storage.keepAnswers keeps, by question and sample."""
 METRICS = RowFile[UpdateRow]("metrics.jsonl", (UpdateRow,))

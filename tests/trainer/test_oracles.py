@@ -11,13 +11,14 @@ import pytest
 
 from harness.chat_standin import content, endpoint
 from selfevo_contract.errors import InputError, ServiceError
-from selfevo_contract.rows import CurriculumRow, InvalidCompletion, Question
+from selfevo_contract.rows import REPLIES, CurriculumRow, InvalidCompletion, Question
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.oracles import ArithmeticOracle, DataOracle, EndpointOracle
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.context import Clock
 from selfevo_trainer.endpoints import client
+from selfevo_trainer.oracles import endpoint as endpoint_oracle
 from selfevo_trainer.oracles.judgement import accuracy
 
 KEPT = [CurriculumRow(question=f"{i} + {i}", answer=str(2 * i if i % 4 else 7), share=0.5) for i in range(1, 13)]
@@ -29,13 +30,37 @@ def right(body: dict[str, Any], number: int) -> tuple[int, Any]:
     return 200, content(rf"So \boxed{{{int(left) + int(other)}}}.")
 
 
-def judged(oracle: Any, kept: list[CurriculumRow] = KEPT, valid: list[Question] | None = None) -> oracles.Judgement:
+class Committed:
+    """In the place of Chunks: rows by their numbers, in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.rows, self.sizes = size, dict[int, Any](), list[int]()
+
+    def read(self, numbers: range) -> dict[int, Any]:
+        return {number: self.rows[number] for number in numbers if number in self.rows}
+
+    def commit(self, numbers: range, rows: list[Any]) -> None:
+        self.sizes.append(len(numbers))
+        self.rows |= {n: REPLIES.types[0].model_validate(row.wire()) for n, row in zip(numbers, rows, strict=True)}
+
+    def timings(self) -> dict[str, float]:
+        return {}
+
+
+def judged(
+    oracle: Any,
+    kept: list[CurriculumRow] = KEPT,
+    valid: list[Question] | None = None,
+    committed: Committed | None = None,
+) -> oracles.Judgement:
     """What the oracle says of ``kept``, in a phase's surroundings without a store."""
+    there = committed or Committed(64)
     context: Any = SimpleNamespace(
+        chunks=there,
         clock=Clock(),
         progress=lambda *_: None,
         grader=lambda _: ExactGrader(),
-        config=SimpleNamespace(storage=SimpleNamespace(endpoint=None, region=None)),
+        config=SimpleNamespace(storage=SimpleNamespace(endpoint=None, region=None), chunk_questions=there.size),
     )
     inputs: Any = SimpleNamespace(oracle=oracle, seed=3, grading=Grading(method="exact"))
     made = valid or [Question(question=row.question, majority=row.answer, share=row.share) for row in kept]
@@ -55,6 +80,7 @@ def asking(url: str, **over: Any) -> EndpointOracle:
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(endpoint_oracle, "Chunks", lambda context, *_: context.chunks)
 
 
 def test_every_label_is_compared_with_the_answer_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +128,31 @@ def test_an_oracle_that_disagrees_with_itself_decides_nothing() -> None:
     assert "label_accuracy" not in found.metrics
     assert {row.answer for row in found.rows} == {row.right for row in found.rows} == {None}
     assert (found.rows[0].unboxed, found.rows[0].truncated) == (2, 2)
+
+
+def test_a_retry_goes_on_behind_what_was_answered() -> None:
+    with endpoint(right) as server:
+        whole = judged(asking(server.url, samples=2, maxConcurrency=1))
+        asked = {body["seed"] for body in server.bodies}
+    committed = Committed(5)
+    with endpoint(lambda body, number: (401, b"") if number == 15 else right(body, number)) as server:
+        with pytest.raises(InputError):
+            judged(asking(server.url, samples=2, maxConcurrency=1), committed=committed)
+        assert committed.sizes == [5] and len(server.bodies) == 16
+    with endpoint(right) as server:
+        again = judged(asking(server.url, samples=2, maxConcurrency=1), committed=committed)
+        assert committed.sizes == [5, 5, 2] and len(server.bodies) == 14  # of the other seven questions
+        assert {body["seed"] for body in server.bodies} < asked
+    assert (again.metrics, again.rows) == (whole.metrics, whole.rows)
+
+
+def test_kept_answers_to_another_question_are_not_taken() -> None:
+    committed = Committed(64)
+    with endpoint(right) as server:
+        judged(asking(server.url, samples=1), committed=committed)
+        found = judged(asking(server.url, samples=1), kept=KEPT[1:], committed=committed)
+        assert len(server.bodies) == 12 + 11
+    assert [row.question for row in found.rows] == [row.question for row in KEPT[1:]]
 
 
 def test_no_more_requests_are_under_way_than_may_be() -> None:

@@ -356,7 +356,9 @@ def test_an_oracle_that_fails_loses_nothing_of_a_rollout(pipelines: Callable[[Ar
         down = False
         again = phases("solver-rollout-1")
     assert again.result.outcome == "committed" and {said.doing for said in again.progress} == {"asking the oracle"}
+    assert phases.objects("solver-rollout-1", "chunks/oracle")
     manifest = phases.committed("solver-rollout-1")
+    assert manifest.timings["oracle"] > 0  # told by the chunks
     rows = phases.rows("solver-rollout-1", ORACLE)
     kept = {row["question"]: row["answer"] for row in phases.rows("solver-rollout-1", CURRICULUM)}
     assert 1 <= len(rows) <= 3 and all(row["label"] == kept[row["question"]] for row in rows)

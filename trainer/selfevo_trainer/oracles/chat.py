@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.rows import OracleReply
 from selfevo_trainer.endpoints.client import BadAnswer, Client, Words, answers
 from selfevo_trainer.endpoints.in_parallel import in_parallel
 
@@ -18,17 +18,6 @@ _WORDS = Words(
     patience=f"raise {_FIELD}.patience, or set {_FIELD}.required to false to go on without it",
     answer="chat completion",
 )
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer."""
-
-    text: str
-    truncated: bool
-    prompt_tokens: int = 0
-    """0 where the server does not say."""
-    completion_tokens: int = 0
 
 
 class Chat:
@@ -46,7 +35,7 @@ class Chat:
             words=_WORDS,
         )
 
-    def ask_all(self, requests: Sequence[Mapping[str, Any]], at_once: int) -> list[Reply]:
+    def ask_all(self, requests: Sequence[Mapping[str, Any]], at_once: int) -> list[OracleReply]:
         """A reply to each, in order; at most ``at_once`` under way. The first failure ends all.
 
         Raises:
@@ -54,7 +43,7 @@ class Chat:
             ServiceError: it gives no useful answer within its patience.
         """
 
-        def ask(number: int) -> Reply:
+        def ask(number: int) -> OracleReply:
             return self._client.ask(PATH, requests[number], self._reply, refused=self._refused)
 
         try:
@@ -78,7 +67,7 @@ class Chat:
             f"{_FIELD}.maxCompletionLength"
         )
 
-    def _reply(self, content: Any) -> Reply:
+    def _reply(self, content: Any) -> OracleReply:
         try:
             choice = content["choices"][0]
             text = choice["message"]["content"]
@@ -90,4 +79,9 @@ class Chat:
             text = ""
         if not isinstance(text, str) or not all(isinstance(count, int) and count >= 0 for count in counts):
             raise BadAnswer("answers with a chat completion whose content is no text or whose usage is no count")
-        return Reply(text, choice.get("finish_reason") == "length", *counts)
+        return OracleReply(
+            text=text,
+            truncated=choice.get("finish_reason") == "length",
+            tokens_read=counts[0],
+            tokens_written=counts[1],
+        )

@@ -7,16 +7,18 @@ import os
 import random
 from collections.abc import Sequence
 
+from selfevo_contract.artifacts import ORACLE_CHUNKS
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.process import ORACLE_TOKEN_ENV
-from selfevo_contract.rows import CurriculumRow, OracleRow, Question
+from selfevo_contract.rows import REPLIES, CurriculumRow, OracleReplies, OracleReply, OracleRow, Question
 from selfevo_contract.spec.oracles import EndpointOracle
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.voting import Vote, vote_many
+from selfevo_trainer.chunks import Chunks, cut
 from selfevo_trainer.context import Context
-from selfevo_trainer.oracles.chat import Chat, Reply
+from selfevo_trainer.oracles.chat import Chat
 from selfevo_trainer.oracles.judgement import Judgement, accuracy
 from selfevo_trainer.prompts import messages
 
@@ -31,10 +33,11 @@ def judge(
     assert isinstance(oracle, EndpointOracle)
     draw = random.Random(derive_seed(inputs.seed, "oracle", oracle.seed))
     asked = [kept[i] for i in sorted(draw.sample(range(len(kept)), min(oracle.questions, len(kept))))]
-    context.progress("asking the oracle", 0, len(asked))
+    kept_replies = Chunks(context, ORACLE_CHUNKS, REPLIES)
     try:
-        with context.clock.during("oracle"):
-            replies = _ask(oracle, asked, derive_seed(inputs.seed, "oracle answers", oracle.seed))
+        replies = _ask_all(
+            context, oracle, asked, derive_seed(inputs.seed, "oracle answers", oracle.seed), kept_replies
+        )
     except (InputError, ServiceError) as error:
         if oracle.required:
             raise
@@ -56,10 +59,43 @@ def judge(
     }
     if rows:
         metrics["oracle_undecided"] = answers.count(None) / len(rows)
-    return Judgement(metrics, rows)
+    return Judgement(metrics, rows, kept_replies.timings())
 
 
-def _ask(oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> list[list[Reply]]:
+def _ask_all(
+    context: Context,
+    oracle: EndpointOracle,
+    asked: Sequence[CurriculumRow],
+    seed: int,
+    chunks: Chunks[OracleReplies],
+) -> list[Sequence[OracleReply]]:
+    """The answers to each question, in order. Those that an earlier attempt got are not asked for again.
+
+    Raises:
+        Terminated: SIGTERM came, and what was answered is committed.
+    """
+    found = {
+        number: row.replies
+        for number, row in chunks.read(range(len(asked))).items()
+        if row.question == asked[number].question and len(row.replies) == oracle.samples
+    }
+    context.progress("asking the oracle", len(found), len(asked))
+    for numbers in cut([number for number in range(len(asked)) if number not in found], context.config.chunk_questions):
+        questions = [asked[number] for number in numbers]
+        with context.clock.during("oracle"):
+            groups = _ask(oracle, questions, seed)
+        rows = [
+            OracleReplies(question=row.question, replies=tuple(group))
+            for row, group in zip(questions, groups, strict=True)
+        ]
+        chunks.commit(numbers, rows)
+        found |= {number: row.replies for number, row in zip(numbers, rows, strict=True)}
+        context.progress("asking the oracle", len(found), len(asked))
+    chunks.read(range(len(asked)))  # for what they say of time
+    return [found[number] for number in range(len(asked))]
+
+
+def _ask(oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> list[list[OracleReply]]:
     """``oracle.samples`` answers to each question, in order."""
     requests = [
         {
@@ -82,7 +118,9 @@ def _ask(oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> l
     return [replies[start : start + oracle.samples] for start in range(0, len(replies), oracle.samples)]
 
 
-def _row(row: CurriculumRow, answer: str | None, right: bool | None, vote: Vote, group: Sequence[Reply]) -> OracleRow:
+def _row(
+    row: CurriculumRow, answer: str | None, right: bool | None, vote: Vote, group: Sequence[OracleReply]
+) -> OracleRow:
     return OracleRow(
         question=row.question,
         label=row.answer,
@@ -91,6 +129,6 @@ def _row(row: CurriculumRow, answer: str | None, right: bool | None, vote: Vote,
         votes=vote.classes,
         unboxed=sum(last_boxed(reply.text) is None for reply in group),
         truncated=sum(reply.truncated for reply in group),
-        tokens_read=sum(reply.prompt_tokens for reply in group),
-        tokens_written=sum(reply.completion_tokens for reply in group),
+        tokens_read=sum(reply.tokens_read for reply in group),
+        tokens_written=sum(reply.tokens_written for reply in group),
     )

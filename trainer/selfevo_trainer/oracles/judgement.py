@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from selfevo_contract.rows import OracleRow
 
@@ -15,6 +15,8 @@ class Judgement:
 
     metrics: dict[str, float]
     rows: Sequence[OracleRow] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds by activity of the processes that asked, as far as they are told already in what is committed."""
 
 
 def accuracy(right: Sequence[bool], of: int) -> dict[str, float]:

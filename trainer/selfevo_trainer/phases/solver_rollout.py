@@ -288,7 +288,9 @@ def finish(
     if judgement.rows:
         files |= ORACLE.write(context.workdir, judgement.rows)
     metrics |= judgement.metrics
-    committed = context.commit(context.config.prefix, files, metrics, seconds_of_all(context, written, answered))
+    committed = context.commit(
+        context.config.prefix, files, metrics, seconds_of_all(context, judgement.timings, written, answered)
+    )
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
@@ -325,9 +327,10 @@ def measure(
     }
 
 
-def seconds_of_all(context: Context, *chunks: Chunks[Any]) -> dict[str, float]:
+def seconds_of_all(context: Context, others: Mapping[str, float], *chunks: Chunks[Any]) -> dict[str, float]:
     """Seconds by activity of all processes that had a part in what is committed."""
     seconds = Counter(context.lap())
+    seconds.update(others)
     for kind in chunks:
         seconds.update(kind.timings())
     return {name: round(spent, 3) for name, spent in seconds.items()}
