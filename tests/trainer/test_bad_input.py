@@ -928,7 +928,7 @@ def test_training_that_ends_in_nan_is_bad_data_however_it_shows(error: Exception
             raise error
 
     with pytest.raises(DataError, match=r"training made bias infinite or NaN; lower learningRate") as caught:
-        _train(SimpleNamespace(model=model, train=train), None)
+        _train(SimpleNamespace(model=model, train=train), None, SimpleNamespace(stopping=False))
     assert caught.value.reason == "NotFinite"
 
 

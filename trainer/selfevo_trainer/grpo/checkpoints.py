@@ -27,7 +27,6 @@ from selfevo_contract.artifacts import (
 from selfevo_contract.errors import ServiceError
 from selfevo_store import CorruptArtifact, commit, fetch, read_manifest
 from selfevo_trainer.context import Context
-from selfevo_trainer.grpo import completions
 
 _LEFT_OUT = {"training_args.bin", "README.md"}
 _KEPT = 2
@@ -57,6 +56,18 @@ def _updates(context: Context) -> list[int]:
 def kept_files(folder: Path) -> dict[str, Path]:
     """What is stored of a folder that TRL saved: all of it but the pickled arguments and the model card."""
     return {file.name: file for file in folder.iterdir() if file.is_file() and file.name not in _LEFT_OUT}
+
+
+def completion_files(process: int) -> tuple[str, str, str]:
+    """The files of a process's completions: tensors, all else, random state."""
+    return f"completions-{process}.safetensors", f"completions-{process}.json", f"random-{process}.pth"
+
+
+def of_as_many(files: set[str], processes: int) -> bool:
+    """Whether ``files`` are those of so many processes: TRL pads in each, so that other shares are other tensors."""
+    return {completion_files(process)[0] for process in range(processes)} == {
+        n for n in files if n.endswith(".safetensors")
+    }
 
 
 def save(context: Context, draft: ManifestDraft, folder: Path, update: int, updates_per_step: int) -> int:
@@ -120,7 +131,7 @@ def _read(context: Context, update: int, *, within: bool) -> Found | None:
     prefix, rests = checkpoint_prefix(context.config.prefix, update), _completions(context, update)
     try:
         made = _own(context, rests)
-        usable = made is not None and completions.of_as_many({file.name for file in made.files}, context.rank.size)
+        usable = made is not None and of_as_many({file.name for file in made.files}, context.rank.size)
         if within and not usable:
             log.warning(
                 "the checkpoint after update %d is passed over: it is within a step whose completions are %s",

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.trainer_pt_utils import safe_globals
 
+from selfevo_trainer.grpo.checkpoints import completion_files
 from selfevo_trainer.grpo.snapshots import RandomState
 
 
@@ -42,22 +43,12 @@ class StepCompletions:
         return StepCompletions(self.first_update, made, self.random, self.metrics, self.tokens_seen)
 
 
-def names(process: int) -> tuple[str, str, str]:
-    """The files of a process: tensors, all else, random state."""
-    return f"completions-{process}.safetensors", f"completions-{process}.json", f"random-{process}.pth"
-
-
-def of_as_many(files: set[str], processes: int) -> bool:
-    """Whether ``files`` are those of so many processes: TRL pads in each, so that other shares are other tensors."""
-    return {names(process)[0] for process in range(processes)} == {n for n in files if n.endswith(".safetensors")}
-
-
 def write(folder: Path, process: int, kept: StepCompletions) -> None:
     """As files in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value for name, value in kept.made.items() if isinstance(value, torch.Tensor)}
     other = {name: value for name, value in kept.made.items() if name not in tensors}
-    in_tensors, in_json, in_random = (folder / name for name in names(process))
+    in_tensors, in_json, in_random = (folder / name for name in completion_files(process))
     save_file(tensors, in_tensors)
     about = {"firstUpdate": kept.first_update, "metrics": kept.metrics, "tokensSeen": kept.tokens_seen, "made": other}
     in_json.write_text(json.dumps(about))
@@ -66,7 +57,7 @@ def write(folder: Path, process: int, kept: StepCompletions) -> None:
 
 def read(folder: Path, process: int, device: Any) -> StepCompletions:
     """What ``write`` wrote, its digests checked before; tensors on ``device``."""
-    in_tensors, in_json, in_random = (folder / name for name in names(process))
+    in_tensors, in_json, in_random = (folder / name for name in completion_files(process))
     about = json.loads(in_json.read_text())
     allowed: Any = safe_globals  # numpy's part of it
     with allowed():
