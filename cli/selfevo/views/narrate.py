@@ -228,7 +228,7 @@ def standing(status: RunStatus) -> str:
 def held_by_spec(status: RunStatus) -> bool:
     """Whether ``spec.suspend`` is what holds the run, and not its budget."""
     held = next((c for c in status.conditions if c.type == "Suspended" and c.status == "True"), None)
-    return held is not None and held.reason == reasons.SUSPENDED
+    return held is None or held.reason == reasons.SUSPENDED
 
 
 def used(status: RunStatus, budget: Budget | None) -> list[str]:
