@@ -222,8 +222,8 @@ MUTANTS = (
     Mutant(
         "pods are not asked for the end",
         "selfevo_operator.controller.read",
-        "attempt_of(job, await self._pod_evidence.of_end(job))",
-        "attempt_of(job)",
+        "attempt_of(job, await self._pod_evidence.of_end(job), gpus_each=gpus)",
+        "attempt_of(job, gpus_each=gpus)",
     ),
     Mutant(
         "any owner is the controller",
