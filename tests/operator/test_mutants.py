@@ -23,6 +23,11 @@ def test_a_change_that_does_not_fit_the_source_any_more_is_an_error() -> None:
         changed("selfevo_core.reconcile", "what was never written", "")
 
 
+def test_every_mutant_fits_the_source() -> None:
+    for mutant in MUTANTS:
+        changed(mutant.module, mutant.old, mutant.new)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_it_is_caught(mutant: Mutant) -> None:

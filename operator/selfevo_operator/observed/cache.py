@@ -178,6 +178,7 @@ def _goes_on(old: JobSnapshot, new: JobSnapshot) -> bool:
         version=new.version,
         started_at=new.started_at,
         ready=new.ready if ended_well else max(old.ready, new.ready),
+        pods=new.pods,  # what is used by them is counted in calm
         ended_pods=old.ended_pods + ended_well,
         succeeded_pods=old.succeeded_pods + ended_well,
     )
