@@ -27,7 +27,7 @@ def test_a_mapping_lists_its_fields() -> None:
     inside = explained("storage")
     assert any(line.split()[:5] == ["requireConditionalPut", "true", "or", "false", "true."] for line in inside)
     assert inside[-1] == "`selfevo explain storage.uri` says more of one."
-    assert max(map(len, explained("", 60))) <= 60
+    assert max(map(len, "\n".join(explained("", 60)).splitlines())) <= 60
 
 
 def test_every_field_has_something_to_say() -> None:

@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in headers.items()
             if name.lower() not in self.proxy.faults.strip and name.lower() not in unsigned
         }
-        request = AWSRequest(self.command, f"http://{headers['Host']}{self.path}", headers=kept, data=body)
+        request = AWSRequest(self.command, f"http://{self.headers['Host']}{self.path}", headers=kept, data=body)
         keys = Credentials(self.server_behind.access_key, self.server_behind.secret_key)
         S3SigV4Auth(keys, "s3", REGION).add_auth(request)
         return dict(request.headers.items())
