@@ -43,7 +43,8 @@ def test_trl_gets_what_one_call_would_give_padded_to_the_longest_part() -> None:
 
     model = SimpleNamespace(generate=generate)
     clock = Clock()
-    generate_in_parts(SimpleNamespace(clock=clock), model, budget=14)  # type: ignore[arg-type]
+    context: Any = SimpleNamespace(clock=clock, rank=SimpleNamespace(size=1), stop=SimpleNamespace(requested=False))
+    generate_in_parts(context, model, budget=14)
     ids = torch.tensor([[1, 9], [2, 9], [3, 9], [1, 9], [1, 9]])
     config = SimpleNamespace(max_new_tokens=5, pad_token_id=0)
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
