@@ -101,13 +101,15 @@ def _has_half_a_pair(document: Document) -> bool:
 def _looked_at(document: Document) -> Iterator[Any]:
     """The whole numbers that rules in CEL look at."""
     for part, names in {
-        "rollout": ("shards", "questions"),
-        "challenger": ("promptsPerStep", "numGenerations", "perDeviceTrainBatchSize"),
-        "solver": ("promptsPerStep", "numGenerations", "perDeviceTrainBatchSize"),
+        "rollout": ("shards", "questions", "minCurriculum"),
+        "challenger": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
+        "solver": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
     }.items():
         place = _part(document, part)
         place = place.get("grpo") if part != "rollout" else place
         yield from (place.get(name) for name in names) if isinstance(place, dict) else ()
+    spec = document.get("spec")
+    yield from (spec.get(name) for name in ("iterations", "approvedIteration")) if isinstance(spec, dict) else ()
 
 
 def _engines(document: Document) -> Iterator[Document]:
