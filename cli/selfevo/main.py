@@ -23,7 +23,7 @@ from selfevo.options import (
     Target,
     Workdir,
 )
-from selfevo.target import Access, ClusterRun, find, is_plugin, program
+from selfevo.target import ClusterRun, access_of, find, is_plugin, program
 from selfevo.verbs.approve import approve
 from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
@@ -115,7 +115,7 @@ def status(
     output: OutputOption = Output.table,
 ) -> None:
     """Show where the run stands."""
-    access = _access(cluster, namespace, context, kubeconfig)
+    access = access_of(cluster, namespace, context, kubeconfig)
     as_json = output is Output.json
     if target is None or all_namespaces:
         if target is not None:
@@ -160,7 +160,7 @@ def watch(
     """Follow the run to its end, a line for everything that happens; ends with the exit code of `selfevo run`."""
     from selfevo.verbs.watch import watch_cluster, watch_local, watch_record
 
-    access = _access(cluster, namespace, context, kubeconfig)
+    access = access_of(cluster, namespace, context, kubeconfig)
     if target is None:
         if access.cluster or access.given():
             raise InputError(f"name the run of the cluster; `{program()} status` lists them")
@@ -189,7 +189,7 @@ def logs(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Print what a step's newest attempt said."""
-    found = find(target, _access(cluster, namespace, context, kubeconfig), storage)
+    found = find(target, access_of(cluster, namespace, context, kubeconfig), storage)
     if isinstance(found, Path):
         from selfevo.verbs.show import show_logs
 
@@ -211,7 +211,7 @@ def suspend(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Let the run rest: what runs stops and keeps its last checkpoint, nothing new starts."""
-    _switch(find(target, _access(cluster, namespace, context, kubeconfig), storage), True, storage, workdir)
+    _switch(find(target, access_of(cluster, namespace, context, kubeconfig), storage), True, storage, workdir)
 
 
 @app.command()
@@ -225,14 +225,10 @@ def resume(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Let a suspended run go on from where it was."""
-    _switch(find(target, _access(cluster, namespace, context, kubeconfig), storage), False, storage, workdir)
+    _switch(find(target, access_of(cluster, namespace, context, kubeconfig), storage), False, storage, workdir)
 
 
 app.command()(approve)
-
-
-def _access(cluster: bool, namespace: str | None, context: str | None, kubeconfig: Path | None) -> Access:
-    return Access(cluster or is_plugin(), namespace, context, kubeconfig)
 
 
 def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdir: Path) -> None:

@@ -35,6 +35,11 @@ class Access:
         return f"{words} {self.given()}".rstrip()
 
 
+def access_of(cluster: bool, namespace: str | None, context: str | None, kubeconfig: Path | None) -> Access:
+    """What the options of a verb say; called as `kubectl selfevo`, a cluster is meant without being said."""
+    return Access(cluster or is_plugin(), namespace, context, kubeconfig)
+
+
 @dataclass(frozen=True)
 class ClusterRun:
     """A run in the cluster that ``access`` leads to."""

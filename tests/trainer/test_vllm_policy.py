@@ -97,6 +97,8 @@ def test_the_weights_come_over_before_each_step(made: dict[str, Phases]) -> None
     for name in ("first", "adapter"):
         found = [row[DIFFERENCE] for row in rows(made[name]) if DIFFERENCE in row]
         assert len(found) == 4 and max(found) < 1e-4, name
+        left = PhaseResult.model_validate_json((made[name].folder / "result.json").read_bytes())
+        assert left.tokens and left.tokens > 4 * 8  # what a budget counts
     # What topP leaves out makes the rest likelier.
     top_p = max(row[DIFFERENCE] for row in rows(made["top-p"]) if DIFFERENCE in row)
     assert 1e-4 < top_p < 0.105

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from selfevo.options import DEFAULT_WORKDIR, Context, InCluster, Kubeconfig, Namespace, Storage, Target, Workdir
-from selfevo.target import Access, ClusterRun, find, is_plugin
+from selfevo.target import ClusterRun, access_of, find
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec.run import RunSpec
 
@@ -26,8 +26,7 @@ def approve(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Let an iteration begin that waits for a person."""
-    access = Access(cluster or is_plugin(), namespace, context, kubeconfig)
-    found = find(target, access, storage)
+    found = find(target, access_of(cluster, namespace, context, kubeconfig), storage)
     if isinstance(found, Path):
         from selfevo.manifest import load
 

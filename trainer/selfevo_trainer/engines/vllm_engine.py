@@ -18,9 +18,9 @@ from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.base import Completion, Frozen
-from selfevo_trainer.engines.drawing import completions_of, vllm_seed
+from selfevo_trainer.engines.drawing import completions_of
 from selfevo_trainer.engines.vllm_limits import Limits, limits, start_error
-from selfevo_trainer.engines.vllm_process import library, random_state_kept, surroundings, threads_kept
+from selfevo_trainer.engines.vllm_process import library, random_state_kept, request, surroundings, threads_kept
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import (
     eos_token_ids,
@@ -124,24 +124,13 @@ class VllmEngine:
         ids = encode_all(self.tokenizer, prompts)
         self._check(ids, sampling)
         rows = completions_of(len(ids), samples, seed, streams)
-        made = self._ask([ids[i] for i, _ in rows], [self._parameters(sampling, own) for _, own in rows])
+        made = self._ask([ids[i] for i, _ in rows], [request(sampling, self.eos, own) for _, own in rows])
         tokens = [list(output.outputs[0].token_ids) for output in made]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         found: list[list[Completion]] = [[] for _ in prompts]
         for (i, _), text, row in zip(rows, texts, tokens, strict=True):
             found[i].append(Completion(text, len(row), row[-1] not in self.eos))
         return found
-
-    def _parameters(self, sampling: Sampling, own: int) -> Any:
-        return self.vllm.SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k or -1,
-            max_tokens=sampling.max_completion_length,
-            stop_token_ids=sorted(self.eos),
-            seed=vllm_seed(own),
-            detokenize=False,
-        )
 
     def _ask(self, ids: list[list[int]], parameters: list[Any]) -> list[Any]:
         """vLLM's outputs, in order.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.spec.sampling import Sampling
+from selfevo_trainer.engines.drawing import vllm_seed
 from selfevo_trainer.engines.vllm_limits import OF_A_RANK
 from selfevo_trainer.models.loading import first_line
 
@@ -48,6 +50,27 @@ def _broken(field: str, error: Exception) -> InputError:
     return InputError(
         f"{field} is 'vllm', and vLLM cannot be imported here ({first_line(error)}); install selfevo[vllm] anew, "
         "with the versions that it wants"
+    )
+
+
+def request(sampling: Sampling, ends: Collection[int], own: int, **more: Any) -> Any:
+    """vLLM's settings of one completion.
+
+    Args:
+        ends: tokens that end it.
+        own: its random stream.
+    """
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k or -1,
+        max_tokens=sampling.max_completion_length,
+        stop_token_ids=sorted(ends),
+        seed=vllm_seed(own),
+        detokenize=False,
+        **more,
     )
 
 

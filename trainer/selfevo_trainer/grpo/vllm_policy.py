@@ -24,9 +24,9 @@ from selfevo_contract.phases import GrpoInputs
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.engines.drawing import stream, vllm_seed
+from selfevo_trainer.engines.drawing import stream
 from selfevo_trainer.engines.vllm_limits import memory_reason
-from selfevo_trainer.engines.vllm_process import library, random_state_kept, surroundings, threads_kept
+from selfevo_trainer.engines.vllm_process import library, random_state_kept, request, surroundings, threads_kept
 from selfevo_trainer.models.loading import first_line
 
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
@@ -97,10 +97,6 @@ class PolicyByVllm(VLLMGeneration):
             gpu_memory_utilization=grpo.vllm_gpu_memory_utilization,
             max_model_length=longest_prompt + grpo.max_completion_length,
             enable_sleep_mode=grpo.vllm_enable_sleep_mode and torch.cuda.is_available(),
-            temperature=grpo.temperature,
-            top_p=grpo.top_p,
-            top_k=grpo.top_k,
-            max_completion_length=grpo.max_completion_length,
         )
 
     def _init_vllm(self) -> None:
@@ -153,24 +149,13 @@ class PolicyByVllm(VLLMGeneration):
 
         A completion's random numbers belong to its number among all of the step, so that a resumed step draws the same.
         """
-        from vllm import SamplingParams
-
         if self._llm_weights_sleeping:
             self.sync_weights()
         seed, step = self._inputs.seed, self._trainer.state.global_step
         first = collective.rank() * len(prompts)
+        sampling, ends = self._inputs.grpo.sampling, self.model.generation_config.eos_token_id
         parameters = [
-            SamplingParams(
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k or -1,
-                max_tokens=self.max_completion_length,
-                stop_token_ids=sorted(self.model.generation_config.eos_token_id),
-                seed=vllm_seed(stream(seed, step, first + row)),
-                logprobs=0,
-                detokenize=False,
-            )
-            for row in range(len(prompts))
+            request(sampling, ends, stream(seed, step, first + row), logprobs=0) for row in range(len(prompts))
         ]
         with self._context.clock.during("generation"), random_state_kept(is_child=False), profiler or nullcontext():
             if self.enable_sleep_mode:
@@ -183,6 +168,7 @@ class PolicyByVllm(VLLMGeneration):
         if bad := sum(not output.token_ids for output in outputs):
             raise ServiceError(f"vLLM gave no completion to {bad} of {len(made)} requests; its log above says why")
         tokens = [list(output.token_ids) for output in outputs]
+        self._context.clock.tokens += sum(map(len, tokens))
         logprobs = [
             [[entry[token].logprob] for token, entry in zip(row, output.logprobs, strict=True)]
             for row, output in zip(tokens, outputs, strict=True)
