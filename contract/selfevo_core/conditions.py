@@ -51,18 +51,7 @@ def conditions(
         true = phase in phases
         if stuck:
             true = kind == "Stalled" or (true and kind != "Reconciling")
-        status = "True" if true else "False"
-        old = known.get(kind)
-        found.append(
-            Condition(
-                type=kind,
-                status=status,
-                reason=reason,
-                message=_short(message),
-                observed_generation=generation,
-                last_transition_time=old.last_transition_time if old and old.status == status else now,
-            )
-        )
+        found.append(_condition(known.get(kind), kind, true, reason, message, generation, now))
     return found
 
 
@@ -78,17 +67,7 @@ def guard_condition(
     if loud:
         reason = reasons.GUARD_TRIPPED if loud[0].state == "Tripped" else reasons.GUARD_WARNED
     message = "; ".join(f"{guard.name}: {guard.message}" for guard in loud)
-    status = "True" if loud else "False"
-    return [
-        Condition(
-            type=reasons.GUARD_TRIPPED,
-            status=status,
-            reason=reason,
-            message=_short(message),
-            observed_generation=generation,
-            last_transition_time=old.last_transition_time if old and old.status == status else now,
-        )
-    ]
+    return [_condition(old, reasons.GUARD_TRIPPED, bool(loud), reason, message, generation, now)]
 
 
 def watch_of(guards: Sequence[GuardStatus]) -> str:
@@ -104,5 +83,15 @@ def watch_of(guards: Sequence[GuardStatus]) -> str:
     return loud or ("passing" if guards else "")
 
 
-def _short(message: str) -> str:
-    return message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
+def _condition(
+    old: Condition | None, kind: str, true: bool, reason: str, message: str, generation: int, now: str
+) -> Condition:
+    status = "True" if true else "False"
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…",
+        observed_generation=generation,
+        last_transition_time=old.last_transition_time if old and old.status == status else now,
+    )

@@ -11,7 +11,7 @@ to state is `transitions`; what holds a run or ends it is `policies`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, attempt_name
 from selfevo_core.observe import current_of, observe
 from selfevo_core.policies import POLICIES, Hold, Policy, RunState, combined
+from selfevo_core.policies.guarding import verdicts
 from selfevo_core.policies.retry import Backoff
 from selfevo_core.run_status import status_of
 from selfevo_core.skew import as_recorded, other_version
@@ -109,7 +110,8 @@ def _observed(
         if (known := records.get((step.name, step.key))) is not None and known.state == "Succeeded"
     }
     usage = usage_of(before, attempts, spec.budget, now)
-    return RunState(spec, plan, before, steps, attempts, earlier, elsewhere, version, usage)
+    state = RunState(spec, plan, before, steps, attempts, earlier, elsewhere, version, usage)
+    return replace(state, guards=verdicts(state))
 
 
 def _phase(state: RunState) -> RunPhase:

@@ -14,7 +14,6 @@ from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
 from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.policies import Decision, RunState
-from selfevo_core.policies.guarding import verdicts
 from selfevo_core.summary import best_of, iterations_of, newest_and_best
 from selfevo_core.usage import is_due
 
@@ -43,7 +42,7 @@ def status_of(
     reason, message = _reason(phase, decision, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
-    watched = verdicts(state)
+    watched = list(state.guards)
     status = RunStatus(
         observed_generation=run.metadata.generation,
         schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,

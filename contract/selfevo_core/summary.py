@@ -28,7 +28,7 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
     keys = {step.key for members in done.values() for step in members}
     found = []
     for number, members in sorted(done.items()):
-        metrics = {f"{PHASES[m.phase].metrics}/{name}": value for m in members for name, value in m.metrics.items()}
+        metrics = {name: value for member in members for name, value in figures_of(member).items()}
         scored = next((m.metrics for m in members if PHASES[m.phase].scores), {})
         exact = scored.get(metric)
         score = None if exact is None else round(exact, SCORE_DIGITS)
@@ -38,6 +38,11 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
         groups = groups_of(run.spec.evaluation, scored)
         found.append(IterationStatus(iteration=number, score=score, groups=groups, metrics=metrics, model_uri=uri))
     return found
+
+
+def figures_of(step: StepStatus) -> dict[str, float]:
+    """What a step has measured, by names such as ``rollout/kept``."""
+    return {f"{PHASES[step.phase].metrics}/{name}": value for name, value in step.metrics.items()}
 
 
 def groups_of(evaluation: Evaluation | None, scores: Mapping[str, float]) -> dict[str, float]:

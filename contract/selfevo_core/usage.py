@@ -120,6 +120,13 @@ def amounts(budget: Budget | None, used: Usage | None) -> list[Amount]:
     return found
 
 
+def newly_low(budget: Budget | None, before: Usage | None, after: Usage | None) -> list[str]:
+    """Of each amount of which 80 % are used, and were not before: a sentence."""
+    known, low = (usage.low if usage else [] for usage in (before, after))
+    found = [of for of in amounts(budget, after) if of.field in low and of.field not in known]
+    return [f"{of.share:.0%} of budget.{of.field} is used: {of}" for of in found]
+
+
 def is_due(before: Usage | None, after: Usage | None, live: bool, budget: Budget | None) -> bool:
     """Whether what is used is worth a write of its own: little is left of an amount, or it was long ago."""
     if after is None or budget is None:
@@ -192,5 +199,5 @@ def _new_tokens(before: RunStatus, attempts: Sequence[ObservedAttempt]) -> dict[
 
 
 def _phase(before: RunStatus, step: str) -> str:
-    phases = {known.name: known.phase for known in before.steps}
-    return phases.get(step) or step.rpartition("-")[0] or step
+    known = next((known.phase for known in before.steps if known.name == step), "")
+    return known or step.rpartition("-")[0] or step

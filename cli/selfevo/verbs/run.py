@@ -29,7 +29,7 @@ from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.reconcile import Backoff, reconcile
-from selfevo_core.usage import amounts
+from selfevo_core.usage import newly_low
 
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 INTERRUPTED = 130
@@ -101,7 +101,7 @@ def drive(
     record = _Recorder(folder, view)
     while True:
         outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), BACKOFF)
-        for line in _little_left(run, outcome.status):
+        for line in newly_low(run.spec.budget, run.status.usage if run.status else None, outcome.status.usage):
             view.say(line)
         run = run.model_copy(update={"status": outcome.status})
         record(run)
@@ -127,14 +127,6 @@ def drive(
             run = run.model_copy(update={"spec": run.spec.model_copy(update={"suspend": True})})
             if processes.live:
                 view.say("stopping at the next checkpoint (Ctrl-C again: at once, from the last checkpoint)")
-
-
-def _little_left(run: SelfEvolutionRun, after: RunStatus) -> list[str]:
-    """Of an amount of the budget, once 80 % of it are used."""
-    known = run.status.usage.low if run.status and run.status.usage else []
-    low = after.usage.low if after.usage else []
-    found = [of for of in amounts(run.spec.budget, after.usage) if of.field in low and of.field not in known]
-    return [f"{amount.share:.0%} of budget.{amount.field} is used: {amount}" for amount in found]
 
 
 def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:

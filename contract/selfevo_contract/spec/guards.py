@@ -35,35 +35,36 @@ class Guard(Closed):
     """How many measurements in a row must be beyond the limit before the action is taken; it warns before."""
 
 
-class HeldOut(Guard):
+class _Stops(Guard):
+    """A guard that stops the run unless it is told otherwise."""
+
+    action: GuardAction = "stop"
+    """What follows: `warn`, `stop` or `ignore`."""
+
+
+class HeldOut(_Stops):
     """The held-out score falls behind the best iteration's."""
 
     limit: Errors = 2
     """Standard errors of the difference below the best earlier score."""
     patience: Annotated[Whole, Field(ge=1, le=10)] = 2
     """How many evaluations in a row must be beyond the limit before the action is taken; it warns before."""
-    action: GuardAction = "stop"
-    """What follows: `warn`, `stop` or `ignore`."""
 
 
-class Flips(Guard):
+class Flips(_Stops):
     """More held-out questions that the base answers right are answered wrong now than the other way round."""
 
     limit: Errors = 2
     """Standard errors, over the questions, of the balance of such flips."""
-    action: GuardAction = "stop"
-    """What follows: `warn`, `stop` or `ignore`."""
 
 
-class LabelAccuracy(Guard):
+class LabelAccuracy(_Stops):
     """The share of labels that the oracle finds right falls."""
 
     warn_at: Share = 0.10
     """Fall since the first iteration from which it warns, as a share."""
     limit: Share = 0.15
     """Fall since the first iteration beyond which the action is taken."""
-    action: GuardAction = "stop"
-    """What follows: `warn`, `stop` or `ignore`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
 
@@ -91,15 +92,13 @@ class InBand(Guard):
     """Share of the valid questions in the band below which the action is taken."""
 
 
-class Truncation(Guard):
+class Truncation(_Stops):
     """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
 
     warn_at: Share = 0.05
     """Share of them from which it warns."""
     limit: Share = 0.15
     """Share of them beyond which the action is taken."""
-    action: GuardAction = "stop"
-    """What follows: `warn`, `stop` or `ignore`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.status import RunStatus, StepStatus, Usage
+from selfevo_contract.status import GuardStatus, RunStatus, StepStatus, Usage
 from selfevo_core.attempts import Blocker, ObservedAttempt
 
 
@@ -34,6 +34,8 @@ class RunState:
     """Version of the artifact schema by which the run was begun, where that is not ours."""
     usage: Usage | None = None
     """What the run has used until now."""
+    guards: Sequence[GuardStatus] = ()
+    """What every guard that is not switched off says."""
 
     @cached_property
     def live(self) -> list[ObservedAttempt]:

@@ -38,7 +38,7 @@ def guarding(state: RunState, now: datetime) -> Decision | None:
     """The action of the first guard that has tripped. A run that is done has nothing to stop."""
     if state.complete:
         return None
-    tripped = next((verdict for verdict in verdicts(state) if verdict.state == "Tripped"), None)
+    tripped = next((verdict for verdict in state.guards if verdict.state == "Tripped"), None)
     if tripped is None:
         return None
     return Decision(
@@ -61,7 +61,7 @@ def _verdict(
         return GuardStatus(name=guard.name, state="Waiting", baseline=before.baseline if before else None)
     newest = readings[-1]
     beyond = [guard.beyond(reading, settings.limit) for reading in readings]
-    warned = guard.beyond(newest, getattr(settings, "warn_at", settings.limit)) or beyond[-1]
+    warned = guard.beyond(newest, getattr(settings, "warn_at", settings.limit))
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
     tripped = out_of_patience and settings.action != "warn"

@@ -124,7 +124,7 @@ class Reader:
                 attempts.append(await self._ended(job, self.gpus_each(job, run)))
             elif job.finished:
                 self._pod_evidence.forget_end(job)
-                attempts.append(attempt_of(job, gpus_each=self.gpus_each(job, run)))
+                attempts.append(attempt_of(job))  # what it used is counted
             else:
                 if job.succeeding:
                     self._pod_evidence.prefetch_result(job)

@@ -78,11 +78,7 @@ def gpu(limits: Mapping[str, Quantity], field: str, names: Sequence[str] = ("*/g
     Raises:
         InputError: GPUs of two vendors.
     """
-    found = {
-        name: int(amount(quantity))
-        for name, quantity in limits.items()
-        if any(fnmatchcase(name, pattern) for pattern in names)
-    }
+    found = {name: int(amount(quantity)) for name, quantity in limits.items() if _is_gpu(name, names)}
     used = {name: count for name, count in found.items() if count}
     if len(used) > 1:
         raise InputError(f"{field}.limits has GPUs of two kinds, {' and '.join(sorted(used))}; set one of them to 0")
@@ -92,7 +88,11 @@ def gpu(limits: Mapping[str, Quantity], field: str, names: Sequence[str] = ("*/g
 
 def counted(devices: Iterable[tuple[str, int]], names: Sequence[str]) -> int:
     """How many of ``devices``, names of resources with their numbers, are GPUs by ``names`` (see `gpu`)."""
-    return sum(count for name, count in devices if any(fnmatchcase(name, pattern) for pattern in names))
+    return sum(count for name, count in devices if _is_gpu(name, names))
+
+
+def _is_gpu(name: str, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in names)
 
 
 def _check(path: str, name: str, quantity: Quantity) -> None:

@@ -190,6 +190,7 @@ def attempt_of(
         template: digest of the Job as it would be rendered now; empty when that is not known.
         gpus_each: GPUs of one of its pods.
     """
+    evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
     attempt = ObservedAttempt(
         name=job.name,
@@ -202,7 +203,7 @@ def attempt_of(
         stopping=job.stopping,
         gpus=gpus_each * job.pods,
         gpus_each=gpus_each,
-        tokens=sum(_tokens(_own(end, job.key)) for end in evidence.ends),
+        tokens=sum(map(_tokens, evidence.ends)),
         spans=tuple(end.span for end in evidence.ends if end.span is not None) if job.finished else (),
     )
     attempt = _observed(attempt, job, evidence)
@@ -225,7 +226,6 @@ def _is_outdated(job: JobSnapshot, template: str, stuck: bool) -> bool:
 
 
 def _observed(attempt: ObservedAttempt, job: JobSnapshot, evidence: Evidence) -> ObservedAttempt:
-    evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     if job.succeeded:
         result = _telling(evidence.ends)
         return replace(attempt, state="Succeeded", exit_code=0, result=result, finished_at=job.finished_at)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_core.usage import amounts
+from selfevo_core.usage import newly_low
 
 _LIMIT = 1024
 
@@ -34,7 +34,8 @@ def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -
     Args:
         at: RFC 3339 time.
     """
-    facts = [*_facts(before, after), *_little_left(run, before, after)]
+    low = newly_low(run.spec.budget, before.usage, after.usage)
+    facts = [*_facts(before, after), *(Fact(reasons.BUDGET_LOW, said, "Warning") for said in low)]
     if not facts:
         return None
     loudest = max(facts, key=lambda fact: fact.type == "Warning")
@@ -96,15 +97,6 @@ def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
             yield Fact(reason, f"guard {guard.name}: {guard.message}", "Warning")
         elif guard.state == "Passing" and known in ("Warned", "Tripped"):
             yield Fact(reasons.GUARDS_PASSING, f"guard {guard.name} passes again: {guard.message}")
-
-
-def _little_left(run: SelfEvolutionRun, before: RunStatus, after: RunStatus) -> Iterator[Fact]:
-    """Of an amount of the budget, from the write on that finds 80 % of it used."""
-    known = before.usage.low if before.usage else []
-    for amount in amounts(run.spec.budget, after.usage):
-        if after.usage is not None and amount.field in after.usage.low and amount.field not in known:
-            message = f"{amount.share:.0%} of budget.{amount.field} is used: {amount}"
-            yield Fact(reasons.BUDGET_LOW, message, "Warning")
 
 
 def _of_step(before: StepStatus, after: StepStatus) -> Iterator[Fact]:

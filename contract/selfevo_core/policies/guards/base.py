@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfevo_contract.phases import PHASES
 from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.run import RunSpec
 from selfevo_core.policies.base import RunState
+from selfevo_core.summary import figures_of
 
 Metrics = Mapping[str, float]
 """What an iteration's steps measured, by names such as ``rollout/kept``; finite numbers only."""
@@ -67,23 +67,21 @@ def history_of(state: RunState) -> dict[int, dict[str, float]]:
     """What every step that is done has measured."""
     found: dict[int, dict[str, float]] = {}
     for step in sorted([*state.earlier.values(), *state.steps.values()], key=lambda step: step.iteration):
-        if step.state == "Succeeded" and step.phase in PHASES:
-            named = {f"{PHASES[step.phase].metrics}/{name}": value for name, value in step.metrics.items()}
-            known = {name: value for name, value in named.items() if math.isfinite(value)}
+        if step.state == "Succeeded":
+            known = {name: value for name, value in figures_of(step).items() if math.isfinite(value)}
             found.setdefault(step.iteration, {}).update(known)
     return found
 
 
 def of_metric(
     measure: Callable[[Metrics], float | None],
-    level: Callable[[float, float | None, Any], float | None] = lambda value, baseline, settings: value,
+    level: Callable[[float, float | None, RunSpec], float | None] = lambda value, baseline, spec: value,
     base: Callable[[Metrics], float | None] | None = None,
-    settings: Callable[[RunSpec], Any] = lambda spec: None,
 ) -> Callable[[History, RunSpec, float | None], list[Reading]]:
     """Readings of a signal that stands in one iteration's metrics.
 
     Args:
-        level: ``level(value, baseline, settings)``: what is compared with the limit; None where there is nothing to
+        level: ``level(value, baseline, spec)``: what is compared with the limit; None where there is nothing to
             compare.
         base: the baseline, read off the first iteration's metrics; without it the signal has none. Once it is
             recorded in the status, it outlives the metrics that it was read from.
@@ -101,12 +99,17 @@ def of_metric(
             value = measure(metrics)
             if value is None:
                 continue
-            reached = level(value, baseline, settings(spec))
+            reached = level(value, baseline, spec)
             if reached is not None and math.isfinite(reached):
                 made.append(Reading(number, value, baseline, reached))
         return made
 
     return readings
+
+
+def of_baseline(value: float, baseline: float | None, spec: RunSpec) -> float | None:
+    """A level: the value in parts of the baseline."""
+    return value / baseline if baseline else None
 
 
 def always(spec: RunSpec) -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, needs_training, of_metric, percent
-
-
-def _level(value: float, baseline: float | None, _: None) -> float | None:
-    return value / baseline if baseline else None
-
+from selfevo_core.policies.guards.base import Guard, needs_training, of_baseline, of_metric, percent
 
 ENTROPY = Guard(
     "entropy",
     needs_training,
-    of_metric(lambda m: m.get("solver/entropy_last"), _level, lambda m: m.get("solver/entropy_first")),
+    of_metric(lambda m: m.get("solver/entropy_last"), of_baseline, lambda m: m.get("solver/entropy_first")),
     lambda reading: (
         f"the Solver's entropy is {reading.value:.3g} nats a token after training, "
         f"{percent(reading.level)} of {reading.baseline:.3g} at first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, Metrics, needs_training, of_metric
+from selfevo_core.policies.guards.base import Guard, Metrics, needs_training, of_baseline, of_metric
 
 
 def _blind(spec: RunSpec) -> str:
@@ -20,14 +20,10 @@ def _measure(metrics: Metrics) -> float | None:
     return 0.0 if last > first else kl
 
 
-def _level(value: float, baseline: float | None, _: None) -> float | None:
-    return value / baseline if baseline else None
-
-
 KL = Guard(
     "kl",
     _blind,
-    of_metric(_measure, _level, lambda m: m.get("solver/kl_last")),
+    of_metric(_measure, of_baseline, lambda m: m.get("solver/kl_last")),
     lambda reading: (
         "the reward of the Solver's training rose"
         if reading.value == 0

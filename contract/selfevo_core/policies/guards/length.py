@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from selfevo_contract.spec.run import RunSpec
 from selfevo_core.policies.guards.base import Guard, Metrics, needs_training, of_metric
 
 
-def _level(value: float, baseline: float | None, _: None) -> float | None:
+def _level(value: float, baseline: float | None, spec: RunSpec) -> float | None:
     return max(value / baseline, baseline / value) if baseline and value else None
 
 

@@ -17,22 +17,18 @@ def _measure(metrics: Metrics) -> float | None:
     return (written - valid + dropped) / written
 
 
-def _level(value: float, baseline: float | None, limits: tuple[float, float]) -> float:
+def _level(value: float, baseline: float | None, spec: RunSpec) -> float:
     """A rise as large as may be counts as much as a share as large as may be."""
-    limit, rise = limits
+    assert spec.guards is not None
+    settings = spec.guards.malformed
     risen = value - (value if baseline is None else baseline)
-    return max(value, limit + risen - rise)
-
-
-def _limits(spec: RunSpec) -> tuple[float, float]:
-    settings = spec.guards.malformed if spec.guards else None
-    return (settings.limit, settings.rise) if settings else (1.0, 1.0)
+    return max(value, settings.limit + risen - settings.rise)
 
 
 MALFORMED = Guard(
     "malformed",
     always,
-    of_metric(_measure, _level, _measure, _limits),
+    of_metric(_measure, _level, _measure),
     lambda reading: (
         f"{percent(reading.value)} of the Challenger's completions are no usable question"
         + ("" if reading.baseline is None else f" ({percent(reading.baseline)} at first)")
