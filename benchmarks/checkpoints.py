@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import arithmetic, forked, load_heavy_modules, phase_environment
+from runs import arithmetic, begun, forked, load_heavy_modules, phase_environment
 from selfevo_contract.artifacts import ManifestDraft, step_prefix
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import GRACE_SECONDS_ENV, phase_config
@@ -118,7 +118,7 @@ def trainer(environment: dict[str, str], delay: float, *, waiting: bool = False)
             patched.start = at_once
         code = main()
         sys.stdout.flush()
-        os._exit(code)
+        return code
 
     return be
 
@@ -150,12 +150,7 @@ def stopped_at_random(training: Training, rng: random.Random, delay: float, grac
     """Seconds from SIGTERM to the end; None where it had ended before."""
     environment, log = training.environment(grace), training.folder / "log.txt"
     log.unlink(missing_ok=True)
-    pid = os.fork()
-    if pid == 0:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        trainer(environment, delay)()
+    pid = begun(trainer(environment, delay), log)
     while b'"progress"' not in (log.read_bytes() if log.exists() else b""):
         if os.waitpid(pid, os.WNOHANG)[0]:
             return None
@@ -166,14 +161,14 @@ def stopped_at_random(training: Training, rng: random.Random, delay: float, grac
             return None
         time.sleep(0.005)
     before = training.committed()
-    begun = time.monotonic()
+    since = time.monotonic()
     os.kill(pid, 15)
     _, status = os.waitpid(pid, 0)
-    spent = time.monotonic() - begun
+    spent = time.monotonic() - since
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, 143), training.log()
     after = training.committed()
-    lost = before and after and max(after) < max(before)
+    lost = before and max(after, default=0) < max(before)
     assert code == 0 or not lost, f"the checkpoint of update {max(before)} is gone: {after}"
     return spent
 

@@ -67,9 +67,12 @@ def load_heavy_modules() -> None:
         importlib.import_module(name)
 
 
-def forked(function: Callable[[], int], log: Path) -> Forked:
-    """Call ``function`` in a process of its own that has all modules of this one loaded; its output goes to ``log``."""
-    begun = time.perf_counter()
+def begun(function: Callable[[], int], log: Path) -> int:
+    """Call ``function`` in a process of its own that has all modules of this one loaded; its output goes to ``log``.
+
+    Returns:
+        the number of the process.
+    """
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -82,8 +85,14 @@ def forked(function: Callable[[], int], log: Path) -> Forked:
             traceback.print_exc()
         finally:
             os._exit(code)
-    _, status, usage = os.wait4(pid, 0)
-    return Forked(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, usage.ru_utime + usage.ru_stime)
+    return pid
+
+
+def forked(function: Callable[[], int], log: Path) -> Forked:
+    """Call ``function`` as `begun` does, and wait for its end."""
+    since = time.perf_counter()
+    _, status, usage = os.wait4(begun(function, log), 0)
+    return Forked(os.waitstatus_to_exitcode(status), time.perf_counter() - since, usage.ru_utime + usage.ru_stime)
 
 
 def phase_environment(config_json: str, folder: Path, shard: int = 0) -> dict[str, str]:

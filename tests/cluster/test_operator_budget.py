@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.cluster_runs import RUNS, cluster_run, conditions, events, jobs, status_of, wait_phase, wait_run
+from harness.cluster.cluster_runs import (
+    RUNS,
+    cluster_run,
+    conditions,
+    events,
+    eventually,
+    jobs,
+    status_of,
+    wait_phase,
+    wait_run,
+)
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
+from harness.cluster.lives import Life
 from harness.cluster.operator_process import operating
 
 pytestmark = pytest.mark.slow
@@ -19,7 +30,7 @@ def test_a_run_out_of_budget_waits_also_for_another_operator_and_goes_on_when_it
 ) -> None:
     api = control_plane.admin
     limits = {"resources": {"limits": {"nvidia.com/gpu": 8}}}
-    # The first step's pods take a second at least, which is more than this.
+    kubelet.script["evaluate-0"] = [Life(hangs=True)]  # its pod runs until the budget stops it
     made = cluster_run(spec__budget={"gpuHours": 0.0001}, spec__evaluation__pods=limits, spec__parallelSteps=1)
     with operating(control_plane, tmp_path, [namespace], flags=["--resync-seconds", "1"]):
         api.create(made, namespace)
@@ -30,9 +41,10 @@ def test_a_run_out_of_budget_waits_also_for_another_operator_and_goes_on_when_it
         # What it was stopped in saves and ends.
         ended = wait_run(api, namespace, "demo", lambda run: not live(run))
         before = len(jobs(api, namespace))
-        assert any(reason == "BudgetExceeded" for reason, _ in events(api, namespace))
+        eventually(lambda: any(reason == "BudgetExceeded" for reason, _ in events(api, namespace)))
     spent = status_of(ended)["usage"]["gpuHours"]
-    with operating(control_plane, tmp_path, [namespace], flags=["--resync-seconds", "1"]):
+    with operating(control_plane, tmp_path, [namespace], flags=["--resync-seconds", "1"]) as operator:
+        eventually(lambda: operator.metric("selfevo_reconcile_duration_seconds_count") >= 1)
         run = api.get(RUNS, "demo", namespace)
         assert status_of(run)["usage"]["gpuHours"] == spent
         assert len(jobs(api, namespace)) == before, "it starts nothing"

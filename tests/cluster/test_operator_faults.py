@@ -212,15 +212,20 @@ def test_what_is_deleted_while_a_watch_is_broken_is_noticed(
     wait_run(api, namespace, "demo", lambda run: step(run, "solver-train-1"))
     name = jobs(api, namespace)[-1]["metadata"]["name"]
     # Expired, it begins with a list, and before that list the Job goes: nobody will tell of it.
-    gone = threading.Event()
+    listing, gone = threading.Event(), threading.Event()
 
     def decide(request: Request) -> Fault | None:
         if request.verb == "list" and request.path.endswith("/jobs"):
+            listing.set()
             gone.wait(60)
         return None
 
+    def begins() -> bool:
+        proxy.end_watches("error", path="/jobs$")
+        return listing.is_set()
+
     proxy.decide = decide
-    eventually(lambda: not proxy.end_watches("error", path="/jobs$"))
+    eventually(begins)
     api.delete("jobs", name, namespace)
     api.wait("jobs", name, namespace, until=lambda job: job is None)
     gone.set()

@@ -115,7 +115,6 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
         (service,) = plane.admin.list("services", namespace)
         assert service["metadata"]["ownerReferences"][0]["kind"] == "SelfEvolutionRun"
     plane.remove_namespace(namespace)
-    plane.admin.delete("clusterrolebindings", ACCOUNT)  # for the tests after this one
 
     asked = [access for access in list(plane.audited())[before:] if access.user == USER]
     assert {(access.verb, access.group, access.resource) for access in asked} == rights(rules()) - EXPLAINED

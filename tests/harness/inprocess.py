@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from runs import phase_environment
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.process import CONFIG_ENV, TERMINATION_LOG_ENV, PhaseConfig, PhaseResult, Progress, phase_config
-from selfevo_contract.rows import RowFile
+from selfevo_contract.rows import METRICS, RowFile
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import ObjectStore, fetch_rows, open_store, read_file, read_manifest
 
@@ -45,7 +46,7 @@ def run_main(environment: Mapping[str, str]) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     termination = Path(environment[TERMINATION_LOG_ENV])
     termination.unlink(missing_ok=True)
-    with _process_state(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with process_state(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         os.environ |= dict(environment)
         code = main()
     said = [Progress.model_validate_json(line) for line in out.getvalue().splitlines()]
@@ -53,7 +54,7 @@ def run_main(environment: Mapping[str, str]) -> Ended:
 
 
 @contextlib.contextmanager
-def _process_state() -> Iterator[None]:
+def process_state() -> Iterator[None]:
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     root = logging.getLogger()
@@ -116,6 +117,15 @@ class Phases:
         """The rows of a committed file of the step, as JSON has them."""
         rows = fetch_rows(self.store, self.prefix(name), self.committed(name), file)
         return [json.loads(json.dumps(row.wire(), default=lambda inner: inner.wire())) for row in rows]
+
+    def digests(self, name: str) -> dict[str, str]:
+        """Of every committed file of the step that holds no seconds."""
+        return {file.name: file.sha256 for file in self.committed(name).files if file.name != METRICS.name}
+
+    def checkpoints(self, name: str) -> list[int]:
+        """Optimizer updates with a committed checkpoint."""
+        found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in self.objects(name, "checkpoints"))
+        return sorted(int(match[1]) for match in found if match)
 
     def objects(self, name: str, below: str = "") -> list[str]:
         """Keys of the store below the step's prefix, relative to it."""

@@ -49,6 +49,8 @@ class Happening:
     rank: int = 1
     batch: int = 2
     """The how manieth batch of the process."""
+    once: str = ""
+    """The file that is waited for first; what is uploaded beside the training has arrived then."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,8 @@ def _watch(kind: Any, rank: int, script: Script) -> None:
         seen.append(1)
         happening = script.happening
         if happening is not None and (happening.rank, happening.batch) == (rank, len(seen)):
+            while happening.once and not Path(happening.once).exists():
+                time.sleep(0.01)
             _happen(happening.what)
         rewards: list[float] = real(self, *args, **kwargs)
         if script.record is not None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from harness.inprocess import process_state
+
 
 def make_weight_sync_work() -> None:
     """vLLM's CPU build packs a layer's weights when it loads them and computes with the copy ever after, so that new
@@ -50,13 +52,11 @@ def train(environment: dict[str, str], happens: str) -> int:
             sync(self)
 
     PolicyByVllm.generate, PolicyByVllm.sync_weights = generated, synced  # type: ignore[method-assign]
-    before = dict(os.environ)
-    os.environ |= environment
     try:
-        return main()
+        with process_state():
+            os.environ |= environment
+            return main()
     finally:
-        os.environ.clear()
-        os.environ |= before
         PolicyByVllm.generate, PolicyByVllm.sync_weights = generate, sync  # type: ignore[method-assign]
 
 

@@ -67,14 +67,7 @@ def outcome(phases: Phases) -> dict[str, Any]:
         {name: value for name, value in json.loads(line).items() if "time" not in name}
         for line in phases.read(TRAIN, "metrics.jsonl").splitlines()
     ]
-    digests = {file.name: file.sha256 for file in phases.committed(TRAIN).files if file.name != "metrics.jsonl"}
-    return {**digests, "rows": rows}
-
-
-def checkpoints(phases: Phases) -> list[int]:
-    """Updates with a committed checkpoint."""
-    found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in phases.objects(TRAIN, "checkpoints"))
-    return sorted(int(match[1]) for match in found if match)
+    return {**phases.digests(TRAIN), "rows": rows}
 
 
 def kept(phases: Phases) -> list[int]:
@@ -147,8 +140,8 @@ def test_sigterm_at_a_pass_loses_no_update_and_no_completion(
     updates = moment // 2
     assert (ended.code, ended.result.reason) == (143, "Terminated") if moment < PASSES else ended.code == 0, ended.log
     if moment < PASSES:
-        assert checkpoints(phases) == ([updates] if updates else []) or not first_of_step
-        assert max(checkpoints(phases), default=0) == updates
+        assert phases.checkpoints(TRAIN) == ([updates] if updates else []) or not first_of_step
+        assert max(phases.checkpoints(TRAIN), default=0) == updates
         seen = generations(monkeypatch)
         again = phases(TRAIN)
         assert (again.code, again.result.outcome) == (0, "committed"), again.log
@@ -230,7 +223,7 @@ def test_by_time_a_checkpoint_lies_within_a_step_and_its_completions_are_not_mad
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (3, "Crashed"), ended.log
     # The newest two, and the newest between two steps.
-    assert checkpoints(phases) == [4, 5, 6] and {5, 6} <= set(kept(phases))
+    assert phases.checkpoints(TRAIN) == [4, 5, 6] and {5, 6} <= set(kept(phases))
     seen = generations(monkeypatch)
     again = phases(TRAIN)
     assert (again.code, again.result.resumed_from, seen) == (0, 1, [8]), again.log
@@ -245,7 +238,7 @@ def test_a_checkpoint_within_a_step_that_is_damaged_is_passed_over_for_one_betwe
     with monkeypatch.context() as patch:
         at_pass(patch, 14, sigterm)
         assert phases(TRAIN).code == 143
-    assert checkpoints(phases) == [4, 7]
+    assert phases.checkpoints(TRAIN) == [4, 7]
     name = "completions-0.safetensors" if damaged == "completions" else "optimizer.pt"
     (key,) = [key for key in phases.objects(TRAIN, "checkpoints/00000007") if key.endswith(name)]
     path = tmp_path / "store" / phases.prefix(TRAIN) / key
@@ -289,7 +282,7 @@ def test_an_upload_that_failed_is_told_with_its_own_exit_code(
         at_pass(monkeypatch, 10, sigterm)
     ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (code, reason), ended.log
-    assert phases.manifest(TRAIN) is None and checkpoints(phases) == []
+    assert phases.manifest(TRAIN) is None and phases.checkpoints(TRAIN) == []
     if when == "at the next update":
         assert len(passes) == 2  # training has not gone on to its end
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -63,17 +62,7 @@ def undisturbed(make: Callable[..., Phases], tmp_path_factory: pytest.TempPathFa
     phases = make(folder)
     ended = Pod(phases, TRAIN, folder / "pod").ended()
     assert (ended.code, ended.result.outcome, ended.result.resumed_from) == (0, "committed", None), ended.log
-    return digests(phases)
-
-
-def digests(phases: Phases) -> Digests:
-    return {file.name: file.sha256 for file in phases.committed(TRAIN).files if file.name != "metrics.jsonl"}
-
-
-def checkpoints(phases: Phases) -> list[int]:
-    """Updates with a committed checkpoint; three are a step."""
-    found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in phases.objects(TRAIN, "checkpoints"))
-    return sorted(int(match[1]) for match in found if match)
+    return phases.digests(TRAIN)
 
 
 def weights(phases: Phases, name: str) -> dict[str, Any]:
@@ -194,7 +183,8 @@ def test_one_process_fails_and_the_pod_says_why_and_goes_on_next_time(
     expected: tuple[int, str, str],
 ) -> None:
     phases = make(tmp_path)
-    pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank, batch=4)))
+    newest = tmp_path / "store" / checkpoint_prefix(phases.prefix(TRAIN), 6) / "MANIFEST.json"
+    pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank, batch=4, once=str(newest))))
     ended = pod.ended()
     code, reason, message = expected
     assert (ended.code, ended.result.exit_code, ended.result.reason) == (code, code, reason), ended.log
@@ -202,11 +192,11 @@ def test_one_process_fails_and_the_pod_says_why_and_goes_on_next_time(
     assert gone(pod.members()) and phases.manifest(TRAIN) is None
     assert list((tmp_path / "pod" / "work").iterdir()) == []
     # What went bad is not to be gone on from.
-    assert checkpoints(phases) == ([] if code == 4 else [6])
+    assert phases.checkpoints(TRAIN) == ([] if code == 4 else [6])
     if what == "kill" and rank == 1:
         again = Pod(phases, TRAIN, tmp_path / "again").ended()
         assert (again.code, again.result.resumed_from) == (0, 2), again.log
-        assert digests(phases) == undisturbed
+        assert phases.digests(TRAIN) == undisturbed
 
 
 @pytest.mark.parametrize("what", ["sigterm-pod", "sigterm"], ids=["the pod", "one process"])
@@ -217,7 +207,7 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank=1, batch=3)))
     ended = pod.ended()
     assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated"), ended.log
-    update = max(checkpoints(phases))
+    update = max(phases.checkpoints(TRAIN))
     step, within = divmod(update, 3)
     # The pod's signal takes its way: an update of the step in which it was sent, or of the next one.
     assert 7 <= update <= 12 if what == "sigterm-pod" else update == 7
@@ -235,7 +225,7 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     assert set(states) == {"rng_state_0.pth", "rng_state_1.pth"} and len(set(states.values())) == 2
     again = Pod(phases, TRAIN, tmp_path / "again").ended()
     assert (again.code, again.result.outcome, again.result.resumed_from) == (0, "committed", step), again.log
-    assert digests(phases) == undisturbed and checkpoints(phases) == []
+    assert phases.digests(TRAIN) == undisturbed and phases.checkpoints(TRAIN) == []
 
 
 def test_a_checkpoint_that_takes_its_time_is_waited_for_by_all(
@@ -246,10 +236,10 @@ def test_a_checkpoint_that_takes_its_time_is_waited_for_by_all(
     phases = make(tmp_path)
     ended = Pod(phases, TRAIN, tmp_path / "pod", script=script).ended()
     assert (ended.code, ended.result.reason) == (143, "Terminated"), ended.log
-    assert checkpoints(phases) == [1]  # in the first step
+    assert phases.checkpoints(TRAIN) == [1]  # in the first step
     again = Pod(phases, TRAIN, tmp_path / "again").ended()
     assert (again.code, again.result.resumed_from) == (0, 0), again.log
-    assert digests(phases) == undisturbed
+    assert phases.digests(TRAIN) == undisturbed
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_all(
@@ -257,7 +247,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(
 ) -> None:
     phases = make(tmp_path, {**RUN, "solver": {**RUN["solver"], "checkpointEvery": 1}})
     Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening("crash", batch=4))).ended()
-    assert checkpoints(phases) == [6, 9]
+    assert phases.checkpoints(TRAIN) == [6, 9]
     prefix = checkpoint_prefix(phases.prefix(TRAIN), 9)
     manifest = read_manifest(phases.store, prefix)
     assert manifest is not None
@@ -267,7 +257,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(
     ended = Pod(phases, TRAIN, tmp_path / "again").ended()
     assert (ended.code, ended.result.resumed_from) == (0, 2), ended.log
     assert "the checkpoint of update 9 is passed over" in ended.log
-    assert digests(phases) == undisturbed
+    assert phases.digests(TRAIN) == undisturbed
 
 
 def test_two_pods_train_what_two_processes_train(
@@ -278,7 +268,7 @@ def test_two_pods_train_what_two_processes_train(
     assert (first.code, first.result.outcome) == (0, "committed"), first.log
     assert (second.code, second.result) == (0, first.result), second.log
     assert second.progress == []
-    assert digests(phases) == undisturbed
+    assert phases.digests(TRAIN) == undisturbed
 
 
 def test_a_pod_that_is_stopped_stops_the_other_and_both_go_on(
@@ -290,11 +280,11 @@ def test_a_pod_that_is_stopped_stops_the_other_and_both_go_on(
     )
     assert (first.code, second.code) == (143, 143), first.log + second.log
     assert second.result.reason == "Terminated"
-    step = max(checkpoints(phases)) // 3
+    step = max(phases.checkpoints(TRAIN)) // 3
     again = [pod.ended() for pod in both_pods(phases, tmp_path / "again")]
     assert [ended.code for ended in again] == [0, 0], again[0].log + again[1].log
     assert again[0].result.resumed_from == step
-    assert digests(phases) == undisturbed
+    assert phases.digests(TRAIN) == undisturbed
 
 
 def test_a_pod_that_is_gone_ends_the_other_in_bounded_time_and_is_counted_once(
@@ -303,7 +293,7 @@ def test_a_pod_that_is_gone_ends_the_other_in_bounded_time_and_is_counted_once(
     phases = make(tmp_path)
     first, second = both_pods(phases, tmp_path, Script(Happening("hang", rank=1, batch=3)))
     first.until(done=2)
-    while not checkpoints(phases):
+    while not phases.checkpoints(TRAIN):
         time.sleep(0.05)
     second.process.kill()
     for pid in second.members():
@@ -311,7 +301,7 @@ def test_a_pod_that_is_gone_ends_the_other_in_bounded_time_and_is_counted_once(
     ended = first.ended()
     assert (ended.code, ended.result.reason) == (143, "PeerFailed"), ended.log
     assert "pod 1: it is gone" in ended.result.message
-    assert gone(first.members() + second.members()) and checkpoints(phases) == [6]
+    assert gone(first.members() + second.members()) and phases.checkpoints(TRAIN) == [6]
 
 
 def test_bad_data_in_one_pod_is_the_exit_code_there_and_143_elsewhere(
@@ -352,7 +342,7 @@ def test_the_real_command_trains_in_two_processes_that_end_when_it_is_killed(
         process.kill()
         process.wait()
     assert gone(members)
-    assert checkpoints(phases) != [] and phases.manifest(TRAIN) is None
+    assert phases.checkpoints(TRAIN) != [] and phases.manifest(TRAIN) is None
 
 
 def whole_lines(file: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,7 +56,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> Ca
             phases = make(tmp_path_factory.mktemp("undisturbed"), questions, over)
             ended = phases(name)
             assert (ended.code, ended.result.resumed_from) == (0, None), ended.log
-            made[repr((over, name))] = digests(phases, name)
+            made[repr((over, name))] = phases.digests(name)
         return made[repr((over, name))]
 
     return digests_of
@@ -68,17 +67,6 @@ def make(folder: Path, questions: Path, over: dict[str, Any]) -> Phases:
     phases = Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
     give_curriculum(phases)
     return phases
-
-
-def digests(phases: Phases, name: str) -> Digests:
-    """Of every file that holds no seconds."""
-    return {file.name: file.sha256 for file in phases.committed(name).files if file.name != "metrics.jsonl"}
-
-
-def checkpoints(phases: Phases, name: str = TRAIN) -> list[int]:
-    """Updates with a committed checkpoint."""
-    found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in phases.objects(name, "checkpoints"))
-    return sorted(int(match[1]) for match in found if match)
 
 
 @pytest.fixture
@@ -121,14 +109,14 @@ def test_sigterm_in_training_saves_the_step_and_the_next_attempt_ends_with_the_s
     ended = phases(TRAIN)
     assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated")
     assert "after step 3 of 5; the checkpoint is committed" in ended.result.message and "Traceback" not in ended.log
-    assert checkpoints(phases) == [2, 3]  # every second step, and where it was stopped
+    assert phases.checkpoints(TRAIN) == [2, 3]  # every second step, and where it was stopped
     assert phases.manifest(TRAIN) is None
 
     again = phases(TRAIN)
     assert (again.code, again.result.outcome, again.result.resumed_from) == (0, "committed", 3), again.log
     assert [line.done for line in again.progress if line.doing == "training"] == [3, 4, 5, 5]
-    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
-    assert checkpoints(phases) == [] == phases.objects(TRAIN, "checkpoints")
+    assert phases.digests(TRAIN) == undisturbed(SOLVER, TRAIN)
+    assert phases.checkpoints(TRAIN) == [] == phases.objects(TRAIN, "checkpoints")
 
 
 def test_a_crash_resumes_from_the_last_checkpoint_with_the_same_metrics(
@@ -141,9 +129,9 @@ def test_a_crash_resumes_from_the_last_checkpoint_with_the_same_metrics(
     ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (3, "Crashed")
     assert ended.result.message == "OSError: the node lost its memory"
-    assert checkpoints(phases) == [2]
+    assert phases.checkpoints(TRAIN) == [2]
     assert phases(TRAIN).result.resumed_from == 2
-    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+    assert phases.digests(TRAIN) == undisturbed(SOLVER, TRAIN)
     rows = [json.loads(line) for line in phases.read(TRAIN, "metrics.jsonl").splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
 
@@ -191,7 +179,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     phases = make(tmp_path, questions, {"solver": {**SOLVER["solver"], "checkpointEvery": 1}})
     at_batch(5, crash)
     phases(TRAIN)
-    assert checkpoints(phases) == [3, 4]  # two are kept
+    assert phases.checkpoints(TRAIN) == [3, 4]  # two are kept
     for step in damaged:
         prefix = checkpoint_prefix(phases.prefix(TRAIN), step)
         manifest = read_manifest(phases.store, prefix)
@@ -206,7 +194,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert (ended.code, ended.result.resumed_from) == (0, resumed_from), ended.log
     for step in damaged:
         assert f"the checkpoint of update {step} is passed over" in ended.log and "optimizer.pt" in ended.log
-    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+    assert phases.digests(TRAIN) == undisturbed(SOLVER, TRAIN)
 
 
 def test_a_checkpoint_without_a_readable_manifest_is_damaged_too(
@@ -220,7 +208,7 @@ def test_a_checkpoint_without_a_readable_manifest_is_damaged_too(
     ended = phases(TRAIN)
     assert (ended.code, ended.result.resumed_from) == (0, None), ended.log
     assert "the checkpoint of update 2 is passed over" in ended.log
-    assert digests(phases, TRAIN) == undisturbed(SOLVER, TRAIN)
+    assert phases.digests(TRAIN) == undisturbed(SOLVER, TRAIN)
 
 
 def denied(store: Any, prefix: str, *_: Any, **__: Any) -> Any:
@@ -257,7 +245,7 @@ def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(
             patch.setattr(fails, denied)
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (2, reason), ended.log
-    assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
+    assert phases.checkpoints(TRAIN) == [2] and phases.manifest(TRAIN) is None
 
 
 def test_a_store_that_fails_is_no_reason_to_train_again(
@@ -277,7 +265,7 @@ def test_a_store_that_fails_is_no_reason_to_train_again(
         patch.setattr(selfevo_trainer.grpo.checkpoints, "fetch", fails)
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (3, "ServiceFailed")
-    assert checkpoints(phases) == [2] and phases.manifest(TRAIN) is None
+    assert phases.checkpoints(TRAIN) == [2] and phases.manifest(TRAIN) is None
 
 
 def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any) -> None:
@@ -285,7 +273,7 @@ def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, und
     at_batch(2, sigterm, "challenger_train", "ChallengerReward")
     assert phases("challenger-train-1").code == 143
     assert phases("challenger-train-1").result.resumed_from == 1
-    assert digests(phases, "challenger-train-1") == undisturbed({}, "challenger-train-1")
+    assert phases.digests("challenger-train-1") == undisturbed({}, "challenger-train-1")
 
 
 @pytest.mark.parametrize("name", [TRAIN, "challenger-train-1", "evaluate-0", "solver-rollout-1"])
@@ -333,7 +321,7 @@ def test_nothing_happens_between_the_last_step_and_the_commit(
     monkeypatch.setattr(Context, "grader", breaks_at_its_end)
     assert phases(TRAIN).code == 3
     assert phases(TRAIN).result.outcome == "found"
-    assert digests(phases, TRAIN) == expected
+    assert phases.digests(TRAIN) == expected
 
 
 @pytest.mark.parametrize("name", ["evaluate-0", "solver-rollout-1"])

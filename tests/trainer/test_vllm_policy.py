@@ -16,6 +16,7 @@ from harness.vllm import Vllm
 from runs import arithmetic
 from selfevo_contract.errors import ServiceError
 from selfevo_contract.process import PhaseResult
+from selfevo_contract.rows import METRICS
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.grpo.vllm_policy import DIFFERENCE, check_difference
 
@@ -47,8 +48,8 @@ def phases(folder: Path, **grpo: Any) -> Phases:
     return made
 
 
-def rows(made: Phases) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in made.read(TRAIN, "metrics.jsonl").splitlines()]
+def result(made: Phases) -> PhaseResult:
+    return PhaseResult.model_validate_json((made.folder / "result.json").read_bytes())
 
 
 def test_without_a_gpu_it_is_refused(tmp_path: Path) -> None:
@@ -95,12 +96,11 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
 @pytest.mark.slow
 def test_the_weights_come_over_before_each_step(made: dict[str, Phases]) -> None:
     for name in ("first", "adapter"):
-        found = [row[DIFFERENCE] for row in rows(made[name]) if DIFFERENCE in row]
+        found = [row[DIFFERENCE] for row in made[name].rows(TRAIN, METRICS) if DIFFERENCE in row]
         assert len(found) == 4 and max(found) < 1e-4, name
-        left = PhaseResult.model_validate_json((made[name].folder / "result.json").read_bytes())
-        assert left.tokens and left.tokens > 4 * 8  # what a budget counts
+        assert (result(made[name]).tokens or 0) > 4 * 8  # what a budget counts
     # What topP leaves out makes the rest likelier.
-    top_p = max(row[DIFFERENCE] for row in rows(made["top-p"]) if DIFFERENCE in row)
+    top_p = max(row[DIFFERENCE] for row in made["top-p"].rows(TRAIN, METRICS) if DIFFERENCE in row)
     assert 1e-4 < top_p < 0.105
 
 
@@ -114,7 +114,7 @@ def test_a_seed_means_the_same_bytes_and_a_resumed_training_too(made: dict[str, 
 
 @pytest.mark.slow
 def test_weights_that_do_not_come_over_end_the_training(made: dict[str, Phases]) -> None:
-    left = PhaseResult.model_validate_json((made["stale"].folder / "result.json").read_bytes())
+    left = result(made["stale"])
     assert (left.reason, left.exit_code) == ("OtherWeightsServed", 3)
     assert "it serves other weights; try again" in left.message
     assert made["stale"].manifest(TRAIN) is None
