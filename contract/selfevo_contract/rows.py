@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import MANIFEST_NAME
+from selfevo_contract.artifacts import MANIFEST_NAME, Manifest
 from selfevo_contract.errors import InputError
 from selfevo_contract.parquet import read_table, write_table
 
@@ -263,6 +263,10 @@ class RowFile(Generic[R]):
     def lines(self) -> RowFile[R]:
         """The same rows as JSON lines, as versions wrote them that had no Parquet."""
         return replace(self, name=self.name.removesuffix(TABLE) + ".jsonl") if self.is_table else self
+
+    def as_in(self, manifest: Manifest) -> RowFile[R] | None:
+        """The table or its lines, whichever ``manifest`` has; None when it has neither."""
+        return next((file for file in (self, self.lines) if manifest.file(file.name) is not None), None)
 
     def type_of(self, row: Mapping[str, Any]) -> type[R]:
         """Which type ``row`` has."""

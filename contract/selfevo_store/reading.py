@@ -92,8 +92,7 @@ def fetch_rows(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFil
         InputError: as ``read_file``, or a row is damaged.
         CorruptArtifact: as ``read_file``.
     """
-    if manifest.file(file.name) is None and manifest.file(file.lines.name) is not None:
-        file = file.lines
+    file = file.as_in(manifest) or file
     return read_rows(read_file(store, prefix, manifest, file.name), file, store.uri_of(prefix))
 
 

@@ -14,7 +14,19 @@ import pytest
 
 from harness.cli import Project, wait_for
 
-HEAVY = ("torch", "transformers", "trl", "datasets", "boto3", "plotly", "jinja2", "numpy", "kopf", "kubernetes")
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "datasets",
+    "boto3",
+    "plotly",
+    "jinja2",
+    "numpy",
+    "kopf",
+    "kubernetes",
+    "selfevo_contract.spec.run",
+)
 
 
 @pytest.fixture(scope="module")

@@ -63,15 +63,15 @@ class Chunks(Generic[R]):
         """Numbers of the rows that were in damaged chunks."""
         self._known: dict[range, tuple[Manifest, list[R]]] = {}
 
-    def cover(self, numbers: Iterable[int]) -> bool:
-        """Whether there are chunks of all ``numbers``, by their names alone: no row is read.
+    def covered(self) -> set[int]:
+        """The numbers of which there are chunks, by their names alone: no row is read.
 
         Raises:
             InputError: the store refuses to be read.
             ServiceError: the store failed.
         """
         with self.context.clock.during("store"):
-            return set(numbers) <= {number for chunk in self._there() for number in chunk}
+            return {number for chunk in self._there() for number in chunk}
 
     def read(self, numbers: Iterable[int]) -> dict[int, R]:
         """The rows with ``numbers`` as far as they are committed.
@@ -99,23 +99,23 @@ class Chunks(Generic[R]):
                         rows.setdefault(number, row)
         return rows
 
-    def beside(self, numbers: range, file: RowFile[Beside]) -> Iterator[tuple[range, list[Beside]]]:
+    def beside(self, file: RowFile[Beside]) -> Iterator[tuple[range, list[Beside]]]:
         """What the chunks that were read have in ``file``, which a chunk may lack, chunk by chunk.
 
         Yields:
-            the ``numbers`` that count of the chunk, those which none before it has, and the file's rows.
+            the numbers that count of the chunk, those which none before it has, and the file's rows.
 
         Raises:
             InputError: the store refuses to be read, or a row is of no known form.
             CorruptArtifact: the file is damaged; its chunk is passed over as in ``read``.
             ServiceError: the store failed.
         """
-        first = numbers.start
+        first = 0
         for chunk in sorted(self._known, key=lambda chunk: (chunk.start, chunk.stop)):
-            mine = range(max(first, chunk.start), min(chunk.stop, numbers.stop))
+            mine = range(max(first, chunk.start), chunk.stop)
+            first = max(first, chunk.stop)
             manifest = self._known[chunk][0]
             if not mine or manifest.file(file.name) is None:
-                first = max(first, mine.stop)
                 continue
             with self.context.clock.during("store"):
                 place = chunk_prefix(self.context.config.prefix, self.kind, chunk)
@@ -124,7 +124,6 @@ class Chunks(Generic[R]):
                 except CorruptArtifact as error:
                     self._pass_over(chunk, error)
                     raise
-            first = mine.stop
             yield mine, rows
 
     def commit(

@@ -41,8 +41,7 @@ def read_rows(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile
         CorruptArtifact: the stored file is missing or not what the manifest says.
         InputError: a row is damaged.
     """
-    there = manifest.file(file.name) or manifest.file(file.lines.name)
-    return [] if there is None else fetch_rows(store, prefix, manifest, file)
+    return fetch_rows(store, prefix, manifest, file) if file.as_in(manifest) else []
 
 
 def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[InvalidCompletion]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfevo.options import DEFAULT_WORKDIR, Context, InCluster, Kubeconfig, Namespace, Storage, Target, Workdir
 from selfevo.target import ClusterRun, access_of, find
 from selfevo_contract.errors import InputError
-from selfevo_contract.spec.run import RunSpec
+
+if TYPE_CHECKING:
+    from selfevo_contract.spec.run import RunSpec
 
 
 def approve(

@@ -78,8 +78,7 @@ def fetch_model(
     run, _, ref = _model_of(manifest, iteration, role, storage, workdir)
     if not isinstance(ref, StepModelRef):
         raise InputError(f"iteration {iteration}'s {role} is the base model itself; take it from {ref.uri}")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"--to {to} is there already; name a new or empty folder")
+    _check_free(to)
     store = open_run_store(run)
     prefix = step_prefix(run.metadata.namespace, ref.phase, ref.key)
     found = read_manifest(store, prefix)
@@ -96,6 +95,11 @@ def fetch_model(
     return model_uri(run, ref), len(list(to.iterdir())) if merge else len(files)
 
 
+def _check_free(to: Path) -> None:
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"--to {to} is there already; name a new or empty folder")
+
+
 def copy_rows(manifest: Path, *, to: Path, storage: str | None, workdir: Path) -> tuple[int, int]:
     """Copies the tables of all committed steps to ``to``/<step>/, each checked by its digest; JSON lines of an older
     version become Parquet. Returns how many tables of how many steps.
@@ -103,8 +107,7 @@ def copy_rows(manifest: Path, *, to: Path, storage: str | None, workdir: Path) -
     Raises:
         InputError: ``to`` is not empty.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"--to {to} is there already; name a new or empty folder")
+    _check_free(to)
     run = load(manifest, storage=storage, cache=workdir)
     steps = plan(run.spec)
     store = open_run_store(run)
@@ -134,13 +137,12 @@ def _copy(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[Any
     """Whether the step has the file."""
     from selfevo_store import fetch, fetch_rows
 
-    if manifest.file(file.name) is not None:
+    there = file.as_in(manifest)
+    if there is file:
         fetch(store, prefix, manifest, folder, [file.name])
-    elif manifest.file(file.lines.name) is not None:
+    elif there is not None:
         file.write(folder, fetch_rows(store, prefix, manifest, file))
-    else:
-        return False
-    return True
+    return there is not None
 
 
 def _merged(run: SelfEvolutionRun, model: Path, cache: Path) -> Path:

@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
+from selfevo.options import DEFAULT_WORKDIR, Manifest, Storage, Workdir
+
 
 def rows(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A SelfEvolutionRun, in YAML or JSON; - is standard input.")
-    ],
+    manifest: Manifest,
     to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder; each step gets one in it.")],
-    storage: Annotated[
-        str | None, typer.Option(metavar="URI", help="Use this object store in place of spec.storage.uri.")
-    ] = None,
-    workdir: Annotated[Path, typer.Option(metavar="DIR", help="Where caches are kept.")] = Path(".selfevo"),
+    storage: Storage = None,
+    workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Copy questions, answers, curricula and scores of all committed steps to a folder, as Parquet."""
     from selfevo.text import count

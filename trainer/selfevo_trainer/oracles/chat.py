@@ -46,10 +46,11 @@ class Chat:
         def ask(number: int) -> OracleReply:
             return self._client.ask(PATH, requests[number], self._reply, refused=self._refused)
 
-        try:
-            return in_parallel(ask, len(requests), at_once)
-        finally:
-            self._client.close()
+        return in_parallel(ask, len(requests), at_once)
+
+    def close(self) -> None:
+        """Give its connections back."""
+        self._client.close()
 
     def _refused(self, status: int, said: str) -> InputError | None:
         if status >= 500:

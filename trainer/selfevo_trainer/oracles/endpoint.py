@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from collections.abc import Sequence
+from contextlib import closing
 
 from selfevo_contract.artifacts import ORACLE_CHUNKS
 from selfevo_contract.canonical import derive_seed
@@ -80,22 +81,31 @@ def _ask_all(
         if row.question == asked[number].question and len(row.replies) == oracle.samples
     }
     context.progress("asking the oracle", len(found), len(asked))
-    for numbers in cut([number for number in range(len(asked)) if number not in found], context.config.chunk_questions):
-        questions = [asked[number] for number in numbers]
-        with context.clock.during("oracle"):
-            groups = _ask(oracle, questions, seed)
-        rows = [
-            OracleReplies(question=row.question, replies=tuple(group))
-            for row, group in zip(questions, groups, strict=True)
-        ]
-        chunks.commit(numbers, rows)
-        found |= {number: row.replies for number, row in zip(numbers, rows, strict=True)}
-        context.progress("asking the oracle", len(found), len(asked))
+    chat = Chat(
+        oracle.url,
+        token=os.environ.get(ORACLE_TOKEN_ENV, ""),
+        timeout_s=oracle.request_timeout,
+        patience_s=oracle.patience,
+    )
+    with closing(chat):
+        for numbers in cut(
+            [number for number in range(len(asked)) if number not in found], context.config.chunk_questions
+        ):
+            questions = [asked[number] for number in numbers]
+            with context.clock.during("oracle"):
+                groups = _ask(chat, oracle, questions, seed)
+            rows = [
+                OracleReplies(question=row.question, replies=tuple(group))
+                for row, group in zip(questions, groups, strict=True)
+            ]
+            chunks.commit(numbers, rows)
+            found |= {number: row.replies for number, row in zip(numbers, rows, strict=True)}
+            context.progress("asking the oracle", len(found), len(asked))
     chunks.read(range(len(asked)))  # for what they say of time
     return [found[number] for number in range(len(asked))]
 
 
-def _ask(oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> list[list[OracleReply]]:
+def _ask(chat: Chat, oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> list[list[OracleReply]]:
     """``oracle.samples`` answers to each question, in order."""
     requests = [
         {
@@ -108,12 +118,6 @@ def _ask(oracle: EndpointOracle, asked: Sequence[CurriculumRow], seed: int) -> l
         for row in asked
         for sample in range(oracle.samples)
     ]
-    chat = Chat(
-        oracle.url,
-        token=os.environ.get(ORACLE_TOKEN_ENV, ""),
-        timeout_s=oracle.request_timeout,
-        patience_s=oracle.patience,
-    )
     replies = chat.ask_all(requests, oracle.max_concurrency)
     return [replies[start : start + oracle.samples] for start in range(0, len(replies), oracle.samples)]
 

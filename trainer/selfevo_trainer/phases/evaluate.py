@@ -43,7 +43,7 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
             shares |= shares_of(task.name, answered)
             results[task.name] = results_of(answered, inputs.samples_of(task))
             files |= answers_of(task.name).write(context.workdir, answered)
-            if context.config.storage.keep_answers != "votes":
+            if texts:
                 files |= texts_of(task.name).write(context.workdir, texts)
     committed = context.commit(context.config.prefix, files, {**metrics_of(results, base), **shares})
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
@@ -109,7 +109,8 @@ def answer(
         )
     right_QM = [sampled_right[i * samples : (i + 1) * samples] for i in range(len(rows))]
     texts: list[TextRow] = []
-    for i, (row, [completion]) in enumerate(zip(rows, greedy, strict=True)):
+    kept = context.config.storage.keep_answers != "votes"
+    for i, (row, [completion]) in enumerate(zip(rows, greedy, strict=True) if kept else ()):
         [first] = text_rows(i, row.question, [completion], [last_boxed(completion.text)], [None], [greedy_right[i]])
         texts.append(first.model_copy(update={"sample": None}))
         texts += text_rows(i, row.question, sampled[i], answers_QM[i], votes[i].class_of, right_QM[i])

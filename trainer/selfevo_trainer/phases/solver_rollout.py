@@ -70,7 +70,8 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
         missing = sorted(wanted - answered.read(wanted).keys())
         if missing:
             make(context, inputs, missing, written, answered)
-        if not answered.cover(range(inputs.questions)) and answered.cover(wanted):
+        there = answered.covered()
+        if wanted <= there and not there.issuperset(range(inputs.questions)):
             return context.result("shard", {})  # before all are there nobody needs the others' rows
         rows = answered.read(range(inputs.questions))
         # Whose shard a damaged chunk was in has perhaps ended: who sees the damage makes it good.
@@ -231,7 +232,7 @@ def gather_texts(context: Context, inputs: SolverRolloutInputs, answered: Chunks
     keep = context.config.storage.keep_answers
 
     def kept() -> Iterator[TextRow]:
-        for numbers, found in answered.beside(range(inputs.questions), TEXTS):
+        for numbers, found in answered.beside(TEXTS):
             yield from (row for row in found if row.number in numbers and is_kept(keep, row.number, inputs.questions))
 
     first = next(rows := kept(), None)
