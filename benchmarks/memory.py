@@ -33,10 +33,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from machine import commit, machine
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.memory import GIB, PROMPT_TOKENS, Need, needs
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.sizing.architecture import MODELS, Architecture
-from selfevo_core.sizing.memory import GIB, PROMPT_TOKENS, Need, needs
 from selfevo_trainer.models import adapters
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""The tables of docs/sizing.md and in the headers of examples/, made anew by the formula (`selfevo_core.sizing`).
+"""The tables of docs/sizing.md and in the headers of examples/, made anew by the formula (`selfevo_contract.sizing`).
 
     python tools/gpu_sizing.py
 
@@ -16,11 +16,11 @@ import yaml
 
 from selfevo.views.size import show_size
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import MODELS
+from selfevo_contract.sizing.memory import Need, needs
+from selfevo_contract.sizing.suggestions import with_settings
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.sizing.architecture import MODELS
-from selfevo_core.sizing.memory import Need, needs
-from selfevo_core.sizing.suggestions import with_settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "sizing.md"

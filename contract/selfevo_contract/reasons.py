@@ -58,6 +58,7 @@ OUTDATED = "SpecChanged"
 # What a trainer's process ends with
 ERROR = "Error"
 NOT_BUILT = "NotBuilt"
+GPU_TOO_SMALL = "GpuTooSmall"
 NO_VALID_QUESTION = "NoValidQuestion"
 EMPTY_CURRICULUM = "EmptyCurriculum"
 NOT_FINITE = "NotFinite"

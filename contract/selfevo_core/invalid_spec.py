@@ -13,6 +13,7 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
+from selfevo_contract.sizing.fit import refuse_what_does_not_fit
 from selfevo_contract.status import RunPhase, RunStatus
 from selfevo_core.attempt_end import attempt_history, newest
 from selfevo_core.attempts import ObservedAttempt, stamp
@@ -23,13 +24,15 @@ def parse_run(document: Mapping[str, Any]) -> SelfEvolutionRun:
     """The run that ``document`` describes.
 
     Raises:
-        InputError: the API server let it through and it makes no sense, or asks for what is not built.
+        InputError: the API server let it through and it makes no sense, or asks for what is not built, or does not fit
+            on the GPUs that it names.
     """
     try:
         run = SelfEvolutionRun.model_validate(document)
     except ValidationError as error:
         raise InputError("; ".join(explain(error, SelfEvolutionRun)), reason=reasons.INVALID_SPEC) from None
     refuse_what_is_not_built(run.spec)
+    refuse_what_does_not_fit(run.spec)
     return run
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from harness.tools import tool
+from selfevo_contract.sizing import memory as sizing
+from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 from selfevo_contract.spec.lora import Lora
-from selfevo_core.sizing import memory as sizing
-from selfevo_core.sizing.architecture import MODELS, Architecture
 
 ROOT = Path(__file__).resolve().parents[2]
 

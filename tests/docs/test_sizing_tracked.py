@@ -12,9 +12,9 @@ import yaml
 
 from runs import EXAMPLES
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_core.sizing.architecture import MODELS
-from selfevo_core.sizing.memory import GIB, needs
-from selfevo_core.sizing.suggestions import with_settings
+from selfevo_contract.sizing.architecture import MODELS
+from selfevo_contract.sizing.memory import GIB, needs
+from selfevo_contract.sizing.suggestions import with_settings
 
 RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "memory.json"
 MODEL_OF = {"qwen3-4b-base": "Qwen3-4B-Base", "qwen3-8b-base": "Qwen3-8B-Base", "qwen3-4b-lora": "Qwen3-4B-Base"}

@@ -19,6 +19,7 @@ _PODS = {
     ],
     "nodes": 2,
     "joinSeconds": 600,
+    "gpuMemory": "1Ti",
     "sharedMemory": "16Gi",
     "scratch": 1000,
     "nodeSelector": {"example.com/pool": "gpu"},

@@ -106,6 +106,7 @@ PODS = _some(
     joinSeconds=st.sampled_from([1, 604800]),
     activeDeadlineSeconds=st.sampled_from([1, 60, 2147483647]),
     terminationGracePeriodSeconds=st.sampled_from([1, 3600]),
+    gpuMemory=_QUANTITY,
     sharedMemory=_QUANTITY,
     scratch=_QUANTITY,
 )

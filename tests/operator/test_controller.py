@@ -488,6 +488,17 @@ def test_a_run_that_failed_records_how_what_ran_beside_it_ended() -> None:
     assert world.reconcile(5) is None and world.cluster.calls == []
 
 
+def test_a_run_that_does_not_fit_on_the_gpus_that_it_names_is_refused_before_anything_is_queued() -> None:
+    world = World(spec__model__uri="hf://Qwen/Qwen3-8B-Base@main", spec__pods={"gpuMemory": "24Gi"})
+    world.reconcile()
+    assert world.condition("Failed")[:2] == ("True", "GpuTooSmall")
+    assert "spec.pods.gpuMemory is 24Gi" in world.condition("Failed")[2]
+    assert world.cluster.jobs == {}
+    world.edit(spec__pods={"gpuMemory": "1Ti"})
+    world.reconcile(1)
+    assert world.cluster.jobs
+
+
 def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what_was_done() -> None:
     world = World()
     world.reconcile()

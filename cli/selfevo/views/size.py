@@ -11,9 +11,9 @@ from urllib.parse import unquote
 from selfevo.manifest import load
 from selfevo.text import aligned
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_core.sizing.architecture import MODELS, Architecture
-from selfevo_core.sizing.memory import CARDS, GIB, Need, needs
-from selfevo_core.sizing.suggestions import suggestions
+from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
+from selfevo_contract.sizing.suggestions import suggestions
 
 
 def show_size(manifest: Path, card: str, config: Path | None) -> ExitCode:

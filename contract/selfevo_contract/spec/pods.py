@@ -38,6 +38,9 @@ class Pods(Closed):
     join_seconds: Annotated[Whole, Field(ge=1, le=604_800)] | None = None
     """How long pods that train together wait for each other, from the start of each; 1800 when not given. Raise it
     where nodes come one by one, or an image takes longer than that on some of them."""
+    gpu_memory: Quantity | None = None
+    """Memory of each GPU that the pods get, e.g. 80Gi. A run of a known model that takes more is refused before
+    anything is queued; it chooses no GPU, which nodeSelector does. Not looked at when not given."""
     shared_memory: Quantity | None = None
     """Size of /dev/shm, e.g. 16Gi; the container runtime's 64Mi when not given."""
     scratch: Quantity | None = None

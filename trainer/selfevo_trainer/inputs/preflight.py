@@ -37,6 +37,7 @@ from selfevo_contract.phases import (
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_trainer.context import Context
+from selfevo_trainer.inputs import card
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import weights
 from selfevo_trainer.models.loading import first_line, load_config, load_tokenizer
@@ -109,6 +110,7 @@ def check(context: Context, inputs: BuiltInputs) -> None:
                 importlib.import_module(library)
         with context.clock.during("load"):
             facts = look(folder, inputs.loading)
+            card.check(context, inputs, folder)
             for ask in {repr(ask): ask for ask in [*asks, *elsewhere]}.values():
                 for fault_of in CHECKS:
                     if fault := fault_of(facts, ask):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.memory import CARDS, Need, needs
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.sizing.architecture import Architecture
-from selfevo_core.sizing.memory import CARDS, Need, needs
 
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("gradientCheckpointing: true", {"gradient_checkpointing": True}),

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, SOLVER_ROLLOUT, SOLVER_TRAIN
+from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.backward import pass_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.sizing.architecture import Architecture
-from selfevo_core.sizing.backward import pass_bytes
 
 GIB = 1 << 30
 

@@ -11,7 +11,7 @@ Tied embeddings have their gradient from the output layer at hand until the embe
 
 from __future__ import annotations
 
-from selfevo_core.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import Architecture
 
 TILE_TOKENS, TILE_WORDS = 4096, 32_768
 """A tile of the output layer, in TRL 1.16: so many tokens by so much of the vocabulary."""

@@ -1,0 +1,75 @@
+"""Whether a phase fits on its GPU: what the operator refuses before anything is queued, and the trainer at its start.
+
+What is refused is what does not fit without the reserve either: a formula that was held against no GPU is to stop
+nobody who is close. A rollout's and an evaluation's keys and values are no reason: their batches are halved.
+"""
+
+from __future__ import annotations
+
+import re
+
+from selfevo_contract import reasons
+from selfevo_contract.errors import InputError
+from selfevo_contract.phases import PHASES
+from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.memory import GIB, Need, needs
+from selfevo_contract.spec.engines import TransformersEngine
+from selfevo_contract.spec.names import Quantity
+from selfevo_contract.spec.run import RunSpec
+
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+
+
+def least_gib(need: Need) -> float:
+    """GiB on one GPU that the phase cannot do without."""
+    return (need.held + max(need.backward, need.generation if need.backward else 0)) / GIB
+
+
+def refuse_what_does_not_fit(spec: RunSpec) -> None:
+    """A run whose pods say how much memory their GPUs have, and whose model's sizes are known by its name.
+
+    Raises:
+        InputError: a phase takes more; one sentence that names the field.
+    """
+    model = known(spec.model.uri)
+    if model is None:
+        return
+    for need in needs(spec, model):
+        part = PHASES[need.phase].part
+        engine = getattr(getattr(spec, part), "engine", None)
+        if not need.backward and not isinstance(engine, TransformersEngine):
+            continue  # may be split over several GPUs, or be elsewhere
+        own = getattr(spec, part).pods.gpu_memory
+        memory = spec.pods.gpu_memory if own is None else own
+        if memory is not None and least_gib(need) > gib(memory):
+            field = "spec.pods.gpuMemory" if own is None else f"spec.{part}.pods.gpuMemory"
+            raise too_small(need, f"{field} is {memory}")
+
+
+def too_small(need: Need, what_there_is: str) -> InputError:
+    """What to say of a phase that does not fit on a GPU of which ``what_there_is`` tells the memory."""
+    part = PHASES[need.phase].part
+    smaller = f"set spec.{part}.grpo smaller" if need.backward else "take a smaller model"
+    return InputError(
+        f"{what_there_is}, and {need.phase} takes at least {least_gib(need):.1f} GiB on each of its {need.gpus} GPUs; "
+        f"take larger GPUs, or {smaller} (`selfevo size` says what would fit)",
+        reason=reasons.GPU_TOO_SMALL,
+    )
+
+
+def known(uri: str) -> Architecture | None:
+    """The model at ``uri`` by its name, the last part without a revision; None when that says nothing."""
+    return MODELS.get(uri.rpartition("/")[2].partition("@")[0])
+
+
+def gib(quantity: Quantity) -> float:
+    """A quantity of memory in GiB.
+
+    >>> gib("80Gi"), round(gib("80G"), 1), gib(2**30)
+    (80.0, 74.5, 1.0)
+    """
+    found = re.fullmatch(r"([0-9.]+)([KMGTPE]?)(i?)", str(quantity))
+    if found is None:  # 1e11, 80000000000000m: nobody's way to write it, and no reason to refuse
+        return float("inf")
+    number, power, binary = found.groups()
+    return float(number) * float((1024 if binary else 1000) ** _POWERS[power]) / GIB

@@ -1,0 +1,59 @@
+"""A run is refused where its pods say how much memory their GPUs have and a phase takes more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.runs import document, make_run
+from selfevo_contract.errors import ExitCode, InputError
+from selfevo_contract.sizing.fit import gib, refuse_what_does_not_fit
+from selfevo_core.invalid_spec import parse_run
+
+QWEN = {"spec__model__uri": "hf://Qwen/Qwen3-4B-Base@main", "spec__model__dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"spec__pods": {"gpuMemory": "40Gi"}},
+            "spec.pods.gpuMemory is 40Gi, and challenger-train takes at least ",
+        ),
+        (
+            {"spec__pods": {"gpuMemory": "1Ti"}, "spec__solver__pods": {"gpuMemory": "40G"}},
+            "spec.solver.pods.gpuMemory is 40G, and solver-train takes at least ",
+        ),
+        (
+            {"spec__pods": {"gpuMemory": "1Ti"}, "spec__rollout__pods": {"gpuMemory": 4_000_000_000}},
+            "spec.rollout.pods.gpuMemory is 4000000000, and solver-rollout takes at least 7.5 GiB",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_field_value_and_remedy(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_run(document(**QWEN, **changes))
+    message = str(error.value)
+    assert message.startswith(sentence) and "take larger GPUs, or " in message and "`selfevo size`" in message
+    assert (error.value.reason, error.value.exit_code) == ("GpuTooSmall", ExitCode.INPUT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"spec__pods": {"gpuMemory": "1Ti"}},
+        {"spec__pods": {"gpuMemory": "1Gi"}, "spec__model__uri": "hf://somebody/else@main"},
+        # what a server's GPUs hold is split over them by itself
+        {"spec__rollout__engine": {"kind": "server", "gpus": 8}, "spec__rollout__pods": {"gpuMemory": "1Gi"}},
+    ],
+)
+def test_what_is_not_known_not_to_fit_goes_on(changes: dict[str, Any]) -> None:
+    refuse_what_does_not_fit(make_run(**{**QWEN, **changes}).spec)
+
+
+def test_quantities_of_memory() -> None:
+    assert [gib("80Gi"), gib("512Mi"), gib(2**30), gib("1.5Ti")] == [80, 0.5, 1, 1536]
+    assert gib("80G") == pytest.approx(74.5, abs=0.01)
+    assert gib("1e11") == float("inf")

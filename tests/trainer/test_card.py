@@ -1,0 +1,56 @@
+"""A GPU that is too small is told before anything is computed, by the whole phase."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.inprocess import Phases
+from harness.tiny import settings, write_questions
+from runs import EXAMPLES, arithmetic
+from selfevo_contract.plan import plan
+from selfevo_contract.process import phase_config
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import MODELS
+from selfevo_contract.sizing.fit import least_gib
+from selfevo_contract.sizing.memory import needs
+from selfevo_trainer.inputs import card
+
+
+@pytest.mark.parametrize("example", ["qwen3-4b-base", "qwen3-4b-lora"])
+def test_the_trainer_asks_by_the_formula_that_the_operator_asks_by(example: str) -> None:
+    spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
+    model = MODELS["Qwen3-4B-Base"]
+    asked = {need.phase: need for need in needs(spec, model)}
+    for step in plan(spec).steps:
+        config = phase_config(spec, "run", "namespace", step, attempt="test")
+        here = card.need_of(step.inputs, config.engine, model, asked[step.phase].gpus)
+        assert here is not None
+        same = replace(here, generation=asked[step.phase].generation) if not here.backward else here
+        assert same == asked[step.phase]
+        assert least_gib(here) == least_gib(asked[step.phase])
+    assert set(asked) == {step.phase for step in plan(spec).steps}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["evaluate-0", "challenger-train-1"])
+def test_a_phase_on_a_gpu_that_is_too_small_ends_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def run(memory: float) -> Any:
+        monkeypatch.setattr(card, "card", lambda: ("NVIDIA T4", memory))
+        return phases(step)
+
+    questions = write_questions(tmp_path / "heldout.jsonl")
+    phases = Phases(arithmetic(settings(questions=questions), store=tmp_path / "store"), tmp_path)
+    ended = run(0.0001)
+    assert (ended.code, ended.result.reason) == (2, "GpuTooSmall"), ended.log
+    message = ended.result.message
+    assert message.startswith("the GPU of this process (NVIDIA T4) has 0.0 GiB, and " + step.rpartition("-")[0])
+    assert "selfevo size" in message and "Traceback" not in ended.log
+    assert not ended.progress and phases.manifest(step) is None
+    assert run(80.0).code == 0

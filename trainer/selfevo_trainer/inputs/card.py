@@ -1,0 +1,61 @@
+"""Whether the phase fits on the GPU that it was given: asked before anything is computed, by the formula of
+docs/sizing.md.
+
+    check(context, inputs, folder)      of the process's own GPU; nothing is asked of a CPU
+    need_of(inputs, engine, model, n)   pure: what the phase takes
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, SolverTrainInputs
+from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.fit import least_gib, too_small
+from selfevo_contract.sizing.memory import GIB, Need, generation, training
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_trainer.context import Context
+from selfevo_trainer.models.loading import device
+
+
+def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
+    """Ask it of this process's GPU and the model in ``folder``, whatever it is called.
+
+    Raises:
+        InputError: the phase takes more memory than the GPU has.
+    """
+    found = card()
+    if found is None:
+        return
+    name, memory = found
+    try:
+        model = Architecture.of(json.loads((folder / "config.json").read_bytes()))
+    except (InputError, KeyError, OSError, ValueError):
+        return  # of another kind than the formula is for
+    need = need_of(inputs, context.config.engine, model, context.rank.size)
+    if need is not None and least_gib(need) > memory:
+        raise too_small(need, f"the GPU of this process ({name}) has {memory:.1f} GiB")
+
+
+def card() -> tuple[str, float] | None:
+    """Name and GiB of this process's GPU; None where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(device())
+    return found.name, found.total_memory / GIB
+
+
+def need_of(inputs: BuiltInputs, engine: Engine, model: Architecture, processes: int) -> Need | None:
+    """What ``inputs`` takes of a GPU; None of an engine that splits its models by itself."""
+    dtype_bytes = 4 if inputs.loading.dtype == "float32" else 2
+    match inputs:
+        case ChallengerTrainInputs():
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine)
+        case SolverTrainInputs():
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes)
+    # Keys and values are no reason to refuse, so that the longest answer does not matter.
+    return generation(inputs.phase, model, engine, 1, dtype_bytes) if isinstance(engine, TransformersEngine) else None
