@@ -154,6 +154,7 @@ CASES: dict[str, dict[str, Any]] = {
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             "activeDeadlineSeconds": 7200,
             "terminationGracePeriodSeconds": 30,
+            "gpuMemory": "80Gi",
             "sharedMemory": "64Mi",
             "scratch": "50Gi",
         },
