@@ -1,4 +1,4 @@
-"""The tables of docs/sizing.md and in the headers of examples/, made anew by the formula (`selfevo_contract.sizing`).
+"""The tables of docs/sizing.md and in the headers of examples/, made anew by the formulas (`selfevo_contract.sizing`).
 
     python tools/gpu_sizing.py
 
@@ -14,11 +14,16 @@ from pathlib import Path
 
 import yaml
 
+from selfevo.views.hours import amount, estimated
 from selfevo.views.size import show_size
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import MODELS
+from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import Need, needs
+from selfevo_contract.sizing.speeds import ASSUMED, SPEEDS
 from selfevo_contract.sizing.suggestions import with_settings
+from selfevo_contract.sizing.traffic import checkpoint_bytes, checkpoints, model_bytes
+from selfevo_contract.spec.engines import VllmEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import RunSpec
 
@@ -26,7 +31,6 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "sizing.md"
 COMMAND = "#     selfevo size "
 """How the table in an example's header begins; it ends with the header."""
-BEGIN, END = "<!-- sizes: made by tools/gpu_sizing.py -->", "<!-- sizes end -->"
 
 
 def load(path: Path) -> SelfEvolutionRun:
@@ -69,11 +73,88 @@ def _card(need: Need) -> str:
     return "**no card**" if need.card == "none" else f"{need.card} card"
 
 
+def hours() -> str:
+    """What an iteration of the examples takes, and the figures that it is worked out by."""
+    rows = [
+        "",
+        "| example | card | challenger-train | solver-rollout | solver-train | evaluate | an iteration | generated |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in examples():
+        spec, card = load(path).spec, f"{_asked(path)} GB"
+        rows += _hours_row(path.stem, spec, card)
+        if path.stem == "qwen3-4b-base":
+            rows += _hours_row("the same by vLLM, but for the Challenger's own completions", _by_vllm(spec), card)
+    rows += ["", "| figure | value | | from |", "|---|---|---|---|"]
+    every = [*(it for card in SPEEDS.values() for it in (card.tflops, card.bandwidth)), *ASSUMED]
+    rows += [f"| {it.what} | {it.value:,.4g} {it.unit} | {it.origin} | {it.source} |" for it in every]
+    return "\n".join([*rows, ""])
+
+
+def _hours_row(name: str, spec: RunSpec, card: str) -> Iterator[str]:
+    whole = estimated(spec, MODELS[spec.model.uri.rpartition("/")[2].partition("@")[0]], card, Lengths())
+    if whole is not None:
+        last = [one for one in whole.took if one.step.iteration == spec.iterations]
+        cells = [f"{amount(one.hours)} h x {one.gpus}" for one in last]
+        gpu_hours, tokens = sum(one.gpu_hours for one in last), sum(one.tokens for one in last) / 1e6
+        yield (
+            f"| {name} | {card} | {' | '.join(cells)} | {amount(gpu_hours)} GPU hours "
+            f"| {amount(tokens)} million tokens |"
+        )
+
+
+def _by_vllm(spec: RunSpec) -> RunSpec:
+    def changed(part: str, **fields: object) -> object:
+        return getattr(spec, part).model_copy(update=fields)
+
+    engine = VllmEngine(kind="vllm", gpuMemoryUtilization=0.9)
+    grpo = spec.solver.grpo.model_copy(update={"generation": "vllm"})
+    return spec.model_copy(
+        update={
+            "challenger": changed("challenger", engine=VllmEngine(kind="vllm")),
+            "rollout": changed("rollout", engine=engine),
+            "solver": changed("solver", grpo=grpo),
+            "evaluation": changed("evaluation", engine=engine),
+        }
+    )
+
+
+def store() -> str:
+    """What an iteration with the settings of qwen3-4b-base writes."""
+    spec = load(ROOT / "examples" / "qwen3-4b-base.yaml").spec
+    roles = (spec.challenger.grpo, spec.solver.grpo)
+    rows = [
+        "",
+        "| model | a checkpoint | a model | written in an iteration, `checkpointEvery: 1` | `checkpointEvery: 5` |"
+        " with `lora: {}`, `checkpointEvery: 1` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, model in MODELS.items():
+
+        def written(every: int, lora: Lora | None = None, model: Architecture = model) -> str:
+            trained = [grpo.model_copy(update={"lora": lora}) for grpo in roles]
+            total = sum(checkpoints(it, every) * checkpoint_bytes(it, model) + model_bytes(it, model) for it in trained)
+            return f"{amount(total / 1e9)} GB"
+
+        sizes = [checkpoint_bytes(roles[0], model), model_bytes(roles[0], model)]
+        cells = [*(f"{amount(size / 1e9)} GB" for size in sizes), written(1), written(5), written(1, Lora())]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*rows, ""])
+
+
+BLOCKS = {"sizes": tables, "hours": hours, "traffic": store}
+"""What stands between a page's lines `<!-- NAME: made by tools/gpu_sizing.py -->` and `<!-- NAME end -->`."""
+
+
 def page(text: str) -> str:
     """``text`` with the tables in their place."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}{END}{after}"
+    for name, made in BLOCKS.items():
+        begin, end = f"<!-- {name}: made by tools/gpu_sizing.py -->", f"<!-- {name} end -->"
+        before, _, rest = text.partition(begin)
+        inside, _, after = rest.partition(end)
+        assert inside, f"{begin} and {end} are not on the page"
+        text = f"{before}{begin}\n{made()}{end}{after}"
+    return text
 
 
 def examples() -> list[Path]:
@@ -81,14 +162,19 @@ def examples() -> list[Path]:
     return [path for path in sorted((ROOT / "examples").glob("*.yaml")) if COMMAND in path.read_text()]
 
 
+def _asked(path: Path) -> str:
+    """The card, in GB, that the command in the manifest's header names."""
+    command = path.read_text().partition(COMMAND)[2].partition("\n")[0]
+    return command.partition(" --card ")[2] or "80"
+
+
 def header(path: Path) -> str:
     """The manifest at ``path`` with what the command in its header says today."""
     before, _, rest = path.read_text().partition(COMMAND)
     command, _, rest = rest.partition("\n")
     _, _, after = rest.partition("apiVersion:")
-    _, _, card = command.partition(" --card ")
     with redirect_stdout(said := io.StringIO()):
-        show_size(path, card or "80", None)
+        show_size(path, _asked(path), None)
     lines = [f"# {line}".rstrip() for line in said.getvalue().splitlines()]
     return "\n".join([f"{before}{COMMAND}{command}", *lines, f"apiVersion:{after}"])
 

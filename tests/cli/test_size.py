@@ -40,6 +40,46 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     assert (code, said.splitlines()[-1]) == (0, "every phase fits")
 
 
+def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
+    example = str(EXAMPLES / "qwen3-4b-base.yaml")
+    code, said = sized(example, "--card", "180", "--figures")
+    lines = said.splitlines()
+    assert code == 0, said
+    table = lines[lines.index(next(line for line in lines if line.split()[:3] == ["phase", "GPUs", "hours"])) :]
+    phases = ["challenger-train", "solver-rollout", "solver-train", "evaluate"]
+    assert [line.split("  ")[0] for line in table[1:7]] == [*phases, "iteration 3", "the run"]
+    rows = [line.replace(",", "").split() for line in table[1:5]]
+    assert [row[1] for row in rows] == ["8", "8", "8", "1"]
+    for _, gpus, hours, generating, training, gpu_hours, *_ in rows:
+        assert float(generating) + float(training) == pytest.approx(float(hours), abs=0.11)
+        assert float(gpus) * float(hours) == pytest.approx(float(gpu_hours), rel=0.02)
+    iteration = float(table[5].split()[3])
+    assert iteration == pytest.approx(sum(float(row[5]) for row in rows), rel=0.01)
+    assert "0 measured, 5 published, 4 guessed" in said
+    told = [line for line in lines if line.startswith("  ")]
+    assert len(told) == 9 and all("(published: " in line or "(guessed: " in line for line in told)
+    document = yaml.safe_load(Path(example).read_text())
+    document["spec"]["rollout"]["engine"] = {"kind": "vllm"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    rollouts = [
+        float(
+            next(
+                line for line in sized(str(tmp_path / "run.yaml"), *more)[1].splitlines()[6:] if "rollout" in line
+            ).split()[2]
+        )
+        for more in ([], ["--answer-tokens", "300"])
+    ]
+    assert rollouts[1] < rollouts[0] < float(rows[1][2])
+    assert "with every completion as long as it may be: " in sized(str(tmp_path / "run.yaml"))[1]
+    assert sized(example, "--answer-tokens", "0")[0] == 2
+
+
+def test_no_hours_are_made_up_for_other_types(tmp_path: Path) -> None:
+    code, said = sized(str(EXAMPLES / "smollm2-135m-instruct.yaml"), "--card", "24")
+    assert code == 0 and "no hours are worked out for spec.model.dtype float32" in said
+    assert "GPU hours" not in said
+
+
 def test_sizes_come_from_the_models_own_configuration(tmp_path: Path) -> None:
     code, said = sized(str(EXAMPLES / "arithmetic.yaml"), "--card", "24")
     config = json.loads((EXAMPLES / "arithmetic" / "base" / "config.json").read_text())

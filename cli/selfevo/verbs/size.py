@@ -1,4 +1,4 @@
-"""`selfevo size`: what each phase of a run takes of a GPU's memory, and what would make it fit."""
+"""`selfevo size`: what each phase of a run takes of a GPU's memory, about how long, and what would make it fit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ def size(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="The model's config.json, where it is not at hand.")
     ] = None,
+    answer_tokens: Annotated[
+        int | None,
+        typer.Option("--answer-tokens", metavar="N", min=1, help="Tokens of a completion on average; else guessed."),
+    ] = None,
+    figures: Annotated[bool, typer.Option("--figures", help="Say which figures the hours go by, and whose.")] = False,
 ) -> None:
-    """Say what each phase takes of a GPU's memory, by formula; exit code 2 when one does not fit."""
+    """Say what each phase takes of a GPU's memory, and about how long; exit code 2 when one does not fit."""
     from selfevo.views.size import show_size
 
-    raise typer.Exit(show_size(manifest, card, config))
+    raise typer.Exit(show_size(manifest, card, config, answer_tokens, figures))

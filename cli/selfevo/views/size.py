@@ -1,4 +1,4 @@
-"""What `selfevo size` prints: each phase's memory on one GPU, and what would make it fit."""
+"""What `selfevo size` prints: each phase's memory on one GPU, about how long it takes, and what would make it fit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from urllib.parse import unquote
 
 from selfevo.manifest import load
 from selfevo.text import aligned
+from selfevo.views.hours import hours_table
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
 from selfevo_contract.sizing.suggestions import suggestions
 
 
-def show_size(manifest: Path, card: str, config: Path | None) -> ExitCode:
+def show_size(
+    manifest: Path, card: str, config: Path | None, answer_tokens: int | None = None, figures: bool = False
+) -> ExitCode:
     """Print it; the exit code is 2 when a phase does not fit.
 
     Args:
         card: memory of the GPU in GB, one of CARDS.
         config: the model's config.json where its folder is not on this machine.
+        answer_tokens: length of a completion on average; None for a guess.
+        figures: say which figures the hours go by, and whose they are.
 
     Raises:
         InputError: the manifest, the card or the model's configuration is not one.
@@ -30,11 +35,12 @@ def show_size(manifest: Path, card: str, config: Path | None) -> ExitCode:
     if named not in CARDS:
         raise InputError(f"--card is {card!r}; it must be one of {', '.join(name.split()[0] for name in CARDS)}")
     spec = load(manifest).spec
-    model = _architecture(spec.model.uri, config)
+    model = architecture(spec.model.uri, config)
     found = list(needs(spec, model))
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
+    print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")
     if all(need.total <= CARDS[named] for need in found):
         print("every phase fits")
         return ExitCode.DONE
@@ -54,7 +60,7 @@ def _row(need: Need) -> list[str]:
     return [need.phase, str(need.gpus), f"{need.total:.1f}", *parts, need.card]
 
 
-def _architecture(uri: str, config: Path | None) -> Architecture:
+def architecture(uri: str, config: Path | None) -> Architecture:
     """Of --config, of the model's own folder, or of a name that is known."""
     if config is None and uri.startswith("file://"):
         config = Path(unquote(uri.removeprefix("file://"))) / "config.json"

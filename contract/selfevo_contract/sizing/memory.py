@@ -120,21 +120,26 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     """What each phase of ``spec`` takes on one GPU."""
     dtype_bytes = 4 if spec.model.dtype == "float32" else 2
     challenger, solver = spec.challenger, spec.solver
-    on = _gpus(spec, challenger.pods)
+    on = gpus_of(spec, challenger.pods)
     yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine)
     longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
     yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes)
-    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, _gpus(spec, solver.pods))
+    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, gpus_of(spec, solver.pods))
     if spec.evaluation:
         sampling = spec.evaluation.sampling or solver.grpo.sampling
         longest = sampling.max_completion_length
         yield generation(EVALUATE.name, model, spec.evaluation.engine, longest, dtype_bytes)
 
 
-def _gpus(spec: RunSpec, pods: Pods) -> int:
+def gpus_of(spec: RunSpec, pods: Pods) -> int:
     """Of all pods that train together."""
+    return gpus_of_pod(spec, pods) * (pods.nodes or spec.pods.nodes or 1)
+
+
+def gpus_of_pod(spec: RunSpec, pods: Pods) -> int:
+    """Of one pod; 1 where none are named."""
 
     def limit(resources: Resources) -> int:
         return sum(int(count) for name, count in resources.limits.items() if name.endswith("/gpu"))
 
-    return max(1, limit(pods.resources) or limit(spec.pods.resources)) * (pods.nodes or spec.pods.nodes or 1)
+    return max(1, limit(pods.resources) or limit(spec.pods.resources))

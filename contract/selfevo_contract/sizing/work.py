@@ -1,0 +1,96 @@
+"""What a step generates and trains, in sequences: it follows from its inputs alone (docs/method.md). Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfevo_contract.phases import (
+    ChallengerTrainInputs,
+    EvaluateInputs,
+    Inputs,
+    SolverRolloutInputs,
+    SolverTrainInputs,
+)
+from selfevo_contract.sizing.speeds import QUESTIONS
+from selfevo_contract.spec.grpo import Grpo
+
+TASKS = {
+    "math500": 500,
+    "gsm8k": 1319,
+    "amc23": 40,
+    "aime24": 30,
+    "aime25": 30,
+    "minerva": 272,
+    "olympiad": 674,
+    "mmlu-pro": 12_032,
+    "supergpqa": 26_529,
+    "bbeh": 4_520,
+}
+"""Questions of the data sets of `selfevo data` (docs/held-out-data.md), by the names that tasks have by default."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Sequences that one model generates."""
+
+    sequences: int
+    longest: int
+    """Tokens of a completion at most."""
+    policy: Grpo | None = None
+    """The settings by which a model in training generates; None for a frozen one, which the phase's engine answers
+    for."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one step."""
+
+    asked: tuple[Asked, ...]
+    trained: Grpo | None = None
+    """How what the policy generated is trained on; None where nothing is trained."""
+
+    @property
+    def sequences(self) -> int:
+        return sum(part.sequences for part in self.asked)
+
+
+def work_of(inputs: Inputs) -> Work:
+    """Every question is taken for a valid one, so that it is an upper limit: 10,240 + 102,400 sequences of the
+    Challenger's training, 8,000 + 80,000 of the rollout and 38,400 of the Solver's training with R-Zero's settings."""
+    match inputs:
+        case ChallengerTrainInputs():
+            written = inputs.grpo.max_steps * inputs.grpo.completions_per_step
+            answers = written * inputs.reward.solver_samples
+            return Work(
+                (
+                    Asked(written, inputs.grpo.max_completion_length, inputs.grpo),
+                    Asked(answers, inputs.solver_sampling.max_completion_length),
+                ),
+                inputs.grpo,
+            )
+        case SolverRolloutInputs():
+            return Work(
+                (
+                    Asked(inputs.questions, inputs.question_sampling.max_completion_length),
+                    Asked(inputs.questions * inputs.samples, inputs.answer_sampling.max_completion_length),
+                )
+            )
+        case SolverTrainInputs():
+            written = inputs.grpo.max_steps * inputs.grpo.completions_per_step
+            return Work((Asked(written, inputs.grpo.max_completion_length, inputs.grpo),), inputs.grpo)
+        case EvaluateInputs():
+            return Work(
+                tuple(
+                    Asked(
+                        questions_of(task.name) * (1 + inputs.samples_of(task)),  # the greedy one, too
+                        inputs.sampling_of(task).max_completion_length,
+                    )
+                    for task in inputs.tasks
+                )
+            )
+    return Work(())
+
+
+def questions_of(task: str) -> int:
+    """Questions of a held-out task: known by its name, or guessed."""
+    return TASKS.get(task, int(QUESTIONS.value))

@@ -1,0 +1,175 @@
+"""About how long a run takes: sequences as the method says, speeds as published, and what settings do to them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from runs import EXAMPLES, merged
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing import speeds
+from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.hours import Lengths, Machine, Took, estimate, wall_hours
+from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS
+from selfevo_contract.sizing.traffic import checkpoint_bytes, checkpoints, traffic
+from selfevo_contract.sizing.work import work_of
+from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
+from selfevo_contract.spec.run import RunSpec
+
+QWEN = MODELS["Qwen3-4B-Base"]
+REFERENCE = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+VLLM = {"kind": "vllm", "gpuMemoryUtilization": 0.9}
+SERVED = {"kind": "server", "replicas": 4}
+
+
+def spec_of(**changes: Any) -> RunSpec:
+    """The reference's example with ``changes``; an engine takes the place of the one that is there."""
+    document = deepcopy(REFERENCE)
+    for part, change in changes.items():
+        if isinstance(change, dict) and "engine" in change:
+            del document["spec"][part]["engine"]
+    return SelfEvolutionRun.model_validate(merged(document, {"spec": changes})).spec
+
+
+def steps_of(spec: RunSpec, lengths: Lengths | None = None, **more: Any) -> dict[str, Took]:
+    found = estimate(spec, plan(spec), QWEN, "80 GB", lengths or Lengths(), **more)
+    return {one.step.name: one for one in found}
+
+
+def test_sequences_are_those_of_the_method() -> None:
+    steps = plan(spec_of()).by_name
+    counts = {name: [part.sequences for part in work_of(step.inputs).asked] for name, step in steps.items()}
+    assert counts["challenger-train-1"] == [10_240, 102_400]
+    assert counts["solver-rollout-1"] == [8_000, 80_000]
+    assert counts["solver-train-1"] == [38_400]
+    # math500, gsm8k, minerva and olympiad by 4 samples, amc23, aime24 and aime25 by 32; each with the greedy one
+    assert sum(counts["evaluate-1"]) == (500 + 1319 + 272 + 674) * 5 + (40 + 30 + 30) * 33
+
+
+@pytest.mark.parametrize(("at_once", "published"), [(128, 4474), (256, 5760)])
+def test_vllm_is_as_fast_as_somebody_measured(at_once: int, published: float) -> None:
+    """ML.ENERGY's leaderboard: Qwen3-14B in bfloat16 on one H100, completions of 613 to 625 tokens."""
+    model = Architecture(5120, 17408, 40, 40, 8, 128, 151936, False, True)
+    assert model.parameters / 1e9 == pytest.approx(14.77, abs=0.01)
+    many = 100 * at_once
+    seconds = Machine(model, "80 GB").by_vllm(many, at_once, 618, 0.95)
+    assert many * 618 / seconds == pytest.approx(published, rel=0.10)
+
+
+def test_transformers_is_as_fast_as_somebody_measured() -> None:
+    """Qwen2's documentation: Qwen2-0.5B in bfloat16, one sequence of 2,048 tokens, 49.94 tokens a second."""
+    model = Architecture(896, 4864, 24, 14, 2, 64, 151936, True, False)
+    assert 2048 / Machine(model, "80 GB").by_transformers(1, 64, 2048, 2) == pytest.approx(49.94, rel=0.02)
+
+
+def test_training_is_as_fast_as_somebody_measured() -> None:
+    """torchtitan: Llama 3.1 8B on 8 H100 by FSDP without torch.compile, sequences of 8,192 tokens, 5,762 a second."""
+    llama = MODELS["OctoThinker-8B-Hybrid-Base"]
+    grpo = Grpo(beta=0.0, promptsPerStep=8)
+    seconds = Machine(llama, "80 GB").pass_seconds(grpo, 10, 8192 - PROMPT_TOKENS)
+    assert 10 * 8192 / seconds == pytest.approx(5762, rel=0.10)
+
+
+def test_what_a_pass_does_besides() -> None:
+    def seconds(**grpo: Any) -> float:
+        return Machine(QWEN, "80 GB").pass_seconds(Grpo(**{"beta": 0.0, **grpo}), 64, 1024)
+
+    once = seconds()
+    assert seconds(beta=0.01) == pytest.approx(once * 4 / 3)
+    assert seconds(gradientCheckpointing=True) == pytest.approx(once * 4 / 3)
+    assert seconds(promptsPerUpdate=128) == pytest.approx(once * 4 / 3)
+    assert seconds(lora={}) == pytest.approx(once * 2 / 3)
+    assert seconds(numIterations=3) == pytest.approx(once * 10 / 3)
+
+
+def test_what_settings_do() -> None:
+    base = steps_of(spec_of())
+    assert {name: one.gpus for name, one in base.items() if name.endswith("-1")} == {
+        "challenger-train-1": 8,
+        "solver-rollout-1": 8,
+        "solver-train-1": 8,
+        "evaluate-1": 1,
+    }
+    rollout = base["solver-rollout-1"]
+    halved = steps_of(spec_of(rollout={"shards": 4}))["solver-rollout-1"]
+    assert halved.hours == pytest.approx(2 * rollout.hours, rel=1e-3) and halved.gpu_hours == pytest.approx(
+        rollout.gpu_hours, rel=1e-3
+    )
+    quick = steps_of(spec_of(rollout={"engine": VLLM}))["solver-rollout-1"]
+    assert quick.hours < rollout.hours / 3 and quick.tokens == rollout.tokens
+    # vLLM does not wait for the longest of a batch, transformers does.
+    full = steps_of(spec_of(rollout={"engine": VLLM}), Lengths(full=True))["solver-rollout-1"]
+    assert full.hours > 3 * quick.hours and full.tokens == 4 * quick.tokens
+    assert steps_of(spec_of(), Lengths(full=True))["solver-rollout-1"].hours == rollout.hours
+    nodes = steps_of(spec_of(solver={"pods": {"nodes": 2}}))["solver-train-1"]
+    train = base["solver-train-1"]
+    assert nodes.gpus == 16 and nodes.training == pytest.approx(train.training / 2) and nodes.hours < train.hours
+    served = steps_of(spec_of(challenger={"engine": SERVED}))["challenger-train-1"]
+    assert served.gpus == 8 + 4
+    policy = steps_of(spec_of(solver={"grpo": {"generation": "vllm"}}))["solver-train-1"]
+    assert policy.generating < train.generating / 2
+
+
+def test_hours_of_the_run_go_by_how_many_steps_may_be_at_work() -> None:
+    spec = spec_of(parallelSteps=1)
+    steps = list(steps_of(spec).values())
+    assert wall_hours(steps, 1) == pytest.approx(sum(one.hours for one in steps))
+    beside = wall_hours(steps, 2)
+    chain = sum(one.hours for one in steps if one.step.phase != "evaluate")
+    assert chain < beside < wall_hours(steps, 1)  # scores do not hold up training, but the last one ends last
+    assert wall_hours(steps, 9) <= beside and wall_hours([], 1) == 0
+    left = steps_of(spec, done=["evaluate-0", "challenger-train-1"])
+    assert set(left) == {one.step.name for one in steps} - {"evaluate-0", "challenger-train-1"}
+
+
+def test_every_card_has_speeds_and_every_figure_a_source() -> None:
+    assert list(speeds.SPEEDS) == list(CARDS)
+    for card in CARDS:
+        for figure in speeds.figures(card):
+            assert figure.value > 0 and figure.source and figure.origin in get_args(speeds.Origin), figure
+            assert str(figure).startswith(f"{figure.what}: ") and f"({figure.origin}: {figure.source})" in str(figure)
+
+
+@pytest.mark.parametrize(
+    ("grpo", "every", "hours", "count"),
+    [
+        (ChallengerGrpo(maxSteps=5), 1, (1, 1), 4),
+        (Grpo(maxSteps=15), 1, (1, 1), 14),
+        (Grpo(maxSteps=15), 5, (1, 1), 2),
+        (Grpo(maxSteps=0), 1, (0, 0), 0),
+        (Grpo(maxSteps=15), "10m", (0, 1.05), 6),
+        (Grpo(maxSteps=15, promptsPerUpdate=128), "10m", (15, 0), 15),  # the first update after each generation
+        (Grpo(maxSteps=5, promptsPerUpdate=8), "10m", (15, 5), 35),  # seven in each step
+        (Grpo(maxSteps=2), "10m", (15, 15), 1),  # no more than there are updates
+    ],
+)
+def test_checkpoints_of_a_training(grpo: Grpo, every: str | int, hours: tuple[float, float], count: int) -> None:
+    assert checkpoints(grpo, every, *hours) == count
+
+
+def test_traffic_of_an_iteration() -> None:
+    def of(**changes: Any) -> dict[str, Any]:
+        spec = spec_of(**changes)
+        return {name: traffic(one, spec, QWEN, Lengths()) for name, one in steps_of(spec).items()}
+
+    every = {"checkpointEvery": 1}
+    whole = of(challenger=every, solver=every)
+    trained = [whole["challenger-train-2"], whole["solver-train-2"]]
+    assert sum(part.written for part in trained) == 224 * QWEN.parameters  # 4 + 14 checkpoints, two models
+    assert [part.read for part in trained] == [8 * QWEN.parameters, 4 * QWEN.parameters]
+    assert whole["challenger-train-1"].read == 4 * QWEN.parameters  # the base twice, in 16 bits
+    assert whole["solver-rollout-2"].read == 8 * 8 * QWEN.parameters  # each of eight shards
+    lora = {"grpo": {"lora": {}}, **every}
+    small = of(challenger=lora, solver=lora)
+    assert (
+        small["solver-train-2"].written == 14 * checkpoint_bytes(Grpo(lora={}), QWEN) + small["solver-train-2"].models
+    )
+    assert small["solver-train-2"].written < whole["solver-train-2"].written / 20
+    kept = [of(storage={"keepAnswers": keep})["solver-rollout-1"].rows for keep in ("votes", "sample", "all")]
+    assert kept[0] < kept[1] < kept[2]
+    questions, answers = 8000 * 1024 * 4, 80_000 * 1024 * 4
+    assert kept[0] == questions and kept[2] == questions + answers
