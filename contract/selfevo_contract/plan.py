@@ -9,7 +9,8 @@ challenger-train(t+1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +43,7 @@ from selfevo_contract.spec.engines import Engine
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_contract.status import Rollback
 
 QUESTION_TOP_P = 0.95
 """Top-p of the rollout's questions in R-Zero's public code, when the spec says nothing else."""
@@ -86,6 +88,8 @@ class Plan:
     unscheduled: tuple[Step, ...] = ()
     """Evaluations between those that the spec asks for. One that is recorded, because it was the last one before
     ``iterations`` was raised, keeps its score; none is run."""
+    rollbacks: int = 0
+    """How many of the run's rollbacks are in it."""
 
     @cached_property
     def by_name(self) -> dict[str, Step]:
@@ -97,8 +101,10 @@ class Plan:
 
 
 class _Builder:
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, redone: Mapping[int, int]) -> None:
         self.spec = spec
+        self.redone = redone
+        """Iteration -> how often it is computed anew."""
         self.steps: list[Step] = []
         self.unscheduled: list[Step] = []
         self.base_score: StepModelRef | None = None
@@ -114,7 +120,8 @@ class _Builder:
         return self.loading.model_copy(update={"quantization": getattr(engine, "quantization", None)})
 
     def seed(self, phase: Phase, iteration: int) -> int:
-        return derive_seed(self.spec.seed, phase, iteration)
+        again = self.redone.get(iteration, 0)
+        return derive_seed(self.spec.seed, phase, iteration, *(("rollback", again) if again else ()))
 
     def add(self, inputs: Inputs, iteration: int, *needs: ModelRef | StepModelRef) -> StepModelRef:
         step = self.step(inputs, iteration, *needs)
@@ -255,13 +262,27 @@ def _as_asked(task: Task, fallback: Mapping[str, object]) -> Task:
     return task.model_copy(update=dict.fromkeys([*same, "group"]))
 
 
-def plan(spec: RunSpec) -> Plan:
+def rollbacks_of(spec: RunSpec, recorded: Sequence[Rollback]) -> list[Rollback]:
+    """Those of the ``recorded`` rollbacks that are about a run of ``spec``: of another one, its manifest was edited."""
+    kept: list[Rollback] = []
+    for rollback in recorded:
+        keys = {step.key for step in plan(spec, kept).steps}
+        if not keys & set(rollback.abandoned.values()):
+            break
+        kept.append(rollback)
+    return kept
+
+
+def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = ()) -> Plan:
     """The steps of a run.
+
+    ``rollbacks`` are those of its status, in their order: an iteration that is computed anew has another seed, so that
+    its steps and all that follow from them have other keys.
 
     A valid spec has a plan. What is in the plan and not built yet is refused by
     `selfevo_contract.run.refuse_what_is_not_built`.
     """
-    builder = _Builder(spec)
+    builder = _Builder(spec, Counter(rollback.iteration for rollback in rollbacks))
     base: ModelRef = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
     challengers, solvers, verifier = [base], [base], base
     builder.evaluate(0, base)
@@ -274,4 +295,5 @@ def plan(spec: RunSpec) -> Plan:
         challengers.append(challenger)
         solvers.append(solver)
     builder.finetune(solvers[-1])
-    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), tuple(builder.unscheduled))
+    unscheduled = tuple(builder.unscheduled)
+    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), unscheduled, len(rollbacks))

@@ -53,6 +53,8 @@ NOT_IN_PLAN = "NotInPlan"
 STEP_ENDED = "StepEnded"
 SUPERSEDED = "Superseded"
 RUN_FAILED = "RunFailed"
+RUN_ENDED = "RunEnded"
+ROLLED_BACK = "RolledBack"
 OUTDATED = "SpecChanged"
 
 # What a trainer's process ends with

@@ -167,6 +167,8 @@ class GuardStatus(_Status):
     """That measurement."""
     baseline: float | None = None
     """What it is held against, where that is not the limit alone."""
+    since: int | None = None
+    """The first iteration that may be to blame for what is beyond the limit now."""
     last_beyond: int | None = None
     """The last iteration that was beyond the limit."""
     message: str = ""
@@ -204,6 +206,22 @@ class Usage(_Status):
     """Fields of spec.budget of which 80 % are used."""
 
 
+class Rollback(_Status):
+    """A run that went back to a good iteration, and goes on from there with another seed. Nothing was deleted."""
+
+    iteration: int
+    """The first iteration that is computed anew; the one before it was good."""
+    guard: str
+    """The guard that tripped."""
+    message: str = ""
+    """What it had measured."""
+    at: str = ""
+    """When."""
+    abandoned: dict[str, str] = {}
+    """Steps that were done and that the run does not build on any more, by name, with the keys under which they lie in
+    the store."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -234,6 +252,8 @@ class RunStatus(_Status):
     """Every step of the plan."""
     attempts: list[AttemptStatus] = []
     """The last twenty."""
+    rollbacks: list[Rollback] = []
+    """How often the run went back to a good iteration, in the order in which it did. They are part of its plan."""
     guards: list[GuardStatus] = []
     """What each guard of spec.guards says."""
     watch: str = ""

@@ -19,6 +19,7 @@ UNKNOWN = "it is done, and what it measured is unknown"
 STOPPED = (
     reasons.SUSPENDED,
     reasons.RUN_FAILED,
+    reasons.RUN_ENDED,
     reasons.NOT_IN_PLAN,
     reasons.STEP_ENDED,
     reasons.SUPERSEDED,

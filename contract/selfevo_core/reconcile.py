@@ -63,11 +63,14 @@ def reconcile(
 
     # Decide.
     decision = combined(policies, state, now)
-    phase = decision.phase or _phase(state)
+    goes_back = decision.rollback is not None or len(state.recorded.rollbacks) > plan.rollbacks
+    phase = decision.phase or ("Running" if goes_back else _phase(state))
     stops = _stops(phase, state.steps, live)
     may_start = not decision.starts_nothing
     starts, wake_at = _starts(run.metadata.name, state, decision.holds) if may_start else ([], None)
-    wakes = [moment for moment in (wake_at, decision.wake_at) if moment is not None]
+    # Once a rollback is recorded, there is another plan.
+    again = now if goes_back else None
+    wakes = [moment for moment in (wake_at, decision.wake_at, again) if moment is not None]
     if not live and not starts:
         problem = problem or decision.blocker
 
@@ -122,13 +125,16 @@ def _phase(state: RunState) -> RunPhase:
     return "Running" if begun or state.live else "Pending"
 
 
+_STOPPED_BY = {"Failed": reasons.RUN_FAILED, "Suspended": reasons.SUSPENDED, "Succeeded": reasons.RUN_ENDED}
+
+
 def _stops(phase: RunPhase, steps: Mapping[str, StepStatus], live: Sequence[ObservedAttempt]) -> list[Stop]:
     """Attempts that nobody waits for any more. They end at a checkpoint, so that nothing is lost."""
     stops = []
     for attempt in live:
         step = steps.get(attempt.step)
-        if phase in ("Failed", "Suspended"):
-            reason = reasons.RUN_FAILED if phase == "Failed" else reasons.SUSPENDED
+        if phase in _STOPPED_BY:
+            reason = _STOPPED_BY[phase]
         elif step is None or step.key != attempt.key:
             reason = reasons.NOT_IN_PLAN
         elif step.state in ("Succeeded", "Failed"):

@@ -56,6 +56,7 @@ def status_of(
         iterations=shown,
         steps=_steps_shown(state, {iteration.iteration for iteration in shown}),
         attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
+        rollbacks=[*before.rollbacks, *([decision.rollback] if decision.rollback else [])],
         guards=watched,
         watch=watch_of(watched),
         usage=before.usage,
@@ -101,6 +102,8 @@ def _reason(
 ) -> tuple[str, str]:
     """Why the run stands where it stands: a constant for programs, a sentence for people."""
     if decision.phase == "Failed":
+        return decision.reason, decision.message
+    if decision.phase == "Succeeded":
         return decision.reason, decision.message
     done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
     if phase == "Succeeded":

@@ -49,4 +49,5 @@ def as_recorded(plan: Plan, status: RunStatus) -> Plan:
         tuple(map(model, plan.solvers)),
         tuple(map(model, plan.challengers)),
         steps(plan.unscheduled),
+        plan.rollbacks,
     )

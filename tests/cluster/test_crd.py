@@ -380,6 +380,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "write a number of steps, or a duration such as 10m",
     ),
     (
+        document(spec__guards={"kl": {"action": "promoteBest"}}, spec__evaluation=None),
+        "spec",
+        "a guard's action promoteBest needs evaluation, which tells the best iteration; add evaluation, or choose stop",
+    ),
+    (
         document(spec__budget={"wallTime": "3 days"}),
         "spec.budget.wallTime",
         "write it as a duration such as 90m, 72h or 1h30m",

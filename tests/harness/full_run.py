@@ -230,6 +230,7 @@ FULL: Document = {
         "finetune": {"data": "s3://bucket/labelled.jsonl", "maxSteps": 1, "learningRate": 1e-6, "pods": {}},
         "grading": {"method": "exact", "timeoutSeconds": 1.5, "memoryMebibytes": 512, "batchTimeoutSeconds": 60.5},
         "guards": {
+            "maxRollbacks": 3,
             "heldOut": {"limit": 3, "patience": 1, "action": "warn"},
             "flips": {"limit": 3, "patience": 2, "action": "warn"},
             "labelAccuracy": {"warnAt": 0.2, "limit": 0.3, "patience": 2, "action": "ignore"},

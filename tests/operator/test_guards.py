@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from test_reconcile import Sight, starts, stops
+from pydantic import ValidationError
+from test_reconcile import NOW, Sight, starts, stops
 
+from harness.runs import DOCUMENT, make_run
+from selfevo_contract.plan import plan, rollbacks_of
 from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
 from selfevo_core.policies.guarding import blind_guards, watching
@@ -133,7 +136,7 @@ def test_what_a_guard_says(guard: str, odd: dict[int, dict[str, float]], state: 
 def test_every_guard_is_in_the_table_with_a_trip_and_a_pass() -> None:
     states = {guard: {state for name, _, state, _ in TABLE if name == guard} for guard in {row[0] for row in TABLE}}
     assert set(states) == {guard.name for guard in GUARDS}
-    assert [guard.field for guard in GUARDS] == list(Guards.model_fields)
+    assert ["max_rollbacks", *(guard.field for guard in GUARDS)] == list(Guards.model_fields)
     assert all("Tripped" in found for found in states.values())
 
 
@@ -245,8 +248,109 @@ def test_one_that_is_ignored_is_not_blind_either() -> None:
     assert blind_guards(spec) == {} and "labelAccuracy" not in {guard.name for guard in watching(spec)}
 
 
+FLIPPED = {"evaluate/greedy_gain": -0.1}
+
+
+def replanned(sight: Sight) -> Sight:
+    """The next look's plan, with what is recorded."""
+    sight.plan = plan(sight.run.spec, sight.status.rollbacks)
+    return sight
+
+
+def test_a_rollback_goes_on_from_the_last_good_iteration_with_another_seed_and_deletes_nothing() -> None:
+    sight = life({2: FLIPPED}, spec__parallelSteps=2)
+    before, outcome = sight.plan.by_name, sight.look()
+    assert (sight.status.phase, outcome.actions, outcome.wake_at) == ("Running", (), NOW)
+    (rollback,) = sight.status.rollbacks
+    assert (rollback.iteration, rollback.guard) == (2, "flips") and "went from right to wrong" in rollback.message
+    assert rollback.abandoned == {name: step.key for name, step in before.items() if step.iteration == 2}
+
+    running = sight.attempt("challenger-train-3")  # it had begun on what is abandoned
+    outcome = replanned(sight).look()
+    assert stops(outcome) == [(running.name, "NotInPlan")]
+    assert starts(outcome) == [("challenger-train-2", 1)]
+    after = sight.plan.by_name
+    assert all(after[name].key == step.key for name, step in before.items() if step.iteration < 2)
+    assert all(after[name].key != step.key for name, step in before.items() if step.iteration >= 2)
+    assert after["challenger-train-2"].inputs.seed != before["challenger-train-2"].inputs.seed
+    assert after["evaluate-2"].inputs.seed == before["evaluate-2"].inputs.seed  # scores stay paired
+    assert said(sight)["flips"].state == "Passing" and sight.status.watch == "passing"
+    assert len(sight.status.rollbacks) == 1 and sight.status.iteration <= 2
+    # What is computed anew and is good goes on.
+    sight.attempts = {}
+    for name, step in after.items():
+        if step.iteration == 2:
+            sight.done(name, **HEALTHY[step.phase])
+    assert starts(sight.look()) == [("challenger-train-3", 1)]
+
+
+def test_a_run_that_goes_wrong_again_and_again_stops_after_so_many_rollbacks() -> None:
+    sight = life({2: FLIPPED}, spec__guards={"maxRollbacks": 2})
+    seeds = set()
+    for count in (1, 2):
+        assert len(sight.status.rollbacks) == count and sight.status.phase == "Running"
+        seeds.add(replanned(sight).plan.by_name["solver-train-2"].inputs.seed)
+        for name, step in sight.plan.by_name.items():
+            if step.iteration == 2:
+                sight.done(name, **{**HEALTHY[step.phase], **({"greedy_gain": -0.1} if name == "evaluate-2" else {})})
+        sight.look()
+    assert len(seeds) == 2
+    assert len(sight.status.rollbacks) == 2 and sight.status.phase == "Failed"
+    assert "; raise spec.guards.maxRollbacks, 2 rollbacks are done, or change spec.guards.flips" in next(
+        c.message for c in sight.status.conditions if c.type == "Failed"
+    )
+    sight.change(spec__guards={"maxRollbacks": 3})
+    replanned(sight).look()
+    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 3)
+
+
+def test_it_goes_back_before_what_was_not_measured() -> None:
+    every = {**DOCUMENT["spec"]["evaluation"], "every": 2}
+    sight = life({4: FLIPPED}, spec__evaluation=every)
+    assert [rollback.iteration for rollback in sight.status.rollbacks] == [3]
+    patient = life({2: TRUNCATED, 3: TRUNCATED}, spec__guards={"truncation": {"patience": 2, "action": "rollback"}})
+    assert [rollback.iteration for rollback in patient.status.rollbacks] == [2]
+    first = life({1: TRUNCATED}, spec__guards={"truncation": {"action": "rollback"}})
+    assert [rollback.iteration for rollback in first.status.rollbacks] == [1]
+    assert set(first.status.rollbacks[0].abandoned) == {"challenger-train-1", "solver-rollout-1"}
+
+
+def test_the_last_iteration_can_be_rolled_back_too() -> None:
+    sight = life({5: FLIPPED})
+    assert sight.status.phase == "Running" and sight.status.finished_at is None
+    assert starts(replanned(sight).look()) == [("challenger-train-5", 1)]
+
+
+def test_promoting_the_best_ends_the_run_with_it() -> None:
+    sight = life({2: {"evaluate/mean": 0.6}, 3: FALL, 4: FALL}, spec__parallelSteps=2)
+    assert (sight.status.phase, sight.status.watch) == ("Succeeded", "tripped: heldOut")
+    assert sight.status.best is not None and sight.status.best.iteration == 2
+    complete = next(c for c in sight.status.conditions if c.type == "Complete")
+    assert (complete.status, complete.reason) == ("True", "GuardTripped")
+    assert "; the best is promoted, or change spec.guards.heldOut" in complete.message
+    running = sight.attempt("challenger-train-5")
+    assert stops(sight.look()) == [(running.name, "RunEnded")]
+    sight.attempts = {}
+    sight.change(spec__guards={"heldOut": {"action": "warn"}})
+    assert starts(sight.look()) == [("challenger-train-5", 1)]
+
+
+def test_promoting_needs_scores() -> None:
+    changes = {"spec__guards": {"kl": {"action": "promoteBest"}}}
+    assert make_run(**changes).spec.guards is not None
+    with pytest.raises(ValidationError, match="promoteBest needs evaluation, which tells the best iteration"):
+        make_run(**changes, spec__evaluation=None)
+    assert make_run(spec__guards={}, spec__evaluation=None).spec.guards is not None
+
+
+def test_rollbacks_of_another_run_are_none_of_this_ones() -> None:
+    sight = life({2: FLIPPED})
+    assert rollbacks_of(sight.run.spec, sight.status.rollbacks) == sight.status.rollbacks
+    assert rollbacks_of(make_run(spec__seed=9, spec__iterations=5).spec, sight.status.rollbacks) == []
+
+
 def test_every_action_has_a_test() -> None:
-    assert set(get_args(GuardAction)) == {"ignore", "warn", "stop"}
+    assert set(get_args(GuardAction)) == {"ignore", "warn", "stop", "rollback", "promoteBest"}
 
 
 def test_the_page_has_every_guard_with_its_defaults() -> None:

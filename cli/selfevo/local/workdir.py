@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
+from selfevo_contract.plan import Plan, plan, rollbacks_of
 from selfevo_contract.run import Metadata, SelfEvolutionRun
 
 
@@ -113,6 +114,12 @@ class RunFolder:
             return SelfEvolutionRun.model_validate_json(self._status.read_bytes())
         except (OSError, ValidationError):
             return None
+
+    def plan(self, run: SelfEvolutionRun) -> Plan:
+        """The plan of ``run``, as its manifest has it, with the rollbacks that are recorded here."""
+        known = self.read()
+        recorded = known.status.rollbacks if known is not None and known.status is not None else []
+        return plan(run.spec, rollbacks_of(run.spec, recorded))
 
     def write(self, run: SelfEvolutionRun) -> None:
         """Record the run, all of it or nothing."""

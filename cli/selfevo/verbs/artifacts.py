@@ -16,7 +16,7 @@ from selfevo_contract.artifacts import Manifest, chunk_places, chunks_prefix, st
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.phases import BaseModelRef, EvaluateInputs, ModelRef, SolverRolloutInputs, StepModelRef
-from selfevo_contract.plan import Plan, Step, plan
+from selfevo_contract.plan import Plan, Step
 from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of, texts_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.summary import model_uri
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def list_artifacts(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
     """The committed outputs of the run's steps."""
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
+    steps = RunFolder(workdir, run.metadata).plan(run)
     store = open_run_store(run)
     there = committed_steps(run, steps, store)
     rows: list[dict[str, Any]] = [
@@ -109,7 +109,7 @@ def copy_rows(manifest: Path, *, to: Path, storage: str | None, workdir: Path) -
     """
     _check_free(to)
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
+    steps = RunFolder(workdir, run.metadata).plan(run)
     store = open_run_store(run)
     there = committed_steps(run, steps, store)
     copied = {
@@ -163,7 +163,7 @@ def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     from selfevo_store import verify as verify_directory
 
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
+    steps = RunFolder(workdir, run.metadata).plan(run)
     store = open_run_store(run)
     there = committed_steps(run, steps, store)
     damaged = files = 0
@@ -202,7 +202,7 @@ def _model_of(
     manifest: Path, iteration: str, role: str, storage: str | None, workdir: Path
 ) -> tuple[SelfEvolutionRun, Plan, ModelRef]:
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
+    steps = RunFolder(workdir, run.metadata).plan(run)
     there = committed_steps(run, steps, open_run_store(run))
     number = _iteration(run, steps, iteration, workdir)
     ref = (steps.solvers if role == "solver" else steps.challengers)[number]

@@ -11,7 +11,6 @@ from selfevo.stores import absent, open_run_store
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import plan
 
 
 def report_run(manifest: Path, output: Path | None, *, storage: str | None, workdir: Path) -> Path:
@@ -25,7 +24,7 @@ def report_run(manifest: Path, output: Path | None, *, storage: str | None, work
     folder = RunFolder(workdir, run.metadata)
     if (remark := absent(run)) and folder.read() is None:
         raise InputError(f"store {run.spec.storage.uri} {remark}; there is nothing to report before that")
-    steps = plan(run.spec)
+    steps = folder.plan(run)
     status = current_status(run, steps, folder, folder.driver())
     failure = narrate.standing(status).rstrip(".") if status.phase == "Failed" else ""
     path = output or Path(f"{run.metadata.name}-report.html")

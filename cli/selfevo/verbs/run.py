@@ -52,14 +52,14 @@ def run_manifest(
     run = load(manifest, storage=storage, cache=workdir)
     if importlib.util.find_spec("torch") is None:
         raise InputError("training needs packages that are not installed here; pip install 'selfevo[trainer]'")
-    steps = plan(run.spec)
     folder = RunFolder(workdir, run.metadata)
     folder.make()
     with folder.locked(), _signals() as events:
         store = open_run_store(run)
-        before = folder.read()
+        before, steps = folder.read(), folder.plan(run)
         committed = committed_steps(run, steps, store)
         status = recorded(before.status if before else None, steps, committed)
+        status = status.model_copy(update={"rollbacks": status.rollbacks[: steps.rollbacks]})
         # Every `selfevo run` is a new word of a person: what had failed is tried again.
         metadata = run.metadata.model_copy(update={"generation": status.observed_generation + 1})
         run = run.model_copy(update={"metadata": metadata, "status": status})
@@ -105,6 +105,10 @@ def drive(
             view.say(line)
         run = run.model_copy(update={"status": outcome.status})
         record(run)
+        if len(outcome.status.rollbacks) > steps.rollbacks:  # from here on another plan holds
+            view.show(outcome.status, processes.reports())
+            steps = plan(run.spec, outcome.status.rollbacks)
+            continue
         if processes.apply(outcome.actions):
             continue  # what has just been started is observed at once
         view.show(outcome.status, processes.reports())

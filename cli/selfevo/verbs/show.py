@@ -31,7 +31,7 @@ FOLLOW_S = 0.3
 def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
     """The steps of the run, their keys, and which of them the store has."""
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
+    steps = RunFolder(workdir, run.metadata).plan(run)
     there = committed_steps(run, steps, open_run_store(run))
     if as_json:
         rows = [
@@ -104,8 +104,8 @@ def _budget_lines(budget: Budget | None) -> list[str]:
 def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
     """Where the run stands: as it was recorded, or as the store tells when there is no record."""
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
     folder = RunFolder(workdir, run.metadata)
+    steps = folder.plan(run)
     driver = folder.driver()
     status = current_status(run, steps, folder, driver)
     budget = run.spec.budget
@@ -118,7 +118,7 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
         by = "not being driven; `selfevo run` goes on"
     else:
         by = ""
-    why = narrate.standing(status) if status.phase in ("Failed", "Suspended") else ""
+    why = "" if status.phase in ("Pending", "Running") else narrate.standing(status)
     if remark := absent(run):
         why = f"{why}\n" * bool(why) + f"store {run.spec.storage.uri} {remark}"
     print_status(_name(run), status, steps, by, why, stopped=driver is None, budget=budget)

@@ -15,6 +15,7 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.status import AttemptStatus, GuardStatus, IterationStatus, RunStatus, StepProgress, StepStatus
 from selfevo_core.attempt_end import STOPPED
+from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import amounts
 
 COLUMNS = ("iteration", "score", "greedy", "in band", "majority share", "label accuracy", "kept")
@@ -58,6 +59,8 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Change]:
 
 
 def _guards(before: RunStatus, after: RunStatus) -> Iterator[Change]:
+    for rollback in after.rollbacks[len(before.rollbacks) :]:
+        yield Change(printable(rollback_line(rollback)), passing=True)
     old = {guard.name: guard for guard in before.guards}
     for guard in after.guards:
         known = old.get(guard.name)
@@ -76,12 +79,13 @@ def guard_line(guard: GuardStatus) -> str:
 
 def guard_lines(status: RunStatus) -> list[str]:
     """What the guards say, the loud ones in a line each; nothing of a run without guards."""
+    back = [printable(rollback_line(rollback)) for rollback in status.rollbacks]
     if not status.guards:
-        return []
+        return back
     named = {state: [g.name for g in status.guards if g.state == state] for state in ("Passing", "Waiting", "Blind")}
     quiet = [f"{len(names)} {state.lower()}" for state, names in named.items() if names]
     loud = [guard_line(guard) for guard in status.guards if guard.state in _LOUD]
-    return [*loud, f"guards: {', '.join([*([f'{len(loud)} loud'] if loud else []), *quiet])}"]
+    return [*back, *loud, f"guards: {', '.join([*([f'{len(loud)} loud'] if loud else []), *quiet])}"]
 
 
 def _failure(attempt: AttemptStatus, after: RunStatus) -> str:
@@ -222,6 +226,9 @@ def standing(status: RunStatus) -> str:
         condition = conditions.get(kind)
         if condition is not None and condition.reason not in (reasons.STARTING, reasons.RUNNING, reasons.SUSPENDED):
             return f"{condition.reason}: {printable(condition.message)}"
+    complete = conditions.get("Complete")
+    if complete is not None and complete.reason == reasons.GUARD_TRIPPED:
+        return f"{complete.reason}: {printable(complete.message)}"
     return ""
 
 
@@ -271,7 +278,9 @@ def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -
     best = status.best
     if best is None or best.model_uri is None:
         return []
+    why = standing(status)
     return [
+        *([why] if why else []),
         *best_model(status),
         "",
         "Next:",

@@ -9,7 +9,7 @@ from pydantic import Field
 from selfevo_contract.base import Closed, Whole
 from selfevo_contract.rules import Rule
 
-GuardAction = Literal["ignore", "warn", "stop"]
+GuardAction = Literal["ignore", "warn", "stop", "rollback", "promoteBest"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Errors = Annotated[float, Field(ge=0, le=100)]
 Ratio = Annotated[float, Field(ge=1, le=1_000_000)]
@@ -29,8 +29,9 @@ class Guard(Closed):
     """A signal that is watched, and what follows when it goes wrong."""
 
     action: GuardAction = "warn"
-    """What follows: `warn` says so, `stop` ends what runs at its checkpoint and fails the run until its spec is
-    changed, `ignore` switches the guard off."""
+    """What follows: `warn` says so; `stop` ends what runs at its checkpoint and fails the run until its spec is
+    changed; `rollback` goes back to the last good iteration and on from there with another seed; `promoteBest` ends the
+    run with the best Solver; `ignore` switches the guard off."""
     patience: Annotated[Whole, Field(ge=1, le=10)] = 1
     """How many measurements in a row must be beyond the limit before the action is taken; it warns before."""
 
@@ -39,23 +40,27 @@ class _Stops(Guard):
     """A guard that stops the run unless it is told otherwise."""
 
     action: GuardAction = "stop"
-    """What follows: `warn`, `stop` or `ignore`."""
+    """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""
 
 
-class HeldOut(_Stops):
+class HeldOut(Guard):
     """The held-out score falls behind the best iteration's."""
 
     limit: Errors = 2
     """Standard errors of the difference below the best earlier score."""
     patience: Annotated[Whole, Field(ge=1, le=10)] = 2
     """How many evaluations in a row must be beyond the limit before the action is taken; it warns before."""
+    action: GuardAction = "promoteBest"
+    """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""
 
 
-class Flips(_Stops):
+class Flips(Guard):
     """More held-out questions that the base answers right are answered wrong now than the other way round."""
 
     limit: Errors = 2
     """Standard errors, over the questions, of the balance of such flips."""
+    action: GuardAction = "rollback"
+    """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""
 
 
 class LabelAccuracy(_Stops):
@@ -135,6 +140,8 @@ class Guards(Closed):
     """What is watched while a run goes on, and what follows when it goes wrong. `{}` is every guard with its defaults;
     one whose signal the run does not have is blind, and `selfevo plan` says so."""
 
+    max_rollbacks: Annotated[Whole, Field(ge=1, le=100)] = 2
+    """How often the run goes back, whichever guard asks for it; after that such a guard stops it."""
     held_out: HeldOut = HeldOut()
     """The held-out score falls behind the best; needs evaluation."""
     flips: Flips = Flips()
@@ -157,3 +164,14 @@ class Guards(Closed):
     """The Solver moves away without gain."""
     length: Length = Length()
     """Answers double or halve in length."""
+
+    def promote_without_scores(self) -> list[str]:
+        """Guards that would promote the best iteration, and work without the evaluation that tells it."""
+        of = {field.alias or name: getattr(self, name) for name, field in type(self).model_fields.items()}
+        return [name for name in PROMOTING if of[name].action == "promoteBest"]
+
+
+_SCORED = ("max_rollbacks", "held_out", "flips")
+"""What is no guard, or blind without evaluation anyway."""
+PROMOTING = tuple(field.alias or name for name, field in Guards.model_fields.items() if name not in _SCORED)
+"""Names of the guards that a run without evaluation can have."""

@@ -15,7 +15,7 @@ from selfevo_contract.spec.evaluation import Evaluation
 from selfevo_contract.spec.finetune import Finetune
 from selfevo_contract.spec.fork import ForkFrom
 from selfevo_contract.spec.grading import Grading
-from selfevo_contract.spec.guards import Guards
+from selfevo_contract.spec.guards import PROMOTING, Guards
 from selfevo_contract.spec.model import Model
 from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.pods import Pods
@@ -84,6 +84,14 @@ class RunSpec(Closed):
             "!has(self.approvedIteration) || self.approvedIteration <= self.iterations",
             lambda spec: spec.approved_iteration is None or spec.approved_iteration <= spec.iterations,
             "approvedIteration is above iterations; lower it, or raise iterations with it",
+        ),
+        Rule(
+            "!has(self.guards) || has(self.evaluation) || ("
+            + " && ".join(f"self.guards.{name}.action != 'promoteBest'" for name in PROMOTING)
+            + ")",
+            lambda spec: spec.guards is None or spec.evaluation is not None or not spec.guards.promote_without_scores(),
+            "a guard's action promoteBest needs evaluation, which tells the best iteration; add evaluation, or choose "
+            "stop",
         ),
     )
 

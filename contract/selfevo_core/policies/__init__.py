@@ -38,7 +38,7 @@ POLICIES: Sequence[Policy] = (
 def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Decision:
     """The policies' wishes as one decision: of two about the same, the earlier one's."""
     phase, reason, message = None, "", ""
-    starts_nothing, blocker = False, None
+    starts_nothing, blocker, rollback = False, None, None
     holds: dict[str, Hold] = {}
     wakes: list[datetime] = []
     for policy in policies:
@@ -46,7 +46,7 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
         if decision is None:
             continue
         starts_nothing = starts_nothing or decision.starts_nothing
-        blocker = blocker or decision.blocker
+        blocker, rollback = blocker or decision.blocker, rollback or decision.rollback
         holds = {**decision.holds, **holds}
         if decision.wake_at is not None:
             wakes.append(decision.wake_at)
@@ -54,4 +54,5 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
             phase, reason, message = decision.phase, decision.reason, decision.message
             break
     wake_at = min(wakes, default=None)
-    return Decision(phase, reason, message, starts_nothing or phase is not None, holds, blocker, wake_at)
+    starts_nothing = starts_nothing or phase is not None
+    return Decision(phase, reason, message, starts_nothing, holds, rollback, blocker, wake_at)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.status import GuardStatus, RunStatus, StepStatus, Usage
+from selfevo_contract.status import GuardStatus, Rollback, RunStatus, StepStatus, Usage
 from selfevo_core.attempts import Blocker, ObservedAttempt
 
 
@@ -71,7 +71,7 @@ class Hold:
 class Decision:
     """What a policy wants of a run. What is left at its default is left to the others."""
 
-    phase: Literal["Suspended", "Failed"] | None = None
+    phase: Literal["Suspended", "Succeeded", "Failed"] | None = None
     """The run's phase: what runs is stopped at its checkpoint, and nothing starts. No later policy is asked."""
     reason: str = ""
     """Why ``phase``: a constant for programs."""
@@ -81,6 +81,8 @@ class Decision:
     """No step starts; what runs goes on."""
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
+    rollback: Rollback | None = None
+    """The run goes back: it is recorded, and the next look has another plan."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
     wake_at: datetime | None = None

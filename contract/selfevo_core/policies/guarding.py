@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from selfevo_contract import reasons
+from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.status import GuardStatus
+from selfevo_contract.status import GuardStatus, Rollback
+from selfevo_core.attempts import stamp
 from selfevo_core.policies.base import Decision, RunState
 from selfevo_core.policies.guards import GUARDS
 from selfevo_core.policies.guards.base import Guard, Reading, history_of
@@ -36,17 +39,53 @@ def verdicts(state: RunState) -> list[GuardStatus]:
 
 def guarding(state: RunState, now: datetime) -> Decision | None:
     """The action of the first guard that has tripped. A run that is done has nothing to stop."""
+    if len(state.recorded.rollbacks) > state.plan.rollbacks:
+        return Decision(starts_nothing=True)  # what is planned is not up to date: the next look's is
+    tripped = next((verdict for verdict in state.guards if verdict.state == "Tripped"), None)
+    if tripped is None or state.spec.guards is None:
+        return None
+    action = _settings(tripped.name, state.spec.guards).action
+    said = f"guard {tripped.name}: {tripped.message}"
+    known = f"change spec.guards.{tripped.name} (a limit, or action: warn) to go on with what there is"
+    most = state.spec.guards.max_rollbacks
+    if action == "rollback" and len(state.recorded.rollbacks) < most and tripped.since is not None:
+        return Decision(starts_nothing=True, rollback=_rollback(state, tripped, now))
     if state.complete:
         return None
-    tripped = next((verdict for verdict in state.guards if verdict.state == "Tripped"), None)
-    if tripped is None:
-        return None
-    return Decision(
-        phase="Failed",
-        reason=reasons.GUARD_TRIPPED,
-        message=f"guard {tripped.name}: {tripped.message}; change spec.guards.{tripped.name} (a limit, or action: "
-        "warn) to go on with what there is, or start another run",
+    if action == "promoteBest":
+        return Decision(
+            phase="Succeeded", reason=reasons.GUARD_TRIPPED, message=f"{said}; the best is promoted, or {known}"
+        )
+    if action == "rollback":
+        known = f"raise spec.guards.maxRollbacks, {most} rollbacks are done, or {known}"
+    return Decision(phase="Failed", reason=reasons.GUARD_TRIPPED, message=f"{said}; {known}, or start another run")
+
+
+def _rollback(state: RunState, tripped: GuardStatus, now: datetime) -> Rollback:
+    assert tripped.since is not None
+    abandoned = {
+        step.name: step.key
+        for step in state.steps.values()
+        if step.state == "Succeeded" and step.iteration >= tripped.since
+    }
+    return Rollback(
+        iteration=tripped.since,
+        guard=tripped.name,
+        message=tripped.message,
+        at=stamp(now) or "",
+        abandoned=abandoned,
     )
+
+
+def rollback_line(rollback: Rollback) -> str:
+    """``goes back to iteration 2 and on from there with another seed: guard flips, in iteration 3 ...``."""
+    good = rollback.iteration - 1
+    to = f"iteration {good}" if good else "the base"
+    return f"goes back to {to}, and on from there with another seed: guard {rollback.guard}, {rollback.message}"
+
+
+def _settings(name: str, guards: Guards) -> Any:
+    return next(guard for guard in GUARDS if guard.name == name).settings(guards)
 
 
 def _verdict(
@@ -65,6 +104,7 @@ def _verdict(
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
     tripped = out_of_patience and settings.action != "warn"
+    good = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if not is_beyond]
     crossed = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if is_beyond]
     earlier = before.last_beyond if before else None
     return GuardStatus(
@@ -73,6 +113,8 @@ def _verdict(
         iteration=newest.iteration,
         value=_rounded(newest.value),
         baseline=newest.baseline,
+        # Between the last good measurement and the first bad one may lie iterations that were not measured.
+        since=max(good, default=0) + 1 if beyond[-1] else None,
         last_beyond=max([*crossed, *([earlier] if earlier is not None else [])], default=None),
         message=_sentence(guard, newest, settings, warned=warned, beyond=beyond[-1]),
     )

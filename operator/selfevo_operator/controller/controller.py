@@ -93,10 +93,9 @@ class Controller:
         recorded = snapshot.recorded()
         before = _recorded(recorded)
         try:
-            run, steps = self._reader.parse(snapshot)
+            run, steps = self._reader.parse(snapshot, before)
         except SelfevoError as error:
             return await self._refuse(snapshot, jobs, recorded, before, error)
-        run = run.model_copy(update={"status": before})
         return await self._advance(snapshot, run, steps, jobs, recorded, may_record)
 
     async def _advance(

@@ -50,7 +50,7 @@ class Reader:
     ) -> None:
         self._api, self._cache, self._settings, self._clock, self._memories = api, cache, settings, clock, memories
         self._pod_evidence, self._progress = PodEvidence(api, clock, beside), progress
-        self._plans: LruCache[str, tuple[int, Plan]] = LruCache(_REMEMBERED)
+        self._plans: LruCache[str, tuple[object, Plan]] = LruCache(_REMEMBERED)
         self._templates: LruCache[tuple[str, int, str], str] = LruCache(_REMEMBERED)
         """UID and generation of a run, name of a step -> digest of the Job that would be created."""
 
@@ -99,16 +99,17 @@ class Reader:
                     self._cache.meet_job(found)
                     self._memories[snapshot.uid].asked_at = self._clock()
 
-    def parse(self, snapshot: RunSnapshot) -> tuple[SelfEvolutionRun, Plan]:
-        """The run and its plan.
+    def parse(self, snapshot: RunSnapshot, recorded: RunStatus) -> tuple[SelfEvolutionRun, Plan]:
+        """The run, as it is ``recorded``, and its plan.
 
         Raises:
             SelfevoError: the spec makes no sense, although the API server took it.
         """
-        run = parse_run(snapshot.document())
+        run = parse_run(snapshot.document()).model_copy(update={"status": recorded})
         known = self._plans.get(snapshot.uid)
-        if known is None or known[0] != snapshot.generation:
-            known = self._plans.put(snapshot.uid, (snapshot.generation, plan(run.spec)))
+        mark = (snapshot.generation, [rollback.iteration for rollback in recorded.rollbacks])
+        if known is None or known[0] != mark:
+            known = self._plans.put(snapshot.uid, (mark, plan(run.spec, recorded.rollbacks)))
         return run, known[1]
 
     async def attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSnapshot]) -> list[ObservedAttempt]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import newly_low
 
 _LIMIT = 1024
@@ -89,6 +90,8 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
 
 
 def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
+    for rollback in after.rollbacks[len(before.rollbacks) :]:
+        yield Fact(reasons.ROLLED_BACK, rollback_line(rollback), "Warning")
     old = {guard.name: guard.state for guard in before.guards}
     for guard in after.guards:
         known = old.get(guard.name)

@@ -377,6 +377,18 @@ MUTANTS = (
         "if False), None)",
     ),
     Mutant(
+        "a rollback changes no plan",
+        "selfevo_operator.controller.read",
+        "plan(run.spec, recorded.rollbacks)",
+        "plan(run.spec)",
+    ),
+    Mutant(
+        "rollbacks never end",
+        "selfevo_core.policies.guarding",
+        "len(state.recorded.rollbacks) < most and",
+        "",
+    ),
+    Mutant(
         "exit codes that no retry cures are tried again by the Job",
         "selfevo_operator.manifests.job",
         '*(_on_exit("FailJob", container, final) for container in ours),',

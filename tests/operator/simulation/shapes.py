@@ -55,6 +55,19 @@ GUARDED = (
         changes=CURES | {"spec__guards": {"truncation": {"action": "stop"}}, "spec__parallelSteps": 2},
         figures={"solver-rollout-1": {"answers/truncated": 0.2}},
     ),
+    Shape(
+        "rolled back",
+        iterations=2,
+        changes=CURES
+        | {"spec__guards": {"maxRollbacks": 2, "truncation": {"action": "rollback"}}, "spec__parallelSteps": 2},
+        figures={"solver-rollout-1": {"answers/truncated": 0.2}},
+    ),
+    Shape(
+        "promoted",
+        iterations=2,
+        changes=CURES | ONE_SHARD | {"spec__guards": {"inBand": {"action": "promoteBest"}}, "spec__parallelSteps": 2},
+        figures={"solver-rollout-2": {"in_band_share": 0.05}},
+    ),
 )
 """Runs with guards. Their seeds are `GUARD_SEEDS`, so that each of the others lives on as it did."""
 GUARD_SEEDS = range(1_000_000, 1_000_030)

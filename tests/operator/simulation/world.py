@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import RunStatus
+from selfevo_contract.status import Rollback, RunStatus
 from simulation.agenda import Agenda
 from simulation.apiserver import MANAGED_BY, ApiServer, Object
 from simulation.faults import Crash, Faults, Trouble
@@ -102,11 +103,14 @@ class World:
     def plan_of(self, run: Object) -> Plan:
         """The plan as it must be, whatever the code under test makes of it."""
         spec = {name: value for name, value in run["spec"].items() if name != "verifier"}
-        mark = f"{run['metadata']['uid']} {run['metadata']['generation']}"
+        back = [rollback["iteration"] for rollback in (run.get("status") or {}).get("rollbacks") or []]
+        mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back}"
         if mark not in self._plans:
             kind = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
             name = {"name": run["metadata"]["name"], "namespace": "default"}
-            self._plans[mark] = plan(SelfEvolutionRun.model_validate({**kind, "metadata": name, "spec": spec}).spec)
+            rollbacks = [Rollback(iteration=iteration, guard="") for iteration in back]
+            wanted = SelfEvolutionRun.model_validate({**kind, "metadata": name, "spec": spec}).spec
+            self._plans[mark] = plan(wanted, rollbacks)
         return self._plans[mark]
 
     def _noticed(self, kind: str, how: str, obj: Object) -> None:
@@ -291,9 +295,11 @@ def end_state(run: Object, *, impatient: bool) -> dict[str, Any]:
     """
     status = RunStatus.model_validate(run["status"])
     conditions = [(c.type, c.status, c.reason) for c in status.conditions if c.type != "Audited"]
-    if status.phase == "Failed":  # what ran beside the step that failed may be done or not
+    ended_by_guard = ("Complete", "True", reasons.GUARD_TRIPPED) in conditions
+    if status.phase == "Failed" or ended_by_guard:  # what ran beside the step that failed may be done or not
         failed = [(step.name, step.key, step.reason) for step in status.steps if step.state == "Failed"]
-        return {"phase": status.phase, "steps": failed, "conditions": conditions}
+        back = [rollback.iteration for rollback in status.rollbacks]
+        return {"phase": status.phase, "steps": failed, "conditions": conditions, "back": back}
     if impatient and any(not step.metrics for step in status.steps):
         names = [(step.name, step.key, step.state, step.reason) for step in status.steps]
         return {"phase": status.phase, "steps": names, "conditions": conditions}
