@@ -31,6 +31,26 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
     assert f"guard inBand warns: {SAID}" in done.stdout and "solver-train-1" in project.worked()
 
 
+def test_a_run_here_rolls_back_once_and_then_stops_and_what_it_made_is_kept(project: Project) -> None:
+    project.write(spec__guards={"inBand": {"limit": 0.6, "action": "rollback"}, "maxRollbacks": 1})
+    stopped = project.selfevo("run", "run.yaml")
+    back = f"goes back to the base, and on from there with another seed: guard inBand, {SAID}"
+    assert (stopped.returncode, stopped.stdout.count(back)) == (4, 1)
+    assert "raise spec.guards.maxRollbacks, 1 rollbacks are done, or change spec.guards.inBand" in stopped.stderr
+    assert project.worked().count("challenger-train-1") == 2 and "solver-train-1" not in project.worked()
+    assert len(list((project.store / "default" / "challenger-train").iterdir())) == 2  # nothing was deleted
+    assert back in " ".join(project.look("status", "run.yaml").stdout.split())
+
+    project.write(spec__guards={"inBand": {"limit": 0.6, "action": "warn"}})
+    done = project.selfevo("run", "run.yaml")
+    assert done.returncode == 0 and project.worked().count("challenger-train-1") == 2
+    plan = json.loads(project.look("plan", "run.yaml", "-o", "json").stdout)
+    assert all(step["exists"] for step in plan["steps"])
+    status = project.recorded().status
+    assert status is not None and {step.key for step in status.steps} == {step["key"] for step in plan["steps"]}
+    assert not set(status.rollbacks[0].abandoned.values()) & {step.key for step in status.steps}
+
+
 def test_plan_says_which_guards_will_be_blind(project: Project) -> None:
     assert "guards:" not in project.look("plan", "run.yaml").stdout
     project.write(spec__guards={"length": {"action": "ignore"}})

@@ -17,6 +17,7 @@ from harness.cluster.cluster_runs import (
     keys_of,
     kstatus,
     message,
+    plan_of,
     status_of,
     step,
     wait_phase,
@@ -81,6 +82,38 @@ def test_a_guard_stops_the_run_and_changing_it_lets_the_run_go_on(api: Api, name
     done = wait_phase(api, namespace, "demo", "Succeeded")
     assert conditions(done)["GuardTripped"] == "GuardWarned" and status_of(done)["watch"] == "warned: inBand"
     assert sorted(kubelet.trained) == keys_of(run)
+
+
+def test_a_guard_rolls_the_run_back_once_and_then_stops_it(api: Api, namespace: str, kubelet: FakeKubelet):
+    guards = {"inBand": {"limit": 0.6, "action": "rollback"}, "maxRollbacks": 1}
+    run = api.create(cluster_run(**SHORT, spec__guards=guards), namespace)
+    failed = wait_phase(api, namespace, "demo", "Failed")
+    assert "; raise spec.guards.maxRollbacks, 1 rollbacks are done, or change spec.guards.inBand" in message(failed)
+    (rollback,) = status_of(failed)["rollbacks"]
+    abandoned = {name: planned.key for name, planned in plan_of(run).by_name.items() if name != "solver-train-1"}
+    assert (rollback["iteration"], rollback["guard"], rollback["abandoned"]) == (1, "inBand", abandoned)
+    anew = {name: step(failed, name)["key"] for name in abandoned}
+    assert not set(anew.values()) & set(abandoned.values()), "another seed, another key"
+    assert len(jobs(api, namespace)) == 4 and len(kubelet.trained) == 4
+    told = "goes back to the base, and on from there with another seed: guard inBand, in iteration 1 50.0 %"
+    eventually(lambda: any(told in text for _, text in events(api, namespace)), why=lambda: events(api, namespace))
+
+    api.patch(RUNS, "demo", {"spec": {"guards": {"inBand": {"action": "warn"}}}}, namespace)
+    done = wait_phase(api, namespace, "demo", "Succeeded")
+    assert {name: step(done, name)["key"] for name in abandoned} == anew
+    assert len(kubelet.trained) == 5 and len(status_of(done)["rollbacks"]) == 1
+
+
+def test_a_guard_ends_the_run_with_the_best_solver(api: Api, namespace: str, kubelet: FakeKubelet):
+    guards = {"inBand": {"limit": 0.6, "action": "promoteBest", "patience": 2}}
+    run = cluster_run(spec__rollout__shards=1, spec__iterations=3, spec__guards=guards)
+    api.create(run, namespace)
+    done = wait_phase(api, namespace, "demo", "Succeeded")
+    assert conditions(done)["Complete"] == conditions(done)["Ready"] == "GuardTripped" and kstatus(done) == "Current"
+    best = status_of(done)["best"]
+    assert (best["iteration"], best["modelUri"]) == (1, status_of(done)["modelUri"])
+    known = {record["name"] for record in status_of(done)["steps"] if record["state"] == "Succeeded"}
+    assert "solver-rollout-2" in known and "solver-train-2" not in known
 
 
 def test_a_service_that_fails_for_a_while_is_the_jobs_affair(api: Api, namespace: str, kubelet: FakeKubelet):
