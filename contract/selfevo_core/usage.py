@@ -188,8 +188,11 @@ def _new_tokens(before: RunStatus, attempts: Sequence[ObservedAttempt]) -> dict[
     """Tokens by phase, of the attempts whose end is not recorded."""
     lines = {line.name: line for line in before.attempts}
     ended = {(step.name, step.key): step.ended for step in before.steps}
+    abandoned = {key for rollback in before.rollbacks for key in rollback.abandoned.values()}  # were counted then
     found: dict[str, int] = {}
     for attempt in attempts:
+        if attempt.key in abandoned:
+            continue
         line = lines.get(attempt.name)
         new = attempt.number > ended.get((attempt.step, attempt.key), 0) and (line is None or not _is_end(line))
         if new and not attempt.live and attempt.tokens:

@@ -335,6 +335,18 @@ def test_promoting_the_best_ends_the_run_with_it() -> None:
     assert starts(sight.look()) == [("challenger-train-5", 1)]
 
 
+def test_what_abandoned_steps_have_used_is_counted_once() -> None:
+    sight = Sight(spec__guards={"truncation": {"action": "rollback"}}).done("evaluate-0", "challenger-train-1")
+    bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.2}
+    sight.attempt("solver-rollout-1", state="Succeeded", tokens=7, result=sight.result("solver-rollout-1", metrics=bad))
+    sight.look()
+    assert sight.status.usage is not None and (sight.status.usage.tokens, len(sight.status.rollbacks)) == (7, 1)
+    replanned(sight).look()
+    sight.run = sight.run.model_copy(update={"status": sight.status.model_copy(update={"attempts": []})})
+    sight.look()
+    assert sight.status.usage.tokens == 7
+
+
 def test_promoting_needs_scores() -> None:
     changes = {"spec__guards": {"kl": {"action": "promoteBest"}}}
     assert make_run(**changes).spec.guards is not None
