@@ -64,7 +64,7 @@ def reconcile(
     # Decide.
     decision = combined(policies, state, now)
     goes_back = decision.rollback is not None or len(state.recorded.rollbacks) > plan.rollbacks
-    phase = decision.phase or ("Running" if goes_back else _phase(state))
+    phase = decision.phase or _phase(state)
     stops = _stops(phase, state.steps, live)
     may_start = not decision.starts_nothing
     starts, wake_at = _starts(run.metadata.name, state, decision.holds) if may_start else ([], None)

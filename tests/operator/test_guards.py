@@ -321,6 +321,59 @@ def test_the_last_iteration_can_be_rolled_back_too() -> None:
     assert starts(replanned(sight).look()) == [("challenger-train-5", 1)]
 
 
+def suspended(sight: Sight) -> str:
+    return next(c.reason for c in sight.status.conditions if c.type == "Suspended")
+
+
+BACK = {"truncation": {"action": "rollback"}}
+
+
+@pytest.mark.parametrize("held", [{"spec__review": {"before": [2]}}, {"spec__budget": {"gpuHours": 0.001}}])
+def test_a_run_goes_back_before_it_waits_for_anybody(held: dict[str, Any]) -> None:
+    sight = life({1: TRUNCATED}, spec__guards=BACK, **held)
+    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 1), "and not Suspended for a moment"
+    assert starts(replanned(sight).look()) == [("challenger-train-1", 1)]
+
+
+def test_what_is_computed_anew_is_looked_at_before_the_next_iteration_begins() -> None:
+    sight = life({1: TRUNCATED}, spec__guards=BACK, spec__review={"before": [2]})
+    for name, step in replanned(sight).plan.by_name.items():
+        if step.iteration == 1:
+            sight.done(name, **HEALTHY[step.phase])
+    assert (sight.look().actions, sight.status.phase, suspended(sight)) == ((), "Suspended", "AwaitingReview")
+    sight.change(spec__approvedIteration=2)
+    assert starts(sight.look()) == [("challenger-train-2", 1)]
+
+
+def test_an_approval_holds_for_an_iteration_that_is_computed_anew() -> None:
+    sight = life({2: FLIPPED}, spec__review={"every": True}, spec__approvedIteration=2)
+    assert [rollback.iteration for rollback in sight.status.rollbacks] == [2]
+    assert starts(replanned(sight).look()) == [("challenger-train-2", 1)]
+    sight.change(spec__approvedIteration=1)  # somebody wants to look again
+    assert (sight.look().actions, suspended(sight)) == ((), "AwaitingReview")
+
+
+def test_a_budget_counts_what_was_abandoned_and_holds_the_new_steps_until_it_is_raised() -> None:
+    sight = life({1: {}}, spec__guards=BACK, spec__budget={"tokens": 10}).done("challenger-train-2")
+    bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.2}
+    used = {"tokens": 12, "result": sight.result("solver-rollout-2", metrics=bad)}
+    sight.attempt("solver-rollout-2", state="Succeeded", **used)
+    sight.look()
+    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 1)
+    assert replanned(sight).look().actions == () and sight.status.usage is not None
+    assert (sight.status.phase, suspended(sight), sight.status.usage.tokens) == ("Suspended", "BudgetExceeded", 12)
+    sight.change(spec__budget={"tokens": 30})
+    assert starts(sight.look()) == [("challenger-train-2", 1)] and len(sight.status.rollbacks) == 1
+
+
+def test_a_run_that_somebody_has_suspended_goes_back_when_it_goes_on() -> None:
+    sight = life({2: FLIPPED}, spec__suspend=True)
+    assert (sight.status.phase, sight.status.rollbacks) == ("Suspended", [])
+    sight.change(spec__suspend=False)
+    sight.look()
+    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 1)
+
+
 def test_promoting_the_best_ends_the_run_with_it() -> None:
     sight = life({2: {"evaluate/mean": 0.6}, 3: FALL, 4: FALL}, spec__parallelSteps=2)
     assert (sight.status.phase, sight.status.watch) == ("Succeeded", "tripped: heldOut")

@@ -40,7 +40,7 @@ class Sight:
         status, generation = self.run.status, self.run.metadata.generation + int(answer)
         self.changes = {**self.changes, **changes, "metadata__generation": generation}
         self.run = make_run(**self.changes).model_copy(update={"status": status})
-        self.plan = plan(self.run.spec)
+        self.plan = plan(self.run.spec, status.rollbacks if status else ())
         return self
 
     def attempt(self, step: str, number: int = 1, state: str = "Running", **fields: Any) -> ObservedAttempt:

@@ -71,8 +71,9 @@ class Hold:
 class Decision:
     """What a policy wants of a run. What is left at its default is left to the others."""
 
-    phase: Literal["Suspended", "Succeeded", "Failed"] | None = None
-    """The run's phase: what runs is stopped at its checkpoint, and nothing starts. No later policy is asked."""
+    phase: Literal["Running", "Suspended", "Succeeded", "Failed"] | None = None
+    """The run's phase: what runs is stopped at its checkpoint unless it is Running, and nothing starts. No later policy
+    is asked."""
     reason: str = ""
     """Why ``phase``: a constant for programs."""
     message: str = ""
@@ -82,7 +83,7 @@ class Decision:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
     rollback: Rollback | None = None
-    """The run goes back: it is recorded, and the next look has another plan."""
+    """The run goes back: it is recorded, and the next look, which comes at once, has another plan."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
     wake_at: datetime | None = None
