@@ -93,13 +93,28 @@ class Amount:
     rate: float = 0.0
     """Used in an hour in which a step is at work; with GPUs, in an hour of one GPU."""
     by_gpus: bool = False
+    written: str = ""
+    """The limit, as the manifest has it; the limit and its unit when not given."""
+
+    @property
+    def as_written(self) -> str:
+        return self.written or f"{_plain(self.limit)} {self.unit}"
 
     @property
     def share(self) -> float:
         return self.used / self.limit
 
     def __str__(self) -> str:
-        return f"{self.used:.7g} of {self.limit:.7g} {self.unit}"
+        return f"{_plain(self.used)} of {_plain(self.limit)} {self.unit}"
+
+
+def _plain(number: float) -> str:
+    """Without an exponent.
+
+    >>> _plain(0.25), _plain(300), _plain(1_234_567_890)
+    ('0.25', '300', '1,234,567,890')
+    """
+    return f"{number:.7g}" if number < 1e7 else f"{number:,.0f}"
 
 
 def amounts(budget: Budget | None, used: Usage | None) -> list[Amount]:
@@ -109,7 +124,8 @@ def amounts(budget: Budget | None, used: Usage | None) -> list[Amount]:
     used = used or Usage(counted_at="")
     found = []
     if budget.wall_time is not None:
-        found.append(Amount("wallTime", seconds_of(budget.wall_time) / 3600, used.wall_hours, "hours", 1.0))
+        hours = seconds_of(budget.wall_time) / 3600
+        found.append(Amount("wallTime", hours, used.wall_hours, "hours", 1.0, written=budget.wall_time))
     if budget.gpu_hours is not None:
         found.append(Amount("gpuHours", budget.gpu_hours, used.gpu_hours, "GPU hours", 1.0, by_gpus=True))
     if budget.tokens is not None:

@@ -83,7 +83,8 @@ def test_a_suspended_run_starts_nothing(project: Project) -> None:
 def test_a_run_stops_when_its_budget_is_used_up_and_goes_on_when_it_is_raised(project: Project) -> None:
     project.write(spec__budget={"tokens": 400, "wallTime": "1h", "gpuHours": 1})
     planned = project.look("plan", "run.yaml").stdout
-    assert "budget: wallTime 1 hours, gpuHours 1 GPU hours, tokens 400 tokens\n" in planned
+    assert "budget: wallTime 1h, gpuHours 1 GPU hours, tokens 400 tokens\n" in planned
+    assert "estimate: none, no pods name GPUs\n" in planned
     assert "budget.gpuHours is blind with `selfevo run`: processes on this machine hold no GPUs" in planned
     project.write(spec__budget={"tokens": 300})
     done = project.drive("run.yaml")  # of four processes with 100 tokens each, the last does not start

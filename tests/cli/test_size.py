@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from harness.tools import tool
-from runs import EXAMPLES
+from runs import EXAMPLES, merged
 from selfevo.main import app
 
 
@@ -72,6 +73,61 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
     assert rollouts[1] < rollouts[0] < float(rows[1][2])
     assert "with every completion as long as it may be: " in sized(str(tmp_path / "run.yaml"))[1]
     assert sized(example, "--answer-tokens", "0")[0] == 2
+
+
+def planned(path: Path, *arguments: str) -> str:
+    ended = CliRunner().invoke(app, ["plan", str(path), "--workdir", str(path.parent / "work"), *arguments])
+    assert ended.exit_code == 0, ended.output
+    return ended.output
+
+
+def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document["spec"]["storage"] = {"uri": f"file://{tmp_path / 'store'}"}
+
+    def written(**spec: Any) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(merged(document, {"spec": spec})))
+        return path
+
+    budget = {"wallTime": "10m", "gpuHours": 1000, "tokens": 10**9, "dollars": 3000, "dollarsPerGpuHour": 2}
+    said = planned(written(budget=budget))
+    assert "budget: wallTime 10m, gpuHours 1000 GPU hours, tokens 1,000,000,000 tokens, dollars 3000 dollars\n" in said
+    [line] = [line for line in said.splitlines() if line.startswith("estimate: ")]
+    assert line.endswith("for the 13 steps not in the store, on cards of 80 GB; rough, `selfevo size` says more")
+    found = json.loads(planned(written(budget=budget), "-o", "json"))["estimate"]
+    assert found["card"] == "80 GB" and found["tokens"] == pytest.approx(804e6, rel=0.01)
+    for share in (
+        f"({found['hours'] * 6:,.0%} of budget.wallTime)",
+        f"({found['gpuHours'] / 1000:.0%} of budget.gpuHours)",
+        "(80% of budget.tokens)",
+        f"({found['gpuHours'] * 2 / 3000:.0%} of budget.dollars)",
+    ):
+        assert share in line, share
+    # Larger GPUs take less time, and a run without a budget is told, too.
+    larger = json.loads(planned(written(pods={"gpuMemory": "180Gi"}), "-o", "json"))["estimate"]
+    assert larger["card"] == "180 GB" and larger["gpuHours"] < found["gpuHours"] / 2
+    assert "budget." not in planned(written()) and "estimate: about " in planned(written())
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"model": {"uri": "hf://somebody/something@main"}}, "the sizes of hf://somebody/something@main are not known"),
+        ({"model": {"dtype": "float32"}}, "spec.model.dtype is float32"),
+        ({role: {"pods": None} for role in ("challenger", "rollout", "solver")}, "no pods name GPUs"),
+    ],
+)
+def test_a_plan_with_a_budget_says_why_there_is_no_estimate(tmp_path: Path, spec: Any, why: str) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    over = {"spec": {**spec, "storage": {"uri": f"file://{tmp_path / 'store'}"}}}
+    path = tmp_path / "run.yaml"
+    document["spec"]["storage"] = {}
+    path.write_text(yaml.safe_dump(merged(document, over)))
+    assert "estimate" not in planned(path)
+    assert json.loads(planned(path, "-o", "json"))["estimate"] is None
+    path.write_text(yaml.safe_dump(merged(merged(document, over), {"spec": {"budget": {"wallTime": "90m"}}})))
+    assert f"budget: wallTime 90m\nestimate: none, {why}" in planned(path)
 
 
 def test_no_hours_are_made_up_for_other_types(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, recorded
 from selfevo.text import fitted, flowed, printable, seconds, width
 from selfevo.views import narrate
+from selfevo.views.hours import estimate_line, expected
 from selfevo_contract.artifacts import step_uri
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.budget import Budget
+from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
 from selfevo_core.policies.guarding import blind_guards, watching
 from selfevo_core.reconcile import reconcile
@@ -47,7 +50,13 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
             }
             for step in steps.steps
         ]
-        watched = {"guards": [guard.name for guard in watching(run.spec)], "blindGuards": blind_guards(run.spec)}
+        watched: dict[str, Any] = {
+            "guards": [guard.name for guard in watching(run.spec)],
+            "blindGuards": blind_guards(run.spec),
+        }
+        found, card = expected(run.spec, there)
+        hours = found and {"hours": found.hours, "gpuHours": found.gpu_hours, "tokens": found.tokens, "card": card}
+        watched["estimate"] = hours
         print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows, **watched})
         return
     table = [["step", "key", "in store", "waits for"]]
@@ -58,7 +67,7 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
     print(*fitted(table, (), columns), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
-    for line in (*_guards(run), *_budget_lines(run.spec.budget), *_reviews(run)):
+    for line in (*_guards(run), *_budget_lines(run.spec.budget), *_estimate(run.spec, there), *_reviews(run)):
         print(flowed(line, columns))
 
 
@@ -88,7 +97,7 @@ def _budget_lines(budget: Budget | None) -> list[str]:
     """What the run may use; and what nobody counts on this machine."""
     if budget is None:
         return []
-    limits = [f"{amount.field} {amount.limit:.7g} {amount.unit}" for amount in amounts(budget, None)]
+    limits = [f"{amount.field} {amount.as_written}" for amount in amounts(budget, None)]
     blind = [amount.field for amount in amounts(budget, None) if amount.by_gpus]
     lines = [f"budget: {', '.join(limits) or 'nothing is limited'}"]
     if blind:
@@ -99,6 +108,14 @@ def _budget_lines(budget: Budget | None) -> list[str]:
             "cluster, GPUs of pods are counted"
         )
     return lines
+
+
+def _estimate(spec: RunSpec, there: Collection[str]) -> list[str]:
+    """What the steps that are not ``there`` are expected to take; where nobody can say, a budget is told so."""
+    found, card = expected(spec, there)
+    if found is None:
+        return [f"estimate: none, {card}"] if spec.budget is not None else []
+    return [estimate_line(found, card, spec.budget)] if found.took else []
 
 
 def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:

@@ -7,14 +7,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from selfevo.text import aligned
+from selfevo.text import aligned, count
 from selfevo_contract.plan import plan
 from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.hours import Lengths, Took, estimate, wall_hours
+from selfevo_contract.sizing.memory import CARDS, named_gpus
 from selfevo_contract.sizing.speeds import Origin, figures
 from selfevo_contract.sizing.traffic import Traffic, traffic
+from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
+from selfevo_core.usage import amounts
 
+USUAL = "80 GB"
+"""The card of an estimate where the manifest says nothing of its GPUs."""
 HEAD = ("phase", "GPUs", "hours", "generating", "training", "GPU hours", "million tokens", "GB written", "GB read")
 
 
@@ -46,6 +52,46 @@ def estimated(
     found = estimate(spec, plan(spec), model, card, lengths, done)
     moved = [traffic(one, spec, model, lengths) for one in found]
     return Estimate(found, moved, wall_hours(found, spec.parallel_steps))
+
+
+def expected(spec: RunSpec, done: Collection[str]) -> tuple[Estimate | None, str]:
+    """What the steps take that are not ``done``, on the cards that the manifest names, and those cards; or None and why
+    nobody can say."""
+    if not any(named_gpus(spec, part) for part in (spec.challenger.pods, spec.rollout.pods, spec.solver.pods)):
+        return None, "no pods name GPUs"
+    model = known(spec.model.uri)
+    if model is None:
+        return None, f"the sizes of {spec.model.uri} are not known by its name; `selfevo size` reads a config.json"
+    card = card_of(spec)
+    found = estimated(spec, model, card, Lengths(), done)
+    return found, card if found is not None else f"spec.model.dtype is {spec.model.dtype}"
+
+
+def card_of(spec: RunSpec) -> str:
+    """The usual card that is next to pods.gpuMemory; 80 GB where no pods name it."""
+    named = [pods.gpu_memory for pods in (spec.challenger.pods, spec.solver.pods, spec.rollout.pods, spec.pods)]
+    memory = next((gib(it) for it in named if it is not None), CARDS[USUAL])
+    return min(CARDS, key=lambda card: abs(CARDS[card] - memory))
+
+
+def estimate_line(found: Estimate, card: str, budget: Budget | None) -> str:
+    """What is expected, each amount with its share of the budget."""
+    price = budget.dollars_per_gpu_hour if budget else None
+    limits = {limit.field: limit.limit for limit in amounts(budget, None)}
+    parts = [
+        ("wallTime", found.hours, f"{amount(found.hours)} hours"),
+        ("gpuHours", found.gpu_hours, f"{amount(found.gpu_hours)} GPU hours"),
+        ("tokens", found.tokens, f"{amount(found.tokens / 1e6)} million tokens"),
+        *([("dollars", found.gpu_hours * price, f"{amount(found.gpu_hours * price)} dollars")] if price else []),
+    ]
+    told = [
+        f"{text} ({used / limits[field]:,.0%} of budget.{field})" if field in limits else text
+        for field, used, text in parts
+    ]
+    return (
+        f"estimate: about {', '.join(told)} for the {count(len(found.took), 'step')} not in the store, on cards of "
+        f"{card}; rough, `selfevo size` says more"
+    )
 
 
 def hours_table(

@@ -138,8 +138,13 @@ def gpus_of(spec: RunSpec, pods: Pods) -> int:
 
 def gpus_of_pod(spec: RunSpec, pods: Pods) -> int:
     """Of one pod; 1 where none are named."""
+    return max(1, named_gpus(spec, pods))
+
+
+def named_gpus(spec: RunSpec, pods: Pods) -> int:
+    """Of one pod, by its limits or the run's."""
 
     def limit(resources: Resources) -> int:
         return sum(int(count) for name, count in resources.limits.items() if name.endswith("/gpu"))
 
-    return max(1, limit(pods.resources) or limit(spec.pods.resources))
+    return limit(pods.resources) or limit(spec.pods.resources)
