@@ -148,6 +148,7 @@ class _Builder:
             solver_prompt=spec.solver.prompt,
             max_prompt_length=spec.solver.max_prompt_length,
             solver_sampling=self.answer_sampling,
+            well_formed=spec.rollout.well_formed or None,
             grading=spec.grading,
             exclude=spec.exclude,
             held_out=self.held_out,
@@ -169,8 +170,12 @@ class _Builder:
     def answer_sampling(self) -> Sampling:
         return self.spec.rollout.answer_sampling or self.spec.solver.grpo.sampling
 
-    def rollout(self, iteration: int, challenger: ModelRef, solver: ModelRef) -> StepModelRef:
+    def rollout(
+        self, iteration: int, challenger: ModelRef, solver: ModelRef, before: StepModelRef | None
+    ) -> StepModelRef:
+        """``before`` is the rollout of the iteration before."""
         spec = self.spec
+        earlier = before if spec.rollout.replay else None
         inputs = SolverRolloutInputs(
             seed=self.seed(SOLVER_ROLLOUT.name, iteration),
             challenger=challenger,
@@ -182,6 +187,9 @@ class _Builder:
             band=spec.rollout.band,
             min_curriculum=spec.rollout.smallest_curriculum,
             labels=spec.rollout.labels,
+            well_formed=spec.rollout.well_formed or None,
+            replay=spec.rollout.replay,
+            earlier=earlier.key if earlier else None,
             oracle=spec.rollout.oracle,
             challenger_prompt=spec.challenger.prompt,
             solver_prompt=spec.solver.prompt,
@@ -193,7 +201,7 @@ class _Builder:
             held_out=self.held_out,
             contamination=spec.rollout.contamination,
         )
-        return self.add(inputs, iteration, challenger, solver)
+        return self.add(inputs, iteration, challenger, solver, *([earlier] if earlier else []))
 
     def solver_train(self, iteration: int, solver: ModelRef, curriculum: StepModelRef) -> ModelRef:
         spec = self.spec
@@ -285,10 +293,11 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = ()) -> Plan:
     builder = _Builder(spec, Counter(rollback.iteration for rollback in rollbacks))
     base: ModelRef = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
     challengers, solvers, verifier = [base], [base], base
+    curriculum = None
     builder.evaluate(0, base)
     for t in range(1, spec.iterations + 1):
         challenger = builder.challenger_train(t, challengers[-1], solvers[-1])
-        curriculum = builder.rollout(t, challenger, solvers[-1])
+        curriculum = builder.rollout(t, challenger, solvers[-1], curriculum)
         solver = builder.solver_train(t, solvers[-1], curriculum)
         verifier = builder.verifier_train(t, solver, challenger, verifier)
         builder.evaluate(t, solver)

@@ -49,6 +49,8 @@ class Row(BaseModel):
 class Tally(Row):
     """How many answers of a model there are, and how many of them went wrong on their way to a verdict."""
 
+    left_out = frozenset({"ill_formed"})
+
     answers: Count = 0
     unboxed: Count = 0
     """No answer in a box."""
@@ -58,12 +60,14 @@ class Tally(Row):
     """Comparisons over the time limit."""
     crashed: Count = 0
     """Comparisons whose worker died."""
+    ill_formed: Count = 0
+    """Answers in a box that rollout.wellFormed refuses a vote."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(**{name: getattr(self, name) + getattr(other, name) for name in Tally.model_fields})
 
     def shares(self, prefix: str = "") -> dict[str, float]:
-        """``unboxed``, ``truncated``, ``timed_out`` and ``crashed`` as shares of the answers; 0 without any."""
+        """Each count but ``answers`` as a share of the answers; 0 without any."""
         wrong = [name for name in Tally.model_fields if name != "answers"]
         return {f"{prefix}{name}": getattr(self, name) / (self.answers or 1) for name in wrong}
 
@@ -126,12 +130,16 @@ class CheckedQuestion(Question):
 class CurriculumRow(Row):
     """A question that the Solver is trained on."""
 
+    left_out = frozenset({"replayed"})
+
     question: str
     answer: str
     """The label, by rollout.labels: majority, another question's majority, or truth."""
     share: Share
     """Of the majority."""
     truth: str | None = None
+    replayed: bool = False
+    """It comes from an earlier iteration's curriculum."""
 
 
 class OracleRow(Row):
@@ -216,7 +224,8 @@ class TextRow(Row):
     answer: str | None = None
     """What stands in its last box; null without one."""
     vote: Count | None = None
-    """Which of the question's ``votes`` it is one of, from 0; null without a box, and for a greedy answer."""
+    """Which of the question's ``votes`` it is one of, from 0; null without a box, when rollout.wellFormed refuses
+    it, and for a greedy answer."""
     right: bool | None = None
     """Whether the answer is the true one; null in a rollout."""
     tokens: Count
@@ -287,6 +296,9 @@ QUESTIONS = RowFile[CheckedQuestion | InvalidCompletion]("questions.parquet", (C
 """Of a rollout: its chunks' rows, in order. Of a failed training: some completions, all invalid."""
 CURRICULUM = RowFile[CurriculumRow]("curriculum.parquet", (CurriculumRow,))
 """Of a rollout: what solver-train reads."""
+POOL = RowFile[CurriculumRow]("pool.parquet", (CurriculumRow,))
+"""Of a rollout with rollout.replay: the newest questions of its own and earlier curricula, from which the next rollout
+replays."""
 ORACLE = RowFile[OracleRow]("oracle.parquet", (OracleRow,))
 """Of a rollout with an oracle that is asked: a row for each question of its sample."""
 REPLIES = RowFile[OracleReplies]("replies.jsonl", (OracleReplies,))

@@ -93,7 +93,13 @@ def test_metrics_are_numbers_only() -> None:
 def test_a_tally_adds_up_and_has_shares() -> None:
     both = Tally(answers=3, unboxed=1) + Tally(answers=1, timed_out=2)
     assert both == Tally(answers=4, unboxed=1, timed_out=2)
-    assert both.shares("a/") == {"a/unboxed": 0.25, "a/truncated": 0.0, "a/timed_out": 0.5, "a/crashed": 0.0}
+    assert both.shares("a/") == {
+        "a/unboxed": 0.25,
+        "a/truncated": 0.0,
+        "a/timed_out": 0.5,
+        "a/crashed": 0.0,
+        "a/ill_formed": 0.0,
+    }
     assert set(Tally().shares().values()) == {0.0}
 
 

@@ -139,6 +139,12 @@ FULL: Document = {
             "chunkQuestions": 8,
             "answerSampling": _SAMPLING,
             "labels": "random",
+            "wellFormed": [
+                {"kind": "number"},
+                {"kind": "length", "after": ": ", "unit": "words"},
+                {"kind": "alphabet", "characters": "0123456789"},
+            ],
+            "replay": {"share": 0.25, "pool": 100},
             "oracle": {
                 "kind": "endpoint",
                 "url": "https://oracle.example.com",

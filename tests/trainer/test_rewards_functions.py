@@ -79,12 +79,16 @@ def inputs(reward: dict[str, Any], grpo: dict[str, Any] | None = None) -> Challe
 
 
 def challenger(
-    reward: dict[str, Any], answers: Sequence[Sequence[str | None]], excluded: Sequence[str] = ()
+    reward: dict[str, Any],
+    answers: Sequence[Sequence[str | None]],
+    excluded: Sequence[str] = (),
+    checks: list[dict[str, Any]] | None = None,
 ) -> tuple[Any, FrozenSolver]:
     from selfevo_trainer.phases.challenger_train import ChallengerReward as Reward
 
     solver = FrozenSolver(answers)
-    return Reward(inputs(reward), solver, ExactGrader(), HeldOutQuestions(exclude=excluded)), solver
+    asked_for = ChallengerTrainInputs.model_validate({**inputs(reward).wire(), "wellFormed": checks})
+    return Reward(asked_for, solver, ExactGrader(), HeldOutQuestions(exclude=excluded)), solver
 
 
 def pay(function: Any, texts: Sequence[str], step: int = 0) -> tuple[list[float], dict[str, float]]:
@@ -158,7 +162,7 @@ def test_a_batch_without_a_valid_question_is_paid_without_asking(monkeypatch: py
         "valid": 0.0,
         "repetition": 0.25,
         "distinct": 0.0,
-        **{f"answers/{name}": 0.0 for name in ("unboxed", "truncated", "timed_out", "crashed")},
+        **{f"answers/{name}": 0.0 for name in ("unboxed", "truncated", "timed_out", "crashed", "ill_formed")},
     }
 
 
@@ -185,6 +189,7 @@ def test_what_the_batch_was_like_is_logged() -> None:
             "answers/truncated": 0.0,
             "answers/timed_out": 0.0,
             "answers/crashed": 0.0,
+            "answers/ill_formed": 0.0,
         }
     )
 
@@ -207,6 +212,17 @@ def test_answers_without_a_box_count_or_drop(unboxed: str, share: float) -> None
     reward = {"mode": "paper", "unboxed": unboxed, "repetition": {"weight": 0.0}}
     function, _ = challenger(reward, [["2", "2", None, None]])
     assert pay(function, [asked("1 + 1")])[0] == [pytest.approx(1 - 2 * abs(share - 0.5))]
+
+
+def test_answers_that_are_not_well_formed_have_no_vote() -> None:
+    """Six answers agree on what is no number: without the check the question looks easy."""
+    reward = {"mode": "paper", "repetition": {"weight": 0.0}}
+    answers = [["n", "n", "n", "n", "n", "n", "2", "2"]]
+    function, _ = challenger(reward, answers)
+    assert pay(function, [asked("1 + 1")])[0] == [pytest.approx(1 - 2 * abs(6 / 8 - 0.5))]
+    function, _ = challenger(reward, answers, checks=[{"kind": "number"}])
+    rewards, logged = pay(function, [asked("1 + 1")])
+    assert rewards == [pytest.approx(1 - 2 * abs(2 / 8 - 0.5))] and logged["answers/ill_formed"] == 6 / 8
 
 
 def test_plain_text_completions_are_paid_alike() -> None:

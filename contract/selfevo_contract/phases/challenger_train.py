@@ -13,6 +13,7 @@ from selfevo_contract.spec.grpo import ChallengerGrpo
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.rollout import Contamination
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_contract.spec.well_formed import Check
 
 
 class ChallengerTrainInputs(Wire):
@@ -29,6 +30,7 @@ class ChallengerTrainInputs(Wire):
     solver_prompt: Prompt
     max_prompt_length: int = 2048
     solver_sampling: Sampling
+    well_formed: list[Check] | None = None
     grading: Grading
     exclude: list[Data]
     held_out: list[Data]

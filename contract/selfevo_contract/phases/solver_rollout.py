@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from selfevo_contract.base import Wire
+from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.prompts import Prompt
-from selfevo_contract.spec.rollout import Band, Contamination
+from selfevo_contract.spec.rollout import Band, Contamination, Replay
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_contract.spec.well_formed import Check
 
 
 class SolverRolloutInputs(Wire):
@@ -29,6 +30,10 @@ class SolverRolloutInputs(Wire):
     band: Band
     min_curriculum: int
     labels: Literal["majority", "random", "truth"]
+    well_formed: list[Check] | None = None
+    replay: Replay | None = None
+    earlier: Sha256 | None = None
+    """The rollout of the iteration before, whose pool this one replays from; None in the first one."""
     oracle: Oracle | None = None
     challenger_prompt: Prompt
     solver_prompt: Prompt
@@ -50,5 +55,6 @@ SOLVER_ROLLOUT = PhaseType(
     makes="Curriculum {}",
     models=("challenger", "solver"),
     generates=(("challenger", ""), ("solver", "answer_sampling")),
+    steps=(("earlier", "solver-rollout"),),
     sharded=True,
 )

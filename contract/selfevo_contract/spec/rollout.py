@@ -13,6 +13,7 @@ from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_contract.spec.well_formed import Check
 
 
 class Band(Closed):
@@ -51,6 +52,15 @@ class Contamination(Closed):
     and of 13 are counted either way. Shorter questions are compared as a whole."""
 
 
+class Replay(Closed):
+    """Questions of earlier curricula, with their labels, that a curriculum has beside its own."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Their share of the curriculum; all there are when there are fewer."""
+    pool: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10_000
+    """How many of the newest are kept to draw from."""
+
+
 class Rollout(Closed):
     """How a curriculum is made: the Challenger writes, the Solver answers, the majority labels."""
 
@@ -77,6 +87,12 @@ class Rollout(Closed):
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
     labels: Literal["majority", "random", "truth"] = "majority"
     """Where labels come from. `random` and `truth` are the control arms of an experiment."""
+    well_formed: Annotated[list[Check], Field(max_length=8)] = []
+    """What an answer must be to have a vote, as its question alone tells: an answer that one of these checks refuses
+    counts among the samples and never wins, in the rollout and in the Challenger's reward. Without one a majority that
+    is confidently wrong past what the Solver can do labels questions."""
+    replay: Replay | None = None
+    """Which part of a curriculum comes from earlier ones; nothing when not given."""
     oracle: Oracle | None = None
     """What says how many labels are right; training never sees it unless labels is `truth`, which needs one that knows
     the truth: arithmetic or data. Part of what a rollout is: with another oracle it is made anew."""

@@ -44,13 +44,15 @@ def open_grader(grading: Grading) -> Grader | ExactGrader:
     )
 
 
-def tally(completions: Iterable[Completion], verdicts: Mapping[str, int] | None = None) -> Tally:
-    """Counts of ``completions``, and of the grader's verdicts on them (`verdicts_of`)."""
+def tally(completions: Iterable[Completion], verdicts: Mapping[str, int] | None = None, ill_formed: int = 0) -> Tally:
+    """Counts of ``completions``, of the grader's verdicts on them (`verdicts_of`), and of those that had no vote for
+    their form."""
     items = list(completions)
     return Tally(
         answers=len(items),
         unboxed=sum(last_boxed(item.text) is None for item in items),
         truncated=sum(item.truncated for item in items),
+        ill_formed=ill_formed,
         **(verdicts or {}),
     )
 

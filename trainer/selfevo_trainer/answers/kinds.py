@@ -20,8 +20,8 @@ _SEVERAL = re.compile(r"\(?[A-Za-z]\)?(?:(?:\s*[,;/&]\s*|\s+(?:and|or)\s+)\(?[A-
 _AFTER_MARK = re.compile(r"####\s*([^#]*)$")
 
 
-def _plain(text: str) -> str:
-    """Without the commands and marks that format it."""
+def plain(text: str) -> str:
+    """A text without the commands and marks that format it; of a long one the first 10,000 characters."""
     return TEXTS.sub(r"\1 ", unwrapped(text[:10_000])).replace("**", "")
 
 
@@ -31,7 +31,7 @@ def choice(text: str) -> tuple[str | None, str]:
     >>> choice("B. 42"), choice("B) 42"), choice("(b)"), choice(r"\textbf{(C)}"), choice("42"), choice("B, C")
     (('B', '42'), ('B', '42'), ('B', ''), ('C', ''), (None, '42'), (None, 'B, C'))
     """
-    text = normalise_answer(remarks(_plain(text)).strip())
+    text = normalise_answer(remarks(plain(text)).strip())
     text = re.sub(r"^(?:option|choice)\s+", "", text, flags=re.IGNORECASE).strip().strip("{}$*_")
     match = _CHOICE.fullmatch(text)
     return (match[1].upper(), match[2].strip()) if match and not _SEVERAL.fullmatch(text) else (None, text)
@@ -58,7 +58,7 @@ def plain_text(text: str) -> str:
     >>> plain_text(r"\\text{New  York.}") == plain_text("new york")
     True
     """
-    text = unicodedata.normalize("NFKC", _plain(text)).casefold()
+    text = unicodedata.normalize("NFKC", plain(text)).casefold()
     return " ".join(text.split()).rstrip(". ").strip("$\"'\u201c\u201d ")
 
 

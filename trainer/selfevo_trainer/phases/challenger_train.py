@@ -17,8 +17,8 @@ from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.answers.grades import tally, verdicts_of
-from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
+from selfevo_trainer.answers.grades import tally
+from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import quotes_markup, unfit
@@ -34,6 +34,7 @@ from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
 from selfevo_trainer.rewards import challenger_rewards
 from selfevo_trainer.rewards.repetition import repetition_share
+from selfevo_trainer.well_formed import vote_well_formed
 
 log = logging.getLogger("selfevo")
 
@@ -48,6 +49,7 @@ SUMMARY = (
     "answers/truncated",
     "answers/timed_out",
     "answers/crashed",
+    "answers/ill_formed",
     "kl",
     "entropy",
     "completions/mean_length",
@@ -122,8 +124,9 @@ class ChallengerReward:
         with self.interruptible():
             answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
-        votes, verdicts = verdicts_of(self.grader, lambda: vote_many(boxes, self.grader))
-        tallies = [tally(group, verdicts if i == 0 else None) for i, group in enumerate(answers)]
+        questions = [texts_B[i] or "" for i in mine]
+        votes, refused, verdicts = vote_well_formed(self.inputs.well_formed, questions, boxes, self.grader)
+        tallies = [tally(group, verdicts if i == 0 else None, refused[i]) for i, group in enumerate(answers)]
         return list(zip(mine, votes, tallies, strict=True))
 
     def _question(self, text: str) -> str | None:

@@ -20,12 +20,13 @@ from selfevo_contract import reasons
 from selfevo_contract.artifacts import ANSWER_CHUNKS, QUESTION_CHUNKS
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, ServiceError
-from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.phases import SOLVER_ROLLOUT, SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import (
     ANSWERED,
     CURRICULUM,
     ORACLE,
+    POOL,
     QUESTIONS,
     TEXTS,
     WRITTEN,
@@ -37,12 +38,12 @@ from selfevo_contract.rows import (
     TextRow,
     WrittenQuestion,
 )
-from selfevo_store import CorruptArtifact
+from selfevo_store import CorruptArtifact, fetch_rows
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.answers.grades import tally, verdicts_of
+from selfevo_trainer.answers.grades import tally
 from selfevo_trainer.answers.texts import is_kept, text_rows
-from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
+from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.chunks import Chunks, cut, share_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
@@ -54,6 +55,8 @@ from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import Messages, encode, messages, shown
+from selfevo_trainer.replay import newest, replayed
+from selfevo_trainer.well_formed import vote_well_formed
 
 ChunkRow = Question | InvalidCompletion
 _TRIES = 3
@@ -201,10 +204,11 @@ def answer_chunk(
     answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, list(asked))
     with context.clock.during("grading"):
         boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
-        votes, verdicts = verdicts_of(grader, lambda: vote_many(boxes, grader))
+        questions = [row.question for row in asked.values()]
+        votes, refused, verdicts = vote_well_formed(inputs.well_formed, questions, boxes, grader)
     texts: list[TextRow] = []
     for i, (number, vote, group) in enumerate(zip(asked, votes, answers, strict=True)):
-        rows[number] = _question(inputs, asked[number], vote, tally(group, verdicts if i == 0 else None))
+        rows[number] = _question(inputs, asked[number], vote, tally(group, verdicts if i == 0 else None, refused[i]))
         if is_kept(context.config.storage.keep_answers, number, inputs.questions):
             texts += text_rows(number, asked[number].question, group, boxes[i], vote.class_of)
     return [rows[number] for number in numbers], texts, [completion for group in answers for completion in group]
@@ -284,7 +288,15 @@ def finish(
             reason=reasons.EMPTY_CURRICULUM,
         )
     judgement = oracles.judge(context, inputs, rows, kept)
-    files = {**CURRICULUM.write(context.workdir, kept), **QUESTIONS.write(context.workdir, checked), **texts}
+    curriculum, pool = kept, None
+    if inputs.replay is not None:
+        earlier = read_pool(context, inputs.earlier)
+        drawn = replayed(kept, earlier, inputs.replay, derive_seed(inputs.seed, "replay"))
+        curriculum, pool = [*kept, *drawn], newest(kept, earlier, inputs.replay.pool)
+        metrics |= {"replayed": float(len(drawn))}
+    files = {**CURRICULUM.write(context.workdir, curriculum), **QUESTIONS.write(context.workdir, checked), **texts}
+    if pool is not None:
+        files |= POOL.write(context.workdir, pool)
     written.read(range(inputs.questions))
     if judgement.rows:
         files |= ORACLE.write(context.workdir, judgement.rows)
@@ -293,6 +305,19 @@ def finish(
         context.config.prefix, files, metrics, seconds_of_all(context, judgement.timings, written, answered)
     )
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+
+
+def read_pool(context: Context, key: str | None) -> list[CurriculumRow]:
+    """The pool of the rollout ``key``; empty without one, in the first iteration.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if key is None:
+        return []
+    with context.clock.during("store"):
+        prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, key, "replays that curriculum")
+        return fetch_rows(context.store, prefix, manifest, POOL)
 
 
 def relabel(kept: list[CheckedQuestion], inputs: SolverRolloutInputs) -> list[CurriculumRow]:

@@ -1,0 +1,192 @@
+"""Which answers may vote (rollout.wellFormed), and which questions are asked again (rollout.replay)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from harness.inprocess import Phases
+from harness.tiny import settings, write_questions
+from runs import arithmetic
+from selfevo_contract.rows import CURRICULUM, POOL, QUESTIONS, TEXTS, CurriculumRow
+from selfevo_contract.spec.rollout import Replay
+from selfevo_contract.spec.well_formed import Check
+from selfevo_trainer.answers.grades import ExactGrader
+from selfevo_trainer.replay import newest, replayed
+from selfevo_trainer.well_formed import KINDS, vote_well_formed
+
+_CHECK: TypeAdapter[Check] = TypeAdapter(Check)
+
+
+def check(kind: str, **settings: Any) -> Check:
+    return _CHECK.validate_python({"kind": kind, **settings})
+
+
+TABLE: list[tuple[Check, str, list[str], list[str]]] = [
+    (
+        check("number"),
+        "How many?",
+        ["7", "-1,018", r"\frac{3}{4}", "50\\%", "5 km", r"12\text{ apples}", "1e5", "1101_2"],
+        ["", "x", "3 or 4", "about ten", "(1,2)", "seven of them", "7 8", "2x", r"\pi"],
+    ),
+    (
+        check("choice"),
+        "Which is even?\n(A) 3\n(B) 4\n(C) 5",
+        ["B", "(b)", "B. 4", r"\text{(C)}", r"\textbf{A}"],
+        ["D", "4", "A and B", "A, C", "none", ""],
+    ),
+    (check("choice"), "Compute 2 + 2. Plan A. is to add.", ["4", "anything"], []),
+    (
+        check("expression"),
+        "Factor.",
+        [
+            "(x-1)(x+1)",
+            r"\frac{1}{x}",
+            "x = 3",
+            "[0,1)",
+            "3 km/h",
+            "6abc",
+            r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+            "-5",
+        ],
+        ["", "x+", "(x", "no solution exists", "I think it is 4", "*3", "2**", "x = ", "4)", r"\frac{1}{"],
+    ),
+    (check("length", after="Sort: "), "Sort: q a c", ["acq", "a c q", r"\text{acq}"], ["ac", "aacq", ""]),
+    (check("length", after="Sort: "), "Arrange: q a c", [], ["acq", ""]),
+    (check("length", after=": "), "Note: sort: q a", ["aq"], ["aqq"]),
+    (check("length", unit="words"), "pear apple", ["apple pear", "a b"], ["apple", "applepear"]),
+    (check("alphabet", characters="01"), "In binary?", ["0110", "1 0"], ["12", "ten"]),
+    (check("alphabet", after="Sort: "), "Sort: q a c", ["acq", "aaa"], ["abc", "Sort"]),
+    (check("alphabet"), "abc", ["cab"], ["abd"]),
+    (check("alphabet", after="Sort: "), "no mark", [], ["a"]),
+]
+
+
+@pytest.mark.parametrize(("one", "question", "fit", "unfit"), TABLE)
+def test_what_is_well_formed(one: Check, question: str, fit: list[str], unfit: list[str]) -> None:
+    assert {text: KINDS[one.kind](one, question, text) for text in [*fit, *unfit]} == {
+        **dict.fromkeys(fit, True),
+        **dict.fromkeys(unfit, False),
+    }
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_whatever_a_model_writes_gets_a_verdict(question: str, answer: str) -> None:
+    for one in (each[0] for each in TABLE):
+        assert KINDS[one.kind](one, question, answer) in (True, False)
+
+
+def test_every_kind_has_its_check() -> None:
+    assert set(KINDS) == set(_CHECK.json_schema()["discriminator"]["mapping"])
+
+
+def test_what_is_refused_counts_and_has_no_vote() -> None:
+    """By majority alone the answers that skip a letter win, and label the question (METHOD.md's frontier)."""
+    answers = [["ab", "ab", "ab", "abc", "abc", None, "abcd", "cab"]]
+    [plain], none, _ = vote_well_formed(None, ["Sort: c b a"], answers, ExactGrader())
+    assert (plain.answer, plain.share, none) == ("ab", 3 / 8, [0])
+    checks = [check("length", after="Sort: "), check("alphabet", after="Sort: ")]
+    [voted], refused, verdicts = vote_well_formed(checks, ["Sort: c b a"], answers, ExactGrader())
+    assert (voted.answer, voted.share, refused) == ("abc", 2 / 8, [4])
+    assert voted.class_of == (None, None, None, 0, 0, None, None, 1)
+    assert verdicts == {"timed_out": 0, "crashed": 0}
+    [nothing], refused, _ = vote_well_formed([check("number")], ["?"], [["x", "y"]], ExactGrader())
+    assert (nothing.answer, nothing.share, nothing.classes, refused) == (None, 0, (), [2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "alphabet", "characters": "a", "after": "b"}, "remove one of them"),
+        ({"kind": "length", "after": ""}, "at least 1 character"),
+        ({"kind": "rhyme"}, "'alphabet', 'choice', 'expression', 'length', 'number'"),
+    ],
+)
+def test_a_check_that_says_nothing_useful_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        _CHECK.validate_python(settings)
+
+
+# --- replay ---------------------------------------------------------------------------------------------------------
+
+
+def rows(texts: str) -> list[CurriculumRow]:
+    return [CurriculumRow(question=text, answer=text, share=0.5) for text in texts]
+
+
+@given(
+    st.sets(st.sampled_from("abcdefghij")),
+    st.sets(st.sampled_from("abcdefghij")),
+    st.sampled_from([0.1, 0.25, 0.5, 0.9]),
+)
+def test_a_replay_is_its_share_and_repeats_nothing(own: set[str], pool: set[str], share: float) -> None:
+    one, other = rows("".join(sorted(own))), rows("".join(sorted(pool)))
+    drawn = replayed(one, other, Replay(share=share), 0)
+    texts = [row.question for row in drawn]
+    assert len(set(texts)) == len(texts) and set(texts) <= pool - own and all(row.replayed for row in drawn)
+    assert len(drawn) == min(len(pool - own), round(len(own) * share / (1 - share)))
+    assert drawn == replayed(one, other, Replay(share=share), 0)
+
+
+def test_the_pool_keeps_the_newest() -> None:
+    assert [row.question for row in newest(rows("de"), rows("abcd"), 4)] == list("bcde")
+    assert newest(rows("ab"), [], 9) == rows("ab")
+
+
+@pytest.mark.slow
+def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_path: Path) -> None:
+    still = {"grpo": {"maxSteps": 0}}
+
+    def made(replay: dict[str, Any] | None, **rollout: Any) -> Phases:
+        over = {
+            "iterations": 2,
+            "challenger": still,
+            "solver": still,
+            "rollout": {"shards": 1, "replay": replay, **rollout},
+        }
+        spec = settings(over, questions=write_questions(tmp_path / "heldout.jsonl"))
+        phases = Phases(arithmetic(spec, store=tmp_path / "store"), tmp_path)
+        assert [phases(f"solver-rollout-{n}").code for n in (1, 2)] == [0, 0]
+        return phases
+
+    phases = made({"share": 0.5, "pool": 1000})
+    first, second = (phases.rows(f"solver-rollout-{n}", CURRICULUM) for n in (1, 2))
+    own = [row for row in second if not row.get("replayed")]
+    again = [row for row in second if row.get("replayed")]
+    assert not any(row.get("replayed") for row in first) and second == [*own, *again]
+    new = {row["question"] for row in first} - {row["question"] for row in own}
+    assert len(again) == min(len(own), len(new)) > 0 and {row["question"] for row in again} <= new
+    labels = {row["question"]: row["answer"] for row in first}
+    assert all(row["answer"] == labels[row["question"]] for row in again)
+    metrics = phases.committed("solver-rollout-2").metrics
+    assert (metrics["kept"], metrics["replayed"]) == (len(own), len(again))
+    pool = [row["question"] for row in phases.rows("solver-rollout-2", POOL)]
+    assert pool == [row["question"] for row in first if row["question"] in new] + [row["question"] for row in own]
+    parent = phases.step("solver-rollout-1")
+    assert phases.committed("solver-rollout-2").parents["earlier"] == f"{parent.phase}/{parent.key}"
+
+    # Without replay the second rollout does not know the first, and its own questions are the same.
+    alone = made(None)
+    assert alone.rows("solver-rollout-2", CURRICULUM) == own
+    assert "earlier" not in alone.committed("solver-rollout-2").parents
+
+    # Two digits are asked of every answer: the same answers, and fewer of them vote.
+    checked = made(None, wellFormed=[{"kind": "length", "after": "+ "}])
+    before, after = (each.rows("solver-rollout-1", QUESTIONS) for each in (alone, checked))
+    assert [row["question"] for row in before] == [row["question"] for row in after]
+    for row in after:
+        if row["question"] is not None and row.get("answers") is not None:
+            width = len(row["question"].split("+ ")[-1].replace(" ", "")) if "+ " in row["question"] else None
+            assert all(len(text) == width for text, _ in row["votes"])
+            counts = row["answers"]
+            assert sum(size for _, size in row["votes"]) == 4 - counts["unboxed"] - counts.get("ill_formed", 0)
+    told = checked.committed("solver-rollout-1").metrics
+    texts = checked.rows("solver-rollout-1", TEXTS)
+    refused = sum(row["vote"] is None and row["answer"] is not None for row in texts)
+    assert told["answers/ill_formed"] == refused / len(texts) > 0
+    assert alone.committed("solver-rollout-1").metrics["answers/ill_formed"] == 0
