@@ -160,6 +160,31 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "gpuMemoryUtilization is a field of kinds vllm and server; remove it or choose one of them",
     ),
     *(
+        (document(spec__rollout__wellFormed=[check]), f"spec.rollout.wellFormed[0]{field}", message)
+        for check, field, message in (
+            (
+                {"kind": "alphabet", "characters": "a", "after": "b"},
+                "",
+                "characters says what an answer may have, and after would take it from the question; remove one of them",
+            ),
+            (
+                {"kind": "number", "after": "b"},
+                ".after",
+                "after is a field of kinds alphabet and length; remove it or choose one of them",
+            ),
+            (
+                {"kind": "length", "characters": "b"},
+                ".characters",
+                "characters is a field of kind alphabet; remove it or choose that kind",
+            ),
+            (
+                {"kind": "choice", "unit": "words"},
+                ".unit",
+                "unit is a field of kind length; remove it or choose that kind",
+            ),
+        )
+    ),
+    *(
         (
             document(spec__rollout__engine={"kind": "server", "endpoint": {"url": "http://llm:8000"}, **beside}),
             "spec.rollout.engine",

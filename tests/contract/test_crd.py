@@ -153,7 +153,7 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
     added = {path for path in missing(wanted.wire(), full) if not path.endswith((".batchSize", ".batchTokens"))}
     assert {path.rsplit(".", 1)[-1] for path in added} <= {
         *("metadata", "namespace", "uid", "generation"),
-        *("exclude", "pods", "resources", "requests", "limits", "env", "tolerations", "nodeSelector"),
+        *("exclude", "wellFormed", "pods", "resources", "requests", "limits", "env", "tolerations", "nodeSelector"),
         *("imagePullSecrets", "gpuMemoryUtilization", "fingerprint", "value", "labels", "annotations"),
         "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),

@@ -6,6 +6,7 @@ decision 3).
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,7 @@ from selfevo_trainer.well_formed import vote_well_formed
 
 ChunkRow = Question | InvalidCompletion
 _TRIES = 3
+log = logging.getLogger("selfevo")
 
 
 def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
@@ -288,15 +290,7 @@ def finish(
             reason=reasons.EMPTY_CURRICULUM,
         )
     judgement = oracles.judge(context, inputs, rows, kept)
-    curriculum, pool = kept, None
-    if inputs.replay is not None:
-        earlier = read_pool(context, inputs.earlier)
-        drawn = replayed(kept, earlier, inputs.replay, derive_seed(inputs.seed, "replay"))
-        curriculum, pool = [*kept, *drawn], newest(kept, earlier, inputs.replay.pool)
-        metrics |= {"replayed": float(len(drawn))}
-    files = {**CURRICULUM.write(context.workdir, curriculum), **QUESTIONS.write(context.workdir, checked), **texts}
-    if pool is not None:
-        files |= POOL.write(context.workdir, pool)
+    files = {**curriculum_files(context, inputs, kept), **QUESTIONS.write(context.workdir, checked), **texts}
     written.read(range(inputs.questions))
     if judgement.rows:
         files |= ORACLE.write(context.workdir, judgement.rows)
@@ -307,17 +301,23 @@ def finish(
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
-def read_pool(context: Context, key: str | None) -> list[CurriculumRow]:
-    """The pool of the rollout ``key``; empty without one, in the first iteration.
+def curriculum_files(context: Context, inputs: SolverRolloutInputs, kept: list[CurriculumRow]) -> dict[str, Path]:
+    """The curriculum of ``kept`` and, with rollout.replay, of questions of earlier ones, and then the next pool.
 
     Raises:
-        InputError: it is not there.
+        InputError: the rollout before is not there.
     """
-    if key is None:
-        return []
-    with context.clock.during("store"):
-        prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, key, "replays that curriculum")
-        return fetch_rows(context.store, prefix, manifest, POOL)
+    if inputs.replay is None:
+        return CURRICULUM.write(context.workdir, kept)
+    earlier: list[CurriculumRow] = []
+    if inputs.earlier is not None:
+        with context.clock.during("store"):
+            prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, inputs.earlier, "replays that curriculum")
+            earlier = fetch_rows(context.store, prefix, manifest, POOL)
+    again = replayed(kept, earlier, inputs.replay, derive_seed(inputs.seed, "replay"))
+    log.info("%d questions of earlier curricula stand behind the %d of its own", len(again), len(kept))
+    pool = newest(kept, earlier, inputs.replay.pool)
+    return {**CURRICULUM.write(context.workdir, [*kept, *again]), **POOL.write(context.workdir, pool)}
 
 
 def relabel(kept: list[CheckedQuestion], inputs: SolverRolloutInputs) -> list[CurriculumRow]:
