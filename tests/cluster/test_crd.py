@@ -165,7 +165,8 @@ MISTAKES: list[tuple[Document, str, str]] = [
             (
                 {"kind": "alphabet", "characters": "a", "after": "b"},
                 "",
-                "characters says what an answer may have, and after would take it from the question; remove one of them",
+                "characters says what an answer may have, and after would take it from the question; remove one of "
+                "them",
             ),
             (
                 {"kind": "number", "after": "b"},
