@@ -18,11 +18,12 @@ from selfevo.views.hours import amount, estimated
 from selfevo.views.size import show_size
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.fit import checkpoint_bytes
 from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import Need, needs
 from selfevo_contract.sizing.speeds import ASSUMED, SPEEDS
 from selfevo_contract.sizing.suggestions import with_settings
-from selfevo_contract.sizing.traffic import checkpoint_bytes, checkpoints, model_bytes
+from selfevo_contract.sizing.traffic import checkpoints, model_bytes
 from selfevo_contract.spec.engines import VllmEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import RunSpec

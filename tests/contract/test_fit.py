@@ -57,3 +57,45 @@ def test_quantities_of_memory() -> None:
     assert [gib("80Gi"), gib("512Mi"), gib(2**30), gib("1.5Ti")] == [80, 0.5, 1, 1536]
     assert gib("80G") == pytest.approx(74.5, abs=0.01)
     assert gib("1e11") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"spec__pods": {"scratch": "40Gi"}},
+            "spec.pods.scratch is 40Gi, and a checkpoint of challenger-train takes 48.3 GB; raise pods.scratch",
+        ),
+        (
+            {"spec__pods": {"scratch": "1Gi"}, "spec__challenger__pods": {"scratch": "50G"}},
+            "spec.pods.scratch is 1Gi, and a checkpoint of solver-train takes 48.3 GB; ",
+        ),
+        (
+            {"spec__solver__pods": {"scratch": 48_000_000_000}},
+            "spec.solver.pods.scratch is 48000000000, and a checkpoint of solver-train takes 48.3 GB; ",
+        ),
+    ],
+)
+def test_a_working_folder_that_holds_no_checkpoint_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_run(document(**QWEN, **changes))
+    assert str(error.value).startswith(sentence)
+    assert (error.value.reason, error.value.exit_code) == ("DiskTooSmall", ExitCode.INPUT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec__pods": {"scratch": "46Gi"}},
+        {"spec__pods": {"scratch": "1Gi"}, "spec__model__uri": "hf://somebody/else@main"},
+        {"spec__rollout__pods": {"scratch": "1Gi"}},
+        {"spec__pods": {"scratch": "2Gi"}, "spec__challenger__grpo__lora": {}, "spec__solver__grpo__lora": {}},
+        {
+            "spec__pods": {"scratch": "1Gi"},
+            "spec__challenger__grpo__maxSteps": 0,
+            "spec__solver__grpo__maxSteps": 1,
+        },
+    ],
+)
+def test_a_working_folder_that_may_do_goes_on(changes: dict[str, Any]) -> None:
+    refuse_what_does_not_fit(make_run(**{**QWEN, **changes}).spec)

@@ -13,9 +13,10 @@ from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing import speeds
 from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.fit import checkpoint_bytes
 from selfevo_contract.sizing.hours import Lengths, Machine, Took, estimate, wall_hours
 from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS
-from selfevo_contract.sizing.traffic import checkpoint_bytes, checkpoints, traffic
+from selfevo_contract.sizing.traffic import checkpoints, traffic
 from selfevo_contract.sizing.work import work_of
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 from selfevo_contract.spec.run import RunSpec

@@ -516,14 +516,18 @@ def full_store(world: World) -> None:
     fill(world.store)
 
 
-def full_workdir(step: str, room: str) -> Callable[[World], None]:
+def full_workdir(step: str, room: str, *, filled: bool = False, steps: int | None = None) -> Callable[[World], None]:
     def arrange(world: World) -> None:
         world.step = step
         workdir = world.stack.enter_context(tmpfs(world.folder / "scratch", f"size={room}"))
         world.environment[WORKDIR_ENV] = str(workdir)
+        if steps is not None:  # after one there is no checkpoint, but the model
+            world.over({"solver": {"grpo": {"maxSteps": steps}}})
         if step == "solver-train-1":
             give_curriculum(world.phases())
-        else:
+        if filled:
+            (workdir / "somebody's").write_bytes(bytes(3 << 20))
+        elif step != "solver-train-1":
             fill(workdir)
 
     return arrange
@@ -732,8 +736,21 @@ SLOW = {
     ),
     "the working directory's disk is full": Case(full_workdir("evaluate-0", "1m"), SERVICE, FULL, "DiskFull"),
     # 700 KB of weights, and 1.4 MB of AdamW's state in the first checkpoint.
-    "the disk fills up with a checkpoint": Case(full_workdir("solver-train-1", "1500k"), SERVICE, FULL, "DiskFull"),
-    "the disk fills up with the model": Case(full_workdir("solver-train-1", "500k"), SERVICE, FULL, "DiskFull"),
+    "the disk is too small for a checkpoint": Case(
+        full_workdir("solver-train-1", "1500k"),
+        INPUT,
+        ["{folder}/scratch', on a disk of 0.0015", "a checkpoint of solver-train takes 0.002", "raise pods.scratch"],
+        "DiskTooSmall",
+    ),
+    "the disk has no room for a checkpoint": Case(
+        full_workdir("solver-train-1", "4m", filled=True),
+        SERVICE,
+        [*FULL, "of 0.00419 GB are free, and a checkpoint takes 0.002"],
+        "DiskFull",
+    ),
+    "the disk fills up with the model": Case(
+        full_workdir("solver-train-1", "500k", steps=1), SERVICE, FULL, "DiskFull"
+    ),
 }
 
 

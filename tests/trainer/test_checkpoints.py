@@ -320,13 +320,13 @@ def wait_for_uploads() -> None:
 def test_a_grace_that_is_too_short_for_a_checkpoint_is_told_by_what_was_measured(
     tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from selfevo_trainer.grpo import checkpointer
+    from selfevo_trainer.inputs import room
 
     phases = make(tmp_path, questions, 1)
-    monkeypatch.setattr(checkpointer, "ASSUMED_BYTES_PER_SECOND", 1e5)
+    monkeypatch.setattr(room, "ASSUMED_BYTES_PER_SECOND", 1e5)
     on_upload(monkeypatch, lambda key: "optimizer" in key and time.sleep(1))
     ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "1"})
     assert ended.code == 0
-    assert re.search(r"a checkpoint of 0\.00 GB takes \d+ s to upload at 0.0001 GB/s", ended.log), ended.log
+    assert len(re.findall(r"a checkpoint of 0\.00 GB takes \d+ s to upload at 0.0001 GB/s", ended.log)) == 1, ended.log
     assert "to upload as the last one did, and pods.terminationGracePeriodSeconds is 1:" in ended.log
     assert logging.getLogger("selfevo").level == logging.NOTSET

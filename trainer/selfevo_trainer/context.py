@@ -121,6 +121,8 @@ class Context:
     resumed_from: int | None = None
     grace_seconds: float | None = None
     """From SIGTERM to SIGKILL; None where nobody kills it."""
+    checkpoint_bytes: int | None = None
+    """Of a checkpoint, as the preflight expects it; None where it cannot say."""
     _lap: dict[str, float] = field(default_factory=dict)
     _made: dict[str, Path] = field(default_factory=dict)
 

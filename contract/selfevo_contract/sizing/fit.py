@@ -10,10 +10,11 @@ import re
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import PHASES
+from selfevo_contract.phases import CHALLENGER_TRAIN, PHASES, SOLVER_TRAIN
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import GIB, Need, needs
 from selfevo_contract.spec.engines import TransformersEngine
+from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.run import RunSpec
 
@@ -28,12 +29,20 @@ def least_gib(need: Need) -> float:
 def refuse_what_does_not_fit(spec: RunSpec) -> None:
     """A run whose pods say how much memory their GPUs have, and whose model's sizes are known by its name.
 
+    The same of pods.scratch, into which a training writes its checkpoints.
+
     Raises:
         InputError: a phase takes more; one sentence that names the field.
     """
     model = known(spec.model.uri)
     if model is None:
         return
+    for phase, role in ((CHALLENGER_TRAIN.name, spec.challenger), (SOLVER_TRAIN.name, spec.solver)):
+        own, size = role.pods.scratch, checkpoint_bytes(role.grpo, model)
+        scratch = spec.pods.scratch if own is None else own
+        if scratch is not None and role.grpo.updates > 1 and size > gib(scratch) * GIB:
+            field = "spec.pods.scratch" if own is None else f"spec.{PHASES[phase].part}.pods.scratch"
+            raise disk_too_small(f"{field} is {scratch}", phase, size)
     for need in needs(spec, model):
         part = PHASES[need.phase].part
         engine = getattr(getattr(spec, part), "engine", None)
@@ -54,6 +63,20 @@ def too_small(need: Need, what_there_is: str) -> InputError:
         f"{what_there_is}, and {need.phase} takes at least {least_gib(need):.1f} GiB on each of its {need.gpus} GPUs; "
         f"take larger GPUs, or {smaller} (`selfevo size` says what would fit)",
         reason=reasons.GPU_TOO_SMALL,
+    )
+
+
+def checkpoint_bytes(grpo: Grpo, model: Architecture) -> int:
+    """Weights and Adam's two moments of what is trained, in float32."""
+    return 12 * (model.parameters if grpo.lora is None else model.adapter(grpo.lora))
+
+
+def disk_too_small(what_there_is: str, phase: str, size: int) -> InputError:
+    """What to say of a disk of which ``what_there_is`` tells the size, and no checkpoint of ``size`` bytes fits on."""
+    return InputError(
+        f"{what_there_is}, and a checkpoint of {phase} takes {size / 1e9:.3g} GB; raise pods.scratch or take a larger "
+        "disk (docs/sizing.md says how much)",
+        reason=reasons.DISK_TOO_SMALL,
     )
 
 

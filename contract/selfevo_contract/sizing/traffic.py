@@ -14,6 +14,7 @@ from selfevo_contract.phases import (
     SolverTrainInputs,
 )
 from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.fit import checkpoint_bytes
 from selfevo_contract.sizing.hours import Lengths, Took
 from selfevo_contract.sizing.speeds import TEXT
 from selfevo_contract.sizing.work import questions_of
@@ -89,18 +90,9 @@ def checkpoints(grpo: Grpo, every: str | int, generating: float = 0, training: f
     return max(0, min(int((generating + training) / interval), grpo.max_steps * in_a_step, grpo.updates - 1))
 
 
-def checkpoint_bytes(grpo: Grpo, model: Architecture) -> int:
-    """Weights and Adam's two moments of what is trained, in float32."""
-    return 12 * _trained(grpo, model)
-
-
 def model_bytes(grpo: Grpo, model: Architecture) -> int:
     """Of what a training commits: all weights or an adapter, in float32."""
-    return 4 * _trained(grpo, model)
-
-
-def _trained(grpo: Grpo, model: Architecture) -> int:
-    return model.parameters if grpo.lora is None else model.adapter(grpo.lora)
+    return checkpoint_bytes(grpo, model) // 3
 
 
 def _model_bytes(ref: object, spec: RunSpec, model: Architecture) -> int:

@@ -20,16 +20,14 @@ from selfevo_contract.artifacts import ManifestDraft
 from selfevo_contract.errors import Terminated
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
-from selfevo_trainer.context import SHARE_OF_GRACE, Context
+from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import checkpoints, completions, snapshots
 from selfevo_trainer.grpo.completions import StepCompletions
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.snapshots import Snapshot
 from selfevo_trainer.grpo.uploads import Uploads
-
-ASSUMED_BYTES_PER_SECOND = 1e9
-"""Of an upload, before the first was measured (docs/sizing.md)."""
+from selfevo_trainer.inputs import room
 
 log = logging.getLogger("selfevo")
 
@@ -60,7 +58,8 @@ class Checkpointer:
         self.trainer = trainer
         if found is not None:
             self._state_of, self._completions_of = found.update, found.update if found.completions else None
-        self._advise()
+        if self.context.checkpoint_bytes is None:  # else the preflight has said it
+            self._advise()
         self._taken_at = time.monotonic()
 
     def update_begins(self) -> None:
@@ -184,8 +183,8 @@ class Checkpointer:
         model: Any = self.trainer.model
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
         size = self._state_bytes or 12 * trained  # a weight and AdamW's two moments, in float32
-        rate = measured or ASSUMED_BYTES_PER_SECOND
-        if advice := too_short(grace, size, rate, measured=measured is not None):
+        rate = measured or room.ASSUMED_BYTES_PER_SECOND
+        if advice := room.too_short(grace, size, rate, measured=measured is not None):
             log.warning("%s", advice)
 
     def _stopped(self, *, whole: bool) -> str:
@@ -202,20 +201,3 @@ class Checkpointer:
             f"stopped on request {where}; the time was too short to upload that, and the next attempt goes on from the "
             "checkpoint before it: raise pods.terminationGracePeriodSeconds"
         )
-
-
-def too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
-    """What is wrong with a grace period of ``grace`` seconds for a checkpoint of ``size`` bytes, if anything. Pure.
-
-    >>> too_short(120, 48e9, 1e9, measured=False) is None
-    True
-    """
-    needed = size / rate
-    if needed <= SHARE_OF_GRACE * grace:
-        return None
-    how = "as the last one did" if measured else f"at {rate / 1e9:g} GB/s"
-    return (
-        f"a checkpoint of {size / 1e9:.2f} GB takes {needed:.0f} s to upload {how}, and "
-        f"pods.terminationGracePeriodSeconds is {grace:.0f}: a pod that is asked to end may lose what came after the "
-        f"checkpoint before; raise it to {needed / SHARE_OF_GRACE + 1:.0f} or more"
-    )

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import (
+    PHASES,
     BaseModelRef,
     BuiltInputs,
     ChallengerTrainInputs,
@@ -37,7 +38,7 @@ from selfevo_contract.phases import (
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_trainer.context import Context
-from selfevo_trainer.inputs import card
+from selfevo_trainer.inputs import card, room
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import weights
 from selfevo_trainer.models.loading import first_line, load_config, load_tokenizer
@@ -111,6 +112,8 @@ def check(context: Context, inputs: BuiltInputs) -> None:
         with context.clock.during("load"):
             facts = look(folder, inputs.loading)
             card.check(context, inputs, folder)
+            if name == PHASES[inputs.phase].part:
+                room.check(context, inputs, folder)
             for ask in {repr(ask): ask for ask in [*asks, *elsewhere]}.values():
                 for fault_of in CHECKS:
                     if fault := fault_of(facts, ask):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +73,12 @@ def named_in(index: Any) -> set[str]:
 def has_learned_positions(folder: Path) -> bool:
     """Whether a tensor is a table of positions, as in GPT-2, OPT or BioGPT. Rotary and ALiBi models have none."""
     return any(_LEARNED.search(name) for file in files_of(folder) for name in _header(file)[0])
+
+
+def count(folder: Path) -> int:
+    """Numbers in the weights files."""
+    shapes = (entry["shape"] for file in files_of(folder) for entry in _header(file)[0].values())
+    return sum(prod(shape) for shape in shapes)
 
 
 def not_finite(folder: Path, dtype: str) -> str | None:
