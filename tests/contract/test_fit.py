@@ -9,6 +9,7 @@ import pytest
 from harness.runs import document, make_run
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.fit import gib, refuse_what_does_not_fit
+from selfevo_contract.sizing.memory import named_gpus
 from selfevo_core.invalid_spec import parse_run
 
 QWEN = {"spec__model__uri": "hf://Qwen/Qwen3-4B-Base@main", "spec__model__dtype": "bfloat16"}
@@ -51,6 +52,27 @@ def test_what_does_not_fit_is_refused_with_field_value_and_remedy(changes: dict[
 )
 def test_what_is_not_known_not_to_fit_goes_on(changes: dict[str, Any]) -> None:
     refuse_what_does_not_fit(make_run(**{**QWEN, **changes}).spec)
+
+
+@pytest.mark.parametrize(
+    ("run", "part", "gpus"),
+    [
+        ({}, {}, 0),
+        ({"nvidia.com/gpu": 8}, {}, 8),
+        ({"nvidia.com/gpu": 8}, {"nvidia.com/gpu": 0}, 0),
+        ({"nvidia.com/gpu": 8}, {"amd.com/gpu": "2", "cpu": "500m", "memory": "1Gi"}, 10),
+        ({"nvidia.com/gpu": "500m"}, {}, 0),  # refused where pods are made of it
+    ],
+)
+def test_gpus_of_a_pod_are_counted_as_pods_are_made(run: dict[str, Any], part: dict[str, Any], gpus: int) -> None:
+    spec = make_run(
+        **QWEN, spec__pods={"resources": {"limits": run}}, spec__solver__pods={"resources": {"limits": part}}
+    )
+    assert named_gpus(spec.spec, spec.spec.solver.pods) == gpus
+    claims = [{"name": "gpu", "resourceClaimTemplateName": "gpus", "gpus": 4}]
+    refuse_what_does_not_fit(spec.spec)
+    claimed = make_run(**QWEN, spec__pods={"resourceClaims": claims})
+    assert named_gpus(claimed.spec, claimed.spec.solver.pods) == 4
 
 
 def test_quantities_of_memory() -> None:

@@ -325,8 +325,17 @@ def test_a_grace_that_is_too_short_for_a_checkpoint_is_told_by_what_was_measured
     phases = make(tmp_path, questions, 1)
     monkeypatch.setattr(room, "ASSUMED_BYTES_PER_SECOND", 1e5)
     on_upload(monkeypatch, lambda key: "optimizer" in key and time.sleep(1))
+    sizes: list[float] = []
+
+    def told(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
+        sizes.append(size)
+        return too_short(grace, size, rate, measured=measured)
+
+    too_short = room.too_short
+    monkeypatch.setattr(room, "too_short", told)
     ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "1"})
     assert ended.code == 0
+    assert sizes[-1] == pytest.approx(sizes[0], rel=0.05)  # as large as the preflight expects it
     assert len(re.findall(r"a checkpoint of 0\.00 GB takes \d+ s to upload at 0.0001 GB/s", ended.log)) == 1, ended.log
     assert "to upload as the last one did, and pods.terminationGracePeriodSeconds is 1:" in ended.log
     assert logging.getLogger("selfevo").level == logging.NOTSET

@@ -18,8 +18,8 @@ from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.backward import pass_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.pods import Pods
-from selfevo_contract.spec.resources import Resources
 from selfevo_contract.spec.run import RunSpec
 
 GIB = 1 << 30
@@ -142,9 +142,12 @@ def gpus_of_pod(spec: RunSpec, pods: Pods) -> int:
 
 
 def named_gpus(spec: RunSpec, pods: Pods) -> int:
-    """Of one pod, by its limits or the run's."""
+    """Of one pod, by limits and claims of ``pods`` over those of the run (as `selfevo_core.pods.merged` lays them)."""
+    limits = {**spec.pods.resources.limits, **pods.resources.limits}
+    claims = {claim.name: claim.gpus or 0 for claim in (*spec.pods.resource_claims, *pods.resource_claims)}
+    return sum(_whole(count) for name, count in limits.items() if name.endswith("/gpu")) + sum(claims.values())
 
-    def limit(resources: Resources) -> int:
-        return sum(int(count) for name, count in resources.limits.items() if name.endswith("/gpu"))
 
-    return limit(pods.resources) or limit(spec.pods.resources)
+def _whole(count: Quantity) -> int:
+    """A number of GPUs; 0 of what is written as nobody writes one, which the pods are refused for."""
+    return int(count) if str(count).isdecimal() else 0
