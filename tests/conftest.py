@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,17 @@ from harness.vllm import Vllm
 def pytest_configure(config: pytest.Config) -> None:
     """When all of tests/cluster ran, what the operator did in it is held against its rights."""
     config.pluginmanager.register(AuditedRun(config, Path(__file__).parent / "cluster", audit.FOLDER, judge))
+
+
+_ALL_SLOW = re.compile(r"^pytestmark = pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast tests do not import a file of which every test is slow: what such files import costs each worker ten
+    seconds."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return True if _ALL_SLOW.search(collection_path.read_text()) else None
 
 
 def judge(logs: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulation.mutants import MUTANTS, Mutant
 from simulation.shapes import GUARD_SEEDS, GUARDED
-from simulation.system import PatchError, changed
+from simulation.system import PatchError, changed, patched
 from simulation.world import simulate
 
 SEEDS = 200
@@ -25,7 +25,8 @@ def test_a_change_that_does_not_fit_the_source_any_more_is_an_error() -> None:
 
 def test_every_mutant_fits_the_source() -> None:
     for mutant in MUTANTS:
-        changed(mutant.module, mutant.old, mutant.new)
+        origin, source = patched(mutant.module, mutant.old, mutant.new)
+        compile(source, origin, "exec")
 
 
 @pytest.mark.slow

@@ -157,6 +157,7 @@ def test_golden_pairs(grader, name, order):
         assert [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not row["equal"]] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["choice", "number", "text", "math"])
 def test_answer_and_truth_may_change_places(kind):
     """In every kind of a held-out task's answers. math-verify's own pairs: both orders of test_golden_pairs."""

@@ -12,6 +12,8 @@ import torch
 from selfevo_trainer.context import Clock
 from selfevo_trainer.grpo.generation import cut, generate_in_parts
 
+pytestmark = pytest.mark.slow  # transformers and TRL are a worker's first ten seconds
+
 
 @pytest.mark.parametrize(
     ("sequences", "each", "budget", "sizes"),
@@ -54,7 +56,6 @@ def test_trl_gets_what_one_call_would_give_padded_to_the_longest_part() -> None:
     assert clock.tokens == 1 + 2 + 3 + 1 + 1  # padding was not generated
 
 
-@pytest.mark.slow
 def test_training_learns_from_completions_that_were_generated_in_parts(tmp_path: Any) -> None:
     from harness.curricula import give_curriculum
     from harness.inprocess import Phases

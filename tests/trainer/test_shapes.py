@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import gpu
 import shapes
 from selfevo_contract.phases import Loading
@@ -11,6 +13,8 @@ from selfevo_contract.plan import plan
 from selfevo_trainer.answers.extraction import parse_challenger
 from selfevo_trainer.engines import Frozen, open_engine
 from selfevo_trainer.models.loading import load_tokenizer
+
+pytestmark = pytest.mark.slow  # transformers
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
 

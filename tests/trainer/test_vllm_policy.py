@@ -20,6 +20,8 @@ from selfevo_contract.rows import METRICS
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.grpo.vllm_policy import DIFFERENCE, check_difference
 
+pytestmark = pytest.mark.slow  # transformers and TRL are a worker's first ten seconds
+
 TRAIN = "solver-train-1"
 MADE: dict[str, dict[str, Any]] = {
     "first": {},
@@ -93,7 +95,6 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
     return runs
 
 
-@pytest.mark.slow
 def test_the_weights_come_over_before_each_step(made: dict[str, Phases]) -> None:
     for name in ("first", "adapter"):
         found = [row[DIFFERENCE] for row in made[name].rows(TRAIN, METRICS) if DIFFERENCE in row]
@@ -104,7 +105,6 @@ def test_the_weights_come_over_before_each_step(made: dict[str, Phases]) -> None
     assert 1e-4 < top_p < 0.105
 
 
-@pytest.mark.slow
 def test_a_seed_means_the_same_bytes_and_a_resumed_training_too(made: dict[str, Phases]) -> None:
     model = made["first"].read(TRAIN, "model/model.safetensors")
     assert model == made["second"].read(TRAIN, "model/model.safetensors")
@@ -112,7 +112,6 @@ def test_a_seed_means_the_same_bytes_and_a_resumed_training_too(made: dict[str, 
     assert model != made["top-p"].read(TRAIN, "model/model.safetensors")
 
 
-@pytest.mark.slow
 def test_weights_that_do_not_come_over_end_the_training(made: dict[str, Phases]) -> None:
     left = result(made["stale"])
     assert (left.reason, left.exit_code) == ("OtherWeightsServed", 3)

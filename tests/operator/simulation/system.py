@@ -48,8 +48,8 @@ def unchanged() -> System:
     return _import()
 
 
-def changed(module: str, old: str, new: str) -> System:
-    """The operator with ``old`` replaced by ``new`` in one of its modules; this process's own stays as it is.
+def patched(module: str, old: str, new: str) -> tuple[str, str]:
+    """The file of ``module``, and its source with ``old`` replaced by ``new``.
 
     Raises:
         PatchError: ``old`` is not there exactly once.
@@ -59,8 +59,18 @@ def changed(module: str, old: str, new: str) -> System:
     source = Path(spec.origin).read_text()
     if source.count(old) != 1:
         raise PatchError(f"{module} has the text {old!r} {source.count(old)} times; it must be there once")
+    return spec.origin, source.replace(old, new)
+
+
+def changed(module: str, old: str, new: str) -> System:
+    """The operator with ``old`` replaced by ``new`` in one of its modules; this process's own stays as it is.
+
+    Raises:
+        PatchError: ``old`` is not there exactly once.
+    """
+    origin, source = patched(module, old, new)
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in PACKAGES}
-    finder = _Finder(module, spec.origin, source.replace(old, new))
+    finder = _Finder(module, origin, source)
     sys.meta_path.insert(0, finder)
     try:
         return _import()
