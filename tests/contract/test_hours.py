@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from harness import specs
 from runs import EXAMPLES, merged
+from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing import speeds
 from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes
+from selfevo_contract.sizing.fit import checkpoint_bytes, refuse_what_does_not_fit
 from selfevo_contract.sizing.hours import Lengths, Machine, Took, estimate, wall_hours
-from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS
+from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS, named_gpus
 from selfevo_contract.sizing.traffic import checkpoints, traffic
 from selfevo_contract.sizing.work import work_of
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
@@ -174,3 +180,32 @@ def test_traffic_of_an_iteration() -> None:
     assert kept[0] < kept[1] < kept[2]
     questions, answers = 8000 * 1024 * 4, 80_000 * 1024 * 4
     assert kept[0] == questions and kept[2] == questions + answers
+
+
+def test_whatever_a_valid_run_asks_for_has_an_estimate_or_is_refused() -> None:
+    """The operator asks it of every run of a known model, and `selfevo plan` works it out for each."""
+
+    @given(document=specs.documents(), sampled=st.integers(2, 40), every=st.sampled_from([1, "1ms", "10m"]))
+    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def search(document: dict[str, Any], sampled: int, every: str | int) -> None:
+        document["spec"]["model"] |= {"uri": "hf://Qwen/Qwen3-4B-Base@main", "dtype": "bfloat16"}
+        document["spec"]["rollout"]["samples"] = sampled
+        document["spec"]["solver"]["checkpointEvery"] = every
+        try:
+            spec = SelfEvolutionRun.model_validate(document).spec
+        except ValidationError:
+            reject()
+        with suppress(InputError):
+            refuse_what_does_not_fit(spec)
+        assert all(gpus >= 0 for gpus in (named_gpus(spec, spec.pods), named_gpus(spec, spec.solver.pods)))
+        found = list(steps_of(spec).values())
+        moved = [traffic(one, spec, QWEN, Lengths()) for one in found]
+        figures = [
+            (one.gpus, one.hours, one.tokens, part.written, part.read) for one, part in zip(found, moved, strict=True)
+        ]
+        assert found and all(0 <= value < float("inf") for row in figures for value in row), figures
+        assert all(one.gpus > 0 and one.hours > 0 for one in found)
+        longest = max(one.hours for one in found)
+        assert longest <= wall_hours(found, spec.parallel_steps) <= sum(one.hours for one in found) * (1 + 1e-9)
+
+    search()
