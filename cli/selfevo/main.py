@@ -65,7 +65,7 @@ def run(
     workdir: Workdir = DEFAULT_WORKDIR,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rollout shards that are generated at once; one a CPU by default."),
+        typer.Option(min=1, metavar="N", help="Shards of a step that are made at once; one a CPU by default."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     cold: Annotated[

@@ -29,7 +29,8 @@ MANIFEST_NAME = "MANIFEST.json"
 QUESTION_CHUNKS = "questions"
 """Kind of a rollout's chunks that hold questions which nobody has answered yet."""
 ANSWER_CHUNKS = "answers"
-"""Kind of a rollout's chunks that hold questions with their answers; the step is whole when these are."""
+"""Kind of the chunks, of a rollout or an evaluation, that hold questions with their answers; the step is whole when
+these are."""
 ORACLE_CHUNKS = "oracle"
 """Kind of a rollout's chunks that hold what an oracle answered to questions of its sample."""
 

@@ -249,6 +249,7 @@ class _Builder:
             prompt=prompt,
             sampling=sampling,
             grading=self.spec.grading,
+            shards=evaluation.shards,
             base=base.key if base else None,
         )
         needs = [model, base] if base else [model]

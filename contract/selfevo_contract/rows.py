@@ -304,7 +304,9 @@ ORACLE = RowFile[OracleRow]("oracle.parquet", (OracleRow,))
 REPLIES = RowFile[OracleReplies]("replies.jsonl", (OracleReplies,))
 """Of a rollout's chunk ``oracle``: a row for each question of the oracle's sample, in the order of the curriculum."""
 TEXTS = RowFile[TextRow]("texts.parquet", (TextRow,))
-"""Of a rollout and its chunks ``answers``: the answers that storage.keepAnswers keeps, by question and sample."""
+"""Of a rollout, and of chunks ``answers``: the answers that storage.keepAnswers keeps, by question and sample."""
+SCORED = RowFile[ScoreRow]("scores.jsonl", (ScoreRow,))
+"""Of an evaluation's chunk ``answers``: a row for each question, counted through all tasks in their order."""
 METRICS = RowFile[UpdateRow]("metrics.jsonl", (UpdateRow,))
 """Of a training: a row for each optimizer update, in order."""
 

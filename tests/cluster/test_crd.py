@@ -368,6 +368,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "minShards is not below shards; lower it, or remove it",
     ),
     (
+        document(spec__evaluation__shards=2, spec__evaluation__minShards=2),
+        "spec.evaluation",
+        "minShards is not below shards; lower it, or remove it",
+    ),
+    (
         document(spec__storage__uri="s3://My_Bucket/x"),
         "spec.storage.uri",
         "some stores take such a bucket's name, S3 stores of today do not; choose a bucket with 3 to 63 of a-z, 0-9, "
@@ -498,6 +503,9 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("rollout.queue", "big", ""),
     ("rollout.engine", {"kind": "vllm", "quantization": "fp8"}, ""),
     ("evaluation.engine", {"kind": "vllm"}, ""),
+    ("evaluation.shards", 4, ""),
+    ("evaluation.minShards", ABSENT, ""),
+    ("evaluation.chunkQuestions", 4, ""),
     ("rollout.shards", 4, ""),
     ("rollout.chunkQuestions", 4, ""),
     ("challenger.checkpointEvery", 9, ""),
@@ -623,7 +631,7 @@ FREE = (
     *(
         "storage.checksum",
         "storage.keepAnswers",
-        "evaluation.metric",
+        *("evaluation.metric", "evaluation.shards", "evaluation.minShards", "evaluation.chunkQuestions"),
         "rollout.queue",
         "rollout.shards",
         "rollout.minShards",

@@ -197,7 +197,8 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("approvedIteration", "review.before", "review.every"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
         "storage.keepAnswers",
-        *("evaluation.metric", "rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
+        *("evaluation.metric", "evaluation.shards", "evaluation.minShards", "evaluation.chunkQuestions"),
+        *("rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),
         *(path for path in free if path.startswith("guards.")),
     }

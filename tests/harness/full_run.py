@@ -222,6 +222,9 @@ FULL: Document = {
             "sampling": _SAMPLING,
             "metric": "greedy",
             "every": 2,
+            "shards": 2,
+            "chunkQuestions": 8,
+            "minShards": 1,
             "engine": {
                 "kind": "server",
                 "endpoint": {

@@ -69,6 +69,11 @@ def process_state() -> Iterator[None]:
         os.environ |= environment
 
 
+def sigterm() -> None:
+    """To this process, as a kubelet sends it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Phases:
     """The steps of one run, in this process, against the run's store."""
 

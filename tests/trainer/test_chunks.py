@@ -7,13 +7,13 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.inprocess import Ended, Phases
+from harness.inprocess import Ended, Phases, sigterm
 from harness.tiny import settings
 from runs import arithmetic
 from selfevo_contract.artifacts import ANSWER_CHUNKS, QUESTION_CHUNKS, chunk_prefix, committed_chunks
@@ -58,32 +58,6 @@ def chunks(phases: Phases, kind: str = ANSWER_CHUNKS) -> list[range]:
 
 def numbers(of: list[range]) -> list[int]:
     return sorted({number for chunk in of for number in chunk})
-
-
-def sigterm() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.fixture
-def before_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], None]], list[int]]]:
-    """Calls a function before every call of the engine, with the number of completions that are asked for."""
-    from selfevo_trainer.engines.transformers_engine import TransformersEngine
-
-    real = TransformersEngine.generate
-
-    def arrange(happen: Callable[[int], None]) -> list[int]:
-        asked: list[int] = []
-
-        def generate(self: Any, prompts: Any, sampling: Any, samples: int, *rest: Any) -> Any:
-            happen(len(prompts) * samples)
-            completions = real(self, prompts, sampling, samples, *rest)
-            asked.append(len(prompts) * samples)
-            return completions
-
-        monkeypatch.setattr(TransformersEngine, "generate", generate)
-        return asked
-
-    yield arrange
 
 
 # ---- cutting

@@ -1,20 +1,22 @@
-"""Work in chunks: a step's rows are committed a part at a time, so that a killed attempt loses one part at most.
+"""Work in shards and chunks: rows are committed a part at a time, so that a killed attempt loses one part at most.
 
 A row has a number, counted from 0 over the whole step. A chunk is a committed directory that its numbers name
 (artifacts.chunk_prefix). Which process made it, and how the step was cut when it did, matters to nobody: what a row
-holds depends on its number alone. So the next attempt makes what is missing, on another number of shards too.
+holds depends on its number alone. So the next attempt makes what is missing, on another number of shards too. Whoever
+sees all rows makes the whole of them (docs/design.md, decision 3).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from selfevo_contract.artifacts import Manifest, chunk_prefix, chunks_prefix, committed_chunks
-from selfevo_contract.errors import Terminated
+from selfevo_contract.errors import ServiceError, Terminated
+from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import R, Row, RowFile
 from selfevo_store import CorruptArtifact, fetch_rows
 from selfevo_store.base import in_parallel
@@ -23,6 +25,7 @@ from selfevo_trainer.context import Context
 log = logging.getLogger("selfevo")
 
 Beside = TypeVar("Beside", bound=Row)
+_TRIES = 3
 
 
 def share_of(total: int, shards: int, shard: int) -> range:
@@ -184,3 +187,62 @@ class Chunks(Generic[R]):
         self.damaged.update(chunk)
         self._known.pop(chunk, None)
         self.context.store.delete_prefix(chunk_prefix(self.context.config.prefix, self.kind, chunk))
+
+
+def in_shards(
+    chunks: Chunks[R],
+    total: int,
+    shards: int,
+    make: Callable[[list[int]], None],
+    gather: Callable[[], dict[str, Path]],
+    finish: Callable[[list[R], dict[str, Path]], PhaseResult],
+) -> PhaseResult:
+    """Make what is missing of this shard's rows, then the whole if no shard's are missing.
+
+    Args:
+        chunks: those by which the step is whole.
+        total: rows of the whole step.
+        make: commits the rows with these numbers, which ascend, as ``chunks``.
+        gather: files of the step from what the chunks have beside their rows. When it raises CorruptArtifact, the
+            chunk that it passed over is made again.
+        finish: makes the whole of all rows, in order, and of those files.
+
+    Raises:
+        ServiceError: what was committed was damaged each time that it was read.
+    """
+    context = chunks.context
+    assert context.shard is not None
+    mine = share_of(total, shards, context.shard)
+    wanted = set(mine)
+    for _ in range(_TRIES):
+        missing = sorted(wanted - chunks.read(wanted).keys())
+        if missing:
+            make(missing)
+        there = chunks.covered()
+        if wanted <= there and not there.issuperset(range(total)):
+            return context.result("shard", {})  # before all are there nobody needs the others' rows
+        rows = chunks.read(range(total))
+        # Whose shard a damaged chunk was in has perhaps ended: who sees the damage makes it good.
+        if len(rows) == total:
+            try:
+                files = gather()
+            except CorruptArtifact:
+                wanted = {*mine, *chunks.damaged}
+                continue
+            return finish([rows[number] for number in range(total)], files)
+        wanted = {*mine, *chunks.damaged}
+        if wanted <= rows.keys():
+            return context.result("shard", {})
+    raise ServiceError(
+        f"{context.store.uri_of(context.config.prefix)}: chunks are damaged as often as they are made; see the log for "
+        "their names, and check the store"
+    )
+
+
+def seconds_of_all(context: Context, others: Mapping[str, float], *chunks: Chunks[Any]) -> dict[str, float]:
+    """Seconds by activity of all processes that had a part in what is committed."""
+    seconds = Counter(context.lap())
+    seconds.update(others)
+    for kind in chunks:
+        seconds.update(kind.timings())
+    return {name: round(spent, 3) for name, spent in seconds.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from selfevo.cluster.client import CONTAINER, Resource
 from selfevo.text import printable
+from selfevo_contract.process import part_of
 from selfevo_contract.status import AttemptStatus
 
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -45,7 +46,8 @@ def prefix(resource: Resource, attempt: AttemptStatus, pod: dict[str, Any]) -> s
     number = index(pod)
     record = next((s for s in resource.status.steps if s.name == attempt.step), None)
     sharded = record is not None and record.type is not None and record.type.sharded
-    if number is None or (sharded and resource.run is not None and resource.run.spec.rollout.shards == 1):
+    part = part_of(resource.run.spec, record.phase) if sharded and record is not None and resource.run else None
+    if number is None or getattr(part, "shards", 2) == 1:
         return ""
     return f"{'shard' if sharded else 'node'} {number} | "
 

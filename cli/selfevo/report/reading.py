@@ -53,7 +53,7 @@ def read_failed(store: ObjectStore, prefix: str, step: Step) -> list[InvalidComp
 
 
 def read_chunks(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:
-    """The manifests of a rollout's chunks that are there, of both kinds."""
+    """The manifests of a step's chunks that are there, of each kind."""
     places = chunk_places(prefix, (info.key for info in store.list(chunks_prefix(prefix))))
     found = in_parallel(lambda place: own_manifest(store, place, step), places)
     return [manifest for manifest in found if manifest is not None]
@@ -61,10 +61,11 @@ def read_chunks(store: ObjectStore, prefix: str, step: Step) -> list[Manifest]:
 
 def progress_of(store: ObjectStore, prefix: str, step: Step) -> str:
     """How far a step is that has no manifest; empty when it has not begun, as far as the store knows."""
-    if isinstance(step.inputs, SolverRolloutInputs):
+    if step.type.sharded:
         keys = (info.key for info in store.list(chunks_prefix(prefix, ANSWER_CHUNKS)))
         answered = {number for numbers in committed_chunks(prefix, ANSWER_CHUNKS, keys) for number in numbers}
-        return f"{len(answered)} of {step.inputs.questions} questions answered" if answered else ""
+        of = f" of {step.inputs.questions}" if isinstance(step.inputs, SolverRolloutInputs) else ""  # else data says it
+        return f"{len(answered)}{of} questions answered" if answered else ""
     grpo = getattr(step.inputs, "grpo", None)
     if grpo is None:
         return ""

@@ -184,7 +184,8 @@ def _signals() -> Iterator[SimpleQueue[Event]]:
 
 def _environment(run: SelfEvolutionRun, workers: int) -> dict[str, str]:
     """Ours, with the machine's threads shared among the processes that may run at once, unless that is decided."""
-    shards = min(workers, run.spec.rollout.shards)
+    parts = [run.spec.rollout.shards, run.spec.evaluation.shards if run.spec.evaluation else 1]
+    shards = min(workers, max(parts))
     threads = max(1, (os.cpu_count() or 1) // max(run.spec.parallel_steps, shards))
     return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}
 

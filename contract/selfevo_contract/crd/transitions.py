@@ -33,6 +33,9 @@ MAY_CHANGE = frozenset(
         "storage.checksum",
         "storage.keepAnswers",
         "evaluation.metric",
+        "evaluation.shards",
+        "evaluation.minShards",
+        "evaluation.chunkQuestions",
     }
 )
 MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})

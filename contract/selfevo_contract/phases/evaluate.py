@@ -25,6 +25,8 @@ class EvaluateInputs(Wire):
     prompt: Prompt
     sampling: Sampling
     grading: Grading
+    shards: int = 1
+    """How many processes share the questions of all tasks; no part of the key, for it changes no row."""
     base: Sha256 | None = None
     """Key of the base's evaluation, over which gains are told; None for the base itself."""
 
@@ -51,4 +53,5 @@ EVALUATE = PhaseType(
     steps=(("base", "evaluate"),),
     generates=(("model", ""),),
     scores=True,
+    sharded=True,
 )

@@ -13,6 +13,7 @@ from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_contract.spec.sharding import FEWER_AT_A_TIME
 
 Name = Annotated[
     str,
@@ -70,7 +71,17 @@ class Evaluation(Closed):
     majority of the samples."""
     every: Annotated[Whole, Field(ge=1, le=10_000)] = 1
     """Evaluate every so many iterations, and the last."""
+    shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    """Parts that the questions of all tasks are cut into, each answered by a pod of its own. Scores and answers are the
+    same whatever it is; what is committed stays when it changes. With more shards than questions some have none."""
+    chunk_questions: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
+    """Questions of one task that a shard answers between two commits: what is lost at most when its pod is killed."""
+    min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None
+    """With how many shards at a time a Kueue queue may start that has no room for all; all or none when not given. An
+    evaluation that was started in part can be evicted once only: Kueue refuses the second time (docs/queues.md)."""
     engine: Engine = TransformersEngine()
     """How the Solver answers."""
     pods: Pods = Pods()
     """Pods of the phase, over spec.pods."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (FEWER_AT_A_TIME,)

@@ -13,6 +13,7 @@ from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_contract.spec.sharding import FEWER_AT_A_TIME
 from selfevo_contract.spec.well_formed import Check
 
 
@@ -117,14 +118,7 @@ class Rollout(Closed):
             "shards is above questions; lower shards",
             lambda rollout: f"shards {rollout.shards} is above questions {rollout.questions}; lower shards",
         ),
-        Rule(
-            "!has(self.minShards) || self.minShards < self.shards",
-            lambda rollout: rollout.min_shards is None or rollout.min_shards < rollout.shards,
-            "minShards is not below shards; lower it, or remove it",
-            lambda rollout: (
-                f"minShards {rollout.min_shards} is not below shards {rollout.shards}; lower it, or remove it"
-            ),
-        ),
+        FEWER_AT_A_TIME,
         Rule(
             "!has(self.minCurriculum) || self.minCurriculum <= self.questions",
             lambda rollout: (rollout.min_curriculum or 1) <= rollout.questions,

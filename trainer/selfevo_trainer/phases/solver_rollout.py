@@ -1,7 +1,6 @@
 """solver-rollout: the Challenger writes, the Solver answers, the vote labels, the band filters (docs/method.md).
 
-Each shard commits its questions in chunks; whoever then sees all of them writes the step's manifest (docs/design.md,
-decision 3).
+Each shard commits its questions in chunks; whoever then sees all of them writes the step's manifest.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,13 +37,13 @@ from selfevo_contract.rows import (
     TextRow,
     WrittenQuestion,
 )
-from selfevo_store import CorruptArtifact, fetch_rows
+from selfevo_store import fetch_rows
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
 from selfevo_trainer.answers.grades import tally
 from selfevo_trainer.answers.texts import is_kept, text_rows
 from selfevo_trainer.answers.voting import Comparer, Vote
-from selfevo_trainer.chunks import Chunks, cut, share_of
+from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.engines import Completion, Engine
@@ -60,40 +58,20 @@ from selfevo_trainer.replay import newest, replayed
 from selfevo_trainer.well_formed import vote_well_formed
 
 ChunkRow = Question | InvalidCompletion
-_TRIES = 3
 log = logging.getLogger("selfevo")
 
 
 def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     """Make what is missing of this shard's questions, then the whole if no shard's are missing."""
-    assert context.shard is not None
     written = Chunks(context, QUESTION_CHUNKS, WRITTEN)
     answered = Chunks(context, ANSWER_CHUNKS, ANSWERED)
-    mine = share_of(inputs.questions, inputs.shards, context.shard)
-    wanted = set(mine)
-    for _ in range(_TRIES):
-        missing = sorted(wanted - answered.read(wanted).keys())
-        if missing:
-            make(context, inputs, missing, written, answered)
-        there = answered.covered()
-        if wanted <= there and not there.issuperset(range(inputs.questions)):
-            return context.result("shard", {})  # before all are there nobody needs the others' rows
-        rows = answered.read(range(inputs.questions))
-        # Whose shard a damaged chunk was in has perhaps ended: who sees the damage makes it good.
-        if len(rows) == inputs.questions:
-            try:
-                texts = gather_texts(context, inputs, answered)
-            except CorruptArtifact:
-                wanted = {*mine, *answered.damaged}
-                continue
-            in_order = [rows[number] for number in range(inputs.questions)]
-            return finish(context, inputs, in_order, texts, written, answered)
-        wanted = {*mine, *answered.damaged}
-        if wanted <= rows.keys():
-            return context.result("shard", {})
-    raise ServiceError(
-        f"{context.store.uri_of(context.config.prefix)}: chunks are damaged as often as they are made; see the log for "
-        "their names, and check the store"
+    return in_shards(
+        answered,
+        inputs.questions,
+        inputs.shards,
+        lambda missing: make(context, inputs, missing, written, answered),
+        lambda: gather_texts(context, inputs, answered),
+        lambda rows, texts: finish(context, inputs, rows, texts, written, answered),
     )
 
 
@@ -351,12 +329,3 @@ def measure(
         "majority_share_mean": sum(row.share for row in valid) / len(valid),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }
-
-
-def seconds_of_all(context: Context, others: Mapping[str, float], *chunks: Chunks[Any]) -> dict[str, float]:
-    """Seconds by activity of all processes that had a part in what is committed."""
-    seconds = Counter(context.lap())
-    seconds.update(others)
-    for kind in chunks:
-        seconds.update(kind.timings())
-    return {name: round(spent, 3) for name, spent in seconds.items()}
