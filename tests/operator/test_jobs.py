@@ -108,6 +108,8 @@ CASES: dict[str, dict[str, Any]] = {
         "spec__queue": "team-a",
         "spec__priorityClass": "low",
     },
+    "evaluation-in-four-shards": {"step": EVALUATE, "spec__evaluation__shards": 4, "spec__evaluation__minShards": 2}
+    | {"spec__queue": "team-a"},
     "rollout-in-one-shard": {"step": ROLLOUT, "spec__rollout__shards": 1},
     "solver-on-two-nodes": {
         "step": SOLVER,
@@ -261,6 +263,7 @@ EIGHT_SHARDS = {"spec__rollout__shards": 8}
         (ROLLOUT, {**EIGHT_SHARDS, "spec__rollout__minShards": 3}, None),
         (SOLVER, {"spec__queue": "a", **TWO_NODES, **EIGHT_SHARDS, "spec__rollout__minShards": 3}, None),
         (EVALUATE, {"spec__queue": "a", **EIGHT_SHARDS, "spec__rollout__minShards": 3}, None),
+        (EVALUATE, {"spec__queue": "a", "spec__evaluation__shards": 8, "spec__evaluation__minShards": 3}, "3"),
     ],
 )
 def test_shards_are_admitted_a_few_at_a_time_where_that_is_asked_for(
@@ -355,8 +358,9 @@ def test_a_step_is_one_pod_that_is_replaced_when_it_has_ended() -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 16])
-def test_every_shard_is_an_index_with_retries_of_its_own(shards: int) -> None:
-    spec = job_of(ROLLOUT, spec__rollout__shards=shards, spec__backoffLimit=5)["spec"]
+@pytest.mark.parametrize(("step", "part"), [(ROLLOUT, "rollout"), (EVALUATE, "evaluation")])
+def test_every_shard_is_an_index_with_retries_of_its_own(step: str, part: str, shards: int) -> None:
+    spec = job_of(step, **{f"spec__{part}__shards": shards}, spec__backoffLimit=5)["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", shards, shards)
     assert spec["backoffLimitPerIndex"] == 5
     assert "backoffLimit" not in spec, "it would count over all indexes"

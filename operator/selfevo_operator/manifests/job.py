@@ -6,8 +6,9 @@ What Kubernetes does for us here, and what follows from it:
   contract (docs/design.md, decision 7): a pod that says 2 or 4 fails the Job at once; one that was disrupted, or that
   SIGTERM ended with 143, is replaced without being counted and goes on from its last checkpoint. All pods of a Job bear
   the same attempt; each commit has an id of its own, so they do not meet.
-- **Shards.** A rollout is an Indexed Job, with one shard too. Each index has the backoffLimit to itself, and one that
-  used it up does not stop the others: shards commit themselves, and the next attempt makes only what is missing.
+- **Shards.** A rollout or an evaluation is an Indexed Job, with one shard too. Each index has the backoffLimit to
+  itself, and one that used it up does not stop the others: shards commit themselves, and the next attempt makes only
+  what is missing.
 - **Several nodes.** An Indexed Job, all pods at once. A Job knows no «all or nothing»: it replaces the pod that failed
   and leaves the others alone. So the trainers see to that: when one ends, the others notice, save and end with 143,
   every index is replaced, and they join anew. One failure counts once. Without Kueue the pods are scheduled one by one,

@@ -44,8 +44,7 @@ def keys_of(run: Object) -> list[str]:
     """The work of its steps, one entry a shard, as `FakeKubelet.trained` has it when all is done once; sorted."""
     found = []
     for step in plan_of(run).steps:
-        sharded = step.phase == "solver-rollout"
-        found += [f"{step.key}/{index}" for index in range(step.shards)] if sharded else [step.key]
+        found += [f"{step.key}/{index}" for index in range(step.shards)] if step.type.sharded else [step.key]
     return sorted(found)
 
 

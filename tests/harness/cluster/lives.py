@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfevo_contract.phases import PHASES
+
 LABEL = "selfevo.dev/"
 INDEX = "batch.kubernetes.io/job-completion-index"
 REASONS = {2: "InvalidInput", 3: "ServiceFailed", 4: "EmptyCurriculum", 143: "Terminated"}
@@ -72,8 +74,8 @@ class Role:
 
     @property
     def shard(self) -> int | None:
-        """Of a rollout, the part that this pod makes. Pods that train together have an index too, and one output."""
-        return self.index if self.phase == "solver-rollout" else None
+        """Of a step in shards, the part that this pod makes. Pods that train together have an index, and one output."""
+        return self.index if PHASES[self.phase].sharded else None
 
     @property
     def place(self) -> str:

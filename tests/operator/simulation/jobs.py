@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from selfevo_contract.phases import PHASES
 from simulation.apiserver import Object, controller_of
 from simulation.nodes import Pod
 
@@ -73,11 +74,11 @@ class JobLife:
 
     @property
     def shards(self) -> int:
-        return self.completions if self.phase == "solver-rollout" else 1
+        return self.completions if PHASES[self.phase].sharded else 1
 
     @property
     def nodes(self) -> int:
-        return 1 if self.phase == "solver-rollout" else self.completions
+        return 1 if PHASES[self.phase].sharded else self.completions
 
 
 class Jobs:

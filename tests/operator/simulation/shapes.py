@@ -37,7 +37,7 @@ CURES = {"spec__backoffLimit": 100}
 SHAPES = (
     Shape("plain", changes=CURES),
     Shape("longer", iterations=2, changes=CURES | ONE_SHARD),
-    Shape("parallel", iterations=2, changes=CURES | {"spec__parallelSteps": 2}),
+    Shape("parallel", iterations=2, changes=CURES | {"spec__parallelSteps": 2, "spec__evaluation__shards": 3}),
     Shape("queued", changes=CURES | ONE_SHARD | {"spec__queue": "team-a"}),
     # evaluate-0 and evaluate-1 have one key: the Solver is never trained
     Shape("control", changes=CURES | {"spec__solver__grpo__maxSteps": 0, "spec__parallelSteps": 3}),
