@@ -84,6 +84,7 @@ def test_ends_are_seen_as_a_shell_would(tmp_path: Path, script: str, code: int, 
 
 def test_a_process_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFEVO_PHASE_CONFIG", "of some other process")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "7")
     local = Local(
         tmp_path,
         "env >&2; test -d $SELFEVO_WORKDIR",
@@ -97,11 +98,16 @@ def test_a_process_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.Mon
     assert told["SELFEVO_CACHE_DIR"] == str(tmp_path / "cache")
     assert told["SELFEVO_PARENT_PID"] == str(os.getpid())
     assert (told["HF_HOME"], told["MORE"]) == ("/models", "1")
-    assert "SELFEVO_PHASE_CONFIG" not in told and "JOB_COMPLETION_INDEX" not in told
+    assert "SELFEVO_PHASE_CONFIG" not in told and told["JOB_COMPLETION_INDEX"] == "0"
     # What every phase will ask of the model, so that the first process finds what a later one would fail at.
     asked = json.loads(Path(told["SELFEVO_PREFLIGHT_FILE"]).read_text())
     assert [inputs["phase"] for inputs in asked] == ["evaluate", "challenger-train", "solver-rollout", "solver-train"]
     assert not (root / "scratch" / local.name).exists()  # cleared away when the child has ended
+
+
+def test_what_is_not_in_shards_is_told_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "7")
+    assert Local(tmp_path, "test -z $JOB_COMPLETION_INDEX", "solver-train-1").end().state == "Succeeded"
 
 
 def test_progress_is_passed_on_and_other_output_only_logged(tmp_path: Path) -> None:

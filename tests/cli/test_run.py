@@ -171,6 +171,18 @@ def test_workers_bound_the_shards_that_are_made_at_once(project: Project, worker
     assert overlap(project, "solver-rollout-1") == workers
 
 
+def test_an_evaluation_is_shared_out_too(project: Project) -> None:
+    project.evaluated(spec__evaluation__shards=3)
+    project.order("evaluate-0", exit=3, times=1, shard=1)
+    assert project.drive("run.yaml", "--workers", "2").returncode == 0
+    assert {e["shard"] for e in project.diary() if e["step"] == "evaluate-1"} == {0, 1, 2}
+    assert overlap(project, "evaluate-1") <= 2
+    status = project.recorded().status
+    assert status is not None
+    tried = [(a.attempt, a.state, a.exit_code) for a in status.attempts if a.step == "evaluate-0"]
+    assert tried == [(1, "Failed", 3), (2, "Succeeded", 0)]
+
+
 def test_a_failed_shard_is_made_again_and_the_others_are_kept(project: Project) -> None:
     project.order("solver-rollout-1", exit=3, times=1, shard=1)
     done = project.drive("run.yaml")
