@@ -136,6 +136,26 @@ def test_a_server_that_fails_ends_the_trainer_with_one_sentence(
     eventually(lambda: all_gone(fake_vllm), "a server is left")
 
 
+def test_a_server_that_dies_in_the_middle_loses_one_chunk(
+    tmp_path: Path, fake_vllm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = {"evaluation": {"chunkQuestions": 1}}
+    made = with_servers(tmp_path, over, "store", startupSeconds=60, fingerprint="off")
+    assert made("evaluate-0").code == 0
+    whole = made.read("evaluate-0", answers_of("tiny").name)
+    shutil.rmtree(made.folder / "store")
+    monkeypatch.setenv("FAKE_VLLM", "ends at the fifth")  # of three requests a question
+    done = made("evaluate-0")
+    assert (done.code, done.result.reason) == (3, "ServiceFailed"), done.log
+    assert [file.parent.name for file in (made.folder / "store").glob("**/chunks/answers/*/MANIFEST.json")] == [
+        "00000000-00000001"
+    ]
+    monkeypatch.delenv("FAKE_VLLM")
+    done = made("evaluate-0")
+    assert (done.code, done.progress[-1].total) == (0, 9), "the first question is not asked again"
+    assert made.read("evaluate-0", answers_of("tiny").name) == whole
+
+
 def test_without_vllm_the_trainer_says_what_to_install(
     phases: Callable[..., Phases], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ FAKE_VLLM says what is wrong with it. In FAKE_VLLM_FOLDER each leaves its comman
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -41,6 +42,9 @@ def main() -> None:
         server.longest = given.max_model_len
         if wrong == "ends at a question":
             server.wrong["/v1/completions"] = lambda _: os._exit(9)
+        if wrong == "ends at the fifth":
+            count = itertools.count(1)
+            server.wrong["/v1/completions"] = lambda _: os._exit(9) if next(count) > 4 else None
         while True:
             time.sleep(1)
 
