@@ -299,7 +299,7 @@ def wait_for_port(port: int) -> None:
 
 
 def test_a_pod_that_is_gone_without_a_word_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "LOST_S", 5)
+    monkeypatch.setattr(rendezvous, "LOST_S", 1)
     port = free_port("")
     first = Pod(Layout(1, 2, 0, port=port, join_s=120), tmp_path / "pod-0", {0: HANG})
     other = Stranger(port, 1)
