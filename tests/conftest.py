@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(AuditedRun(config, Path(__file__).parent / "cluster", audit.FOLDER, judge))
 
 
-# What the tests' modules import is kept to the end: looking through it for garbage is a third of the time of collecting.
+# What tests import stays to the end: looking through it for garbage was a third of the time that collecting takes.
 gc.set_threshold(100_000, 20, 20)
 
 

@@ -14,7 +14,7 @@ from simulation.system import unchanged
 from simulation.world import World, calm, shape_of, simulate
 
 TOLD = [int(seed) for seed in os.environ.get("SELFEVO_SIMULATION_SEEDS", "").split(",") if seed]
-FEW, ALL, PIECES = 20, 300, 10
+FEW, ALL, PIECES = 10, 300, 10
 
 
 def hold(seeds: list[int]) -> None:

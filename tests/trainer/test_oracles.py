@@ -79,7 +79,7 @@ def asking(url: str, **over: Any) -> EndpointOracle:
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.4)
     monkeypatch.setattr(endpoint_oracle, "Chunks", lambda context, *_: context.chunks)
 
 
