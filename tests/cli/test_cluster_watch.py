@@ -226,6 +226,6 @@ def test_watch_follows_a_run_on_this_machine(project: Project, following: Callab
         driver.kill()
         driver.communicate()
     project.order("challenger-train-1")
-    assert project.selfevo("run", "run.yaml", "-q").returncode == 0
+    assert project.drive("run.yaml", "-q").returncode == 0
     shown = project.look("watch", "run.yaml")
     assert (shown.returncode, shown.stdout.splitlines()[0][9:]) == (0, "run default/demo: Succeeded, 3 of 3 steps done")

@@ -12,7 +12,7 @@ SAID = "in iteration 1 50.0 % of the valid questions are in the band, below 60.0
 
 def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(project: Project) -> None:
     project.write(spec__guards=TRIPS)
-    stopped = project.selfevo("run", "run.yaml")
+    stopped = project.drive("run.yaml")
     assert stopped.returncode == 4
     assert stopped.stderr.startswith(f"selfevo: guard inBand: {SAID}; change spec.guards.inBand")
     assert f"guard inBand has tripped: {SAID}" in stopped.stdout
@@ -26,14 +26,14 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
     assert ">inBand</td><td>" in (text := page.read_text()) and SAID in text
 
     project.write(spec__guards={"inBand": {"limit": 0.6, "action": "warn"}})
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"guard inBand warns: {SAID}" in done.stdout and "solver-train-1" in project.worked()
 
 
 def test_a_run_here_rolls_back_once_and_then_stops_and_what_it_made_is_kept(project: Project) -> None:
     project.write(spec__guards={"inBand": {"limit": 0.6, "action": "rollback"}, "maxRollbacks": 1})
-    stopped = project.selfevo("run", "run.yaml")
+    stopped = project.drive("run.yaml")
     back = f"goes back to the base, and on from there with another seed: guard inBand, {SAID}"
     assert (stopped.returncode, stopped.stdout.count(back)) == (4, 1)
     assert "raise spec.guards.maxRollbacks, 1 rollbacks are done, or change spec.guards.inBand" in stopped.stderr
@@ -42,7 +42,7 @@ def test_a_run_here_rolls_back_once_and_then_stops_and_what_it_made_is_kept(proj
     assert back in " ".join(project.look("status", "run.yaml").stdout.split())
 
     project.write(spec__guards={"inBand": {"limit": 0.6, "action": "warn"}})
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert done.returncode == 0 and project.worked().count("challenger-train-1") == 2
     plan = json.loads(project.look("plan", "run.yaml", "-o", "json").stdout)
     assert all(step["exists"] for step in plan["steps"])
