@@ -221,7 +221,7 @@ def test_a_result_that_was_lost_is_found_by_another_process(project: Project) ->
 @pytest.mark.parametrize("code", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_what_trying_again_cannot_help_ends_the_run_with_its_code(project: Project, code: int) -> None:
     project.order("solver-train-1", exit=code)
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert done.returncode == code
     first, second = done.stderr.splitlines()
     assert first == f"selfevo: solver-train-1: told to end with {code}; tell otherwise"
@@ -236,7 +236,7 @@ def test_what_trying_again_cannot_help_ends_the_run_with_its_code(project: Proje
 def test_the_backoff_limit_ends_the_run(project: Project) -> None:
     project.write(spec__backoffLimit=1)
     project.order("challenger-train-1", exit=3)
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert done.returncode == 3
     assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: told to end" in done.stderr
 
@@ -464,10 +464,10 @@ def test_what_is_not_built_yet_is_refused(project: Project) -> None:
 
 @pytest.mark.slow
 def test_a_foreign_manifest_under_a_key_is_refused(project: Project) -> None:
-    project.selfevo("run", "run.yaml")
+    project.drive("run.yaml")
     (place,) = (project.store / "default" / "challenger-train").glob("*/MANIFEST.json")
     content = json.loads(place.read_text())
     place.write_text(json.dumps({**content, "key": "f" * 64}))
-    done = project.selfevo("run", "run.yaml")
+    done = project.drive("run.yaml")
     assert done.returncode == 2
     assert "MANIFEST.json belongs to challenger-train ffffffffffff, not to challenger-train-1" in done.stderr
