@@ -21,7 +21,8 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         for name in PACKAGES:
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # With what is compiled, which stays valid, but not what another process is just writing.
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
 
     def add(self, file: str, text: str) -> None:
         place = self._folder / file
