@@ -12,6 +12,8 @@ import yaml
 
 from harness.tools import tool
 from selfevo_contract import reasons
+from selfevo_contract.run import NOT_BUILT
+from selfevo_contract.spec.run import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = yaml.load((ROOT / "crds" / "selfevo.dev_selfevolutionruns.yaml").read_text(), yaml.CSafeLoader)
@@ -72,6 +74,12 @@ SCHEMA = {
         },
     },
 }
+
+
+def test_the_reference_says_what_is_not_built() -> None:
+    [line] = [line for line in reference.PAGE.read_text().splitlines() if line.startswith("**Not built yet**")]
+    fields = {str(RunSpec.model_fields[name].alias or name) for name in NOT_BUILT}
+    assert set(re.findall(r"`spec\.(\w+)`", line)) == fields | {"solver"}
 
 
 def test_a_table_says_type_bounds_default_and_whether_it_may_change() -> None:

@@ -5,9 +5,10 @@ Each shard commits its questions in chunks; whoever then sees all of them writes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from selfevo_contract.artifacts import ANSWER_CHUNKS
@@ -53,15 +54,15 @@ class Asked:
 def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     """Answer what is missing of this shard's questions, then score the whole if no shard's are missing."""
     asked = read_tasks(context, inputs)
-    base = read_base(context, inputs)
+    base = cache(lambda: read_base(context, inputs))
     answered = Chunks(context, ANSWER_CHUNKS, SCORED)
     return in_shards(
         answered,
         asked[-1].numbers.stop,
         inputs.shards,
-        lambda missing: make(context, inputs, asked, missing, answered),
+        lambda missing: make(context, inputs, asked, base, missing, answered),
         lambda: gather_texts(context, asked, answered),
-        lambda rows, texts: finish(context, inputs, asked, base, rows, texts, answered),
+        lambda rows, texts: finish(context, inputs, asked, base(), rows, texts, answered),
     )
 
 
@@ -119,10 +120,16 @@ def parts_of(asked: Sequence[Asked], missing: Sequence[int], size: int | None) -
 
 
 def make(
-    context: Context, inputs: EvaluateInputs, asked: Sequence[Asked], missing: list[int], answered: Chunks[ScoreRow]
+    context: Context,
+    inputs: EvaluateInputs,
+    asked: Sequence[Asked],
+    base: Callable[[], dict[str, Results] | None],
+    missing: list[int],
+    answered: Chunks[ScoreRow],
 ) -> None:
     """Answer the questions with the numbers ``missing``, which ascend, and commit them chunk by chunk."""
     preflight.check(context, inputs)
+    base()  # that it is missing is said before hours of answering
     samplings = [inputs.sampling_of(task) for task in inputs.tasks]
     parts = list(parts_of(asked, missing, context.config.chunk_questions))
     total = sum(len(numbers) * (1 + inputs.samples_of(of.task)) for of, numbers in parts)
