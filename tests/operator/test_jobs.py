@@ -630,6 +630,10 @@ def test_huge_pages_are_set_aside_whole_beside_memory() -> None:
     asked = {"requests": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}, "limits": {"hugepages-2Mi": "64Mi"}}
     (container,) = pod_of(SOLVER, spec__pods={"resources": asked})["containers"]
     assert container["resources"] == {"requests": {"memory": "1Gi"}, "limits": {"hugepages-2Mi": "64Mi"}}
+    # A part of the spec takes an inherited limit away by 0, beside which the API server wants memory, too.
+    none = {"spec__pods": {"resources": asked}, "spec__solver__pods": {"resources": {"limits": {"hugepages-2Mi": 0}}}}
+    (container,) = pod_of(SOLVER, **none)["containers"]
+    assert container["resources"] == {"requests": {"memory": "1Gi"}}
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,12 @@ def resources(asked: Resources, field: str) -> dict[str, dict[str, Quantity]]:
                 "(what a part of the spec does not set, it inherits from spec.pods)"
             )
         requests[name] = quantity
-    pages = [name for name in _PAGES if amount(asked.limits.get(name, 0))]
-    if pages and not {"cpu", "memory"} & (set(requests) | set(asked.limits)):
+    # No pages are none at all: the API server wants cpu or memory beside a limit of 0, too.
+    limits = {name: limit for name, limit in asked.limits.items() if name not in _PAGES or amount(limit)}
+    pages = [name for name in _PAGES if name in limits]
+    if pages and not {"cpu", "memory"} & (set(requests) | set(limits)):
         raise InputError(f"{field}.limits.{pages[0]} needs cpu or memory beside it; add {field}.requests.memory")
-    shown = {"requests": requests, "limits": asked.limits}
+    shown = {"requests": requests, "limits": limits}
     return {kind: dict(sorted(quantities.items())) for kind, quantities in shown.items() if quantities}
 
 
