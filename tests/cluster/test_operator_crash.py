@@ -121,7 +121,7 @@ class Crashes:
             assert operators[-1].alive and plane.admin.get(RUNS, "demo", namespace) == run
             told = {
                 # A Job that was told to end may have ended before the operator is back.
-                (reason, re.sub(r"; \S+ is ending: it was told to, and saves$", "", text.replace(namespace, "NS")))
+                (reason, re.sub(r", \S+ is ending: it was told to, and saves$", "", text.replace(namespace, "NS")))
                 for reason, text in events(plane.admin, namespace)
             }
             for operator in operators:
