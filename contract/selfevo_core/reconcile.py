@@ -63,14 +63,11 @@ def reconcile(
 
     # Decide.
     decision = combined(policies, state, now)
-    goes_back = decision.rollback is not None or len(state.recorded.rollbacks) > plan.rollbacks
     phase = decision.phase or _phase(state)
     stops = _stops(phase, state.steps, live)
     may_start = not decision.starts_nothing
     starts, wake_at = _starts(run.metadata.name, state, decision.holds) if may_start else ([], None)
-    # Once a rollback is recorded, there is another plan.
-    again = now if goes_back else None
-    wakes = [moment for moment in (wake_at, decision.wake_at, again) if moment is not None]
+    wakes = [moment for moment in (wake_at, decision.wake_at) if moment is not None]
     if not live and not starts:
         problem = problem or decision.blocker
 

@@ -101,9 +101,7 @@ def _reason(
     blocker: Blocker | None,
 ) -> tuple[str, str]:
     """Why the run stands where it stands: a constant for programs, a sentence for people."""
-    if decision.phase == "Failed":
-        return decision.reason, decision.message
-    if decision.phase == "Succeeded":
+    if decision.phase in ("Failed", "Succeeded"):
         return decision.reason, decision.message
     done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
     if phase == "Succeeded":

@@ -83,7 +83,7 @@ class Decision:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
     rollback: Rollback | None = None
-    """The run goes back: it is recorded, and the next look, which comes at once, has another plan."""
+    """The run goes back: it is recorded, and the next look has another plan."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
     wake_at: datetime | None = None

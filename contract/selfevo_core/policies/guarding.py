@@ -40,7 +40,7 @@ def verdicts(state: RunState) -> list[GuardStatus]:
 def guarding(state: RunState, now: datetime) -> Decision | None:
     """The action of the first guard that has tripped. A run that is done has nothing to stop."""
     if len(state.recorded.rollbacks) > state.plan.rollbacks:
-        return Decision(phase="Running")  # what is planned is not up to date: the next look's is
+        return Decision(phase="Running", wake_at=now)  # what is planned is not up to date: the next look's is
     tripped = next((verdict for verdict in state.guards if verdict.state == "Tripped"), None)
     if tripped is None or state.spec.guards is None:
         return None
@@ -49,7 +49,7 @@ def guarding(state: RunState, now: datetime) -> Decision | None:
     known = f"change spec.guards.{tripped.name} (a limit, or action: warn) to go on with what there is"
     most = state.spec.guards.max_rollbacks
     if action == "rollback" and len(state.recorded.rollbacks) < most and tripped.since is not None:
-        return Decision(phase="Running", rollback=_rollback(state, tripped, now))
+        return Decision(phase="Running", rollback=_rollback(state, tripped, now), wake_at=now)
     if state.complete:
         return None
     if action == "promoteBest":
