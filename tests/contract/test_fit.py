@@ -15,6 +15,14 @@ from selfevo_core.invalid_spec import parse_run
 QWEN = {"spec__model__uri": "hf://Qwen/Qwen3-4B-Base@main", "spec__model__dtype": "bfloat16"}
 
 
+def refused(changes: dict[str, Any], reason: str) -> str:
+    """The sentence with which a run is."""
+    with pytest.raises(InputError) as error:
+        parse_run(document(**QWEN, **changes))
+    assert (error.value.reason, error.value.exit_code) == (reason, ExitCode.INPUT)
+    return str(error.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -33,11 +41,8 @@ QWEN = {"spec__model__uri": "hf://Qwen/Qwen3-4B-Base@main", "spec__model__dtype"
     ],
 )
 def test_what_does_not_fit_is_refused_with_field_value_and_remedy(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InputError) as error:
-        parse_run(document(**QWEN, **changes))
-    message = str(error.value)
+    message = refused(changes, "GpuTooSmall")
     assert message.startswith(sentence) and "take larger GPUs, or " in message and "`selfevo size`" in message
-    assert (error.value.reason, error.value.exit_code) == ("GpuTooSmall", ExitCode.INPUT)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +104,7 @@ def test_quantities_of_memory() -> None:
     ],
 )
 def test_a_working_folder_that_holds_no_checkpoint_is_refused(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InputError) as error:
-        parse_run(document(**QWEN, **changes))
-    assert str(error.value).startswith(sentence)
-    assert (error.value.reason, error.value.exit_code) == ("DiskTooSmall", ExitCode.INPUT)
+    assert refused(changes, "DiskTooSmall").startswith(sentence)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import pytest
+
+from harness.inprocess import Phases, sigterm
 
 
 @pytest.fixture
@@ -28,3 +31,54 @@ def before_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable
         return asked
 
     yield arrange
+
+
+@pytest.fixture
+def killed_until_done(before_calls: Callable[[Callable[[int], None]], list[int]]) -> Callable[..., tuple[Phases, int]]:
+    """Makes a step that is killed again and again, at random calls of the engine, until it is committed."""
+
+    def play(
+        cut: Callable[[int], Phases],
+        step: str,
+        shards: Sequence[int],
+        committed: Callable[[Phases], Collection[Any]],
+        *,
+        kills: int,
+        calls: int,
+        attempts: int,
+    ) -> tuple[Phases, int]:
+        """The run, and the completions that were asked for in all.
+
+        Args:
+            cut: the run with so many shards; ``shards`` has their number for each attempt, over and over.
+            committed: what the step has committed so far, which has to stay.
+            kills: how often it is killed, each time within ``calls`` calls; in fewer than ``attempts`` attempts.
+        """
+        rng = random.Random(len(shards))
+        killed = until_kill = attempt = 0
+
+        def maybe(_: int) -> None:
+            nonlocal killed, until_kill
+            until_kill -= 1
+            if until_kill < 0 and killed < kills:
+                killed += 1
+                sigterm()
+
+        asked = before_calls(maybe)
+        phases = cut(shards[0])
+        done: Collection[Any] = []
+        while phases.manifest(step) is None:
+            count = shards[attempt % len(shards)]
+            phases = cut(count)
+            attempt += 1
+            assert attempt < attempts
+            for shard in range(count):
+                until_kill = rng.randrange(calls)
+                ended = phases(step, shard)
+                assert ended.code == (0 if ended.result.outcome in ("shard", "committed", "found") else 143), ended.log
+                assert set(done) <= set(committed(phases)), "what is committed stays"
+                done = committed(phases)
+        assert killed == kills
+        return phases, sum(asked)
+
+    return play

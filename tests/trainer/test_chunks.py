@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -91,39 +90,21 @@ def test_a_chunk_is_known_by_its_place() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [(1,), (4,), (1, 4, 2, 3)], ids=["one shard", "four", "another number each time"])
 def test_a_rollout_killed_twenty_times_ends_with_the_same_bytes(
-    tmp_path: Path, undisturbed: list[bytes], before_calls: Any, shards: tuple[int, ...]
+    tmp_path: Path, undisturbed: list[bytes], killed_until_done: Any, shards: tuple[int, ...]
 ) -> None:
-    rng = random.Random(len(shards))
-    kills = 0
-    until_kill = 0
-
-    def maybe(_: int) -> None:
-        nonlocal kills, until_kill
-        until_kill -= 1
-        if until_kill < 0 and kills < 20:
-            kills += 1
-            sigterm()
-
-    asked = before_calls(maybe)
-    attempt = 0
-    done: list[int] = []
-    phases = make(tmp_path, shards[0], chunk=1)
-    while phases.manifest(STEP) is None:
-        count = shards[attempt % len(shards)]
-        phases = make(tmp_path, count, chunk=1)
-        attempt += 1
-        assert attempt < 50
-        for shard in range(count):
-            until_kill = rng.randrange(3)
-            ended = phases(STEP, shard)
-            assert ended.code == (0 if ended.result.outcome in ("shard", "committed", "found") else 143), ended.log
-            assert set(done) <= set(numbers(chunks(phases))), "what is committed stays"
-            done = numbers(chunks(phases))
-    assert kills == 20
+    phases, asked = killed_until_done(
+        lambda count: make(tmp_path, count, chunk=1),
+        STEP,
+        shards,
+        lambda phases: numbers(chunks(phases)),
+        kills=20,
+        calls=3,
+        attempts=50,
+    )
     assert files_of(phases) == undisturbed
     # One completion a question by the Challenger, three a valid one by the Solver: nothing was generated twice.
     valid = sum(row["question"] is not None for row in phases.rows(STEP, QUESTION_ROWS))
-    assert sum(asked) == QUESTIONS + 3 * valid
+    assert asked == QUESTIONS + 3 * valid
 
 
 HANGING = """

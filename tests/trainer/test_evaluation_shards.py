@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.inprocess import Phases, sigterm
+from harness.inprocess import Phases
 from harness.tiny import HELDOUT, settings
 from runs import arithmetic
 from selfevo_contract.artifacts import ANSWER_CHUNKS, chunk_prefix, committed_chunks
@@ -115,37 +114,15 @@ def test_a_shard_without_a_question_waits_for_nobody(again: Callable[..., Phases
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [(1,), (4,), (1, 4, 3)], ids=["one shard", "four", "another number each time"])
 def test_an_evaluation_killed_again_and_again_ends_with_the_same_bytes(
-    undisturbed: Phases, again: Callable[..., Phases], before_calls: Any, shards: tuple[int, ...]
+    undisturbed: Phases, again: Callable[..., Phases], killed_until_done: Any, shards: tuple[int, ...]
 ) -> None:
-    rng = random.Random(len(shards))
-    kills = until_kill = attempt = 0
-
-    def maybe(_: int) -> None:
-        nonlocal kills, until_kill
-        until_kill -= 1
-        if until_kill < 0 and kills < 12:
-            kills += 1
-            sigterm()
-
-    asked = before_calls(maybe)
-    phases = again(shards[0], 1)
-    done: list[range] = []
-    while phases.manifest(STEP) is None:
-        count = shards[attempt % len(shards)]
-        phases = again(count, 1)
-        attempt += 1
-        assert attempt < 40
-        for shard in range(count):
-            until_kill = rng.randrange(4)
-            ended = phases(STEP, shard)
-            assert ended.code == (0 if ended.result.outcome in ("shard", "committed", "found") else 143), ended.log
-            assert set(done) <= set(chunks(phases)), "what is committed stays"
-            done = chunks(phases)
-    assert kills == 12
+    phases, asked = killed_until_done(
+        lambda count: again(count, 1), STEP, shards, chunks, kills=12, calls=4, attempts=40
+    )
     assert_same(phases, undisturbed)
     # The greedy answer and the samples of each question, and nothing of a chunk that was committed twice.
     least = QUESTIONS["one"] * 4 + QUESTIONS["two"] * 3
-    assert least <= sum(asked) <= least + kills * 4
+    assert least <= asked <= least + 12 * 4
 
 
 @pytest.mark.slow
