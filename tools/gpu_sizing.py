@@ -18,7 +18,7 @@ from selfevo.views.hours import amount, estimated
 from selfevo.views.size import show_size
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes
+from selfevo_contract.sizing.fit import checkpoint_bytes, known
 from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import Need, needs
 from selfevo_contract.sizing.speeds import ASSUMED, SPEEDS
@@ -93,7 +93,9 @@ def hours() -> str:
 
 
 def _hours_row(name: str, spec: RunSpec, card: str) -> Iterator[str]:
-    whole = estimated(spec, MODELS[spec.model.uri.rpartition("/")[2].partition("@")[0]], card, Lengths())
+    model = known(spec.model.uri)
+    assert model is not None, f"{name} has a model of unknown sizes"
+    whole = estimated(spec, model, card, Lengths())
     if whole is not None:
         last = [one for one in whole.took if one.step.iteration == spec.iterations]
         cells = [f"{amount(one.hours)} h x {one.gpus}" for one in last]

@@ -50,6 +50,12 @@ def field_of(phase: Phase) -> str:
     return f"spec.{PHASES[phase].part}.pods"
 
 
+def written_in(spec: RunSpec, phase: Phase, name: str) -> str:
+    """Where a person wrote the field ``name`` of the phase's pods: at the part, or at spec.pods, whose it inherits."""
+    own = _own(spec, phase)
+    return "spec.pods" if own is None or getattr(own, name) is None else field_of(phase)
+
+
 def nodes_of(spec: RunSpec, phase: Phase) -> int:
     """Pods that train together. A phase that is no such training has one, whatever spec.pods says of the others.
 

@@ -21,12 +21,12 @@ from harness.podsecurity import in_container, violations
 from harness.runs import make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step, plan
+from selfevo_contract.pods import merged
 from selfevo_contract.process import CONFIG_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_core.attempts import attempt_name
-from selfevo_core.pods import merged
 from selfevo_operator.manifests.job import render, template_digest
 from selfevo_operator.manifests.settings import PodSettings
 

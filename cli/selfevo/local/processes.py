@@ -24,6 +24,7 @@ from selfevo.local.workdir import RunFolder
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import Phase
 from selfevo_contract.plan import plan
+from selfevo_contract.pods import pods_of
 from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -37,7 +38,6 @@ from selfevo_contract.process import (
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_core.pods import pods_of
 from selfevo_core.reconcile import Action, ObservedAttempt, Start
 
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "selfevo_trainer")

@@ -70,7 +70,7 @@ def run_manifest(
             events,
             workers=workers,
             command=local.TRAINER,
-            environment=_environment(run, workers),
+            environment=_environment(run, steps, workers),
             keep_warm=not cold and sum(step.shards for step in steps.steps if step.name not in committed) > 1,
         )
         view = open_view(run, steps, quiet)
@@ -182,10 +182,9 @@ def _signals() -> Iterator[SimpleQueue[Event]]:
             signal.signal(number, handler)
 
 
-def _environment(run: SelfEvolutionRun, workers: int) -> dict[str, str]:
+def _environment(run: SelfEvolutionRun, steps: Plan, workers: int) -> dict[str, str]:
     """Ours, with the machine's threads shared among the processes that may run at once, unless that is decided."""
-    parts = [run.spec.rollout.shards, run.spec.evaluation.shards if run.spec.evaluation else 1]
-    shards = min(workers, max(parts))
+    shards = min(workers, max(step.shards for step in steps.steps))
     threads = max(1, (os.cpu_count() or 1) // max(run.spec.parallel_steps, shards))
     return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}
 

@@ -12,7 +12,8 @@ from selfevo.manifest import load
 from selfevo.text import aligned
 from selfevo.views.hours import hours_table
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.fit import known
 from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
 from selfevo_contract.sizing.suggestions import suggestions
 
@@ -65,12 +66,12 @@ def architecture(uri: str, config: Path | None) -> Architecture:
     if config is None and uri.startswith("file://"):
         config = Path(unquote(uri.removeprefix("file://"))) / "config.json"
     if config is None:
-        name = uri.rpartition("/")[2].partition("@")[0]
-        if name not in MODELS:
+        model = known(uri)
+        if model is None:
             raise InputError(
                 f"spec.model.uri is {uri!r}, whose sizes are not known here; give its config.json by --config"
             )
-        return MODELS[name]
+        return model
     try:
         content: Any = json.loads(config.read_bytes())
     except OSError as error:

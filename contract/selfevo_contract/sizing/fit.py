@@ -11,6 +11,8 @@ import re
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import CHALLENGER_TRAIN, PHASES, SOLVER_TRAIN
+from selfevo_contract.pods import pods_of, written_in
+from selfevo_contract.process import part_of
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import GIB, Need, needs
 from selfevo_contract.spec.engines import TransformersEngine
@@ -18,6 +20,8 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.run import RunSpec
 
+BYTES_OF_STATE = 12
+"""Of a number that is trained: itself and AdamW's two moments, in float32."""
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
@@ -38,21 +42,16 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
     if model is None:
         return
     for phase, role in ((CHALLENGER_TRAIN.name, spec.challenger), (SOLVER_TRAIN.name, spec.solver)):
-        own, size = role.pods.scratch, checkpoint_bytes(role.grpo, model)
-        scratch = spec.pods.scratch if own is None else own
+        scratch, size = pods_of(spec, phase).scratch, checkpoint_bytes(role.grpo, model)
         if scratch is not None and role.grpo.updates > 1 and size > gib(scratch) * GIB:
-            field = "spec.pods.scratch" if own is None else f"spec.{PHASES[phase].part}.pods.scratch"
-            raise disk_too_small(f"{field} is {scratch}", phase, size)
+            raise disk_too_small(f"{written_in(spec, phase, 'scratch')}.scratch is {scratch}", phase, size)
     for need in needs(spec, model):
-        part = PHASES[need.phase].part
-        engine = getattr(getattr(spec, part), "engine", None)
+        engine = getattr(part_of(spec, need.phase), "engine", None)
         if not need.backward and not isinstance(engine, TransformersEngine):
             continue  # may be split over several GPUs, or be elsewhere
-        own = getattr(spec, part).pods.gpu_memory
-        memory = spec.pods.gpu_memory if own is None else own
+        memory = pods_of(spec, need.phase).gpu_memory
         if memory is not None and least_gib(need) > gib(memory):
-            field = "spec.pods.gpuMemory" if own is None else f"spec.{part}.pods.gpuMemory"
-            raise too_small(need, f"{field} is {memory}")
+            raise too_small(need, f"{written_in(spec, need.phase, 'gpu_memory')}.gpuMemory is {memory}")
 
 
 def too_small(need: Need, what_there_is: str) -> InputError:
@@ -67,8 +66,8 @@ def too_small(need: Need, what_there_is: str) -> InputError:
 
 
 def checkpoint_bytes(grpo: Grpo, model: Architecture) -> int:
-    """Weights and Adam's two moments of what is trained, in float32."""
-    return 12 * (model.parameters if grpo.lora is None else model.adapter(grpo.lora))
+    """Of what is trained."""
+    return BYTES_OF_STATE * (model.parameters if grpo.lora is None else model.adapter(grpo.lora))
 
 
 def disk_too_small(what_there_is: str, phase: str, size: int) -> InputError:

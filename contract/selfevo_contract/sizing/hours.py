@@ -14,6 +14,7 @@ from math import ceil
 
 from selfevo_contract.phases import PHASES
 from selfevo_contract.plan import Plan, Step
+from selfevo_contract.pods import nodes_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod
 from selfevo_contract.sizing.speeds import DECODING, LAYER, LONGEST, MEAN_LENGTH, SPEEDS, TRAINING
@@ -128,13 +129,16 @@ class Machine:
         return SPEEDS[self.card].tflops.value * 1e12
 
 
+def pods_in_all(step: Step, spec: RunSpec) -> int:
+    """Shards of the step, or the pods that train together."""
+    return nodes_of(spec, step.phase) if step.type.distributed else step.shards
+
+
 def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Lengths) -> Took:
     """What ``step`` takes on cards of ``card``."""
     settings = getattr(spec, PHASES[step.phase].part)
     engine, here = settings.engine, Machine(model, card)
-    pods = step.shards if step.type.sharded else 1
-    if step.type.distributed:
-        pods = settings.pods.nodes or spec.pods.nodes or 1
+    pods = pods_in_all(step, spec)
     in_pod = gpus_of_pod(spec, settings.pods)
     # A process for each GPU trains; where nothing trains, one process has all GPUs of its pod.
     processes, own = (pods * in_pod, 1) if step.type.distributed else (pods, in_pod)

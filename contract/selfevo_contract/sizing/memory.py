@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, SOLVER_ROLLOUT, SOLVER_TRAIN
+from selfevo_contract.pods import merged
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.backward import pass_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
@@ -133,7 +134,7 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
 
 def gpus_of(spec: RunSpec, pods: Pods) -> int:
     """Of all pods that train together."""
-    return gpus_of_pod(spec, pods) * (pods.nodes or spec.pods.nodes or 1)
+    return gpus_of_pod(spec, pods) * (merged(spec.pods, pods).nodes or 1)
 
 
 def gpus_of_pod(spec: RunSpec, pods: Pods) -> int:
@@ -142,10 +143,10 @@ def gpus_of_pod(spec: RunSpec, pods: Pods) -> int:
 
 
 def named_gpus(spec: RunSpec, pods: Pods) -> int:
-    """Of one pod, by limits and claims of ``pods`` over those of the run (as `selfevo_core.pods.merged` lays them)."""
-    limits = {**spec.pods.resources.limits, **pods.resources.limits}
-    claims = {claim.name: claim.gpus or 0 for claim in (*spec.pods.resource_claims, *pods.resource_claims)}
-    return sum(_whole(count) for name, count in limits.items() if name.endswith("/gpu")) + sum(claims.values())
+    """Of one pod, by limits and claims of ``pods`` over those of the run."""
+    asked = merged(spec.pods, pods)
+    by_limits = sum(_whole(count) for name, count in asked.resources.limits.items() if name.endswith("/gpu"))
+    return by_limits + sum(claim.gpus or 0 for claim in asked.resource_claims)
 
 
 def _whole(count: Quantity) -> int:

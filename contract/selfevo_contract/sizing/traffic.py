@@ -15,15 +15,13 @@ from selfevo_contract.phases import (
 )
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import checkpoint_bytes
-from selfevo_contract.sizing.hours import Lengths, Took
+from selfevo_contract.sizing.hours import Lengths, Took, pods_in_all
 from selfevo_contract.sizing.speeds import TEXT
 from selfevo_contract.sizing.work import questions_of
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
 from selfevo_contract.spec.run import RunSpec
-
-SAMPLED_QUESTIONS = 512
-"""Of a rollout, whose answers' texts are kept with `storage.keepAnswers: sample`."""
+from selfevo_contract.spec.storage import SAMPLED_QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,9 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
     """Of the step that ``took`` is of, whose hours say how many checkpoints by time there are."""
     step = took.step
     part = getattr(spec, PHASES[step.phase].part)
-    pods = step.shards if step.type.sharded else 1
-    if step.type.distributed:
-        pods = part.pods.nodes or spec.pods.nodes or 1
-    read = pods * sum(_model_bytes(getattr(step.inputs, field), spec, model) for field in step.type.models)
+    read = pods_in_all(step, spec) * sum(
+        _model_bytes(getattr(step.inputs, field), spec, model) for field in step.type.models
+    )
     match step.inputs:
         case ChallengerTrainInputs() | SolverTrainInputs():
             grpo = step.inputs.grpo

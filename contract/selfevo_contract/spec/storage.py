@@ -10,6 +10,9 @@ from selfevo_contract.base import Closed
 from selfevo_contract.spec.names import Name
 from selfevo_contract.uris import Endpoint, StoreUri
 
+SAMPLED_QUESTIONS = 512
+"""Most questions of a rollout whose answers are kept when a sample is."""
+
 
 class Storage(Closed):
     """The object store that holds every output."""

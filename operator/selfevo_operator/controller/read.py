@@ -10,11 +10,11 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.phases import PHASES
 from selfevo_contract.plan import Plan, plan
+from selfevo_contract.pods import merged, pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepProgress
 from selfevo_core.attempts import Blocker, ObservedAttempt
 from selfevo_core.invalid_spec import parse_run
-from selfevo_core.pods import merged, pods_of
 from selfevo_operator.api.kube import Api, ApiError
 from selfevo_operator.api.pod_evidence import Beside, PodEvidence
 from selfevo_operator.controller.memory import Memories

@@ -29,11 +29,11 @@ from typing import Any
 
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Step
+from selfevo_contract.pods import merged, nodes_of, pods_of
 from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, part_of, phase_config
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.pods import merged, nodes_of, pods_of
 from selfevo_operator.manifests import allowlist, server_sidecar
 from selfevo_operator.manifests.labels import (
     ATTEMPT,

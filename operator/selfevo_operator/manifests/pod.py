@@ -8,6 +8,7 @@ from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PHASES
+from selfevo_contract.pods import field_of, pods_of, refuse_odd_keys
 from selfevo_contract.process import (
     GRACE_SECONDS_ENV,
     MASTER_PORT_DEFAULT,
@@ -19,7 +20,6 @@ from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.pods import field_of, pods_of, refuse_odd_keys
 from selfevo_operator.manifests import server_sidecar
 from selfevo_operator.manifests.claims import claims_of_pod, claims_of_trainer, gpus_by_claims
 from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, oracle_token, plain, variables

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from selfevo_contract.rows import TextRow
+from selfevo_contract.spec.storage import SAMPLED_QUESTIONS
 from selfevo_trainer.engines.base import Completion
-
-SAMPLE = 512
-"""Most questions of a rollout whose answers are kept when a sample is."""
 
 
 def is_kept(keep: Literal["all", "sample", "votes"], number: int, questions: int) -> bool:
@@ -21,7 +19,7 @@ def is_kept(keep: Literal["all", "sample", "votes"], number: int, questions: int
     >>> [number for number in range(1500) if is_kept("sample", number, 1500)][-2:]
     [1494, 1497]
     """
-    return keep == "all" or (keep == "sample" and number % -(-questions // SAMPLE) == 0)
+    return keep == "all" or (keep == "sample" and number % -(-questions // SAMPLED_QUESTIONS) == 0)
 
 
 def text_rows(

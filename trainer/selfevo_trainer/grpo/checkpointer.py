@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from selfevo_contract.artifacts import ManifestDraft
 from selfevo_contract.errors import Terminated
+from selfevo_contract.sizing.fit import BYTES_OF_STATE
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
 from selfevo_trainer.context import Context
@@ -182,7 +183,7 @@ class Checkpointer:
             return
         model: Any = self.trainer.model
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        size = self._state_bytes or 12 * trained  # a weight and AdamW's two moments, in float32
+        size = self._state_bytes or BYTES_OF_STATE * trained
         rate = measured or room.ASSUMED_BYTES_PER_SECOND
         if advice := room.too_short(grace, size, rate, measured=measured is not None):
             log.warning("%s", advice)

@@ -7,16 +7,15 @@ docs/sizing.md.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from selfevo_contract.errors import InputError
 from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, SolverTrainInputs
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import least_gib, too_small
 from selfevo_contract.sizing.memory import GIB, Need, generation, training
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_trainer.context import Context
+from selfevo_trainer.models.architecture import architecture
 from selfevo_trainer.models.loading import device
 
 
@@ -27,13 +26,10 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
         InputError: the phase takes more memory than the GPU has.
     """
     found = card()
-    if found is None:
+    model = None if found is None else architecture(folder)
+    if found is None or model is None:
         return
     name, memory = found
-    try:
-        model = Architecture.of(json.loads((folder / "config.json").read_bytes()))
-    except (InputError, KeyError, OSError, ValueError):
-        return  # of another kind than the formula is for
     need = need_of(inputs, context.config.engine, model, context.rank.size)
     if need is not None and least_gib(need) > memory:
         raise too_small(need, f"the GPU of this process ({name}) has {memory:.1f} GiB")

@@ -7,20 +7,19 @@ Asked before anything is computed.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
 
 from selfevo_contract import reasons
-from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.errors import ServiceError
 from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, SolverTrainInputs
 from selfevo_contract.process import WORKDIR_ENV
-from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes, disk_too_small
+from selfevo_contract.sizing.fit import BYTES_OF_STATE, checkpoint_bytes, disk_too_small
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import SHARE_OF_GRACE, Context
 from selfevo_trainer.models import adapters, weights
+from selfevo_trainer.models.architecture import architecture
 
 ASSUMED_BYTES_PER_SECOND = 1e9
 """Of an upload, before the first was measured (docs/sizing.md)."""
@@ -59,10 +58,10 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
 def expected_bytes(grpo: Grpo, folder: Path) -> int | None:
     """Bytes of a checkpoint, less what is small; None of an adapter on a model of unknown architecture."""
     whole = adapters.whole(folder)
-    try:
-        return checkpoint_bytes(grpo, Architecture.of(json.loads((whole / "config.json").read_bytes())))
-    except (InputError, KeyError, OSError, ValueError):
-        return None if grpo.lora is not None else 12 * weights.count(whole)
+    model = architecture(whole)
+    if model is not None:
+        return checkpoint_bytes(grpo, model)
+    return None if grpo.lora is not None else BYTES_OF_STATE * weights.count(whole)
 
 
 def too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
