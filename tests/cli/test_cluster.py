@@ -280,10 +280,10 @@ def test_status_is_the_same_table_as_on_this_machine(api: ApiServer, project: Pr
                 **RUNNING,
                 "conditions": [
                     condition("Reconciling", "ImagePull", "slow"),
-                    condition("Stalled", "InvalidSpec", "spec.verifier asks for what is not built"),
+                    condition("Stalled", "InvalidSpec", "spec.seed asks for what makes no sense"),
                 ],
             },
-            ["Running, 1 of 9 steps done", "InvalidSpec: spec.verifier asks for what is not built"],
+            ["Running, 1 of 9 steps done", "InvalidSpec: spec.seed asks for what makes no sense"],
         ),
         (FAILED, ["Failed, 1 of 9 steps done", "BadData: challenger-train-1: all \\x1b[2J alike"]),
         ({"phase": "Suspended"}, ["Suspended, 0 of 9 steps done (`selfevo resume demo` goes on)"]),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import unbuilt
 from harness.cli import Project, wait_for
 
 HEAVY = (
@@ -172,14 +173,11 @@ VERBS = (["plan"], ["status"], ["report"], ["artifacts", "ls"], ["artifacts", "p
 
 
 def test_every_verb_refuses_what_is_not_built_with_the_same_sentence(project: Project) -> None:
-    project.write(spec__verifier={})
+    project.write(**unbuilt.ASKED)
     for verb in VERBS:
         shown = project.look(*verb, "run.yaml")
         assert (shown.returncode, shown.stdout) == (2, ""), verb
-        assert shown.stderr == (
-            "selfevo: spec.verifier asks for the phase verifier-train, which this version of selfevo does not have "
-            "yet; remove spec.verifier\n"
-        )
+        assert shown.stderr == f"selfevo: {unbuilt.SENTENCE}\n"
 
 
 def test_every_verb_says_that_a_store_is_not_there(project: Project) -> None:

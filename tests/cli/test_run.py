@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import unbuilt
 from harness.cli import COMMAND, Project, alive, wait_for
 
 STEPS = ["challenger-train-1", "solver-rollout-1", "solver-rollout-1", "solver-train-1"]  # the rollout has two shards
@@ -453,13 +454,10 @@ def test_an_unwritable_workdir_is_one_sentence(project: Project) -> None:
 
 
 def test_what_is_not_built_yet_is_refused(project: Project) -> None:
-    project.write(spec__verifier={})
+    project.write(**unbuilt.ASKED)
     done = project.drive("run.yaml")
     assert (done.returncode, project.diary("start")) == (2, [])
-    assert done.stderr == (
-        "selfevo: spec.verifier asks for the phase verifier-train, which this version of selfevo does not have yet; "
-        "remove spec.verifier\n"
-    )
+    assert done.stderr == f"selfevo: {unbuilt.SENTENCE}\n"
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from harness import unbuilt
 from harness.runs import document, make_run
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.explain import explain
@@ -208,9 +209,6 @@ def test_all_mistakes_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"spec__verifier": {}}, "spec.verifier asks for the phase verifier-train"),
-        ({"spec__finetune": {"data": "s3://bucket/x.jsonl"}}, "spec.finetune asks for the phase finetune"),
-        ({"spec__forkFrom": {"run": "other", "iteration": 1}}, "spec.forkFrom asks for forks"),
         ({"spec__solver__engine": {"kind": "vllm"}}, "spec.solver.engine.kind asks for 'vllm'"),
         ({"spec__solver__engine": {"kind": "server"}}, "spec.solver.engine.kind asks for 'server'"),
     ],
@@ -222,6 +220,17 @@ def test_what_is_not_built_yet_validates_and_is_refused(changes: dict[str, Any],
         refuse_what_is_not_built(run.spec)
     assert str(error.value).startswith(f"{sentence}, which this version of selfevo does not have yet; ")
     assert (error.value.reason, error.value.exit_code) == ("NotBuilt", ExitCode.INPUT)
+
+
+def test_a_field_that_is_not_built_validates_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = unbuilt.unbuilt_field(monkeypatch)
+    with pytest.raises(InputError) as error:
+        refuse_what_is_not_built(make_run().spec)
+    assert str(error.value) == (
+        f"{field} asks for evaluations, which this version of selfevo does not have yet; remove {field}"
+    )
+    assert (error.value.reason, error.value.exit_code) == ("NotBuilt", ExitCode.INPUT)
+    refuse_what_is_not_built(make_run(spec__evaluation=None).spec)
 
 
 def test_the_rest_is_built() -> None:

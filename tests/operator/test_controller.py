@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import unbuilt
 from harness.objects import ended, pod
 from harness.runs import document
 from selfevo_contract.plan import plan
@@ -305,7 +306,7 @@ def test_when_somebody_wrote_meanwhile_it_looks_again_at_once_with_what_they_wro
 
 
 def test_also_a_run_that_makes_no_sense_is_looked_at_again_when_somebody_wrote_meanwhile() -> None:
-    world = World(spec__verifier={})
+    world = World(**unbuilt.ASKED)
     world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
     assert world.reconcile() == AT_ONCE
     world.reconcile()
@@ -503,12 +504,12 @@ def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what
     world = World()
     world.reconcile()
     done = world.status["steps"]
-    world.edit(spec__verifier={})
+    world.edit(**unbuilt.ASKED)
     world.reconcile(1)
     assert world.condition("Failed")[:2] == ("True", "NotBuilt")
-    assert "spec.verifier" in world.condition("Failed")[2]
+    assert world.condition("Failed")[2] == unbuilt.SENTENCE
     assert world.status["steps"] == done
-    world.edit(spec__verifier=None)
+    world.edit(**unbuilt.TAKEN_BACK)
     world.reconcile(1)
     assert world.status["phase"] == "Running"
 
@@ -517,7 +518,7 @@ def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> N
     world = World()
     world.reconcile()
     (name,) = world.names
-    world.edit(spec__verifier={})
+    world.edit(**unbuilt.ASKED)
     world.reconcile(1)
     assert world.status["phase"] == "Failed" and not any("delete" in call for call in world.cluster.calls)
     assert world.status["attempts"][0]["state"] == "Running", "what runs goes on"
@@ -532,7 +533,7 @@ def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> N
     world.cache.drop_job(world.cluster.jobs.pop(name))
     world.reconcile(1)
     assert world.status["attempts"][0]["state"] == "Failed"
-    world.edit(spec__verifier=None, spec__suspend=False)
+    world.edit(**unbuilt.TAKEN_BACK, spec__suspend=False)
     world.reconcile(1)
     assert world.names == [name] and world.status["phase"] == "Running"
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from harness import unbuilt
 from simulation.apiserver import MANAGED_BY, Object
 from simulation.nodes import MISSING_IMAGE
 
@@ -136,11 +137,12 @@ class People:
 
     def _asks_for_too_much(self, name: str) -> None:
         """What this version does not have, and after a while a correction."""
-        self._edit(name, verifier={})
+        self._edit(name, solver={**self._world.api.runs[name]["spec"]["solver"], "engine": unbuilt.ENGINE})
 
         def correct() -> None:
             if name in self._world.api.runs:
-                self._edit(name, verifier=None)
+                solver = self._world.api.runs[name]["spec"]["solver"]
+                self._edit(name, solver={field: value for field, value in solver.items() if field != "engine"})
 
         self._world.agenda.after(self._world.rng.uniform(1, 30), correct)
 

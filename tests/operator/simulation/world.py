@@ -102,14 +102,13 @@ class World:
 
     def plan_of(self, run: Object) -> Plan:
         """The plan as it must be, whatever the code under test makes of it."""
-        spec = {name: value for name, value in run["spec"].items() if name != "verifier"}
         back = [rollback["iteration"] for rollback in (run.get("status") or {}).get("rollbacks") or []]
         mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back}"
         if mark not in self._plans:
             kind = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
             name = {"name": run["metadata"]["name"], "namespace": "default"}
             rollbacks = [Rollback(iteration=iteration, guard="") for iteration in back]
-            wanted = SelfEvolutionRun.model_validate({**kind, "metadata": name, "spec": spec}).spec
+            wanted = SelfEvolutionRun.model_validate({**kind, "metadata": name, "spec": run["spec"]}).spec
             self._plans[mark] = plan(wanted, rollbacks)
         return self._plans[mark]
 
