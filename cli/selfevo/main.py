@@ -27,6 +27,7 @@ from selfevo.target import ClusterRun, access_of, find, is_plugin, program
 from selfevo.verbs.approve import approve
 from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
+from selfevo.verbs.fork import fork
 from selfevo.verbs.grade import grade, vote
 from selfevo.verbs.init import init
 from selfevo.verbs.rows import rows
@@ -229,6 +230,7 @@ def resume(
 
 
 app.command()(approve)
+app.command()(fork)
 
 
 def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdir: Path) -> None:

@@ -3,6 +3,10 @@
     iteration t:  challenger-train(t) -> solver-rollout(t) -> solver-train(t) -> [verifier-train(t)] -> [evaluate(t)]
     at the end:   [finetune]
 
+A run that goes on from iteration n of another one (spec.forkFrom) begins with t = n + 1; what it begins with stands in
+its record (status.fork), and before that there is no plan.
+
+
 It is a DAG, not a list: evaluate(t) needs solver-train(t) and the base's scores, evaluate(0), alone, and may run beside
 challenger-train(t+1).
 """
@@ -43,7 +47,7 @@ from selfevo_contract.spec.engines import Engine
 from selfevo_contract.spec.evaluation import Task
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_contract.status import Rollback
+from selfevo_contract.status import Fork, Rollback, RunStatus
 
 QUESTION_TOP_P = 0.95
 """Top-p of the rollout's questions in R-Zero's public code, when the spec says nothing else."""
@@ -90,6 +94,9 @@ class Plan:
     ``iterations`` was raised, keeps its score; none is run."""
     rollbacks: int = 0
     """How many of the run's rollbacks are in it."""
+    start: int = 0
+    """The iteration that it goes on from; its own ones are those after it. Between the base and it, nothing is known of
+    the models: the base stands there."""
 
     @cached_property
     def by_name(self) -> dict[str, Step]:
@@ -271,32 +278,57 @@ def _as_asked(task: Task, fallback: Mapping[str, object]) -> Task:
     return task.model_copy(update=dict.fromkeys([*same, "group"]))
 
 
-def rollbacks_of(spec: RunSpec, recorded: Sequence[Rollback]) -> list[Rollback]:
+def rollbacks_of(spec: RunSpec, recorded: Sequence[Rollback], fork: Fork | None = None) -> list[Rollback]:
     """Those of the ``recorded`` rollbacks that are about a run of ``spec``: of another one, its manifest was edited."""
     kept: list[Rollback] = []
     for rollback in recorded:
-        keys = {step.key for step in plan(spec, kept).steps}
+        keys = {step.key for step in plan(spec, kept, fork).steps}
         if not keys & set(rollback.abandoned.values()):
             break
         kept.append(rollback)
     return kept
 
 
-def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = ()) -> Plan:
-    """The steps of a run.
+def plan_of(spec: RunSpec, record: RunStatus | None) -> Plan:
+    """The plan of a run with its record, without which a fork and a run that went back have another one, or none."""
+    return plan(spec, record.rollbacks, record.fork) if record is not None else plan(spec)
+
+
+def sketch(spec: RunSpec, fork: Fork | None = None) -> Plan:
+    """The plan, also where it is not known yet what a fork begins with: then the keys are those of none."""
+    if fork is None and spec.fork_from is not None:
+        fork = Fork(run=spec.fork_from.run, iteration=spec.fork_from.iteration)
+    return plan(spec, (), fork)
+
+
+def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = None) -> Plan:
+    """The steps of a run; whoever has its record asks `plan_of`.
 
     ``rollbacks`` are those of its status, in their order: an iteration that is computed anew has another seed, so that
-    its steps and all that follow from them have other keys.
+    its steps and all that follow from them have other keys. ``fork`` is what its status says of spec.forkFrom: as long
+    as that is not known, nothing is planned.
 
     A valid spec has a plan. What is in the plan and not built yet is refused by
     `selfevo_contract.run.refuse_what_is_not_built`.
     """
-    builder = _Builder(spec, Counter(rollback.iteration for rollback in rollbacks))
     base: ModelRef = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
-    challengers, solvers, verifier = [base], [base], base
+    if spec.fork_from is None:
+        fork = None
+    elif fork is None:
+        return Plan((), (base,), (base,), (), len(rollbacks))
+    builder = _Builder(spec, Counter(rollback.iteration for rollback in rollbacks))
+    start = fork.iteration if fork else 0
+    challengers, solvers = [base] * (start + 1), [base] * (start + 1)
+    verifier: ModelRef = base
     curriculum = None
     builder.evaluate(0, base)
-    for t in range(1, spec.iterations + 1):
+    if fork is not None and start > 0:
+        challengers[-1] = _made(CHALLENGER_TRAIN.name, fork.challenger) or base
+        solvers[-1] = _made(SOLVER_TRAIN.name, fork.solver) or base
+        verifier = _made(VERIFIER_TRAIN.name, fork.verifier) or base
+        curriculum = _made(SOLVER_ROLLOUT.name, fork.curriculum)
+        builder.evaluate(start, solvers[-1])
+    for t in range(start + 1, spec.iterations + 1):
         challenger = builder.challenger_train(t, challengers[-1], solvers[-1])
         curriculum = builder.rollout(t, challenger, solvers[-1], curriculum)
         solver = builder.solver_train(t, solvers[-1], curriculum)
@@ -306,4 +338,9 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = ()) -> Plan:
         solvers.append(solver)
     builder.finetune(solvers[-1])
     unscheduled = tuple(builder.unscheduled)
-    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), unscheduled, len(rollbacks))
+    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), unscheduled, len(rollbacks), start)
+
+
+def _made(phase: Phase, key: str | None) -> StepModelRef | None:
+    """What another run's step has made."""
+    return None if key is None else StepModelRef(phase=phase, key=key)

@@ -47,7 +47,6 @@ class SelfEvolutionRun(Closed):
 NOT_BUILT = {
     "verifier": "the phase verifier-train",
     "finetune": "the phase finetune",
-    "fork_from": "forks",
 }
 
 

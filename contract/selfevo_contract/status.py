@@ -222,6 +222,26 @@ class Rollback(_Status):
     the store."""
 
 
+class Fork(_Status):
+    """Where a run begins that goes on from another one (spec.forkFrom). It is found once; what becomes of the other run
+    afterwards changes nothing."""
+
+    run: str
+    """Name of the other run."""
+    iteration: int
+    """The iteration of it that this run goes on from."""
+    solver: str | None = None
+    """Key of the step that made its Solver; none where that is the base."""
+    challenger: str | None = None
+    """Key of the step that made its Challenger; none where that is the base."""
+    verifier: str | None = None
+    """Key of the step that made its Verifier; none where it has none."""
+    curriculum: str | None = None
+    """Key of its rollout, from which spec.rollout.replay takes."""
+    at: str = ""
+    """When it was found."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -252,6 +272,8 @@ class RunStatus(_Status):
     """Every step of the plan."""
     attempts: list[AttemptStatus] = []
     """The last twenty."""
+    fork: Fork | None = None
+    """Where the run begins, of one with spec.forkFrom; none as long as that is not known, and nothing is planned."""
     rollbacks: list[Rollback] = []
     """How often the run went back to a good iteration, in the order in which it did. They are part of its plan."""
     guards: list[GuardStatus] = []

@@ -18,10 +18,10 @@ from types import MappingProxyType
 from selfevo_contract import reasons
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import RunPhase, RunStatus, StepStatus
+from selfevo_contract.status import Fork, RunPhase, RunStatus, StepStatus
 from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, attempt_name
 from selfevo_core.observe import current_of, observe
-from selfevo_core.policies import POLICIES, Hold, Policy, RunState, combined
+from selfevo_core.policies import POLICIES, Hold, NotFound, Policy, RunState, combined
 from selfevo_core.policies.guarding import verdicts
 from selfevo_core.policies.retry import Backoff
 from selfevo_core.run_status import status_of
@@ -52,13 +52,15 @@ def reconcile(
     problem: Blocker | None = None,
     elsewhere: Mapping[str, str] = MappingProxyType({}),
     policies: Sequence[Policy] = POLICIES,
+    beginning: Fork | NotFound | None = None,
 ) -> Outcome:
     """What to do about ``run``, given its recorded status and the ``attempts`` that exist.
 
     ``problem`` is what kept the actions of the last look from being carried out; it is said, and changes nothing else.
-    ``elsewhere`` has the keys of steps that another run has in work, and who that is: these wait.
+    ``elsewhere`` has the keys of steps that another run has in work, and who that is: these wait. ``beginning`` is what
+    is known now of the run that this one goes on from, as long as its record does not say that.
     """
-    state = _observed(run, plan, attempts, backoff, elsewhere, now)
+    state = replace(_observed(run, plan, attempts, backoff, elsewhere, now), beginning=beginning)
     live = state.live
 
     # Decide.

@@ -56,6 +56,7 @@ def status_of(
         iterations=shown,
         steps=_steps_shown(state, {iteration.iteration for iteration in shown}),
         attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
+        fork=decision.fork or before.fork,
         rollbacks=[*before.rollbacks, *([decision.rollback] if decision.rollback else [])],
         guards=watched,
         watch=watch_of(watched),
@@ -104,6 +105,8 @@ def _reason(
     if decision.phase in ("Failed", "Succeeded"):
         return decision.reason, decision.message
     done = f"{sum(step.state == 'Succeeded' for step in steps.values())} of {len(steps)} steps done"
+    if not steps:
+        done = "nothing is planned yet"
     if phase == "Succeeded":
         lost = [step.name for step in steps.values() if step.message.startswith(UNKNOWN)]
         return reasons.COMPLETE, f"{done}; what {', '.join(lost)} measured is unknown" if lost else done

@@ -44,10 +44,10 @@ def as_recorded(plan: Plan, status: RunStatus) -> Plan:
     def steps(planned: tuple[Step, ...]) -> tuple[Step, ...]:
         return tuple(replace(step, key=recorded.get(step.name, step.key)) for step in planned)
 
-    return Plan(
-        steps(plan.steps),
-        tuple(map(model, plan.solvers)),
-        tuple(map(model, plan.challengers)),
-        steps(plan.unscheduled),
-        plan.rollbacks,
+    return replace(
+        plan,
+        steps=steps(plan.steps),
+        solvers=tuple(map(model, plan.solvers)),
+        challengers=tuple(map(model, plan.challengers)),
+        unscheduled=steps(plan.unscheduled),
     )

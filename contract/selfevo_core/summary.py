@@ -33,7 +33,7 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
         exact = scored.get(metric)
         score = None if exact is None else round(exact, SCORE_DIGITS)
         ref = plan.solvers[number]
-        there = not isinstance(ref, StepModelRef) or ref.key in keys
+        there = not isinstance(ref, StepModelRef) or ref.key in keys or number == plan.start  # made by another run
         uri = model_uri(run, ref) if there else None
         groups = groups_of(run.spec.evaluation, scored)
         found.append(IterationStatus(iteration=number, score=score, groups=groups, metrics=metrics, model_uri=uri))

@@ -22,7 +22,7 @@ from harness.mutations import ABSENT, changed, places, schema_at, values_for
 from harness.runs import document
 from selfevo_contract.crd.resource import definition
 from selfevo_contract.crd.transitions import FROZEN
-from selfevo_contract.plan import plan
+from selfevo_contract.plan import sketch
 from selfevo_contract.run import SelfEvolutionRun
 
 pytestmark = pytest.mark.slow
@@ -440,6 +440,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "spec",
         "approvedIteration is above iterations; lower it, or raise iterations with it",
     ),
+    (
+        document(spec__forkFrom={"run": "other", "iteration": 2}),
+        "spec",
+        "forkFrom.iteration is not below iterations, which counts the other run's, too; lower it, or raise iterations",
+    ),
 ]
 
 
@@ -667,7 +672,7 @@ def other_values(stored: Document) -> Iterator[tuple[str, Document]]:
 
 def test_whatever_moves_a_key_or_an_output_is_refused(control_plane: ControlPlane, stored: Document) -> None:
     before = SelfEvolutionRun.model_validate(stored)
-    keys = {step.name: step.key for step in plan(before.spec).steps}
+    keys = {step.name: step.key for step in sketch(before.spec).steps}
     tried = moved = 0
     for path, spec in other_values(stored):
         after = SelfEvolutionRun.model_validate({**stored, "spec": spec}).spec
@@ -675,7 +680,7 @@ def test_whatever_moves_a_key_or_an_output_is_refused(control_plane: ControlPlan
         free = any(path == one or path.startswith(f"{one}.") for one in FREE)
         held = free and (UNBUILT in told or "quantization cannot be added or removed" in told)
         assert (told == "") == (free and not held), f"{path}: {told or 'taken'}"
-        moves = {step.name for step in plan(after).steps if keys.get(step.name, step.key) != step.key}
+        moves = {step.name for step in sketch(after).steps if keys.get(step.name, step.key) != step.key}
         assert not (moves and told == ""), f"{path} moves {moves}"
         tried, moved = tried + 1, moved + bool(moves)
     assert tried > 300 and moved > 100

@@ -29,6 +29,7 @@ from selfevo.cluster.errors import (
 from selfevo.cluster.login import login_complaints
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
+from selfevo_contract.plan import Plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
@@ -66,6 +67,11 @@ class Resource:
     @property
     def full_name(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def plan(self) -> Plan | None:
+        """With what its record says; None when its spec cannot be read."""
+        return plan_of(self.run.spec, self.status) if self.run else None
 
     @property
     def seen(self) -> bool:

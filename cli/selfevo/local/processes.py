@@ -23,7 +23,7 @@ from selfevo.local.process import Event, Exited, Process, Reported, Warned, atte
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.phases import Phase
-from selfevo_contract.plan import plan
+from selfevo_contract.plan import sketch
 from selfevo_contract.pods import pods_of
 from selfevo_contract.process import (
     CACHE_ENV,
@@ -81,7 +81,8 @@ class Processes:
         self._keep_warm = keep_warm
         self._warm: warm.WarmParent | None = None
         # What the phases will ask of the model: the first step finds what one of them would fail at after hours.
-        first = plan(run.spec.model_copy(update={"iterations": 1}))
+        fork = run.status.fork if run.status else None
+        first = sketch(run.spec.model_copy(update={"iterations": 1 + (fork.iteration if fork else 0)}), fork)
         self._asked = [inputs.wire() for inputs in {step.phase: step.inputs for step in first.steps}.values()]
 
     # --- what reconcile sees

@@ -23,8 +23,11 @@ from pydantic import ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import Plan, plan, rollbacks_of
+from selfevo_contract.plan import Plan, plan_of, rollbacks_of
 from selfevo_contract.run import Metadata, SelfEvolutionRun
+from selfevo_contract.status import Fork, RunStatus
+from selfevo_core.policies import NotFound
+from selfevo_core.policies.forking import beginning_of
 
 
 class RunFolder:
@@ -116,10 +119,43 @@ class RunFolder:
             return None
 
     def plan(self, run: SelfEvolutionRun) -> Plan:
-        """The plan of ``run``, as its manifest has it, with the rollbacks that are recorded here."""
+        """The plan of ``run``, as its manifest has it, with what is recorded here.
+
+        Raises:
+            InputError: it goes on from another run, of which too little is recorded.
+        """
+        return plan_of(run.spec, self.record(run))
+
+    def record(self, run: SelfEvolutionRun) -> RunStatus:
+        """What is recorded here, with the fork and the rollbacks that are about ``run`` as its manifest has it.
+
+        Raises:
+            InputError: it goes on from another run, of which too little is recorded.
+        """
         known = self.read()
-        recorded = known.status.rollbacks if known is not None and known.status is not None else []
-        return plan(run.spec, rollbacks_of(run.spec, recorded))
+        status = known.status if known is not None and known.status is not None else RunStatus()
+        fork = self._fork(run, status.fork)
+        return status.model_copy(update={"fork": fork, "rollbacks": rollbacks_of(run.spec, status.rollbacks, fork)})
+
+    def _fork(self, run: SelfEvolutionRun, recorded: Fork | None) -> Fork | None:
+        """What ``run`` begins with: as it is recorded, or else as the other run's record has it now."""
+        asked = run.spec.fork_from
+        if asked is None:
+            return None
+        if recorded is not None and (recorded.run, recorded.iteration) == (asked.run, asked.iteration):
+            return recorded
+        source = RunFolder(self.workdir, run.metadata.model_copy(update={"name": asked.run}))
+        other = source.read()
+        if other is None and asked.run != run.metadata.name:
+            raise InputError(
+                f"spec.forkFrom.run is {asked.run!r}, and {source.root} has no record of it; `selfevo run` it first, "
+                "or name its --workdir",
+                reason=reasons.FORK_PENDING,
+            )
+        found = beginning_of(run, other)
+        if isinstance(found, NotFound):
+            raise InputError(found.message, reason=reasons.FORK_REFUSED if found.final else reasons.FORK_PENDING)
+        return found
 
     def write(self, run: SelfEvolutionRun) -> None:
         """Record the run, all of it or nothing."""

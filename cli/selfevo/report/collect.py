@@ -53,7 +53,8 @@ class _Collector:
         for step in self.plan.steps:  # parents before children
             self.records[step.name] = self.read(step)
         records = tuple(self.records.values())
-        iterations = tuple(self.iteration(number) for number in range(self.run.spec.iterations + 1))
+        own = range(max(1, self.plan.start), self.run.spec.iterations + 1)
+        iterations = tuple(self.iteration(number) for number in (0, *own))
         return Report(
             run=self.run,
             plan=self.plan,

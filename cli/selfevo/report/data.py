@@ -9,7 +9,8 @@ from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import Score
-from selfevo_contract.status import GuardStatus
+from selfevo_contract.status import Fork, GuardStatus
+from selfevo_core.policies.forking import fork_line
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,16 @@ class Report:
     """Why the run failed; empty when it did not."""
     unusable: tuple[Samples, ...] = ()
     """What Challengers wrote in trainings that ended for want of one valid question."""
+
+    def iteration(self, number: int) -> Iteration:
+        """The one with this number; a fork has none between the base and what it goes on from."""
+        return next(iteration for iteration in self.iterations if iteration.number == number)
+
+    @property
+    def fork(self) -> str:
+        """``goes on from iteration 2 of run math``; empty for a run that forks none."""
+        asked = self.run.spec.fork_from
+        return "" if asked is None else fork_line(Fork(run=asked.run, iteration=asked.iteration))
 
     @property
     def metric(self) -> str:

@@ -6,11 +6,11 @@ Long runs grow downwards, which is how a page scrolls; on a phone the graph scro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from selfevo.report.data import Report
-from selfevo_contract.phases import PHASES, BaseModelRef
+from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.plan import Step
 
 WIDTH, HEIGHT = 136, 46
@@ -20,7 +20,10 @@ LEFT, TOP = 44, 30
 _PORT = 16
 """Distance between two ends of edges at one side of a node."""
 _DIGITS = 10
+_LETTERS = 15
 BASE = "base"
+FORK = "fork"
+"""The iteration of another run that this one goes on from."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Node:
 
     name: str
     phase: str
-    """``base`` for the base model."""
+    """``base`` for the base model, and for what another run has made."""
     row: int
     column: int
     title: str
@@ -81,13 +84,17 @@ def lineage(report: Report) -> Graph:
     """The plan's steps with their edges, base model included."""
     present = {record.step.phase for record in report.steps}
     phases = [phase for phase in PHASES if phase in present]
+    start, keys = report.plan.start, {record.step.key for record in report.steps}
+    numbers = sorted({0, start, *(record.step.iteration for record in report.steps)})
     nodes = {BASE: _base(report, phases)}
+    if start > 0:
+        nodes[FORK] = _fork(report, numbers.index(start), nodes[BASE])
     for record in report.steps:
         step = record.step
         nodes[step.name] = Node(
             name=step.name,
             phase=step.phase,
-            row=step.iteration,
+            row=numbers.index(step.iteration),
             column=phases.index(step.phase),
             title=step.type.makes.format(step.iteration),
             key=step.key,
@@ -96,14 +103,15 @@ def lineage(report: Report) -> Graph:
             note=_score(report, step),
             best=report.best == step.iteration and step.type.trains_solver,
         )
-    links = [(parent, record.step.name) for record in report.steps for parent in _parents(record.step)]
+    links = [(parent, record.step.name) for record in report.steps for parent in _parents(record.step, keys)]
     bottom = max(node.row for node in nodes.values())
     return Graph(
         nodes=tuple(nodes.values()),
         edges=tuple(_edges(nodes, links)),
         columns=tuple((LEFT + i * (WIDTH + GAP_X) + WIDTH // 2, PHASES[phase].title) for i, phase in enumerate(phases)),
         rows=tuple(
-            (TOP + row * (HEIGHT + GAP_Y) + HEIGHT // 2, "base" if row == 0 else str(row)) for row in range(bottom + 1)
+            (TOP + row * (HEIGHT + GAP_Y) + HEIGHT // 2, str(number) if number else "base")
+            for row, number in enumerate(numbers)
         ),
         width=LEFT + len(phases) * (WIDTH + GAP_X) - GAP_X + 8,
         height=TOP + bottom * (HEIGHT + GAP_Y) + HEIGHT + 8,
@@ -127,16 +135,37 @@ def _base(report: Report, phases: Sequence[str]) -> Node:
     )
 
 
+def _fork(report: Report, row: int, base: Node) -> Node:
+    """What another run has made of the base, and this one goes on from."""
+    asked, start = report.run.spec.fork_from, report.plan.start
+    ref = report.plan.solvers[start]
+    key = ref.key if isinstance(ref, StepModelRef) else base.key
+    return replace(
+        base,
+        name=FORK,
+        row=row,
+        title=f"Iteration {start} of run",
+        key=key,
+        short=(asked.run if asked else "")[:_LETTERS],
+        best=report.best == start,
+    )
+
+
 def _score(report: Report, step: Step) -> str:
-    evaluation = report.iterations[step.iteration].evaluation if step.type.scores else None
+    evaluation = report.iteration(step.iteration).evaluation if step.type.scores else None
     return f"{100 * evaluation.score(report.metric).value:.1f} %" if evaluation else ""
 
 
-def _parents(step: Step) -> list[str]:
+def _parents(step: Step, keys: Collection[str]) -> list[str]:
+    """``keys`` are those of the run's own steps."""
     refs = [getattr(step.inputs, role) for role in step.type.models]
     # Scores wait for the base's, over which they tell gains; they are not made from it.
     parents = [name for name in step.parents if not PHASES[name.rpartition("-")[0]].scores]
-    return [*([BASE] if any(isinstance(ref, BaseModelRef) for ref in refs) else []), *parents]
+    made = [ref.key for ref in refs if isinstance(ref, StepModelRef)]
+    earlier = [getattr(step.inputs, field) for field, phase in step.type.steps if not PHASES[phase].scores]
+    elsewhere = any(key is not None and key not in keys for key in (*made, *earlier))
+    base = any(isinstance(ref, BaseModelRef) for ref in refs)
+    return [*[BASE] * base, *[FORK] * elsewhere, *parents]
 
 
 def _edges(nodes: dict[str, Node], links: list[tuple[str, str]]) -> list[Edge]:

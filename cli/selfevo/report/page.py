@@ -119,7 +119,7 @@ def _csp_hash(code: str) -> str:
 
 
 def _dropped_counts(report: Report, samples: Samples) -> list[tuple[str, int]]:
-    rollout = report.iterations[samples.iteration].rollout
+    rollout = report.iteration(samples.iteration).rollout
     if rollout is None:
         return []
     invalid = {INVALID: rollout.questions - rollout.valid} if rollout.questions > rollout.valid else {}

@@ -206,7 +206,11 @@ def _model_of(
     there = committed_steps(run, steps, open_run_store(run))
     number = _iteration(run, steps, iteration, workdir)
     ref = (steps.solvers if role == "solver" else steps.challengers)[number]
-    if isinstance(ref, StepModelRef) and not any(s.key == ref.key and s.name in there for s in steps.steps):
+    if (
+        number != steps.start
+        and isinstance(ref, StepModelRef)
+        and not any(s.key == ref.key and s.name in there for s in steps.steps)
+    ):
         name = next(step.name for step in steps.steps if step.key == ref.key)
         raise InputError(f"iteration {number}'s {role} is not there yet: {name} has not been done; run it first")
     return run, steps, ref
@@ -221,5 +225,10 @@ def _iteration(run: SelfEvolutionRun, steps: Plan, iteration: str, workdir: Path
     if not iteration.isdigit() or int(iteration) > run.spec.iterations:
         raise InputError(
             f"--iteration is {iteration!r}; it must be best, or a whole number from 0 to {run.spec.iterations}"
+        )
+    if 0 < int(iteration) < steps.start and run.spec.fork_from is not None:
+        raise InputError(
+            f"--iteration is {iteration}, and this run goes on from iteration {steps.start} of run "
+            f"{run.spec.fork_from.run}; ask that one, or name 0 or a later one"
         )
     return int(iteration)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from selfevo.cluster.client import Resource
 from selfevo.cluster.connection import connect
 from selfevo.cluster.errors import NotFound
@@ -10,7 +12,6 @@ from selfevo.cluster.pods import missing, newest, prefix, print_line, state
 from selfevo.target import ClusterRun
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import plan
 from selfevo_contract.status import AttemptStatus
 
 
@@ -41,7 +42,8 @@ def show_logs(target: ClusterRun, step: str | None, *, attempt: int | None, foll
 
 def choose(resource: Resource, step: str | None, attempt: int | None) -> AttemptStatus:
     """The newest attempt that is asked for. Pure."""
-    steps = plan(resource.run.spec).by_name if resource.run else {s.name: s for s in resource.status.steps}
+    planned = resource.plan
+    steps: Collection[str] = planned.by_name if planned else [s.name for s in resource.status.steps]
     if step is not None and step not in steps:
         raise InputError(f"{step!r} is no step of the run; choose one of {', '.join(steps) or 'none: it has none yet'}")
     known = [a for a in resource.status.attempts if step in (None, a.step) and attempt in (None, a.attempt)]

@@ -10,7 +10,6 @@ from selfevo.target import Access, ClusterRun
 from selfevo.text import aligned, count, percent
 from selfevo.verbs.show import print_json, print_status
 from selfevo.views import narrate
-from selfevo_contract.plan import plan
 
 
 def show_run(target: ClusterRun, *, as_json: bool) -> None:
@@ -20,10 +19,14 @@ def show_run(target: ClusterRun, *, as_json: bool) -> None:
     if as_json:
         print_json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
         return
-    steps = plan(resource.run.spec) if resource.run else None
     budget = resource.run.spec.budget if resource.run else None
     print_status(
-        resource.full_name, status, steps, remark(resource, target.access), narrate.standing(status), budget=budget
+        resource.full_name,
+        status,
+        resource.plan,
+        remark(resource, target.access),
+        narrate.standing(status),
+        budget=budget,
     )
 
 

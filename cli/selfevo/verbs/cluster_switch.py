@@ -12,7 +12,6 @@ from selfevo.manifest import load
 from selfevo.target import Access, ClusterRun
 from selfevo.views import narrate
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import plan
 
 
 def switch(target: ClusterRun, suspend: bool) -> None:
@@ -34,8 +33,7 @@ def has_no_effect(run: Resource, suspend: bool) -> bool:
 def outcome(run: Resource, suspend: bool, access: Access) -> str:
     """The sentence about ``run`` as it was before. Pure."""
     status, name = run.status, f"run {run.full_name}"
-    steps = plan(run.run.spec) if run.run else None
-    done = narrate.counts(status, steps)
+    done = narrate.counts(status, run.plan)
     if run.deleting:
         return f"{name} is being deleted; nothing was changed"
     if run.ended and status.phase == "Succeeded":

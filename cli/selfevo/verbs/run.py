@@ -25,7 +25,7 @@ from selfevo.views import narrate
 from selfevo.views.base import View
 from selfevo.views.opening import open_view
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.plan import Plan, plan
+from selfevo_contract.plan import Plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.reconcile import Backoff, reconcile
@@ -56,10 +56,10 @@ def run_manifest(
     folder.make()
     with folder.locked(), _signals() as events:
         store = open_run_store(run)
-        before, steps = folder.read(), folder.plan(run)
+        record = folder.record(run)
+        steps = plan_of(run.spec, record)
         committed = committed_steps(run, steps, store)
-        status = recorded(before.status if before else None, steps, committed)
-        status = status.model_copy(update={"rollbacks": status.rollbacks[: steps.rollbacks]})
+        status = recorded(record, steps, committed)
         # Every `selfevo run` is a new word of a person: what had failed is tried again.
         metadata = run.metadata.model_copy(update={"generation": status.observed_generation + 1})
         run = run.model_copy(update={"metadata": metadata, "status": status})
@@ -107,7 +107,7 @@ def drive(
         record(run)
         if len(outcome.status.rollbacks) > steps.rollbacks:  # from here on another plan holds
             view.show(outcome.status, processes.reports())
-            steps = plan(run.spec, outcome.status.rollbacks)
+            steps = plan_of(run.spec, outcome.status)
             continue
         if processes.apply(outcome.actions):
             continue  # what has just been started is observed at once

@@ -18,7 +18,7 @@ from selfevo.views import narrate
 from selfevo.views.hours import estimate_line, expected
 from selfevo_contract.artifacts import step_uri
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import Plan, plan
+from selfevo_contract.plan import Plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
@@ -34,7 +34,8 @@ FOLLOW_S = 0.3
 def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
     """The steps of the run, their keys, and which of them the store has."""
     run = load(manifest, storage=storage, cache=workdir)
-    steps = RunFolder(workdir, run.metadata).plan(run)
+    record = RunFolder(workdir, run.metadata).record(run)
+    steps = plan_of(run.spec, record)
     there = committed_steps(run, steps, open_run_store(run))
     if as_json:
         rows = [
@@ -57,6 +58,8 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
         found, card = expected(run.spec, there)
         hours = found and {"hours": found.hours, "gpuHours": found.gpu_hours, "tokens": found.tokens, "card": card}
         watched["estimate"] = hours
+        if record.fork is not None:
+            watched["fork"] = record.fork.model_dump(mode="json", by_alias=True, exclude_none=True)
         print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows, **watched})
         return
     table = [["step", "key", "in store", "waits for"]]
@@ -67,7 +70,13 @@ def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bo
     print(flowed(f"run {_name(run)}, store {run.spec.storage.uri}" + (f" ({remark})" if remark else ""), columns))
     print(*fitted(table, (), columns), sep="\n")
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
-    for line in (*_guards(run), *_budget_lines(run.spec.budget), *_estimate(run.spec, there), *_reviews(run)):
+    for line in (
+        *narrate.fork_lines(record),
+        *_guards(run),
+        *_budget_lines(run.spec.budget),
+        *_estimate(run.spec, there),
+        *_reviews(run),
+    ):
         print(flowed(line, columns))
 
 
@@ -164,7 +173,7 @@ def print_status(
     head = f"run {name}: {phase}, {narrate.counts(status, steps)}"
     columns = width()
     print(flowed(head + (f" ({by})" if by else ""), columns))
-    for line in why.splitlines():
+    for line in (*why.splitlines(), *narrate.fork_lines(status)):
         print(flowed(line, columns))
     records = {step.name: step for step in status.steps}
     names = list(records) if steps is None else [step.name for step in steps.steps]
@@ -183,7 +192,7 @@ def current_status(run: SelfEvolutionRun, steps: Plan, folder: RunFolder, driver
     before = folder.read()
     if before is not None and before.status is not None and driver is not None:
         return before.status
-    status = recorded(before.status if before else None, steps, committed_steps(run, steps, open_run_store(run)))
+    status = recorded(folder.record(run), steps, committed_steps(run, steps, open_run_store(run)))
     # As if nothing had changed: reading the status is no answer to a failure.
     metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
     run = run.model_copy(update={"metadata": metadata, "status": status})
@@ -201,10 +210,10 @@ def show_logs(
 ) -> None:
     """What the newest attempt at ``step`` (of the run, when not given) said, and goes on to say with ``follow``."""
     run = load(manifest, storage=storage, cache=workdir)
-    steps = plan(run.spec)
+    folder = RunFolder(workdir, run.metadata)
+    steps = folder.plan(run)
     if step is not None and step not in steps.by_name:
         raise InputError(f"{step!r} is no step of the run; choose one of {', '.join(steps.by_name)}")
-    folder = RunFolder(workdir, run.metadata)
     before = folder.read()
     attempts = [
         known

@@ -20,7 +20,7 @@ from selfevo.views import narrate
 from selfevo.views.base import clock
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
-from selfevo_contract.plan import Plan, plan
+from selfevo_contract.plan import Plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
@@ -113,7 +113,7 @@ def watch_cluster(target: ClusterRun) -> int:
 
     awaited = -1
     for resource in follow(cluster, target.name, say, lambda: connect(target.access)):
-        steps = plan(resource.run.spec) if resource.run else None
+        steps = resource.plan
         printer = printer or ChangePrinter(resource.full_name)
         printer.update(resource.status, steps)
         if not resource.seen and resource.generation != awaited:
@@ -196,8 +196,8 @@ def watch_local(manifest: Path, *, storage: str | None, workdir: Path) -> int:
 
 def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
     """The same for a run that is known; returns the exit code."""
-    steps = plan(run.spec)
     folder = RunFolder(workdir, run.metadata)
+    planned: tuple[object, Plan] | None = None
     printer = ChangePrinter(folder.name)
     first = True
     while True:
@@ -208,10 +208,14 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
             raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
         first = False
         if status is not None:
-            printer.update(status, steps)
+            mark = (status.fork, status.rollbacks)
+            if planned is None or planned[0] != mark:
+                planned = mark, plan_of(run.spec, status)
+            printer.update(status, planned[1])
         if driver is None and status is not None:
             break
         time.sleep(POLL_S)
+    steps = planned[1] if planned else None
     if status.phase in ("Succeeded", "Failed"):
         failed = next((step.name for step in status.steps if step.state == "Failed"), None)
         logs = [attempt.log for attempt in status.attempts if attempt.step == failed and attempt.log]

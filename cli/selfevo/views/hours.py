@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from selfevo.text import aligned, count
-from selfevo_contract.plan import plan
+from selfevo_contract.plan import sketch
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.hours import Lengths, Took, estimate, wall_hours
@@ -49,7 +49,7 @@ def estimated(
     """None where the figures are not for: they are of weights in 16 bits."""
     if spec.model.dtype == "float32":
         return None
-    found = estimate(spec, plan(spec), model, card, lengths, done)
+    found = estimate(spec, sketch(spec), model, card, lengths, done)
     moved = [traffic(one, spec, model, lengths) for one in found]
     return Estimate(found, moved, wall_hours(found, spec.parallel_steps))
 

@@ -15,6 +15,7 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.status import AttemptStatus, GuardStatus, IterationStatus, RunStatus, StepProgress, StepStatus
 from selfevo_core.attempt_end import STOPPED
+from selfevo_core.policies.forking import fork_line
 from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import amounts
 
@@ -55,7 +56,14 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Change]:
             yield Change(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
         elif step.state == "Succeeded":
             yield from _success(step, after)
+    if after.fork is not None and before.fork is None:
+        yield Change(fork_line(after.fork), passing=True)
     yield from _guards(before, after)
+
+
+def fork_lines(status: RunStatus) -> list[str]:
+    """``goes on from iteration 2 of run math``; nothing of a run that forks none."""
+    return [] if status.fork is None else [fork_line(status.fork)]
 
 
 def _guards(before: RunStatus, after: RunStatus) -> Iterator[Change]:

@@ -11,9 +11,10 @@ from selfevo_contract.spec.names import DnsLabel
 
 
 class ForkFrom(Closed):
-    """Another run's iteration to start from."""
+    """Another run's iteration to start from: a run of the same namespace, store, base model and adapters."""
 
     run: DnsLabel
     """Name of the run."""
     iteration: Annotated[Whole, Field(ge=0, le=1000)]
-    """Its iteration; 0 is its base model."""
+    """Its iteration, whose models are the first ones here; 0 is its base model. This run's own iterations are those
+    after it."""

@@ -77,13 +77,19 @@ class RunSpec(Closed):
     ttl_seconds_after_finished: Annotated[Whole, Field(ge=60, le=31_536_000)] = 86_400
     """Seconds that an ended Job, its pods and their logs are kept."""
     fork_from: ForkFrom | None = None
-    """Start from an iteration of another run."""
+    """Start from an iteration of another run, which may be deleted as soon as status.fork is there."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.approvedIteration) || self.approvedIteration <= self.iterations",
             lambda spec: spec.approved_iteration is None or spec.approved_iteration <= spec.iterations,
             "approvedIteration is above iterations; lower it, or raise iterations with it",
+        ),
+        Rule(
+            "!has(self.forkFrom) || self.forkFrom.iteration < self.iterations",
+            lambda spec: spec.fork_from is None or spec.fork_from.iteration < spec.iterations,
+            "forkFrom.iteration is not below iterations, which counts the other run's, too; lower it, or raise "
+            "iterations",
         ),
         Rule(
             "!has(self.guards) || has(self.evaluation) || ("

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from selfevo_core.policies.base import Decision, Hold, Policy, RunState
+from selfevo_core.policies.base import Decision, Hold, NotFound, Policy, RunState
 from selfevo_core.policies.budget import budget
 from selfevo_core.policies.failed_step import failed_step
+from selfevo_core.policies.forking import forking
 from selfevo_core.policies.guarding import guarding
 from selfevo_core.policies.plan_version import plan_version
 from selfevo_core.policies.record_first import record_first
@@ -20,12 +21,13 @@ from selfevo_core.policies.review import review
 from selfevo_core.policies.sharing import sharing
 from selfevo_core.policies.suspend import suspend
 
-__all__ = ["POLICIES", "Decision", "Hold", "Policy", "RunState", "combined"]
+__all__ = ["POLICIES", "Decision", "Hold", "NotFound", "Policy", "RunState", "combined"]
 
 POLICIES: Sequence[Policy] = (
     plan_version,
     failed_step,
     suspend,
+    forking,
     guarding,
     budget,
     review,
@@ -38,7 +40,7 @@ POLICIES: Sequence[Policy] = (
 def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Decision:
     """The policies' wishes as one decision: of two about the same, the earlier one's."""
     phase, reason, message = None, "", ""
-    starts_nothing, blocker, rollback = False, None, None
+    starts_nothing, blocker, rollback, fork = False, None, None, None
     holds: dict[str, Hold] = {}
     wakes: list[datetime] = []
     for policy in policies:
@@ -47,6 +49,7 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
             continue
         starts_nothing = starts_nothing or decision.starts_nothing
         blocker, rollback = blocker or decision.blocker, rollback or decision.rollback
+        fork = fork or decision.fork
         holds = {**decision.holds, **holds}
         if decision.wake_at is not None:
             wakes.append(decision.wake_at)
@@ -55,4 +58,4 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
             break
     wake_at = min(wakes, default=None)
     starts_nothing = starts_nothing or phase is not None
-    return Decision(phase, reason, message, starts_nothing, holds, rollback, blocker, wake_at)
+    return Decision(phase, reason, message, starts_nothing, holds, rollback, fork, blocker, wake_at)

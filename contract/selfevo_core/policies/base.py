@@ -10,8 +10,20 @@ from typing import Literal
 
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.status import GuardStatus, Rollback, RunStatus, StepStatus, Usage
+from selfevo_contract.status import Fork, GuardStatus, Rollback, RunStatus, StepStatus, Usage
 from selfevo_core.attempts import Blocker, ObservedAttempt
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """Why a run cannot go on from another one."""
+
+    message: str
+    """A clause with the field, its value and the remedy."""
+    final: bool = False
+    """Waiting does not help."""
+    stuck: bool = False
+    """Waiting helps only when a person does something."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class RunState:
     """What the run has used until now."""
     guards: Sequence[GuardStatus] = ()
     """What every guard that is not switched off says."""
+    beginning: Fork | NotFound | None = None
+    """What is found now of the run that this one goes on from; None where nothing is asked."""
 
     @cached_property
     def live(self) -> list[ObservedAttempt]:
@@ -44,8 +58,8 @@ class RunState:
 
     @property
     def complete(self) -> bool:
-        """Every step is done."""
-        return all(step.state == "Succeeded" for step in self.steps.values())
+        """Every step is done, and it is known which there are."""
+        return bool(self.steps) and all(step.state == "Succeeded" for step in self.steps.values())
 
     @cached_property
     def ready(self) -> list[Step]:
@@ -84,6 +98,8 @@ class Decision:
     """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
     rollback: Rollback | None = None
     """The run goes back: it is recorded, and the next look has another plan."""
+    fork: Fork | None = None
+    """What the run begins with: it is recorded, and the next look has a plan."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
     wake_at: datetime | None = None

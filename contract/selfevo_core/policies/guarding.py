@@ -34,7 +34,8 @@ def verdicts(state: RunState) -> list[GuardStatus]:
         return []
     history = history_of(state)
     recorded = {verdict.name: verdict for verdict in state.recorded.guards}
-    return [_verdict(guard, state.spec, history, recorded.get(guard.name)) for guard in watching(state.spec)]
+    start = state.plan.start
+    return [_verdict(guard, state.spec, history, recorded.get(guard.name), start) for guard in watching(state.spec)]
 
 
 def guarding(state: RunState, now: datetime) -> Decision | None:
@@ -89,8 +90,9 @@ def _settings(name: str, guards: Guards) -> Any:
 
 
 def _verdict(
-    guard: Guard, spec: RunSpec, history: Mapping[int, Mapping[str, float]], before: GuardStatus | None
+    guard: Guard, spec: RunSpec, history: Mapping[int, Mapping[str, float]], before: GuardStatus | None, start: int
 ) -> GuardStatus:
+    """``start`` is the iteration that the run goes on from: nothing is to blame before the one after it."""
     assert spec.guards is not None
     settings = guard.settings(spec.guards)
     if why := guard.blind(spec):
@@ -103,7 +105,7 @@ def _verdict(
     warned = guard.beyond(newest, getattr(settings, "warn_at", settings.limit))
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
-    tripped = out_of_patience and settings.action != "warn"
+    tripped = out_of_patience and settings.action != "warn" and newest.iteration > start
     good = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if not is_beyond]
     crossed = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if is_beyond]
     earlier = before.last_beyond if before else None
@@ -114,7 +116,7 @@ def _verdict(
         value=_rounded(newest.value),
         baseline=newest.baseline,
         # Between the last good measurement and the first bad one may lie iterations that were not measured.
-        since=max(good, default=0) + 1 if beyond[-1] else None,
+        since=max([start, *good]) + 1 if beyond[-1] else None,
         last_beyond=max([*crossed, *([earlier] if earlier is not None else [])], default=None),
         message=_sentence(guard, newest, settings, warned=warned, beyond=beyond[-1]),
     )

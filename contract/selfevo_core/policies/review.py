@@ -14,6 +14,8 @@ def awaited(spec: RunSpec) -> int | None:
     if spec.review is None:
         return None
     first = (spec.approved_iteration or 0) + 1
+    if spec.fork_from is not None:
+        first = max(first, spec.fork_from.iteration + 1)  # those before are another run's
     return next((number for number in range(first, spec.iterations + 1) if spec.review.waits(number)), None)
 
 

@@ -26,6 +26,7 @@ from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_operator.api.kube import Api
 from selfevo_operator.api.pod_evidence import Beside
 from selfevo_operator.controller.act import Executor
+from selfevo_operator.controller.forks import Forks
 from selfevo_operator.controller.memory import Memories, RunMemory
 from selfevo_operator.controller.read import ProgressOf, Reader
 from selfevo_operator.controller.sharing import Sharing
@@ -37,12 +38,12 @@ from selfevo_operator.observed.snapshots import JobSnapshot, attempt_of
 
 @dataclass
 class MetricsHooks:
-    """What is called while a run is reconciled: for metrics, and for the runs that wait for this one."""
+    """What is called while a run is reconciled: for metrics, and for the runs that wait for another one."""
 
     created: Callable[[Key], None] = lambda key: None
     facts: Callable[[str], None] = lambda reason: None
     freed: Callable[[Key], None] = lambda key: None
-    """The run waits for a step of another one that has ended: it is to be reconciled, and something hangs on it."""
+    """The run waits for what another one has done now: it is to be reconciled, and something hangs on it."""
 
 
 class Controller:
@@ -62,7 +63,7 @@ class Controller:
         self._cache, self._clock = cache, clock
         self._backoff, self._hooks = backoff or Backoff(), hooks or MetricsHooks()
         self._memories = Memories(RunMemory)
-        self._sharing = Sharing(cache)
+        self._sharing, self._forks = Sharing(cache), Forks(cache)
         self._reader = Reader(api, cache, settings, clock, self._memories, beside, progress)
         self._executor = Executor(api, cache, settings, self._created)
         self._writer = StatusWriter(api, cache, clock, self._memories, self._hooks.facts)
@@ -82,6 +83,13 @@ class Controller:
         """
         for waiting in self._sharing.freed():
             self._hooks.freed(waiting)
+        try:
+            return await self._reconcile_run(key, may_record)
+        finally:  # what was written just now, too
+            for waiting in self._forks.changed():
+                self._hooks.freed(waiting)
+
+    async def _reconcile_run(self, key: Key, may_record: Callable[[], bool]) -> float | None:
         snapshot = self._cache.runs.get(key)
         if snapshot is None:
             return None
@@ -114,7 +122,10 @@ class Controller:
         attempts = await self._reader.attempts(run, steps, jobs)
         store = run.spec.storage.uri.rstrip("/")
         elsewhere = self._sharing.elsewhere(snapshot, store, steps, before)
-        outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, memory.unreadable, elsewhere)
+        beginning = self._forks.beginning(run)
+        outcome = reconcile(
+            run, steps, attempts, self._clock(), self._backoff, memory.unreadable, elsewhere, beginning=beginning
+        )
         with self._sharing.claimed(snapshot, store, outcome.actions):
             acted = bool(outcome.actions)
             problem, failure = await self._executor.carry_out(run, snapshot, outcome.actions)
@@ -125,7 +136,9 @@ class Controller:
             jobs = self._cache.jobs_of(snapshot.uid)
             attempts = await self._reader.attempts(run, steps, jobs)
             blocker = problem or memory.unreadable
-            outcome = reconcile(run, steps, attempts, self._clock(), self._backoff, blocker, elsewhere)
+            outcome = reconcile(
+                run, steps, attempts, self._clock(), self._backoff, blocker, elsewhere, beginning=beginning
+            )
         memory.refusals = memory.refusals + 1 if problem and failure is None else 0
         waits = [self._wait(snapshot, outcome, memory, jobs)]
         quiet = self._writer.quiet_for(snapshot.uid, before, outcome.status)

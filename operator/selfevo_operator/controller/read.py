@@ -9,7 +9,7 @@ from datetime import datetime
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.phases import PHASES
-from selfevo_contract.plan import Plan, plan
+from selfevo_contract.plan import Plan, plan_of
 from selfevo_contract.pods import merged, pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepProgress
@@ -107,9 +107,9 @@ class Reader:
         """
         run = parse_run(snapshot.document()).model_copy(update={"status": recorded})
         known = self._plans.get(snapshot.uid)
-        mark = (snapshot.generation, [rollback.iteration for rollback in recorded.rollbacks])
+        mark = (snapshot.generation, [rollback.iteration for rollback in recorded.rollbacks], recorded.fork)
         if known is None or known[0] != mark:
-            known = self._plans.put(snapshot.uid, (mark, plan(run.spec, recorded.rollbacks)))
+            known = self._plans.put(snapshot.uid, (mark, plan_of(run.spec, recorded)))
         return run, known[1]
 
     async def attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSnapshot]) -> list[ObservedAttempt]:

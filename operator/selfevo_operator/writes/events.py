@@ -14,6 +14,7 @@ from typing import Any, Literal
 from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_core.policies.forking import fork_line
 from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import newly_low
 
@@ -90,6 +91,8 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
 
 
 def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
+    if after.fork is not None and before.fork is None:
+        yield Fact(reasons.FORKED, f"run {fork_line(after.fork)}")
     for rollback in after.rollbacks[len(before.rollbacks) :]:
         yield Fact(reasons.ROLLED_BACK, rollback_line(rollback), "Warning")
     old = {guard.name: guard.state for guard in before.guards}

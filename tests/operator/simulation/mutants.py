@@ -379,8 +379,8 @@ MUTANTS = (
     Mutant(
         "a rollback changes no plan",
         "selfevo_operator.controller.read",
-        "plan(run.spec, recorded.rollbacks)",
-        "plan(run.spec)",
+        "plan_of(run.spec, recorded)",
+        'plan_of(run.spec, recorded.model_copy(update={"rollbacks": []}))',
     ),
     Mutant(
         "rollbacks never end",

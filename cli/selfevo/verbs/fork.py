@@ -1,0 +1,125 @@
+"""`selfevo fork`: a manifest of a new run that goes on from an iteration of one that is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfevo.options import DEFAULT_WORKDIR, Context, InCluster, Kubeconfig, Namespace, Storage, Target, Workdir
+from selfevo.target import access_of, find
+from selfevo_contract.errors import InputError
+
+if TYPE_CHECKING:
+    from selfevo_contract.run import SelfEvolutionRun
+
+_NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom")
+"""Said of the run as it stands, not of what it computes."""
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def fork(
+    target: Target,
+    at: Annotated[int, typer.Option("--at", metavar="N", min=0, help="The iteration to go on from; 0 is the base.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the manifest goes; - prints it.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The new run's name; the old one's with -fork-N by default.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE where there is one.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: InCluster = False,
+    storage: Storage = None,
+    workdir: Workdir = DEFAULT_WORKDIR,
+) -> None:
+    """Write a manifest of a run that goes on from an iteration of this one, to be edited."""
+    import yaml
+
+    found = find(target, access_of(cluster, namespace, context, kubeconfig), storage)
+    if isinstance(found, Path):
+        run, begin = _recorded(found, storage, workdir), f"selfevo run {shlex.quote(str(output))}"
+    else:
+        from selfevo.cluster.connection import connect
+
+        resource = connect(found.access).run(found.name)
+        if resource.run is None:
+            raise InputError(
+                f"run {resource.full_name} has a spec that this selfevo does not understand; use the one that it is "
+                "written for"
+            )
+        run, begin = resource.run, f"kubectl apply -f {shlex.quote(str(output))}"
+    text = yaml.safe_dump(forked(run, at, name), sort_keys=False, allow_unicode=True, width=100)
+    if output == Path("-"):
+        typer.echo(text, nl=False)
+        return
+    _write(output, text, force)
+    typer.echo(f"{output} goes on from iteration {at} of run {run.metadata.name}; edit it, then `{begin}`")
+
+
+def _recorded(manifest: Path, storage: str | None, workdir: Path) -> SelfEvolutionRun:
+    """The run as it was driven on this machine: its record has every path in full, and every digest."""
+    from selfevo.local.workdir import RunFolder
+    from selfevo.manifest import load
+
+    run = load(manifest, storage=storage, cache=workdir)
+    folder = RunFolder(workdir, run.metadata)
+    known = folder.read()
+    if known is None:
+        raise InputError(
+            f"{folder.root} has no record of run {folder.name}; `selfevo run` it first, or name its --workdir"
+        )
+    return known
+
+
+def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str, Any]:
+    """The manifest: the same spec but for what is said of where the run stands. Pure.
+
+    Raises:
+        InputError: the run has no such iteration, or the name is none.
+    """
+    from selfevo_contract.run import API_VERSION, KIND
+
+    old, spec = run.metadata.name, run.spec
+    if at > spec.iterations:
+        raise InputError(
+            f"--at is {at}, and run {old} has {spec.iterations} iterations; name one of them, or raise its "
+            "spec.iterations first"
+        )
+    if spec.fork_from is not None and at < spec.fork_from.iteration:
+        raise InputError(
+            f"--at is {at}, and run {old} goes on from iteration {spec.fork_from.iteration} of run "
+            f"{spec.fork_from.run}; fork that one, or name a later iteration"
+        )
+    new = name or f"{old[: 63 - len(f'-fork-{at}')]}-fork-{at}"
+    if not _NAME.fullmatch(new):
+        raise InputError(f"--name is {new!r}; write at most 63 of a-z, 0-9 and '-'")
+    if new == old:
+        raise InputError(f"--name is {new!r}, the run that is forked; choose another")
+    written = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    kept = {field: value for field, value in written.items() if field not in _NOT_TAKEN_OVER}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": new, "namespace": run.metadata.namespace},
+        "spec": {
+            "forkFrom": {"run": old, "iteration": at},
+            **kept,
+            "iterations": max(spec.iterations, at + 1),
+        },
+    }
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"-o {path} is there already; name another file, or add --force to replace it") from None
+    except OSError as error:
+        raise InputError(f"-o {path} cannot be written ({error.strerror}); name another file") from None

@@ -1,0 +1,224 @@
+"""`selfevo fork`, and runs on this machine that go on from another one's iteration, with the fake trainer."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import selfevo
+from harness.apiserver_standin import ApiServer
+from harness.cli import Project
+from harness.records import RUNNING
+from harness.runs import make_run
+from selfevo.report.data import Report
+from selfevo.report.lineage import FORK, lineage
+from selfevo.verbs.fork import forked
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import Fork
+
+GOES_ON = "goes on from iteration 1 of run demo"
+
+
+def fork_of(project: Project, *more: str) -> dict[str, Any]:
+    made = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml", *more)
+    assert made.returncode == 0, made.stderr
+    found: dict[str, Any] = yaml.safe_load((project.root / "new.yaml").read_text())
+    return found
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_run_here_is_forked_and_goes_on_when_the_other_one_is_gone(project: Project) -> None:
+    project.write(spec__rollout__replay={"share": 0.5})
+    assert project.drive("run.yaml").returncode == 0
+    source = project.recorded().status
+    assert source is not None
+    keys = {step.name: step.key for step in source.steps}
+    made = fork_of(project)
+    assert made["metadata"] == {"name": "demo-fork-1", "namespace": "default"}
+    assert made["spec"]["forkFrom"] == {"run": "demo", "iteration": 1} and made["spec"]["iterations"] == 2
+    made["spec"]["seed"] = 7
+    (project.root / "new.yaml").write_text(yaml.safe_dump(made))
+
+    shown = project.look("plan", "new.yaml")
+    assert GOES_ON in shown.stdout and "challenger-train-2" in shown.stdout, shown.stderr
+    assert "challenger-train-1" not in shown.stdout
+    told = json.loads(project.look("plan", "new.yaml", "-o", "json").stdout)
+    assert told["fork"] == {
+        "run": "demo", "iteration": 1, "solver": keys["solver-train-1"], "challenger": keys["challenger-train-1"],
+        "curriculum": keys["solver-rollout-1"], "at": "",
+    }  # fmt: skip
+
+    project.order("solver-train-2", exit=2)
+    failed = project.drive("new.yaml")
+    assert failed.returncode == 2
+    project.order("solver-train-2")
+    shutil.rmtree(project.workdir / "runs" / "default" / "demo")
+    done = project.drive("new.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert project.worked()[-3:].count("challenger-train-2") == 0, "it went on"
+    for verb in (["status"], ["watch"]):
+        assert GOES_ON in words(project.look(*verb, "new.yaml").stdout), verb
+    assert "solver-train-2" in project.look("artifacts", "ls", "new.yaml").stdout
+    path = project.look("artifacts", "path", "new.yaml", "--iteration", "1").stdout
+    assert keys["solver-train-1"] in path
+    page = project.root / "page.html"
+    assert project.look("report", "new.yaml", "-o", str(page)).returncode == 0
+    assert f"It {GOES_ON}." in (text := page.read_text()) and "Iteration 1 of run" in text
+
+
+def test_extending_a_run_that_has_ended_computes_nothing_again(project: Project) -> None:
+    assert project.drive("run.yaml").returncode == 0
+    project.write(spec__iterations=2)
+    done = project.drive("run.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    phases = ("challenger-train", "solver-rollout", "solver-train")
+    assert set(project.worked()) == {f"{phase}-{n}" for phase in phases for n in (1, 2)}
+    assert [project.worked().count(f"{phase}-1") for phase in phases] == [1, 2, 1], "the rollout has two shards"
+    assert "best model:" in project.look("status", "run.yaml").stdout
+
+
+def test_every_verb_says_what_a_fork_waits_for(project: Project) -> None:
+    project.write("new.yaml", metadata__name="new", spec__iterations=3, spec__forkFrom={"run": "demo", "iteration": 1})
+    project.store.mkdir()
+    for verb in (["plan"], ["status"], ["report"], ["artifacts", "ls"], ["logs"], ["run"]):
+        shown = project.look(*verb, "new.yaml")
+        assert (shown.returncode, shown.stdout) == (2, ""), verb
+        assert shown.stderr.startswith("selfevo: spec.forkFrom.run is 'demo', and ") and "has no record" in shown.stderr
+    project.drive("run.yaml")
+    project.write("new.yaml", metadata__name="new", spec__iterations=3, spec__forkFrom={"run": "demo", "iteration": 2})
+    refused = project.look("plan", "new.yaml")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("selfevo: spec.forkFrom.iteration is 2, and run demo has 1 iterations; name one")
+    project.write(spec__iterations=2)
+    project.order("solver-rollout-2", exit=2)
+    project.drive("run.yaml")
+    waits = project.look("run", "new.yaml")
+    assert (waits.returncode, waits.stderr.splitlines()[0]) == (
+        2,
+        "selfevo: iteration 2 of run demo is not done, and that run has Failed; this run begins when it is, or name an "
+        "earlier one in a new run",
+    )
+
+
+def test_a_manifest_is_never_overwritten_without_being_told(project: Project) -> None:
+    early = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
+    assert early.returncode == 2 and "has no record of run default/demo; `selfevo run` it first" in early.stderr
+    project.drive("run.yaml")
+    fork_of(project)
+    (project.root / "new.yaml").write_text("mine")
+    refused = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
+    assert refused.returncode == 2
+    assert refused.stderr == "selfevo: -o new.yaml is there already; name another file, or add --force to replace it\n"
+    assert (project.root / "new.yaml").read_text() == "mine"
+    assert fork_of(project, "--force", "--name", "hotter")["metadata"]["name"] == "hotter"
+    printed = project.look("fork", "run.yaml", "--at", "0", "-o", "-").stdout
+    assert yaml.safe_load(printed)["spec"]["forkFrom"]["iteration"] == 0
+    nowhere = project.look("fork", "run.yaml", "--at", "1", "-o", "no/new.yaml")
+    assert nowhere.stderr == (
+        "selfevo: -o no/new.yaml cannot be written (No such file or directory); name another file\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "name", "changes", "sentence"),
+    [
+        (3, None, {}, "--at is 3, and run demo has 2 iterations; name one of them, or raise"),
+        (
+            1,
+            None,
+            {"spec__iterations": 4, "spec__forkFrom": {"run": "first", "iteration": 2}},
+            "--at is 1, and run demo goes on from iteration 2 of run first; fork that one",
+        ),
+        (1, "No_Name", {}, "--name is 'No_Name'; write at most 63"),
+        (1, "demo", {}, "--name is 'demo', the run that is forked"),
+    ],
+)
+def test_what_cannot_be_forked_is_one_sentence(
+    at: int, name: str | None, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        forked(make_run(**changes), at, name)
+    assert str(error.value).startswith(sentence)
+
+
+def test_a_manifest_says_the_same_but_for_where_the_run_stands() -> None:
+    run = make_run(spec__approvedIteration=1, spec__review={"every": True}, metadata__name="a" * 63, spec__suspend=True)
+    made = SelfEvolutionRun.model_validate(forked(run, 2))
+    assert made.metadata.name == "a" * 56 + "-fork-2" and made.spec.iterations == 3
+    back = {"fork_from": None, "iterations": 2, "approved_iteration": 1, "suspend": True}
+    assert made.spec.model_copy(update=back) == run.spec
+
+
+def test_a_run_in_a_cluster_is_forked_by_its_name(api: ApiServer, project: Project) -> None:
+    api.set_status("demo", RUNNING)
+    made = project.look("fork", "demo", "--at", "2", "-o", "new.yaml")
+    assert made.stdout == (
+        "new.yaml goes on from iteration 2 of run demo; edit it, then `kubectl apply -f new.yaml`\n"
+    ), made.stderr
+    written = yaml.safe_load((project.root / "new.yaml").read_text())
+    assert written["spec"]["forkFrom"] == {"run": "demo", "iteration": 2}
+
+
+def test_in_a_cluster_a_forks_record_gives_the_plan(api: ApiServer, project: Project) -> None:
+    asked = {"spec__forkFrom": {"run": "demo", "iteration": 1}, "spec__iterations": 2}
+    run = make_run(metadata__name="new", **asked)
+    api.put(run.model_dump(mode="json", by_alias=True, exclude_none=True))
+    fork = {"run": "demo", "iteration": 1, "solver": "a" * 64, "challenger": "b" * 64}
+    api.set_status("new", {"phase": "Running", "observedGeneration": 1, "fork": fork})
+    shown = project.look("status", "new").stdout
+    assert "0 of 6 steps done" in shown and f"\n{GOES_ON}\n" in shown and "challenger-train-1" not in shown
+    assert "'x' is no step of the run; choose one of evaluate-0, evaluate-1" in project.look("logs", "new", "x").stderr
+
+
+def test_the_lineage_has_the_forked_iteration_as_a_root() -> None:
+    run = make_run(spec__forkFrom={"run": "other", "iteration": 1}, spec__rollout__replay={"share": 0.5})
+    fork = Fork(run="other", iteration=1, solver="a" * 64, challenger="b" * 64, curriculum="c" * 64)
+    graph = lineage(report_of(run, fork))
+    (node,) = [node for node in graph.nodes if node.name == FORK]
+    assert (node.title, node.short, node.row, node.key) == ("Iteration 1 of run", "other", 1, "a" * 64)
+    assert {edge.child for edge in graph.edges if edge.parent == FORK} == {
+        *("evaluate-1", "challenger-train-2", "solver-rollout-2", "solver-train-2"),
+    }
+    assert [name for _, name in graph.rows] == ["base", "1", "2"]
+
+
+def report_of(run: SelfEvolutionRun, fork: Fork) -> Report:
+    from selfevo.report.data import Iteration, StepRecord
+
+    planned = plan(run.spec, (), fork)
+    empty: tuple[Any, ...] = ()
+    return Report(
+        run=run,
+        plan=planned,
+        iterations=tuple(
+            Iteration(number=number, evaluation=None, evaluated=True, rollout=None) for number in (0, 1, 2)
+        ),
+        best=None,
+        challenger=empty,
+        solver=empty,
+        samples=empty,
+        times=empty,
+        steps=tuple(StepRecord(step, "", None, {}, "") for step in planned.steps),
+        versions={},
+    )
+
+
+def test_every_verb_plans_with_the_runs_record() -> None:
+    """`plan` knows nothing of a fork or a rollback: who shows a run asks `plan_of`, a run's folder or its resource."""
+    found = []
+    for path in Path(selfevo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "selfevo_contract.plan":
+                found += [path.name for name in node.names if name.name == "plan"]
+    assert found == []
