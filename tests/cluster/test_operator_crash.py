@@ -27,6 +27,7 @@ from harness.cluster.cluster_runs import (
     events,
     eventually,
     keys_of,
+    plan_of,
     status_of,
     wait_phase,
     wait_run,
@@ -38,6 +39,7 @@ from harness.cluster.lives import Life
 from harness.cluster.operator_forks import Nursery, nursery
 from harness.cluster.operator_process import account
 from harness.cluster.proxy import Stage, proxied
+from selfevo_contract.status import Fork
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +50,8 @@ LONG = {"spec__seed": 1, "spec__rollout__shards": 1}
 """Five steps."""
 BRIEF = {**LONG, "spec__evaluation": None, "spec__challenger__grpo__maxSteps": 0}
 """Two: solver-rollout-1 and solver-train-1."""
+FORK = {**BRIEF, "spec__seed": 2, "spec__iterations": 2, "spec__forkFrom": {"run": "first", "iteration": 1}}
+"""Two more: solver-rollout-2 and solver-train-2."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Ended:
     events: set[tuple[str, str]]
     writes: list[str]
     """All that were sent, in words."""
+    begins: int
+    """Number of the first write about the run that the story is of."""
 
 
 def lives(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
@@ -79,6 +85,25 @@ def is_held(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
     wait_phase(api, namespace, "demo", "Suspended", LIMIT_S)
     api.patch(RUNS, "demo", {"spec": {"suspend": False}}, namespace)
     return wait_phase(api, namespace, "demo", "Succeeded", LIMIT_S)
+
+
+def goes_on_from_another(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
+    """Two steps, with what a run of two others has made, which is deleted as soon as it is not needed any more."""
+    api.create(cluster_run("first", **BRIEF), namespace)
+    wait_phase(api, namespace, "first", "Succeeded", LIMIT_S)
+    eventually(lambda: any("run Succeeded" in text for _, text in events(api, namespace, "first")))
+    api.create(cluster_run(**FORK), namespace)
+    wait_run(api, namespace, "demo", lambda run: "fork" in status_of(run), LIMIT_S)
+    api.delete(RUNS, "first", namespace)
+    return wait_phase(api, namespace, "demo", "Succeeded", LIMIT_S)
+
+
+def forked_keys() -> list[str]:
+    """The work of both runs."""
+    first = plan_of(cluster_run(**BRIEF)).by_name
+    fork = Fork(run="first", iteration=1, solver=first["solver-train-1"].key, curriculum=first["solver-rollout-1"].key)
+    made = [step for step in plan_of(cluster_run(**FORK), fork).steps if step.iteration > 1]
+    return sorted([*keys_of(cluster_run(**BRIEF)), *(f"{step.key}/0" * step.type.sharded or step.key for step in made)])
 
 
 LIMIT_S = 300.0
@@ -130,7 +155,10 @@ class Crashes:
             assert kubelet.overlaps == []
             jobs = [r for r in proxy.writes if re.search("/jobs(/|$)", r.path) and r.code in (200, 201)]
             stored = dict(Counter(request.verb for request in jobs))
-            ended = Ended(_timeless(run, namespace), stored, sorted(kubelet.trained), told, _words(proxy.writes))
+            begins = next(number for number, r in enumerate(proxy.writes, start=1) if "/demo/" in r.path)
+            ended = Ended(
+                _timeless(run, namespace), stored, sorted(kubelet.trained), told, _words(proxy.writes), begins
+            )
         plane.remove_namespace(namespace)
         return ended
 
@@ -145,7 +173,7 @@ def _timeless(run: Object, namespace: str) -> Object:
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
-            times = ("startedAt", "finishedAt", "lastTransitionTime")
+            times = ("at", "startedAt", "finishedAt", "lastTransitionTime")
             used = ("countedAt", "wallHours", "gpuHours", "hours")  # is measured in time
             return {name: strip(item) for name, item in value.items() if name not in times + used}
         return [strip(item) for item in value] if isinstance(value, list) else value
@@ -161,13 +189,18 @@ def crashes(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(
-    ("story", "spec", "stored"),
-    [(lives, LONG, {"create": len(STEPS)}), (is_held, BRIEF, {"create": 3, "delete": 1})],
+    ("story", "keys", "stored"),
+    [
+        (lives, keys_of(cluster_run(**LONG)), {"create": len(STEPS)}),
+        (is_held, keys_of(cluster_run(**BRIEF)), {"create": 3, "delete": 1}),
+        (goes_on_from_another, forked_keys(), {"create": 4}),
+    ],
 )
-def test_killed_at_any_write_it_comes_to_the_same_end(crashes: Crashes, story: Story, spec: dict, stored: dict):
+def test_killed_at_any_write_it_comes_to_the_same_end(crashes: Crashes, story: Story, keys: list, stored: dict):
     undisturbed = crashes.play(story, None)
-    assert (undisturbed.trained, undisturbed.stored) == (keys_of(cluster_run(**spec)), stored)
-    matrix = [(stage, write) for write in range(1, len(undisturbed.writes) + 1) for stage in STAGES]
+    assert (undisturbed.trained, undisturbed.stored) == (keys, stored)
+    first = undisturbed.begins if story is goes_on_from_another else 1
+    matrix = [(stage, write) for write in range(first, len(undisturbed.writes) + 1) for stage in STAGES]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for crash, ended in zip(matrix, pool.map(lambda crash: crashes.play(story, crash), matrix), strict=True):
             assert ended.status == undisturbed.status, f"killed at {crash}: {ended.writes}"

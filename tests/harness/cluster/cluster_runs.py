@@ -13,6 +13,7 @@ from harness.cluster.client import Api
 from harness.runs import document
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import Fork
 
 Object = dict[str, Any]
 RUNS = "selfevolutionruns"
@@ -34,10 +35,10 @@ def cluster_run(name: str = "demo", **changes: Any) -> Object:
     return run
 
 
-def plan_of(run: Object) -> Plan:
+def plan_of(run: Object, fork: Fork | None = None) -> Plan:
     """What the run's spec, defaults filled in by whoever, asks for."""
     metadata = {"name": run["metadata"]["name"], "namespace": "default"}
-    return plan(SelfEvolutionRun.model_validate({**run, "metadata": metadata, "status": None}).spec)
+    return plan(SelfEvolutionRun.model_validate({**run, "metadata": metadata, "status": None}).spec, (), fork)
 
 
 def keys_of(run: Object) -> list[str]:

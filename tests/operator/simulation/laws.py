@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_contract.status import Fork, RunStatus, StepStatus
 from selfevo_core.attempts import parse_stamp
 from selfevo_core.usage import UNSEEN
 from simulation.apiserver import Object, Refusal, controller_of
@@ -238,9 +238,20 @@ class Laws:
         law(len({a.name for a in status.attempts}) == len(status.attempts), "an attempt is shown twice")
         law(all(len(c.message) <= 1024 for c in status.conditions), "a condition's message is too long")
         self._never_back(before, after)
+        self._begins(after, status.fork, RunStatus.model_validate(old).fork)
         self._uses(after["metadata"], old, new)
         for step in status.steps:
             self._accounts(after["metadata"]["uid"], step)
+
+    def _begins(self, run: Object, fork: Fork | None, before: Fork | None) -> None:
+        """What a run begins with is there when it is found, and stays as it was found."""
+        asked = run["spec"].get("forkFrom")
+        law(fork is None or asked is not None, "a run that forks none begins with another one's models")
+        law(before is None or fork == before, f"what the run begins with was {before}, and is {fork}")
+        if fork is not None and before is None:
+            law((fork.run, fork.iteration) == (asked["run"], asked["iteration"]), f"{fork} is not what was asked for")
+            keys = [key for key in (fork.solver, fork.challenger, fork.curriculum) if key is not None]
+            law(bool(keys) and all(key in self._world.store.done for key in keys), f"{fork} is not committed")
 
     def _uses(self, metadata: Mapping[str, Any], old: Object, new: Object) -> None:
         """What is used never falls, and is no more than there was: of each Job, its life and what is seen late."""
@@ -303,7 +314,8 @@ class Laws:
 
 def _waits_for_approval(spec: Mapping[str, Any], iteration: int) -> bool:
     """Whether a person has yet to approve an iteration up to this one."""
-    review, approved = spec.get("review") or {}, spec.get("approvedIteration") or 0
+    begun = (spec.get("forkFrom") or {}).get("iteration", 0)  # up to there it is another run's
+    review, approved = spec.get("review") or {}, max(spec.get("approvedIteration") or 0, begun)
     asked = [*review.get("before", []), *(range(2, iteration + 1) if review.get("every") else [])]
     return any(approved < number <= iteration for number in asked)
 

@@ -382,6 +382,37 @@ MUTANTS = (
         "plan_of(run.spec, recorded)",
         'plan_of(run.spec, recorded.model_copy(update={"rollbacks": []}))',
     ),
+    # --- what another run has made
+    Mutant(
+        "a fork begins with what is not done",
+        "selfevo_core.policies.forking",
+        "return all((step.name, step.key) in done for step in made)",
+        "return True",
+    ),
+    Mutant(
+        "what a fork begins with is forgotten",
+        "selfevo_core.run_status",
+        "fork=decision.fork or before.fork",
+        "fork=decision.fork",
+    ),
+    Mutant(
+        "nobody tells a fork that the other run has gone on",
+        "selfevo_operator.controller.controller",
+        "in self._forks.changed()",
+        "in ()",
+    ),
+    Mutant(
+        "a fork that waits is done",
+        "selfevo_core.policies.base",
+        "return bool(self.steps) and all(",
+        "return all(",
+    ),
+    Mutant(
+        "a fork plans with the base",
+        "selfevo_core.policies.forking",
+        "return fork.model_copy(update=_keys(planned, record, asked.iteration))",
+        "return fork",
+    ),
     Mutant(
         "rollbacks never end",
         "selfevo_core.policies.guarding",

@@ -110,7 +110,7 @@ class People:
 
     def _extend(self, name: str) -> None:
         spec = self._world.api.runs[name]["spec"]
-        self._edit(name, iterations=min(self._world.shape.iterations, spec["iterations"] + 1))
+        self._edit(name, iterations=min(self._world.shape.spec(name)["iterations"], spec["iterations"] + 1))
 
     def _patience(self, name: str) -> None:
         if self._figures_matter:
@@ -171,14 +171,14 @@ class People:
         for _ in range(2):
             world.say(f"delete {name}")
             world.api.remove("runs", name)
-            self.apply(name, world.spec())
+            self.apply(name, world.spec(name))
         world.process.list_soon()
 
     def recreate(self, name: str) -> None:
         """Apply it anew, once it is really gone."""
         run = self._world.api.runs.get(name)
         if run is None:
-            self.apply(name, self._world.spec())
+            self.apply(name, self._world.spec(name))
         elif "deletionTimestamp" in run["metadata"]:
             self._world.agenda.after(1, lambda: self.recreate(name))
 
@@ -295,7 +295,10 @@ class People:
         world, run = self._world, self._world.api.runs.get(name)
         if run is None or not world.originals:
             return
-        step = world.rng.choice(world.plan_of(run).steps)
+        steps = world.plan_of(run).steps
+        if not steps:  # of a fork that waits
+            return
+        step = world.rng.choice(steps)
         taken = f"{name}-{step.name}-{step.key[:8]}-{world.rng.choice((1, 1, 2))}"
         if taken not in world.api.jobs:
             self._put_in_the_way(name, taken, world.originals[world.rng.choice(sorted(world.originals))])

@@ -8,6 +8,9 @@ from typing import Any
 
 from harness.runs import document
 
+FIRST, SECOND = "demo", "demo-2"
+FORKED = 1
+
 
 @dataclass(frozen=True, eq=False)
 class Shape:
@@ -22,13 +25,28 @@ class Shape:
     """Step -> what it measures beside its scores."""
     neighbour: bool = False
     """A second run of the same spec beside it."""
+    fork: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of a second run, which goes on from iteration FORKED of the first one."""
+    outlived: bool = False
+    """The first run is deleted for good as soon as the second one has found what it begins with."""
 
-    def spec(self, **changes: Any) -> dict[str, Any]:
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Their names."""
+        return (FIRST, SECOND) if self.neighbour or self.fork else (FIRST,)
+
+    def spec(self, name: str = FIRST, **changes: Any) -> dict[str, Any]:
         """The spec that a person wants in the end."""
         base = {"spec__storage__uri": "s3://models/selfevo", "spec__ttlSecondsAfterFinished": 300}
-        iterations = {"spec__iterations": self.iterations}
-        made: dict[str, Any] = document(**{**base, **iterations, **self.changes, **changes})["spec"]
+        own = {"spec__iterations": self.iterations, **self.changes}
+        if self.fork and name == SECOND:
+            own |= {"spec__forkFrom": {"run": FIRST, "iteration": FORKED}, "spec__iterations": FORKED + 1, **self.fork}
+        made: dict[str, Any] = document(**{**base, **own, **changes})["spec"]
         return made
+
+    def first_iterations(self, name: str) -> int:
+        """The fewest that a run of this name can have."""
+        return FORKED + 1 if self.fork and name == SECOND else 1
 
 
 ONE_SHARD = {"spec__rollout__shards": 1}
@@ -70,4 +88,19 @@ GUARDED = (
     ),
 )
 """Runs with guards. Their seeds are `GUARD_SEEDS`, so that each of the others lives on as it did."""
-GUARD_SEEDS = range(1_000_000, 1_000_030)
+GUARD_SEEDS = range(1_000_000, 2_000_000)
+NO_SCORES = {"spec__evaluation": None}
+FORKS = (
+    Shape("forked", changes=CURES | ONE_SHARD, fork={"spec__seed": 7}),
+    Shape("outlived", iterations=2, changes=CURES | ONE_SHARD | NO_SCORES, fork={"spec__seed": 7}, outlived=True),
+    # the first run goes back to where the second one begins, again and again
+    Shape(
+        "forked and rolled back",
+        iterations=2,
+        changes=CURES | {"spec__guards": {"maxRollbacks": 2, "truncation": {"action": "rollback"}}},
+        figures={"solver-rollout-2": {"answers/truncated": 0.2}},
+        fork={"spec__seed": 7, "spec__guards": None},
+    ),
+)
+"""A run and one that goes on from it."""
+FORK_SEEDS = range(2_000_000, 3_000_000)

@@ -12,7 +12,7 @@ from typing import Any
 from selfevo_contract import reasons
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import Rollback, RunStatus
+from selfevo_contract.status import Fork, Rollback, RunStatus
 from simulation.agenda import Agenda
 from simulation.apiserver import MANAGED_BY, ApiServer, Object
 from simulation.faults import Crash, Faults, Trouble
@@ -21,7 +21,7 @@ from simulation.laws import Laws, law
 from simulation.nodes import Nodes, Store
 from simulation.people import IMAGES, People
 from simulation.process import Process
-from simulation.shapes import GUARD_SEEDS, GUARDED, SHAPES, Shape
+from simulation.shapes import FIRST, FORK_SEEDS, FORKS, GUARD_SEEDS, GUARDED, SECOND, SHAPES, Shape
 from simulation.system import System, unchanged
 
 FAULTY_S = (150.0, 800.0)
@@ -68,7 +68,7 @@ class World:
         self.quiet_since: float | None = None
         self.originals: dict[str, Object] = {}
         """UID of a Job -> how it was created."""
-        self.wanted = ("demo", "demo-2") if shape.neighbour else ("demo",)
+        self.wanted = shape.runs
         self._plans: dict[str, Plan] = {}
         self._trace: deque[str] = deque(maxlen=TRACE)
         self.api.listeners.append(self._noticed)
@@ -91,25 +91,27 @@ class World:
             seconds = self.rng.uniform(0.5, 8) if self.rng.random() < 0.02 else self.rng.uniform(0.001, 0.05)
         self.agenda.run_until(self.agenda.now + seconds)
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self, name: str = FIRST) -> dict[str, Any]:
         """What a person applies: less at first, in the end what they want."""
         if not self.faulty:
-            return self.shape.spec()
-        return self.shape.spec(spec__iterations=1, spec__pods={"image": self.rng.choice(IMAGES)})
+            return self.shape.spec(name)
+        iterations = self.shape.first_iterations(name)
+        return self.shape.spec(name, spec__iterations=iterations, spec__pods={"image": self.rng.choice(IMAGES)})
 
     def run_with(self, uid: str) -> Object | None:
         return next((run for run in self.api.runs.values() if run["metadata"]["uid"] == uid), None)
 
     def plan_of(self, run: Object) -> Plan:
         """The plan as it must be, whatever the code under test makes of it."""
-        back = [rollback["iteration"] for rollback in (run.get("status") or {}).get("rollbacks") or []]
-        mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back}"
+        status = run.get("status") or {}
+        back, begun = [rollback["iteration"] for rollback in status.get("rollbacks") or []], status.get("fork")
+        mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back} {begun}"
         if mark not in self._plans:
             kind = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
             name = {"name": run["metadata"]["name"], "namespace": "default"}
             rollbacks = [Rollback(iteration=iteration, guard="") for iteration in back]
             wanted = SelfEvolutionRun.model_validate({**kind, "metadata": name, "spec": run["spec"]}).spec
-            self._plans[mark] = plan(wanted, rollbacks)
+            self._plans[mark] = plan(wanted, rollbacks, Fork.model_validate(begun) if begun else None)
         return self._plans[mark]
 
     def _noticed(self, kind: str, how: str, obj: Object) -> None:
@@ -172,7 +174,7 @@ class World:
 
     def _live(self) -> Report:
         for name in self.wanted:
-            self.people.apply(name, self.spec())
+            self.people.apply(name, self.spec(name))
         self.start()
         if self.faulty:
             self.people.meddle()
@@ -188,8 +190,8 @@ class World:
         if not self.disturbed:
             writes = sum(self.laws.writes.values())
             most = 3 * (
-                len(self.jobs.lives) * (2 if "queue" in self.shape.spec() or self.shape.neighbour else 1)
-                + len(self.wanted)
+                len(self.jobs.lives) * (2 if "queue" in self.shape.spec() or len(self.shape.runs) > 1 else 1)
+                + len(self.shape.runs)
             )
             law(writes <= most, f"{writes} writes, and {most} would be three for each transition")
         return Report(
@@ -208,7 +210,7 @@ class World:
             if run is not None and "deletionTimestamp" in run["metadata"]:
                 self.people.recreate(name)
             else:
-                self.people.apply(name, self.spec())
+                self.people.apply(name, self.spec(name))
         answers = 0
         while not self._ended() or self._unlucky():
             if self._ended():
@@ -216,9 +218,20 @@ class World:
                 law(answers <= ANSWERS, f"it fails again and again: {self._where()}")
                 for name in self._unlucky():
                     self.people.answer(name)
+            if self.shape.outlived and FIRST in self.wanted:
+                self._outlive()
             if self.agenda.now >= end or self.laws.looks > 20 * LOOKS_TO_THE_END:
                 raise AssertionError(f"it does not come to an end: {self._where()}")
             self.step(end)
+
+    def _outlive(self) -> None:
+        """The run that was forked is not needed any more."""
+        fork = self.api.runs.get(SECOND)
+        if fork is not None and "deletionTimestamp" not in fork["metadata"] and (fork.get("status") or {}).get("fork"):
+            self.say(f"delete {FIRST}, which is forked")
+            self.wanted = (SECOND,)
+            if FIRST in self.api.runs:
+                self.api.remove("runs", FIRST)
 
     def _unknowable(self, job: str, run: Object) -> bool:
         """Neither a list nor the record shows the Job: it has lost our label, and no write that names it arrived."""
@@ -252,7 +265,7 @@ class World:
                 or status.get("phase") not in ("Succeeded", "Failed")
             ):
                 return False
-            if status["observedGeneration"] != run["metadata"]["generation"] or run["spec"] != self.shape.spec():
+            if status["observedGeneration"] != run["metadata"]["generation"] or run["spec"] != self.shape.spec(name):
                 return False
             if any(attempt["state"] not in ("Succeeded", "Failed") for attempt in status["attempts"]):
                 return False
@@ -314,7 +327,7 @@ def calm(shape: Shape, system: System) -> Report:
 
 
 def shape_of(seed: int) -> Shape:
-    shapes = GUARDED if seed in GUARD_SEEDS else SHAPES
+    shapes = GUARDED if seed in GUARD_SEEDS else FORKS if seed in FORK_SEEDS else SHAPES
     return shapes[seed % len(shapes)]
 
 
