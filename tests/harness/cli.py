@@ -20,6 +20,7 @@ import selfevo.local.processes
 import selfevo.local.warm
 import selfevo.verbs.run
 from harness import selfevo_fake
+from harness.lines import whole_lines
 from harness.runs import document
 from selfevo.main import main
 from selfevo_contract.run import SelfEvolutionRun
@@ -75,7 +76,7 @@ class Project:
     def diary(self, event: str = "work") -> list[dict[str, Any]]:
         """What the fake trainers noted."""
         file = self.orders / "diary.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = whole_lines(file.read_text()) if file.exists() else []
         return [entry for entry in map(json.loads, lines) if entry["event"] == event]
 
     def worked(self) -> list[str]:

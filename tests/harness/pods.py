@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.inprocess import Ended, Phases
+from harness.lines import whole_lines
 from runs import HEAVY_MODULES
 from selfevo_contract.errors import DataError, InputError
 from selfevo_contract.process import (
@@ -112,8 +113,8 @@ class Pod:
     def said(self) -> list[Progress]:
         """Lines of progress so far."""
         out = self.folder / "out"
-        lines = out.read_text().splitlines(keepends=True) if out.exists() else []
-        return [Progress.model_validate_json(line) for line in lines if line.endswith("\n")]
+        lines = whole_lines(out.read_text()) if out.exists() else []
+        return [Progress.model_validate_json(line) for line in lines]
 
     def until(self, done: int) -> Pod:
         """Wait until so many steps are trained."""

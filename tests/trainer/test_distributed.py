@@ -16,6 +16,7 @@ import pytest
 
 from harness.curricula import give_curriculum
 from harness.inprocess import Phases
+from harness.lines import whole_lines
 from harness.pods import HANGS_S, Happening, Pod, Script, gone
 from harness.ports import free_port
 from harness.tiny import settings, write_questions
@@ -333,7 +334,7 @@ def test_the_real_command_trains_in_two_processes_that_end_when_it_is_killed(
         process = subprocess.Popen([sys.executable, "-m", "selfevo_trainer"], env=environment, stdout=file)
     try:
         begun = time.monotonic()
-        while not any(Progress.model_validate_json(line).done >= 2 for line in whole_lines(out)):
+        while not any(Progress.model_validate_json(line).done >= 2 for line in whole_lines(out.read_text())):
             assert process.poll() is None and time.monotonic() - begun < 3 * HANGS_S
             time.sleep(0.1)
         members = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
@@ -343,7 +344,3 @@ def test_the_real_command_trains_in_two_processes_that_end_when_it_is_killed(
         process.wait()
     assert gone(members)
     assert phases.checkpoints(TRAIN) != [] and phases.manifest(TRAIN) is None
-
-
-def whole_lines(file: Path) -> list[str]:
-    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]

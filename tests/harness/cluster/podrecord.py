@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.cluster.client import Api, ApiError
+from harness.lines import whole_lines
 
 Object = dict[str, Any]
 
@@ -49,7 +50,7 @@ class PodRecord:
 
     def progress(self, pod: Object) -> list[Object]:
         """Its lines of progress."""
-        lines = (line for line in self.log(pod).splitlines() if line.startswith('{"event":"progress"'))
+        lines = (line for line in whole_lines(self.log(pod)) if line.startswith('{"event":"progress"'))
         return [json.loads(line) for line in lines]
 
     def tell(self, tail: int = 1500) -> str:
