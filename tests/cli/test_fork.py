@@ -14,8 +14,9 @@ import yaml
 import selfevo
 from harness.apiserver_standin import ApiServer
 from harness.cli import Project
+from harness.full_run import FULL, SMALL
 from harness.records import RUNNING
-from harness.runs import make_run
+from harness.runs import document, make_run
 from selfevo.report.data import Report
 from selfevo.report.lineage import FORK, lineage
 from selfevo.verbs.fork import forked
@@ -158,6 +159,21 @@ def test_a_manifest_says_the_same_but_for_where_the_run_stands() -> None:
     assert made.metadata.name == "a" * 56 + "-fork-2" and made.spec.iterations == 3
     back = {"fork_from": None, "iterations": 2, "approved_iteration": 1, "suspend": True}
     assert made.spec.model_copy(update=back) == run.spec
+
+
+def test_whatever_a_run_says_its_forks_manifest_says_too() -> None:
+    for made in (
+        FULL,
+        SMALL,
+        document(spec__challenger__engine={"kind": "server"}, spec__rollout__engine={"kind": "vllm"}),
+    ):
+        run = SelfEvolutionRun.model_validate(made)
+        at = run.spec.iterations - 1
+        fork = SelfEvolutionRun.model_validate(yaml.safe_load(yaml.safe_dump(forked(run, at, "new"))))
+        same = {"fork_from": None, "approved_iteration": None, "suspend": False}
+        assert fork.spec.model_copy(update=same) == run.spec.model_copy(update=same)
+    brief = forked(make_run(spec__rollout__engine={"kind": "transformers", "batchSize": 8}), 1)["spec"]["rollout"]
+    assert brief["engine"] == {"kind": "transformers", "batchSize": 8}, "and no word more"
 
 
 def test_a_run_in_a_cluster_is_forked_by_its_name(api: ApiServer, project: Project) -> None:

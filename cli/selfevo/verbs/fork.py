@@ -15,6 +15,7 @@ from selfevo_contract.errors import InputError
 
 if TYPE_CHECKING:
     from selfevo_contract.run import SelfEvolutionRun
+    from selfevo_contract.spec.run import RunSpec
 
 _NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom")
 """Said of the run as it stands, not of what it computes."""
@@ -101,7 +102,7 @@ def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str,
         raise InputError(f"--name is {new!r}; write at most 63 of a-z, 0-9 and '-'")
     if new == old:
         raise InputError(f"--name is {new!r}, the run that is forked; choose another")
-    written = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    written = _as_written(spec)
     kept = {field: value for field, value in written.items() if field not in _NOT_TAKEN_OVER}
     return {
         "apiVersion": API_VERSION,
@@ -113,6 +114,25 @@ def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str,
             "iterations": max(spec.iterations, at + 1),
         },
     }
+
+
+def _as_written(spec: RunSpec) -> dict[str, Any]:
+    """The spec without what it would say anyway."""
+    everything = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    brief: dict[str, Any] = _with_kinds(
+        spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True), everything
+    )
+    return brief if type(spec).model_validate(brief) == spec else everything
+
+
+def _with_kinds(brief: Any, everything: Any) -> Any:
+    """``brief`` with each ``kind``, which tells what the other fields are, also where it is the usual one."""
+    if isinstance(brief, list):
+        return [_with_kinds(*pair) for pair in zip(brief, everything, strict=True)]
+    if not isinstance(brief, dict):
+        return brief
+    kind = {"kind": everything["kind"]} if "kind" in everything else {}
+    return {**kind, **{name: _with_kinds(value, everything[name]) for name, value in brief.items()}}
 
 
 def _write(path: Path, text: str, force: bool) -> None:

@@ -166,9 +166,13 @@ class Laws:
         spec_changed = status.get("observedGeneration") != snapshot.generation
         if not spec_changed:
             law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
+        assert self._process is not None
+        # During the look it may hear that one has ended, or is gone.
+        began = {job.name for job in self._known}
+        live = {job.name for job in self._process.cache.jobs_of(owner) if not job.finished}
+        self._beside = [other for other in self._beside if other in live or other not in began]
         law(len(self._beside) < spec.get("parallelSteps", 1), f"{name} is one too many beside {self._beside}")
         self._beside.append(name)
-        assert self._process is not None
         for other in self._process.cache.jobs_with(snapshot.key.namespace, key):
             held = other.uid in self._elsewhere and not other.finished
             law(not held, f"{name} is created, and {other.name} of another run makes the same")

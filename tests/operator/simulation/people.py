@@ -175,7 +175,9 @@ class People:
         world.process.list_soon()
 
     def recreate(self, name: str) -> None:
-        """Apply it anew, once it is really gone."""
+        """Apply it anew, once it is really gone, unless nobody wants it any more."""
+        if name not in self._world.wanted:
+            return
         run = self._world.api.runs.get(name)
         if run is None:
             self.apply(name, self._world.spec(name))

@@ -27,6 +27,8 @@ class Shape:
     """A second run of the same spec beside it."""
     fork: Mapping[str, Any] = field(default_factory=dict)
     """Changes of a second run, which goes on from iteration FORKED of the first one."""
+    moving: bool = False
+    """What the second run begins with depends on when it is found."""
     outlived: bool = False
     """The first run is deleted for good as soon as the second one has found what it begins with."""
 
@@ -90,6 +92,7 @@ GUARDED = (
 """Runs with guards. Their seeds are `GUARD_SEEDS`, so that each of the others lives on as it did."""
 GUARD_SEEDS = range(1_000_000, 2_000_000)
 NO_SCORES = {"spec__evaluation": None}
+GOES_BACK = CURES | {"spec__guards": {"maxRollbacks": 2, "truncation": {"action": "rollback"}}}
 FORKS = (
     Shape("forked", changes=CURES | ONE_SHARD, fork={"spec__seed": 7}),
     Shape("outlived", iterations=2, changes=CURES | ONE_SHARD | NO_SCORES, fork={"spec__seed": 7}, outlived=True),
@@ -97,9 +100,18 @@ FORKS = (
     Shape(
         "forked and rolled back",
         iterations=2,
-        changes=CURES | {"spec__guards": {"maxRollbacks": 2, "truncation": {"action": "rollback"}}},
+        changes=GOES_BACK,
+        figures={"solver-rollout-1": {"answers/truncated": 0.01}, "solver-rollout-2": {"answers/truncated": 0.2}},
+        fork={"spec__seed": 7, "spec__guards": None},
+    ),
+    # and to the base: who forks it late begins with something else
+    Shape(
+        "rolled back past its fork",
+        iterations=2,
+        changes=GOES_BACK,
         figures={"solver-rollout-2": {"answers/truncated": 0.2}},
         fork={"spec__seed": 7, "spec__guards": None},
+        moving=True,
     ),
 )
 """A run and one that goes on from it."""
