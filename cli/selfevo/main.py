@@ -32,6 +32,7 @@ from selfevo.verbs.grade import grade, vote
 from selfevo.verbs.init import init
 from selfevo.verbs.rows import rows
 from selfevo.verbs.size import size
+from selfevo.verbs.sweep import sweep
 from selfevo_contract.errors import InputError, SelfevoError
 
 app = typer.Typer(
@@ -231,6 +232,7 @@ def resume(
 
 app.command()(approve)
 app.command()(fork)
+app.command()(sweep)
 
 
 def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdir: Path) -> None:

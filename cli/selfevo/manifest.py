@@ -97,6 +97,31 @@ def load(path: Path, *, storage: str | None = None, cache: Path | None = None) -
     return run.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 
+def read_document(path: Path) -> dict[str, Any]:
+    """The manifest as it is written, when it is right: nothing resolved, pinned or filled in.
+
+    Raises:
+        InputError: one line for each thing that is wrong.
+    """
+    value, node = _only_run(path, _documents(path))
+    run = _validate(path, (value, node))
+    refuse_what_is_not_built(run.spec)
+    document: dict[str, Any] = value
+    return document
+
+
+def read_yaml(text: str) -> Any:
+    """A value as it would be read in a manifest.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return next(_construct(text), None)
+    except yaml.YAMLError as error:
+        raise ValueError(getattr(error, "problem", None) or str(error).splitlines()[0]) from None
+
+
 def name_of(path: Path) -> tuple[str, str | None]:
     """The name and, where it is written, the namespace of the manifest's run. Nothing else of it is looked at.
 

@@ -110,15 +110,15 @@ class Project:
             sys.argv = before
         return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
-    def drive(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """`selfevo run` to its end in this process; the trainers are processes all the same."""
+    def drive(self, *args: str, verb: str = "run") -> subprocess.CompletedProcess[str]:
+        """`selfevo run` (or `sweep`) to its end in this process; the trainers are processes all the same."""
         with (
             mock.patch.object(selfevo.local.processes, "TRAINER", selfevo_fake.TRAINER),
             mock.patch.object(selfevo.local.warm, "wanted", lambda _: False),  # the tests' process adopts no orphans
             mock.patch.object(selfevo.verbs.run, "BACKOFF", selfevo_fake.BACKOFF),
             mock.patch.dict(os.environ, self.environment, clear=True),
         ):
-            return self.look("run", *args)
+            return self.look(verb, *args)
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start the command."""

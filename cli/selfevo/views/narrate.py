@@ -133,7 +133,7 @@ def highlights(step: StepStatus) -> str:
     """The few figures of a step that tell how it went."""
     m = step.metrics
     if step.type is not None and step.type.scores:
-        return ", ".join(f"{name} {percent(m[name])}{_gain(m, name)}" for name in ("mean", "greedy") if name in m)
+        return ", ".join(f"{name} {percent(m[name])}{gain(m, name)}" for name in ("mean", "greedy") if name in m)
     if "kept" in m:
         parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
         right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
@@ -146,7 +146,7 @@ def highlights(step: StepStatus) -> str:
     return ", ".join(parts)
 
 
-def _gain(metrics: Mapping[str, float], score: str) -> str:
+def gain(metrics: Mapping[str, float], score: str) -> str:
     """`` (+11.9 ± 1.4)``: points over the base, with the standard error of the differences by question."""
     gain, error = metrics.get(f"{score}_gain"), metrics.get(f"{score}_gain_stderr")
     return "" if gain is None or error is None else f" ({100 * gain:+.1f} ± {100 * error:.1f})"

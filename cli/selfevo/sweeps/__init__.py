@@ -1,0 +1,1 @@
+"""One manifest and a grid of settings: many runs."""

@@ -1,0 +1,216 @@
+"""A grid of settings -> the runs that it comes to, each with a name of its own. Pure."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo_contract.errors import InputError
+
+SEED = "seed"
+LABEL = "selfevo.dev/sweep"
+"""The label of a sweep's runs; its value is the name in the manifest that the sweep was made from."""
+_PART = re.compile(r"([A-Za-z][A-Za-z0-9]*)((?:\[\d+\])*)")
+_MAX_NAME = 63
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field of the spec, and the values that it takes."""
+
+    path: str
+    """Below ``spec``, e.g. ``solver.grpo.lora.rank`` or ``evaluation.tasks[0].samples``."""
+    values: tuple[Any, ...]
+    option: str
+    """What set it, as it was written: for messages."""
+
+    @property
+    def parts(self) -> list[str | int]:
+        """``["evaluation", "tasks", 0, "samples"]``."""
+        found: list[str | int] = []
+        for part in self.path.split("."):
+            name, indices = _PART.fullmatch(part).groups()  # type: ignore[union-attr]  # parse_axis has looked
+            found += [name, *map(int, re.findall(r"\d+", indices))]
+        return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    name: str
+    settings: dict[str, Any]
+    """Value by path, in the order of the axes."""
+    document: dict[str, Any]
+    """Its manifest."""
+
+    @property
+    def said(self) -> str:
+        """``solver.grpo.lora.rank=8 seed=0``."""
+        return " ".join(f"{path}={shown(value)}" for path, value in self.settings.items())
+
+    @property
+    def without_seed(self) -> str:
+        """The same of all but the seed: runs that differ in that alone are repetitions."""
+        return " ".join(f"{path}={shown(value)}" for path, value in self.settings.items() if path != SEED)
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def parse_axis(text: str, read: Callable[[str], Any]) -> Axis:
+    """``solver.grpo.lora.rank=8,32`` -> the field and its values.
+
+    Args:
+        text: ``spec.`` before the path may be left out. The values are a YAML list without its brackets.
+        read: YAML -> value, as manifests are read.
+
+    Raises:
+        InputError: it cannot be understood, has no value, or one twice.
+    """
+    option = f"--set {text}"
+    path, equals, values = text.partition("=")
+    path = path.strip().removeprefix("spec.")
+    if not equals or not all(_PART.fullmatch(part) for part in path.split(".")):
+        raise InputError(f"{option} is not a field and its values; write it as solver.grpo.learningRate=1e-6,3e-6")
+    try:
+        found = read(f"[{values}]")
+    except ValueError as error:
+        raise InputError(f"{option}: the values are no list in YAML ({error}); quote what has signs in it") from None
+    return _axis(path, found, option)
+
+
+def parse_seeds(text: str) -> Axis:
+    """``0-4``, ``7`` or ``0,3,10-12``.
+
+    Raises:
+        InputError: it cannot be understood, has no seed, or one twice.
+    """
+    option = f"--seeds {text}"
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InputError(f"{option} is not a list of seeds; write it as 0-4, or 0,3,10-12")
+        if last - first >= 100_000:
+            raise InputError(f"{option} comes to {last - first + 1} seeds; write fewer")
+        found += range(first, last + 1)
+    return _axis(SEED, found, option)
+
+
+def _axis(path: str, values: Sequence[Any], option: str) -> Axis:
+    if not values:
+        raise InputError(f"{option} has no value; write one or more behind the =")
+    twice = [value for value, number in Counter(map(shown, values)).items() if number > 1]
+    if twice:
+        raise InputError(f"{option} has {twice[0]} twice; keep one of them")
+    return Axis(path, tuple(values), option)
+
+
+def cells_of(document: dict[str, Any], axes: Sequence[Axis], limit: int) -> list[Cell]:
+    """Every combination of the axes' values, the last axis fastest.
+
+    Args:
+        document: The manifest that the sweep is made from. It is left as it is.
+        axes: One or more.
+        limit: How many runs there may be.
+
+    Raises:
+        InputError: there is no axis, a field is set twice, a field is in none of the manifest's mappings or lists, or
+            there are too many runs.
+    """
+    if not axes:
+        raise InputError("a sweep needs at least one --set FIELD=VALUE,VALUE or --seeds; add one")
+    twice = [path for path, number in Counter(axis.path for axis in axes).items() if number > 1]
+    if twice:
+        raise InputError(f"{twice[0]} is set by more than one option; write all of its values behind one --set")
+    number = 1
+    for axis in axes:
+        number *= len(axis.values)
+    if number > limit:
+        raise InputError(
+            f"the sweep comes to {number} runs, and --limit is {limit}; set fewer values, or raise --limit"
+        )
+    base = str(document["metadata"]["name"])
+    names = _names(base, axes)
+    found = []
+    for name, values in zip(names, itertools.product(*(axis.values for axis in axes)), strict=True):
+        made = copy.deepcopy(document)
+        made["metadata"] |= {"name": name, "labels": {**(made["metadata"].get("labels") or {}), LABEL: base}}
+        for axis, value in zip(axes, values, strict=True):
+            _set(made["spec"], axis, value)
+        found.append(Cell(name, {axis.path: v for axis, v in zip(axes, values, strict=True)}, made))
+    return found
+
+
+def _set(spec: dict[str, Any], axis: Axis, value: Any) -> None:
+    *outer, last = axis.parts
+    at: Any = spec
+    for part in outer:
+        if isinstance(part, str) and isinstance(at, dict):
+            at[part] = at[part] if at.get(part) is not None else {}
+        at = _entry(at, part, axis)
+    if isinstance(last, str) and isinstance(at, dict):
+        at[last] = copy.deepcopy(value)
+        return
+    _entry(at, last, axis)
+    at[last] = copy.deepcopy(value)
+
+
+def _entry(at: Any, part: str | int, axis: Axis) -> Any:
+    fits = isinstance(at, list) and part < len(at) if isinstance(part, int) else isinstance(at, dict)
+    if not fits:
+        place = f"[{part}]" if isinstance(part, int) else part
+        raise InputError(f"{axis.option}: the manifest has no place for {place} in spec.{axis.path}; correct the path")
+    return at[part]
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def _names(base: str, axes: Sequence[Axis]) -> list[str]:
+    """A name for each cell: a DNS label that says the settings, as far as there is room for them."""
+    words = _words(axes)
+    choices = list(itertools.product(*(axis.values for axis in axes)))
+    long = ["-".join([base, *itertools.chain(*zip(words, map(_word, values), strict=True))]) for values in choices]
+    often = Counter(long)
+    return [
+        name if often[name] == 1 and len(name) <= _MAX_NAME else _short(name, values)
+        for name, values in zip(long, choices, strict=True)
+    ]
+
+
+def _short(name: str, values: Sequence[Any]) -> str:
+    digest = hashlib.sha256(f"{name} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()[:8]
+    return f"{name[: _MAX_NAME - 9].rstrip('-')}-{digest}"
+
+
+def _words(axes: Sequence[Axis]) -> list[str]:
+    """What each field is called in a name: its last part, and what stands before it where that is not enough."""
+
+    def tails(axis: Axis) -> Iterator[str]:
+        parts = [_word(str(part)) for part in axis.parts]
+        return ("-".join(parts[-n:]) for n in range(1, len(parts) + 1))
+
+    lists = [list(tails(axis)) for axis in axes]
+    found = []
+    for mine in lists:
+        others = {tail for other in lists if other is not mine for tail in other}
+        found.append(next((tail for tail in mine if tail not in others and not tail.isdigit()), mine[-1]))
+    return found
+
+
+def _word(value: Any) -> str:
+    """``learningRate`` -> ``learning-rate``, 1e-06 -> ``1e-06``, true -> ``true``."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", shown(value) if value is not None else "none").lower()
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-") or "x"
