@@ -76,10 +76,15 @@ def run(
     ] = False,
 ) -> None:
     """Train: do every step of the run on this machine, or go on where it was left."""
+    from selfevo.documents import each_run
     from selfevo.verbs.run import run_manifest
 
-    code = run_manifest(manifest, storage=storage, workdir=workdir, workers=workers, quiet=quiet, cold=cold)
-    raise typer.Exit(code)
+    def do(name: str | None) -> int:
+        return run_manifest(
+            manifest, name=name, storage=storage, workdir=workdir, workers=workers, quiet=quiet, cold=cold
+        )
+
+    raise typer.Exit(each_run(manifest, do, quiet))
 
 
 @app.command()
@@ -90,9 +95,15 @@ def plan(
     output: OutputOption = Output.table,
 ) -> None:
     """Show the steps, their keys, and which of them the store has already."""
+    from selfevo.documents import each_run
     from selfevo.verbs.show import show_plan
 
-    show_plan(manifest, storage=storage, workdir=workdir, as_json=output is Output.json)
+    as_json = output is Output.json
+
+    def do(name: str | None) -> None:
+        show_plan(manifest, name=name, storage=storage, workdir=workdir, as_json=as_json)
+
+    raise typer.Exit(each_run(manifest, do, quiet=as_json))
 
 
 @app.command()
@@ -254,9 +265,15 @@ def report(
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
     """Write one HTML file that says what happened: scores, curricula, rewards, samples, lineage."""
+    from selfevo.documents import each_run
     from selfevo.verbs.report import report_run
 
-    typer.echo(f"wrote {report_run(manifest, output, storage=storage, workdir=workdir)}")
+    def do(name: str | None) -> None:
+        if name is not None and output is not None:
+            raise InputError(f"-o names one file, and {manifest} holds several runs; leave it out")
+        typer.echo(f"wrote {report_run(manifest, output, name=name, storage=storage, workdir=workdir)}")
+
+    raise typer.Exit(each_run(manifest, do, quiet=True))
 
 
 app.command()(explain)

@@ -60,21 +60,42 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path, *, storage: str | None = None, cache: Path | None = None) -> SelfEvolutionRun:
+def runs_in(path: Path) -> list[str | None]:
+    """Which runs to `load` from a manifest, one after another: their names, or None for the only one.
+
+    Raises:
+        InputError: one of several has no name of its own.
+    """
+    if path == STDIN:  # it can be read once
+        return [None]
+    runs = [document for document in _documents(path) if _is_run(document[0])]
+    if len(runs) < 2:
+        return [None]
+    names = [_validate(path, document).metadata.name for document in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} holds two runs named {twice}; give each a metadata.name of its own")
+    return list(names)
+
+
+def load(
+    path: Path, *, name: str | None = None, storage: str | None = None, cache: Path | None = None
+) -> SelfEvolutionRun:
     """The run that the manifest at ``path`` describes.
 
     ``file:`` URIs are taken from the manifest's folder and made absolute. A model or data file on this machine without
     a digest gets one, so that keys follow the content: an edited file is another input, a moved one is the same.
 
     Args:
-        path: A YAML or JSON file with exactly one SelfEvolutionRun; ``-`` is standard input, in the current folder.
+        path: A YAML or JSON file with a SelfEvolutionRun; ``-`` is standard input, in the current folder.
+        name: Which one is meant, where the file holds several.
         storage: Replaces ``spec.storage.uri``: a URI, or a path from the current folder.
         cache: A folder in which digests of large files are remembered.
 
     Raises:
         InputError: one line for each thing that is wrong, or the one that this version cannot do yet.
     """
-    run = _validate(path, _only_run(path, _documents(path)))
+    run = _validate(path, _only_run(path, _documents(path), name))
     refuse_what_is_not_built(run.spec)
     folder = path.resolve().parent
     digests = DigestCache(cache)
@@ -185,16 +206,24 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _only_run(path: Path, documents: list[tuple[Any, yaml.Node | None]]) -> tuple[Any, yaml.Node | None]:
+def _is_run(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("kind") == KIND
+
+
+def _only_run(
+    path: Path, documents: list[tuple[Any, yaml.Node | None]], name: str | None = None
+) -> tuple[Any, yaml.Node | None]:
     if not documents:
         raise InputError(f"{path} is empty; write a {KIND} into it")
-    runs = [pair for pair in documents if isinstance(pair[0], dict) and pair[0].get("kind") == KIND]
+    runs = [pair for pair in documents if _is_run(pair[0])]
+    if name is not None:
+        runs = [pair for pair in runs if pair[0]["metadata"]["name"] == name]
     if len(runs) == 1:
         return runs[0]
     if len(documents) == 1:
         return documents[0]  # validation says what it is instead
     found = "no" if not runs else str(len(runs))
-    raise InputError(f"{path} holds {found} {KIND} in {len(documents)} documents; keep exactly one")
+    raise InputError(f"{path} holds {found} {KIND} in {len(documents)} documents; this command takes exactly one")
 
 
 def _validate(path: Path, document: tuple[Any, yaml.Node | None]) -> SelfEvolutionRun:

@@ -169,8 +169,8 @@ def test_other_documents_beside_the_run_are_left_alone(tmp_path: Path) -> None:
     [
         ("", ": is empty".replace(":", "") + "; write a SelfEvolutionRun into it"),
         ("just words", " holds str; write a SelfEvolutionRun: apiVersion, kind, metadata, spec"),
-        (f"{GOOD}---\n{GOOD}", " holds 2 SelfEvolutionRun in 2 documents; keep exactly one"),
-        ("kind: A\n---\nkind: B\n", " holds no SelfEvolutionRun in 2 documents; keep exactly one"),
+        (f"{GOOD}---\n{GOOD}", " holds 2 SelfEvolutionRun in 2 documents; this command takes exactly one"),
+        ("kind: A\n---\nkind: B\n", " holds no SelfEvolutionRun in 2 documents; this command takes exactly one"),
         ("a: 1\nb: 2\na: 3\n", ":3: 'a' is here and in line 1; keep one of them"),
         ("a: [1, 2\n", ":2: expected ',' or ']', but got '<stream end>'; correct the YAML"),
         ("a: !!python/object:os.system {}\n", ":1: could not determine a constructor for the tag"),

@@ -13,14 +13,16 @@ from selfevo.views import narrate
 from selfevo_contract.errors import InputError
 
 
-def report_run(manifest: Path, output: Path | None, *, storage: str | None, workdir: Path) -> Path:
+def report_run(
+    manifest: Path, output: Path | None, *, name: str | None = None, storage: str | None, workdir: Path
+) -> Path:
     """Writes the report to ``output`` (``<run>-report.html`` in the current folder when None) and returns its path.
 
     Raises:
         InputError: there is neither a store nor a record of the run, and so nothing to tell of.
         SelfevoError: something is wrong with the manifest, the store, or the file.
     """
-    run = load(manifest, storage=storage, cache=workdir)
+    run = load(manifest, name=name, storage=storage, cache=workdir)
     folder = RunFolder(workdir, run.metadata)
     if (remark := absent(run)) and folder.read() is None:
         raise InputError(f"store {run.spec.storage.uri} {remark}; there is nothing to report before that")

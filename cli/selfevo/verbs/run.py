@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 
+from selfevo.documents import INTERRUPTED
 from selfevo.local import processes as local
 from selfevo.local.process import Event, Exited, Reported, Signalled, Warned
 from selfevo.local.processes import Processes
@@ -32,12 +33,12 @@ from selfevo_core.reconcile import Backoff, reconcile
 from selfevo_core.usage import newly_low
 
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
-INTERRUPTED = 130
 
 
 def run_manifest(
     manifest: Path,
     *,
+    name: str | None = None,
     storage: str | None = None,
     workdir: Path,
     workers: int | None = None,
@@ -49,7 +50,7 @@ def run_manifest(
     Raises:
         SelfevoError: it cannot start.
     """
-    run = load(manifest, storage=storage, cache=workdir)
+    run = load(manifest, name=name, storage=storage, cache=workdir)
     if importlib.util.find_spec("torch") is None:
         raise InputError("training needs packages that are not installed here; pip install 'selfevo[trainer]'")
     folder = RunFolder(workdir, run.metadata)

@@ -31,9 +31,9 @@ FOLLOW_S = 0.3
 """Between two reads of a log that is being written."""
 
 
-def show_plan(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
+def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, workdir: Path, as_json: bool) -> None:
     """The steps of the run, their keys, and which of them the store has."""
-    run = load(manifest, storage=storage, cache=workdir)
+    run = load(manifest, name=name, storage=storage, cache=workdir)
     record = RunFolder(workdir, run.metadata).record(run)
     steps = plan_of(run.spec, record)
     there = committed_steps(run, steps, open_run_store(run))

@@ -25,6 +25,7 @@ def size(
     figures: Annotated[bool, typer.Option("--figures", help="Say which figures the hours go by, and whose.")] = False,
 ) -> None:
     """Say what each phase takes of a GPU's memory, and about how long; exit code 2 when one does not fit."""
+    from selfevo.documents import each_run
     from selfevo.views.size import show_size
 
-    raise typer.Exit(show_size(manifest, card, config, answer_tokens, figures))
+    raise typer.Exit(each_run(manifest, lambda name: show_size(manifest, card, config, answer_tokens, figures, name)))

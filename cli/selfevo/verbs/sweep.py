@@ -78,11 +78,12 @@ def _run(
     manifest: Path, cells: Sequence[Cell], storage: str | None, workdir: Path, workers: int | None, quiet: bool
 ) -> int:
     """One after another; what ends early does not keep the others from their turn. Returns the exit code."""
+    from selfevo.documents import INTERRUPTED
     from selfevo.sweeps import files
     from selfevo.sweeps.grid import LABEL
     from selfevo.sweeps.results import Steps, result_of, table, to_do
     from selfevo.text import count, printable, width
-    from selfevo.verbs.run import INTERRUPTED, run_manifest
+    from selfevo.verbs.run import run_manifest
     from selfevo_contract.errors import SelfevoError
 
     name = cells[0].document["metadata"]["labels"][LABEL]

@@ -11,11 +11,11 @@ from pathlib import Path
 from selfevo.cluster.client import Cluster, Resource
 from selfevo.cluster.connection import connect
 from selfevo.cluster.errors import Expired, Forbidden, NotFound, Unauthorized, brief
+from selfevo.documents import INTERRUPTED
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.target import ClusterRun
 from selfevo.text import printable, width
-from selfevo.verbs.run import INTERRUPTED
 from selfevo.views import narrate
 from selfevo.views.base import clock
 from selfevo_contract import reasons

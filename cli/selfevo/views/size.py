@@ -19,7 +19,12 @@ from selfevo_contract.sizing.suggestions import suggestions
 
 
 def show_size(
-    manifest: Path, card: str, config: Path | None, answer_tokens: int | None = None, figures: bool = False
+    manifest: Path,
+    card: str,
+    config: Path | None,
+    answer_tokens: int | None = None,
+    figures: bool = False,
+    name: str | None = None,
 ) -> ExitCode:
     """Print it; the exit code is 2 when a phase does not fit.
 
@@ -28,6 +33,7 @@ def show_size(
         config: the model's config.json where its folder is not on this machine.
         answer_tokens: length of a completion on average; None for a guess.
         figures: say which figures the hours go by, and whose they are.
+        name: which run is meant, where the manifest holds several.
 
     Raises:
         InputError: the manifest, the card or the model's configuration is not one.
@@ -35,7 +41,7 @@ def show_size(
     named = f"{card.removesuffix('GB').strip()} GB"
     if named not in CARDS:
         raise InputError(f"--card is {card!r}; it must be one of {', '.join(name.split()[0] for name in CARDS)}")
-    spec = load(manifest).spec
+    spec = load(manifest, name=name).spec
     model = architecture(spec.model.uri, config)
     found = list(needs(spec, model))
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
