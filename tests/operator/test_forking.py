@@ -13,10 +13,10 @@ from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.phases import StepModelRef
 from selfevo_contract.plan import Plan, plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import Fork, Rollback, RunStatus, StepStatus
+from selfevo_contract.status import Fork, Rollback, RunStatus, StepStatus, Usage
 from selfevo_core.policies import NotFound
 from selfevo_core.policies.forking import beginning_of
-from selfevo_core.reconcile import Outcome, Start, reconcile
+from selfevo_core.reconcile import ObservedAttempt, Outcome, Start, attempt_name, reconcile
 
 
 def recorded(planned: Plan, last: int) -> list[StepStatus]:
@@ -241,11 +241,41 @@ def test_the_best_of_a_fork_may_be_what_it_began_with() -> None:
     assert status.model_uri == f"file:///store/default/solver-train/{run.status.fork.solver}"
 
 
+def test_the_best_that_is_promoted_may_be_what_it_began_with() -> None:
+    guards = {"inBand": {"limit": 0.6, "action": "promoteBest", "patience": 1}}
+    run = begun(forking(2, spec__guards=guards), source(2))
+    assert run.status is not None and run.status.fork is not None
+    figures = {"solver-rollout": {"in_band_share": 0.1}, "evaluate": {"mean": 0.5}}
+    steps = [
+        step.model_copy(update={"metrics": figures.get(step.phase, {})})
+        for step in recorded(plan_of(run.spec, run.status), 3)
+    ]
+    status = looked(with_steps(run, steps)).status
+    assert (status.phase, status.best and status.best.iteration) == ("Succeeded", 0), "the earliest of equals"
+    better = [s.model_copy(update={"metrics": {"mean": 0.9}}) if s.name == "evaluate-2" else s for s in steps]
+    status = looked(with_steps(run, better)).status
+    assert status.phase == "Succeeded" and status.conditions[0].reason == "GuardTripped"
+    assert status.model_uri is not None and status.model_uri.endswith(run.status.fork.solver or "")
+
+
 def test_a_budget_counts_what_the_fork_uses_itself() -> None:
-    run = begun(forking(2, spec__budget={"wallTime": "1h"}), source(2))
-    assert run.status is not None and run.status.usage is None
-    usage = looked(run).status.usage
-    assert usage is None or usage.wall_hours == 0
+    other = source(2)
+    assert other.status is not None
+    spent = other.status.model_copy(update={"usage": Usage(counted_at="2026-01-01T12:00:00Z", wall_hours=100.0)})
+    run = begun(forking(2, spec__budget={"wallTime": "1h"}), other.model_copy(update={"status": spent}))
+    step = plan_of(run.spec, run.status).steps[0]
+    name = attempt_name("demo", step, 1)
+    works = ObservedAttempt(name=name, step=step.name, key=step.key, number=1, state="Running", started_at=NOW)
+
+    def after(seconds: float, before: RunStatus | None) -> RunStatus:
+        now = run.model_copy(update={"status": before})
+        return reconcile(now, plan_of(run.spec, before), [works], at(seconds)).status
+
+    status = after(0, run.status)
+    assert status.phase == "Running"
+    status = after(1800, status)
+    assert status.phase == "Running" and status.usage is not None and status.usage.wall_hours == 0.5
+    assert after(3700, status).conditions[0].reason == "BudgetExceeded"
 
 
 # --- the operator
