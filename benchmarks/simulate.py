@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--processes", type=int, default=None, help="as many as there are cores by default")
+    parser.add_argument("--minutes", type=float, default=1e9, help="end after so many, with those that are done")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "simulate.json")
     options = parser.parse_args()
     begun, found = time.monotonic(), []
@@ -61,10 +62,13 @@ def main() -> None:
             found.append(outcome)
             if "broken" in outcome:
                 print(f"seed {outcome['seed']}: {outcome['broken']}", flush=True)
+            if time.monotonic() - begun > 60 * options.minutes:
+                break
     whole = [outcome for outcome in found if "broken" not in outcome]
     results = {
         "machine": machine(),
         "seeds": [options.first, options.first + options.seeds],
+        "done": len(found),
         "broken": sorted(outcome["seed"] for outcome in found if "broken" in outcome),
         "lives": dict(sorted(Counter(outcome["shape"] for outcome in whole).items())),
         "seconds": round(time.monotonic() - begun),
