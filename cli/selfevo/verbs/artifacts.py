@@ -5,42 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfevo.local.workdir import RunFolder
-from selfevo.manifest import load
-from selfevo.stores import absent, committed_steps, open_run_store, prefix_of
+from selfevo.opened import opened
+from selfevo.stores import absent, open_run_store
+from selfevo.tables import copy_table, tables_of
 from selfevo.text import aligned, count, size
 from selfevo.verbs.show import current_status
-from selfevo_contract.artifacts import Manifest, chunk_places, chunks_prefix, step_prefix
+from selfevo_contract.artifacts import chunk_places, chunks_prefix, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.phases import BaseModelRef, EvaluateInputs, ModelRef, SolverRolloutInputs, StepModelRef
-from selfevo_contract.plan import Plan, Step
-from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of, texts_of
+from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
+from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.summary import model_uri
-
-if TYPE_CHECKING:
-    from selfevo_store import ObjectStore
 
 
 def list_artifacts(manifest: Path, *, storage: str | None, workdir: Path, as_json: bool) -> None:
     """The committed outputs of the run's steps."""
-    run = load(manifest, storage=storage, cache=workdir)
-    steps = RunFolder(workdir, run.metadata).plan(run)
-    store = open_run_store(run)
-    there = committed_steps(run, steps, store)
+    of = opened(manifest, storage=storage, workdir=workdir)
     rows: list[dict[str, Any]] = [
         {
             "step": step.name,
-            "createdAt": there[step.name].created_at,
-            "files": len(there[step.name].files),
-            "bytes": sum(file.size for file in there[step.name].files),
-            "uri": store.uri_of(prefix_of(run, step)),
+            "createdAt": there.created_at,
+            "files": len(there.files),
+            "bytes": sum(file.size for file in there.files),
+            "uri": of.store.uri_of(prefix),
         }
-        for step in steps.steps
-        if step.name in there
+        for step, prefix, there in of.committed
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -48,9 +41,9 @@ def list_artifacts(manifest: Path, *, storage: str | None, workdir: Path, as_jso
     table = [["step", "committed", "files", "size", "uri"]]
     table += [[row["step"], row["createdAt"], str(row["files"]), size(row["bytes"]), row["uri"]] for row in rows]
     print(*aligned(table, right=(2, 3)), sep="\n")
-    if remark := absent(run):
-        print(f"store {run.spec.storage.uri} {remark}")
-    print(f"{len(rows)} of {len(steps.steps)} steps are in the store")
+    if remark := absent(of.run):
+        print(f"store {of.run.spec.storage.uri} {remark}")
+    print(f"{len(rows)} of {len(of.steps.steps)} steps are in the store")
 
 
 def model_path(manifest: Path, *, iteration: str, role: str, storage: str | None, workdir: Path) -> str:
@@ -108,41 +101,12 @@ def copy_rows(manifest: Path, *, to: Path, storage: str | None, workdir: Path) -
         InputError: ``to`` is not empty.
     """
     _check_free(to)
-    run = load(manifest, storage=storage, cache=workdir)
-    steps = RunFolder(workdir, run.metadata).plan(run)
-    store = open_run_store(run)
-    there = committed_steps(run, steps, store)
+    of = opened(manifest, storage=storage, workdir=workdir)
     copied = {
-        step.name: sum(
-            _copy(store, prefix_of(run, step), there[step.name], file, to / step.name) for file in tables_of(step)
-        )
-        for step in steps.steps
-        if step.name in there
+        step.name: sum(copy_table(of.store, prefix, there, file, to / step.name) for file in tables_of(step))
+        for step, prefix, there in of.committed
     }
     return sum(copied.values()), sum(map(bool, copied.values()))
-
-
-def tables_of(step: Step) -> list[RowFile[Any]]:
-    """The files of rows that a step of this kind may have and people look into."""
-    match step.inputs:
-        case SolverRolloutInputs():
-            return [QUESTIONS, CURRICULUM, ORACLE, TEXTS]
-        case EvaluateInputs() as inputs:
-            return [of(task.name) for task in inputs.tasks for of in (answers_of, texts_of)]
-        case _:
-            return []
-
-
-def _copy(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[Any], folder: Path) -> bool:
-    """Whether the step has the file."""
-    from selfevo_store import fetch, fetch_rows
-
-    there = file.as_in(manifest)
-    if there is file:
-        fetch(store, prefix, manifest, folder, [file.name])
-    elif there is not None:
-        file.write(folder, fetch_rows(store, prefix, manifest, file))
-    return there is not None
 
 
 def _merged(run: SelfEvolutionRun, model: Path, cache: Path) -> Path:
@@ -162,23 +126,18 @@ def verify(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     """Reads every file of every committed step; returns the exit code."""
     from selfevo_store import verify as verify_directory
 
-    run = load(manifest, storage=storage, cache=workdir)
-    steps = RunFolder(workdir, run.metadata).plan(run)
-    store = open_run_store(run)
-    there = committed_steps(run, steps, store)
+    of = opened(manifest, storage=storage, workdir=workdir)
     damaged = files = 0
-    for step in steps.steps:
-        if step.name not in there:
-            continue
-        prefix = prefix_of(run, step)
-        places = [prefix, *chunk_places(prefix, (info.key for info in store.list(chunks_prefix(prefix))))]
-        problems = [problem for place in places for problem in verify_directory(store, place)]
-        files += len(there[step.name].files)
+    for step, prefix, there in of.committed:
+        places = [prefix, *chunk_places(prefix, (info.key for info in of.store.list(chunks_prefix(prefix))))]
+        problems = [problem for place in places for problem in verify_directory(of.store, place)]
+        files += len(there.files)
         damaged += bool(problems)
-        print(f"{step.name}: {'damaged' if problems else count(len(there[step.name].files), 'file') + ' as committed'}")
+        print(f"{step.name}: {'damaged' if problems else count(len(there.files), 'file') + ' as committed'}")
         for problem in problems:
             print(f"  {problem}")
-    print(f"{len(there)} of {len(steps.steps)} steps are in the store, {damaged} damaged, {count(files, 'file')} read")
+    steps = f"{len(of.there)} of {len(of.steps.steps)} steps"
+    print(f"{steps} are in the store, {damaged} damaged, {count(files, 'file')} read")
     return int(ExitCode.DATA) if damaged else int(ExitCode.DONE)
 
 
@@ -201,9 +160,8 @@ def digest_of(path: Path) -> str:
 def _model_of(
     manifest: Path, iteration: str, role: str, storage: str | None, workdir: Path
 ) -> tuple[SelfEvolutionRun, Plan, ModelRef]:
-    run = load(manifest, storage=storage, cache=workdir)
-    steps = RunFolder(workdir, run.metadata).plan(run)
-    there = committed_steps(run, steps, open_run_store(run))
+    of = opened(manifest, storage=storage, workdir=workdir)
+    run, steps, there = of.run, of.steps, of.there
     number = _iteration(run, steps, iteration, workdir)
     ref = (steps.solvers if role == "solver" else steps.challengers)[number]
     if (
