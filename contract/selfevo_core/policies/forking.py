@@ -59,8 +59,8 @@ def beginning_of(run: SelfEvolutionRun, other: SelfEvolutionRun | None) -> Fork 
     begun = any(step.state == "Succeeded" for step in record.steps)
     if begun and (record.schema_version or FIRST_RECORDED) != SCHEMA_VERSION:
         return NotFound(f"{said}, which another version of selfevo has made; start it anew with this one", final=True)
-    planned = plan_of(other.spec, record)
-    if not planned.steps or not _is_done(planned, record, asked.iteration):
+    planned = plan_of(other.spec, record) if _is_near(asked, other.spec, record) else None
+    if planned is None or not planned.steps or not _is_done(planned, record, asked.iteration):
         ended = record.phase in ("Succeeded", "Failed")
         there = f"is not done, and that run has {record.phase}" if ended else "is not done yet"
         remedy = "this run begins when it is, or name an earlier one in a new run"
@@ -93,6 +93,13 @@ def _out_of_reach(asked: ForkFrom, other: RunSpec) -> str:
     if begins is not None and asked.iteration < begins.iteration:
         return f"run {asked.run} begins with iteration {begins.iteration} of run {begins.run}; fork that in a new run"
     return ""
+
+
+def _is_near(asked: ForkFrom, other: RunSpec, record: RunStatus) -> bool:
+    """Whether the iteration may be done: a long plan is not made for each change of a run that is not so far."""
+    begins = other.fork_from.iteration if other.fork_from else 0
+    rollouts = {s.iteration for s in record.steps if s.phase == SOLVER_ROLLOUT.name and s.state == "Succeeded"}
+    return asked.iteration == begins or asked.iteration in rollouts
 
 
 def _is_done(planned: Plan, record: RunStatus, iteration: int) -> bool:
