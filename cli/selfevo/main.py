@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,8 @@ from selfevo.options import (
     Namespace,
     Output,
     OutputOption,
+    Role,
+    RoleOption,
     Storage,
     Target,
     Workdir,
@@ -288,14 +289,6 @@ app.add_typer(artifacts, name="artifacts")
 artifacts.command("rows")(rows)
 
 Iteration = Annotated[str, typer.Option(metavar="best|N", help="Of which iteration; 0 is the base.")]
-
-
-class Role(StrEnum):
-    solver = "solver"
-    challenger = "challenger"
-
-
-RoleOption = Annotated[Role, typer.Option(help="Whose model.")]
 
 
 @artifacts.command("ls")

@@ -107,11 +107,15 @@ def load(
             for n, task in enumerate(evaluation.tasks)
         ]
         evaluation = evaluation.model_copy(update={"tasks": tasks})
+    finetune = spec.finetune
+    if finetune is not None:
+        finetune = finetune.model_copy(update={"data": _data(finetune.data, folder, "spec.finetune.data", digests)})
     uri = _absolute(spec.storage.uri, folder) if storage is None else _storage_option(storage)
     changes = {
         "model": _model(spec.model, folder, digests),
         "storage": spec.storage.model_copy(update={"uri": uri}),
         "evaluation": evaluation,
+        "finetune": finetune,
         "exclude": [_data(data, folder, f"spec.exclude[{n}]", digests) for n, data in enumerate(spec.exclude)],
     }
     digests.save()

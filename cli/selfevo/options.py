@@ -40,3 +40,12 @@ class Output(StrEnum):
 
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
+
+
+class Role(StrEnum):
+    solver = "solver"
+    challenger = "challenger"
+    finetuned = "finetuned"
+
+
+RoleOption = Annotated[Role, typer.Option(help="Whose model.")]

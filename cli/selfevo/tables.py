@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.phases import EvaluateInputs, SolverRolloutInputs
+from selfevo_contract.phases import HeldOutInputs, SolverRolloutInputs
 from selfevo_contract.plan import Step
 from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of, texts_of
 
@@ -19,7 +19,7 @@ def tables_of(step: Step) -> list[RowFile[Any]]:
     match step.inputs:
         case SolverRolloutInputs():
             return [QUESTIONS, CURRICULUM, ORACLE, TEXTS]
-        case EvaluateInputs() as inputs:
+        case HeldOutInputs() as inputs:
             return [of(task.name) for task in inputs.tasks for of in (answers_of, texts_of)]
         case _:
             return []

@@ -19,6 +19,7 @@ PLAIN = 400
 """Records that a status has as they are: those of 80 to 130 iterations, 160 KB at most."""
 NEWEST = 20
 """Iterations that stay as they are in any case."""
+_CLOSING = {phase.name for phase in PHASES.values() if phase.closes}
 _SCORING = {phase.name for phase in PHASES.values() if phase.scores}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"([a-z-]+)-([0-9]+)")
@@ -45,7 +46,7 @@ def packed(steps: Sequence[Mapping[str, Any]], shown: set[int]) -> tuple[list[st
 
 def _line(step: Mapping[str, Any]) -> str:
     plain = step["name"] == f"{step['phase']}-{step['iteration']}" and _KEY.fullmatch(step["key"])
-    if step["state"] != "Succeeded" or step.get("message") or not plain:
+    if step["state"] != "Succeeded" or step.get("message") or not plain or step["phase"] in _CLOSING:
         return ""
     key = base64.urlsafe_b64encode(bytes.fromhex(step["key"])).decode().rstrip("=")
     scores = step.get("metrics", {}) if step["phase"] in _SCORING else {}  # other figures are in the store

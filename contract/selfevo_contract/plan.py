@@ -1,7 +1,7 @@
 """spec -> the steps of the run, each with its key. Pure: the whole plan is known before anything runs.
 
     iteration t:  challenger-train(t) -> solver-rollout(t) -> solver-train(t) -> [verifier-train(t)] -> [evaluate(t)]
-    at the end:   [finetune]
+    at the end:   [finetune -> finetune-evaluate], of the best Solver and of the base
 
 A run that goes on from iteration n of another one (spec.forkFrom) begins with t = n + 1; what it begins with stands in
 its record (status.fork), and before that there is no plan.
@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.phases import (
@@ -30,6 +31,7 @@ from selfevo_contract.phases import (
     BaseModelRef,
     ChallengerTrainInputs,
     EvaluateInputs,
+    FinetuneEvaluateInputs,
     FinetuneInputs,
     Inputs,
     Loading,
@@ -44,7 +46,7 @@ from selfevo_contract.phases import (
 )
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine
-from selfevo_contract.spec.evaluation import Task
+from selfevo_contract.spec.evaluation import Evaluation, Task
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_contract.status import Fork, Rollback, RunStatus
@@ -97,6 +99,8 @@ class Plan:
     start: int = 0
     """The iteration that it goes on from; its own ones are those after it. Between the base and it, nothing is known of
     the models: the base stands there."""
+    best: int | None = None
+    """The iteration whose Solver is fine-tuned, as it is recorded; None, as before the scores are known: the last."""
 
     @cached_property
     def by_name(self) -> dict[str, Step]:
@@ -242,23 +246,9 @@ class _Builder:
         evaluation = self.spec.evaluation
         if evaluation is None:
             return
-        prompt, sampling = self.spec.solver.prompt, evaluation.sampling or self.spec.solver.grpo.sampling
-        fallback: dict[str, object] = {"samples": evaluation.samples, "prompt": prompt, "sampling": sampling}
         # A Solver that is not trained is the base, and its evaluation the base's.
         base = self.base_score if isinstance(model, StepModelRef) else None
-        inputs = EvaluateInputs(
-            # The same questions are answered with the same random stream by every model: scores are paired.
-            seed=self.seed(EVALUATE.name, 0),
-            model=model,
-            loading=self.served_by(evaluation.engine),
-            tasks=[_as_asked(task, fallback) for task in evaluation.tasks],
-            samples=evaluation.samples,
-            prompt=prompt,
-            sampling=sampling,
-            grading=self.spec.grading,
-            shards=evaluation.shards,
-            base=base.key if base else None,
-        )
+        inputs = EvaluateInputs.model_validate(self.asked(evaluation, model, base))
         needs = [model, base] if base else [model]
         if iteration == self.spec.iterations or iteration % evaluation.every == 0:
             added = self.add(inputs, iteration, *needs)
@@ -266,10 +256,55 @@ class _Builder:
         else:
             self.unscheduled.append(self.step(inputs, iteration, *needs))
 
-    def finetune(self, model: ModelRef) -> None:
-        if self.spec.finetune is not None:
-            inputs = FinetuneInputs(seed=self.seed(FINETUNE.name, 0), model=model, settings=self.spec.finetune)
-            self.add(inputs, self.spec.iterations, model)
+    def asked(self, evaluation: Evaluation, model: ModelRef, base: StepModelRef | None) -> dict[str, Any]:
+        """The inputs of an evaluation of ``model``, by name."""
+        prompt, sampling = self.spec.solver.prompt, evaluation.sampling or self.spec.solver.grpo.sampling
+        fallback: dict[str, object] = {"samples": evaluation.samples, "prompt": prompt, "sampling": sampling}
+        return {
+            # The same questions are answered with the same random stream by every model: scores are paired.
+            "seed": self.seed(EVALUATE.name, 0),
+            "model": model,
+            "loading": self.served_by(evaluation.engine),
+            "tasks": [_as_asked(task, fallback) for task in evaluation.tasks],
+            **fallback,
+            "grading": self.spec.grading,
+            "shards": evaluation.shards,
+            "base": base.key if base else None,
+        }
+
+    def finetune(self, solvers: Sequence[ModelRef], best: int | None) -> None:
+        """Of Solver ``best``, the last when None, and of the base. A step bears the number of what it starts from."""
+        settings = self.spec.finetune
+        if settings is None:
+            return
+        start = self.spec.iterations if best is None else min(best, self.spec.iterations)
+        start = start if isinstance(solvers[start], StepModelRef) else 0
+        # What the best is only all scores tell; without any, it is the last.
+        last = [step.name for step in self.steps if step.type.scores or step.type.trains_solver]
+        for number in dict.fromkeys([start, *([0] if settings.control else [])]):
+            model, by_grpo = solvers[number], settings.kind == "grpo"
+            inputs = FinetuneInputs(
+                seed=self.seed(FINETUNE.name, 0),
+                model=model,
+                kind=settings.kind,
+                data=settings.data,
+                answers=settings.answers,
+                loading=self.loading,
+                prompt=self.spec.solver.prompt,
+                max_prompt_length=self.spec.solver.max_prompt_length,
+                grpo=settings.training(self.spec.solver.grpo),
+                reward=self.spec.solver.reward if by_grpo else None,
+                grading=self.spec.grading,
+                exclude=self.spec.exclude,
+                held_out=self.held_out,
+                contamination=self.spec.rollout.contamination,
+            )
+            step = replace(self.step(inputs, number), parents=tuple(last))
+            self.steps.append(step)
+            tuned = StepModelRef(phase=FINETUNE.name, key=step.key)
+            if self.spec.evaluation is not None and self.base_score is not None:
+                asked = self.asked(self.spec.evaluation, tuned, self.base_score)
+                self.add(FinetuneEvaluateInputs.model_validate(asked), number, tuned, self.base_score)
 
 
 def _as_asked(task: Task, fallback: Mapping[str, object]) -> Task:
@@ -290,8 +325,17 @@ def rollbacks_of(spec: RunSpec, recorded: Sequence[Rollback], fork: Fork | None 
 
 
 def plan_of(spec: RunSpec, record: RunStatus | None) -> Plan:
-    """The plan of a run with its record, without which a fork and a run that went back have another one, or none."""
-    return plan(spec, record.rollbacks, record.fork) if record is not None else plan(spec)
+    """The plan of a run with its record, without which a fork, and a run that went back or fine-tunes its best, have
+    another one, or none."""
+    if record is None:
+        return plan(spec)
+    return plan(spec, record.rollbacks, record.fork, record.finetune.iteration if record.finetune else None)
+
+
+def is_outdated(steps: Plan, record: RunStatus) -> bool:
+    """Whether ``record`` tells of a rollback, or of a choice of what is fine-tuned, that is not in ``steps``."""
+    chosen = record.finetune is not None and record.finetune.iteration != steps.best
+    return chosen or len(record.rollbacks) > steps.rollbacks
 
 
 def sketch(spec: RunSpec, fork: Fork | None = None) -> Plan:
@@ -301,12 +345,12 @@ def sketch(spec: RunSpec, fork: Fork | None = None) -> Plan:
     return plan(spec, (), fork)
 
 
-def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = None) -> Plan:
+def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = None, best: int | None = None) -> Plan:
     """The steps of a run; whoever has its record asks `plan_of`.
 
     ``rollbacks`` are those of its status, in their order: an iteration that is computed anew has another seed, so that
     its steps and all that follow from them have other keys. ``fork`` is what its status says of spec.forkFrom: as long
-    as that is not known, nothing is planned.
+    as that is not known, nothing is planned. ``best`` is the iteration of its status whose Solver is fine-tuned.
 
     A valid spec has a plan. What is in the plan and not built yet is refused by
     `selfevo_contract.run.refuse_what_is_not_built`.
@@ -336,9 +380,9 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = 
         builder.evaluate(t, solver)
         challengers.append(challenger)
         solvers.append(solver)
-    builder.finetune(solvers[-1])
+    builder.finetune(solvers, best)
     unscheduled = tuple(builder.unscheduled)
-    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), unscheduled, len(rollbacks), start)
+    return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), unscheduled, len(rollbacks), start, best)
 
 
 def _made(phase: Phase, key: str | None) -> StepModelRef | None:

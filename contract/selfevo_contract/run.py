@@ -46,7 +46,6 @@ class SelfEvolutionRun(Closed):
 
 NOT_BUILT = {
     "verifier": "the phase verifier-train",
-    "finetune": "the phase finetune",
 }
 
 

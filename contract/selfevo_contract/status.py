@@ -100,7 +100,8 @@ class StepStatus(_Status):
     name: str
     """E.g. solver-train-2."""
     phase: str
-    """What is done: challenger-train, solver-rollout, solver-train, verifier-train, evaluate or finetune."""
+    """What is done: challenger-train, solver-rollout, solver-train, verifier-train, evaluate, finetune or
+    finetune-evaluate."""
     iteration: int
     """The iteration that it belongs to."""
     key: str
@@ -242,6 +243,19 @@ class Fork(_Status):
     """When it was found."""
 
 
+class FinetuneStatus(_Status):
+    """What comes of spec.finetune."""
+
+    iteration: int
+    """The iteration whose Solver is trained: the best one, once all scores are known; 0 is the base."""
+    score: float | None = None
+    """Score of what became of it, by spec.evaluation.metric."""
+    control_score: float | None = None
+    """The same of the base, trained on the same data for as many steps."""
+    model_uri: str | None = None
+    """Where what became of it lies."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -276,6 +290,8 @@ class RunStatus(_Status):
     """Where the run begins, of one with spec.forkFrom; none as long as that is not known, and nothing is planned."""
     rollbacks: list[Rollback] = []
     """How often the run went back to a good iteration, in the order in which it did. They are part of its plan."""
+    finetune: FinetuneStatus | None = None
+    """What comes of spec.finetune, once it is known which Solver it is to train."""
     guards: list[GuardStatus] = []
     """What each guard of spec.guards says."""
     watch: str = ""

@@ -14,7 +14,7 @@ from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
 from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.policies import Decision, RunState
-from selfevo_core.summary import best_of, iterations_of, newest_and_best
+from selfevo_core.summary import best_of, finetune_of, iterations_of, newest_and_best
 from selfevo_core.usage import is_due
 
 
@@ -32,7 +32,7 @@ def status_of(
 
     ``problem`` is why nothing goes on, where that is known from elsewhere than the attempts.
     """
-    before, steps, at = state.recorded, state.steps, stamp(now) or ""
+    before, steps, at, watched = state.recorded, state.steps, stamp(now) or "", list(state.guards)
     iterations = iterations_of(run, state.plan, {**steps, **state.earlier})
     scored = [iteration for iteration in iterations if iteration.score is not None]
     best = best_of(run, state.plan, steps, iterations)
@@ -42,7 +42,6 @@ def status_of(
     reason, message = _reason(phase, decision, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
-    watched = list(state.guards)
     status = RunStatus(
         observed_generation=run.metadata.generation,
         schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,
@@ -58,6 +57,7 @@ def status_of(
         attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
         fork=decision.fork or before.fork,
         rollbacks=[*before.rollbacks, *([decision.rollback] if decision.rollback else [])],
+        finetune=finetune_of(run, state.plan, steps, decision.best),
         guards=watched,
         watch=watch_of(watched),
         usage=before.usage,

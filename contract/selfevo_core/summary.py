@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from selfevo_contract.artifacts import step_uri
-from selfevo_contract.phases import EVALUATE, PHASES, ModelRef, StepModelRef
+from selfevo_contract.phases import EVALUATE, FINETUNE, FINETUNE_EVALUATE, PHASES, ModelRef, StepModelRef
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.evaluation import Evaluation
-from selfevo_contract.status import IterationStatus, StepStatus
+from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.status import FinetuneStatus, IterationStatus, StepStatus
 
 ITERATIONS_SHOWN = 10
 SCORE_DIGITS = 4
@@ -89,6 +90,39 @@ def best_of(
     open_ones = {s.iteration for s in steps.values() if s.state != "Succeeded" and not PHASES[s.phase].closes}
     finished = [i for i in iterations if i.iteration > 0 and i.iteration not in open_ones and i.model_uri]
     return finished[-1] if finished else None
+
+
+def best_scored(spec: RunSpec, steps: Iterable[StepStatus]) -> int | None:
+    """The number of the best iteration by the scores of ``steps``; None without any."""
+    metric = spec.evaluation.metric if spec.evaluation else ""
+    scored = [step for step in steps if step.state == "Succeeded" and PHASES[step.phase].scores]
+    return highest({step.iteration: step.metrics.get(metric) for step in scored})
+
+
+def finetune_of(
+    run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus], best: int | None
+) -> FinetuneStatus | None:
+    """What has come of `spec.finetune`; ``best`` is what it is decided to train. None before that."""
+    chosen = plan.best if best is None else best
+    if run.spec.finetune is None or chosen is None:
+        return None
+    metric = run.spec.evaluation.metric if run.spec.evaluation else ""
+    # A Solver that was never trained is the base.
+    number = chosen if f"{FINETUNE.name}-{chosen}" in plan.by_name else 0
+
+    def score(of: int) -> float | None:
+        known = steps.get(f"{FINETUNE_EVALUATE.name}-{of}")
+        exact = None if known is None or chosen != plan.best else known.metrics.get(metric)
+        return None if exact is None else round(exact, SCORE_DIGITS)
+
+    step = plan.by_name.get(f"{FINETUNE.name}-{number}") if chosen == plan.best else None
+    there = step is not None and steps[step.name].state == "Succeeded"
+    return FinetuneStatus(
+        iteration=chosen,
+        score=score(number),
+        control_score=score(0) if run.spec.finetune.control else None,
+        model_uri=model_uri(run, StepModelRef(phase=step.phase, key=step.key)) if step and there else None,
+    )
 
 
 def newest_and_best(iterations: Sequence[IterationStatus], best: IterationStatus | None) -> list[IterationStatus]:

@@ -131,6 +131,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "perDeviceTrainBatchSize does not divide the completions of an update (promptsPerUpdate x numGenerations); "
         "choose a divisor of them",
     ),
+    (
+        document(spec__finetune={"data": {"uri": "s3://bucket/x"}, "batch": 12}),
+        "spec.finetune",
+        "perDeviceTrainBatchSize does not divide batch; choose a divisor of it",
+    ),
     *(
         (
             document(spec__rollout__engine={"kind": other, name: value}),
@@ -473,6 +478,10 @@ def test_there_is_no_message_that_nobody_saw() -> None:
 
 # --- what may change ------------------------------------------------------------------------------------------------
 
+FOR_GOOD = (
+    "finetune can be added, not removed, after creation; start a new run without it: it shares every step that it has "
+    "in common"
+)
 LOWERED = "iterations can be raised, not lowered, after creation; start a new run with fewer"
 
 
@@ -537,10 +546,14 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("exclude", ABSENT, FROZEN),
     ("exclude", [], FROZEN),
     ("finetune.maxSteps", 2, FROZEN),
+    ("finetune.kind", "sft", FROZEN),
+    ("finetune.data.uri", "s3://bucket/else.jsonl", FROZEN),
+    ("finetune.control", True, FROZEN),
+    ("finetune", ABSENT, FOR_GOOD),
     ("forkFrom.iteration", 2, FROZEN),
     ("solver.engine", {"kind": "vllm"}, f"{UNBUILT}; choose 'transformers'"),
     ("challenger.engine", {"kind": "server"}, ""),
-    *_presence("verifier", "evaluation", "finetune", "forkFrom", "model.digest", "storage.endpoint"),
+    *_presence("verifier", "evaluation", "forkFrom", "model.digest", "storage.endpoint"),
     *_presence("rollout.answerSampling", "evaluation.sampling", "challenger.questionSampling"),
     *_presence("rollout.engine.quantization"),
     *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate", "solver.grpo.learningRate"),
@@ -596,7 +609,7 @@ def test_what_may_change_and_what_may_not(
         assert told == ""
 
 
-@pytest.mark.parametrize("path", ["verifier", "evaluation", "finetune", "forkFrom", "exclude", "rollout.oracle"])
+@pytest.mark.parametrize("path", ["verifier", "evaluation", "forkFrom", "exclude", "rollout.oracle"])
 def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespace: str, path: str) -> None:
     made = copy.deepcopy(SMALL)
     for name in ("verifier", "evaluation"):
@@ -614,6 +627,8 @@ def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespa
         else f"{path.split('.')[-1]} cannot be added or removed after creation; {REMEDY}"
     )
     assert update(control_plane, small, {**small["spec"], "exclude": []}) == ""
+    # Fine-tuning comes at the end of the plan, as more iterations do.
+    assert update(control_plane, small, {**small["spec"], "finetune": FULL["spec"]["finetune"]}) == ""
 
 
 def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPlane, stored: Document) -> None:
@@ -643,6 +658,7 @@ FREE = (
         "rollout.chunkQuestions",
         "challenger.checkpointEvery",
         "solver.checkpointEvery",
+        "finetune.checkpointEvery",
     ),
     *(f"{part}.pods" for part in ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")),
     *(f"{part}.engine" for part in ("challenger", "rollout", "solver", "evaluation")),

@@ -104,9 +104,10 @@ def _looked_at(document: Document) -> Iterator[Any]:
         "rollout": ("shards", "questions", "minCurriculum"),
         "challenger": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
         "solver": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
+        "finetune": ("batch", "perDeviceTrainBatchSize"),
     }.items():
         place = _part(document, part)
-        place = place.get("grpo") if part != "rollout" else place
+        place = place.get("grpo") if part in ("challenger", "solver") else place
         yield from (place.get(name) for name in names) if isinstance(place, dict) else ()
     spec = document.get("spec")
     yield from (spec.get(name) for name in ("iterations", "approvedIteration")) if isinstance(spec, dict) else ()

@@ -125,7 +125,7 @@ def with_defaults(made: Schema) -> Schema:
 
 FULL = {
     "spec__verifier": {},
-    "spec__finetune": {"data": "s3://bucket/key"},
+    "spec__finetune": {"data": {"uri": "s3://bucket/key"}},
     "spec__evaluation__sampling": {},
     "spec__rollout__answerSampling": {"topK": 5},
     "spec__rollout__oracle": {"kind": "arithmetic"},

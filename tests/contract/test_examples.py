@@ -48,6 +48,18 @@ def test_an_example_validates_and_asks_for_what_is_built(path: Path) -> None:
     refuse_what_is_not_built(run_of(path).spec)
 
 
+def test_the_example_with_finetuning_in_place_of_its_comment_validates(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "arithmetic.yaml").read_text()
+    block = text[text.index("  # finetune:") : text.index("  # The held-out questions may not be asked.")]
+    written = text.replace(block, block.replace("\n  # ", "\n  ").replace("  # finetune", "  finetune", 1))
+    for name in ("base", "labelled.jsonl", "heldout.jsonl"):
+        written = written.replace(f"file:arithmetic/{name}", f"file://{ROOT}/examples/arithmetic/{name}")
+    path = tmp_path / "arithmetic.yaml"
+    path.write_text(written)
+    finetune = load(path).spec.finetune
+    assert finetune is not None and finetune.data.digest is not None and finetune.batch == 32
+
+
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem.endswith("-base")], ids=lambda path: path.stem)
 def test_the_references_settings(path: Path) -> None:
     spec = run_of(path).spec

@@ -21,7 +21,7 @@ from selfevo_contract.sizing import speeds
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.fit import checkpoint_bytes, refuse_what_does_not_fit
 from selfevo_contract.sizing.hours import Lengths, Machine, Took, estimate, wall_hours
-from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS, named_gpus
+from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS, named_gpus, needs
 from selfevo_contract.sizing.traffic import checkpoints, traffic
 from selfevo_contract.sizing.work import work_of
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
@@ -119,6 +119,34 @@ def test_what_settings_do() -> None:
     assert served.gpus == 8 + 4
     policy = steps_of(spec_of(solver={"grpo": {"generation": "vllm"}}))["solver-train-1"]
     assert policy.generating < train.generating / 2
+
+
+LABELLED = {"data": {"uri": "s3://bucket/labelled.jsonl"}, "maxSteps": 100, "batch": 32}
+
+
+def test_finetuning_and_its_scores_are_in_the_estimate() -> None:
+    base, tuned = steps_of(spec_of()), steps_of(spec_of(finetune=LABELLED))
+    assert tuned.keys() - base.keys() == {f"{name}-{of}" for name in ("finetune", "finetune-evaluate") for of in (0, 3)}
+    assert all(tuned[name].hours == one.hours for name, one in base.items())
+    supervised = tuned["finetune-3"]
+    assert (supervised.generating, supervised.tokens, supervised.gpus) == (0, 0, 1)
+    sequences = work_of(supervised.step.inputs)
+    assert (sequences.asked, sequences.given) == ((), 3200)
+    assert tuned["finetune-evaluate-3"].hours == base["evaluate-3"].hours
+    by_grpo = steps_of(spec_of(finetune={**LABELLED, "kind": "grpo"}))["finetune-3"]
+    assert by_grpo.training > 5 * supervised.training and by_grpo.generating > 0
+    # It generates nothing and has no reference, so that it takes less memory.
+    small, large = (
+        {need.phase: need for need in needs(spec_of(finetune={**LABELLED, "kind": kind}), QWEN)}
+        for kind in ("sft", "grpo")
+    )
+    assert small["finetune"].total < large["finetune"].total
+    assert large["finetune"].total == pytest.approx(large["solver-train"].total, rel=0.2)
+    alone = spec_of(finetune={**LABELLED, "pods": {"gpuMemory": "40Gi"}})
+    with pytest.raises(
+        InputError, match=r"spec\.finetune\.pods\.gpuMemory is 40Gi, and finetune takes at least .* set spec\.finetune"
+    ):
+        refuse_what_does_not_fit(alone)
 
 
 def test_hours_of_the_run_go_by_how_many_steps_may_be_at_work() -> None:

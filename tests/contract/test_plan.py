@@ -12,6 +12,9 @@ from harness.runs import DIGEST, make_run
 from selfevo_contract.phases import BaseModelRef, StepModelRef, input_key, inputs_adapter
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseConfig, phase_config
+from selfevo_contract.spec.finetune import Finetune
+
+LABELLED = {"data": {"uri": "s3://bucket/labelled.jsonl", "digest": DIGEST}}
 
 
 def planned(**changes: Any) -> Plan:
@@ -177,13 +180,69 @@ def test_an_untrained_role_has_no_step_and_keeps_the_base() -> None:
 
 
 def test_optional_parts_have_their_place() -> None:
-    names = [step.name for step in planned(spec__verifier={}, spec__finetune={"data": "s3://bucket/x"}).steps]
+    names = [step.name for step in planned(spec__verifier={}, spec__finetune=LABELLED).steps]
     assert names[4:6] == ["verifier-train-1", "evaluate-1"]
-    assert names[-1] == "finetune-2"
+    assert names[-4:] == ["finetune-2", "finetune-evaluate-2", "finetune-0", "finetune-evaluate-0"]
+
+
+def test_what_is_finetuned_is_the_best_solver_and_its_control_the_base() -> None:
+    spec = make_run(spec__iterations=3, spec__finetune=LABELLED).spec
+    before, after = plan(spec), plan(spec, best=2)
+    assert {step.name for step in after.steps if step.type.closes} == {
+        "finetune-2", "finetune-evaluate-2", "finetune-0", "finetune-evaluate-0"
+    }  # fmt: skip
+    tuned, control = after.by_name["finetune-2"], after.by_name["finetune-0"]
+    assert (tuned.inputs.model, control.inputs.model) == (after.solvers[2], after.solvers[0])
+    # Nothing else tells them apart, and both wait until the best is known.
+    assert tuned.inputs.model_copy(update={"model": control.inputs.model}) == control.inputs
+    scores = {f"evaluate-{number}" for number in range(4)}
+    assert scores <= set(tuned.parents) and scores <= set(control.parents)
+
+    # What comes before keeps its keys, whatever is fine-tuned, and so does the control.
+    def shared(steps: Plan) -> dict[str, str]:
+        return {step.name: step.key for step in steps.steps if not step.type.closes or step.iteration == 0}
+
+    assert shared(before) == shared(after)
+    assert keys(spec__iterations=3).items() <= shared(after).items()
+    scored = after.by_name["finetune-evaluate-2"]
+    assert scored.inputs.base == after.by_name["evaluate-0"].key
+    assert scored.parents == ("evaluate-0", "finetune-2")
+
+
+def test_without_a_control_or_a_trained_solver_one_model_is_finetuned() -> None:
+    alone = planned(spec__finetune={**LABELLED, "control": False})
+    assert [step.name for step in alone.steps if step.phase == "finetune"] == ["finetune-2"]
+    frozen = planned(spec__solver__grpo__maxSteps=0, spec__finetune=LABELLED)
+    assert [step.name for step in frozen.steps if step.phase == "finetune"] == ["finetune-0"]
+    unscored = planned(spec__evaluation=None, spec__finetune=LABELLED)
+    assert unscored.steps[-1].name == "finetune-0"
+    assert "solver-train-2" in unscored.steps[-1].parents
+
+
+def test_finetuning_by_grpo_has_the_solvers_settings_and_supervised_training_its_optimizer_only() -> None:
+    solver = make_run(spec__solver__grpo__beta=0.5, spec__solver__grpo__weightDecay=0.25).spec.solver.grpo
+    own = {**LABELLED, "maxSteps": 7, "batch": 16, "perDeviceTrainBatchSize": 4}
+    by = Finetune.model_validate({**own, "kind": "grpo"}).training(solver)
+    assert (by.updates, by.prompts_per_step, by.per_device_train_batch_size) == (7, 16, 4)
+    assert (by.beta, by.weight_decay, by.num_generations, by.learning_rate) == (
+        0.5, 0.25, solver.num_generations, solver.learning_rate
+    )  # fmt: skip
+    supervised = Finetune.model_validate(own).training(solver)
+    assert (supervised.updates, supervised.beta, supervised.weight_decay, supervised.rate) == (7, 0, 0.25, 1e-5)
+    adapter = make_run(spec__solver__grpo__lora={"rank": 4}).spec.solver.grpo
+    assert Finetune.model_validate(own).training(adapter).rate == pytest.approx(1e-4)
+    # Of a run that only differs in how its Solver is rewarded, supervised training is the same.
+    other = make_run(spec__solver__grpo__beta=0.1, spec__solver__grpo__weightDecay=0.25).spec.solver.grpo
+    assert Finetune.model_validate(own).training(other) == supervised
 
 
 def test_what_a_process_is_told_survives_the_wire_for_every_step() -> None:
-    for changes in ({}, {"spec__rollout__oracle": {"kind": "arithmetic"}}, {"spec__verifier": {}}):
+    for changes in (
+        {},
+        {"spec__rollout__oracle": {"kind": "arithmetic"}},
+        {"spec__verifier": {}},
+        {"spec__finetune": LABELLED},
+    ):
         run = make_run(**changes)
         for step in plan(run.spec).steps:
             config = phase_config(run.spec, "demo", "default", step, "attempt")

@@ -152,7 +152,8 @@ REFUSED: list[tuple[str, Object, str]] = [
         for part in PARTS
     ),
     ("ServiceAccount in verifier", {"spec.verifier.pods.serviceAccountName": OTHERS}, account("spec.verifier.pods")),
-    ("ServiceAccount in finetune", {"spec.finetune": {"data": "s3://models/f", "pods": {"serviceAccountName": OTHERS}}},
+    ("ServiceAccount in finetune",
+     {"spec.finetune": {"data": {"uri": "s3://models/f"}, "pods": {"serviceAccountName": OTHERS}}},
      account("spec.finetune.pods")),
     ("the default ServiceAccount by name", {"spec.pods.serviceAccountName": "default"},
      "spec.pods.serviceAccountName is default, a ServiceAccount that mallory may not use"),
@@ -450,7 +451,7 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a file as held-out data", {"spec.evaluation.tasks": [{"name": "x", "data": {"uri": "file:///etc/passwd"}}]},
      f"spec.evaluation.tasks is file:///etc/passwd, {_SOURCE}"),
     ("a file as excluded data", {"spec.exclude": [{"uri": "file:///etc/passwd"}]}, "spec.exclude is file:///etc/"),
-    ("a file as labelled data", {"spec.finetune": {"data": "file:///etc/passwd"}}, "spec.finetune.data is file:///etc"),
+    ("a file as labelled data", {"spec.finetune": {"data": {"uri": "file:///etc/passwd"}}}, "spec.finetune.data.uri is file:///etc"),
     # -- shape
     ("another version", {"apiVersion": "selfevo.dev/v1"}, "does not match the expected API version"),
     ("another kind", {"kind": "Pod", "apiVersion": "v1"}, "does not match the expected"),

@@ -19,9 +19,11 @@ from harness.artifacts import write_files
 from harness.runs import make_run
 from selfevo_contract.artifacts import ANSWER_CHUNKS, ManifestDraft, checkpoint_prefix, chunk_prefix, step_prefix
 from selfevo_contract.phases import (
+    EVALUATE,
     BaseModelRef,
     ChallengerTrainInputs,
-    EvaluateInputs,
+    FinetuneInputs,
+    HeldOutInputs,
     SolverRolloutInputs,
     SolverTrainInputs,
     StepModelRef,
@@ -123,12 +125,12 @@ class _Committer:
 
     def commit(self, *, interrupted: bool) -> None:
         match self.step.inputs:
-            case EvaluateInputs() as inputs:
+            case HeldOutInputs() as inputs:
                 if not interrupted:
                     self.evaluation(inputs)
             case SolverRolloutInputs() as inputs:
                 self.rollout(inputs, interrupted=interrupted)
-            case ChallengerTrainInputs() | SolverTrainInputs() as inputs:
+            case ChallengerTrainInputs() | SolverTrainInputs() | FinetuneInputs() as inputs:
                 if interrupted:
                     self.put(checkpoint_prefix(self.place, 1), {"model.safetensors": b"half"}, {}, {})
                 else:
@@ -155,7 +157,7 @@ class _Committer:
     def timings(self, *activities: str) -> dict[str, float]:
         return {activity: round(self.rng.uniform(0.5, 20.0), 3) for activity in activities}
 
-    def training(self, inputs: ChallengerTrainInputs | SolverTrainInputs) -> None:
+    def training(self, inputs: ChallengerTrainInputs | SolverTrainInputs | FinetuneInputs) -> None:
         challenger = isinstance(inputs, ChallengerTrainInputs)
         rows = [self.row(step, challenger) for step in range(1, inputs.grpo.updates + 1)]
         files = {"model/config.json": b"{}", "model/model.safetensors": b"weights", **content(METRICS, rows)}
@@ -179,11 +181,11 @@ class _Committer:
             row |= {"majority_share": 0.7 - 0.02 * step}
         return UpdateRow.model_validate({**row, "step": step, "update": step})
 
-    def evaluation(self, inputs: EvaluateInputs) -> None:
+    def evaluation(self, inputs: HeldOutInputs) -> None:
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
         results = {}
-        skill = 0.45 + 0.12 * self.step.iteration
+        skill = 0.45 + 0.12 * self.step.iteration + (0.15 if self.step.type.closes else 0.0)
         for task in inputs.tasks:
             samples = inputs.samples_of(task)
             rows = [self.answered(i, skill, samples) for i in range(80)]
@@ -194,10 +196,10 @@ class _Committer:
         metrics |= metrics_of(results, self.base_results(inputs))
         self.put(self.place, files, metrics, self.timings("startup", "load", "generation", "grading", "store"))
 
-    def base_results(self, inputs: EvaluateInputs) -> dict[str, Results] | None:
+    def base_results(self, inputs: HeldOutInputs) -> dict[str, Results] | None:
         if inputs.base is None:
             return None
-        place = step_prefix(self.of.run.metadata.namespace, self.step.phase, inputs.base)
+        place = step_prefix(self.of.run.metadata.namespace, EVALUATE.name, inputs.base)
         manifest = read_manifest(self.of.store, place)
         assert manifest is not None
         return {

@@ -39,6 +39,8 @@ METRICS = {
     "solver-rollout": {"questions": 16.0, "kept": 8.0, "in_band_share": 0.5, "majority_share_mean": 0.6},
     "challenger-train": {"reward_first": 0.3, "reward_last": 0.4},
     "solver-train": {"reward_first": 0.5, "reward_last": 0.7},
+    "finetune": {"questions": 10.0, "kept": 9.0, "loss_first": 0.5, "loss_last": 0.25},
+    "finetune-evaluate": {"mean": 0.7 + 0.05 * T, "greedy": 0.8},
 }[PHASE]
 
 

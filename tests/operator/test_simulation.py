@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from simulation.shapes import FORK_SEEDS, FORKS, GUARD_SEEDS, GUARDED, SHAPES
+from simulation.shapes import FINETUNE_SEEDS, FINETUNED, FORK_SEEDS, FORKS, GUARD_SEEDS, GUARDED, SHAPES
 from simulation.system import unchanged
 from simulation.world import World, calm, shape_of, simulate
 
 TOLD = [int(seed) for seed in os.environ.get("SELFEVO_SIMULATION_SEEDS", "").split(",") if seed]
 FEW, ALL, PIECES = 10, 300, 10
 OF_EACH = 30
-"""Of the runs with guards, and of those that fork another one."""
+"""Of the runs with guards, of those that fork another one, and of those that are fine-tuned."""
 
 
 def hold(seeds: list[int]) -> None:
@@ -31,7 +31,7 @@ def hold(seeds: list[int]) -> None:
 
 
 def test_without_faults_every_shape_of_run_comes_to_its_end() -> None:
-    for shape in (*SHAPES, *GUARDED, *FORKS):
+    for shape in (*SHAPES, *GUARDED, *FORKS, *FINETUNED):
         assert calm(shape, unchanged()).ends
 
 
@@ -43,11 +43,13 @@ def test_a_seed_is_all_that_is_needed_to_live_through_it_again() -> None:
 
 
 def test_a_few_seeds() -> None:
-    hold(TOLD or [*range(FEW), *GUARD_SEEDS[: len(GUARDED)], *FORK_SEEDS[: len(FORKS)]])
+    own = (*GUARD_SEEDS[: len(GUARDED)], *FORK_SEEDS[: len(FORKS)], *FINETUNE_SEEDS[: len(FINETUNED)])
+    hold(TOLD or [*range(FEW), *own])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(TOLD), reason="SELFEVO_SIMULATION_SEEDS names the seeds")
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_many_seeds(piece: int) -> None:
-    hold([*range(FEW + piece, ALL, PIECES), *GUARD_SEEDS[piece:OF_EACH:PIECES], *FORK_SEEDS[piece:OF_EACH:PIECES]])
+    own = [seeds[piece:OF_EACH:PIECES] for seeds in (GUARD_SEEDS, FORK_SEEDS, FINETUNE_SEEDS)]
+    hold([*range(FEW + piece, ALL, PIECES), *(seed for seeds in own for seed in seeds)])

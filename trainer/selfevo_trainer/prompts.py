@@ -121,6 +121,11 @@ def _as_text(tokenizer: Any, text: str, begins: bool = False) -> list[int]:
     return list(cut(text, begins))
 
 
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of an answer as the model writes it: with added tokens, and without special ones, of which it ends."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
 _PLAIN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 

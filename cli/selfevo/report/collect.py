@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from selfevo.report.contamination import overlap_of
-from selfevo.report.data import Evaluation, Iteration, Report, Rollout, Samples, StepRecord, Update
+from selfevo.report.data import Evaluation, Finetuned, Iteration, Report, Rollout, Samples, StepRecord, Update
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_chunks, read_failed, read_rows
 from selfevo.report.samples import samples_of, unusable_of
-from selfevo.report.scores import Answered, evaluation_of
+from selfevo.report.scores import Answered, evaluation_of, over
 from selfevo.report.timings import by_phase, seconds_of
 from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.phases import ChallengerTrainInputs, EvaluateInputs, SolverRolloutInputs, SolverTrainInputs
+from selfevo_contract.phases import (
+    ChallengerTrainInputs,
+    EvaluateInputs,
+    FinetuneEvaluateInputs,
+    HeldOutInputs,
+    SolverRolloutInputs,
+    SolverTrainInputs,
+)
 from selfevo_contract.plan import Plan, Step
-from selfevo_contract.rows import CURRICULUM, METRICS, QUESTIONS, R, RowFile, UpdateRow, answers_of
+from selfevo_contract.rows import CURRICULUM, METRICS, QUESTIONS, R, RowFile, ScoreRow, UpdateRow, answers_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import Results
 from selfevo_core.summary import best_of, iterations_of
@@ -43,6 +50,8 @@ class _Collector:
         self.records: dict[str, StepRecord] = {}
         self.base_results: dict[str, Results] | None = None
         self.evaluations: dict[int, Evaluation | None] = {}
+        self.tuned: dict[int, list[Answered]] = {}
+        """Answers after fine-tuning, by the iteration that it started from."""
         self.rollouts: dict[int, Rollout] = {}
         self.samples: list[Samples] = []
         self.unusable: list[Samples] = []
@@ -68,6 +77,7 @@ class _Collector:
             steps=records,
             versions=versions_of(records),
             unusable=tuple(self.unusable),
+            finetuned=self.finetuned(),
         )
 
     def best(self) -> int | None:
@@ -99,6 +109,26 @@ class _Collector:
         progress = progress_of(self.store, prefix, step) if manifest is None and begun else ""
         return StepRecord(step, self.store.uri_of(prefix), manifest, seconds_of(manifest, chunks), progress)
 
+    def answered(self, inputs: HeldOutInputs, rows: Callable[[RowFile[ScoreRow]], list[ScoreRow]]) -> list[Answered]:
+        return [
+            Answered.of(task.name, self.groups.get(task.name), inputs.samples_of(task), found)
+            for task in inputs.tasks
+            if (found := rows(answers_of(task.name)))
+        ]
+
+    def finetuned(self) -> tuple[Finetuned, ...]:
+        """What it started from, the best first and the base last, with the gain over the base trained likewise."""
+        control = {each.task: each.results for each in self.tuned.get(0, [])}
+        return tuple(
+            Finetuned(
+                number,
+                before=self.evaluations.get(number),
+                after=evaluation_of(answered, self.base_results, self.metric),
+                over_control=over(answered, control, self.metric) if number and control else None,
+            )
+            for number, answered in sorted(self.tuned.items(), reverse=True)
+        )
+
     def take(self, step: Step, prefix: str, manifest: Manifest) -> None:
         """Keep what the page shows of a step's files."""
 
@@ -107,15 +137,13 @@ class _Collector:
 
         match step.inputs:
             case EvaluateInputs() as inputs:
-                answered = [
-                    Answered.of(task.name, self.groups.get(task.name), inputs.samples_of(task), found)
-                    for task in inputs.tasks
-                    if (found := rows(answers_of(task.name)))
-                ]
+                answered = self.answered(inputs, rows)
                 if step.iteration == 0:
                     self.base_results = {each.task: each.results for each in answered}
                 base = None if step.iteration == 0 else self.base_results
                 self.evaluations[step.iteration] = evaluation_of(answered, base, self.metric)
+            case FinetuneEvaluateInputs() as inputs:
+                self.tuned[step.iteration] = self.answered(inputs, rows)
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))

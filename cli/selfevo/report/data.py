@@ -126,6 +126,18 @@ class Iteration:
 
 
 @dataclass(frozen=True)
+class Finetuned:
+    """A model that was trained on labelled data after the last iteration."""
+
+    number: int
+    """The iteration that it started from; 0 is the base, the control."""
+    before: Evaluation | None
+    after: Evaluation | None
+    over_control: Score | None
+    """Its gain over the base that was trained on the same data; None of that one itself."""
+
+
+@dataclass(frozen=True)
 class Update:
     """TRL's metrics of one optimizer update. What is measured once a step stands with its first update."""
 
@@ -229,6 +241,8 @@ class Report:
     """Why the run failed; empty when it did not."""
     unusable: tuple[Samples, ...] = ()
     """What Challengers wrote in trainings that ended for want of one valid question."""
+    finetuned: tuple[Finetuned, ...] = ()
+    """What was trained on labelled data at the end, the base last."""
 
     def iteration(self, number: int) -> Iteration:
         """The one with this number; a fork has none between the base and what it goes on from."""

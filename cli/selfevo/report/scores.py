@@ -43,6 +43,12 @@ def evaluation_of(answered: Sequence[Answered], base: Mapping[str, Results] | No
     )
 
 
+def over(answered: Sequence[Answered], other: Mapping[str, Results], metric: str) -> Score | None:
+    """The gain over another model's results, question by question; None where one side does not know it."""
+    none = Results((), {})
+    return _average([gain_of(other.get(each.task, none), each.results, metric) for each in answered])
+
+
 def _scored(
     name: str, group: str | None, tasks: Sequence[Answered], base: Mapping[str, Results] | None, metric: str
 ) -> Scored:

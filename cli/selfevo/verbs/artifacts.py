@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from selfevo.stores import absent, open_run_store
 from selfevo.tables import copy_table, tables_of
 from selfevo.text import aligned, count, size
 from selfevo.verbs.show import current_status
-from selfevo_contract.artifacts import chunk_places, chunks_prefix, step_prefix
+from selfevo_contract.artifacts import Manifest, chunk_places, chunks_prefix, step_prefix
 from selfevo_contract.digests import file_digest, model_digest, model_files
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
+from selfevo_contract.phases import FINETUNE, BaseModelRef, ModelRef, StepModelRef
 from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_core.summary import model_uri
@@ -163,6 +164,8 @@ def _model_of(
     of = opened(manifest, storage=storage, workdir=workdir)
     run, steps, there = of.run, of.steps, of.there
     number = _iteration(run, steps, iteration, workdir)
+    if role == "finetuned":
+        return run, steps, _finetuned(steps, number, there)
     ref = (steps.solvers if role == "solver" else steps.challengers)[number]
     if (
         number != steps.start
@@ -172,6 +175,23 @@ def _model_of(
         name = next(step.name for step in steps.steps if step.key == ref.key)
         raise InputError(f"iteration {number}'s {role} is not there yet: {name} has not been done; run it first")
     return run, steps, ref
+
+
+def _finetuned(steps: Plan, number: int, there: Mapping[str, Manifest]) -> ModelRef:
+    name = f"{FINETUNE.name}-{number}"
+    planned = [step for step in steps.steps if step.phase == FINETUNE.name]
+    step = next((step for step in planned if step.name == name), None)
+    if step is None:
+        known = " or ".join(str(step.iteration) for step in planned)
+        raise InputError(
+            f"iteration {number}'s Solver is not fine-tuned in this run; "
+            + (f"choose --iteration {known}" if known else "add spec.finetune")
+        )
+    if name not in there:
+        raise InputError(
+            f"iteration {number}'s fine-tuned model is not there yet: {name} has not been done; run it first"
+        )
+    return StepModelRef(phase=step.phase, key=step.key)
 
 
 def _iteration(run: SelfEvolutionRun, steps: Plan, iteration: str, workdir: Path) -> int:

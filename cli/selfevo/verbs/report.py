@@ -11,6 +11,7 @@ from selfevo.stores import absent, open_run_store
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
 from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan_of
 
 
 def report_run(
@@ -28,6 +29,7 @@ def report_run(
         raise InputError(f"store {run.spec.storage.uri} {remark}; there is nothing to report before that")
     steps = folder.plan(run)
     status = current_status(run, steps, folder, folder.driver())
+    steps = plan_of(run.spec, status)
     failure = narrate.standing(status).rstrip(".") if status.phase == "Failed" else ""
     path = output or Path(f"{run.metadata.name}-report.html")
     run = run.model_copy(update={"status": status})

@@ -26,7 +26,7 @@ from selfevo.views import narrate
 from selfevo.views.base import View
 from selfevo.views.opening import open_view
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.plan import Plan, plan_of
+from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.reconcile import Backoff, reconcile
@@ -106,7 +106,7 @@ def drive(
             view.say(line)
         run = run.model_copy(update={"status": outcome.status})
         record(run)
-        if len(outcome.status.rollbacks) > steps.rollbacks:  # from here on another plan holds
+        if is_outdated(steps, outcome.status):  # from here on another plan holds
             view.show(outcome.status, processes.reports())
             steps = plan_of(run.spec, outcome.status)
             continue

@@ -18,7 +18,7 @@ from selfevo.views import narrate
 from selfevo.views.hours import estimate_line, expected
 from selfevo_contract.artifacts import step_uri
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import Plan, plan_of
+from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
@@ -134,6 +134,7 @@ def show_status(manifest: Path, *, storage: str | None, workdir: Path, as_json: 
     steps = folder.plan(run)
     driver = folder.driver()
     status = current_status(run, steps, folder, driver)
+    steps = plan_of(run.spec, status)
     budget = run.spec.budget
     if as_json:
         print_json(status.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -183,6 +184,8 @@ def print_status(
     print(*(narrate.table_lines(status, columns) or [""]), sep="\n")
     for line in (*narrate.guard_lines(status), *narrate.used(status, budget)):
         print(flowed(line, columns))
+    for line in narrate.finetune_lines(status):
+        print(line)
     if status.model_uri:
         print(f"best model: {status.model_uri}")
 
@@ -196,7 +199,16 @@ def current_status(run: SelfEvolutionRun, steps: Plan, folder: RunFolder, driver
     # As if nothing had changed: reading the status is no answer to a failure.
     metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
     run = run.model_copy(update={"metadata": metadata, "status": status})
-    return reconcile(run, steps, [], datetime.now(UTC)).status
+    status = reconcile(run, steps, [], datetime.now(UTC)).status
+    if before is None and is_outdated(steps, status):  # the store alone knows what was fine-tuned
+        return current_status_of(run, plan_of(run.spec, status), status)
+    return status
+
+
+def current_status_of(run: SelfEvolutionRun, steps: Plan, status: RunStatus) -> RunStatus:
+    """``status`` by ``steps``, a plan that it asks for, and by what of them the store has."""
+    status = recorded(status, steps, committed_steps(run, steps, open_run_store(run)))
+    return reconcile(run.model_copy(update={"status": status}), steps, [], datetime.now(UTC)).status
 
 
 def show_logs(

@@ -208,7 +208,7 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
             raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
         first = False
         if status is not None:
-            mark = (status.fork, status.rollbacks)
+            mark = (status.fork, status.rollbacks, status.finetune.iteration if status.finetune else None)
             if planned is None or planned[0] != mark:
                 planned = mark, plan_of(run.spec, status)
             printer.update(status, planned[1])

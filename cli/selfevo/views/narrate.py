@@ -132,8 +132,10 @@ def score_line(iteration: int, status: RunStatus) -> str:
 def highlights(step: StepStatus) -> str:
     """The few figures of a step that tell how it went."""
     m = step.metrics
-    if step.type is not None and step.type.scores:
+    if step.type is not None and step.type.generates and "mean" in m:
         return ", ".join(f"{name} {percent(m[name])}{gain(m, name)}" for name in ("mean", "greedy") if name in m)
+    if step.type is not None and step.type.closes:
+        return _finetuning(m)
     if "kept" in m:
         parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
         right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
@@ -143,6 +145,16 @@ def highlights(step: StepStatus) -> str:
         if f"{name}_last" in m:
             first = f"{m[f'{name}_first']:.3g} -> " if f"{name}_first" in m and name != "kl" else ""
             parts.append(f"{name} {first}{m[f'{name}_last']:.3g}")
+    return ", ".join(parts)
+
+
+def _finetuning(metrics: Mapping[str, float]) -> str:
+    parts = (
+        [f"{metrics['kept']:.0f} of {metrics['questions']:.0f} rows"] if {"kept", "questions"} <= metrics.keys() else []
+    )
+    for name in ("reward", "loss"):
+        if {f"{name}_first", f"{name}_last"} <= metrics.keys():
+            parts.append(f"{name} {metrics[f'{name}_first']:.3g} -> {metrics[f'{name}_last']:.3g}")
     return ", ".join(parts)
 
 
@@ -221,6 +233,18 @@ def _row(line: IterationStatus, best: bool, groups: list[str]) -> list[str]:
     ]
 
 
+def finetune_lines(status: RunStatus) -> list[str]:
+    """``fine-tuned: iteration 2, score 91.2 % (the base on the same data 86.0 %)``, and where it lies."""
+    tuned = status.finetune
+    if tuned is None:
+        return []
+    line = "fine-tuned: " + (f"iteration {tuned.iteration}" if tuned.iteration else "the base")
+    line += "" if tuned.score is None else f", score {percent(tuned.score)}"
+    if tuned.iteration and tuned.control_score is not None:
+        line += f" (the base on the same data {percent(tuned.control_score)})"
+    return [line, *([f"fine-tuned model: {tuned.model_uri}"] if tuned.model_uri else [])]
+
+
 def counts(status: RunStatus, plan: Plan | None) -> str:
     """``5 of 13 steps done``, or ``5 steps done`` when the plan is not known."""
     done = sum(step.state == "Succeeded" for step in status.steps)
@@ -290,6 +314,7 @@ def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -
     return [
         *([why] if why else []),
         *best_model(status),
+        *(line[:1].upper() + line[1:] for line in finetune_lines(status)),
         "",
         "Next:",
         f"  selfevo report {manifest}{options}",

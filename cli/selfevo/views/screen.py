@@ -18,7 +18,7 @@ from rich.text import Text
 from selfevo.text import printable, seconds
 from selfevo.views import narrate
 from selfevo.views.base import Reports, changes, title, until_broken_pipe
-from selfevo_contract.plan import Plan
+from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
 
@@ -44,6 +44,8 @@ class Screen:
         for change in changes(self._before, status):
             if change.passing:
                 self._print(change.text)
+        if is_outdated(self._plan, status):
+            self._plan = plan_of(self._run.spec, status)
         self._before = self._status = status
         self._reports = reports
 

@@ -42,6 +42,8 @@ MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})
 PART_OF_ENGINE = ("quantization",)
 """Of an engine, which may change, what may not: it is part of what a step computes."""
 MAY_GROW = frozenset({"iterations"})
+MAY_COME = frozenset({"finetune"})
+"""What may be added, and then not be removed: it adds to the end of the plan, as more iterations do."""
 AS_A_WHOLE = frozenset({"rollout.oracle"})
 """Compared as they stand: a kind's fields are absent from another kind."""
 
@@ -69,7 +71,12 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
         if field.get("type") == "array":
             _hold_list(schema, name, field, always_there)
             continue
-        if not always_there:
+        if place in MAY_COME:
+            message = f"{name} can be added, not removed, after creation; start a new run without it"
+            rule = f"has(self.{name}) || !has(oldSelf.{name})"
+            message = f"{message}: it shares every step that it has in common"
+            _add(schema, {"rule": rule, "message": message, "fieldPath": f".{name}"})
+        elif not always_there:
             _hold_presence(schema, name)
         if "properties" in field and place not in AS_A_WHOLE:
             hold_still(field, (*path, name))

@@ -17,8 +17,9 @@ from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.canonical import digest
 from selfevo_contract.phases.base import BaseModelRef, Loading, ModelRef, PhaseType, StepModelRef
 from selfevo_contract.phases.challenger_train import CHALLENGER_TRAIN, ChallengerTrainInputs
-from selfevo_contract.phases.evaluate import EVALUATE, EvaluateInputs
+from selfevo_contract.phases.evaluate import EVALUATE, EvaluateInputs, HeldOutInputs
 from selfevo_contract.phases.finetune import FINETUNE, FinetuneInputs
+from selfevo_contract.phases.finetune_evaluate import FINETUNE_EVALUATE, FinetuneEvaluateInputs
 from selfevo_contract.phases.solver_rollout import SOLVER_ROLLOUT, SolverRolloutInputs
 from selfevo_contract.phases.solver_train import SOLVER_TRAIN, SolverTrainInputs
 from selfevo_contract.phases.verifier_train import VERIFIER_TRAIN, VerifierTrainInputs
@@ -27,6 +28,7 @@ __all__ = [
     "CHALLENGER_TRAIN",
     "EVALUATE",
     "FINETUNE",
+    "FINETUNE_EVALUATE",
     "PHASES",
     "SOLVER_ROLLOUT",
     "SOLVER_TRAIN",
@@ -35,8 +37,10 @@ __all__ = [
     "BuiltInputs",
     "ChallengerTrainInputs",
     "EvaluateInputs",
+    "FinetuneEvaluateInputs",
     "FinetuneInputs",
     "GrpoInputs",
+    "HeldOutInputs",
     "Inputs",
     "Loading",
     "ModelRef",
@@ -53,7 +57,15 @@ __all__ = [
 PHASES = MappingProxyType(
     {
         phase.name: phase
-        for phase in (CHALLENGER_TRAIN, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN, EVALUATE, FINETUNE)
+        for phase in (
+            CHALLENGER_TRAIN,
+            SOLVER_ROLLOUT,
+            SOLVER_TRAIN,
+            VERIFIER_TRAIN,
+            EVALUATE,
+            FINETUNE,
+            FINETUNE_EVALUATE,
+        )
     }
 )
 """Every phase by its name, in the order of an iteration."""
@@ -74,12 +86,20 @@ Inputs = Annotated[
     | SolverTrainInputs
     | VerifierTrainInputs
     | EvaluateInputs
-    | FinetuneInputs,
+    | FinetuneInputs
+    | FinetuneEvaluateInputs,
     Field(discriminator="phase"),
 ]
-GrpoInputs = ChallengerTrainInputs | SolverTrainInputs
-"""Those of the phases that train by GRPO."""
-BuiltInputs = ChallengerTrainInputs | SolverRolloutInputs | SolverTrainInputs | EvaluateInputs
+GrpoInputs = ChallengerTrainInputs | SolverTrainInputs | FinetuneInputs
+"""Those of the phases that train, by the settings `grpo`."""
+BuiltInputs = (
+    ChallengerTrainInputs
+    | SolverRolloutInputs
+    | SolverTrainInputs
+    | EvaluateInputs
+    | FinetuneInputs
+    | FinetuneEvaluateInputs
+)
 """Those of the phases that this version does."""
 inputs_adapter: TypeAdapter[Inputs] = TypeAdapter(Inputs)
 

@@ -12,10 +12,10 @@ from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
 
 
-class EvaluateInputs(Wire):
-    """Held-out accuracy of one model."""
+class HeldOutInputs(Wire):
+    """Of any phase that scores a model on held-out questions."""
 
-    phase: Literal["evaluate"] = "evaluate"
+    phase: str
     seed: int
     model: ModelRef
     loading: Loading
@@ -41,6 +41,12 @@ class EvaluateInputs(Wire):
     def sampling_of(self, task: Task) -> Sampling:
         """How its answers are sampled in ``task``."""
         return task.sampling or self.sampling
+
+
+class EvaluateInputs(HeldOutInputs):
+    """Held-out accuracy of one model."""
+
+    phase: Literal["evaluate"] = "evaluate"
 
 
 EVALUATE = PhaseType(

@@ -10,7 +10,7 @@ import re
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import CHALLENGER_TRAIN, PHASES, SOLVER_TRAIN
+from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_TRAIN
 from selfevo_contract.pods import pods_of, written_in
 from selfevo_contract.process import part_of
 from selfevo_contract.sizing.architecture import MODELS, Architecture
@@ -41,9 +41,12 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
     model = known(spec.model.uri)
     if model is None:
         return
-    for phase, role in ((CHALLENGER_TRAIN.name, spec.challenger), (SOLVER_TRAIN.name, spec.solver)):
-        scratch, size = pods_of(spec, phase).scratch, checkpoint_bytes(role.grpo, model)
-        if scratch is not None and role.grpo.updates > 1 and size > gib(scratch) * GIB:
+    trained = {CHALLENGER_TRAIN.name: spec.challenger.grpo, SOLVER_TRAIN.name: spec.solver.grpo}
+    if spec.finetune is not None:
+        trained[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
+    for phase, grpo in trained.items():
+        scratch, size = pods_of(spec, phase).scratch, checkpoint_bytes(grpo, model)
+        if scratch is not None and grpo.updates > 1 and size > gib(scratch) * GIB:
             raise disk_too_small(f"{written_in(spec, phase, 'scratch')}.scratch is {scratch}", phase, size)
     for need in needs(spec, model):
         engine = getattr(part_of(spec, need.phase), "engine", None)
@@ -57,7 +60,11 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
 def too_small(need: Need, what_there_is: str) -> InputError:
     """What to say of a phase that does not fit on a GPU of which ``what_there_is`` tells the memory."""
     part = PHASES[need.phase].part
-    smaller = f"set spec.{part}.grpo smaller" if need.backward else "take a smaller model"
+    smaller = (
+        f"set spec.{part}{'' if part == FINETUNE.part else '.grpo'} smaller"
+        if need.backward
+        else "take a smaller model"
+    )
     return InputError(
         f"{what_there_is}, and {need.phase} takes at least {least_gib(need):.1f} GiB on each of its {need.gpus} GPUs; "
         f"take larger GPUs, or {smaller} (`selfevo size` says what would fit)",

@@ -137,7 +137,7 @@ def pods_in_all(step: Step, spec: RunSpec) -> int:
 def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Lengths) -> Took:
     """What ``step`` takes on cards of ``card``."""
     settings = getattr(spec, PHASES[step.phase].part)
-    engine, here = settings.engine, Machine(model, card)
+    engine, here = getattr(settings, "engine", TransformersEngine()), Machine(model, card)
     pods = pods_in_all(step, spec)
     in_pod = gpus_of_pod(spec, settings.pods)
     # A process for each GPU trains; where nothing trains, one process has all GPUs of its pod.
@@ -147,8 +147,9 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
     seconds = sum(_answering(here, part, engine, processes, own, pods, lengths) for part in work.asked)
     passes = 0.0
     if work.trained is not None:
-        [written, *_] = work.asked
-        passes = here.pass_seconds(work.trained, ceil(written.sequences / processes), LONGEST.value * written.longest)
+        count = work.given or work.asked[0].sequences
+        longest = LONGEST.value * work.trained.max_completion_length
+        passes = here.pass_seconds(work.trained, ceil(count / processes), longest)
     return Took(
         step,
         gpus=pods * (in_pod + servers),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, SOLVER_ROLLOUT, SOLVER_TRAIN
+from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN
 from selfevo_contract.pods import merged
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.backward import pass_bytes
@@ -130,6 +130,11 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
         sampling = spec.evaluation.sampling or solver.grpo.sampling
         longest = sampling.max_completion_length
         yield generation(EVALUATE.name, model, spec.evaluation.engine, longest, dtype_bytes)
+    if spec.finetune:
+        by = spec.finetune.training(solver.grpo)
+        if spec.finetune.kind == "sft":  # it generates nothing
+            by = by.model_copy(update={"generation_batch_tokens": 1})
+        yield training(FINETUNE.name, model, by, dtype_bytes, 1)
 
 
 def gpus_of(spec: RunSpec, pods: Pods) -> int:

@@ -17,7 +17,8 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("generationBatchTokens: 32768", {"generation_batch_tokens": 32_768}),
     ("lora: {}", {"lora": Lora()}),
 )
-"""As a person writes them below challenger.grpo and solver.grpo, and the fields that they set."""
+"""As a person writes them below challenger.grpo and solver.grpo (the second also below finetune), and the fields that
+they set."""
 
 
 def trained(spec: RunSpec, model: Architecture) -> list[Need]:
@@ -43,9 +44,14 @@ def with_settings(spec: RunSpec, **grpo: Any) -> RunSpec:
     def changed(part: Grpo) -> Grpo:
         return part.model_copy(update=grpo)
 
+    size, finetune = grpo.get("per_device_train_batch_size"), spec.finetune
+    if finetune is not None and size is not None:  # the rest it has from the Solver
+        finetune = finetune.model_copy(update={"per_device_train_batch_size": size})
+
     return spec.model_copy(
         update={
             "challenger": spec.challenger.model_copy(update={"grpo": changed(spec.challenger.grpo)}),
             "solver": spec.solver.model_copy(update={"grpo": changed(spec.solver.grpo)}),
+            "finetune": finetune,
         }
     )

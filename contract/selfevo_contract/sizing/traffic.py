@@ -9,7 +9,8 @@ from selfevo_contract.phases import (
     PHASES,
     BaseModelRef,
     ChallengerTrainInputs,
-    EvaluateInputs,
+    FinetuneInputs,
+    HeldOutInputs,
     SolverRolloutInputs,
     SolverTrainInputs,
 )
@@ -49,7 +50,7 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
         _model_bytes(getattr(step.inputs, field), spec, model) for field in step.type.models
     )
     match step.inputs:
-        case ChallengerTrainInputs() | SolverTrainInputs():
+        case ChallengerTrainInputs() | SolverTrainInputs() | FinetuneInputs():
             grpo = step.inputs.grpo
             saved = checkpoints(grpo, part.checkpoint_every, took.generating, took.training) * checkpoint_bytes(
                 grpo, model
@@ -61,7 +62,7 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
             answers = kept[spec.storage.keep_answers] * inputs.samples
             tokens += answers * lengths.of(inputs.answer_sampling.max_completion_length)
             return Traffic(rows=TEXT.value * tokens, read=read)
-        case EvaluateInputs() as inputs if spec.storage.keep_answers != "votes":
+        case HeldOutInputs() as inputs if spec.storage.keep_answers != "votes":
             tokens = sum(
                 questions_of(task.name)
                 * (1 + inputs.samples_of(task))

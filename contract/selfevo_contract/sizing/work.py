@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from selfevo_contract.phases import (
     ChallengerTrainInputs,
-    EvaluateInputs,
+    FinetuneInputs,
+    HeldOutInputs,
     Inputs,
     SolverRolloutInputs,
     SolverTrainInputs,
@@ -48,10 +49,12 @@ class Work:
     asked: tuple[Asked, ...]
     trained: Grpo | None = None
     """How what the policy generated is trained on; None where nothing is trained."""
+    given: int = 0
+    """Sequences that are trained on as they stand in data."""
 
     @property
     def sequences(self) -> int:
-        return sum(part.sequences for part in self.asked)
+        return sum(part.sequences for part in self.asked) + self.given
 
 
 def work_of(inputs: Inputs) -> Work:
@@ -78,7 +81,12 @@ def work_of(inputs: Inputs) -> Work:
         case SolverTrainInputs():
             written = inputs.grpo.max_steps * inputs.grpo.completions_per_step
             return Work((Asked(written, inputs.grpo.max_completion_length, inputs.grpo),), inputs.grpo)
-        case EvaluateInputs():
+        case FinetuneInputs() if inputs.kind == "sft":
+            return Work((), inputs.grpo, inputs.grpo.updates * inputs.grpo.prompts_per_step)
+        case FinetuneInputs():
+            written = inputs.grpo.max_steps * inputs.grpo.completions_per_step
+            return Work((Asked(written, inputs.grpo.max_completion_length, inputs.grpo),), inputs.grpo)
+        case HeldOutInputs():
             return Work(
                 tuple(
                     Asked(

@@ -12,6 +12,7 @@ from datetime import datetime
 from selfevo_core.policies.base import Decision, Hold, NotFound, Policy, RunState
 from selfevo_core.policies.budget import budget
 from selfevo_core.policies.failed_step import failed_step
+from selfevo_core.policies.finetuning import finetuning
 from selfevo_core.policies.forking import forking
 from selfevo_core.policies.guarding import guarding
 from selfevo_core.policies.plan_version import plan_version
@@ -29,6 +30,7 @@ POLICIES: Sequence[Policy] = (
     suspend,
     forking,
     guarding,
+    finetuning,
     budget,
     review,
     retry,
@@ -40,7 +42,7 @@ POLICIES: Sequence[Policy] = (
 def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Decision:
     """The policies' wishes as one decision: of two about the same, the earlier one's."""
     phase, reason, message = None, "", ""
-    starts_nothing, blocker, rollback, fork = False, None, None, None
+    starts_nothing, blocker, rollback, fork, best = False, None, None, None, None
     holds: dict[str, Hold] = {}
     wakes: list[datetime] = []
     for policy in policies:
@@ -50,6 +52,7 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
         starts_nothing = starts_nothing or decision.starts_nothing
         blocker, rollback = blocker or decision.blocker, rollback or decision.rollback
         fork = fork or decision.fork
+        best = decision.best if best is None else best
         holds = {**decision.holds, **holds}
         if decision.wake_at is not None:
             wakes.append(decision.wake_at)
@@ -58,4 +61,4 @@ def combined(policies: Iterable[Policy], state: RunState, now: datetime) -> Deci
             break
     wake_at = min(wakes, default=None)
     starts_nothing = starts_nothing or phase is not None
-    return Decision(phase, reason, message, starts_nothing, holds, rollback, fork, blocker, wake_at)
+    return Decision(phase, reason, message, starts_nothing, holds, rollback, fork, best, blocker, wake_at)

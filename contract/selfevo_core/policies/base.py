@@ -100,6 +100,8 @@ class Decision:
     """The run goes back: it is recorded, and the next look has another plan."""
     fork: Fork | None = None
     """What the run begins with: it is recorded, and the next look has a plan."""
+    best: int | None = None
+    """The iteration whose Solver is fine-tuned: it is recorded, and the next look has another plan."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
     wake_at: datetime | None = None

@@ -107,7 +107,8 @@ class Reader:
         """
         run = parse_run(snapshot.document()).model_copy(update={"status": recorded})
         known = self._plans.get(snapshot.uid)
-        mark = (snapshot.generation, [rollback.iteration for rollback in recorded.rollbacks], recorded.fork)
+        chosen = recorded.finetune.iteration if recorded.finetune else None
+        mark = (snapshot.generation, [rollback.iteration for rollback in recorded.rollbacks], recorded.fork, chosen)
         if known is None or known[0] != mark:
             known = self._plans.put(snapshot.uid, (mark, plan_of(run.spec, recorded)))
         return run, known[1]

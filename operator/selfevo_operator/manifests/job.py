@@ -302,4 +302,5 @@ def _data(spec: RunSpec) -> list[tuple[str, str]]:
     return [
         *(of(f"spec.evaluation.tasks[{index}].data", task.data) for index, task in enumerate(tasks)),
         *(of(f"spec.exclude[{index}]", data) for index, data in enumerate(spec.exclude)),
+        *([of("spec.finetune.data", spec.finetune.data)] if spec.finetune else []),
     ]

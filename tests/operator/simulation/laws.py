@@ -285,6 +285,8 @@ class Laws:
             now = steps.get((step.name, step.key))
             if any(rollback.iteration <= step.iteration for rollback in new.rollbacks):
                 continue
+            if step.type is not None and step.type.closes and _chosen(old) != _chosen(new):
+                continue  # another model is the best now
             if step.attempts or step.state == "Succeeded":
                 law(now is not None, f"{step.name} is forgotten")
                 assert now is not None
@@ -346,3 +348,7 @@ def _foreign(status: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     fields = {name: value for name, value in status.items() if name not in OWN}
     conditions = [c for c in status.get("conditions") or [] if c["type"] not in OWN_CONDITIONS]
     return fields, conditions
+
+
+def _chosen(status: RunStatus) -> int | None:
+    return status.finetune.iteration if status.finetune else None

@@ -414,6 +414,18 @@ MUTANTS = (
         "return fork",
     ),
     Mutant(
+        "the last Solver is fine-tuned, and not the best",
+        "selfevo_core.policies.finetuning",
+        "best = spec.iterations if best is None else best",
+        "best = spec.iterations",
+    ),
+    Mutant(
+        "the choice of what is fine-tuned changes no plan",
+        "selfevo_operator.controller.read",
+        "recorded.fork, chosen)",
+        "recorded.fork)",
+    ),
+    Mutant(
         "rollbacks never end",
         "selfevo_core.policies.guarding",
         "len(state.recorded.rollbacks) < most and",

@@ -116,3 +116,21 @@ FORKS = (
 )
 """A run and one that goes on from it."""
 FORK_SEEDS = range(2_000_000, 3_000_000)
+
+FINETUNED = (
+    Shape(
+        "fine-tuned",
+        iterations=2,
+        changes=CURES
+        | ONE_SHARD
+        | {"spec__finetune": {"data": {"uri": "s3://models/labelled.jsonl"}}, "spec__parallelSteps": 2},
+    ),
+    Shape(
+        "fine-tuned without scores",
+        changes=CURES
+        | ONE_SHARD
+        | {"spec__finetune": {"data": {"uri": "s3://models/labelled.jsonl"}}, "spec__evaluation": None},
+    ),
+)
+"""Runs that are fine-tuned at the end; the seeds are their own, too."""
+FINETUNE_SEEDS = range(3_000_000, 4_000_000)

@@ -21,7 +21,18 @@ from simulation.laws import Laws, law
 from simulation.nodes import Nodes, Store
 from simulation.people import IMAGES, People
 from simulation.process import Process
-from simulation.shapes import FIRST, FORK_SEEDS, FORKS, GUARD_SEEDS, GUARDED, SECOND, SHAPES, Shape
+from simulation.shapes import (
+    FINETUNE_SEEDS,
+    FINETUNED,
+    FIRST,
+    FORK_SEEDS,
+    FORKS,
+    GUARD_SEEDS,
+    GUARDED,
+    SECOND,
+    SHAPES,
+    Shape,
+)
 from simulation.system import System, unchanged
 
 FAULTY_S = (150.0, 800.0)
@@ -105,13 +116,14 @@ class World:
         """The plan as it must be, whatever the code under test makes of it."""
         status = run.get("status") or {}
         back, begun = [rollback["iteration"] for rollback in status.get("rollbacks") or []], status.get("fork")
-        mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back} {begun}"
+        chosen = (status.get("finetune") or {}).get("iteration")
+        mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back} {begun} {chosen}"
         if mark not in self._plans:
             kind = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
             name = {"name": run["metadata"]["name"], "namespace": "default"}
             rollbacks = [Rollback(iteration=iteration, guard="") for iteration in back]
             wanted = SelfEvolutionRun.model_validate({**kind, "metadata": name, "spec": run["spec"]}).spec
-            self._plans[mark] = plan(wanted, rollbacks, Fork.model_validate(begun) if begun else None)
+            self._plans[mark] = plan(wanted, rollbacks, Fork.model_validate(begun) if begun else None, chosen)
         return self._plans[mark]
 
     def _noticed(self, kind: str, how: str, obj: Object) -> None:
@@ -192,7 +204,7 @@ class World:
             most = 3 * (
                 len(self.jobs.lives) * (2 if "queue" in self.shape.spec() or len(self.shape.runs) > 1 else 1)
                 + len(self.shape.runs)
-            )
+            ) + sum("finetune" in run["spec"] for run in self.api.runs.values())  # which model it is to train
             law(writes <= most, f"{writes} writes, and {most} would be three for each transition")
         return Report(
             self.seed, self.shape.name, self.laws.looks, looks, self.crashes, dict(self.laws.writes),
@@ -315,7 +327,7 @@ def end_state(run: Object, *, impatient: bool) -> dict[str, Any]:
     if impatient and any(not step.metrics for step in status.steps):
         names = [(step.name, step.key, step.state, step.reason) for step in status.steps]
         return {"phase": status.phase, "steps": names, "conditions": conditions}
-    seen = status.model_dump(include={"phase", "iteration", "score", "best", "model_uri", "iterations"})
+    seen = status.model_dump(include={"phase", "iteration", "score", "best", "model_uri", "iterations", "finetune"})
     steps = [(step.name, step.key, step.state, step.retry_at, step.reason, step.metrics) for step in status.steps]
     begins = {"begins": status.fork.solver} if status.fork else {}
     return {**seen, "steps": steps, "conditions": conditions, **begins}
@@ -328,7 +340,8 @@ def calm(shape: Shape, system: System) -> Report:
 
 
 def shape_of(seed: int) -> Shape:
-    shapes = GUARDED if seed in GUARD_SEEDS else FORKS if seed in FORK_SEEDS else SHAPES
+    own = {GUARD_SEEDS: GUARDED, FORK_SEEDS: FORKS, FINETUNE_SEEDS: FINETUNED}
+    shapes = next((shapes for seeds, shapes in own.items() if seed in seeds), SHAPES)
     return shapes[seed % len(shapes)]
 
 

@@ -27,6 +27,7 @@ from selfevo_trainer.grpo import checkpoints, completions, snapshots
 from selfevo_trainer.grpo.completions import StepCompletions
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.snapshots import Snapshot
+from selfevo_trainer.grpo.supervised import SupervisedTrainer
 from selfevo_trainer.grpo.uploads import Uploads
 from selfevo_trainer.inputs import room
 
@@ -36,7 +37,7 @@ log = logging.getLogger("selfevo")
 class Checkpointer:
     """Of one training. Its methods are called in all processes, in the same order."""
 
-    trainer: DealingTrainer
+    trainer: DealingTrainer | SupervisedTrainer
     """Set when it is made."""
 
     def __init__(self, context: Context, grpo: Grpo) -> None:
@@ -54,7 +55,7 @@ class Checkpointer:
         """The updates whose state, and whose step's completions, lie in the store or are on their way there."""
         self._state_bytes: int | None = None
 
-    def begins(self, trainer: DealingTrainer, found: checkpoints.Found | None) -> None:
+    def begins(self, trainer: DealingTrainer | SupervisedTrainer, found: checkpoints.Found | None) -> None:
         """Training begins, or goes on from ``found``."""
         self.trainer = trainer
         if found is not None:

@@ -18,7 +18,7 @@ from selfevo_trainer.grpo.vllm_policy import check_difference
 
 RewardFunction = Callable[..., list[float]]
 
-SHOWN = ("reward", "kl", "entropy", "completions/mean_length")
+SHOWN = ("reward", "kl", "entropy", "completions/mean_length", "mean_token_accuracy")
 """What a line of progress shows of TRL's metrics."""
 
 

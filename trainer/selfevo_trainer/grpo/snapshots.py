@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from trl.trainer.grpo_trainer import GRPOTrainer
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, Trainer
 
 from selfevo_trainer.distributed import collective
 
@@ -45,7 +44,7 @@ class Snapshot:
         return self.folder
 
 
-def take(trainer: GRPOTrainer, folder: Path, state: RandomState) -> Snapshot | None:
+def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     """The state of ``trainer`` between two optimizer updates; gradients that it has accumulated are none of it.
 
     Args:

@@ -1,16 +1,17 @@
-"""GRPO by TRL's GRPOTrainer, its own way: reward functions, callbacks, ``train(resume_from_checkpoint=)``."""
+"""GRPO by TRL's GRPOTrainer and supervised training by its SFTTrainer, their own way: reward functions, callbacks,
+``train(resume_from_checkpoint=)``."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
@@ -28,11 +29,14 @@ from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.generation import generate_in_parts
 from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, timed_reward
+from selfevo_trainer.grpo.supervised import SupervisedTrainer, sft_config
 from selfevo_trainer.grpo.vllm_policy import PolicyByVllm
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
 from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.prompts import encode_all
+
+Trainer = DealingTrainer | SupervisedTrainer
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class TrainRequest:
     """The model's."""
     dataset: Dataset
     """One row for each prompt of the whole training, in order (`dealing.schedule`)."""
-    reward: RewardFunction
+    reward: RewardFunction | None
+    """None: supervised training, on the tokens and labels of ``dataset``."""
     check_history: Callable[[list[dict[str, Any]]], None] = lambda history: None
     """Gets TRL's metrics of all steps so far after each; raises DataError when going on makes no sense."""
 
@@ -112,13 +117,23 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
     return _model_files(context, history, fingerprint), history
 
 
-def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTrainer:
+def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> Trainer:
     inputs, tokenizer = request.inputs, request.tokenizer
     model = load_for_training(request.model_dir, inputs.loading, inputs.grpo.lora, inputs.seed)
     # TRL takes where answers end from here, and the trained model keeps it.
     model.generation_config.eos_token_id = sorted(eos_token_ids(model.generation_config, tokenizer, inputs.loading))
-    reward: Any = timed_reward(context, request.reward)
     output = context.workdir / "trainer"
+    if request.reward is None:
+        learner = SupervisedTrainer(
+            model=model,
+            args=sft_config(inputs.grpo, inputs.loading, inputs.seed, output),
+            train_dataset=request.dataset,
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+        learner.remove_callback(PrinterCallback)
+        return learner
+    reward: Any = timed_reward(context, request.reward)
     trainer = DealingTrainer(
         model=model,
         reward_funcs=reward,
@@ -132,8 +147,10 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> DealingTr
     return trainer
 
 
-def _generates(context: Context, trainer: DealingTrainer, request: TrainRequest) -> PolicyByVllm | None:
+def _generates(context: Context, trainer: Trainer, request: TrainRequest) -> PolicyByVllm | None:
     """Settle what generates the policy's completions."""
+    if not isinstance(trainer, DealingTrainer):
+        return None
     grpo = request.inputs.grpo
     if grpo.generation == "transformers":
         generate_in_parts(context, trainer.model, grpo.generation_batch_tokens)
@@ -148,7 +165,7 @@ def _row(row: dict[str, Any], grpo: Grpo) -> UpdateRow:
     return UpdateRow.model_validate({**row, "update": update, "step": grpo.step_of(update)})
 
 
-def _train(trainer: GRPOTrainer, checkpoint: Path | None, hooks: Hooks) -> None:
+def _train(trainer: Trainer, checkpoint: Path | None, hooks: Hooks) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Interrupted:
@@ -180,7 +197,7 @@ def _probe(model: Any, request: TrainRequest) -> list[ProbeRow]:
     return probes.draw(model, request.tokenizer, prompts, ends, request.inputs.loading.dtype, longest)
 
 
-def _fingerprint(trainer: GRPOTrainer, probe: list[ProbeRow]) -> list[ProbeRow]:
+def _fingerprint(trainer: Trainer, probe: list[ProbeRow]) -> list[ProbeRow]:
     """Of the weights in memory, not of the files: a file that did not become what they are is found by it, too."""
     # In float32: without the autocast that training wraps around the forward pass.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -206,15 +223,20 @@ def summary(history: Sequence[UpdateRow], names: Sequence[str]) -> dict[str, flo
 
 
 def commit_training(
-    context: Context, files: dict[str, Path], history: Sequence[UpdateRow], names: Sequence[str]
+    context: Context,
+    files: dict[str, Path],
+    history: Sequence[UpdateRow],
+    names: Sequence[str],
+    counted: Mapping[str, float] = MappingProxyType({}),
 ) -> PhaseResult:
-    """Commit what training made, with a summary of the metrics ``names``, and clear the checkpoints.
+    """Commit what training made, with a summary of the metrics ``names`` and what was ``counted`` before, and clear the
+    checkpoints.
 
     Of several processes the first one does; what the others return here is read by nobody.
     """
     if not context.rank.first:
         return context.result("committed", {})
-    committed = context.commit(context.config.prefix, files, summary(history, names))
+    committed = context.commit(context.config.prefix, files, {**counted, **summary(history, names)})
     with contextlib.suppress(SelfevoError):  # who finds the output clears them, too
         checkpoints.clear(context)
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)

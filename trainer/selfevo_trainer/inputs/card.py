@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, SolverTrainInputs
+from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, FinetuneInputs, SolverTrainInputs
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import least_gib, too_small
 from selfevo_contract.sizing.memory import GIB, Need, generation, training
@@ -51,7 +51,7 @@ def need_of(inputs: BuiltInputs, engine: Engine, model: Architecture, processes:
     match inputs:
         case ChallengerTrainInputs():
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine)
-        case SolverTrainInputs():
+        case SolverTrainInputs() | FinetuneInputs():
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes)
     # Keys and values are no reason to refuse, so that the longest answer does not matter.
     return generation(inputs.phase, model, engine, 1, dtype_bytes) if isinstance(engine, TransformersEngine) else None

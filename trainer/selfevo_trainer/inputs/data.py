@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import ChallengerTrainInputs, SolverRolloutInputs
+from selfevo_contract.phases import ChallengerTrainInputs, FinetuneInputs, SolverRolloutInputs
 from selfevo_contract.rows import HeldOut
 from selfevo_contract.spec.data import Data
 from selfevo_store import open_store
@@ -109,7 +109,9 @@ def _is_text(value: str) -> bool:
     return all(not "\ud800" <= character <= "\udfff" for character in value) and bool(value.strip())
 
 
-def held_out_questions(context: Context, inputs: ChallengerTrainInputs | SolverRolloutInputs) -> HeldOutQuestions:
+def held_out_questions(
+    context: Context, inputs: ChallengerTrainInputs | SolverRolloutInputs | FinetuneInputs
+) -> HeldOutQuestions:
     """The questions that may not be asked: those of ``spec.exclude`` and of the tasks that scores are made of."""
 
     def read(data: Data, field: str) -> list[str]:

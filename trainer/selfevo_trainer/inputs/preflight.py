@@ -29,7 +29,8 @@ from selfevo_contract.phases import (
     BaseModelRef,
     BuiltInputs,
     ChallengerTrainInputs,
-    EvaluateInputs,
+    FinetuneInputs,
+    HeldOutInputs,
     Inputs,
     ModelRef,
     SolverRolloutInputs,
@@ -112,7 +113,7 @@ def check(context: Context, inputs: BuiltInputs) -> None:
         with context.clock.during("load"):
             facts = look(folder, inputs.loading)
             card.check(context, inputs, folder)
-            if name == PHASES[inputs.phase].part:
+            if name == PHASES[inputs.phase].models[0]:
                 room.check(context, inputs, folder)
             for ask in {repr(ask): ask for ask in [*asks, *elsewhere]}.values():
                 for fault_of in CHECKS:
@@ -149,7 +150,10 @@ def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:
         case SolverTrainInputs():
             answers = inputs.grpo.max_completion_length
             yield "solver", inputs.solver, [Ask(inputs.prompt, _SOLVER[0], answers, _SOLVER[1], longest)]
-        case EvaluateInputs():
+        case FinetuneInputs():
+            answers = inputs.grpo.max_completion_length
+            yield "model", inputs.model, [Ask(inputs.prompt, _SOLVER[0], answers, _SOLVER[1], longest)]
+        case HeldOutInputs():
             asks = []
             for index, task in enumerate(inputs.tasks):
                 listed = f"spec.evaluation.tasks[{index}]"

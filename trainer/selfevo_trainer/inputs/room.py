@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import ServiceError
-from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, SolverTrainInputs
+from selfevo_contract.phases import BuiltInputs, GrpoInputs
 from selfevo_contract.process import WORKDIR_ENV
 from selfevo_contract.sizing.fit import BYTES_OF_STATE, checkpoint_bytes, disk_too_small
 from selfevo_contract.spec.grpo import Grpo
@@ -34,7 +34,7 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
         InputError: the disk is too small for one checkpoint.
         ServiceError: it is large enough, and too full.
     """
-    if not isinstance(inputs, ChallengerTrainInputs | SolverTrainInputs):
+    if not isinstance(inputs, GrpoInputs):
         return
     if not context.rank.first or inputs.grpo.updates < 2:
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from selfevo_contract.artifacts import ANSWER_CHUNKS
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import EVALUATE, EvaluateInputs
+from selfevo_contract.phases import EVALUATE, EvaluateInputs, FinetuneEvaluateInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import SCORED, TEXTS, HeldOut, ScoreRow, Tally, TextRow, answers_of, texts_of
 from selfevo_contract.scores import Results, metrics_of, results_of
@@ -35,6 +35,8 @@ from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import messages
 
+Scored = EvaluateInputs | FinetuneEvaluateInputs
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -51,7 +53,7 @@ class Asked:
         return range(self.first, self.first + len(self.rows))
 
 
-def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
+def run(context: Context, inputs: Scored) -> PhaseResult:
     """Answer what is missing of this shard's questions, then score the whole if no shard's are missing."""
     asked = read_tasks(context, inputs)
     base = cache(lambda: read_base(context, inputs))
@@ -66,7 +68,7 @@ def run(context: Context, inputs: EvaluateInputs) -> PhaseResult:
     )
 
 
-def read_tasks(context: Context, inputs: EvaluateInputs) -> list[Asked]:
+def read_tasks(context: Context, inputs: Scored) -> list[Asked]:
     """The tasks in their order, of which there is at least one."""
     asked: list[Asked] = []
     for index, task in enumerate(inputs.tasks):
@@ -93,7 +95,7 @@ def read_task(context: Context, task: Task, field: str) -> list[HeldOut]:
     return rows
 
 
-def read_base(context: Context, inputs: EvaluateInputs) -> dict[str, Results] | None:
+def read_base(context: Context, inputs: Scored) -> dict[str, Results] | None:
     """The base's results by task, for gains over them; None when this is the base.
 
     Raises:
@@ -121,7 +123,7 @@ def parts_of(asked: Sequence[Asked], missing: Sequence[int], size: int | None) -
 
 def make(
     context: Context,
-    inputs: EvaluateInputs,
+    inputs: Scored,
     asked: Sequence[Asked],
     base: Callable[[], dict[str, Results] | None],
     missing: list[int],
@@ -148,7 +150,7 @@ def make(
 
 
 def answer_chunk(
-    context: Context, inputs: EvaluateInputs, of: Asked, numbers: range, engine: Engine, grader: Comparer
+    context: Context, inputs: Scored, of: Asked, numbers: range, engine: Engine, grader: Comparer
 ) -> tuple[list[ScoreRow], list[TextRow], list[Completion]]:
     """Each question with its greedy answer, the number of right samples, and their majority; all answers as they stand,
     if they are kept, the greedy one of each question first; and all that were generated for them."""
@@ -222,7 +224,7 @@ def gather_texts(context: Context, asked: Sequence[Asked], answered: Chunks[Scor
 
 def finish(
     context: Context,
-    inputs: EvaluateInputs,
+    inputs: Scored,
     asked: Sequence[Asked],
     base: dict[str, Results] | None,
     rows: list[ScoreRow],

@@ -1,0 +1,21 @@
+"""`spec.finetune`: it trains the best Solver, which is known when every Solver is scored; that is recorded then."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from selfevo_core.policies.base import Decision, RunState
+from selfevo_core.summary import best_scored
+
+
+def finetuning(state: RunState, now: datetime) -> Decision | None:
+    """When all that comes before is done: the iteration of the best Solver, where the plan has another."""
+    spec = state.spec
+    before = [step for step in state.plan.steps if not step.type.closes]
+    if state.other_version is not None or spec.finetune is None or not before:
+        return None
+    if any(state.steps[step.name].state != "Succeeded" for step in before):
+        return None
+    best = best_scored(spec, [*state.steps.values(), *state.earlier.values()])
+    best = spec.iterations if best is None else best
+    return None if state.plan.best == best else Decision(phase="Running", best=best, wake_at=now)

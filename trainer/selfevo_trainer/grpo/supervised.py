@@ -1,0 +1,71 @@
+"""Supervised training by TRL's SFTTrainer, with the hooks, checkpoints and order of rows that GRPO's training has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from selfevo_contract.phases import Loading
+from selfevo_contract.spec.grpo import Grpo
+from selfevo_trainer.grpo.completions import StepCompletions
+
+
+def sft_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path) -> SFTConfig:
+    """The settings of ``grpo`` that supervised training has (`Finetune.training`), as TRL's."""
+    on_cpu = not torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(output_dir),
+        seed=seed,
+        max_steps=grpo.updates,
+        per_device_train_batch_size=grpo.per_device_train_batch_size,
+        gradient_accumulation_steps=grpo.prompts_per_step // grpo.per_device_train_batch_size,
+        learning_rate=grpo.rate,
+        lr_scheduler_type=grpo.lr_scheduler_type,
+        warmup_steps=grpo.warmup_steps,
+        weight_decay=grpo.weight_decay,
+        adam_epsilon=grpo.adam_epsilon,
+        max_grad_norm=grpo.max_grad_norm,
+        gradient_checkpointing=grpo.gradient_checkpointing,
+        max_length=None,  # what is too long was left out; nothing is cut
+        dataset_kwargs={"skip_prepare_dataset": True},  # tokens and labels are ours
+        use_cpu=on_cpu,
+        bf16=not on_cpu and loading.dtype == "bfloat16",
+        fp16=not on_cpu and loading.dtype == "float16",
+        save_strategy="no",  # `hooks.Hooks` asks for saves
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+class SupervisedTrainer(SFTTrainer):
+    """TRL's trainer with our order of rows. It generates nothing, so that a checkpoint has no completions."""
+
+    kept: StepCompletions | None = None
+
+    def resume_at(self, update: int, restored: StepCompletions | None) -> None:
+        """Nothing that TRL's checkpoint does not hold, but a count that it shows."""
+
+    @property
+    def first_update(self) -> int:
+        """Optimizer updates that were done when the step under way began: a step is one update."""
+        return self.state.global_step
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        dataset: Any = self.train_dataset
+        return SequentialSampler(dataset)  # `dealing.schedule` has shuffled it
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Nothing here: `hooks.Hooks.on_save` takes a snapshot."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's metrics, less its count of tokens, which begins again when training is resumed."""
+        metrics: Any = self._metrics["train"]
+        metrics.pop("num_tokens", None)
+        super().log(logs, start_time)
