@@ -126,12 +126,15 @@ async def run(settings: Settings) -> None:
             asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
         watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=ours), name="watching")
         try:
-            done, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
+            # Of kopf, too: where a watch fails while another is opened, `watching` ends late and without the error.
+            done, _ = await asyncio.wait([watching, *others, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 _raise(task)
             if not told_to_end.is_set():
                 raise OperatorError("watching ended by itself; starting anew")
         finally:
+            # What breaks in a task because it is being ended is no news, and has no place behind the cause.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             for task in [watching, *others]:
                 task.cancel()
             await _briefly(asyncio.gather(watching, *others, return_exceptions=True))
