@@ -21,6 +21,7 @@ from selfevo.report.collect import collect
 from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored
 from selfevo.report.findings import headline, limits, missing
+from selfevo.report.flips import LISTED, Flip, Greedy, flips_of
 from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
 from selfevo.report.samples import KEPT, samples_of, spread
@@ -35,6 +36,7 @@ from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
 
+BOTH = ("kl", "entropy", "mean-length", "clipped-ratio", "loss", "grad-norm", "region-mean", "frac-reward-zero-std")
 FIGURES = (
     "scores",
     "shares",
@@ -47,13 +49,10 @@ FIGURES = (
             "majority-share",
             "valid",
             "distinct",
-            "kl",
-            "entropy",
-            "mean-length",
-            "clipped-ratio",
+            *BOTH,
         )
     ),
-    *(f"solver-{name}" for name in ("reward", "kl", "entropy", "mean-length", "clipped-ratio")),
+    *(f"solver-{name}" for name in ("reward", *BOTH)),
     "times",
 )
 
@@ -75,6 +74,24 @@ def page(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     write_report(fake.run, fake.plan, fake.store, path)
     return path
+
+
+def test_a_question_that_was_right_and_is_wrong_is_listed_with_both_answers() -> None:
+    keys = [("math", f"{number} + 1", str(number + 1)) for number in range(40)]
+    before = {key: Greedy("old", number < 30) for number, key in enumerate(keys)}
+    now = {key: Greedy("new", number >= 10) for number, key in enumerate(keys[:35])}
+    flips = flips_of(2, now, 1, before)
+    assert (flips.iteration, flips.before, flips.asked, flips.lost, flips.gained) == (2, 1, 35, 10, 5)
+    assert flips.examples[0] == Flip("math", "0 + 1", "1", "old", "new")
+    many = flips_of(2, {key: Greedy("new", False) for key in keys}, 1, before)
+    assert (many.lost, len(many.examples)) == (30, LISTED)
+
+
+def test_the_page_lists_what_went_from_right_to_wrong(report: Report, page: Path) -> None:
+    assert [(flips.iteration, flips.before) for flips in report.flips] == [(1, 0), (2, 1)]
+    assert all(0 < flips.lost <= flips.asked for flips in report.flips)
+    text = page.read_text()
+    assert f"{report.flips[1].lost} that iteration 1 had right" in text and "that the base had right" in text
 
 
 class Parsed(HTMLParser):

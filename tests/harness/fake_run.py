@@ -175,6 +175,8 @@ class _Committer:
             "completions/mean_length": 17.0 + wave,
             "completions/clipped_ratio": 0.01 * step,
             "grad_norm": 0.4,
+            "clip_ratio/region_mean": 0.002 * step,
+            "frac_reward_zero_std": 0.25,
         }
         if challenger:
             row |= {"uncertainty": 0.5 + 0.02 * step, "repetition": 1 / 128, "valid": 0.98, "distinct": 0.9}
@@ -217,7 +219,7 @@ class _Committer:
             question=f"{number} + {number}",
             answer=str(2 * number),
             greedy=HOSTILE[number % len(HOSTILE)],
-            greedy_right=skill + hardness > 0.5,
+            greedy_right=skill + hardness > 0.5 and (number + self.step.iteration) % 7 > 0,  # some go wrong again
             samples_right=right,
             mean_tokens=12.0 + self.step.iteration,
             majority=str(2 * number) if 2 * right > samples else HOSTILE[number % len(HOSTILE)],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Finetuned, Iteration, Report, Rollout, Samples, StepRecord, Update
+from selfevo.report.flips import Answers, Flips, flips_of, greedy_answers
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_chunks, read_failed, read_rows
 from selfevo.report.samples import samples_of, unusable_of
 from selfevo.report.scores import Answered, evaluation_of, over
@@ -52,6 +53,8 @@ class _Collector:
         self.evaluations: dict[int, Evaluation | None] = {}
         self.tuned: dict[int, list[Answered]] = {}
         """Answers after fine-tuning, by the iteration that it started from."""
+        self.greedy: tuple[int, Answers] | None = None
+        self.flips: list[Flips] = []
         self.rollouts: dict[int, Rollout] = {}
         self.samples: list[Samples] = []
         self.unusable: list[Samples] = []
@@ -78,6 +81,7 @@ class _Collector:
             versions=versions_of(records),
             unusable=tuple(self.unusable),
             finetuned=self.finetuned(),
+            flips=tuple(self.flips),
         )
 
     def best(self) -> int | None:
@@ -109,11 +113,11 @@ class _Collector:
         progress = progress_of(self.store, prefix, step) if manifest is None and begun else ""
         return StepRecord(step, self.store.uri_of(prefix), manifest, seconds_of(manifest, chunks), progress)
 
-    def answered(self, inputs: HeldOutInputs, rows: Callable[[RowFile[ScoreRow]], list[ScoreRow]]) -> list[Answered]:
+    def answered(self, inputs: HeldOutInputs, found: Mapping[str, Sequence[ScoreRow]]) -> list[Answered]:
         return [
-            Answered.of(task.name, self.groups.get(task.name), inputs.samples_of(task), found)
+            Answered.of(task.name, self.groups.get(task.name), inputs.samples_of(task), found[task.name])
             for task in inputs.tasks
-            if (found := rows(answers_of(task.name)))
+            if found[task.name]
         ]
 
     def finetuned(self) -> tuple[Finetuned, ...]:
@@ -137,13 +141,16 @@ class _Collector:
 
         match step.inputs:
             case EvaluateInputs() as inputs:
-                answered = self.answered(inputs, rows)
+                found = {task.name: rows(answers_of(task.name)) for task in inputs.tasks}
+                answered = self.answered(inputs, found)
+                self.compare(step.iteration, found)
                 if step.iteration == 0:
                     self.base_results = {each.task: each.results for each in answered}
                 base = None if step.iteration == 0 else self.base_results
                 self.evaluations[step.iteration] = evaluation_of(answered, base, self.metric)
             case FinetuneEvaluateInputs() as inputs:
-                self.tuned[step.iteration] = self.answered(inputs, rows)
+                found = {task.name: rows(answers_of(task.name)) for task in inputs.tasks}
+                self.tuned[step.iteration] = self.answered(inputs, found)
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))
@@ -151,6 +158,15 @@ class _Collector:
                 self.challenger += updates_of(step.iteration, rows(METRICS))
             case SolverTrainInputs():
                 self.solver += updates_of(step.iteration, rows(METRICS))
+
+    def compare(self, iteration: int, found: Mapping[str, Sequence[ScoreRow]]) -> None:
+        """Hold an iteration's greedy answers against those of the one evaluated before it."""
+        now: Answers = {
+            key: greedy for task, rows in found.items() for key, greedy in greedy_answers(task, rows).items()
+        }
+        if self.greedy is not None:
+            self.flips.append(flips_of(iteration, now, *self.greedy))
+        self.greedy = (iteration, now)
 
 
 def rollout_of(metrics: Mapping[str, float], tasks: Sequence[str] = ()) -> Rollout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from selfevo.report.flips import Flips
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
@@ -239,6 +240,8 @@ class Report:
     """Package -> version -> names of the steps that ran with it."""
     failure: str = ""
     """Why the run failed; empty when it did not."""
+    flips: tuple[Flips, ...] = ()
+    """Each evaluated iteration against the one evaluated before it."""
     unusable: tuple[Samples, ...] = ()
     """What Challengers wrote in trainings that ended for want of one valid question."""
     finetuned: tuple[Finetuned, ...] = ()

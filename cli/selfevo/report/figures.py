@@ -72,6 +72,17 @@ BOTH = (
     Metric("entropy", "Entropy", "nats per token", "Of the next token, mean over completions."),
     Metric("completions/mean_length", "Completion length", "tokens", "Mean over the batch."),
     Metric("completions/clipped_ratio", "Truncation", "share of completions", "Hit the limit of tokens.", True),
+    Metric(
+        "loss",
+        "Loss",
+        "loss",
+        "Of the update. Advantages add up to nearly 0 in a group, so it says little of progress.",
+    ),
+    Metric("grad_norm", "Gradient norm", "L2 norm", "Before it is cut at maxGradNorm."),
+    Metric("clip_ratio/region_mean", "Clipped tokens", "share of tokens", "Whose ratio left the clip range.", True),
+    Metric(
+        "frac_reward_zero_std", "Groups without spread", "share of groups", "All rewards equal: nothing to learn.", True
+    ),
 )
 
 
