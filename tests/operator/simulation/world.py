@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -225,10 +225,11 @@ class World:
                 self.people.apply(name, self.spec(name))
         answers = 0
         while not self._ended() or self._unlucky():
-            if self._ended():
+            ended = self.wanted if self._ended() else self._held_up()
+            if ended:
                 answers += 1
                 law(answers <= ANSWERS, f"it fails again and again: {self._where()}")
-                for name in self._unlucky():
+                for name in self._unlucky(ended):
                     self.people.answer(name)
             if self.shape.outlived and FIRST in self.wanted:
                 self._outlive()
@@ -267,8 +268,14 @@ class World:
                 phase = run["status"]["phase"]
                 law(phase in ("Suspended", "Succeeded", "Failed"), f"{name} is suspended and says {phase}")
 
-    def _ended(self) -> bool:
-        for name in self.wanted:
+    def _held_up(self) -> tuple[str, ...]:
+        """The run that is forked, where it has failed by bad luck and the other one waits for it."""
+        first = (FIRST,)
+        waits = bool(self.shape.fork) and FIRST in self.wanted and self._ended(first) and self._unlucky(first)
+        return first if waits else ()
+
+    def _ended(self, names: Sequence[str] | None = None) -> bool:
+        for name in names or self.wanted:
             run = self.api.runs.get(name)
             status = (run or {}).get("status") or {}
             if (
@@ -285,10 +292,10 @@ class World:
                 return False
         return True
 
-    def _unlucky(self) -> list[str]:
+    def _unlucky(self, names: Sequence[str] | None = None) -> list[str]:
         """Runs of which a step has failed that can succeed: a failure of before, seen when the answer was given."""
         found = []
-        for name in self.wanted:
+        for name in names or self.wanted:
             steps = self.api.runs[name]["status"].get("steps") or []
             if any(step["state"] == "Failed" and step["name"] not in self.shape.poison for step in steps):
                 found.append(name)
