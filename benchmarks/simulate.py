@@ -24,7 +24,7 @@ def seed_of(number: int) -> int:
     """The seed of a life: its kind goes round."""
     from simulation.shapes import FORK_SEEDS, GUARD_SEEDS
 
-    return {2: GUARD_SEEDS[number], 3: FORK_SEEDS[number]}.get(number % 4, number)
+    return {2: GUARD_SEEDS[number // 4], 3: FORK_SEEDS[number // 4]}.get(number % 4, number)
 
 
 def one(number: int) -> dict[str, Any]:
