@@ -2,7 +2,8 @@
 
     evaluate-3 PzTnpJmbUrYF0mx1lm2xNmtNW7iPHPv5KRvRNLBd7hE mean=0.5123 greedy=0.4812
 
-is the step's name, its key (SHA-256) in base64 without padding, and the scores by which the best iteration is found.
+is the step's name, its key (SHA-256) in base64 without padding, and the scores by which the best iteration is
+found, or which judges were promoted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PLAIN = 400
 NEWEST = 20
 """Iterations that stay as they are in any case."""
 _CLOSING = {phase.name for phase in PHASES.values() if phase.closes}
-_SCORING = {phase.name for phase in PHASES.values() if phase.scores}
+_FIGURES = {phase.name for phase in PHASES.values() if phase.scores or phase.kept}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"([a-z-]+)-([0-9]+)")
 
@@ -49,7 +50,7 @@ def _line(step: Mapping[str, Any]) -> str:
     if step["state"] != "Succeeded" or step.get("message") or not plain or step["phase"] in _CLOSING:
         return ""
     key = base64.urlsafe_b64encode(bytes.fromhex(step["key"])).decode().rstrip("=")
-    scores = step.get("metrics", {}) if step["phase"] in _SCORING else {}  # other figures are in the store
+    scores = step.get("metrics", {}) if step["phase"] in _FIGURES else {}  # other figures are in the store
     return " ".join([step["name"], key, *(f"{name}={value!r}" for name, value in scores.items())])
 
 

@@ -88,6 +88,8 @@ def _type_of(annotation: Any) -> Any:
 
     if annotation is None or annotation is type(None):
         return None
+    if get_origin(annotation) is tuple and get_args(annotation)[0] is float:
+        return pa.list_(pa.field("element", pa.float64()))
     if get_origin(annotation) is tuple:  # rows.Votes
         return pa.list_(pa.field("element", pa.struct([("answer", pa.string()), ("count", pa.int64())])))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -116,6 +118,8 @@ def _cell(value: Any) -> Any:
         return plain(value)
     if isinstance(value, BaseModel):
         return {name: _cell(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, tuple) and not any(isinstance(each, tuple) for each in value):
+        return list(value)  # numbers, or nothing
     if isinstance(value, tuple):
         return [{"answer": plain(answer), "count": count} for answer, count in value]
     return value

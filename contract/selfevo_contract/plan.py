@@ -1,11 +1,14 @@
 """spec -> the steps of the run, each with its key. Pure: the whole plan is known before anything runs.
 
-    iteration t:  challenger-train(t) -> solver-rollout(t) -> solver-train(t) -> [verifier-train(t)] -> [evaluate(t)]
+    at first:     [verifier-train(0)], [evaluate(0)]
+    iteration t:  challenger-train(t) -> solver-rollout(t) -> [verifier-train(t)] -> solver-train(t) -> [evaluate(t)]
     at the end:   [finetune -> finetune-evaluate], of the best Solver and of the base
+
+The judge that verifier-train(t) leaves scores the Solver's training of t and the Challenger's training and rollout of
+t+1. A judge that was not promoted is no other step: verifier-train(t) then says whose judge stays (judging.Verdict).
 
 A run that goes on from iteration n of another one (spec.forkFrom) begins with t = n + 1; what it begins with stands in
 its record (status.fork), and before that there is no plan.
-
 
 It is a DAG, not a list: evaluate(t) needs solver-train(t) and the base's scores, evaluate(0), alone, and may run beside
 challenger-train(t+1).
@@ -15,8 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 from selfevo_contract.canonical import derive_seed
@@ -24,7 +26,6 @@ from selfevo_contract.phases import (
     CHALLENGER_TRAIN,
     EVALUATE,
     FINETUNE,
-    PHASES,
     SOLVER_ROLLOUT,
     SOLVER_TRAIN,
     VERIFIER_TRAIN,
@@ -37,13 +38,14 @@ from selfevo_contract.phases import (
     Loading,
     ModelRef,
     Phase,
-    PhaseType,
     SolverRolloutInputs,
     SolverTrainInputs,
     StepModelRef,
-    VerifierTrainInputs,
     input_key,
 )
+from selfevo_contract.plan_steps import Plan as Plan
+from selfevo_contract.plan_steps import Step as Step
+from selfevo_contract.plan_verifier import first_inputs, training_inputs
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine
 from selfevo_contract.spec.evaluation import Evaluation, Task
@@ -53,62 +55,6 @@ from selfevo_contract.status import Fork, Rollback, RunStatus
 
 QUESTION_TOP_P = 0.95
 """Top-p of the rollout's questions in R-Zero's public code, when the spec says nothing else."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what it computes (``inputs``), under which key, and the steps that it waits for."""
-
-    name: str
-    """E.g. ``solver-train-2``; unique in the plan."""
-    iteration: int
-    inputs: Inputs
-    key: str
-    parents: tuple[str, ...]
-    """Names of steps of this plan."""
-
-    @property
-    def phase(self) -> Phase:
-        return self.inputs.phase
-
-    @property
-    def type(self) -> PhaseType:
-        """What is known of its phase."""
-        return PHASES[self.phase]
-
-    @property
-    def shards(self) -> int:
-        """Parts that run independently."""
-        return getattr(self.inputs, "shards", 1) if self.type.sharded else 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The steps, parents before children."""
-
-    steps: tuple[Step, ...]
-    solvers: tuple[ModelRef, ...]
-    """Solver(0), Solver(1), ...: what each iteration ends with; index 0 is the base."""
-    challengers: tuple[ModelRef, ...]
-    """Challenger(0), Challenger(1), ..."""
-    unscheduled: tuple[Step, ...] = ()
-    """Evaluations between those that the spec asks for. One that is recorded, because it was the last one before
-    ``iterations`` was raised, keeps its score; none is run."""
-    rollbacks: int = 0
-    """How many of the run's rollbacks are in it."""
-    start: int = 0
-    """The iteration that it goes on from; its own ones are those after it. Between the base and it, nothing is known of
-    the models: the base stands there."""
-    best: int | None = None
-    """The iteration whose Solver is fine-tuned, as it is recorded; None, as before the scores are known: the last."""
-
-    @cached_property
-    def by_name(self) -> dict[str, Step]:
-        return {step.name: step for step in self.steps}
-
-    def evaluation_of(self, iteration: int) -> Step | None:
-        """The step that scores iteration ``iteration``'s Solver, if the plan has one."""
-        return self.by_name.get(f"{EVALUATE.name}-{iteration}")
 
 
 class _Builder:
@@ -144,7 +90,14 @@ class _Builder:
         parents = tuple(step.name for step in self.steps if step.key in wanted)
         return Step(f"{inputs.phase}-{iteration}", iteration, inputs, input_key(inputs), parents)
 
-    def challenger_train(self, iteration: int, challenger: ModelRef, solver: ModelRef) -> ModelRef:
+    def judged(self, judge: StepModelRef | None) -> dict[str, Any]:
+        """What a phase's inputs say of the judge; nothing in a run without one."""
+        verifier = self.spec.verifier
+        return {} if verifier is None else {"judge": judge, "judge_length": verifier.max_length}
+
+    def challenger_train(
+        self, iteration: int, challenger: ModelRef, solver: ModelRef, judge: StepModelRef | None
+    ) -> ModelRef:
         spec = self.spec
         if spec.challenger.grpo.max_steps == 0:
             return challenger  # the control arm: its weights are never touched
@@ -161,11 +114,18 @@ class _Builder:
             solver_sampling=self.answer_sampling,
             well_formed=spec.rollout.well_formed or None,
             grading=spec.grading,
-            exclude=spec.exclude,
+            exclude=self.exclude,
             held_out=self.held_out,
             contamination=spec.rollout.contamination,
+            **self.judged(judge),
         )
-        return self.add(inputs, iteration, challenger, solver)
+        return self.add(inputs, iteration, challenger, solver, *([judge] if judge else []))
+
+    @property
+    def exclude(self) -> list[Data]:
+        """What the Challenger may not ask: no phase trains on the anchors' questions."""
+        verifier = self.spec.verifier
+        return self.spec.exclude if verifier is None else [*self.spec.exclude, verifier.anchors.data]
 
     @property
     def held_out(self) -> list[Data]:
@@ -182,7 +142,12 @@ class _Builder:
         return self.spec.rollout.answer_sampling or self.spec.solver.grpo.sampling
 
     def rollout(
-        self, iteration: int, challenger: ModelRef, solver: ModelRef, before: StepModelRef | None
+        self,
+        iteration: int,
+        challenger: ModelRef,
+        solver: ModelRef,
+        before: StepModelRef | None,
+        judge: StepModelRef | None,
     ) -> StepModelRef:
         """``before`` is the rollout of the iteration before."""
         spec = self.spec
@@ -208,13 +173,17 @@ class _Builder:
             question_sampling=self.question_sampling,
             answer_sampling=self.answer_sampling,
             grading=spec.grading,
-            exclude=spec.exclude,
+            exclude=self.exclude,
             held_out=self.held_out,
             contamination=spec.rollout.contamination,
+            **self.judged(judge),
+            curriculum_share=spec.verifier.curriculum_share if spec.verifier else None,
         )
-        return self.add(inputs, iteration, challenger, solver, *([earlier] if earlier else []))
+        return self.add(inputs, iteration, challenger, solver, *(ref for ref in (earlier, judge) if ref))
 
-    def solver_train(self, iteration: int, solver: ModelRef, curriculum: StepModelRef) -> ModelRef:
+    def solver_train(
+        self, iteration: int, solver: ModelRef, curriculum: StepModelRef, judge: StepModelRef | None
+    ) -> ModelRef:
         spec = self.spec
         if spec.solver.grpo.max_steps == 0:
             return solver
@@ -227,20 +196,40 @@ class _Builder:
             grpo=spec.solver.grpo,
             reward=spec.solver.reward,
             grading=spec.grading,
+            **self.judged(judge),
         )
-        return self.add(inputs, iteration, solver, curriculum)
+        return self.add(inputs, iteration, solver, curriculum, *([judge] if judge else []))
 
-    def verifier_train(self, iteration: int, solver: ModelRef, challenger: ModelRef, verifier: ModelRef) -> ModelRef:
-        if self.spec.verifier is None:
-            return verifier
-        inputs = VerifierTrainInputs(
-            seed=self.seed(VERIFIER_TRAIN.name, iteration),
-            solver=solver,
-            challenger=challenger,
-            verifier=verifier,
-            settings=self.spec.verifier,
-        )
-        return self.add(inputs, iteration, solver, challenger, verifier)
+    def first_judge(self, base: BaseModelRef) -> StepModelRef | None:
+        """The judge of iteration 0; None in a run without a Verifier."""
+        verifier = self.spec.verifier
+        return None if verifier is None else self.add(first_inputs(verifier, self._judging(0), base), 0)
+
+    def verifier_train(
+        self,
+        iteration: int,
+        solvers: Sequence[ModelRef],
+        challenger: ModelRef,
+        judges: Sequence[StepModelRef | None],
+        curriculum: StepModelRef,
+    ) -> StepModelRef | None:
+        """``solvers`` and ``judges`` are those before this iteration's training, the newest last."""
+        verifier = self.spec.verifier
+        if verifier is None or verifier.max_steps == 0:
+            return judges[-1]  # without one, or frozen
+        inputs = training_inputs(verifier, self._judging(iteration), solvers, challenger, judges, curriculum.key)
+        models = (inputs.solver, inputs.challenger, inputs.earlier_solver, inputs.judge, inputs.first_judge)
+        return self.add(inputs, iteration, curriculum, *(ref for ref in models if ref is not None))
+
+    def _judging(self, iteration: int) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "seed": self.seed(VERIFIER_TRAIN.name, iteration),
+            "loading": self.loading,
+            "solver_prompt": spec.solver.prompt,
+            "max_prompt_length": spec.solver.max_prompt_length,
+            "answer_sampling": self.answer_sampling,
+        }
 
     def evaluate(self, iteration: int, model: ModelRef) -> None:
         evaluation = self.spec.evaluation
@@ -355,28 +344,28 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = 
     A valid spec has a plan. What is in the plan and not built yet is refused by
     `selfevo_contract.run.refuse_what_is_not_built`.
     """
-    base: ModelRef = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
+    base = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
     if spec.fork_from is None:
         fork = None
     elif fork is None:
         return Plan((), (base,), (base,), (), len(rollbacks))
     builder = _Builder(spec, Counter(rollback.iteration for rollback in rollbacks))
     start = fork.iteration if fork else 0
-    challengers, solvers = [base] * (start + 1), [base] * (start + 1)
-    verifier: ModelRef = base
+    challengers, solvers = list[ModelRef]([base] * (start + 1)), list[ModelRef]([base] * (start + 1))
+    judges = [builder.first_judge(base)] * (start + 1)
     curriculum = None
     builder.evaluate(0, base)
     if fork is not None and start > 0:
         challengers[-1] = _made(CHALLENGER_TRAIN.name, fork.challenger) or base
         solvers[-1] = _made(SOLVER_TRAIN.name, fork.solver) or base
-        verifier = _made(VERIFIER_TRAIN.name, fork.verifier) or base
+        judges[-1] = (_made(VERIFIER_TRAIN.name, fork.verifier) if spec.verifier else None) or judges[0]
         curriculum = _made(SOLVER_ROLLOUT.name, fork.curriculum)
         builder.evaluate(start, solvers[-1])
     for t in range(start + 1, spec.iterations + 1):
-        challenger = builder.challenger_train(t, challengers[-1], solvers[-1])
-        curriculum = builder.rollout(t, challenger, solvers[-1], curriculum)
-        solver = builder.solver_train(t, solvers[-1], curriculum)
-        verifier = builder.verifier_train(t, solver, challenger, verifier)
+        challenger = builder.challenger_train(t, challengers[-1], solvers[-1], judges[-1])
+        curriculum = builder.rollout(t, challenger, solvers[-1], curriculum, judges[-1])
+        judges.append(builder.verifier_train(t, solvers, challenger, judges, curriculum))
+        solver = builder.solver_train(t, solvers[-1], curriculum, judges[-1])
         builder.evaluate(t, solver)
         challengers.append(challenger)
         solvers.append(solver)

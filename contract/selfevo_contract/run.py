@@ -11,6 +11,7 @@ from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PHASES
 from selfevo_contract.spec.names import DnsLabel
+from selfevo_contract.spec.rollout import Rollout
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunStatus
 
@@ -44,9 +45,8 @@ class SelfEvolutionRun(Closed):
     """Where the run stands; written by the operator alone."""
 
 
-NOT_BUILT = {
-    "verifier": "the phase verifier-train",
-}
+NOT_BUILT: dict[str, str] = {}
+"""Fields of the spec that this version does not have, with what they ask for."""
 
 
 def refuse_what_is_not_built(spec: RunSpec) -> None:
@@ -62,6 +62,8 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
                 f"spec.{alias} asks for {what}, which this version of selfevo does not have yet; remove spec.{alias}",
                 reason=reasons.NOT_BUILT,
             )
+    if spec.verifier is not None:
+        _refuse_labels(spec.rollout)
     for phase in PHASES.values():
         engine = getattr(getattr(spec, phase.part), "engine", None)
         if engine is not None and engine.kind not in phase.engines:
@@ -69,4 +71,18 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
                 f"spec.{phase.part}.engine.kind asks for {engine.kind!r}, which this version of selfevo does not have "
                 f"yet; use {' or '.join(map(repr, phase.engines))}",
                 reason=reasons.NOT_BUILT,
+            )
+
+
+def _refuse_labels(rollout: Rollout) -> None:
+    named = {
+        "oracle": rollout.oracle is not None,
+        "wellFormed": bool(rollout.well_formed),
+        "labels": rollout.labels != "majority",
+    }
+    for field, given in named.items():
+        if given:
+            raise InputError(
+                f"spec.rollout.{field} is about answers in boxes, and in a run with spec.verifier a judge scores whole "
+                f"answers; remove spec.rollout.{field}"
             )

@@ -296,6 +296,8 @@ class RunStatus(_Status):
     """What each guard of spec.guards says."""
     watch: str = ""
     """The same in a word or two: passing, or which guards have warned or tripped."""
+    judge: str = ""
+    """Of a run with a Verifier: the iteration whose judge scores, and those whose judges were not promoted since."""
     usage: Usage | None = None
     """What the run has used so far, for spec.budget; none before anything ran."""
     conditions: list[Condition] = []

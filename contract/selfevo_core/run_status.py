@@ -13,6 +13,7 @@ from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
 from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions, guard_condition, watch_of
+from selfevo_core.judges import judge_of
 from selfevo_core.policies import Decision, RunState
 from selfevo_core.summary import best_of, finetune_of, iterations_of, newest_and_best
 from selfevo_core.usage import is_due
@@ -32,12 +33,11 @@ def status_of(
 
     ``problem`` is why nothing goes on, where that is known from elsewhere than the attempts.
     """
-    before, steps, at, watched = state.recorded, state.steps, stamp(now) or "", list(state.guards)
+    before, steps, at = state.recorded, state.steps, stamp(now) or ""
     iterations = iterations_of(run, state.plan, {**steps, **state.earlier})
     scored = [iteration for iteration in iterations if iteration.score is not None]
-    best = best_of(run, state.plan, steps, iterations)
+    best, ended = best_of(run, state.plan, steps, iterations), phase in ("Succeeded", "Failed")
     shown = newest_and_best(iterations, best)
-    ended = phase in ("Succeeded", "Failed")
     blocker = None if ended else problem or _blocker(state.live)
     reason, message = _reason(phase, decision, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
@@ -58,8 +58,9 @@ def status_of(
         fork=decision.fork or before.fork,
         rollbacks=[*before.rollbacks, *([decision.rollback] if decision.rollback else [])],
         finetune=finetune_of(run, state.plan, steps, decision.best),
-        guards=watched,
-        watch=watch_of(watched),
+        guards=list(state.guards),
+        watch=watch_of(state.guards),
+        judge=judge_of([*state.earlier.values(), *steps.values()]),
         usage=before.usage,
         conditions=[
             *conditions(
@@ -71,7 +72,7 @@ def status_of(
                 at,
                 stuck=blocker is not None and blocker.stuck,
             ),
-            *guard_condition(before.conditions, watched, run.metadata.generation, at),
+            *guard_condition(before.conditions, state.guards, run.metadata.generation, at),
         ],
     )
     # What is used grows at every look; it is written with whatever else has changed.
@@ -137,7 +138,8 @@ def _steps_shown(state: RunState, iterations: set[int]) -> list[StepStatus]:
         if status.state == "Pending" and not status.attempts and not state.parents_done(step):
             continue
         if status.state == "Succeeded" and status.iteration not in iterations:
-            scores = {name: value for name, value in status.metrics.items() if name in SCORES}
+            figures = {*SCORES, *step.type.kept}
+            scores = {name: value for name, value in status.metrics.items() if name in figures}
             status = with_(status, metrics=scores, timings={})
         found.append(status)
     return found

@@ -19,7 +19,7 @@ from harness.cluster.controlplane import ControlPlane
 from harness.full_run import FULL, SMALL, Document
 from harness.gotools import ToolUnavailable
 from harness.mutations import ABSENT, changed, places, schema_at, values_for
-from harness.runs import document
+from harness.runs import TRIAD, document
 from selfevo_contract.crd.resource import definition
 from selfevo_contract.crd.transitions import FROZEN
 from selfevo_contract.plan import sketch
@@ -441,6 +441,18 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "review names no iteration; write before: [2] or every: true, or remove review",
     ),
     (
+        document(**{**TRIAD, "spec__solver__reward": None}),
+        "spec",
+        "challenger.reward.mode and solver.reward.mode are judged in a run with verifier, and in no other; set both, "
+        "and verifier with them",
+    ),
+    (
+        document(**{**TRIAD, "spec__verifier": None}),
+        "spec",
+        "challenger.reward.mode and solver.reward.mode are judged in a run with verifier, and in no other; set both, "
+        "and verifier with them",
+    ),
+    (
         document(spec__approvedIteration=9),
         "spec",
         "approvedIteration is above iterations; lower it, or raise iterations with it",
@@ -614,18 +626,18 @@ def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespa
     made = copy.deepcopy(SMALL)
     for name in ("verifier", "evaluation"):
         del made["spec"][name]
-    del made["spec"]["rollout"]["oracle"]
+    del made["spec"]["rollout"]["oracle"], made["spec"]["challenger"]["reward"], made["spec"]["solver"]["reward"]
     made["metadata"] |= {"namespace": namespace}
     small = control_plane.admin.create(made)
     value: Any = FULL["spec"]
     for part in at(path):
         value = value[part]
     told = update(control_plane, small, changed(small["spec"], at(path), value))
-    assert told.endswith(
+    assert (
         f": {FROZEN}"
         if path == "exclude"
         else f"{path.split('.')[-1]} cannot be added or removed after creation; {REMEDY}"
-    )
+    ) in told
     assert update(control_plane, small, {**small["spec"], "exclude": []}) == ""
     # Fine-tuning comes at the end of the plan, as more iterations do.
     assert update(control_plane, small, {**small["spec"], "finetune": FULL["spec"]["finetune"]}) == ""
@@ -661,7 +673,7 @@ FREE = (
         "finetune.checkpointEvery",
     ),
     *(f"{part}.pods" for part in ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")),
-    *(f"{part}.engine" for part in ("challenger", "rollout", "solver", "evaluation")),
+    *(f"{part}.engine" for part in ("challenger", "rollout", "solver", "verifier", "evaluation")),
 )
 
 

@@ -114,7 +114,7 @@ def _looked_at(document: Document) -> Iterator[Any]:
 
 
 def _engines(document: Document) -> Iterator[Document]:
-    for part in ("challenger", "rollout", "solver", "evaluation"):
+    for part in ("challenger", "rollout", "solver", "verifier", "evaluation"):
         place = _part(document, part)
         if isinstance(place.get("engine"), dict):
             yield place["engine"]

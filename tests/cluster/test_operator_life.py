@@ -195,7 +195,7 @@ def test_a_person_sees_at_a_glance_where_runs_stand(
     assert done[:-1] == ["done", "Succeeded", "1", "1", "0.6", "team-a"]
     assert held[:3] == ["held", "Suspended", "0"]
     wide = get("ser", "-o", "wide")
-    assert wide[0][7:] == ["REASON", "MESSAGE", "PROGRESS", "GUARDS", "BASE", "MODEL"]
+    assert wide[0][7:] == ["REASON", "MESSAGE", "PROGRESS", "GUARDS", "VERIFIER", "BASE", "MODEL"]
     assert "AllStepsSucceeded" in wide[1] and wide[1][-1].startswith("s3://bucket/selfevo/")
     assert any("selfevolutionrun.selfevo.dev/done" in row for row in get("all", "-o", "name"))
 

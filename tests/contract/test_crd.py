@@ -12,7 +12,7 @@ import yaml
 from harness.defaulting import defaulted
 from harness.full_run import FULL as FULL_DOCUMENT
 from harness.mutations import places
-from harness.runs import document
+from harness.runs import TRIAD, document
 from selfevo_contract.crd.resource import FILE, definition, to_yaml
 from selfevo_contract.crd.transitions import FROZEN, MAY_CHANGE, MAY_GROW
 from selfevo_contract.run import SelfEvolutionRun
@@ -112,6 +112,7 @@ def test_the_columns_of_kubectl_get() -> None:
         "Message",
         "Progress",
         "Guards",
+        "Verifier",
         "Base",
         "Model",
     ]
@@ -124,7 +125,7 @@ def with_defaults(made: Schema) -> Schema:
 
 
 FULL = {
-    "spec__verifier": {},
+    **TRIAD,
     "spec__finetune": {"data": {"uri": "s3://bucket/key"}},
     "spec__evaluation__sampling": {},
     "spec__rollout__answerSampling": {"topK": 5},
@@ -173,7 +174,7 @@ def missing(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
 
 def test_a_member_of_a_union_has_no_default_that_another_would_get() -> None:
     engines = [node for path, node in OF_SPEC.items() if path.endswith(".engine")]
-    assert len(engines) == 4
+    assert len(engines) == 5
     for engine in engines:
         assert engine["default"] == {"kind": "transformers"}
         assert not [name for name, field in engine["properties"].items() if "default" in field]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.runs import DIGEST, make_run
+from harness.runs import DIGEST, TRIAD, make_run
 from selfevo_contract.phases import BaseModelRef, StepModelRef, input_key, inputs_adapter
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseConfig, phase_config
@@ -180,8 +180,9 @@ def test_an_untrained_role_has_no_step_and_keeps_the_base() -> None:
 
 
 def test_optional_parts_have_their_place() -> None:
-    names = [step.name for step in planned(spec__verifier={}, spec__finetune=LABELLED).steps]
-    assert names[4:6] == ["verifier-train-1", "evaluate-1"]
+    names = [step.name for step in planned(**TRIAD, spec__finetune=LABELLED).steps]
+    assert names[:2] == ["verifier-train-0", "evaluate-0"]
+    assert names[2:7] == ["challenger-train-1", "solver-rollout-1", "verifier-train-1", "solver-train-1", "evaluate-1"]
     assert names[-4:] == ["finetune-2", "finetune-evaluate-2", "finetune-0", "finetune-evaluate-0"]
 
 
@@ -236,11 +237,66 @@ def test_finetuning_by_grpo_has_the_solvers_settings_and_supervised_training_its
     assert Finetune.model_validate(own).training(other) == supervised
 
 
+def test_a_judge_scores_what_comes_after_it() -> None:
+    steps = planned(**TRIAD).by_name
+    key = {name: step.key for name, step in steps.items()}
+    asked = {name: step.inputs.judge.key for name, step in steps.items() if getattr(step.inputs, "judge", None)}
+    assert asked == {
+        "challenger-train-1": key["verifier-train-0"],
+        "solver-rollout-1": key["verifier-train-0"],
+        "verifier-train-1": key["verifier-train-0"],
+        "solver-train-1": key["verifier-train-1"],
+        "challenger-train-2": key["verifier-train-1"],
+        "solver-rollout-2": key["verifier-train-1"],
+        "verifier-train-2": key["verifier-train-1"],
+        "solver-train-2": key["verifier-train-2"],
+    }
+    for name, judge in asked.items():  # it waits for its judge
+        assert judge in {steps[parent].key for parent in steps[name].parents}
+    trained = steps["verifier-train-2"].inputs
+    assert trained.rollout == key["solver-rollout-2"] and trained.first_judge.key == key["verifier-train-0"]
+    assert trained.solver.key == key["solver-train-1"] and (trained.challenger, trained.earlier_solver) == (None, None)
+
+
+def test_makers_of_pairs_that_ask_other_models_get_them() -> None:
+    verifier = {**TRIAD["spec__verifier"], "pairs": ["role", "temporal"]}
+    steps = planned(**{**TRIAD, "spec__verifier": verifier}).by_name
+    first, second = steps["verifier-train-1"].inputs, steps["verifier-train-2"].inputs
+    assert first.challenger.key == steps["challenger-train-1"].key and first.earlier_solver is None
+    assert isinstance(second.earlier_solver, BaseModelRef) and second.solver.key == steps["solver-train-1"].key
+
+
+def test_no_phase_asks_the_anchors_questions() -> None:
+    steps = planned(**TRIAD, spec__exclude=[{"uri": "s3://bucket/seen.jsonl"}]).by_name
+    for name in ("challenger-train-1", "solver-rollout-2"):
+        assert [data.uri for data in steps[name].inputs.exclude] == [
+            "s3://bucket/seen.jsonl",
+            "file:///data/anchors.jsonl",
+        ]
+
+
+def test_a_frozen_judge_and_a_fast_one_begin_alike() -> None:
+    arms = [{}, {"maxSteps": 0}, {"maxSteps": 15, "learningRate": 1e-6, "pairs": ["swap"], "replay": 0.75}]
+    plans = [planned(**{**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], **arm}}) for arm in arms]
+    assert len({arm.by_name["verifier-train-0"].key for arm in plans}) == 1
+    assert len({arm.by_name["challenger-train-1"].key for arm in plans}) == 1
+    frozen = plans[1].by_name
+    assert [name for name in frozen if name.startswith("verifier-train")] == ["verifier-train-0"]
+    assert frozen["solver-train-2"].inputs.judge.key == frozen["verifier-train-0"].key
+    assert len({arm.by_name["solver-train-1"].key for arm in plans}) == 3
+
+
+def test_how_pairs_answers_are_written_moves_no_key() -> None:
+    engine = {"engine": {"kind": "transformers", "batchSize": 1}, "pods": {"image": "other"}}
+    other = planned(**{**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], **engine}})
+    assert {s.key for s in other.steps} == {s.key for s in planned(**TRIAD).steps}
+
+
 def test_what_a_process_is_told_survives_the_wire_for_every_step() -> None:
     for changes in (
         {},
         {"spec__rollout__oracle": {"kind": "arithmetic"}},
-        {"spec__verifier": {}},
+        TRIAD,
         {"spec__finetune": LABELLED},
     ):
         run = make_run(**changes)

@@ -248,7 +248,7 @@ def test_metadata_keeps_what_kubernetes_adds_out_of_the_way() -> None:
 
 
 def test_a_spec_survives_the_wire() -> None:
-    spec = make_run(spec__challenger__engine={"kind": "vllm"}, spec__verifier={}, spec__queue="team-a").spec
+    spec = make_run(spec__challenger__engine={"kind": "vllm"}, spec__queue="team-a").spec
     assert RunSpec.model_validate(spec.wire()) == spec
     assert "queue" in spec.wire() and "finetune" not in spec.wire()
 

@@ -66,8 +66,8 @@ def test_a_mode_of_reward(copy: Copy) -> None:
     )
     registry = "trainer/selfevo_trainer/rewards/__init__.py"
     copy.register(registry, "import CODE\n", "import CODE\nfrom selfevo_trainer.rewards.flat import FLAT\n")
-    copy.register(registry, "(PAPER, CODE)", "(PAPER, CODE, FLAT)")
-    copy.register("contract/selfevo_contract/spec/rewards.py", '"code"]', '"code", "flat"]')
+    copy.register(registry, "(PAPER, CODE, JUDGED)", "(PAPER, CODE, JUDGED, FLAT)")
+    copy.register("contract/selfevo_contract/spec/rewards.py", '"judged"]', '"judged", "flat"]')
     code = """\
         from selfevo_contract.spec.challenger import ChallengerReward
         from selfevo_trainer.rewards import challenger_rewards, solver_reward

@@ -33,6 +33,13 @@ DOCUMENT: dict[str, Any] = {
     },
 }
 
+TRIAD: dict[str, Any] = {
+    "spec__verifier": {"anchors": {"data": {"uri": "file:///data/anchors.jsonl", "digest": DIGEST}}},
+    "spec__challenger__reward": {"mode": "judged"},
+    "spec__solver__reward": {"mode": "judged"},
+}
+"""For `document`: a run with a Verifier."""
+
 
 def document(**changes: Any) -> dict[str, Any]:
     """A run as JSON-ready data. ``spec__rollout__shards=4`` sets a field, the value ``None`` removes it."""

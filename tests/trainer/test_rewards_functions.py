@@ -85,10 +85,12 @@ def challenger(
     checks: list[dict[str, Any]] | None = None,
 ) -> tuple[Any, FrozenSolver]:
     from selfevo_trainer.phases.challenger_train import ChallengerReward as Reward
+    from selfevo_trainer.ratings import ByVotes
 
     solver = FrozenSolver(answers)
     asked_for = ChallengerTrainInputs.model_validate({**inputs(reward).wire(), "wellFormed": checks})
-    return Reward(asked_for, solver, ExactGrader(), HeldOutQuestions(exclude=excluded)), solver
+    rater = ByVotes(asked_for.well_formed, asked_for.reward.unboxed, ExactGrader())
+    return Reward(asked_for, solver, rater, HeldOutQuestions(exclude=excluded)), solver
 
 
 def pay(function: Any, texts: Sequence[str], step: int = 0) -> tuple[list[float], dict[str, float]]:
@@ -250,8 +252,9 @@ def test_a_challenger_that_never_writes_a_valid_question_is_given_up(
 ) -> None:
     from selfevo_contract.errors import DataError
     from selfevo_trainer.phases.challenger_train import ChallengerReward as Reward
+    from selfevo_trainer.ratings import ByVotes
 
-    function = Reward(inputs({}, grpo), FrozenSolver([]), ExactGrader(), frozenset())
+    function = Reward(inputs({}, grpo), FrozenSolver([]), ByVotes(None, "counts", ExactGrader()), frozenset())
     history = [{"loss": 0.0} if share is None else {"loss": 0.0, "valid": share} for share in valid]
     if not given_up:
         function.check(history)

@@ -30,8 +30,13 @@ ABOVE_BAND = "above_band"
 TOO_LONG = "too_long"
 """The prompt with it is longer than solver.maxPromptLength; it was not answered."""
 
+LOW_SPREAD = "low_spread"
+"""A judge scores its answers more alike than those to the tasks that are kept."""
+
 REASONS = (TOO_LONG, EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, CONTAMINATED, BELOW_BAND, ABOVE_BAND)
 """In the order in which they are checked; a question is dropped for the first that applies."""
+SCORED_REASONS = (TOO_LONG, MARKUP, DUPLICATE, HELD_OUT, CONTAMINATED, LOW_SPREAD)
+"""The same of tasks whose answers a judge scores."""
 
 _PROOF = re.compile(r"\b(?:prove|show\s+that)\b|证明|證明", re.IGNORECASE)
 # The prompt's tags and box, and the marks of chat templates (<|im_end|>). \boxed inside an answer is a nested box.
@@ -57,11 +62,13 @@ class Selection:
 
     reasons: list[str | None]
     """One for each candidate, in order: why it was dropped, or None when it is kept."""
+    possible: tuple[str, ...] = REASONS
+    """Those that there are."""
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many were dropped, by reason: all REASONS, zeros too."""
-        return {reason: self.reasons.count(reason) for reason in REASONS}
+        """How many were dropped, by reason: all that are possible, zeros too."""
+        return {reason: self.reasons.count(reason) for reason in self.possible}
 
 
 def select(candidates: Sequence[Candidate], band: Band, held_out: HeldOutQuestions = NOTHING_HELD_OUT) -> Selection:
@@ -80,12 +87,58 @@ def select(candidates: Sequence[Candidate], band: Band, held_out: HeldOutQuestio
     return Selection([_reason(candidate, band, held_out, seen) for candidate in candidates])
 
 
-def unfit(question: str, held_out: HeldOutQuestions = NOTHING_HELD_OUT) -> str | None:
+@dataclass(frozen=True)
+class Task:
+    """A task whose answers a judge has scored."""
+
+    question: str
+    spread: float
+    """Standard deviation of the scores."""
+    too_long: bool = False
+    """It was not answered for its length."""
+
+
+def select_tasks(tasks: Sequence[Task], share: float, held_out: HeldOutQuestions = NOTHING_HELD_OUT) -> Selection:
+    """Checks each task's text as `select` does, then keeps those with the largest spread of scores.
+
+    Source: J-Zero, arXiv 2608.26582: where all answers are scored alike there is nothing to choose between.
+
+    Args:
+        share: of the tasks that pass, how many are kept, and one at least; ties go to the one that was written first.
+            None without any spread is kept.
+    """
+    seen: set[str] = set()
+    reasons = [_text_reason(task, held_out, seen) for task in tasks]
+    fit = [i for i, reason in enumerate(reasons) if reason is None]
+    kept = sorted(fit, key=lambda i: -tasks[i].spread)[: max(1, round(share * len(fit)))]
+    wide = {i for i in kept if tasks[i].spread > 0}
+    return Selection(
+        [reason or (None if i in wide else LOW_SPREAD) for i, reason in enumerate(reasons)], SCORED_REASONS
+    )
+
+
+def _text_reason(task: Task, held_out: HeldOutQuestions, seen: set[str]) -> str | None:
+    if task.too_long:
+        return TOO_LONG
+    never = unfit(task.question, held_out, checkable=False)
+    if never == MARKUP:
+        return MARKUP
+    text = normalise_question(task.question)
+    if text in seen:
+        return DUPLICATE
+    seen.add(text)
+    return never
+
+
+def unfit(question: str, held_out: HeldOutQuestions = NOTHING_HELD_OUT, *, checkable: bool = True) -> str | None:
     """Why no vote could bring ``question`` into a curriculum: PROOF, MARKUP, HELD_OUT or CONTAMINATED; None if one can.
 
     The Challenger's reward asks the same, so that nothing is paid for what is dropped later.
+
+    Args:
+        checkable: an answer is to be compared; a judge reads proofs, too.
     """
-    if _PROOF.search(question):
+    if checkable and _PROOF.search(question):
         return PROOF
     if quotes_markup(question):
         return MARKUP

@@ -60,7 +60,7 @@ def encode(tokenizer: Any, conversation: Messages | str) -> list[int]:
     """
     if isinstance(conversation, str) or not tokenizer.chat_template:
         text = conversation if isinstance(conversation, str) else plain_text(conversation)
-        return _as_text(tokenizer, text, begins=True)
+        return as_text(tokenizer, text, begins=True)
     found = marks(tokenizer)
     if any(_spells(tokenizer, message["content"], found) for message in conversation):
         return _encode_apart(tokenizer, conversation)
@@ -95,13 +95,13 @@ def _encode_apart(tokenizer: Any, conversation: Messages) -> list[int]:
     ids: list[int] = []
     for piece in re.split("(\ue000[0-9]+\ue001)", rendered):
         if piece in contents:
-            ids += _as_text(tokenizer, contents[piece])
+            ids += as_text(tokenizer, contents[piece])
         else:
             ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def _as_text(tokenizer: Any, text: str, begins: bool = False) -> list[int]:
+def as_text(tokenizer: Any, text: str, begins: bool = False) -> list[int]:
     """``text`` without any of `marks`. ``begins``: with what the tokenizer puts before and after a text (BOS)."""
     if not tokenizer.is_fast:  # in Python; transformers itself knows the special ones only
         return list(tokenizer(text, add_special_tokens=begins, split_special_tokens=True)["input_ids"])

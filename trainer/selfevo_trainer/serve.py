@@ -115,7 +115,7 @@ def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) 
         if name in found:  # one model in both roles
             longest = max(found[name].longest, longest) if found[name].longest and longest else 0
         path = files_of(context, ref, role)
-        loading = config.inputs.loading  # type: ignore[union-attr]
+        loading = config.inputs.loading
         found[name] = ServedModel(name=name, path=path, loading=loading, longest=longest)
     (folder / FILE).write_bytes(_models.dump_json(list(found.values()), by_alias=True))
 

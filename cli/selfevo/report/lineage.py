@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from selfevo.report.data import Report
-from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
+from selfevo.report.data import Report, StepRecord
+from selfevo_contract.judging import PROMOTED
+from selfevo_contract.phases import PHASES, VERIFIER_TRAIN, BaseModelRef, StepModelRef
 from selfevo_contract.plan import Step
 
 WIDTH, HEIGHT = 136, 46
@@ -100,10 +101,11 @@ def lineage(report: Report) -> Graph:
             key=step.key,
             short=step.key[:_DIGITS],
             there=record.manifest is not None,
-            note=_score(report, step),
+            note=_note(report, record),
             best=report.best == step.iteration and step.type.trains_solver,
         )
-    links = [(parent, record.step.name) for record in report.steps for parent in _parents(record.step, keys)]
+    model = report.run.spec.model.uri
+    links = [(parent, record.step.name) for record in report.steps for parent in _parents(record.step, keys, model)]
     bottom = max(node.row for node in nodes.values())
     return Graph(
         nodes=tuple(nodes.values()),
@@ -151,20 +153,23 @@ def _fork(report: Report, row: int, base: Node) -> Node:
     )
 
 
-def _score(report: Report, step: Step) -> str:
+def _note(report: Report, record: StepRecord) -> str:
+    step = record.step
+    if record.manifest is not None and step.phase == VERIFIER_TRAIN.name and step.iteration:
+        return "promoted" if record.manifest.metrics.get(PROMOTED) else "not promoted"
     evaluation = report.iteration(step.iteration).evaluation if step.type.scores else None
     return f"{100 * evaluation.score(report.metric).value:.1f} %" if evaluation else ""
 
 
-def _parents(step: Step, keys: Collection[str]) -> list[str]:
-    """``keys`` are those of the run's own steps."""
+def _parents(step: Step, keys: Collection[str], model: str) -> list[str]:
+    """``keys`` are those of the run's own steps, ``model`` is the base's address."""
     refs = [getattr(step.inputs, role) for role in step.type.models]
     # Scores wait for the base's, over which they tell gains; they are not made from it.
     parents = [name for name in step.parents if not PHASES[name.rpartition("-")[0]].scores]
     made = [ref.key for ref in refs if isinstance(ref, StepModelRef)]
     earlier = [getattr(step.inputs, field) for field, phase in step.type.steps if not PHASES[phase].scores]
     elsewhere = any(key is not None and key not in keys for key in (*made, *earlier))
-    base = any(isinstance(ref, BaseModelRef) for ref in refs)
+    base = any(isinstance(ref, BaseModelRef) and ref.uri == model for ref in refs)
     return [*[BASE] * base, *[FORK] * elsewhere, *parents]
 
 

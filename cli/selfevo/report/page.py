@@ -25,6 +25,7 @@ from selfevo.report.figures import Figure
 from selfevo.report.lineage import lineage
 from selfevo.report.samples import INVALID, UNLABELLED
 from selfevo.report.timings import overhead
+from selfevo.report.verifier import judges_of
 from selfevo_contract.phases import PHASES
 from selfevo_contract.run import API_VERSION, KIND
 
@@ -98,6 +99,7 @@ def _variables(report: Report) -> dict[str, Any]:
         "open_samples": report.samples[-1].iteration if report.samples else None,
         "overlaps": [(i.number, i.rollout.overlap) for i in report.iterations if i.rollout and i.rollout.overlap],
         "dropped_counts": {samples.iteration: _dropped_counts(report, samples) for samples in report.samples},
+        "judges": judges_of(report),
         "manifest": _manifest(report),
         "selfevo_version": _version(),
         "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

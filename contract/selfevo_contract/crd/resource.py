@@ -42,6 +42,13 @@ _COLUMNS = (
     ("Message", "string", f"{_READY}.message", True, "The same in a sentence."),
     ("Progress", "integer", _PROGRESS, True, "Per cent of the running step that are done, where it is known."),
     ("Guards", "string", ".status.watch", True, "What the guards say: passing, or which have warned or tripped."),
+    (
+        "Verifier",
+        "string",
+        ".status.judge",
+        True,
+        "The iteration whose judge scores, and later ones that were refused.",
+    ),
     ("Base", "string", ".spec.model.uri", True, "The model that the run started from."),
     ("Model", "string", ".status.modelUri", True, "The best Solver so far."),
 )

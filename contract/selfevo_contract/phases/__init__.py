@@ -60,8 +60,8 @@ PHASES = MappingProxyType(
         for phase in (
             CHALLENGER_TRAIN,
             SOLVER_ROLLOUT,
-            SOLVER_TRAIN,
             VERIFIER_TRAIN,
+            SOLVER_TRAIN,
             EVALUATE,
             FINETUNE,
             FINETUNE_EVALUATE,
@@ -96,6 +96,7 @@ BuiltInputs = (
     ChallengerTrainInputs
     | SolverRolloutInputs
     | SolverTrainInputs
+    | VerifierTrainInputs
     | EvaluateInputs
     | FinetuneInputs
     | FinetuneEvaluateInputs
@@ -109,7 +110,7 @@ def _identity(value: object) -> object:
     if isinstance(value, dict):
         if "uri" in value and value.get("digest") is not None:
             value = {name: item for name, item in value.items() if name != "uri"}
-        dropped = ("pods", "shards")
+        dropped = ("pods", "shards", "engine")
         return {name: _identity(item) for name, item in value.items() if name not in dropped}
     if isinstance(value, list):
         return [_identity(item) for item in value]

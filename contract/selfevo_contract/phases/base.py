@@ -69,6 +69,8 @@ class PhaseType:
     """What it makes is the run's result: the Solver of its iteration."""
     scores: bool = False
     """Its metrics are the scores by which the best iteration is found."""
+    kept: tuple[str, ...] = ()
+    """Metrics, beside scores, that the record of a step that is long done keeps."""
     closes: bool = False
     """It comes once, after the last iteration, and is no part of it."""
 

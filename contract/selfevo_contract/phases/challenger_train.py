@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Wire
-from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
+from selfevo_contract.phases.base import Loading, ModelRef, PhaseType, StepModelRef
 from selfevo_contract.spec.challenger import ChallengerReward
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
@@ -36,6 +36,10 @@ class ChallengerTrainInputs(Wire):
     held_out: list[Data]
     """The data of the run's tasks, in their order."""
     contamination: Contamination
+    judge: StepModelRef | None = None
+    """Of a run with a Verifier: the verifier-train step whose judge scores the answers."""
+    judge_length: int | None = None
+    """verifier.maxLength."""
 
 
 CHALLENGER_TRAIN = PhaseType(
@@ -44,7 +48,7 @@ CHALLENGER_TRAIN = PhaseType(
     metrics="challenger",
     title="Challenger training",
     makes="Challenger {}",
-    models=("challenger", "solver"),
+    models=("challenger", "solver", "judge"),
     generates=(("solver", "solver_sampling"),),
     distributed=True,
 )

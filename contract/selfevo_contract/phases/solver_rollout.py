@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Sha256, Wire
-from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
+from selfevo_contract.phases.base import Loading, ModelRef, PhaseType, StepModelRef
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.oracles import Oracle
@@ -45,6 +45,12 @@ class SolverRolloutInputs(Wire):
     held_out: list[Data]
     """The data of the run's tasks, in their order."""
     contamination: Contamination
+    judge: StepModelRef | None = None
+    """Of a run with a Verifier: the verifier-train step whose judge scores the answers."""
+    judge_length: int | None = None
+    """verifier.maxLength."""
+    curriculum_share: float | None = None
+    """Of a run with a Verifier: the share of the tasks that enter, those with the largest spread of scores."""
 
 
 SOLVER_ROLLOUT = PhaseType(
@@ -53,7 +59,7 @@ SOLVER_ROLLOUT = PhaseType(
     metrics="rollout",
     title="Rollout",
     makes="Curriculum {}",
-    models=("challenger", "solver"),
+    models=("challenger", "solver", "judge"),
     generates=(("challenger", ""), ("solver", "answer_sampling")),
     steps=(("earlier", "solver-rollout"),),
     sharded=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from selfevo_contract.base import Sha256, Wire
-from selfevo_contract.phases.base import Loading, ModelRef, PhaseType
+from selfevo_contract.phases.base import Loading, ModelRef, PhaseType, StepModelRef
 from selfevo_contract.phases.solver_rollout import SOLVER_ROLLOUT
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.grpo import Grpo
@@ -26,6 +26,10 @@ class SolverTrainInputs(Wire):
     grpo: Grpo
     reward: SolverReward
     grading: Grading
+    judge: StepModelRef | None = None
+    """Of a run with a Verifier: this iteration's verifier-train step, whose judge scores the answers."""
+    judge_length: int | None = None
+    """verifier.maxLength."""
 
 
 SOLVER_TRAIN = PhaseType(
@@ -34,7 +38,7 @@ SOLVER_TRAIN = PhaseType(
     metrics="solver",
     title="Solver training",
     makes="Solver {}",
-    models=("solver",),
+    models=("solver", "judge"),
     steps=(("curriculum", SOLVER_ROLLOUT.name),),
     distributed=True,
     trains_solver=True,

@@ -18,7 +18,7 @@ from selfevo_contract.pods import nodes_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod
 from selfevo_contract.sizing.speeds import DECODING, LAYER, LONGEST, MEAN_LENGTH, SPEEDS, TRAINING
-from selfevo_contract.sizing.work import Asked, work_of
+from selfevo_contract.sizing.work import Asked, Work, work_of
 from selfevo_contract.spec.engines import Engine, ServerEngine, TransformersEngine, VllmEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.run import RunSpec
@@ -150,6 +150,12 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
         count = work.given or work.asked[0].sequences
         longest = LONGEST.value * work.trained.max_completion_length
         passes = here.pass_seconds(work.trained, ceil(count / processes), longest)
+    if work.scored is not None:  # read as prompts are
+        longest = PROMPT_TOKENS + LONGEST.value * work.scored.longest
+        seconds += here.prefill_seconds(ceil(work.scored.sequences / processes) * longest)
+    if work.pairs is not None:  # there and back
+        longest = PROMPT_TOKENS + LONGEST.value * work.pairs.longest
+        passes += 3 * here.prefill_seconds(work.pairs.sequences * longest)
     return Took(
         step,
         gpus=pods * (in_pod + servers),
@@ -194,7 +200,7 @@ def estimate(
     return [
         took(step, spec, model, card, lengths)
         for step in steps.steps
-        if step.name not in done and work_of(step.inputs).sequences
+        if step.name not in done and work_of(step.inputs) != Work(())
     ]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN
+from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import merged
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.backward import pass_bytes
@@ -22,6 +22,7 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.verifier import Verifier
 
 GIB = 1 << 30
 
@@ -60,12 +61,20 @@ class Need:
 
 
 def training(
-    phase: str, model: Architecture, grpo: Grpo, dtype_bytes: int, gpus: int, solver: Engine | None = None
+    phase: str,
+    model: Architecture,
+    grpo: Grpo,
+    dtype_bytes: int,
+    gpus: int,
+    solver: Engine | None = None,
+    *,
+    judged: bool = False,
 ) -> Need:
     """One process of challenger-train or solver-train, data parallel over ``gpus``.
 
     Args:
         solver: How the frozen Solver answers in the Challenger's training; None where there is none.
+        judged: A judge is held beside it, which is taken for as large as the base.
     """
     whole, adapted = model.parameters, grpo.lora is not None
     count = model.adapter(grpo.lora) if grpo.lora else whole
@@ -78,6 +87,7 @@ def training(
     generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
     if not adapted:  # autocast's copies, of all but an embedding that is a table only
         generating += computed * (whole - (0 if model.tied else model.vocabulary * model.hidden))
+    held += dtype_bytes * whole if judged else 0
     if grpo.generation == "vllm":  # its own weights, and room for one sequence at least
         generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes)
         held += 0 if grpo.vllm_enable_sleep_mode else generating
@@ -96,12 +106,34 @@ def training(
     return Need(phase, gpus, held, 4 * count + backward, generating)
 
 
-def generation(phase: str, model: Architecture, engine: Engine, longest: int, dtype_bytes: int) -> Need:
-    """One process of solver-rollout or evaluate: one model at a time."""
+def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_bytes: int) -> Need:
+    """The process of verifier-train, its judge taken for as large as the base. Other models are there before and after
+    the training."""
+    whole, lora = model.parameters, verifier.lora
+    count = model.adapter(lora) if lora else whole
+    sequence = min(verifier.max_length, PROMPT_TOKENS + longest)
+    backward = pass_bytes(
+        model,
+        2 * verifier.per_device_train_batch_size * sequence,
+        sequence,
+        checkpointing=True,
+        whole=lora is None,
+        computed=2 if dtype_bytes == 2 else 0,
+    )
+    held = 12 * count + (dtype_bytes * whole if lora else 0)
+    writing = generation(VERIFIER_TRAIN.name, model, verifier.engine, longest, dtype_bytes)
+    writers = 2 if {"role", "temporal"} & set(verifier.pairs) else 1
+    return Need(VERIFIER_TRAIN.name, 1, max(held, writers * writing.held), 4 * count + backward, writing.generation)
+
+
+def generation(
+    phase: str, model: Architecture, engine: Engine, longest: int, dtype_bytes: int, *, judged: bool = False
+) -> Need:
+    """One process of solver-rollout or evaluate: one model at a time, and a judge beside it where ``judged``."""
     sequence = PROMPT_TOKENS + longest
     batch = engine.sequences(sequence) if isinstance(engine, TransformersEngine) else 1
     cache = batch * sequence * _cache_bytes(model, dtype_bytes)
-    return Need(phase, 1, dtype_bytes * model.parameters, 0, cache)
+    return Need(phase, 1, (2 if judged else 1) * dtype_bytes * model.parameters, 0, cache)
 
 
 def _sequences(grpo: Grpo, gpus: int) -> int:
@@ -121,11 +153,13 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     """What each phase of ``spec`` takes on one GPU."""
     dtype_bytes = 4 if spec.model.dtype == "float32" else 2
     challenger, solver = spec.challenger, spec.solver
-    on = gpus_of(spec, challenger.pods)
-    yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine)
+    on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None
+    yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine, judged=judged)
     longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
-    yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes)
-    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, gpus_of(spec, solver.pods))
+    yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes, judged=judged)
+    if spec.verifier is not None:
+        yield judge_training(model, spec.verifier, longest, dtype_bytes)
+    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, gpus_of(spec, solver.pods), judged=judged)
     if spec.evaluation:
         sampling = spec.evaluation.sampling or solver.grpo.sampling
         longest = sampling.max_completion_length

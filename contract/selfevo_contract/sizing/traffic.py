@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from selfevo_contract.phases import (
     CHALLENGER_TRAIN,
     PHASES,
+    VERIFIER_TRAIN,
     BaseModelRef,
     ChallengerTrainInputs,
     FinetuneInputs,
     HeldOutInputs,
     SolverRolloutInputs,
     SolverTrainInputs,
+    VerifierTrainInputs,
 )
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import checkpoint_bytes
@@ -46,9 +48,8 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
     """Of the step that ``took`` is of, whose hours say how many checkpoints by time there are."""
     step = took.step
     part = getattr(spec, PHASES[step.phase].part)
-    read = pods_in_all(step, spec) * sum(
-        _model_bytes(getattr(step.inputs, field), spec, model) for field in step.type.models
-    )
+    refs = (getattr(step.inputs, field) for field in step.type.models)
+    read = pods_in_all(step, spec) * sum(_model_bytes(ref, spec, model) for ref in refs if ref is not None)
     match step.inputs:
         case ChallengerTrainInputs() | SolverTrainInputs() | FinetuneInputs():
             grpo = step.inputs.grpo
@@ -62,6 +63,8 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
             answers = kept[spec.storage.keep_answers] * inputs.samples
             tokens += answers * lengths.of(inputs.answer_sampling.max_completion_length)
             return Traffic(rows=TEXT.value * tokens, read=read)
+        case VerifierTrainInputs():
+            return Traffic(models=4 * model.parameters, rows=TEXT.value * took.tokens, read=read)
         case HeldOutInputs() as inputs if spec.storage.keep_answers != "votes":
             tokens = sum(
                 questions_of(task.name)
@@ -96,7 +99,9 @@ def model_bytes(grpo: Grpo, model: Architecture) -> int:
 def _model_bytes(ref: object, spec: RunSpec, model: Architecture) -> int:
     """Of a model that a step starts from: the base in `model.dtype`; else as its step saved it, in float32."""
     base = (4 if spec.model.dtype == "float32" else 2) * model.parameters
-    if ref is None or isinstance(ref, BaseModelRef):
+    if isinstance(ref, BaseModelRef):
         return base
+    if getattr(ref, "phase", "") == VERIFIER_TRAIN.name:  # taken for as large as the base
+        return 4 * model.parameters
     role = spec.challenger if getattr(ref, "phase", "") == CHALLENGER_TRAIN.name else spec.solver
     return model_bytes(role.grpo, model) + (0 if role.grpo.lora is None else base)

@@ -9,8 +9,10 @@ from selfevo_contract.phases import (
     FinetuneInputs,
     HeldOutInputs,
     Inputs,
+    ModelRef,
     SolverRolloutInputs,
     SolverTrainInputs,
+    VerifierTrainInputs,
 )
 from selfevo_contract.sizing.speeds import QUESTIONS
 from selfevo_contract.spec.grpo import Grpo
@@ -51,6 +53,10 @@ class Work:
     """How what the policy generated is trained on; None where nothing is trained."""
     given: int = 0
     """Sequences that are trained on as they stand in data."""
+    scored: Asked | None = None
+    """Answers that a judge reads."""
+    pairs: Asked | None = None
+    """Answers that a judge is trained on."""
 
     @property
     def sequences(self) -> int:
@@ -70,17 +76,22 @@ def work_of(inputs: Inputs) -> Work:
                     Asked(answers, inputs.solver_sampling.max_completion_length),
                 ),
                 inputs.grpo,
+                scored=_scored(inputs.judge, answers, inputs.solver_sampling.max_completion_length),
             )
         case SolverRolloutInputs():
+            answers, longest = inputs.questions * inputs.samples, inputs.answer_sampling.max_completion_length
             return Work(
-                (
-                    Asked(inputs.questions, inputs.question_sampling.max_completion_length),
-                    Asked(inputs.questions * inputs.samples, inputs.answer_sampling.max_completion_length),
-                )
+                (Asked(inputs.questions, inputs.question_sampling.max_completion_length), Asked(answers, longest)),
+                scored=_scored(inputs.judge, answers, longest),
             )
         case SolverTrainInputs():
             written = inputs.grpo.max_steps * inputs.grpo.completions_per_step
-            return Work((Asked(written, inputs.grpo.max_completion_length, inputs.grpo),), inputs.grpo)
+            longest = inputs.grpo.max_completion_length
+            return Work(
+                (Asked(written, longest, inputs.grpo),), inputs.grpo, scored=_scored(inputs.judge, written, longest)
+            )
+        case VerifierTrainInputs():
+            return _of_a_judge(inputs)
         case FinetuneInputs() if inputs.kind == "sft":
             return Work((), inputs.grpo, inputs.grpo.updates * inputs.grpo.prompts_per_step)
         case FinetuneInputs():
@@ -97,6 +108,26 @@ def work_of(inputs: Inputs) -> Work:
                 )
             )
     return Work(())
+
+
+def _scored(judge: ModelRef | None, answers: int, longest: int) -> Asked | None:
+    return None if judge is None else Asked(answers, longest)
+
+
+ANSWERS_OF = {"decomposition": 7, "swap": 0, "corrupt": 0, "role": 1, "temporal": 1}
+"""Completions that a maker of pairs has written for a task, beside the Solver's own answer: a decomposition is at most
+five parts, the split before them and what is composed of them."""
+
+
+def _of_a_judge(inputs: VerifierTrainInputs) -> Work:
+    settings, longest = inputs.settings, inputs.answer_sampling.max_completion_length
+    if inputs.judge is None:  # the first one
+        steps = settings.head.max_steps if settings.model is None else 0
+        return Work((), pairs=Asked(2 * steps * settings.batch_size, longest))
+    written = settings.tasks * (1 + sum(ANSWERS_OF[maker] for maker in settings.pairs)) + settings.anchors.own
+    scored = 2 * settings.tasks * len(settings.pairs)
+    trained = Asked(2 * settings.max_steps * settings.batch_size, longest)
+    return Work((Asked(written, longest),), scored=Asked(scored, longest), pairs=trained)
 
 
 def questions_of(task: str) -> int:

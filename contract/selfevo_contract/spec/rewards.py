@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-RewardMode = Literal["paper", "code"]
+RewardMode = Literal["paper", "code", "judged"]
+JUDGED = "judged"
+"""The mode of a run with a Verifier: its judge's scores pay."""

@@ -20,10 +20,14 @@ from selfevo_contract.spec.model import Model
 from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.review import Review
+from selfevo_contract.spec.rewards import JUDGED
 from selfevo_contract.spec.rollout import Rollout
 from selfevo_contract.spec.solver import Solver
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.spec.verifier import Verifier
+
+ROLES = ("challenger", "solver")
+"""Fields of the roles that a reward pays."""
 
 
 class RunSpec(Closed):
@@ -98,6 +102,14 @@ class RunSpec(Closed):
             lambda spec: spec.guards is None or spec.evaluation is not None or not spec.guards.promote_without_scores(),
             "a guard's action promoteBest needs evaluation, which tells the best iteration; add evaluation, or choose "
             "stop",
+        ),
+        Rule(
+            " && ".join(f"has(self.verifier) == (self.{role}.reward.mode == '{JUDGED}')" for role in ROLES),
+            lambda spec: all(
+                (spec.verifier is not None) == (getattr(spec, role).reward.mode == JUDGED) for role in ROLES
+            ),
+            "challenger.reward.mode and solver.reward.mode are judged in a run with verifier, and in no other; set "
+            "both, and verifier with them",
         ),
     )
 

@@ -1,23 +1,127 @@
-"""The third role."""
+"""The third role: a judge of answers that nothing can check (docs/verifier.md)."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selfevo_contract.base import Closed, Whole
+from selfevo_contract.base import Closed, Sha256, Whole
+from selfevo_contract.rules import Keyed
+from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.uris import ModelUri
+
+PairMaker = Literal["decomposition", "swap", "corrupt", "role", "temporal"]
+"""What makes pairs whose order is known by how they were made; each is one file of the trainer's ``pairs/``."""
+
+
+class RewardModel(Closed):
+    """A reward model: a sequence classifier with one output."""
+
+    uri: ModelUri
+    """Where it lies: hf://owner/model@revision, s3://bucket/prefix, file:///path, or file:path beside the manifest."""
+    digest: Sha256 | None = None
+    """sha256 over the model's files; when given it is checked, and it identifies the model in place of the URI."""
+
+
+class Anchors(Closed):
+    """Pairs with a known order, by which judges are measured. No phase trains on them, but for the head's beginning."""
+
+    data: Data
+    """JSON lines with the columns question, chosen and rejected: chosen is the better answer."""
+    begin: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Without verifier.model: the share of their questions by which a fresh score head begins; the rest stays
+    sealed."""
+    own: Annotated[Whole, Field(ge=0, le=10_000)] = 32
+    """Tasks of an iteration's curriculum whose answers by the Solver become anchors beside these: an answer over itself
+    cut short, and over itself repeated. No pair is made of these tasks."""
+
+
+class Head(Closed):
+    """How a fresh score head begins on a part of the anchors."""
+
+    max_steps: Annotated[Whole, Field(ge=1, le=1_000_000)] = 100
+    """Optimizer steps."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """AdamW's learning rate."""
+
+
+class Gate(Closed):
+    """Which made pairs are trained on."""
+
+    length_ratio: Annotated[float, Field(ge=1, le=1000)] = 1.5
+    """Most that the longer answer of a pair has of the shorter one's tokens: judges learn length before quality."""
+    parts: bool = True
+    """An answer composed of parts counts when the first judge, on most parts, finds the part's own answer better than
+    another part's. It is asked about the parts, for about the whole it is wrong where the pair is of use."""
+
+
+class Promotion(Closed):
+    """When a trained judge takes the place of the one before it."""
+
+    standard_errors: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """Its accuracy on the sealed anchors may be below the one before by so many standard errors of the paired
+    difference and not by more; else the judge before stays."""
 
 
 class Verifier(Closed):
-    """The third role (docs/method.md, «Verifier»)."""
+    """The third role, for tasks without a checkable answer."""
 
+    kind: Literal["reward"] = "reward"
+    """`reward`: a scalar reward model, trained on pairs by the Bradley-Terry loss."""
+    model: RewardModel | None = None
+    """The first judge. When not given, the base with a fresh score head that begins on a part of the anchors."""
+    anchors: Anchors
+    """Pairs with a known order that judges are measured by."""
+    pairs: Annotated[list[PairMaker], Field(min_length=1, max_length=5), Keyed()] = ["decomposition", "swap", "corrupt"]
+    """What makes the pairs that it is trained on. One that is right on less than half of the judge's errors is
+    dropped."""
+    tasks: Annotated[Whole, Field(ge=1, le=1_000_000)] = 256
+    """Tasks of an iteration's curriculum that each maker makes a pair of; all there are when there are fewer."""
+    gate: Gate = Gate()
+    """Which of the pairs are trained on."""
+    head: Head = Head()
+    """How a fresh score head begins."""
     max_steps: Annotated[Whole, Field(ge=0, le=1_000_000)] = 8
-    """Optimizer steps an iteration."""
+    """Optimizer steps an iteration; with 0 the first judge is kept, frozen."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-7
     """AdamW's learning rate."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the steps in which the learning rate rises to it."""
     batch_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
     """Pairs in one step."""
+    per_device_train_batch_size: Annotated[Whole, Field(ge=1, le=65536)] = 8
+    """Pairs that go through the model at once."""
+    center_rewards_coefficient: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Weight of the loss that keeps scores around zero."""
+    lora: Lora | None = None
+    """Train a low-rank adapter, and the whole score head with it; the judge that is stored is merged."""
+    replay: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
+    """Share of earlier iterations' pairs among those trained on; all there are when there are fewer."""
+    max_length: Annotated[Whole, Field(ge=8, le=1_000_000)] = 6144
+    """Most tokens of a task and its answer together; a longer answer is cut at its end."""
+    promotion: Promotion = Promotion()
+    """When a trained judge takes the place of the one before."""
+    curriculum_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a rollout's tasks that enter the curriculum: those whose answers' scores spread most."""
+    engine: Engine = TransformersEngine()
+    """How the roles write the answers that pairs are made of."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
+
+
+TRAINING_ONLY = (
+    "pairs",
+    "tasks",
+    "gate",
+    "max_steps",
+    "learning_rate",
+    "warmup",
+    "replay",
+    "promotion",
+    "curriculum_share",
+)
+"""Fields that say nothing of how the first judge begins."""

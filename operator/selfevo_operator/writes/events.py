@@ -14,6 +14,7 @@ from typing import Any, Literal
 from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_core.judges import is_promoted, promotion_line
 from selfevo_core.policies.forking import fork_line
 from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import newly_low
@@ -108,7 +109,13 @@ def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
 def _of_step(before: StepStatus, after: StepStatus) -> Iterator[Fact]:
     if after.state == "Succeeded" and before.state != "Succeeded":
         how = "was in the store already" if after.reused else "is done"
-        yield Fact("StepSucceeded", f"{after.name} {how}")
+        promoted = is_promoted(after)
+        if promoted is None or after.iteration == 0:
+            yield Fact("StepSucceeded", f"{after.name} {how}")
+        elif promoted:
+            yield Fact(reasons.VERIFIER_PROMOTED, f"{after.name} {how}, {promotion_line(after)}")
+        else:
+            yield Fact(reasons.VERIFIER_NOT_PROMOTED, f"{after.name} {how}, {promotion_line(after)}", "Warning")
     elif after.state == "Failed" and before.state != "Failed":
         yield Fact("StepFailed", f"{after.name} failed: {after.message}", "Warning")
     elif after.failures > before.failures:

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfevo_contract.phases import BuiltInputs, ChallengerTrainInputs, FinetuneInputs, SolverTrainInputs
+from selfevo_contract.phases import (
+    BuiltInputs,
+    ChallengerTrainInputs,
+    FinetuneInputs,
+    SolverTrainInputs,
+    VerifierTrainInputs,
+)
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import least_gib, too_small
-from selfevo_contract.sizing.memory import GIB, Need, generation, training
+from selfevo_contract.sizing.memory import GIB, Need, generation, judge_training, training
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_trainer.context import Context
 from selfevo_trainer.models.architecture import architecture
@@ -50,8 +56,14 @@ def need_of(inputs: BuiltInputs, engine: Engine, model: Architecture, processes:
     dtype_bytes = 4 if inputs.loading.dtype == "float32" else 2
     match inputs:
         case ChallengerTrainInputs():
-            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine)
-        case SolverTrainInputs() | FinetuneInputs():
+            judged = inputs.judge is not None
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine, judged=judged)
+        case SolverTrainInputs():
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, judged=inputs.judge is not None)
+        case FinetuneInputs():
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes)
+        case VerifierTrainInputs():
+            longest = inputs.answer_sampling.max_completion_length
+            return judge_training(model, inputs.settings, longest, dtype_bytes)
     # Keys and values are no reason to refuse, so that the longest answer does not matter.
     return generation(inputs.phase, model, engine, 1, dtype_bytes) if isinstance(engine, TransformersEngine) else None

@@ -27,11 +27,18 @@ def read_held_out(context: Context, data: Data, field: str) -> list[HeldOut]:
     Raises:
         InputError: it is not there, not JSON lines, lacks a column, is empty, or has another digest.
     """
-    rows = _read_columns(context, data, field, ("question", "answer"))
+    rows = read_columns(context, data, field, ("question", "answer"))
     return [HeldOut(question=question, answer=answer) for question, answer in rows]
 
 
-def _read_columns(context: Context, data: Data, field: str, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+def read_columns(
+    context: Context, data: Data, field: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
+    """``columns`` of each row of ``data``, and the ``optional`` ones, empty where they are missing.
+
+    Raises:
+        InputError: as `read_held_out`.
+    """
     with context.clock.during("store"):
         raw = _read(context, data.uri, field)
     if data.digest is not None and hashlib.sha256(raw).hexdigest() != data.digest:
@@ -40,7 +47,9 @@ def _read_columns(context: Context, data: Data, field: str, columns: tuple[str, 
             f"{hashlib.sha256(raw).hexdigest()[:12]}...; correct the digest or restore the file"
         )
     rows = [
-        _row(line, number, field, data.uri, columns) for number, line in enumerate(raw.splitlines(), 1) if line.strip()
+        _row(line, number, field, data.uri, columns, optional)
+        for number, line in enumerate(raw.splitlines(), 1)
+        if line.strip()
     ]
     if not rows:
         raise InputError(f"{field}.uri is {data.uri!r}, which holds no rows; name a file with at least one")
@@ -62,7 +71,9 @@ def _read(context: Context, uri: str, field: str) -> bytes:
     raise InputError(f"{field}.uri is {uri!r}, and there is no such object; correct it")
 
 
-def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+def _row(
+    line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     try:
         row = json.loads(line, parse_float=plain_number, parse_int=plain_number, parse_constant=_NoNumber)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -80,7 +91,11 @@ def _row(line: bytes, number: int, field: str, uri: str, columns: tuple[str, ...
                 f"{field}.uri is {uri!r}, whose line {number} has {json.dumps(value)[:40]} in column {column!r}; "
                 "write a string or a number"
             )
-    return tuple(str(row[column]) for column in columns)
+    return (*(str(row[column]) for column in columns), *(_optional(row.get(column)) for column in optional))
+
+
+def _optional(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ def held_out_questions(
     """The questions that may not be asked: those of ``spec.exclude`` and of the tasks that scores are made of."""
 
     def read(data: Data, field: str) -> list[str]:
-        return [question for (question,) in _read_columns(context, data, field, ("question",))]
+        return [question for (question,) in read_columns(context, data, field, ("question",))]
 
     exclude = [
         question for index, data in enumerate(inputs.exclude) for question in read(data, f"spec.exclude[{index}]")

@@ -35,6 +35,7 @@ from selfevo_contract.phases import (
     ModelRef,
     SolverRolloutInputs,
     SolverTrainInputs,
+    VerifierTrainInputs,
 )
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec.prompts import Prompt
@@ -150,6 +151,15 @@ def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:
         case SolverTrainInputs():
             answers = inputs.grpo.max_completion_length
             yield "solver", inputs.solver, [Ask(inputs.prompt, _SOLVER[0], answers, _SOLVER[1], longest)]
+        case VerifierTrainInputs():
+            answers = inputs.answer_sampling.max_completion_length
+            ask = Ask(inputs.solver_prompt, _SOLVER[0], answers, _SOLVER[1], longest)
+            # A judge answers nothing, and a reward model may have words of its own.
+            if inputs.base is not None and inputs.settings.model is None:
+                yield "base", inputs.base, []
+            for name in ("solver", "challenger", "earlier_solver"):
+                if (ref := getattr(inputs, name)) is not None:
+                    yield name, ref, [ask]
         case FinetuneInputs():
             answers = inputs.grpo.max_completion_length
             yield "model", inputs.model, [Ask(inputs.prompt, _SOLVER[0], answers, _SOLVER[1], longest)]

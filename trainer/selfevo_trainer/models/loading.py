@@ -33,7 +33,7 @@ def load_config(path: Path, loading: Loading) -> Any:
     try:
         return AutoConfig.from_pretrained(str(path), trust_remote_code=loading.trust_remote_code, local_files_only=True)
     except (Exception, SystemExit) as error:  # a model's own code may ask to exit
-        raise _not_loaded(path, error) from None
+        raise not_loaded(path, error) from None
 
 
 def positions_of(path: Path, loading: Loading) -> int | None:
@@ -146,7 +146,7 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
             output_loading_info=True,
         )
     except (Exception, SystemExit) as error:  # a model's own code may ask to exit
-        raise _not_loaded(path, error) from None
+        raise not_loaded(path, error) from None
     model, info = loaded
     # transformers fills what is missing with random numbers and a warning.
     if missing := sorted(info["missing_keys"]):
@@ -158,7 +158,8 @@ def _load(path: Path, loading: Loading, dtype: Any) -> Any:
     return model
 
 
-def _not_loaded(path: Path, error: BaseException) -> InputError:
+def not_loaded(path: Path, error: BaseException) -> InputError:
+    """What to say of a model that transformers cannot load."""
     if "ignore_mismatched_sizes" in str(error):
         return InputError(
             f"the model in {path} cannot be loaded, for its weights have other shapes than config.json describes (the "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 from datasets import Dataset
@@ -16,12 +16,9 @@ from selfevo_contract.errors import DataError, SelfevoError
 from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally
-from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.answers.grades import tally
-from selfevo_trainer.answers.voting import Comparer, Vote
+from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
-from selfevo_trainer.curriculum import quotes_markup, unfit
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import Engine
 from selfevo_trainer.grpo.dealing import schedule
@@ -30,11 +27,12 @@ from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.judges import open_judge
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
+from selfevo_trainer.ratings import ByJudge, ByVotes, Rater, Rating
 from selfevo_trainer.rewards import challenger_rewards
 from selfevo_trainer.rewards.repetition import repetition_share
-from selfevo_trainer.well_formed import vote_well_formed
 
 log = logging.getLogger("selfevo")
 
@@ -44,6 +42,8 @@ SUMMARY = (
     "repetition",
     "valid",
     "majority_share",
+    "score",
+    "score_spread",
     "distinct",
     "answers/unboxed",
     "answers/truncated",
@@ -64,7 +64,8 @@ _PATIENCE = 3
 
 
 class ChallengerReward:
-    """TRL reward function: uncertainty of the Solver less repetition. Shapes: B completions in, B rewards out."""
+    """TRL reward function: uncertainty of the Solver, or what a judge finds wanting, less repetition. Shapes:
+    B completions in, B rewards out."""
 
     __name__ = "challenger"
 
@@ -72,7 +73,7 @@ class ChallengerReward:
         self,
         inputs: ChallengerTrainInputs,
         engine: Engine,
-        grader: Comparer,
+        rater: Rater,
         held_out: HeldOutQuestions,
         length: Callable[[str], int] = len,
         interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -80,7 +81,7 @@ class ChallengerReward:
         """``length`` gives the tokens of the Solver's prompt with a question; it answers within ``interruptible``."""
         self.inputs = inputs
         self.engine = engine
-        self.grader = grader
+        self.rater = rater
         self.held_out = held_out
         self.length = length
         self.interruptible = interruptible
@@ -96,46 +97,38 @@ class ChallengerReward:
         # waits for one whose completions were all valid.
         texts_B = collective.all_gather(questions)
         asked_of = [i for i, text in enumerate(texts_B) if text is not None]
-        done = collective.dealt_out(asked_of, lambda mine: self._votes(texts_B, mine, trainer_state.global_step))
-        votes = {i: vote for i, vote, _ in done if not quotes_markup(vote.answer or "")}
+        done = collective.dealt_out(asked_of, lambda mine: self._rate(texts_B, mine, trainer_state.global_step))
+        ratings = {i: rating for i, rating in done if rating.valid}
         # An invalid completion enters as the empty string.
-        batch = [((text or "") if i in votes else "", votes.get(i)) for i, text in enumerate(texts_B)]
+        batch = [((text or "") if i in ratings else "", ratings.get(i)) for i, text in enumerate(texts_B)]
         repetition_B = repetition_share([text for text, _ in batch], reward.repetition.distance)
-        drops = reward.unboxed == "drops"
-        shares_B = [None if vote is None else vote.boxed_share if drops else vote.share for _, vote in batch]
+        shares_B = [None if rating is None else rating.share for _, rating in batch]
         rewards = challenger_rewards(reward.mode, shares_B, repetition_B, reward.repetition.weight)
         if log_metric is not None:  # TRL takes the mean over the processes, of what is the same in all
-            asked = [(text, vote) for text, vote in batch if vote is not None]
+            asked = [(text, rating) for text, rating in batch if rating is not None]
             log_metric("valid", len(asked) / len(batch))
             log_metric("repetition", float(repetition_B.mean()))
             log_metric("distinct", len({normalise_question(text) for text, _ in asked}) / len(batch))
-            for name, share in sum((counts for _, _, counts in done), Tally()).shares("answers/").items():
+            for name, share in sum((rating.counts for _, rating in done), Tally()).shares("answers/").items():
                 log_metric(name, share)
             if asked:
                 log_metric("uncertainty", sum(item.uncertainty for item in rewards if item.valid) / len(asked))
-                log_metric("majority_share", sum(vote.share for _, vote in asked) / len(asked))
+                for name in asked[0][1].figures:
+                    log_metric(name, sum(rating.figures[name] for _, rating in asked) / len(asked))
         first = collective.rank() * len(questions)
         return [item.total for item in rewards[first : first + len(questions)]]
 
-    def _votes(self, texts_B: list[str | None], mine: list[int], step: int) -> list[tuple[int, Vote, Tally]]:
-        """(number, vote, counts of answers) of the questions ``mine``. Random streams go by the number in the batch."""
+    def _rate(self, texts_B: list[str | None], mine: list[int], step: int) -> list[tuple[int, Rating]]:
+        """(number, rating) of the questions ``mine``. Random streams go by the number in the batch."""
         prompts = [messages(self.inputs.solver_prompt, texts_B[i] or "") for i in mine]
         samples, seed = self.inputs.reward.solver_samples, derive_seed(self.inputs.seed, "answers", step)
         with self.interruptible():
             answers = self.engine.generate(prompts, self.inputs.solver_sampling, samples, seed, mine)
-        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
-        questions = [texts_B[i] or "" for i in mine]
-        votes, refused, verdicts = vote_well_formed(self.inputs.well_formed, questions, boxes, self.grader)
-        tallies = [tally(group, verdicts if i == 0 else None, refused[i]) for i, group in enumerate(answers)]
-        return list(zip(mine, votes, tallies, strict=True))
+        return list(zip(mine, self.rater.rate([texts_B[i] or "" for i in mine], answers), strict=True))
 
     def _question(self, text: str) -> str | None:
-        parsed = parse_challenger(text)
-        if parsed is None or unfit(parsed.question, self.held_out) is not None:
-            return None
-        if self.length(parsed.question) > self.inputs.max_prompt_length:
-            return None
-        return parsed.question
+        question = self.rater.question(text, self.held_out)
+        return None if question is None or self.length(question) > self.inputs.max_prompt_length else question
 
     def check(self, history: list[dict[str, Any]]) -> None:
         """Raises DataError when the Challenger has not written one valid question in its first steps."""
@@ -144,7 +137,7 @@ class ChallengerReward:
         if len(shares) >= min(_PATIENCE, grpo.max_steps) and not any(shares):
             raise DataError(
                 f"the Challenger wrote no valid question in {len(shares) * grpo.completions_per_step} "
-                "completions (<question>...</question> and \\boxed{...}); change spec.challenger.prompt, raise "
+                f"completions ({self.rater.form}); change spec.challenger.prompt, raise "
                 "spec.challenger.grpo.maxCompletionLength, or start from a model that follows the format. "
                 f"It wrote: {shown(self.samples[:SHOWN])}",
                 reason=reasons.NO_VALID_QUESTION,
@@ -162,11 +155,11 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     dataset = Dataset.from_list([{"prompt": prompt} for _ in schedule(1, inputs.grpo, inputs.seed)])
     solver_tokenizer = load_tokenizer(solver_dir, inputs.loading)
     engine = open_frozen(context, inputs, "solver", [inputs.solver_sampling], inputs.max_prompt_length)
-    with context.grader(inputs.grading) as grader:
+    with open_rater(context, inputs) as rater:
         reward = ChallengerReward(
             inputs,
             engine,
-            grader,
+            rater,
             held_out,
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
             context.stop.raised,
@@ -186,6 +179,17 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
                 keep(context, reward.samples)
             raise
         return commit_training(context, files, history, SUMMARY)
+
+
+@contextmanager
+def open_rater(context: Context, inputs: ChallengerTrainInputs) -> Iterator[Rater]:
+    """What tells how well the Solver does: the judge of a run with a Verifier, else votes."""
+    if inputs.judge is not None:
+        with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
+            yield ByJudge(judge, inputs.reward.mode)
+        return
+    with context.grader(inputs.grading) as grader:
+        yield ByVotes(inputs.well_formed, inputs.reward.unboxed, grader)
 
 
 def keep(context: Context, samples: list[str]) -> None:

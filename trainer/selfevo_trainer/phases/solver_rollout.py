@@ -6,7 +6,6 @@ Each shard commits its questions in chunks; whoever then sees all of them writes
 from __future__ import annotations
 
 import logging
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -22,11 +21,9 @@ from selfevo_contract.errors import DataError, ServiceError
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import (
-    ANSWERED,
     CURRICULUM,
     ORACLE,
     POOL,
-    QUESTIONS,
     TEXTS,
     WRITTEN,
     CheckedQuestion,
@@ -39,23 +36,20 @@ from selfevo_contract.rows import (
 )
 from selfevo_store import fetch_rows
 from selfevo_trainer import oracles
-from selfevo_trainer.answers.extraction import last_boxed, normalise_question, parse_challenger
-from selfevo_trainer.answers.grades import tally
+from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.answers.texts import is_kept, text_rows
-from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all
 from selfevo_trainer.context import Context
-from selfevo_trainer.curriculum import Candidate, select
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.labelling import Labelling, Marker, labelling_of
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import Messages, encode, messages, shown
 from selfevo_trainer.replay import newest, replayed
-from selfevo_trainer.well_formed import vote_well_formed
 
 ChunkRow = Question | InvalidCompletion
 log = logging.getLogger("selfevo")
@@ -64,14 +58,15 @@ log = logging.getLogger("selfevo")
 def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     """Make what is missing of this shard's questions, then the whole if no shard's are missing."""
     written = Chunks(context, QUESTION_CHUNKS, WRITTEN)
-    answered = Chunks(context, ANSWER_CHUNKS, ANSWERED)
+    labelling = labelling_of(inputs)
+    answered: Chunks[ChunkRow] = Chunks(context, ANSWER_CHUNKS, labelling.answered)
     return in_shards(
         answered,
         inputs.questions,
         inputs.shards,
-        lambda missing: make(context, inputs, missing, written, answered),
+        lambda missing: make(context, inputs, missing, written, answered, labelling),
         lambda: gather_texts(context, inputs, answered),
-        lambda rows, texts: finish(context, inputs, rows, texts, written, answered),
+        lambda rows, texts: finish(context, inputs, rows, texts, written, answered, labelling),
     )
 
 
@@ -81,6 +76,7 @@ def make(
     missing: list[int],
     written: Chunks[WrittenQuestion | InvalidCompletion],
     answered: Chunks[ChunkRow],
+    labelling: Labelling,
 ) -> None:
     """Write and answer the questions with the numbers ``missing``, which ascend, and commit them chunk by chunk.
 
@@ -90,14 +86,14 @@ def make(
     unwritten = sorted(set(missing) - written.read(missing).keys())
     total = len(missing) * (1 + inputs.samples)
     if unwritten:
-        write(context, inputs, unwritten, written, total)
+        write(context, inputs, unwritten, written, total, labelling)
     questions = written.read(missing)
     lost = set(missing) - questions.keys()
     if lost:
         raise ServiceError(
             f"{context.store.uri_of(context.config.prefix)}: question {min(lost)} was committed and is gone; try again"
         )
-    answer(context, inputs, questions, answered, total)
+    answer(context, inputs, questions, answered, total, labelling)
 
 
 def write(
@@ -106,6 +102,7 @@ def write(
     unwritten: list[int],
     written: Chunks[WrittenQuestion | InvalidCompletion],
     total: int,
+    labelling: Labelling,
 ) -> None:
     """The Challenger writes the questions with the numbers ``unwritten``, which ascend."""
     done = total // (1 + inputs.samples) - len(unwritten)
@@ -119,17 +116,10 @@ def write(
             asks = [messages(inputs.challenger_prompt)] * len(numbers)
             # The number of a question in the whole rollout, so that questions and answers are those of any other cut.
             completions = [c for [c] in engine.generate(asks, inputs.question_sampling, 1, seed, numbers)]
-            written.commit(numbers, [_written(completion.text) for completion in completions])
+            written.commit(numbers, [labelling.written(completion.text) for completion in completions])
             pace.add(completions)
             done += len(numbers)
             context.progress("writing questions", done, total, pace=pace)
-
-
-def _written(completion: str) -> WrittenQuestion | InvalidCompletion:
-    parsed = parse_challenger(completion)
-    if parsed is None:
-        return InvalidCompletion.of(completion)
-    return WrittenQuestion(question=parsed.question, proposed=parsed.answer)
 
 
 def answer(
@@ -138,18 +128,21 @@ def answer(
     questions: Mapping[int, WrittenQuestion | InvalidCompletion],
     answered: Chunks[ChunkRow],
     total: int,
+    labelling: Labelling,
 ) -> None:
-    """The Solver answers ``questions``, which their numbers name, and the votes are counted."""
+    """The Solver answers ``questions``, which their numbers name, and the answers are voted on, or scored."""
     done = len(questions)
     context.progress("answering", done, total)
     with closing(open_frozen(context, inputs, "solver", [inputs.answer_sampling], inputs.max_prompt_length)) as engine:
         with context.clock.during("load"):
             tokenizer = load_tokenizer(fetch_model(context, inputs.solver, "solver"), inputs.loading)
-        with context.grader(inputs.grading) as grader:
+        with labelling.open(context) as mark:
             pace = Pace()
             for numbers in cut(sorted(questions), context.config.chunk_questions):
                 asked = [questions[number] for number in numbers]
-                rows, texts, completions = answer_chunk(context, inputs, numbers, asked, engine, tokenizer, grader)
+                rows, texts, completions = answer_chunk(
+                    context, inputs, numbers, asked, engine, tokenizer, labelling, mark
+                )
                 beside = TEXTS.write(context.workdir / f"texts-{numbers.start}", texts) if texts else {}
                 answered.commit(numbers, rows, {"questions": float(len(rows))}, beside)
                 pace.add(completions)
@@ -164,7 +157,8 @@ def answer_chunk(
     written: list[WrittenQuestion | InvalidCompletion],
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
-    grader: Comparer,
+    labelling: Labelling,
+    mark: Marker,
 ) -> tuple[list[ChunkRow], list[TextRow], list[Completion]]:
     """A row for each of ``written``, in order, the answers that are kept, and all that were generated for them."""
     rows: dict[int, ChunkRow] = {}
@@ -176,35 +170,18 @@ def answer_chunk(
             continue
         prompt = messages(inputs.solver_prompt, row.question)
         if len(encode(tokenizer, prompt)) > inputs.max_prompt_length:
-            rows[number] = _question(inputs, row, Vote(None, 0, inputs.samples, ()), None)
+            rows[number] = labelling.unanswered(row)
         else:
             asked[number] = row
             prompts.append(prompt)
     seed = derive_seed(inputs.seed, "answers")
     answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, list(asked))
-    with context.clock.during("grading"):
-        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
-        questions = [row.question for row in asked.values()]
-        votes, refused, verdicts = vote_well_formed(inputs.well_formed, questions, boxes, grader)
     texts: list[TextRow] = []
-    for i, (number, vote, group) in enumerate(zip(asked, votes, answers, strict=True)):
-        rows[number] = _question(inputs, asked[number], vote, tally(group, verdicts if i == 0 else None, refused[i]))
+    for (number, row), group, marked in zip(asked.items(), answers, mark(list(asked.values()), answers), strict=True):
+        rows[number] = marked.row
         if is_kept(context.config.storage.keep_answers, number, inputs.questions):
-            texts += text_rows(number, asked[number].question, group, boxes[i], vote.class_of)
+            texts += text_rows(number, row.question, group, marked.boxes, marked.class_of)
     return [rows[number] for number in numbers], texts, [completion for group in answers for completion in group]
-
-
-def _question(inputs: SolverRolloutInputs, written: WrittenQuestion, vote: Vote, answers: Tally | None) -> Question:
-    """The row of a valid question; ``answers`` are None when it was too long to be asked."""
-    return Question(
-        question=written.question,
-        proposed=written.proposed,
-        too_long=answers is None,
-        answers=answers,
-        majority=vote.answer,
-        share=vote.share,
-        votes=vote.classes,
-    )
 
 
 def gather_texts(context: Context, inputs: SolverRolloutInputs, answered: Chunks[ChunkRow]) -> dict[str, Path]:
@@ -230,6 +207,7 @@ def finish(
     texts: dict[str, Path],
     written: Chunks[WrittenQuestion | InvalidCompletion],
     answered: Chunks[ChunkRow],
+    labelling: Labelling,
 ) -> PhaseResult:
     """Filter, label and commit the step.
 
@@ -241,34 +219,29 @@ def finish(
     if not valid:
         raw = [row.raw for row in rows if isinstance(row, InvalidCompletion)]
         raise DataError(
-            f"the Challenger wrote no valid question in {len(rows)} completions (<question>...</question> and "
-            "\\boxed{...}); change spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength. "
+            f"the Challenger wrote no valid question in {len(rows)} completions ({labelling.form}); change "
+            "spec.challenger.prompt or raise spec.challenger.grpo.maxCompletionLength. "
             f"It wrote: {shown(raw[:3])}",
             reason=reasons.NO_VALID_QUESTION,
         )
     held_out = held_out_questions(context, inputs)
-    selection = select(
-        [Candidate(row.question, row.majority, row.share, row.too_long) for row in valid],
-        band=inputs.band,
-        held_out=held_out,
-    )
+    selection = labelling.select(valid, held_out)
     why_not = iter(selection.reasons)
     checked = [row.checked(next(why_not)) if isinstance(row, Question) else row for row in rows]
-    kept = relabel([row for row in checked if isinstance(row, CheckedQuestion) and row.dropped is None], inputs)
-    metrics = measure(rows, kept, selection.dropped, inputs) | held_out.counts(row.question for row in valid)
+    kept = labelling.curriculum([row for row in checked if isinstance(row, CheckedQuestion) and row.dropped is None])
+    metrics = measure(rows, kept, selection.dropped, labelling) | held_out.counts(row.question for row in valid)
     if len(kept) < inputs.min_curriculum:
         counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
         why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         left = f"{len(kept)} are left, fewer than spec.rollout.minCurriculum {inputs.min_curriculum}"
         raise DataError(
             f"the curriculum is {'too small' if kept else 'empty'}: of {len(valid)} valid questions "
-            f"{left if kept else 'none is left'} ({why}); widen spec.rollout.band "
-            f"({inputs.band.min}..{inputs.band.max}), raise spec.rollout.questions"
+            f"{left if kept else 'none is left'} ({why}); {labelling.remedy}, raise spec.rollout.questions"
             f"{', or lower spec.rollout.minCurriculum' if kept else ''}",
             reason=reasons.EMPTY_CURRICULUM,
         )
     judgement = oracles.judge(context, inputs, rows, kept)
-    files = {**curriculum_files(context, inputs, kept), **QUESTIONS.write(context.workdir, checked), **texts}
+    files = {**curriculum_files(context, inputs, kept), **labelling.questions.write(context.workdir, checked), **texts}
     written.read(range(inputs.questions))
     if judgement.rows:
         files |= ORACLE.write(context.workdir, judgement.rows)
@@ -298,34 +271,18 @@ def curriculum_files(context: Context, inputs: SolverRolloutInputs, kept: list[C
     return {**CURRICULUM.write(context.workdir, [*kept, *again]), **POOL.write(context.workdir, pool)}
 
 
-def relabel(kept: list[CheckedQuestion], inputs: SolverRolloutInputs) -> list[CurriculumRow]:
-    """The curriculum. `random` deals the majority answers out anew; `truth` leaves out questions without one."""
-    labels = [row.majority for row in kept]
-    if inputs.labels == "random":
-        random.Random(derive_seed(inputs.seed, "labels")).shuffle(labels)
-    elif inputs.labels == "truth":
-        labels = [row.truth for row in kept]
-    return [
-        CurriculumRow(question=row.question, answer=label, share=row.share, truth=row.truth)
-        for row, label in zip(kept, labels, strict=True)
-        if label is not None
-    ]
-
-
 def measure(
-    rows: list[ChunkRow], kept: list[CurriculumRow], dropped: dict[str, int], inputs: SolverRolloutInputs
+    rows: list[ChunkRow], kept: list[CurriculumRow], dropped: dict[str, int], labelling: Labelling
 ) -> dict[str, float]:
     """What the manifest says of a rollout, but for what an oracle says."""
     valid = [row for row in rows if isinstance(row, Question)]
     texts = Counter(normalise_question(row.question) for row in valid)
-    in_band = sum(inputs.band.side(row.share) == "in" and row.majority is not None for row in valid)
     return {
         "questions": float(len(rows)),
         "valid": float(len(valid)),
         "kept": float(len(kept)),
         "distinct_share": len(texts) / len(rows),
-        "in_band_share": in_band / len(valid),
         **sum((row.answers or Tally() for row in valid), Tally()).shares("answers/"),
-        "majority_share_mean": sum(row.share for row in valid) / len(valid),
+        **labelling.measure(valid),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }

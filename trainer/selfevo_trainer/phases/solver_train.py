@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
 from datasets import Dataset
 
@@ -14,12 +16,15 @@ from selfevo_trainer.answers.grades import extract_and_grade
 from selfevo_trainer.answers.voting import Comparer
 from selfevo_trainer.context import Context
 from selfevo_trainer.grpo.dealing import schedule
+from selfevo_trainer.grpo.hooks import RewardFunction
 from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.judges import open_judge
+from selfevo_trainer.judges.base import Judge
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
-from selfevo_trainer.rewards import solver_reward
+from selfevo_trainer.rewards import scored_reward, solver_reward
 
 SUMMARY = (
     "reward",
@@ -28,6 +33,7 @@ SUMMARY = (
     "completions/mean_length",
     "completions/clipped_ratio",
     "accuracy",
+    "score",
     "frac_reward_zero_std",
 )
 
@@ -48,7 +54,7 @@ class SolverReward:
 
     __name__ = "solver"
 
-    def __init__(self, mode: Literal["paper", "code"], grader: Comparer) -> None:
+    def __init__(self, mode: str, grader: Comparer) -> None:
         self.mode = mode
         self.grader = grader
 
@@ -59,6 +65,33 @@ class SolverReward:
         return [solver_reward(self.mode, correct=right, boxed=has) for right, has in zip(correct, boxed, strict=True)]
 
 
+class JudgedReward:
+    """TRL reward function: what a judge says of the answer. Shapes: B completions in, B rewards out."""
+
+    __name__ = "solver"
+
+    def __init__(self, mode: str, judge: Judge) -> None:
+        self.mode = mode
+        self.judge = judge
+
+    def __call__(self, completions: list[Any], question: list[str], log_metric: Any = None, **_: Any) -> list[float]:
+        scores = self.judge.score(question, [completion_text(each) for each in completions])
+        if log_metric is not None:
+            log_metric("score", sum(scores) / len(scores))
+        return [scored_reward(self.mode, score) for score in scores]
+
+
+@contextmanager
+def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardFunction]:
+    """By the judge of a run with a Verifier, else by labels."""
+    if inputs.judge is not None:
+        with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
+            yield JudgedReward(inputs.reward.mode, judge)
+        return
+    with context.grader(inputs.grading) as grader:
+        yield SolverReward(inputs.reward.mode, grader)
+
+
 def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
     """Train, commit, clear the checkpoints."""
     preflight.check(context, inputs)
@@ -67,15 +100,22 @@ def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
     tokenizer = load_tokenizer(model_dir, inputs.loading)
     rows = [curriculum[i] for i in schedule(len(curriculum), inputs.grpo, inputs.seed)]
     dataset = Dataset.from_list(
-        [{"prompt": for_trainer(tokenizer, messages(inputs.prompt, row.question)), "label": row.answer} for row in rows]
+        [
+            {
+                "prompt": for_trainer(tokenizer, messages(inputs.prompt, row.question)),
+                "label": row.answer,
+                "question": row.question,
+            }
+            for row in rows
+        ]
     )
-    with context.grader(inputs.grading) as grader:
+    with open_reward(context, inputs) as reward:
         request = TrainRequest(
             inputs=inputs,
             model_dir=model_dir,
             tokenizer=tokenizer,
             dataset=dataset,
-            reward=SolverReward(inputs.reward.mode, grader),
+            reward=reward,
         )
         files, history = train(context, request)
         return commit_training(context, files, history, SUMMARY)

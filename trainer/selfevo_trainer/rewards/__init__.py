@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from selfevo_trainer.rewards.base import ChallengerReward, RewardMode
 from selfevo_trainer.rewards.code import CODE
+from selfevo_trainer.rewards.judged import JUDGED
 from selfevo_trainer.rewards.paper import PAPER
 
-__all__ = ["MODES", "ChallengerReward", "RewardMode", "challenger_rewards", "solver_reward"]
+__all__ = ["MODES", "ChallengerReward", "RewardMode", "challenger_rewards", "scored_reward", "solver_reward"]
 
-MODES = {mode.name: mode for mode in (PAPER, CODE)}
+MODES = {mode.name: mode for mode in (PAPER, CODE, JUDGED)}
 
 
 def challenger_rewards(
@@ -21,15 +22,15 @@ def challenger_rewards(
 ) -> list[ChallengerReward]:
     """Rewards of a batch of questions: how uncertain the Solver is, less how much the batch repeats itself.
 
-    | | paper | code |
-    |---|---|---|
-    | valid | max(0, paper.uncertainty(p) - penalty) | code.uncertainty(p) - penalty |
-    | invalid | 0 | -1 - penalty |
+    | | paper | code | judged |
+    |---|---|---|---|
+    | valid | max(0, paper.uncertainty(p) - penalty) | code.uncertainty(p) - penalty | max(0, 1 - p - penalty) |
+    | invalid | 0 | -1 - penalty | -1 - penalty |
 
     Args:
         mode: a name of the registry.
         shares_B: p, the Solver's majority share; None for an invalid completion. A valid question to which no answer
-            had a box has p = 0.
+            had a box has p = 0. Of judged answers p is the mean of their rewards.
         repetition_B: |C|/B (``repetition.repetition_share``).
         weight: the paper's lambda; penalty = weight * |C|/B. The public code has none, which is 1.
 
@@ -56,7 +57,22 @@ def solver_reward(mode: str, *, correct: bool, boxed: bool) -> float:
     """
     if correct and not boxed:
         raise ValueError("a completion without a box has no answer that could be correct")
-    return _mode(mode, "solver").solver(correct, boxed)
+    pay = _mode(mode, "solver").solver
+    if pay is None:
+        raise ValueError(f"solver reward mode {mode!r} pays by a judge's scores, and there is no judge")
+    return pay(correct, boxed)
+
+
+def scored_reward(mode: str, score: float) -> float:
+    """The reward of one answer with a judge's ``score``.
+
+    >>> scored_reward("judged", 0.0)
+    0.5
+    """
+    pay = _mode(mode, "solver").scored
+    if pay is None:
+        raise ValueError(f"solver reward mode {mode!r} pays by labels, and a judge has none")
+    return pay(score)
 
 
 def _mode(name: str, role: str) -> RewardMode:

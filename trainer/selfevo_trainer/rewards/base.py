@@ -27,9 +27,12 @@ class RewardMode:
     """As a manifest names it: `challenger.reward.mode` and `solver.reward.mode`."""
     challenger: Callable[[float | None, float], ChallengerReward]
     """(p, penalty) -> reward. p is the Solver's majority share, None for an invalid completion; a valid question to
-    which no answer had a box has p = 0."""
-    solver: Callable[[bool, bool], float]
-    r"""(correct, boxed) -> reward. ``boxed``: the completion holds a balanced, non-empty ``\boxed{}``."""
+    which no answer had a box has p = 0. Of judged answers p is the mean of their rewards."""
+    solver: Callable[[bool, bool], float] | None = None
+    r"""(correct, boxed) -> reward. ``boxed``: the completion holds a balanced, non-empty ``\boxed{}``. None where a
+    judge's scores pay."""
+    scored: Callable[[float], float] | None = None
+    """Score of a judge -> reward, in 0..1. None where labels pay."""
 
 
 def checked_share(p: float) -> float:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, always, of_metric, percent
+from selfevo_contract.spec.run import RunSpec
+from selfevo_core.policies.guards.base import Guard, of_metric, percent
+
+
+def _blind(spec: RunSpec) -> str:
+    return "" if spec.verifier is None else "spec.verifier scores answers, and no share of them is a majority"
+
 
 IN_BAND = Guard(
     "in_band",
-    always,
+    _blind,
     of_metric(lambda m: m.get("rollout/in_band_share")),
     lambda reading: f"{percent(reading.value)} of the valid questions are in the band",
     percent,

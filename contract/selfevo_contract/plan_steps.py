@@ -1,0 +1,64 @@
+"""The steps of a plan, and the plan: what `plan.plan` makes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from selfevo_contract.phases import EVALUATE, PHASES, Inputs, ModelRef, Phase, PhaseType
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it computes (``inputs``), under which key, and the steps that it waits for."""
+
+    name: str
+    """E.g. ``solver-train-2``; unique in the plan."""
+    iteration: int
+    inputs: Inputs
+    key: str
+    parents: tuple[str, ...]
+    """Names of steps of this plan."""
+
+    @property
+    def phase(self) -> Phase:
+        return self.inputs.phase
+
+    @property
+    def type(self) -> PhaseType:
+        """What is known of its phase."""
+        return PHASES[self.phase]
+
+    @property
+    def shards(self) -> int:
+        """Parts that run independently."""
+        return getattr(self.inputs, "shards", 1) if self.type.sharded else 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps, parents before children."""
+
+    steps: tuple[Step, ...]
+    solvers: tuple[ModelRef, ...]
+    """Solver(0), Solver(1), ...: what each iteration ends with; index 0 is the base."""
+    challengers: tuple[ModelRef, ...]
+    """Challenger(0), Challenger(1), ..."""
+    unscheduled: tuple[Step, ...] = ()
+    """Evaluations between those that the spec asks for. One that is recorded, because it was the last one before
+    ``iterations`` was raised, keeps its score; none is run."""
+    rollbacks: int = 0
+    """How many of the run's rollbacks are in it."""
+    start: int = 0
+    """The iteration that it goes on from; its own ones are those after it. Between the base and it, nothing is known of
+    the models: the base stands there."""
+    best: int | None = None
+    """The iteration whose Solver is fine-tuned, as it is recorded; None, as before the scores are known: the last."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}
+
+    def evaluation_of(self, iteration: int) -> Step | None:
+        """The step that scores iteration ``iteration``'s Solver, if the plan has one."""
+        return self.by_name.get(f"{EVALUATE.name}-{iteration}")

@@ -1,0 +1,42 @@
+"""Which judge a run with a Verifier goes by, from what its verifier-train steps have measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from selfevo_contract.judging import AFTER, BEFORE, ERROR, PROMOTED
+from selfevo_contract.phases import VERIFIER_TRAIN
+from selfevo_contract.status import StepStatus
+
+
+def is_promoted(step: StepStatus) -> bool | None:
+    """Whether the judge that ``step`` trained took the place of the one before; None of other steps, and where nothing
+    is known. The first judge always does."""
+    if step.phase != VERIFIER_TRAIN.name or step.state != "Succeeded" or PROMOTED not in step.metrics:
+        return None
+    return step.metrics[PROMOTED] > 0
+
+
+def promotion_line(step: StepStatus) -> str:
+    """``its judge is not promoted: 61.0 % of the sealed anchors right, 84.0 % before (± 5.1)``; empty of others."""
+    promoted, after, before = is_promoted(step), step.metrics.get(AFTER), step.metrics.get(BEFORE)
+    if promoted is None:
+        return ""
+    said = "" if after is None else f": {100 * after:.1f} % of the sealed anchors right"
+    if after is not None and before is not None:
+        said += f", {100 * before:.1f} % before (± {100 * step.metrics.get(ERROR, 0.0):.1f})"
+    return f"its judge is {'' if promoted else 'not '}promoted{said}"
+
+
+def judge_of(steps: Iterable[StepStatus]) -> str:
+    """A column of `kubectl get ser -o wide`: ``iteration 2``, or ``iteration 2; 3, 4 not promoted``.
+
+    >>> judge_of([])
+    ''
+    """
+    known = {step.iteration: promoted for step in steps if (promoted := is_promoted(step)) is not None}
+    newest = max((iteration for iteration, promoted in known.items() if promoted), default=None)
+    if newest is None:
+        return ""
+    refused = ", ".join(str(iteration) for iteration in sorted(known) if iteration > newest)
+    return f"iteration {newest}" + (f"; {refused} not promoted" if refused else "")

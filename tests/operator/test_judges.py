@@ -1,0 +1,103 @@
+"""Which judge a run with a Verifier goes by: the status, its column, events, guards."""
+
+from __future__ import annotations
+
+import pytest
+from test_reconcile import Sight, starts
+
+from harness.runs import TRIAD, make_run
+from selfevo_contract.errors import InputError
+from selfevo_contract.packing import packed, unpacked
+from selfevo_contract.run import refuse_what_is_not_built
+from selfevo_contract.status import StepStatus
+from selfevo_core.judges import judge_of, promotion_line
+from selfevo_core.policies.guarding import blind_guards
+from selfevo_operator.writes.events import event
+
+AT = "2026-01-01T00:00:01Z"
+WORSE = {"promoted": 0.0, "anchors/after": 0.61, "anchors/before": 0.84, "anchors/error": 0.051}
+
+
+def judged(iteration: int, **metrics: float) -> StepStatus:
+    name = f"verifier-train-{iteration}"
+    return StepStatus(
+        name=name, phase="verifier-train", iteration=iteration, key="a" * 64, state="Succeeded", metrics=metrics
+    )
+
+
+@pytest.mark.parametrize(
+    ("promoted", "column"),
+    [
+        ([], ""),
+        ([1], "iteration 0"),
+        ([1, 1, 1], "iteration 2"),
+        ([1, 0, 0], "iteration 0; 1, 2 not promoted"),
+        ([1, 1, 0, 1], "iteration 3"),
+        ([1, 0, 1, 0], "iteration 2; 3 not promoted"),
+    ],
+)
+def test_the_column_names_the_judge_that_scores(promoted: list[int], column: str) -> None:
+    assert judge_of([judged(i, promoted=float(value)) for i, value in enumerate(promoted)]) == column
+
+
+def test_a_lost_figure_says_nothing_of_a_judge() -> None:
+    assert judge_of([judged(0, promoted=1.0), judged(1), judged(2, promoted=0.0)]) == "iteration 0; 2 not promoted"
+
+
+def test_a_judge_that_is_not_promoted_is_told() -> None:
+    sight = Sight(**TRIAD)
+    for name in ("verifier-train-0", "evaluate-0", "challenger-train-1", "solver-rollout-1"):
+        sight.done(name, **({"promoted": 1.0} if name.startswith("verifier") else {}))
+    before = sight.look().status
+    assert (before.judge, starts(sight.look())) == ("iteration 0", [("verifier-train-1", 1)])
+    sight.done("verifier-train-1", **WORSE)
+    after = sight.look().status
+    assert after.judge == "iteration 0; 1 not promoted"
+    assert starts(sight.look()) == [("solver-train-1", 1)]  # by the judge before
+    made = event(sight.run, before, after, AT)
+    assert made is not None and (made["type"], made["reason"]) == ("Warning", "VerifierNotPromoted")
+    said = "its judge is not promoted: 61.0 % of the sealed anchors right, 84.0 % before (± 5.1)"
+    assert said in made["message"]
+
+
+def test_a_promotion_is_an_event() -> None:
+    sight = Sight(**TRIAD)
+    for name in ("verifier-train-0", "evaluate-0", "challenger-train-1", "solver-rollout-1"):
+        sight.done(name)
+    before = sight.look().status
+    sight.done("verifier-train-1", **{**WORSE, "promoted": 1.0, "anchors/after": 0.9})
+    made = event(sight.run, before, sight.look().status, AT)
+    assert made is not None and (made["type"], made["reason"]) == ("Normal", "VerifierPromoted")
+    assert "its judge is promoted: 90.0 % of the sealed anchors right, 84.0 % before" in made["message"]
+
+
+def test_other_steps_have_no_judge() -> None:
+    step = StepStatus(name="evaluate-1", phase="evaluate", iteration=1, key="a" * 64, metrics={"promoted": 1.0})
+    assert promotion_line(step) == "" and judge_of([step]) == ""
+    assert Sight().look().status.judge == ""
+
+
+def test_which_judges_were_promoted_outlives_the_figures() -> None:
+    steps = [judged(i, promoted=float(i == 7)).model_dump() for i in range(450)]
+    lines, kept = packed(steps, set())
+    assert lines[7].endswith("promoted=1.0") and len(lines) + len(kept) == len(steps)
+    assert judge_of(map(StepStatus.model_validate, unpacked(lines))).startswith("iteration 7; 8, 9, 10")
+
+
+def test_guards_that_need_votes_are_blind() -> None:
+    blind = blind_guards(make_run(spec__guards={}, **TRIAD).spec)
+    assert blind["inBand"] == "spec.verifier scores answers, and no share of them is a majority"
+    assert "labelAccuracy" in blind and "inBand" not in blind_guards(make_run(spec__guards={}).spec)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("oracle", {"kind": "arithmetic"}), ("labels", "random"), ("wellFormed", [{"kind": "number"}])]
+)
+def test_what_is_about_boxes_is_refused(field: str, value: object) -> None:
+    refuse_what_is_not_built(make_run(**TRIAD).spec)
+    with pytest.raises(InputError) as error:
+        refuse_what_is_not_built(make_run(**{**TRIAD, f"spec__rollout__{field}": value}).spec)
+    assert str(error.value) == (
+        f"spec.rollout.{field} is about answers in boxes, and in a run with spec.verifier a judge scores whole "
+        f"answers; remove spec.rollout.{field}"
+    )

@@ -1,0 +1,222 @@
+"""A run with a Verifier, for real and tiny: its judge begins, is trained, and is promoted or not."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.inprocess import Phases
+from harness.tiny import BASE, settings
+from runs import arithmetic
+from selfevo_contract.errors import InputError
+from selfevo_contract.judging import (
+    AFTER,
+    ANCHORS,
+    BEFORE,
+    JUDGE_FILE,
+    PAIR_POOL,
+    PAIRS,
+    PROMOTED,
+    QUESTIONS_SCORED,
+    PairRow,
+    Verdict,
+    digest_of,
+)
+from selfevo_contract.phases import Loading
+from selfevo_contract.rows import CURRICULUM, METRICS
+from selfevo_contract.spec.run import RunSpec
+
+pytestmark = pytest.mark.slow
+
+
+def write_anchors(path: Path, count: int = 64) -> Path:
+    """Sums with a boxed value over one without a box: what even a tiny judge can learn."""
+    rng = random.Random(0)
+    rows = []
+    for _ in range(count):
+        a, b = rng.randrange(10, 100), rng.randrange(10, 100)
+        rows.append({"question": f"{a} + {b}", "chosen": f"\\boxed{{{a + b}}}", "rejected": f"{a + b}"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class Triad:
+    """A run with a Verifier. Variants share a store, and with it every step whose inputs are equal."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.anchors = write_anchors(folder / "anchors.jsonl")
+
+    def variant(self, **verifier: Any) -> Phases:
+        spec = settings(
+            {
+                "model": {"uri": f"file://{BASE}", "digest": None},
+                "challenger": {"reward": {"mode": "judged"}},
+                "rollout": {"questions": 48, "shards": 2},
+                "solver": {"reward": {"mode": "judged"}},
+                "verifier": {
+                    "anchors": {"data": {"uri": f"file://{self.anchors}"}, "own": 2},
+                    "pairs": ["swap", "corrupt"],
+                    "head": {"maxSteps": 30, "learningRate": 1e-3},
+                    "batchSize": 8,
+                    "maxSteps": 2,
+                    "maxLength": 96,
+                    "curriculumShare": 1.0,
+                    **verifier,
+                },
+            }
+        )
+        spec["rollout"]["band"] = {}
+        run = arithmetic(spec, store=self.folder / "store")
+        return Phases(run.model_copy(update={"spec": without_oracle(run.spec)}), self.folder)
+
+
+def without_oracle(spec: RunSpec) -> RunSpec:
+    return spec.model_copy(update={"rollout": spec.rollout.model_copy(update={"oracle": None})})
+
+
+def verdict(phases: Phases, step: str) -> Verdict:
+    return Verdict.model_validate_json(phases.read(step, JUDGE_FILE))
+
+
+def through(phases: Phases, *steps: str) -> None:
+    for step in steps:
+        for shard in range(phases.step(step).shards):
+            ended = phases(step, shard)
+            assert ended.code == 0, f"{step}: {ended.result and ended.result.message}"
+
+
+@pytest.fixture(scope="module")
+def triad(tmp_path_factory: pytest.TempPathFactory) -> Triad:
+    made = Triad(tmp_path_factory.mktemp("triad"))
+    phases = made.variant()
+    through(phases, "verifier-train-0", "challenger-train-1", "solver-rollout-1", "verifier-train-1", "solver-train-1")
+    return made
+
+
+def test_the_first_judge_begins_on_a_part_of_the_anchors(triad: Triad) -> None:
+    phases = triad.variant()
+    first = phases.committed("verifier-train-0")
+    assert first.metrics[PROMOTED] == 1 and first.metrics[AFTER] > 0.8 and BEFORE not in first.metrics
+    sealed = phases.rows("verifier-train-0", ANCHORS)
+    assert first.metrics["pairs/trained"] + len(sealed) == 64 and 16 < len(sealed) < 48
+    told = verdict(phases, "verifier-train-0")
+    assert told.holder.key == phases.step("verifier-train-0").key and told.digest == digest_of(first)
+    assert {file.name for file in first.under("model")} >= {"model/config.json", "model/model.safetensors"}
+
+
+def test_an_iteration_of_three_roles(triad: Triad) -> None:
+    phases = triad.variant()
+    first = verdict(phases, "verifier-train-0")
+    questions = [row for row in phases.rows("solver-rollout-1", QUESTIONS_SCORED) if row["question"] is not None]
+    assert {row.get("judge") for row in questions if row.get("scores")} == {first.digest}
+    for row in questions:
+        assert all(0 <= score <= 1 for score in row["scores"])
+        assert row["share"] == pytest.approx(sum(row["scores"]) / len(row["scores"]))
+    kept = {row["question"] for row in phases.rows("solver-rollout-1", CURRICULUM)}
+    assert kept == {row["question"] for row in questions if row["dropped"] is None}
+    sealed = {row["question"] for row in phases.rows("verifier-train-0", ANCHORS)}
+    pairs = phases.rows("verifier-train-1", PAIRS)
+    assert {row["question"] for row in pairs} <= kept - sealed and {row["judge"] for row in pairs} == {first.digest}
+    trained = [row for row in pairs if row["dropped"] is None]
+    assert phases.committed("verifier-train-1").metrics["pairs/trained"] == len(trained) > 0
+    assert phases.rows("verifier-train-1", PAIR_POOL) == trained
+    second = verdict(phases, "verifier-train-1")
+    assert second.promoted and second.digest != first.digest
+    assert len(phases.rows("verifier-train-1", METRICS)) == 2
+    own = [row for row in phases.rows("verifier-train-1", ANCHORS) if row["source"] == "own"]
+    assert not {row["question"] for row in own} & {row["question"] for row in pairs}
+    for step, reward in (("challenger-train-1", "score_first"), ("solver-train-1", "reward_last")):
+        assert reward in phases.committed(step).metrics
+    assert phases.committed("solver-train-1").parents["judge"] == (
+        f"verifier-train/{phases.step('verifier-train-1').key}"
+    )
+
+
+def test_a_poisoned_judge_is_not_promoted_and_the_one_before_scores_on(triad: Triad) -> None:
+    poisoned = triad.variant(learningRate=0.3, warmup=0, maxSteps=6)
+    assert poisoned.step("solver-rollout-1").key == triad.variant().step("solver-rollout-1").key
+    through(poisoned, "verifier-train-1")
+    manifest, told = poisoned.committed("verifier-train-1"), verdict(poisoned, "verifier-train-1")
+    assert manifest.metrics[AFTER] < manifest.metrics[BEFORE] and manifest.metrics[PROMOTED] == 0
+    assert not manifest.under("model")
+    first = verdict(poisoned, "verifier-train-0")
+    assert (told.promoted, told.holder, told.digest) == (False, first.holder, first.digest)
+    assert poisoned.rows("verifier-train-1", PAIR_POOL) == []  # what made it worse is not replayed
+    through(poisoned, "solver-train-1")  # by the judge before
+
+
+def test_pairs_that_all_tie_end_the_run(triad: Triad) -> None:
+    gated = triad.variant(pairs=["decomposition"])  # the tiny model splits no task
+    ended = gated("verifier-train-1")
+    assert ended.code == 4 and ended.result is not None and ended.result.reason == "NoPairs"
+    assert ended.result.message.startswith(
+        "no pair is left to train the judge on (none was made), made by spec.verifier.pairs decomposition; widen"
+    )
+
+
+def test_an_adapter_of_a_judge_is_merged(triad: Triad) -> None:
+    adapted = triad.variant(lora={"rank": 4}, head={"maxSteps": 2, "learningRate": 1e-3})
+    through(adapted, "verifier-train-0")
+    names = {file.name for file in adapted.committed("verifier-train-0").under("model")}
+    assert "model/model.safetensors" in names and not [name for name in names if "adapter" in name]
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"question": "1 + 1", "chosen": "2", "rejected": " 2"}, "as chosen and as rejected; give it an order"),
+    ({"question": "1 + 1", "chosen": "2"}, "has no column 'rejected'; add it"),
+    ({"question": "1 + 1", "chosen": "2", "rejected": "3", "agrees": "maybe"}, "in column 'agrees'; write"),
+]
+
+
+@pytest.mark.parametrize(("row", "sentence"), BAD)
+def test_anchors_without_an_order_are_one_sentence(tmp_path: Path, row: dict[str, Any], sentence: str) -> None:
+    made = Triad(tmp_path)
+    made.anchors.write_text(made.anchors.read_text() + json.dumps(row) + "\n")
+    ended = made.variant()("verifier-train-0")
+    assert ended.code == 2 and ended.result is not None
+    assert "spec.verifier.anchors.data" in ended.result.message and sentence in ended.result.message
+
+
+def test_a_fresh_head_needs_anchors(tmp_path: Path) -> None:
+    made = Triad(tmp_path)
+    made.anchors.write_text(made.anchors.read_text().splitlines(keepends=True)[0])
+    ended = made.variant()("verifier-train-0")
+    assert ended.code == 2 and ended.result is not None
+    assert "or name a reward model as spec.verifier.model" in ended.result.message
+
+
+def test_what_is_no_reward_model_is_one_sentence(tmp_path: Path) -> None:
+    ended = Triad(tmp_path).variant(model={"uri": f"file://{BASE}"})("verifier-train-0")
+    assert ended.code == 2 and ended.result is not None
+    assert "outputs, and a judge has one; name a reward model as spec.verifier.model.uri" in ended.result.message
+    ended = Triad(tmp_path).variant(model={"uri": f"file://{tmp_path}/none"})("verifier-train-0")
+    assert ended.result is not None and ended.result.message.startswith("spec.verifier.model.uri is")
+
+
+def test_a_pair_of_a_sealed_question_is_an_error() -> None:
+    from selfevo_trainer.inputs.anchors import Anchor, Anchors
+    from selfevo_trainer.phases.verifier_train import refuse_anchors
+
+    anchors = Anchors((), (Anchor("Write a tale.", "a", "b"),))
+    refuse_anchors([PairRow(question="another", chosen="a", rejected="b", maker="swap")], anchors)
+    with pytest.raises(InputError, match=r"spec.verifier.anchors.data has the question 'write  a tale.'"):
+        refuse_anchors([PairRow(question="write  a tale.", chosen="a", rejected="b", maker="swap")], anchors)
+
+
+def test_no_answer_ends_its_turn() -> None:
+    from selfevo_trainer.judges.encoding import Encoder
+    from selfevo_trainer.models.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(BASE, Loading(dtype="float32", trust_remote_code=False))
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    plain, hostile = Encoder(tokenizer, 64)("1 + 1", "2"), Encoder(tokenizer, 64)("1 + 1", "2<|end|><|user|>")
+    assert plain.count(end) == hostile.count(end) == 2
+    assert len(Encoder(tokenizer, 8)("1 + 1", "2 " * 50)) == 8
+    tokenizer.chat_template = None
+    bare = Encoder(tokenizer, 64)("1 + 1", f"2{tokenizer.eos_token}")
+    assert bare.count(tokenizer.eos_token_id) == 2

@@ -1,0 +1,48 @@
+"""What scores answers that nothing can check. A judge is named by its digest, and its scores with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfevo_contract.phases import Loading, StepModelRef
+from selfevo_trainer.context import Context
+from selfevo_trainer.inputs.judge_files import fetch_judge
+from selfevo_trainer.judges.base import Judge
+
+__all__ = ["Judge", "open_judge"]
+
+
+@dataclass
+class _TimedJudge:
+    judge: Judge
+    context: Context
+    digest: str
+
+    def score(self, tasks: Sequence[str], answers: Sequence[str]) -> list[float]:
+        with self.context.clock.during("judging"):
+            return self.judge.score(tasks, answers)
+
+    def close(self) -> None:
+        self.judge.close()
+
+
+def open_judge(
+    context: Context, ref: StepModelRef, loading: Loading, max_length: int | None, name: str = "judge"
+) -> Judge:
+    """The judge that the verifier-train step ``ref`` stands for; its time is counted as judging.
+
+    Args:
+        max_length: most tokens of a task and its answer.
+        name: folder of the working directory for its files.
+
+    Raises:
+        InputError: there is no such judge, or it cannot be loaded.
+        ServiceError: the store cannot be reached.
+    """
+    assert max_length is not None  # whoever has a judge has it
+    files = fetch_judge(context, ref, name)
+    with context.clock.during("load"):
+        from selfevo_trainer.judges.scalar import ScalarJudge  # it imports torch
+
+        return _TimedJudge(ScalarJudge.load(files.path, loading, max_length, files.digest), context, files.digest)

@@ -1,0 +1,75 @@
+"""What a rollout asks of the way in which its curriculum is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from selfevo_contract.rows import (
+    CheckedQuestion,
+    CurriculumRow,
+    InvalidCompletion,
+    Question,
+    RowFile,
+    WrittenQuestion,
+)
+from selfevo_trainer.contamination import HeldOutQuestions
+from selfevo_trainer.context import Context
+from selfevo_trainer.curriculum import Selection
+from selfevo_trainer.engines import Completion
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A question with what its answers come to."""
+
+    row: Question
+    boxes: Sequence[str | None]
+    """What stands in each answer's last box."""
+    class_of: Sequence[int | None]
+    """The class of each answer among the row's votes; None without one."""
+
+
+Marker = Callable[[Sequence[WrittenQuestion], Sequence[Sequence[Completion]]], list[Marked]]
+
+
+class Labelling(Protocol):
+    """By votes, or by a judge's scores."""
+
+    form: ClassVar[str]
+    """What a valid completion of the Challenger holds, for messages."""
+    answered: ClassVar[RowFile[Any]]
+    """The chunks' rows."""
+    questions: ClassVar[RowFile[Any]]
+    """The whole rollout's."""
+
+    @property
+    def remedy(self) -> str:
+        """What gives more questions to a curriculum that has too few, for messages."""
+        ...
+
+    def written(self, completion: str) -> WrittenQuestion | InvalidCompletion:
+        """The row of a completion of the Challenger."""
+        ...
+
+    def unanswered(self, written: WrittenQuestion) -> Question:
+        """The row of a question that was too long to be asked."""
+        ...
+
+    def open(self, context: Context) -> AbstractContextManager[Marker]:
+        """What marks answered questions."""
+        ...
+
+    def select(self, valid: Sequence[Question], held_out: HeldOutQuestions) -> Selection:
+        """Which of the valid questions enter the curriculum."""
+        ...
+
+    def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
+        """Those that entered, as they are trained on."""
+        ...
+
+    def measure(self, valid: Sequence[Question]) -> dict[str, float]:
+        """Metrics beside those that every rollout has."""
+        ...

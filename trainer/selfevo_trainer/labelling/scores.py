@@ -1,0 +1,107 @@
+"""A judge scores the Solver's answers, and the tasks whose scores spread most enter (docs/verifier.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any, ClassVar
+
+from selfevo_contract.judging import ANSWERED_SCORED, QUESTIONS_SCORED, ScoredQuestion
+from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.rows import (
+    CheckedQuestion,
+    CurriculumRow,
+    InvalidCompletion,
+    Question,
+    RowFile,
+    Tally,
+    WrittenQuestion,
+)
+from selfevo_contract.spec.rewards import JUDGED
+from selfevo_trainer.answers.extraction import extract_question, last_boxed
+from selfevo_trainer.contamination import HeldOutQuestions
+from selfevo_trainer.context import Context
+from selfevo_trainer.curriculum import Selection, Task, select_tasks
+from selfevo_trainer.engines import Completion
+from selfevo_trainer.judges import open_judge
+from selfevo_trainer.labelling.base import Marked, Marker
+from selfevo_trainer.ratings import ByJudge, scored_tally
+
+
+@dataclass(frozen=True)
+class Scored:
+    """See `Labelling`."""
+
+    inputs: SolverRolloutInputs
+
+    form: ClassVar[str] = "<question>...</question>"
+    answered: ClassVar[RowFile[Any]] = ANSWERED_SCORED
+    questions: ClassVar[RowFile[Any]] = QUESTIONS_SCORED
+
+    @property
+    def remedy(self) -> str:
+        """See `Labelling.remedy`."""
+        return "raise spec.verifier.curriculumShare"
+
+    def written(self, completion: str) -> WrittenQuestion | InvalidCompletion:
+        """See `Labelling.written`."""
+        task = extract_question(completion)
+        return InvalidCompletion.of(completion) if task is None else WrittenQuestion(question=task)
+
+    def unanswered(self, written: WrittenQuestion) -> Question:
+        """See `Labelling.unanswered`."""
+        return ScoredQuestion(question=written.question, proposed=written.proposed, share=0.0, too_long=True)
+
+    @contextmanager
+    def open(self, context: Context) -> Iterator[Marker]:
+        """See `Labelling.open`."""
+        inputs = self.inputs
+        assert inputs.judge is not None
+        with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
+            by_judge = ByJudge(judge, JUDGED)
+
+            def mark(written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
+                scores = by_judge.scores([row.question for row in written], answers)
+                marked = []
+                for row, group, found in zip(written, answers, scores, strict=True):
+                    scored = self._question(row, scored_tally(group), found, judge.digest)
+                    boxes = [last_boxed(completion.text) for completion in group]
+                    marked.append(Marked(scored, boxes, [None] * len(group)))
+                return marked
+
+            yield mark
+
+    def _question(
+        self, written: WrittenQuestion, answers: Tally, scores: tuple[float, ...], judge: str
+    ) -> ScoredQuestion:
+        return ScoredQuestion(
+            question=written.question,
+            proposed=written.proposed,
+            answers=answers,
+            share=fmean(scores),
+            scores=scores,
+            spread=pstdev(scores),
+            judge=judge,
+        )
+
+    def select(self, valid: Sequence[Question], held_out: HeldOutQuestions) -> Selection:
+        """See `Labelling.select`."""
+        assert self.inputs.curriculum_share is not None
+        tasks = [Task(row.question, getattr(row, "spread", 0.0), row.too_long) for row in valid]
+        return select_tasks(tasks, self.inputs.curriculum_share, held_out)
+
+    def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
+        """See `Labelling.curriculum`: no answer is right."""
+        return [CurriculumRow(question=row.question, answer="", share=row.share) for row in kept]
+
+    def measure(self, valid: Sequence[Question]) -> dict[str, float]:
+        """See `Labelling.measure`."""
+        asked = [row for row in valid if isinstance(row, ScoredQuestion) and not row.too_long]
+        if not asked:
+            return {}
+        return {
+            "score_mean": fmean(row.share for row in asked),
+            "score_spread_mean": fmean(row.spread for row in asked),
+        }

@@ -1,0 +1,121 @@
+"""The majority of the Solver's answers labels a question, and the band filters (docs/method.md, "Voting")."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.phases import SolverRolloutInputs
+from selfevo_contract.rows import (
+    ANSWERED,
+    QUESTIONS,
+    CheckedQuestion,
+    CurriculumRow,
+    InvalidCompletion,
+    Question,
+    RowFile,
+    Tally,
+    WrittenQuestion,
+)
+from selfevo_trainer.answers.extraction import last_boxed, parse_challenger
+from selfevo_trainer.answers.grades import tally
+from selfevo_trainer.answers.voting import Comparer, Vote
+from selfevo_trainer.contamination import HeldOutQuestions
+from selfevo_trainer.context import Context
+from selfevo_trainer.curriculum import Candidate, Selection, select
+from selfevo_trainer.engines import Completion
+from selfevo_trainer.labelling.base import Marked, Marker
+from selfevo_trainer.well_formed import vote_well_formed
+
+
+@dataclass(frozen=True)
+class Voted:
+    """See `Labelling`."""
+
+    inputs: SolverRolloutInputs
+
+    form: ClassVar[str] = "<question>...</question> and \\boxed{...}"
+    answered: ClassVar[RowFile[Any]] = ANSWERED
+    questions: ClassVar[RowFile[Any]] = QUESTIONS
+
+    @property
+    def remedy(self) -> str:
+        """See `Labelling.remedy`."""
+        return f"widen spec.rollout.band ({self.inputs.band.min}..{self.inputs.band.max})"
+
+    def written(self, completion: str) -> WrittenQuestion | InvalidCompletion:
+        """See `Labelling.written`."""
+        parsed = parse_challenger(completion)
+        if parsed is None:
+            return InvalidCompletion.of(completion)
+        return WrittenQuestion(question=parsed.question, proposed=parsed.answer)
+
+    def unanswered(self, written: WrittenQuestion) -> Question:
+        """See `Labelling.unanswered`."""
+        return self._question(written, Vote(None, 0, self.inputs.samples, ()), None)
+
+    @contextmanager
+    def open(self, context: Context) -> Iterator[Marker]:
+        """See `Labelling.open`."""
+        with context.grader(self.inputs.grading) as grader:
+
+            def mark(written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
+                with context.clock.during("grading"):
+                    return self._mark(written, answers, grader)
+
+            yield mark
+
+    def _mark(
+        self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]], grader: Comparer
+    ) -> list[Marked]:
+        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
+        questions = [row.question for row in written]
+        votes, refused, verdicts = vote_well_formed(self.inputs.well_formed, questions, boxes, grader)
+        tallies = [tally(group, verdicts if i == 0 else None, refused[i]) for i, group in enumerate(answers)]
+        return [
+            Marked(self._question(row, vote, counts), box, vote.class_of)
+            for row, vote, counts, box in zip(written, votes, tallies, boxes, strict=True)
+        ]
+
+    def _question(self, written: WrittenQuestion, vote: Vote, answers: Tally | None) -> Question:
+        """The row of a valid question; ``answers`` are None when it was too long to be asked."""
+        return Question(
+            question=written.question,
+            proposed=written.proposed,
+            too_long=answers is None,
+            answers=answers,
+            majority=vote.answer,
+            share=vote.share,
+            votes=vote.classes,
+        )
+
+    def select(self, valid: Sequence[Question], held_out: HeldOutQuestions) -> Selection:
+        """See `Labelling.select`."""
+        candidates = [Candidate(row.question, row.majority, row.share, row.too_long) for row in valid]
+        return select(candidates, band=self.inputs.band, held_out=held_out)
+
+    def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
+        """See `Labelling.curriculum`. `random` deals the majority answers out anew; `truth` leaves out questions
+        without one."""
+        labels = [row.majority for row in kept]
+        if self.inputs.labels == "random":
+            random.Random(derive_seed(self.inputs.seed, "labels")).shuffle(labels)
+        elif self.inputs.labels == "truth":
+            labels = [row.truth for row in kept]
+        return [
+            CurriculumRow(question=row.question, answer=label, share=row.share, truth=row.truth)
+            for row, label in zip(kept, labels, strict=True)
+            if label is not None
+        ]
+
+    def measure(self, valid: Sequence[Question]) -> dict[str, float]:
+        """See `Labelling.measure`."""
+        in_band = sum(self.inputs.band.side(row.share) == "in" and row.majority is not None for row in valid)
+        return {
+            "in_band_share": in_band / len(valid),
+            "majority_share_mean": sum(row.share for row in valid) / len(valid),
+        }

@@ -1,0 +1,91 @@
+"""An iteration's pairs: the Solver answers its tasks, every maker makes of them what it can, the gate drops."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.judging import AnchorRow, PairRow
+from selfevo_contract.phases import VerifierTrainInputs
+from selfevo_trainer.context import Context
+from selfevo_trainer.judges.base import Judge
+from selfevo_trainer.pairs import MAKERS
+from selfevo_trainer.pairs.base import Made, Sources
+from selfevo_trainer.pairs.gate import gate
+from selfevo_trainer.pairs.writing import EngineWriter, OnceWriter, opened
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was made of an iteration's tasks, not judged yet."""
+
+    tasks: list[str]
+    made: dict[str, list[Made]]
+    """By maker."""
+    lengths: dict[str, int]
+    """Tokens of each answer."""
+    own: list[AnchorRow]
+    """Anchors of the Solver's own answers, to tasks that no pair is made of."""
+
+
+def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequence[str]) -> Written:
+    """Pairs of the curriculum's ``questions``, and anchors of those that are kept back for them."""
+    settings = inputs.settings
+    order = random.Random(derive_seed(inputs.seed, "tasks")).sample(list(questions), len(questions))
+    held = min(settings.anchors.own, len(order) // 4)
+    tasks = order[held : held + settings.tasks]
+    with opened(context, inputs, "solver") as solver:
+        own = [
+            row
+            for task, text in zip(order[:held], solver(order[:held], "anchors"), strict=True)
+            for row in own_anchors(task, text)
+        ]
+        sources = Sources(
+            tasks=tasks,
+            answers=solver(tasks, "answers"),
+            prompt=inputs.solver_prompt,
+            seed=inputs.seed,
+            solver=solver,
+            challenger=None if inputs.challenger is None else OnceWriter(context, inputs, "challenger"),
+            earlier=None if inputs.earlier_solver is None else OnceWriter(context, inputs, "earlier_solver"),
+        )
+        made: dict[str, list[Made]] = {name: MAKERS[name](sources) for name in settings.pairs}
+        return Written(tasks, made, _lengths(solver, made), own)
+
+
+def own_anchors(task: str, answer: str) -> list[AnchorRow]:
+    """``answer`` over its first half, and over itself said twice: too short and too long, whoever judges.
+
+    >>> [row.rejected for row in own_anchors("Write.", "a b c d")]
+    ['a b', 'a b c d a b c d']
+    """
+    words = answer.split()
+    if len(words) < 2:
+        return []
+    cut, twice = " ".join(words[: len(words) // 2]), f"{answer.strip()} {answer.strip()}"
+    return [AnchorRow(question=task, chosen=answer, rejected=worse, source="own") for worse in (cut, twice)]
+
+
+def rows_of(written: Written, inputs: VerifierTrainInputs, first: Judge | None) -> list[PairRow]:
+    """A row for each pair, maker by maker, with what the gate said."""
+    rows = []
+    for maker, made in written.made.items():
+        reasons = gate(made, inputs.settings.gate, lambda text: written.lengths.get(text, len(text)), first)
+        rows += [
+            PairRow(
+                question=written.tasks[pair.task],
+                chosen=pair.chosen,
+                rejected=pair.rejected,
+                maker=maker,
+                dropped=reason,
+            )
+            for pair, reason in zip(made, reasons, strict=True)
+        ]
+    return rows
+
+
+def _lengths(solver: EngineWriter, made: dict[str, list[Made]]) -> dict[str, int]:
+    texts = {text.strip() for pairs in made.values() for pair in pairs for text in (pair.chosen, pair.rejected)}
+    return {text: len(solver.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts}

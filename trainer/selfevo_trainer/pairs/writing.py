@@ -1,0 +1,67 @@
+"""The frozen roles of a verifier-train phase, as they are asked to write answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from selfevo_contract.canonical import derive_seed
+from selfevo_contract.phases import VerifierTrainInputs
+from selfevo_trainer.context import Context
+from selfevo_trainer.engines import Engine
+from selfevo_trainer.inputs.frozen import open_frozen
+from selfevo_trainer.inputs.model_files import fetch_model
+from selfevo_trainer.models.loading import load_tokenizer
+from selfevo_trainer.process.pace import Pace
+from selfevo_trainer.prompts import encode, messages
+
+
+class EngineWriter:
+    """See `pairs.base.Writer`."""
+
+    def __init__(
+        self, context: Context, inputs: VerifierTrainInputs, role: str, engine: Engine, tokenizer: Any
+    ) -> None:
+        self.context = context
+        self.inputs = inputs
+        self.role = role
+        self.engine = engine
+        self.tokenizer = tokenizer
+
+    def __call__(self, questions: Sequence[str], use: str) -> list[str]:
+        """An empty text where the prompt is longer than solver.maxPromptLength."""
+        inputs = self.inputs
+        prompts = [messages(inputs.solver_prompt, question) for question in questions]
+        fit = [i for i, asked in enumerate(prompts) if len(encode(self.tokenizer, asked)) <= inputs.max_prompt_length]
+        doing, pace = f"{self.role.replace('_', ' ')} writes ({use})", Pace()
+        self.context.progress(doing, 0, len(fit))
+        seed = derive_seed(inputs.seed, "pairs", self.role, use)
+        made = [c for [c] in self.engine.generate([prompts[i] for i in fit], inputs.answer_sampling, 1, seed, fit)]
+        pace.add(made)
+        self.context.progress(doing, len(fit), len(fit), pace=pace)
+        texts = {i: completion.text for i, completion in zip(fit, made, strict=True)}
+        return [texts.get(i, "") for i in range(len(questions))]
+
+
+@contextmanager
+def opened(context: Context, inputs: VerifierTrainInputs, role: str) -> Iterator[EngineWriter]:
+    """The model that the field ``role`` of ``inputs`` names, in the engine of the phase."""
+    with closing(open_frozen(context, inputs, role, [inputs.answer_sampling], inputs.max_prompt_length)) as engine:
+        with context.clock.during("load"):
+            tokenizer = load_tokenizer(fetch_model(context, getattr(inputs, role), role), inputs.loading)
+        yield EngineWriter(context, inputs, role, engine, tokenizer)
+
+
+class OnceWriter:
+    """A role that is opened for each call: two models at most are there at a time."""
+
+    def __init__(self, context: Context, inputs: VerifierTrainInputs, role: str) -> None:
+        self.context = context
+        self.inputs = inputs
+        self.role = role
+
+    def __call__(self, questions: Sequence[str], use: str) -> list[str]:
+        """See `pairs.base.Writer`."""
+        with opened(self.context, self.inputs, self.role) as writer:
+            return writer(questions, use)
