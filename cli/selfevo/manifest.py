@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +23,10 @@ from selfevo_contract.explain import explain
 from selfevo_contract.run import KIND, SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.model import Model
+from selfevo_contract.spec.verifier import RewardModel, Verifier
 from selfevo_contract.uris import StoreUri
+
+AnyModel = TypeVar("AnyModel", Model, RewardModel)
 
 STDIN = Path("-")
 """Named as a manifest, standard input."""
@@ -110,12 +113,14 @@ def load(
     finetune = spec.finetune
     if finetune is not None:
         finetune = finetune.model_copy(update={"data": _data(finetune.data, folder, "spec.finetune.data", digests)})
+    verifier = spec.verifier and _verifier(spec.verifier, folder, digests)
     uri = _absolute(spec.storage.uri, folder) if storage is None else _storage_option(storage)
     changes = {
-        "model": _model(spec.model, folder, digests),
+        "model": _model(spec.model, folder, "spec.model", digests),
         "storage": spec.storage.model_copy(update={"uri": uri}),
         "evaluation": evaluation,
         "finetune": finetune,
+        "verifier": verifier,
         "exclude": [_data(data, folder, f"spec.exclude[{n}]", digests) for n, data in enumerate(spec.exclude)],
     }
     digests.save()
@@ -286,12 +291,19 @@ def _storage_option(value: str) -> str:
         raise InputError(f"--storage is {value!r}; {why}") from None
 
 
-def _model(model: Model, folder: Path, digests: DigestCache) -> Model:
+def _verifier(verifier: Verifier, folder: Path, digests: DigestCache) -> Verifier:
+    data = _data(verifier.anchors.data, folder, "spec.verifier.anchors.data", digests)
+    model = verifier.model and _model(verifier.model, folder, "spec.verifier.model", digests)
+    anchors = verifier.anchors.model_copy(update={"data": data})
+    return verifier.model_copy(update={"anchors": anchors, "model": model})
+
+
+def _model(model: AnyModel, folder: Path, field: str, digests: DigestCache) -> AnyModel:
     uri = _absolute(model.uri, folder, quoted=False)
     if not uri.startswith("file://") or model.digest is not None:
         return model.model_copy(update={"uri": uri})
     place = Path(uri.removeprefix("file://"))
-    written = f"spec.model.uri is {model.uri!r}"
+    written = f"{field}.uri is {model.uri!r}"
     if not place.is_dir():
         raise InputError(f"{written}{_relative_hint(model.uri)}, and there is no folder {place}; correct it")
     if (place / MANIFEST_NAME).is_file():  # a step's output: its address holds the key of all that made it

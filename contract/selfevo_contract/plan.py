@@ -284,7 +284,7 @@ class _Builder:
                 grpo=settings.training(self.spec.solver.grpo),
                 reward=self.spec.solver.reward if by_grpo else None,
                 grading=self.spec.grading,
-                exclude=self.spec.exclude,
+                exclude=self.exclude,
                 held_out=self.held_out,
                 contamination=self.spec.rollout.contamination,
             )

@@ -64,6 +64,11 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
             )
     if spec.verifier is not None:
         _refuse_labels(spec.rollout)
+        if spec.finetune is not None and spec.finetune.kind == "grpo":
+            raise InputError(
+                "spec.finetune.kind is 'grpo', paid by spec.solver.reward, and in a run with spec.verifier that "
+                "compares no answer with a label; set it to sft"
+            )
     for phase in PHASES.values():
         engine = getattr(getattr(spec, phase.part), "engine", None)
         if engine is not None and engine.kind not in phase.engines:

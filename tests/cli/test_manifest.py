@@ -42,6 +42,32 @@ def test_file_uris_are_taken_from_the_manifests_folder(project: Project, monkeyp
     assert spec.model.digest == model_digest(project.root / "model")
 
 
+JUDGED = {f"spec__{role}__reward": {"mode": "judged"} for role in ("challenger", "solver")}
+
+
+def test_a_verifiers_places_are_the_manifests_too(project: Project) -> None:
+    verifier = {"model": {"uri": "file:model"}, "anchors": {"data": {"uri": "file:heldout.jsonl"}}}
+    path = project.write(**JUDGED, spec__verifier=verifier)
+    spec = load(path).spec.verifier
+    assert spec is not None and spec.model is not None
+    assert spec.model.uri == f"file://{project.root}/model" and spec.model.digest == model_digest(
+        project.root / "model"
+    )
+    data = spec.anchors.data
+    assert (data.uri, data.digest) == (
+        f"file://{project.root}/heldout.jsonl",
+        file_digest(project.root / "heldout.jsonl"),
+    )
+    for name, field in (("model", "model"), ("anchors", "anchors.data")):
+        absent = verifier | (
+            {"model": {"uri": "file:no"}} if name == "model" else {"anchors": {"data": {"uri": "file:no"}}}
+        )
+        told = refused(project.write(**JUDGED, spec__verifier=absent))
+        assert told.startswith(
+            f"spec.verifier.{field}.uri is 'file:no', a path from the manifest's folder, and there is"
+        )
+
+
 def test_keys_follow_content_not_places(project: Project, tmp_path: Path) -> None:
     before = keys(project.evaluated())
     other = Project(tmp_path / "elsewhere")

@@ -101,3 +101,14 @@ def test_what_is_about_boxes_is_refused(field: str, value: object) -> None:
         f"spec.rollout.{field} is about answers in boxes, and in a run with spec.verifier a judge scores whole "
         f"answers; remove spec.rollout.{field}"
     )
+
+
+def test_a_judge_pays_no_finetuning() -> None:
+    labelled = {"data": {"uri": "s3://bucket/labelled.jsonl"}}
+    refuse_what_is_not_built(make_run(**TRIAD, spec__finetune=labelled).spec)
+    with pytest.raises(InputError) as error:
+        refuse_what_is_not_built(make_run(**TRIAD, spec__finetune={**labelled, "kind": "grpo"}).spec)
+    assert str(error.value) == (
+        "spec.finetune.kind is 'grpo', paid by spec.solver.reward, and in a run with spec.verifier that compares no "
+        "answer with a label; set it to sft"
+    )
