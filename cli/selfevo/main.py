@@ -25,6 +25,7 @@ from selfevo.options import (
     Workdir,
 )
 from selfevo.target import ClusterRun, access_of, find, is_plugin, program
+from selfevo.ui.command import ui
 from selfevo.verbs.approve import approve
 from selfevo.verbs.data import data
 from selfevo.verbs.explain import explain
@@ -277,6 +278,7 @@ def report(
     raise typer.Exit(each_run(manifest, do, quiet=True))
 
 
+app.command()(ui)
 app.command()(explain)
 app.command()(size)
 app.command()(init)

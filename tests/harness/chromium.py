@@ -131,9 +131,9 @@ class Page:
 
 @contextmanager
 def opened(
-    browser: str, file: Path, *, width: int = 1200, height: int = 900, dark: bool = False, mobile: bool = False
+    browser: str, page_at: Path | str, *, width: int = 1200, height: int = 900, dark: bool = False, mobile: bool = False
 ) -> Iterator[Page]:
-    """``file`` in a browser of its own, which ends with the block."""
+    """A file, or an address, in a browser of its own, which ends with the block."""
     to_browser_r, to_browser_w = os.pipe()
     from_browser_r, from_browser_w = os.pipe()
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
@@ -150,7 +150,8 @@ def opened(
         os.close(from_browser_w)
         try:
             page = Page(to_browser_w, from_browser_r)
-            page.open(file.resolve().as_uri(), width=width, height=height, dark=dark, mobile=mobile)
+            url = page_at if isinstance(page_at, str) else page_at.resolve().as_uri()
+            page.open(url, width=width, height=height, dark=dark, mobile=mobile)
             yield page
         finally:
             os.close(to_browser_w)

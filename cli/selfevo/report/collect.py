@@ -30,20 +30,26 @@ from selfevo_core.summary import best_of, iterations_of
 from selfevo_store import ObjectStore
 
 
-def collect(run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str = "") -> Report:
+def collect(
+    run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str = "", *, questions: bool = True
+) -> Report:
     """What the store has of ``plan``'s steps. A step that is not there yet is listed as missing; it is no error.
 
     Args:
         failure: Why the run failed, which the store does not know; empty when it did not.
+        questions: With a few questions of each iteration, for which all of them are read.
 
     Raises:
         SelfevoError: the store failed, or what it has is damaged or another's.
     """
-    return _Collector(run, plan, store, failure).report()
+    return _Collector(run, plan, store, failure, questions).report()
 
 
 class _Collector:
-    def __init__(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str) -> None:
+    def __init__(
+        self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore, failure: str, questions: bool = True
+    ) -> None:
+        self.questions = questions
         self.run, self.plan, self.store, self.failure = run, plan, store, failure
         self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
         self.tasks = [task.name for task in run.spec.evaluation.tasks] if run.spec.evaluation else []
@@ -153,7 +159,8 @@ class _Collector:
                 self.tuned[step.iteration] = self.answered(inputs, found)
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
-                self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))
+                if self.questions:
+                    self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))
             case ChallengerTrainInputs():
                 self.challenger += updates_of(step.iteration, rows(METRICS))
             case SolverTrainInputs():

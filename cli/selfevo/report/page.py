@@ -48,14 +48,31 @@ REASONS = {
 
 def render(report: Report) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+    plotly_js, script = get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    inside = {
+        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "plotly_js": Markup(plotly_js),
+        "script": Markup(script),
+        "script_hashes": [_csp_hash(code) for code in (plotly_js, script)],
+    }
+    return encodable(environment().get_template("report.html.j2").render(variables(report), **inside))
+
+
+def encodable(page: str) -> str:
+    """The page with escapes for what UTF-8 cannot encode: a name or a path from outside may hold that."""
+    return page.encode("utf-8", "backslashreplace").decode()
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates of ``folders``, then the report's, with all that they write escaped."""
+    made = Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         shown=text.shown,
         plain=text.plain,
         percent=text.percent,
@@ -65,19 +82,17 @@ def render(report: Report) -> str:
         score=findings.with_error,
         gain=findings.gain_with_error,
     )
-    page = environment.get_template("report.html.j2").render(_variables(report))
-    # A name or a path from outside may hold what UTF-8 cannot encode; a model's text comes here as an escape already.
-    return page.encode("utf-8", "backslashreplace").decode()
+    return made
 
 
-def _variables(report: Report) -> dict[str, Any]:
+def variables(report: Report) -> dict[str, Any]:
+    """What the page says; how it looks and what draws it left out."""
     scores, shares, times = figures.scores(report), figures.shares(report), figures.times(report)
     challenger = figures.update_figures(
         "challenger", report.challenger, (*figures.CHALLENGER, *figures.BOTH), figures.BLUE
     )
     solver = figures.update_figures("solver", report.solver, (*figures.SOLVER, *figures.BOTH), figures.GREEN)
     drawn = [figure for figure in (scores, shares, *challenger, *solver, times) if figure is not None]
-    plotly_js, script = get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return {
         "report": report,
         "spec": report.run.spec,
@@ -102,10 +117,6 @@ def _variables(report: Report) -> dict[str, Any]:
         "judges": judges_of(report),
         "manifest": _manifest(report),
         "selfevo_version": _version(),
-        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        "plotly_js": Markup(plotly_js),
-        "script": Markup(script),
-        "script_hashes": [_csp_hash(code) for code in (plotly_js, script)],
         "figures_json": Markup(_figures_json(drawn)),
     }
 

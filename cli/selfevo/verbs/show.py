@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from selfevo.stores import absent, committed_steps, open_run_store, recorded
 from selfevo.text import fitted, flowed, printable, seconds, width
 from selfevo.views import narrate
 from selfevo.views.hours import estimate_line, expected
-from selfevo_contract.artifacts import step_uri
+from selfevo_contract.artifacts import Manifest, step_uri
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
@@ -190,12 +190,24 @@ def print_status(
         print(f"best model: {status.model_uri}")
 
 
-def current_status(run: SelfEvolutionRun, steps: Plan, folder: RunFolder, driver: int | None = None) -> RunStatus:
-    """What is recorded, brought into agreement with the store unless somebody is at work on it."""
+def current_status(
+    run: SelfEvolutionRun,
+    steps: Plan,
+    folder: RunFolder,
+    driver: int | None = None,
+    committed: Mapping[str, Manifest] | None = None,
+) -> RunStatus:
+    """What is recorded, brought into agreement with the store unless somebody is at work on it.
+
+    Args:
+        committed: What the store has, where that is known.
+    """
     before = folder.read()
     if before is not None and before.status is not None and driver is not None:
         return before.status
-    status = recorded(folder.record(run), steps, committed_steps(run, steps, open_run_store(run)))
+    if committed is None:
+        committed = committed_steps(run, steps, open_run_store(run))
+    status = recorded(folder.record(run), steps, committed)
     # As if nothing had changed: reading the status is no answer to a failure.
     metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
     run = run.model_copy(update={"metadata": metadata, "status": status})

@@ -1,0 +1,145 @@
+"""The runs that the pages show: named by the record folder or a manifest, told of by their stores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from selfevo.local.workdir import RunFolder
+from selfevo.report.collect import collect
+from selfevo.report.data import Report
+from selfevo.report.reading import own_manifest, prefix_of
+from selfevo.stores import open_run_store, recorded
+from selfevo.verbs.local_runs import local_runs
+from selfevo.verbs.show import current_status
+from selfevo.views import narrate
+from selfevo_contract.artifacts import Manifest
+from selfevo_contract.plan import Plan, Step
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import IterationStatus, RunStatus, StepStatus
+from selfevo_core.summary import best_of, iterations_of
+from selfevo_store import ObjectStore
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as it stands at one moment."""
+
+    run: SelfEvolutionRun
+    plan: Plan
+    store: ObjectStore
+    status: RunStatus
+    committed: dict[str, Manifest]
+    """By the step's name."""
+    driver: int | None
+    """The process that drives it on this machine."""
+
+    @property
+    def path(self) -> str:
+        return f"/runs/{self.run.metadata.namespace}/{self.run.metadata.name}"
+
+    @property
+    def phase(self) -> str:
+        resting = self.driver is None and self.status.phase in ("Pending", "Running") and bool(self.committed)
+        return "Stopped" if resting else self.status.phase
+
+    @property
+    def why(self) -> str:
+        return narrate.standing(self.status).rstrip(".") if self.status.phase == "Failed" else ""
+
+    @cached_property
+    def iterations(self) -> list[IterationStatus]:
+        return iterations_of(self.run, self.plan, self._steps)
+
+    @cached_property
+    def best(self) -> IterationStatus | None:
+        return best_of(self.run, self.plan, self._steps, self.iterations)
+
+    @cached_property
+    def _steps(self) -> dict[str, StepStatus]:
+        return {step.name: step for step in recorded(None, self.plan, self.committed).steps}
+
+    @property
+    def metric(self) -> str:
+        return self.run.spec.evaluation.metric if self.run.spec.evaluation else "mean"
+
+    def figure(self, iteration: IterationStatus | None, name: str) -> float | None:
+        """``_stderr`` and ``_gain`` behind the metric's name, of an evaluation."""
+        return None if iteration is None else iteration.metrics.get(f"evaluation/{self.metric}{name}")
+
+    @property
+    def newest(self) -> str:
+        stamp = max((manifest.created_at for manifest in self.committed.values()), default="")
+        return stamp[:19].replace("T", " ")
+
+    @property
+    def rollouts(self) -> list[tuple[Step, Manifest]]:
+        """The committed rollouts, in order."""
+        steps = [step for step in self.plan.steps if step.type.sharded and not step.type.scores]
+        return [(step, self.committed[step.name]) for step in steps if step.name in self.committed]
+
+
+class Runs:
+    """Reads what is new at each request; a manifest that was read once is final, and kept."""
+
+    def __init__(self, workdir: Path, named: Sequence[SelfEvolutionRun] = ()) -> None:
+        self.workdir, self.named = workdir, named
+        self._manifests: dict[str, Manifest] = {}
+        self._reports: dict[tuple[str, str], tuple[object, Report]] = {}
+        self._lock = threading.Lock()
+
+    def all(self) -> list[Shown]:
+        """Each run once, by namespace and name; a manifest goes before the record of the same run.
+
+        Raises:
+            SelfevoError: a store failed, or what it has is another's.
+        """
+        found = {_key(one.run): one.run for one in local_runs(self.workdir)}
+        found |= {_key(run): run for run in self.named}
+        return [self._shown(run) for _, run in sorted(found.items())]
+
+    def one(self, namespace: str, name: str) -> Shown | None:
+        """The run of that name; None without one."""
+        known = {_key(one.run): one.run for one in local_runs(self.workdir)} | {_key(run): run for run in self.named}
+        run = known.get((namespace, name))
+        return None if run is None else self._shown(run)
+
+    def report(self, shown: Shown) -> Report:
+        """What the run's page says, made again when there is more to say."""
+        state = (frozenset(shown.committed), shown.status.model_dump_json())
+        key = _key(shown.run)
+        with self._lock:
+            kept = self._reports.get(key)
+            if kept is not None and kept[0] == state:
+                return kept[1]
+            run = shown.run.model_copy(update={"status": shown.status})
+            report = collect(run, shown.plan, shown.store, shown.why, questions=False)
+            self._reports[key] = (state, report)
+            return report
+
+    def _shown(self, run: SelfEvolutionRun) -> Shown:
+        folder = RunFolder(self.workdir, run.metadata)
+        driver = folder.driver()
+        plan, store = folder.plan(run), open_run_store(run)
+        committed = self._committed(run, plan, store)
+        status = current_status(run, plan, folder, driver, committed)
+        return Shown(run, plan, store, status, committed, driver)
+
+    def _committed(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> dict[str, Manifest]:
+        found: dict[str, Manifest] = {}
+        for step in plan.steps:
+            if not all(parent in found for parent in step.parents):
+                continue
+            prefix = prefix_of(run.metadata.namespace, step)
+            place = store.uri_of(prefix)
+            manifest = self._manifests.get(place) or own_manifest(store, prefix, step)
+            if manifest is not None:
+                self._manifests[place] = found[step.name] = manifest
+        return found
+
+
+def _key(run: SelfEvolutionRun) -> tuple[str, str]:
+    return run.metadata.namespace, run.metadata.name
