@@ -72,7 +72,7 @@ class Pages:
         )
 
     def question(self, request: Request) -> Response:
-        shown, number = self.shown(request), request.path_params["number"]
+        shown, number = self.shown(request), request.path_params["place"]
         namespace = shown.run.metadata.namespace
         step, manifest = next(
             ((s, m) for s, m in shown.rollouts if s.iteration == request.path_params["iteration"]), (None, None)
@@ -89,7 +89,7 @@ class Pages:
             row=row,
             iteration=step.iteration,
             samples=_samples(step),
-            same=self.questions.same(_keys(shown), row) if row["question"] is not None else [],
+            same=self.questions.same(_keys(shown), row) if row.question is not None else [],
             answers=self.questions.answers(namespace, shown.store, step, manifest, number),
             came=CAME,
         )
@@ -128,7 +128,7 @@ def app_of(runs: Runs) -> Starlette:
             Route("/", pages.overview),
             Route(one, pages.run),
             Route(f"{one}/questions", pages.list),
-            Route(f"{one}/questions/{{iteration:int}}/{{number:int}}", pages.question),
+            Route(f"{one}/questions/{{iteration:int}}/{{place:int}}", pages.question),
             *(Route(f"/static/{name}", _file(*content)) for name, content in files.items()),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],

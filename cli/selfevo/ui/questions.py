@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -49,7 +50,7 @@ class Found:
     """One page of the questions that were asked for."""
 
     total: int
-    rows: list[dict[str, Any]]
+    rows: list[SimpleNamespace]
 
     @property
     def pages(self) -> int:
@@ -82,7 +83,7 @@ class Questions:
         where, values = conditions(of)
         where, values = f"list_contains(?, key) AND {where}", [list(keys), *values]
         cursor = self._base.cursor()
-        total = _rows(cursor.execute(f"SELECT count(*) AS n FROM questions WHERE {where}", values))[0]["n"]
+        total = _rows(cursor.execute(f"SELECT count(*) AS n FROM questions WHERE {where}", values))[0].n
         order = "iteration, number" if of.sort == "number" else SORTS[of.sort]
         if of.down:
             order = ", ".join(f"{name} DESC" for name in order.split(", "))
@@ -96,23 +97,24 @@ class Questions:
         )
         return Found(int(total), _rows(rows))
 
-    def one(self, key: str, number: int) -> dict[str, Any] | None:
+    def one(self, key: str, number: int) -> SimpleNamespace | None:
         """All of one question, its votes with the largest class first."""
         cursor = self._base.cursor()
         rows = _rows(cursor.execute("SELECT * FROM questions WHERE key = ? AND number = ?", [key, number]))
         if not rows:
             return None
-        votes = rows[0]["votes"] or []
-        return {**rows[0], "votes": sorted(enumerate(votes), key=lambda vote: -vote[1]["count"])}
+        found = rows[0]
+        found.votes = sorted(enumerate(found.votes or []), key=lambda vote: -vote[1]["count"])
+        return found
 
-    def same(self, keys: Sequence[str], question: dict[str, Any]) -> list[dict[str, Any]]:
+    def same(self, keys: Sequence[str], question: SimpleNamespace) -> list[SimpleNamespace]:
         """Where else it was asked, word for word but for capitals."""
         cursor = self._base.cursor()
         found = cursor.execute(
             """SELECT iteration, number, share, came, verdict FROM questions
             WHERE list_contains(?, key) AND lowered = ? AND NOT (key = ? AND number = ?)
             ORDER BY iteration, number LIMIT 50""",
-            [list(keys), question["lowered"], question["key"], question["number"]],
+            [list(keys), question.lowered, question.key, question.number],
         )
         return _rows(found)
 
@@ -146,6 +148,6 @@ def _table(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R]
     return file.write(folder, fetch_rows(store, prefix, manifest, file))[file.name]
 
 
-def _rows(found: Any) -> list[dict[str, Any]]:
+def _rows(found: Any) -> list[SimpleNamespace]:
     names = [column[0] for column in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return [SimpleNamespace(**dict(zip(names, row, strict=True))) for row in found.fetchall()]
