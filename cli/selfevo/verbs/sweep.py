@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,34 +77,29 @@ def _run(
     manifest: Path, cells: Sequence[Cell], storage: str | None, workdir: Path, workers: int | None, quiet: bool
 ) -> int:
     """One after another; what ends early does not keep the others from their turn. Returns the exit code."""
-    from selfevo.documents import INTERRUPTED
+    from selfevo.documents import INTERRUPTED, in_turn
     from selfevo.sweeps import files
     from selfevo.sweeps.grid import LABEL
     from selfevo.sweeps.results import Steps, result_of, table, to_do
-    from selfevo.text import count, printable, width
+    from selfevo.text import count, width
     from selfevo.verbs.run import run_manifest
-    from selfevo_contract.errors import SelfevoError
 
     name = cells[0].document["metadata"]["labels"][LABEL]
     places = files.write(cells, manifest.parent, workdir / "sweeps" / name)
     steps: Steps = to_do(places, storage, workdir)
     if not quiet:
-        print(f"{count(len(cells), 'run')}, {steps.sentence}", flush=True)
-    first_code = 0
-    for number, (cell, place) in enumerate(zip(cells, places, strict=True), 1):
-        if not quiet:
-            print(f"\n{cell.name} ({number} of {len(cells)}): {cell.said}", flush=True)
-        try:
-            code = run_manifest(place, storage=storage, workdir=workdir, workers=workers, quiet=quiet)
-        except SelfevoError as error:
-            print(f"selfevo: {cell.name}: {printable(str(error))}", file=sys.stderr)
-            code = int(error.exit_code)
-        if code == INTERRUPTED:
-            return code
-        first_code = first_code or code
+        print(f"{count(len(cells), 'run')}, {steps.sentence}\n", flush=True)
+    code = in_turn(
+        [cell.name for cell in cells],
+        lambda number: run_manifest(places[number], storage=storage, workdir=workdir, workers=workers, quiet=quiet),
+        quiet,
+        [cell.said for cell in cells],
+    )
+    if code == INTERRUPTED:
+        return code
     print()
     for line in table(
         [result_of(cell, place, storage, workdir) for cell, place in zip(cells, places, strict=True)], width()
     ):
         print(line)
-    return first_code
+    return code
