@@ -453,6 +453,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "and verifier with them",
     ),
     (
+        document(**{**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "replay": 0}}),
+        "spec.verifier.replay",
+        "replay is below a half; write 0.5 or more",
+    ),
+    (
         document(spec__approvedIteration=9),
         "spec",
         "approvedIteration is above iterations; lower it, or raise iterations with it",

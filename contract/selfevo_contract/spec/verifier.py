@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from selfevo_contract.base import Closed, Sha256, Whole
-from selfevo_contract.rules import Keyed
+from selfevo_contract.rules import Keyed, Rule
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.lora import Lora
@@ -99,7 +99,12 @@ class Verifier(Closed):
     """Weight of the loss that keeps scores around zero."""
     lora: Lora | None = None
     """Train a low-rank adapter, and the whole score head with it; the judge that is stored is merged."""
-    replay: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
+    replay: Annotated[
+        float,
+        Field(ge=0, lt=1),
+        # A rule, for the API server takes the bound of a whole number for a whole number: 0 would pass.
+        Rule("self >= 0.5", lambda share: share >= 0.5, "replay is below a half; write 0.5 or more"),
+    ] = 0.5
     """Share of earlier iterations' pairs among those trained on; all there are when there are fewer."""
     max_length: Annotated[Whole, Field(ge=8, le=1_000_000)] = 6144
     """Most tokens of a task and its answer together; a longer answer is cut at its end."""
