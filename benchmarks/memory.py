@@ -7,7 +7,8 @@ What runs is torch's and transformers' code on tensors without contents (FakeTen
 torch.distributed._tools.mem_tracker.MemTracker: one pass of training as TRL makes it, of the second update or a later
 one, so that gradients and moments are there; and one token of generation on a cache that is as long as it may be.
 The two kernels of TRL's output layer are Triton's, which work in place; what takes their place on a CPU does not, and
-is therefore left out here. What the allocator of a GPU adds (fragments, workspaces) no tracker sees.
+is therefore left out here, and so is the examples' sharding:
+every process holds all of its model. What the allocator of a GPU adds (fragments, workspaces) no tracker sees.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from machine import commit, machine
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import GIB, PROMPT_TOKENS, Need, needs
+from selfevo_contract.sizing.suggestions import with_settings
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.run import RunSpec
 from selfevo_trainer.models import adapters
@@ -243,7 +245,7 @@ def main() -> int:
     found = []
     for example in options.examples:
         document = yaml.safe_load((ROOT / "examples" / f"{example}.yaml").read_text())
-        spec = SelfEvolutionRun.model_validate(document).spec
+        spec = with_settings(SelfEvolutionRun.model_validate(document).spec, sharding=None)
         model = MODELS[EXAMPLES[example]]
         if options.layers:
             model = replace(model, layers=options.layers)

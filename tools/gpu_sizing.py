@@ -39,22 +39,28 @@ def load(path: Path) -> SelfEvolutionRun:
 
 
 def tables() -> str:
-    """Two tables: the settings of the examples, and smaller ones that fit more."""
+    """The settings of the examples, and what becomes of them without sharding, with shorter answers, with adapters."""
     spec = load(ROOT / "examples" / "qwen3-4b-base.yaml").spec
+    alone = with_settings(spec, sharding=None)
     small = with_settings(spec, max_completion_length=1024, per_device_train_batch_size=1)
-    adapted = with_settings(spec, lora=Lora(), per_device_train_batch_size=2, gradient_checkpointing=True)
+    adapted = with_settings(alone, lora=Lora(), per_device_train_batch_size=2, gradient_checkpointing=True)
     return "\n".join(
         [
             "",
-            "**With the settings of examples/qwen3-4b-base.yaml** (answers of up to 4,096 tokens, 8 GPUs a training):",
+            "**With the settings of examples/qwen3-4b-base.yaml** (answers of up to 4,096 tokens, 8 GPUs a training, "
+            "which share the model, `sharding: fsdp`):",
             "",
             *_table(spec),
             "",
-            "**With `maxCompletionLength: 1024` and `perDeviceTrainBatchSize: 1`**, all else as above:",
+            "**Without `sharding`**, all else as above:",
+            "",
+            *_table(alone),
+            "",
+            "**With `maxCompletionLength: 1024` and `perDeviceTrainBatchSize: 1`**, and `sharding: fsdp`:",
             "",
             *_table(small),
             "",
-            "**With `lora: {}`** in both roles, `perDeviceTrainBatchSize: 2` and `gradientCheckpointing: true`:",
+            "**With `lora: {}`** in both, `perDeviceTrainBatchSize: 2`, `gradientCheckpointing: true`, no `sharding`:",
             "",
             *_table(adapted),
             "",
@@ -85,7 +91,7 @@ def hours() -> str:
         spec, card = load(path).spec, f"{_asked(path)} GB"
         rows += _hours_row(path.stem, spec, card)
         if path.stem == "qwen3-4b-base":
-            rows += _hours_row("the same by vLLM, but for the Challenger's own completions", _by_vllm(spec), card)
+            rows += _hours_row("the same by vLLM, but for what is trained on", _by_vllm(spec), card)
     rows += ["", "| figure | value | | from |", "|---|---|---|---|"]
     every = [*(it for card in SPEEDS.values() for it in (card.tflops, card.bandwidth)), *ASSUMED]
     rows += [f"| {it.what} | {it.value:,.4g} {it.unit} | {it.origin} | {it.source} |" for it in every]
@@ -111,12 +117,10 @@ def _by_vllm(spec: RunSpec) -> RunSpec:
         return getattr(spec, part).model_copy(update=fields)
 
     engine = VllmEngine(kind="vllm", gpuMemoryUtilization=0.9)
-    grpo = spec.solver.grpo.model_copy(update={"generation": "vllm"})
     return spec.model_copy(
         update={
             "challenger": changed("challenger", engine=VllmEngine(kind="vllm")),
             "rollout": changed("rollout", engine=engine),
-            "solver": changed("solver", grpo=grpo),
             "evaluation": changed("evaluation", engine=engine),
         }
     )

@@ -30,14 +30,21 @@ def manifest(folder: Path, **model: str) -> Path:
 
 
 def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    for role in ("challenger", "solver"):
+        del document["spec"][role]["grpo"]["sharding"]
+    (alone := tmp_path / "alone.yaml").write_text(yaml.safe_dump(document))
+    document["spec"]["solver"]["pods"]["resources"]["limits"] = {"nvidia.com/gpu": 1}
+    (on_one := tmp_path / "on-one.yaml").write_text(yaml.safe_dump(document))
+    for path, last in ((alone, "sharding:"), (on_one, "lora:")):  # one GPU has nobody to share with
+        code, said = sized(str(path), "--card", "80")
+        assert code == 2, said
+        assert said.startswith("4.02 billion parameters, on cards of 80 GB")
+        lines = said.splitlines()
+        tried = [line.split()[1] for line in lines if line.startswith("with ")]
+        assert tried[-1] == last and lines[-1].endswith("training fits")
+        assert not any(line.endswith("training fits") for line in lines[:-1])
     code, said = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")
-    assert code == 2, said
-    assert said.startswith("4.02 billion parameters, on cards of 80 GB")
-    lines = said.splitlines()
-    tried = [line.split()[1] for line in lines if line.startswith("with ")]
-    assert tried[-1] == "lora:" and lines[-1].endswith("training fits")
-    assert not any(line.endswith("training fits") for line in lines[:-1])
-    code, said = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "180")
     assert (code, said.splitlines()[-1]) == (0, "every phase fits")
 
 
@@ -56,9 +63,9 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
         assert float(gpus) * float(hours) == pytest.approx(float(gpu_hours), rel=0.02)
     iteration = float(table[5].split()[3])
     assert iteration == pytest.approx(sum(float(row[5]) for row in rows), rel=0.01)
-    assert "0 measured, 5 published, 4 guessed" in said
+    assert "0 measured, 5 published, 5 guessed" in said
     told = [line for line in lines if line.startswith("  ")]
-    assert len(told) == 9 and all("(published: " in line or "(guessed: " in line for line in told)
+    assert len(told) == 10 and all("(published: " in line or "(guessed: " in line for line in told)
     document = yaml.safe_load(Path(example).read_text())
     document["spec"]["rollout"]["engine"] = {"kind": "vllm"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
@@ -106,7 +113,7 @@ def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
         assert share in line, share
     # Larger GPUs take less time, and a run without a budget is told, too.
     larger = json.loads(planned(written(pods={"gpuMemory": "180Gi"}), "-o", "json"))["estimate"]
-    assert larger["card"] == "180 GB" and larger["gpuHours"] < found["gpuHours"] / 2
+    assert larger["card"] == "180 GB" and larger["gpuHours"] < found["gpuHours"] * 0.6
     assert "budget." not in planned(written()) and "estimate: about " in planned(written())
 
 

@@ -362,6 +362,11 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server",
     ),
     (
+        document(spec__solver__grpo__sharding="fsdp", spec__solver__grpo__generation="vllm"),
+        "spec.solver.grpo",
+        "generation vllm needs whole weights on each GPU, which sharding fsdp does not have; choose one of them",
+    ),
+    (
         document(spec__solver__grpo__delta=1.2),
         "spec.solver.grpo",
         "delta is not above 1 + epsilonHigh, so that it would cut what the clip range allows; raise it, or write 0 to "

@@ -22,6 +22,7 @@ from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.fit import checkpoint_bytes, refuse_what_does_not_fit
 from selfevo_contract.sizing.hours import Lengths, Machine, Took, estimate, wall_hours
 from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS, named_gpus, needs
+from selfevo_contract.sizing.suggestions import with_settings
 from selfevo_contract.sizing.traffic import checkpoints, traffic
 from selfevo_contract.sizing.work import work_of
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
@@ -117,7 +118,7 @@ def test_what_settings_do() -> None:
     assert nodes.gpus == 16 and nodes.training == pytest.approx(train.training / 2) and nodes.hours < train.hours
     served = steps_of(spec_of(challenger={"engine": SERVED}))["challenger-train-1"]
     assert served.gpus == 8 + 4
-    policy = steps_of(spec_of(solver={"grpo": {"generation": "vllm"}}))["solver-train-1"]
+    policy = steps_of(spec_of(solver={"grpo": {"generation": "vllm", "sharding": "none"}}))["solver-train-1"]
     assert policy.generating < train.generating / 2
 
 
@@ -137,7 +138,10 @@ def test_finetuning_and_its_scores_are_in_the_estimate() -> None:
     assert by_grpo.training > 5 * supervised.training and by_grpo.generating > 0
     # It generates nothing and has no reference, so that it takes less memory.
     small, large = (
-        {need.phase: need for need in needs(spec_of(finetune={**LABELLED, "kind": kind}), QWEN)}
+        {
+            need.phase: need
+            for need in needs(with_settings(spec_of(finetune={**LABELLED, "kind": kind}), sharding=None), QWEN)
+        }
         for kind in ("sft", "grpo")
     )
     assert small["finetune"].total < large["finetune"].total

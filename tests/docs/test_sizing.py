@@ -11,6 +11,7 @@ import pytest
 from harness.tools import tool
 from selfevo_contract.sizing import memory as sizing
 from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.backward import gathered_bytes
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 from selfevo_contract.spec.lora import Lora
@@ -63,6 +64,17 @@ def test_what_is_held_through_training(change: dict[str, Any], bytes_a_parameter
     assert need.held == bytes_a_parameter * QWEN.parameters
 
 
+def test_what_is_held_is_shared_out_and_a_pass_gathers_a_few_layers() -> None:
+    alone, shared = (
+        sizing.training("solver-train", QWEN, Grpo(gradientCheckpointing=True, sharding=sharding), 2, 8)
+        for sharding in (None, "fsdp")
+    )
+    assert shared.held == (4 + 8 + 4) * QWEN.parameters // 8  # and no copy of the gradients
+    layer = (QWEN.parameters - QWEN.vocabulary * QWEN.hidden) // QWEN.layers
+    assert gathered_bytes(QWEN, 2) == pytest.approx(2 * (QWEN.vocabulary * QWEN.hidden + 3 * layer), rel=1e-3)
+    assert shared.backward < alone.backward - 4 * QWEN.parameters // 2
+
+
 def test_what_makes_a_phase_smaller() -> None:
     def total(gpus: int = 8, **grpo: Any) -> float:
         return sizing.training(
@@ -76,6 +88,8 @@ def test_what_makes_a_phase_smaller() -> None:
     assert total(generationBatchTokens=16_384, **many) < total(**many)
     assert total(gpus=16, **many) == total(**many)  # each generates fewer, and as many at once
     assert total(lora=Lora(), **many) < total(**many)
+    assert total(sharding="fsdp", **many) < total(**many)
+    assert total(sharding="fsdp", gpus=16, **many) < total(sharding="fsdp", **many)
     assert total(gpus=1, beta=0.0) < total(gpus=1)
 
 

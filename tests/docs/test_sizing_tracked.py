@@ -21,7 +21,9 @@ MODEL_OF = {"qwen3-4b-base": "Qwen3-4B-Base", "qwen3-8b-base": "Qwen3-8B-Base", 
 
 
 def spec_of(example: str) -> Any:
-    return SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
+    """Without sharding, which the tracker does not see."""
+    spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
+    return with_settings(spec, sharding=None)
 
 
 @pytest.mark.slow

@@ -63,6 +63,7 @@ _GRPO = {
     "numGenerations": 4,
     "perDeviceTrainBatchSize": 16,
     "generationBatchTokens": 4096,
+    "sharding": "none",
     "generation": "vllm",
     "vllmGpuMemoryUtilization": 0.4,
     "vllmEnableSleepMode": False,

@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from harness import fsdp
 from harness.inprocess import Ended, Phases
 from harness.lines import whole_lines
 from runs import HEAVY_MODULES
@@ -63,9 +64,14 @@ class Script:
     """Folder for a file of completions and rewards for each process."""
     slow_checkpoint_s: float = 0.0
     """What a checkpoint takes; then the launcher gives processes a tenth of it to end after another."""
+    shards: bool = False
+    """The machine is one that can shard (harness.fsdp), and each process tells its share of policy, reference and
+    moments in `shares-RANK.json` of the pod's folder."""
     exact: bool = False
     """Completions depend on their place in the whole batch alone, and the frozen Solver's answers on the question, so
     that one process and several write the same."""
+    generated: int = 0
+    """With ``exact``: steps generated before this attempt; completions depend on the number of the step, too."""
 
 
 class Pod:
@@ -184,7 +190,7 @@ def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
     if script.slow_checkpoint_s:
         module.launch.__kwdefaults__["grace_s"] = script.slow_checkpoint_s / 10
     if environment[PROCESSES_ENV] == "1" and NODES_ENV not in environment:
-        _install(script)
+        _install(script, folder)
     sys.exit(main())
 
 
@@ -233,7 +239,7 @@ def _be_rank(env: Mapping[str, str], folder: str, script: Script) -> None:
         os.environ.update(env)
         assert os.environ[PARENT_ENV] == str(os.getppid())
         Path(folder, f"rank-{os.environ['RANK']}-{os.getpid()}.pid").write_text(str(os.getpid()))
-        _install(script)
+        _install(script, folder)
         from selfevo_trainer.main import main
 
         code = main()
@@ -245,8 +251,11 @@ def _be_rank(env: Mapping[str, str], folder: str, script: Script) -> None:
         os._exit(code)
 
 
-def _install(script: Script) -> None:
+def _install(script: Script, folder: str) -> None:
     """Put the script's differences into this process."""
+    if script.shards:
+        fsdp.on_the_cpu()
+        _tell_shares(folder)
     from selfevo_trainer.phases.challenger_train import ChallengerReward
     from selfevo_trainer.phases.solver_train import SolverReward
 
@@ -256,7 +265,7 @@ def _install(script: Script) -> None:
     if script.slow_checkpoint_s:
         _slow_checkpoints(script.slow_checkpoint_s)
     if script.exact:
-        _exact_completions(rank)
+        _exact_completions(rank, script.generated)
         _exact_answers(rank, script.record)
 
 
@@ -311,14 +320,32 @@ def _slow_checkpoints(seconds: float) -> None:
     module.save = slowly
 
 
-def _exact_completions(rank: int) -> None:
+def _tell_shares(folder: str) -> None:
+    from selfevo_trainer.grpo import hooks
+
+    begins = hooks.Hooks.on_step_end
+
+    def tell(self: Any, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> Any:
+        trainer = self.checkpointer.trainer
+        moments = [each["exp_avg"] for each in trainer.optimizer.state.values()]
+        shares = {"policy": fsdp.share_of(model.parameters()), "moments": fsdp.share_of(moments)}
+        if trainer.ref_model is not None:
+            shares["reference"] = fsdp.share_of(trainer.ref_model.parameters())
+        Path(folder, f"shares-{os.environ['RANK']}.json").write_text(json.dumps(shares))
+        return begins(self, args, state, control, model=model, **kwargs)
+
+    of_ours: Any = hooks.Hooks
+    of_ours.on_step_end = tell
+
+
+def _exact_completions(rank: int, generated: int) -> None:
     import torch
 
     from selfevo_contract.canonical import derive_seed
     from selfevo_trainer.grpo import train
 
-    def row_by_row(context: Any, model: Any, budget: int) -> None:
-        generate, calls = model.generate, []
+    def row_by_row(context: Any, model: Any, budget: int, **_: Any) -> None:
+        generate, calls = model.generate, [1] * generated
 
         def exact(**kwargs: Any) -> Any:
             calls.append(1)

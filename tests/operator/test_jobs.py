@@ -947,6 +947,14 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
         ),
         (
             SOLVER,
+            {
+                "spec__solver__grpo__sharding": "fsdp",
+                "spec__pods": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+            },
+            "grpo.sharding is 'fsdp', and spec.solver.pods has one GPU; give it two or more, or remove sharding",
+        ),
+        (
+            SOLVER,
             {"spec__solver__prompt": {"user": "{question}" + "x" * 60_000, "system": "y" * 60_000}},
             "bytes of JSON",
         ),

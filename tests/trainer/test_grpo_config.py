@@ -61,8 +61,9 @@ def config(tmp_path: Path, processes: int = 1, **settings: Any) -> Any:
     return grpo_config(Grpo.model_validate(settings), LOADING, 11, tmp_path, processes)
 
 
-NOT_TRLS = {"generationBatchTokens", "generation", "vllmGpuMemoryUtilization", "vllmEnableSleepMode"}
-"""tests/trainer/test_policy_generation.py and test_vllm_policy.py have their cases: TRL does not open vLLM."""
+NOT_TRLS = {"generationBatchTokens", "generation", "sharding", "vllmGpuMemoryUtilization", "vllmEnableSleepMode"}
+"""tests/trainer/test_policy_generation.py, test_vllm_policy.py and test_sharding.py have their cases: TRL does not open
+vLLM, and gets several arguments for sharding."""
 
 
 def test_every_setting_has_its_case() -> None:
@@ -257,3 +258,19 @@ def test_completions_are_dealt_out_anew_in_each_step() -> None:
     from selfevo_trainer.grpo.dealing import deal
 
     assert len({tuple(deal(24, 4, 0, seed)) for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        ("float32", "grpo.sharding is 'fsdp', and there is no GPU here; remove grpo.sharding"),
+        ("float16", "grpo.sharding is 'fsdp', and spec.model.dtype is 'float16'; set spec.model.dtype to bfloat16"),
+    ],
+)
+def test_sharding_that_would_be_none_is_refused(tmp_path: Path, dtype: Any, said: str) -> None:
+    from selfevo_contract.errors import InputError
+    from selfevo_trainer.grpo.config import grpo_config
+
+    with pytest.raises(InputError) as refused:
+        grpo_config(Grpo(sharding="fsdp"), Loading(dtype=dtype, trust_remote_code=False), 11, tmp_path, 2)
+    assert str(refused.value) == said

@@ -490,6 +490,13 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_starts() -> Non
         check_batch(grpo, 3)
 
 
+def test_one_process_has_nobody_to_share_its_weights_with() -> None:
+    grpo = Grpo(promptsPerStep=4, numGenerations=4, perDeviceTrainBatchSize=4, sharding="fsdp")
+    check_batch(grpo, 2)
+    with pytest.raises(InputError, match=r"grpo\.sharding is 'fsdp', and one process alone trains here; give"):
+        check_batch(grpo, 1)
+
+
 def test_a_bystander_is_never_taken_for_the_cause() -> None:
     told = config()
     stopped = root_cause.failure(told, 143, "Terminated", "stopped on request")  # type: ignore[arg-type]

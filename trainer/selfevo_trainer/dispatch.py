@@ -90,7 +90,7 @@ def _run_here(context: Context) -> PhaseResult:
 
 def _layout(config: PhaseConfig) -> Layout:
     layout = read_layout(os.environ, config.inputs.phase)
-    if layout.size > 1 and isinstance(config.inputs, GrpoInputs):
+    if isinstance(config.inputs, GrpoInputs):
         check_batch(config.inputs.grpo, layout.size)
     return layout
 

@@ -6,6 +6,9 @@ Three moments can be the largest, and torch's own tracker finds them (benchmarks
     the output layer's turn   its gradient, in float32, and the tiles in which TRL computes log-probabilities
     a layer's turn            that layer whole, what is computed on its way back, and what is kept of the others
 
+With sharding autocast has nothing to copy: weights are gathered in the run's dtype, a layer at a time, and a layer's
+gradient is whole, in that dtype and in float32, until the processes have summed it (FSDP2 in torch).
+
 Tied embeddings have their gradient from the output layer at hand until the embedding's own comes, at the very end.
 """
 
@@ -18,7 +21,14 @@ TILE_TOKENS, TILE_WORDS = 4096, 32_768
 
 
 def pass_bytes(
-    model: Architecture, tokens: int, sequence: int, *, checkpointing: bool, whole: bool, computed: int
+    model: Architecture,
+    tokens: int,
+    sequence: int,
+    *,
+    checkpointing: bool,
+    whole: bool,
+    computed: int,
+    gathered: int = 0,
 ) -> int:
     """Without the gradients that are kept from pass to pass.
 
@@ -27,12 +37,15 @@ def pass_bytes(
         checkpointing: a layer keeps its input only and is computed a second time.
         whole: all weights are trained; an adapter otherwise, on a base in the run's dtype.
         computed: bytes of autocast's copy of a trained weight; 0 where there is none.
+        gathered: bytes of a sharded weight when it is gathered; 0 without sharding.
     """
-    stream = 4 if whole else 2  # bytes of a layer's input: float32, as the embedding is, and the base's dtype
+    # Bytes of a layer's input: float32, as the embedding is, and the dtype of the base or of what was gathered.
+    stream = 4 if whole and gathered != 2 else 2
     layer = model.saved_by_a_layer(sequence)
     on_the_way_back = 4 * model.hidden + 4 * model.intermediate
     embedding = model.vocabulary * model.hidden
-    copies = computed * (model.parameters - (1 if model.tied else 2) * embedding) if whole else 0
+    in_layers = model.parameters - (1 if model.tied else 2) * embedding
+    copies = computed * in_layers if whole and not gathered else 0
     gradient = 4 * embedding if whole else 0
     output = tokens * (8 + 2) * model.hidden  # the last norm's input, in float32 and normed, and its result
     tile = 2 * (min(tokens, TILE_TOKENS) + model.hidden) * min(TILE_WORDS, model.vocabulary)
@@ -45,4 +58,16 @@ def pass_bytes(
     forward = copies + kept + output + tile
     head = copied + kept + output + tile + gradient + tokens * 4 * model.hidden
     back = copied + kept + again + tokens * on_the_way_back + (gradient if model.tied else 0)
-    return max(forward, head, back)
+    if gathered:
+        summed = 4 + gathered if whole else 0  # bytes of a gradient that is being summed over the processes
+        head += 4 * embedding if whole else 0
+        back += summed * in_layers // model.layers
+    return max(forward, head, back) + (gathered_bytes(model, gathered) if gathered else 0)
+
+
+def gathered_bytes(model: Architecture, each: int) -> int:
+    """Of sharded weights that are whole at the same time, ``each`` bytes a number: the output layer, and three times a
+    layer: the one that computes, and the next as it arrives and as it is put in place."""
+    embedding = model.vocabulary * model.hidden
+    in_layers = model.parameters - (1 if model.tied else 2) * embedding
+    return each * (embedding + 3 * in_layers // model.layers)

@@ -17,7 +17,7 @@ from selfevo_contract.plan import Plan, Step
 from selfevo_contract.pods import nodes_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod
-from selfevo_contract.sizing.speeds import DECODING, LAYER, LONGEST, MEAN_LENGTH, SPEEDS, TRAINING
+from selfevo_contract.sizing.speeds import DECODING, LAYER, LINK, LONGEST, MEAN_LENGTH, SPEEDS, TRAINING
 from selfevo_contract.sizing.work import Asked, Work, work_of
 from selfevo_contract.spec.engines import Engine, ServerEngine, TransformersEngine, VllmEngine
 from selfevo_contract.spec.grpo import Grpo
@@ -86,11 +86,14 @@ class Machine:
         """Of prompts; as far from the ideal as a pass of training is."""
         return 2 * self.model.parameters * tokens / (self._flops * TRAINING.value)
 
-    def by_transformers(self, sequences: int, at_once: int, longest: float, cached: int) -> float:
+    def by_transformers(
+        self, sequences: int, at_once: int, longest: float, cached: int, *, sharded: bool = False
+    ) -> float:
         """Seconds of one process. Each batch goes on until its longest completion ends.
 
         Args:
             cached: bytes of a number in the cache.
+            sharded: at each token all weights come from the other GPUs.
         """
         batches = ceil(sequences / max(1, at_once))
         size = sequences / batches if batches else 0
@@ -99,6 +102,8 @@ class Machine:
         moved = self.model.cached(cached) * repeated
         token = self.token_seconds(size, PROMPT_TOKENS + longest / 2, moved) / DECODING.value
         token = max(token, self.model.layers * LAYER.value / 1e3)
+        if sharded:
+            token += self.bytes_each * self.model.parameters / (LINK.value * 1e9)
         return batches * longest * token + self.prefill_seconds(sequences * PROMPT_TOKENS)
 
     def by_vllm(self, sequences: int, at_once: int, mean: float, memory: float, cards: int = 1) -> float:
@@ -178,7 +183,9 @@ def _answering(
         a_step = ceil(part.policy.completions_per_step / processes)
         at_once = min(a_step, max(1, part.policy.generation_batch_tokens // full))
         steps = part.sequences // part.policy.completions_per_step
-        return steps * here.by_transformers(a_step, at_once, longest, 4 if part.policy.lora is None else 2)
+        sharded = part.policy.sharded
+        cached = 4 if part.policy.lora is None and not sharded else 2
+        return steps * here.by_transformers(a_step, at_once, longest, cached, sharded=sharded)
     match engine:
         case TransformersEngine():
             return here.by_transformers(share, engine.sequences(full), longest, 2)

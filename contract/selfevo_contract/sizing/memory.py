@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import merged
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.backward import pass_bytes
+from selfevo_contract.sizing.backward import gathered_bytes, pass_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
@@ -70,7 +70,8 @@ def training(
     *,
     judged: bool = False,
 ) -> Need:
-    """One process of challenger-train or solver-train, data parallel over ``gpus``.
+    """One process of challenger-train or solver-train, data parallel over ``gpus``, which share what is held out among
+    them with ``grpo.sharding``.
 
     Args:
         solver: How the frozen Solver answers in the Challenger's training; None where there is none.
@@ -80,12 +81,15 @@ def training(
     count = model.adapter(grpo.lora) if grpo.lora else whole
     sequence = PROMPT_TOKENS + grpo.max_completion_length
     computed = 2 if dtype_bytes == 2 else 0
+    parts = gpus if grpo.sharded else 1
     # Weights and moments; the frozen reference, which is loaded as the policy is; DDP's own copy of the gradients.
-    held = (4 + 8 + (4 if grpo.beta > 0 else 0) + (4 if gpus > 1 else 0)) * count
-    held += dtype_bytes * whole if adapted else 0  # the base under the adapter, in the run's dtype
+    held = (4 + 8 + (4 if grpo.beta > 0 else 0) + (4 if gpus > parts else 0)) * count // parts
+    held += dtype_bytes * whole // parts if adapted else 0  # the base under the adapter, in the run's dtype
     at_once = min(_sequences(grpo, gpus), max(1, grpo.generation_batch_tokens // sequence)) * sequence
-    generating = at_once * _cache_bytes(model, dtype_bytes if adapted else 4)
-    if not adapted:  # autocast's copies, of all but an embedding that is a table only
+    generating = at_once * _cache_bytes(model, dtype_bytes if adapted or grpo.sharded else 4)
+    if grpo.sharded:
+        generating += gathered_bytes(model, dtype_bytes)
+    elif not adapted:  # autocast's copies, of all but an embedding that is a table only
         generating += computed * (whole - (0 if model.tied else model.vocabulary * model.hidden))
     held += dtype_bytes * whole if judged else 0
     if grpo.generation == "vllm":  # its own weights, and room for one sequence at least
@@ -102,8 +106,9 @@ def training(
         checkpointing=grpo.gradient_checkpointing,
         whole=not adapted,
         computed=computed,
+        gathered=dtype_bytes if grpo.sharded else 0,
     )
-    return Need(phase, gpus, held, 4 * count + backward, generating)
+    return Need(phase, gpus, held, 4 * count // parts + backward, generating)
 
 
 def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_bytes: int) -> Need:
@@ -144,7 +149,8 @@ def _sequences(grpo: Grpo, gpus: int) -> int:
 def _cache_bytes(model: Architecture, bytes_each: int) -> int:
     """Of one token: the cache, and one layer's keys and values repeated for all heads while it is computed.
 
-    Training generates under autocast, where transformers keeps keys and values in float32.
+    Training generates under autocast, where transformers keeps keys and values in float32; sharded weights are gathered
+    in the run's dtype, and so are keys and values.
     """
     return model.cached(bytes_each) + 2 * model.q * bytes_each
 

@@ -79,6 +79,13 @@ LAYER = Figure(
     "published",
     "Qwen2's documentation: Qwen2-0.5B, 24 layers, one sequence on an A100, 49.94 tokens/s",
 )
+LINK = Figure(
+    "what a GPU gets a second of weights that others hold, with grpo.sharding",
+    200,
+    "GB/s",
+    "guessed",
+    "within one node, less than half of an H100's NVLink one way; between nodes it is their network's",
+)
 MEAN_LENGTH = Figure(
     "length of a completion on average, as a share of maxCompletionLength",
     0.25,
@@ -102,7 +109,7 @@ QUESTIONS = Figure(
 )
 TEXT = Figure("text of a token", 4, "bytes", "guessed", "English; rows are compressed when they are stored")
 
-ASSUMED = (TRAINING, DECODING, LAYER, MEAN_LENGTH, LONGEST, QUESTIONS, TEXT)
+ASSUMED = (TRAINING, DECODING, LAYER, LINK, MEAN_LENGTH, LONGEST, QUESTIONS, TEXT)
 """All but those of the card."""
 
 

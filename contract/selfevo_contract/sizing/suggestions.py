@@ -15,6 +15,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("gradientCheckpointing: true", {"gradient_checkpointing": True}),
     ("perDeviceTrainBatchSize: 1", {"per_device_train_batch_size": 1}),
     ("generationBatchTokens: 32768", {"generation_batch_tokens": 32_768}),
+    ("sharding: fsdp", {"sharding": "fsdp"}),
     ("lora: {}", {"lora": Lora()}),
 )
 """As a person writes them below challenger.grpo and solver.grpo (the second also below finetune), and the fields that
@@ -32,10 +33,17 @@ def suggestions(spec: RunSpec, model: Architecture, card: str) -> Iterator[tuple
     for written, fields in CHANGES:
         if all(need.total <= CARDS[card] for need in trained(spec, model)):
             return
+        if "sharding" in fields and not _can_shard(spec, model):
+            continue
         changed = with_settings(spec, **fields)
         if changed != spec:
             spec = changed
             yield written, trained(spec, model)
+
+
+def _can_shard(spec: RunSpec, model: Architecture) -> bool:
+    several = all(need.gpus > 1 for need in trained(spec, model))
+    return several and "vllm" not in (spec.challenger.grpo.generation, spec.solver.grpo.generation)
 
 
 def with_settings(spec: RunSpec, **grpo: Any) -> RunSpec:

@@ -69,6 +69,10 @@ class Grpo(Closed):
     """Leave completions that hit maxCompletionLength out of the loss."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
+    sharding: Literal["none", "fsdp"] | None = None
+    """`fsdp`: the processes of a training share weights, reference, gradients and AdamW's moments out among them
+    (PyTorch's FSDP2), and gather one layer at a time; needs two GPUs or more. `none`, as when not given: each process
+    holds all of them. It says how a step is computed and not what, so that it is no input of the step."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Softmax temperature of the role's completions, in training and in rollout."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -99,6 +103,15 @@ class Grpo(Closed):
     """With generation vllm: the correction's upper limit. 3 is TRL's."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.sharding) || self.sharding != 'fsdp' || self.generation != 'vllm'",
+            lambda grpo: not grpo.sharded or grpo.generation != "vllm",
+            "generation vllm needs whole weights on each GPU, which sharding fsdp does not have; choose one of them",
+            lambda grpo: (
+                f"generation {grpo.generation} needs whole weights on each GPU, which sharding {grpo.sharding} does "
+                "not have; choose one of them"
+            ),
+        ),
         Rule(
             "!has(self.promptsPerUpdate) || self.promptsPerStep % self.promptsPerUpdate == 0",
             lambda grpo: grpo.prompts_per_step % (grpo.prompts_per_update or 1) == 0,
@@ -133,6 +146,11 @@ class Grpo(Closed):
             ),
         ),
     )
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the processes of a training share what they hold out among them."""
+        return self.sharding == "fsdp"
 
     @property
     def rate(self) -> float:

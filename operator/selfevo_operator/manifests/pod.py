@@ -196,6 +196,11 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
         raise InputError(f"{field}.{by} has {gpus} GPUs; a pod trains on at most {PROCESSES_MAX}")
     grpo: Grpo | None = getattr(config.inputs, "grpo", None)
     everywhere = processes * place.nodes
+    if grpo is not None and grpo.sharded and everywhere == 1:
+        raise InputError(
+            f"spec.{PHASES[config.inputs.phase].part}.grpo.sharding is 'fsdp', and {field} has one GPU; give it two or "
+            "more, or remove sharding"
+        )
     if grpo is not None and not grpo.divides_over(everywhere):
         where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"
         raise InputError(

@@ -124,7 +124,13 @@ def rank_environment(*, parent: int, workdir: str, result: str) -> dict[str, str
 
 
 def check_batch(grpo: Grpo, processes: int) -> None:
-    """Raises InputError when an update's completions do not divide over the processes."""
+    """Raises InputError when an update's completions do not divide over the processes, or there is nothing to shard
+    over."""
+    if grpo.sharded and processes == 1:
+        raise InputError(
+            "grpo.sharding is 'fsdp', and one process alone trains here; give the phase's pods two GPUs or more, or "
+            "remove grpo.sharding"
+        )
     if not grpo.divides_over(processes):
         raise InputError(
             f"perDeviceTrainBatchSize {grpo.per_device_train_batch_size} x {processes} processes does not divide the "

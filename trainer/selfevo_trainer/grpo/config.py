@@ -11,6 +11,7 @@ from selfevo_contract.phases import Loading
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.distributed.layout import check_batch
+from selfevo_trainer.grpo import sharding
 
 
 def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, processes: int = 1) -> GRPOConfig:
@@ -25,9 +26,9 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         InputError: the batch does not divide over the processes.
     """
     check_batch(grpo, processes)
-    on_cpu = not torch.cuda.is_available()
-    a_pass = grpo.per_device_train_batch_size * processes
-    return GRPOConfig(
+    sharded = sharding.arguments(loading) if grpo.sharded else {}
+    on_cpu, a_pass = not torch.cuda.is_available(), grpo.per_device_train_batch_size * processes
+    made = GRPOConfig(
         output_dir=str(output_dir),
         seed=seed,
         max_steps=grpo.updates,
@@ -70,4 +71,6 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         logging_nan_inf_filter=False,  # a loss that is not finite is to be seen, not replaced by the one before
         report_to="none",
         disable_tqdm=True,
+        **sharded,
     )
+    return sharding.in_float32(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from trl.trainer.utils import split_tensor_dict
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import collective
+from selfevo_trainer.grpo import sharding
 from selfevo_trainer.grpo.completions import StepCompletions
 from selfevo_trainer.grpo.snapshots import random_state, set_random_state
 from selfevo_trainer.process.signals import StopRequest
@@ -79,6 +81,19 @@ class DealingTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Nothing here: `hooks.Hooks.on_save` takes a snapshot."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not sharding.is_sharded(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            sharding.load_weights(self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not sharding.is_sharded(self.model):
+            of_trainer: Any = super()
+            of_trainer._load_optimizer_and_scheduler(checkpoint)
+        else:
+            sharding.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         restored, self.restored = self.restored, None

@@ -35,11 +35,15 @@ class _AskedToStop(StoppingCriteria):
         return torch.full((len(input_ids),), self.stop.requested, device=input_ids.device)
 
 
-def generate_in_parts(context: Context, model: Any, budget: int) -> None:
+def generate_in_parts(context: Context, model: Any, budget: int, *, together: bool = False) -> None:
     """Have ``model.generate`` work on at most ``budget`` tokens at once, prompts included, and count its time.
 
     All keys and values of a step at once would not fit: 256 sequences of 4,352 tokens of a 4B model take 150 GiB.
     The parts draw from the process's random state one after another, so that the budget is an input of the step.
+
+    Args:
+        together: the processes share the weights out among them and gather them in each forward pass, so that all go
+            through the same parts and leave after the same one.
 
     Raises:
         Interrupted: within ``model.generate``, some process was asked to stop.
@@ -50,6 +54,8 @@ def generate_in_parts(context: Context, model: Any, budget: int) -> None:
         ids_BT = inputs["input_ids"]
         rows = len(ids_BT)
         longest = ids_BT.shape[1] + generation_config.max_new_tokens
+        if together:  # each process pads to its own longest prompt
+            longest = max(collective.all_gather([longest]))
         with context.clock.during("generation"):
             parts = []
             for begin, end in cut(rows, longest, budget):
@@ -60,7 +66,8 @@ def generate_in_parts(context: Context, model: Any, budget: int) -> None:
                 if context.rank.size > 1:
                     part["stopping_criteria"] = StoppingCriteriaList([_AskedToStop(context.stop)])
                 parts.append(generate(*args, generation_config=generation_config, **part))
-                if context.stop.requested:
+                asked = context.stop.requested
+                if collective.any_rank(asked) if together else asked:
                     break
             # Here several processes end together: none waits for one that left.
             if collective.any_rank(context.stop.requested):

@@ -13,6 +13,7 @@ from selfevo_contract.errors import DataError
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
+from selfevo_trainer.grpo import sharding
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.vllm_policy import check_difference
 
@@ -97,11 +98,14 @@ def timed_reward(context: Context, reward: RewardFunction) -> RewardFunction:
     return timed
 
 
-def check_finite(model: Any) -> None:
-    """Raises DataError when a weight is infinite or NaN."""
+def check_finite(model: Any, *, alone: bool = False) -> None:
+    """Raises DataError when a weight is infinite or NaN; in all processes that share the weights out among them, unless
+    this one asks ``alone``."""
     names, parameters = zip(*model.named_parameters(), strict=True)
     # The device is waited for once, not for each of hundreds of parameters: this is asked after each update.
-    finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).tolist()
+    finite = torch.stack([torch.isfinite(sharding.own_part(each)).all() for each in parameters]).tolist()
+    if sharding.is_sharded(model) and not alone:
+        finite = [not found for found in collective.any_ranks([not each for each in finite])]
     if not all(finite):
         name = names[finite.index(False)]
         raise DataError(

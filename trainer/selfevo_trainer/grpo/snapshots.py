@@ -20,6 +20,7 @@ import torch
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, Trainer
 
 from selfevo_trainer.distributed import collective
+from selfevo_trainer.grpo import sharding
 
 RandomState = dict[str, Any]
 
@@ -58,7 +59,13 @@ def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     args: Any = trainer.args
     name = "rng_state.pth" if args.world_size <= 1 else f"rng_state_{args.process_index}.pth"
     states = collective.all_gather([(name, random_bytes(state))])  # each process alone sees its own
+    model: Any = trainer.model
+    optimizer: Any = trainer.optimizer
+    gathered = sharding.is_sharded(model)
     if collective.rank() != 0:
+        if gathered:  # the first one gathers from all
+            sharding.whole_weights(model)
+            sharding.whole(optimizer.state_dict())
         return None
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in states:
@@ -68,13 +75,14 @@ def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     if trainer.accelerator.scaler is not None:
         torch.save(trainer.accelerator.scaler.state_dict(), folder / SCALER_NAME)
     trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-    model: Any = trainer.model
+    if gathered:
+        whole = sharding.whole_weights(model)
+        return Snapshot(trainer.state.global_step, folder, model, whole, sharding.whole(optimizer.state_dict()))
     frozen = {_place(each) for each in model.parameters() if not each.requires_grad}
     seen: dict[Any, torch.Tensor] = {}
     weights = {
         name: each if _place(each) in frozen else _copied(each, seen) for name, each in model.state_dict().items()
     }
-    optimizer: Any = trainer.optimizer
     return Snapshot(trainer.state.global_step, folder, model, weights, _copied(optimizer.state_dict(), seen))
 
 

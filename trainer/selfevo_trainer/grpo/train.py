@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
@@ -23,7 +24,7 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import probes
-from selfevo_trainer.grpo import checkpoints, completions, vllm_policy
+from selfevo_trainer.grpo import checkpoints, completions, sharding, vllm_policy
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
@@ -74,7 +75,8 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         hooks = Hooks(context, grpo, checkpointer, request.check_history)
         trainer = _trainer(context, request, hooks)
         # Before a checkpoint's weights take the place of those that the whole training began with.
-        probe = _probe(trainer.model, request) if context.rank.first else []
+        with sharding.all_cores() if grpo.sharded else contextlib.nullcontext():
+            probe = _probe(trainer.model, request) if context.rank.first else []
         policy = _generates(context, trainer, request)  # the probe is one batch of transformers'
     found = _resume(context, grpo)
     if found is not None:
@@ -107,13 +109,13 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
     history = [_row(row, grpo) for row in trainer.state.log_history if "loss" in row]
     with context.clock.during("store"):
-        trainer.save_model(str(context.workdir / "model"))
+        weights = _saved(trainer, context.workdir / "model")
     if not context.rank.first:
         return {}, []
     if context.config.base is not None and adapters.is_adapter(folder := context.workdir / "model"):
         adapters.complete(folder, adapters.whole(request.model_dir), context.config.base.uri)
     with context.clock.during("load"):
-        fingerprint = _fingerprint(trainer, probe)
+        fingerprint = _fingerprint(trainer, probe) if weights is None else _fingerprint_of(weights, request, probe)
     return _model_files(context, history, fingerprint), history
 
 
@@ -134,14 +136,16 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> Trainer:
         learner.remove_callback(PrinterCallback)
         return learner
     reward: Any = timed_reward(context, request.reward)
-    trainer = DealingTrainer(
-        model=model,
-        reward_funcs=reward,
-        args=grpo_config(inputs.grpo, inputs.loading, inputs.seed, output, context.rank.size),
-        train_dataset=request.dataset,
-        processing_class=tokenizer,
-        callbacks=[hooks],
-    )
+    args = grpo_config(inputs.grpo, inputs.loading, inputs.seed, output, context.rank.size)
+    with sharding.reference_by_layers() if inputs.grpo.sharded else contextlib.nullcontext():
+        trainer = DealingTrainer(
+            model=model,
+            reward_funcs=reward,
+            args=args,
+            train_dataset=request.dataset,
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
     trainer.stop = context.stop
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
     return trainer
@@ -153,7 +157,7 @@ def _generates(context: Context, trainer: Trainer, request: TrainRequest) -> Pol
         return None
     grpo = request.inputs.grpo
     if grpo.generation == "transformers":
-        generate_in_parts(context, trainer.model, grpo.generation_batch_tokens)
+        generate_in_parts(context, trainer.model, grpo.generation_batch_tokens, together=grpo.sharded)
         return None
     prompts = {str(prompt): prompt for prompt in request.dataset["prompt"]}
     longest = max(map(len, encode_all(request.tokenizer, list(prompts.values()))))
@@ -171,7 +175,7 @@ def _train(trainer: Trainer, checkpoint: Path | None, hooks: Hooks) -> None:
     except Interrupted:
         hooks.stopping = True
     except (RuntimeError, ValueError) as error:
-        check_finite(trainer.model)  # a model of NaN cannot be sampled from: then that is what went wrong
+        check_finite(trainer.model, alone=True)  # a model of NaN cannot be sampled from: then that is what went wrong
         if NO_DISTRIBUTION in str(error):
             raise DataError(
                 "the model in training computes NaN or infinity, from which nothing can be sampled; lower learningRate "
@@ -195,6 +199,27 @@ def _probe(model: Any, request: TrainRequest) -> list[ProbeRow]:
     longest = request.inputs.grpo.max_completion_length
     prompts = encode_all(request.tokenizer, rows)
     return probes.draw(model, request.tokenizer, prompts, ends, request.inputs.loading.dtype, longest)
+
+
+def _saved(trainer: Trainer, folder: Path) -> dict[str, torch.Tensor] | None:
+    """Save the model, whole. Returns its weights in the first process where no process holds them all."""
+    if not sharding.is_sharded(trainer.model):
+        trainer.save_model(str(folder))
+        return None
+    weights = sharding.whole_weights(trainer.model)
+    if collective.rank() == 0:
+        saver: Any = trainer
+        saver._save(str(folder), state_dict=weights)
+    return weights
+
+
+def _fingerprint_of(weights: dict[str, torch.Tensor], request: TrainRequest, probe: list[ProbeRow]) -> list[ProbeRow]:
+    """The same of ``weights`` that were gathered from all processes, on the CPU, where there is room for them."""
+    inputs = request.inputs
+    model = load_for_training(request.model_dir, inputs.loading, inputs.grpo.lora, inputs.seed)
+    sharding.put(weights, model)
+    with sharding.all_cores():
+        return probes.after_training(model, probe)
 
 
 def _fingerprint(trainer: Trainer, probe: list[ProbeRow]) -> list[ProbeRow]:

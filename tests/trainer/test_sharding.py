@@ -1,0 +1,214 @@
+"""FSDP2 in two processes, with gloo on the CPU: what one computes, in the same form, from the same checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.curricula import give_curriculum
+from harness.inprocess import Ended, Phases
+from harness.pods import Happening, Pod, Script, gone
+from harness.ports import free_port
+from harness.tiny import BASE, settings, write_questions
+from runs import arithmetic
+from selfevo_contract.artifacts import checkpoint_completions, checkpoint_prefix
+from selfevo_contract.fingerprint import FINGERPRINT
+from selfevo_store import read_manifest
+
+pytestmark = pytest.mark.slow
+
+# Two updates a step; a pass of 4 completions, so that gradients of several passes are summed, over both processes.
+GRPO: dict[str, Any] = {
+    "maxSteps": 3,
+    "promptsPerStep": 2,
+    "promptsPerUpdate": 1,
+    "numGenerations": 8,
+    "perDeviceTrainBatchSize": 2,
+    "learningRate": 1e-3,
+}
+TRAIN = "solver-train-1"
+TOLERANCE = 0.02
+"""Of the largest change of a weight: how far weights of one and of two processes may be apart. docs/distributed.md."""
+
+
+Make = Callable[..., Phases]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    questions = write_questions(tmp_path_factory.mktemp("questions") / "heldout.jsonl", 4)
+
+    def phases(folder: Path, **grpo: Any) -> Phases:
+        over = {"solver": {"grpo": {**GRPO, **grpo}, "checkpointEvery": 1}}
+        made = Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
+        give_curriculum(made)
+        return made
+
+    return phases
+
+
+def whole(phases: Phases, folder: Path, happening: Happening | None = None, generated: int = 0) -> Ended:
+    """An attempt of one process."""
+    script = Script(happening, exact=True, generated=generated)
+    return Pod(phases, TRAIN, folder, processes=1, script=script).ended()
+
+
+def sharded(phases: Phases, folder: Path, happening: Happening | None = None, generated: int = 0) -> Ended:
+    """An attempt of two processes."""
+    script = Script(happening, exact=True, generated=generated, shards=True)
+    return Pod(phases, TRAIN, folder, script=script).ended()
+
+
+@pytest.fixture(scope="module")
+def one(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Phases:
+    """What one process makes when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("one")
+    phases = make(folder)
+    ended = whole(phases, folder / "pod")
+    assert ended.code == 0, ended.log
+    return phases
+
+
+def weights(phases: Phases) -> dict[str, Any]:
+    from safetensors.numpy import load
+
+    names = [file.name for file in phases.committed(TRAIN).files if file.name.endswith(".safetensors")]
+    assert len(names) == 1
+    return dict(load(phases.read(TRAIN, names[0])))
+
+
+def apart(first: Phases, second: Phases) -> float:
+    """The largest difference of two weights, as a share of the largest change that training made."""
+    import numpy
+    from safetensors.numpy import load_file
+
+    ones, twos = weights(first), weights(second)
+    assert ones.keys() == twos.keys()
+    before = dict(load_file(BASE / "model.safetensors"))
+    moved = max(float(numpy.abs(ones[name] - before.get(name, 0)).max()) for name in ones)
+    assert moved > 1e-4
+    return max(float(numpy.abs(ones[name] - twos[name]).max()) for name in ones) / moved
+
+
+def rows(phases: Phases) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in phases.read(TRAIN, "metrics.jsonl").splitlines()]
+
+
+def same_training(first: Phases, second: Phases) -> None:
+    assert apart(first, second) < TOLERANCE
+    for ones, twos in zip(rows(first), rows(second), strict=True):
+        for figure in ("loss", "grad_norm", "reward"):
+            if figure in ones:
+                assert ones[figure] == pytest.approx(twos[figure], rel=1e-3, abs=1e-5), figure
+    assert len({row["reward"] for row in rows(first) if "reward" in row}) > 1  # there is something to learn
+
+
+@pytest.mark.parametrize("over", [{}, {"lora": {"rank": 4}}], ids=["all weights", "lora"])
+def test_two_processes_that_share_the_weights_out_train_what_one_trains(
+    make: Make, one: Phases, tmp_path: Path, over: dict[str, Any]
+) -> None:
+    if over:
+        one = make(tmp_path / "one", **over)
+        assert whole(one, tmp_path / "one" / "pod").code == 0
+    two = make(tmp_path / "two", **over, sharding="fsdp", gradientCheckpointing=bool(over))
+    ended = sharded(two, tmp_path / "two" / "pod")
+    assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
+    # Under DDP, which accelerate makes of it where it cannot shard, each process would hold all.
+    shares = [json.loads((tmp_path / f"two/pod/shares-{rank}.json").read_text()) for rank in (0, 1)]
+    assert set(shares[0]) == {"policy", "moments"} | (set() if over else {"reference"})
+    for name in shares[0]:
+        assert sum(each[name] for each in shares) == pytest.approx(1) and 0.4 < shares[0][name] < 0.6, name
+    same_training(one, two)
+    ones, twos = one.digests(TRAIN), two.digests(TRAIN)
+    changed = {"model/model.safetensors", "model/adapter_model.safetensors", "fingerprint.jsonl"}
+    assert ones.keys() == twos.keys()
+    assert {name for name in ones if ones[name] != twos[name]} <= changed
+    for first, second in zip(one.rows(TRAIN, FINGERPRINT), two.rows(TRAIN, FINGERPRINT), strict=True):
+        assert first["tokens"] == second["tokens"]
+        for figures in ("before", "logprobs"):
+            assert first[figures] == pytest.approx(second[figures], abs=0.01), figures
+
+
+def crash(phases: Phases, after: int, rank: int = 0) -> Happening:
+    """In the second step of an attempt, once the checkpoint of update ``after`` is there."""
+    manifest = phases.folder / "store" / checkpoint_prefix(phases.prefix(TRAIN), after) / "MANIFEST.json"
+    return Happening("kill" if rank else "crash", rank, batch=2, once=str(manifest))
+
+
+def test_training_goes_on_from_one_to_two_processes_and_back(make: Make, one: Phases, tmp_path: Path) -> None:
+    alone, shared = make(tmp_path), make(tmp_path, sharding="fsdp")
+    assert alone.prefix(TRAIN) == shared.prefix(TRAIN)  # how it is computed is no input of it
+    first = whole(alone, tmp_path / "first", crash(alone, 2))
+    assert first.code == 3 and alone.checkpoints(TRAIN) == [2], first.log
+    second = sharded(shared, tmp_path / "second", crash(alone, 4, rank=1), generated=1)
+    assert second.code == 3 and alone.checkpoints(TRAIN) == [2, 4], second.log
+    manifests = [read_manifest(alone.store, checkpoint_prefix(alone.prefix(TRAIN), update)) for update in (2, 4)]
+    states = [{file.name for file in each.files if "rng_state" not in file.name} for each in manifests if each]
+    assert states[0] == states[1] and "model.safetensors" in states[0]
+    third = whole(alone, tmp_path / "third", generated=2)
+    assert (third.code, third.result.resumed_from) == (0, 2), third.log
+    same_training(one, alone)
+
+
+def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_the_same_bytes(
+    make: Make, tmp_path: Path
+) -> None:
+    def attempt(phases: Phases, folder: Path, happening: Happening | None = None, generated: int = 0) -> list[Ended]:
+        port = free_port("")
+        script = Script(happening, exact=True, generated=generated, shards=True)
+        pods = [
+            Pod(phases, TRAIN, folder / str(node), processes=1, nodes=2, node=node, port=port, script=script)
+            for node in (0, 1)
+        ]
+        found = [pod.ended() for pod in pods]
+        assert gone([pid for pod in pods for pid in pod.members()])
+        return found
+
+    undisturbed, stopped = (make(tmp_path / name, sharding="fsdp") for name in ("undisturbed", "stopped"))
+    assert [each.code for each in attempt(undisturbed, tmp_path / "all")] == [0, 0]
+    first, second = attempt(stopped, tmp_path / "first", Happening("sigterm", rank=1, batch=2))
+    assert (first.code, second.code) == (143, 143), first.log + second.log
+    assert "stopped on request in step 2 of 3; the checkpoint is committed" in first.log
+    prefix = checkpoint_prefix(stopped.prefix(TRAIN), max(stopped.checkpoints(TRAIN)))
+    kept = read_manifest(stopped.store, checkpoint_completions(prefix))
+    assert kept is not None and kept.file("completions-0.safetensors") and kept.file("completions-1.safetensors")
+    again = attempt(stopped, tmp_path / "again", generated=2)
+    assert [each.code for each in again] == [0, 0], again[0].log
+    assert again[0].result.resumed_from == 1
+    assert stopped.digests(TRAIN) == undisturbed.digests(TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("weights", "has no lm_head.weight"),
+        ("shape", "has lm_head.weight of shape (2, 4) for (4, 4)"),
+        ("moments", "has moments of 2 parameters where 1 are trained"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str, said: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from selfevo_contract.errors import InputError
+    from selfevo_trainer.grpo import sharding
+
+    model = torch.nn.Module()
+    model.lm_head = torch.nn.Linear(4, 4, bias=False)
+    name = "another" if change == "weights" else "lm_head.weight"
+    save_file({name: torch.zeros(2, 4)}, tmp_path / "model.safetensors")
+    optimizer = torch.optim.AdamW(model.parameters())
+    others = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1)) for _ in range(2)])
+    torch.save(others.state_dict(), tmp_path / "optimizer.pt")
+    with pytest.raises(InputError) as refused:
+        if change == "moments":
+            sharding.load_optimizer(optimizer, None, tmp_path)
+        else:
+            sharding.load_weights(model, tmp_path)
+    assert said in str(refused.value) and "it is of another training; remove the step's checkpoints" in str(
+        refused.value
+    )
