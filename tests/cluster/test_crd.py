@@ -579,7 +579,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     *_presence("rollout.answerSampling", "evaluation.sampling", "challenger.questionSampling"),
     *_presence("rollout.engine.quantization"),
     *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate", "solver.grpo.learningRate"),
-    *_presence("challenger.grpo.lora", "rollout.replay", "verifier.model", "verifier.lora"),
+    *_presence("challenger.grpo.lora", "rollout.replay", "verifier.model", "verifier.lora", "solver.grpo.sharding"),
     ("rollout.wellFormed", [{"kind": "number"}], FROZEN),
     ("rollout.wellFormed", ABSENT, FROZEN),
     ("rollout.replay.share", 0.5, FROZEN),

@@ -111,6 +111,8 @@ def _looked_at(document: Document) -> Iterator[Any]:
         yield from (place.get(name) for name in names) if isinstance(place, dict) else ()
     spec = document.get("spec")
     yield from (spec.get(name) for name in ("iterations", "approvedIteration")) if isinstance(spec, dict) else ()
+    before = _part(document, "review").get("before")  # a set: the server takes 3 and 3.0 for two
+    yield from before if isinstance(before, list) else ()
 
 
 def _engines(document: Document) -> Iterator[Document]:
