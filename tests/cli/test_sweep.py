@@ -66,6 +66,7 @@ def test_seeds_are_numbers_and_ranges(text: str, seeds: list[int]) -> None:
         (["--set", "solver..grpo=1"], "--set solver..grpo=1 is not a field"),
         (["--set", "seed="], "--set seed= has no value; write one or more behind the ="),
         (["--set", "seed=1,1"], "--set seed=1,1 has 1 twice; keep one of them"),
+        (["--set", "iterations=2,2.0"], "--set iterations=2,2.0 has 2.0 twice; keep one of them"),
         (["--set", "seed=[1"], "--set seed=[1: the values are no list in YAML (expected ',' or ']'"),
         (["--seeds", "4-1"], "--seeds 4-1 is not a list of seeds; write it as 0-4, or 0,3,10-12"),
         (["--seeds", "-1"], "--seeds -1 is not a list of seeds"),
@@ -94,16 +95,17 @@ def test_a_wrong_option_is_one_sentence_and_nothing_is_written(
 
 def test_a_name_says_the_settings_and_is_a_dns_label_of_its_own() -> None:
     assert names("solver.grpo.maxSteps=2,15", seeds="0-1") == [
-        "demo-max-steps-2-seed-0",
-        "demo-max-steps-2-seed-1",
-        "demo-max-steps-15-seed-0",
-        "demo-max-steps-15-seed-1",
+        "demo-solver-grpo-max-steps-2-seed-0",
+        "demo-solver-grpo-max-steps-2-seed-1",
+        "demo-solver-grpo-max-steps-15-seed-0",
+        "demo-solver-grpo-max-steps-15-seed-1",
     ]
-    # The last part is not enough where two fields have it.
-    assert names("solver.grpo.maxSteps=1", "challenger.grpo.maxSteps=2") == [
-        "demo-solver-grpo-max-steps-1-challenger-grpo-max-steps-2"
-    ]
-    assert names("solver.grpo.learningRate=1e-6", "solver.grpo.lora=null") == ["demo-learning-rate-1e-06-lora-none"]
+    # By the whole path: another sweep of the manifest, of another role's field of that name, is of other runs.
+    assert names("rollout.band.min=.25", "suspend=true") == ["demo-rollout-band-min-0-25-suspend-true"]
+    assert names("solver.grpo.lora=null") == ["demo-solver-grpo-lora-null"]
+    # Of two kinds that are written alike, a text has the digest.
+    number, text = names("solver.prompt.user=0.5,'0-5'")
+    assert number == "demo-solver-prompt-user-0-5" and text.startswith(f"{number}-") and text != number
     # Values that a label cannot tell apart, and names that are too long, end in a digest.
     alike = names(
         "solver.prompt.user='a b','a_b','a-b'", "model.uri=hf://an-organisation/with-a-very-long-name-of-a-model"
@@ -182,10 +184,10 @@ def test_what_two_runs_share_is_trained_once_and_the_table_has_mean_and_spread(p
     lines = done.stdout.splitlines()
     assert lines[0] == "4 runs, 20 steps, of which 6 are shared: 14 are done now"
     assert project.worked().count("solver-train-1") == 4 and project.worked().count("challenger-train-1") == 2
-    assert "demo-max-steps-2-seed-5 (1 of 4): solver.grpo.maxSteps=2 seed=5" in lines
+    assert "demo-solver-grpo-max-steps-2-seed-5 (1 of 4): solver.grpo.maxSteps=2 seed=5" in lines
     at = next(n for n, line in enumerate(lines) if line.split()[:2] == ["run", "phase"])
     assert [line.split()[:2] for line in lines[at + 1 : at + 5]] == [
-        [f"demo-max-steps-{steps}-seed-{seed}", "Succeeded"] for steps in (2, 3) for seed in (5, 6)
+        [f"demo-solver-grpo-max-steps-{steps}-seed-{seed}", "Succeeded"] for steps in (2, 3) for seed in (5, 6)
     ]
     assert lines[at + 6].split() == ["settings", "seeds", "mean", "score", "standard", "deviation"]
     assert [line.split()[:2] for line in lines[at + 7 :]] == [
@@ -196,7 +198,7 @@ def test_what_two_runs_share_is_trained_once_and_the_table_has_mean_and_spread(p
     again = project.drive(*options, "--quiet", verb="sweep")
     assert again.returncode == 0 and project.worked() == worked  # all is in the store
     assert again.stdout.split()[:2] == ["run", "phase"]
-    manifest = project.workdir / "sweeps" / "demo" / "demo-max-steps-2-seed-5.yaml"
+    manifest = project.workdir / "sweeps" / "demo" / "demo-solver-grpo-max-steps-2-seed-5.yaml"
     assert "Succeeded" in project.look("status", str(manifest)).stdout
 
 

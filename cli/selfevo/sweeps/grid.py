@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,9 +111,9 @@ def parse_seeds(text: str) -> Axis:
 def _axis(path: str, values: Sequence[Any], option: str) -> Axis:
     if not values:
         raise InputError(f"{option} has no value; write one or more behind the =")
-    twice = [value for value, number in Counter(map(shown, values)).items() if number > 1]
-    if twice:
-        raise InputError(f"{option} has {twice[0]} twice; keep one of them")
+    for first, second in itertools.combinations(values, 2):
+        if first == second and isinstance(first, bool) == isinstance(second, bool):  # 2 and 2.0 are one
+            raise InputError(f"{option} has {shown(second)} twice; keep one of them")
     return Axis(path, tuple(values), option)
 
 
@@ -179,38 +179,37 @@ def _entry(at: Any, part: str | int, axis: Axis) -> Any:
 
 
 def _names(base: str, axes: Sequence[Axis]) -> list[str]:
-    """A name for each cell: a DNS label that says the settings, as far as there is room for them."""
-    words = _words(axes)
-    choices = list(itertools.product(*(axis.values for axis in axes)))
-    long = ["-".join([base, *itertools.chain(*zip(words, map(_word, values), strict=True))]) for values in choices]
-    often = Counter(long)
-    return [
-        name if often[name] == 1 and len(name) <= _MAX_NAME else _short(name, values)
-        for name, values in zip(long, choices, strict=True)
-    ]
+    """A name for each cell: a DNS label that says the settings, each by its whole path.
 
-
-def _short(name: str, values: Sequence[Any]) -> str:
-    digest = hashlib.sha256(f"{name} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()[:8]
-    return f"{name[: _MAX_NAME - 9].rstrip('-')}-{digest}"
-
-
-def _words(axes: Sequence[Axis]) -> list[str]:
-    """What each field is called in a name: its last part, and what stands before it where that is not enough."""
-
-    def tails(axis: Axis) -> Iterator[str]:
-        parts = [_word(str(part)) for part in axis.parts]
-        return ("-".join(parts[-n:]) for n in range(1, len(parts) + 1))
-
-    lists = [list(tails(axis)) for axis in axes]
+    It follows from the cell's own settings, so that two sweeps of one manifest name different runs differently, and the
+    same run alike. A name that is too long, or cannot say a value as it is written, ends in a digest.
+    """
     found = []
-    for mine in lists:
-        others = {tail for other in lists if other is not mine for tail in other}
-        found.append(next((tail for tail in mine if tail not in others and not tail.isdigit()), mine[-1]))
+    for values in itertools.product(*(axis.values for axis in axes)):
+        settings = [(_word(axis.path), value) for axis, value in zip(axes, values, strict=True)]
+        name = "-".join([base, *(f"{path}-{_word(value)}" for path, value in settings)])
+        exact = all(map(_says_all, values))
+        found.append(name if exact and len(name) <= _MAX_NAME else _short(name, [axis.path for axis in axes], values))
     return found
+
+
+def _says_all(value: Any) -> bool:
+    """Whether no other value has this one's word."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", value) is not None and value not in (
+            "true",
+            "false",
+            "null",
+        )
+    return shown(value).replace(".", "-") == _word(value)
+
+
+def _short(name: str, paths: Sequence[str], values: Sequence[Any]) -> str:
+    digest = hashlib.sha256(json.dumps([name, paths, values], sort_keys=True).encode()).hexdigest()[:8]
+    return f"{name[: _MAX_NAME - 9].rstrip('-')}-{digest}"
 
 
 def _word(value: Any) -> str:
     """``learningRate`` -> ``learning-rate``, 1e-06 -> ``1e-06``, true -> ``true``."""
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", shown(value) if value is not None else "none").lower()
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", shown(value)).lower()
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-") or "x"
