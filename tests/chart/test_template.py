@@ -204,7 +204,7 @@ def test_the_policy_looks_at_every_part_of_a_spec_that_has_pods(rendered: dict[s
         for field in fields:
             assert f"'{place}.{field}'" in named
     engines = [part for part, of in spec.items() if "engine" in of.get("properties", {})]
-    assert len(engines) == 4
+    assert len(engines) == 5
     for part in engines:
         for field in ("url", "tokenSecret.name"):
             assert f"'spec.{part}.engine.endpoint.{field}'" in named

@@ -80,6 +80,15 @@ def changed(run: Object, changes: Object) -> Object:
     return run
 
 
+def triad(data: str = "s3://models/anchors.jsonl", model: str = "s3://models/judge") -> Object:
+    """Changes that give a run a Verifier."""
+    return {
+        "spec.verifier": {"anchors": {"data": {"uri": data}}, "model": {"uri": model}},
+        "spec.challenger.reward": {"mode": "judged"},
+        "spec.solver.reward": {"mode": "judged"},
+    }
+
+
 def env(**variables: str) -> Object:
     return {"spec.pods.env": [{"name": name, "value": value} for name, value in variables.items()]}
 
@@ -151,7 +160,8 @@ REFUSED: list[tuple[str, Object, str]] = [
         (f"ServiceAccount in {part}", {f"spec.{part}.pods.serviceAccountName": OTHERS}, account(f"spec.{part}.pods"))
         for part in PARTS
     ),
-    ("ServiceAccount in verifier", {"spec.verifier.pods.serviceAccountName": OTHERS}, account("spec.verifier.pods")),
+    ("ServiceAccount in verifier",
+     {**triad(), "spec.verifier.pods": {"serviceAccountName": OTHERS}}, account("spec.verifier.pods")),
     ("ServiceAccount in finetune",
      {"spec.finetune": {"data": {"uri": "s3://models/f"}, "pods": {"serviceAccountName": OTHERS}}},
      account("spec.finetune.pods")),
@@ -452,6 +462,8 @@ REFUSED: list[tuple[str, Object, str]] = [
      f"spec.evaluation.tasks is file:///etc/passwd, {_SOURCE}"),
     ("a file as excluded data", {"spec.exclude": [{"uri": "file:///etc/passwd"}]}, "spec.exclude is file:///etc/"),
     ("a file as labelled data", {"spec.finetune": {"data": {"uri": "file:///etc/passwd"}}}, "spec.finetune.data.uri is file:///etc"),
+    ("a file as anchors", triad(data="file:///etc/passwd"), "spec.verifier.anchors.data.uri is file:///etc"),
+    ("a judge from anywhere", triad(model="hf://evil/judge"), "spec.verifier.model.uri is hf://evil/judge"),
     # -- shape
     ("another version", {"apiVersion": "selfevo.dev/v1"}, "does not match the expected API version"),
     ("another kind", {"kind": "Pod", "apiVersion": "v1"}, "does not match the expected"),

@@ -103,7 +103,7 @@ def test_the_command_writes_whole_weights(whole: Phases, tmp_path: Path, monkeyp
 
     from selfevo.main import app
 
-    monkeypatch.setattr("selfevo.verbs.artifacts.load", lambda *_, **__: whole.run)
+    monkeypatch.setattr("selfevo.opened.load", lambda *_, **__: whole.run)
     where = ["run.yaml", "--workdir", str(tmp_path / "work"), "--iteration", "2"]
     for name, more in (("adapter", []), ("merged", ["--merge"])):
         ended = CliRunner().invoke(app, ["artifacts", "fetch", *where, "--to", str(tmp_path / name), *more])

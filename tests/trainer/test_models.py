@@ -390,10 +390,10 @@ def test_training_ends_answers_where_the_engine_does(
 def test_a_question_too_long_for_the_solver_is_counted_and_not_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfevo_trainer.phases import solver_rollout
+    from selfevo_trainer.labelling import votes
 
     limit = 9
-    parse = solver_rollout.parse_challenger
+    parse = votes.parse_challenger
 
     def longer(text: str) -> ParsedQuestion | None:
         """The tiny model's questions have five characters, all of them."""
@@ -402,7 +402,7 @@ def test_a_question_too_long_for_the_solver_is_counted_and_not_answered(
             return parsed
         return replace(parsed, question=parsed.question + " + 1")
 
-    monkeypatch.setattr(solver_rollout, "parse_challenger", longer)
+    monkeypatch.setattr(votes, "parse_challenger", longer)
     over = settings(
         {"solver": {"maxPromptLength": limit}, "challenger": {"grpo": {"maxSteps": 0}}, "rollout": {"shards": 1}},
         questions=write_questions(tmp_path / "q", 4),

@@ -7,7 +7,7 @@
 
 {{/* Those of them that have an engine, as JSON; the same test. */}}
 {{- define "selfevo.engines" -}}
-{{- list "challenger" "rollout" "solver" "evaluation" | toJson }}
+{{- list "challenger" "rollout" "solver" "verifier" "evaluation" | toJson }}
 {{- end }}
 
 {{/* [{field, value}] of one field of the endpoint of all parts' engines, where given. Takes its way, as CEL. */}}

@@ -303,4 +303,6 @@ def _data(spec: RunSpec) -> list[tuple[str, str]]:
         *(of(f"spec.evaluation.tasks[{index}].data", task.data) for index, task in enumerate(tasks)),
         *(of(f"spec.exclude[{index}]", data) for index, data in enumerate(spec.exclude)),
         *([of("spec.finetune.data", spec.finetune.data)] if spec.finetune else []),
+        *([of("spec.verifier.anchors.data", spec.verifier.anchors.data)] if spec.verifier else []),
+        *([("spec.verifier.model.uri", spec.verifier.model.uri)] if spec.verifier and spec.verifier.model else []),
     ]
