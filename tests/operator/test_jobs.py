@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from harness import specs
 from harness.podsecurity import in_container, violations
-from harness.runs import make_run
+from harness.runs import TRIAD, make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.pods import merged
@@ -27,7 +27,7 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_core.attempts import attempt_name
-from selfevo_operator.manifests.job import render, template_digest
+from selfevo_operator.manifests.job import _refuse_paths_of_one_machine, render, template_digest
 from selfevo_operator.manifests.settings import PodSettings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "jobs"
@@ -1027,3 +1027,21 @@ def restricted_or_refused(run: SelfEvolutionRun, step: Step) -> bool:
         env = in_container(container["env"])
         assert PhaseConfig.model_validate_json(env[CONFIG_ENV]).inputs == step.inputs
     return True
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("spec.exclude[0].uri", {"spec__exclude": [{"uri": "file:beside.jsonl"}]}),
+        ("spec.finetune.data.uri", {"spec__finetune": {"data": {"uri": "file:beside.jsonl"}}}),
+        ("spec.verifier.anchors.data.uri", {**TRIAD, "spec__verifier": {"anchors": {"data": {"uri": "file:beside"}}}}),
+        (
+            "spec.verifier.model.uri",
+            {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "model": {"uri": "file:beside"}}},
+        ),
+    ],
+)
+def test_what_lies_beside_a_manifest_is_refused_by_its_field(field: str, changes: dict[str, Any]) -> None:
+    spec = make_run(**{"spec__storage__uri": "s3://models/runs", **changes}).spec
+    with pytest.raises(InputError, match=re.escape(f"{field} is 'file:beside")):
+        _refuse_paths_of_one_machine(spec)
