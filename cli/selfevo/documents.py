@@ -48,7 +48,9 @@ def in_turn(
     for number, run in enumerate(runs):
         if not quiet:
             remark = f": {remarks[number]}" if remarks else ""
-            print(f"{chr(10) if number else ''}{run} ({number + 1} of {len(runs)}){remark}", flush=True)
+            if number:
+                print()
+            print(f"{run} ({number + 1} of {len(runs)}){remark}", flush=True)
         try:
             code = do(number) or 0
         except SelfevoError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -50,8 +50,14 @@ def prefix_of(run: SelfEvolutionRun, step: Step) -> str:
     return step_prefix(run.metadata.namespace, step.phase, step.key)
 
 
-def committed_steps(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> dict[str, Manifest]:
+def committed_steps(
+    run: SelfEvolutionRun, plan: Plan, store: ObjectStore, known: MutableMapping[str, Manifest] | None = None
+) -> dict[str, Manifest]:
     """Step name -> manifest, of every step whose output is committed. A step without its parents is not looked for.
+
+    Args:
+        known: Manifests by the address of their step's output, which are not read again; those that are read are put
+            into it. A manifest is final.
 
     Raises:
         InputError: something else lies under a step's key, or the store cannot be used.
@@ -63,9 +69,14 @@ def committed_steps(run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> di
     for step in plan.steps:
         if not all(parent in found for parent in step.parents):
             continue
-        manifest = read_own_manifest(store, prefix_of(run, step), step.phase, step.key, step.name)
+        prefix = prefix_of(run, step)
+        place = store.uri_of(prefix)
+        manifest = known.get(place) if known is not None else None
+        manifest = manifest or read_own_manifest(store, prefix, step.phase, step.key, step.name)
         if manifest is not None:
             found[step.name] = manifest
+            if known is not None:
+                known[place] = manifest
     return found
 
 

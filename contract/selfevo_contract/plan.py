@@ -316,9 +316,12 @@ def rollbacks_of(spec: RunSpec, recorded: Sequence[Rollback], fork: Fork | None 
 def plan_of(spec: RunSpec, record: RunStatus | None) -> Plan:
     """The plan of a run with its record, without which a fork, and a run that went back or fine-tunes its best, have
     another one, or none."""
-    if record is None:
-        return plan(spec)
-    return plan(spec, record.rollbacks, record.fork, record.finetune.iteration if record.finetune else None)
+    return plan(spec) if record is None else plan(spec, *decided(record))
+
+
+def decided(record: RunStatus) -> tuple[Sequence[Rollback], Fork | None, int | None]:
+    """All of a record that a plan depends on, as `plan` takes it."""
+    return record.rollbacks, record.fork, record.finetune.iteration if record.finetune else None
 
 
 def is_outdated(steps: Plan, record: RunStatus) -> bool:

@@ -345,12 +345,12 @@ class Context:
 
 
 @contextlib.contextmanager
-def errors_named_after(field: str) -> Iterator[None]:
-    """Within it the store reads an input: an error then names ``field`` where it would name storage.uri."""
+def errors_named_after(field: str, instead_of: str = "storage.uri") -> Iterator[None]:
+    """Within it an input is read: an error then names ``field`` where it would name another one, the store's."""
     try:
         yield
     except SelfevoError as error:
-        message = str(error).replace("storage.uri", field)
+        message = str(error).replace(instead_of, field)
         raise type(error)(message if field in message else f"{field}: {message}", reason=error.reason) from error
 
 

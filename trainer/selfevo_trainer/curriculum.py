@@ -108,26 +108,13 @@ def select_tasks(tasks: Sequence[Task], share: float, held_out: HeldOutQuestions
             None without any spread is kept.
     """
     seen: set[str] = set()
-    reasons = [_text_reason(task, held_out, seen) for task in tasks]
+    reasons = [_by_text(task.question, held_out, seen, too_long=task.too_long, checkable=False) for task in tasks]
     fit = [i for i, reason in enumerate(reasons) if reason is None]
     kept = sorted(fit, key=lambda i: -tasks[i].spread)[: max(1, round(share * len(fit)))]
     wide = {i for i in kept if tasks[i].spread > 0}
     return Selection(
         [reason or (None if i in wide else LOW_SPREAD) for i, reason in enumerate(reasons)], SCORED_REASONS
     )
-
-
-def _text_reason(task: Task, held_out: HeldOutQuestions, seen: set[str]) -> str | None:
-    if task.too_long:
-        return TOO_LONG
-    never = unfit(task.question, held_out, checkable=False)
-    if never == MARKUP:
-        return MARKUP
-    text = normalise_question(task.question)
-    if text in seen:
-        return DUPLICATE
-    seen.add(text)
-    return never
 
 
 def unfit(question: str, held_out: HeldOutQuestions = NOTHING_HELD_OUT, *, checkable: bool = True) -> str | None:
@@ -153,12 +140,26 @@ def quotes_markup(text: str) -> bool:
 
 
 def _reason(candidate: Candidate, band: Band, held_out: HeldOutQuestions, seen: set[str]) -> str | None:
-    question, answer = candidate.question, candidate.answer
-    if candidate.too_long:
-        return TOO_LONG
-    if answer is None or not answer.strip():
+    answer = (candidate.answer or "").strip()
+    if not answer and not candidate.too_long:
         return EMPTY_MAJORITY
-    never = unfit(question, held_out)
+    why = _by_text(candidate.question, held_out, seen, too_long=candidate.too_long, answer=answer)
+    return why or {"below": BELOW_BAND, "in": None, "above": ABOVE_BAND}[band.side(candidate.share)]
+
+
+def _by_text(
+    question: str,
+    held_out: HeldOutQuestions,
+    seen: set[str],
+    *,
+    too_long: bool,
+    answer: str = "",
+    checkable: bool = True,
+) -> str | None:
+    """Why what is written keeps a question out. ``seen`` has the texts that came to the check for duplicates."""
+    if too_long:
+        return TOO_LONG
+    never = unfit(question, held_out, checkable=checkable)
     if never == PROOF:
         return PROOF
     if never == MARKUP or quotes_markup(answer):
@@ -167,6 +168,4 @@ def _reason(candidate: Candidate, band: Band, held_out: HeldOutQuestions, seen: 
     if text in seen:
         return DUPLICATE
     seen.add(text)
-    if never is not None:
-        return never
-    return {"below": BELOW_BAND, "in": None, "above": ABOVE_BAND}[band.side(candidate.share)]
+    return never

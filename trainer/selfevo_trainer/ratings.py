@@ -48,6 +48,19 @@ class Rater(Protocol):
         ...
 
 
+def voted(
+    well_formed: Sequence[Check] | None,
+    questions: Sequence[str],
+    answers: Sequence[Sequence[Completion]],
+    grader: Comparer,
+) -> list[tuple[list[str | None], Vote, Tally]]:
+    """Of each question: what stands in the answers' last boxes, the vote on that, and counts of the answers."""
+    boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
+    votes, refused, verdicts = vote_well_formed(well_formed, questions, boxes, grader)
+    tallies = [tally(group, verdicts if i == 0 else None, refused[i]) for i, group in enumerate(answers)]
+    return list(zip(boxes, votes, tallies, strict=True))
+
+
 @dataclass(frozen=True)
 class ByVotes:
     """By the majority share of the answers in boxes."""
@@ -65,10 +78,9 @@ class ByVotes:
 
     def rate(self, questions: Sequence[str], answers: Sequence[Sequence[Completion]]) -> list[Rating]:
         """See `Rater.rate`."""
-        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
-        votes, refused, verdicts = vote_well_formed(self.well_formed, questions, boxes, self.grader)
-        tallies = [tally(group, verdicts if i == 0 else None, refused[i]) for i, group in enumerate(answers)]
-        return [self._rating(vote, counts) for vote, counts in zip(votes, tallies, strict=True)]
+        return [
+            self._rating(vote, counts) for _, vote, counts in voted(self.well_formed, questions, answers, self.grader)
+        ]
 
     def _rating(self, vote: Vote, counts: Tally) -> Rating:
         share = vote.boxed_share if self.unboxed == "drops" else vote.share

@@ -16,7 +16,6 @@ from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import (
     ChallengerTrainInputs,
-    EvaluateInputs,
     FinetuneEvaluateInputs,
     HeldOutInputs,
     SolverRolloutInputs,
@@ -146,17 +145,9 @@ class _Collector:
             return read_rows(self.store, prefix, manifest, file)
 
         match step.inputs:
-            case EvaluateInputs() as inputs:
+            case HeldOutInputs() as inputs:
                 found = {task.name: rows(answers_of(task.name)) for task in inputs.tasks}
-                answered = self.answered(inputs, found)
-                self.compare(step.iteration, found)
-                if step.iteration == 0:
-                    self.base_results = {each.task: each.results for each in answered}
-                base = None if step.iteration == 0 else self.base_results
-                self.evaluations[step.iteration] = evaluation_of(answered, base, self.metric)
-            case FinetuneEvaluateInputs() as inputs:
-                found = {task.name: rows(answers_of(task.name)) for task in inputs.tasks}
-                self.tuned[step.iteration] = self.answered(inputs, found)
+                self.scored(step, self.answered(inputs, found), found)
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 if self.questions:
@@ -165,6 +156,17 @@ class _Collector:
                 self.challenger += updates_of(step.iteration, rows(METRICS))
             case SolverTrainInputs():
                 self.solver += updates_of(step.iteration, rows(METRICS))
+
+    def scored(self, step: Step, answered: list[Answered], found: Mapping[str, Sequence[ScoreRow]]) -> None:
+        """Keep the scores of a model; those after fine-tuning are apart."""
+        if isinstance(step.inputs, FinetuneEvaluateInputs):
+            self.tuned[step.iteration] = answered
+            return
+        self.compare(step.iteration, found)
+        if step.iteration == 0:
+            self.base_results = {each.task: each.results for each in answered}
+        base = None if step.iteration == 0 else self.base_results
+        self.evaluations[step.iteration] = evaluation_of(answered, base, self.metric)
 
     def compare(self, iteration: int, found: Mapping[str, Sequence[ScoreRow]]) -> None:
         """Hold an iteration's greedy answers against those of the one evaluated before it."""

@@ -54,12 +54,11 @@ def _scored(
 ) -> Scored:
     samples = {task.samples for task in tasks}
     found = {score: [task.results.score(score) for task in tasks] for score in tasks[0].results.values}
-    gains = [gain_of(base.get(task.task, Results((), {})), task.results, metric) for task in tasks] if base else [None]
     return Scored(
         name=name,
         group=group,
         scores={score: mean for score, each in found.items() if (mean := _average(each)) is not None},
-        gain=_average(gains),
+        gain=over(tasks, base, metric) if base else None,
         questions=sum(len(task.results.questions) for task in tasks),
         samples=samples.pop() if len(samples) == 1 else None,
         tokens=sum(task.tokens for task in tasks) / len(tasks),

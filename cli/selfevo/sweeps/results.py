@@ -13,6 +13,7 @@ from selfevo.stores import committed_steps, open_run_store
 from selfevo.sweeps.grid import SEED, Cell
 from selfevo.text import count, fitted, percent
 from selfevo.views.narrate import gain
+from selfevo_contract.run import Metadata
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class Result:
     """Points over the base, with their standard error."""
 
 
-def result_of(cell: Cell, manifest: Path, storage: str | None, workdir: Path) -> Result:
+def result_of(cell: Cell, workdir: Path) -> Result:
     """By the record of the run on this machine."""
-    run = RunFolder(workdir, load(manifest, storage=storage, cache=workdir).metadata).read()
+    run = RunFolder(workdir, Metadata.model_validate(cell.document["metadata"])).read()
     if run is None or run.status is None:
         return Result(cell, "Failed")
     status = run.status

@@ -16,11 +16,12 @@ from typing import Any
 import duckdb
 
 from selfevo.report.reading import prefix_of
+from selfevo.tables import copy_table
 from selfevo.ui.filters import PAGE, SORTS, Filter, conditions
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Step
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, TEXTS, R, RowFile
-from selfevo_store import ObjectStore, fetch, fetch_rows
+from selfevo_store import ObjectStore
 
 INVALID, UNLABELLED, KEPT = "invalid", "unlabelled", "kept"
 _CUT = 600
@@ -142,10 +143,9 @@ class Questions:
 
 
 def _table(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R], folder: Path) -> Path:
-    """The file as Parquet in ``folder``, whichever form the store has it in."""
-    if file.as_in(manifest) == file:
-        return fetch(store, prefix, manifest, folder, [file.name]) / file.name
-    return file.write(folder, fetch_rows(store, prefix, manifest, file))[file.name]
+    """The file as Parquet in ``folder``."""
+    copy_table(store, prefix, manifest, file, folder)
+    return folder / file.name
 
 
 def _rows(found: Any) -> list[SimpleNamespace]:

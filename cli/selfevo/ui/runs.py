@@ -11,8 +11,7 @@ from pathlib import Path
 from selfevo.local.workdir import RunFolder
 from selfevo.report.collect import collect
 from selfevo.report.data import Report
-from selfevo.report.reading import own_manifest, prefix_of
-from selfevo.stores import open_run_store, recorded
+from selfevo.stores import committed_steps, open_run_store, recorded
 from selfevo.verbs.local_runs import local_runs
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
@@ -124,21 +123,9 @@ class Runs:
         folder = RunFolder(self.workdir, run.metadata)
         driver = folder.driver()
         plan, store = folder.plan(run), open_run_store(run)
-        committed = self._committed(run, plan, store)
+        committed = committed_steps(run, plan, store, self._manifests)
         status = current_status(run, plan, folder, driver, committed)
         return Shown(run, plan, store, status, committed, driver)
-
-    def _committed(self, run: SelfEvolutionRun, plan: Plan, store: ObjectStore) -> dict[str, Manifest]:
-        found: dict[str, Manifest] = {}
-        for step in plan.steps:
-            if not all(parent in found for parent in step.parents):
-                continue
-            prefix = prefix_of(run.metadata.namespace, step)
-            place = store.uri_of(prefix)
-            manifest = self._manifests.get(place) or own_manifest(store, prefix, step)
-            if manifest is not None:
-                self._manifests[place] = found[step.name] = manifest
-        return found
 
 
 def _key(run: SelfEvolutionRun) -> tuple[str, str]:

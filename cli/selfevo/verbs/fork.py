@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom")
 """Said of the run as it stands, not of what it computes."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def fork(
@@ -84,7 +82,10 @@ def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str,
     Raises:
         InputError: the run has no such iteration, or the name is none.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     from selfevo_contract.run import API_VERSION, KIND
+    from selfevo_contract.spec.names import DnsLabel
 
     old, spec = run.metadata.name, run.spec
     if at > spec.iterations:
@@ -98,8 +99,10 @@ def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str,
             f"{spec.fork_from.run}; fork that one, or name a later iteration"
         )
     new = name or f"{old[: 63 - len(f'-fork-{at}')]}-fork-{at}"
-    if not _NAME.fullmatch(new):
-        raise InputError(f"--name is {new!r}; write at most 63 of a-z, 0-9 and '-'")
+    try:
+        TypeAdapter(DnsLabel).validate_python(new)
+    except ValidationError:
+        raise InputError(f"--name is {new!r}; write at most 63 of a-z, 0-9 and '-'") from None
     if new == old:
         raise InputError(f"--name is {new!r}, the run that is forked; choose another")
     written = _as_written(spec)

@@ -80,13 +80,13 @@ def _run(
     from selfevo.documents import INTERRUPTED, in_turn
     from selfevo.sweeps import files
     from selfevo.sweeps.grid import LABEL
-    from selfevo.sweeps.results import Steps, result_of, table, to_do
+    from selfevo.sweeps.results import result_of, table, to_do
     from selfevo.text import count, width
     from selfevo.verbs.run import run_manifest
 
     name = cells[0].document["metadata"]["labels"][LABEL]
     places = files.write(cells, manifest.parent, workdir / "sweeps" / name)
-    steps: Steps = to_do(places, storage, workdir)
+    steps = to_do(places, storage, workdir)
     if not quiet:
         print(f"{count(len(cells), 'run')}, {steps.sentence}\n", flush=True)
     code = in_turn(
@@ -98,8 +98,6 @@ def _run(
     if code == INTERRUPTED:
         return code
     print()
-    for line in table(
-        [result_of(cell, place, storage, workdir) for cell, place in zip(cells, places, strict=True)], width()
-    ):
+    for line in table([result_of(cell, workdir) for cell in cells], width()):
         print(line)
     return code

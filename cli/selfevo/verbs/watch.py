@@ -20,7 +20,7 @@ from selfevo.views import narrate
 from selfevo.views.base import clock
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
-from selfevo_contract.plan import Plan, plan_of
+from selfevo_contract.plan import Plan, decided, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 
@@ -208,9 +208,8 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
             raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
         first = False
         if status is not None:
-            mark = (status.fork, status.rollbacks, status.finetune.iteration if status.finetune else None)
-            if planned is None or planned[0] != mark:
-                planned = mark, plan_of(run.spec, status)
+            if planned is None or planned[0] != decided(status):
+                planned = decided(status), plan_of(run.spec, status)
             printer.update(status, planned[1])
         if driver is None and status is not None:
             break

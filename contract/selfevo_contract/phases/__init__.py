@@ -80,18 +80,6 @@ def _known(name: str) -> str:
 Phase = Annotated[str, AfterValidator(_known)]
 """The name of a phase."""
 
-Inputs = Annotated[
-    ChallengerTrainInputs
-    | SolverRolloutInputs
-    | SolverTrainInputs
-    | VerifierTrainInputs
-    | EvaluateInputs
-    | FinetuneInputs
-    | FinetuneEvaluateInputs,
-    Field(discriminator="phase"),
-]
-GrpoInputs = ChallengerTrainInputs | SolverTrainInputs | FinetuneInputs
-"""Those of the phases that train, by the settings `grpo`."""
 BuiltInputs = (
     ChallengerTrainInputs
     | SolverRolloutInputs
@@ -102,6 +90,9 @@ BuiltInputs = (
     | FinetuneEvaluateInputs
 )
 """Those of the phases that this version does."""
+Inputs = Annotated[BuiltInputs, Field(discriminator="phase")]
+GrpoInputs = ChallengerTrainInputs | SolverTrainInputs | FinetuneInputs
+"""Those of the phases that train, by the settings `grpo`."""
 inputs_adapter: TypeAdapter[Inputs] = TypeAdapter(Inputs)
 
 

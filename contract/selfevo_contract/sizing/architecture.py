@@ -68,6 +68,16 @@ class Architecture:
         layer = self.hidden * (2 * self.q + 2 * self.k) + 3 * self.hidden * self.intermediate + norms
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
 
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding; those of an output layer of its own are as many."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def in_layers(self) -> int:
+        """Parameters of all but the embedding and the output layer."""
+        return self.parameters - (1 if self.tied else 2) * self.embedding
+
     def adapter(self, lora: Lora) -> int:
         """Parameters of an adapter: rank x (inputs + outputs) of each matrix that has one."""
         h, f, q, k = self.hidden, self.intermediate, self.q, self.k

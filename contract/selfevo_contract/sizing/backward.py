@@ -43,9 +43,8 @@ def pass_bytes(
     stream = 4 if whole and gathered != 2 else 2
     layer = model.saved_by_a_layer(sequence)
     on_the_way_back = 4 * model.hidden + 4 * model.intermediate
-    embedding = model.vocabulary * model.hidden
-    in_layers = model.parameters - (1 if model.tied else 2) * embedding
-    copies = computed * in_layers if whole and not gathered else 0
+    embedding = model.embedding
+    copies = computed * model.in_layers if whole and not gathered else 0
     gradient = 4 * embedding if whole else 0
     output = tokens * (8 + 2) * model.hidden  # the last norm's input, in float32 and normed, and its result
     tile = 2 * (min(tokens, TILE_TOKENS) + model.hidden) * min(TILE_WORDS, model.vocabulary)
@@ -61,13 +60,11 @@ def pass_bytes(
     if gathered:
         summed = 4 + gathered if whole else 0  # bytes of a gradient that is being summed over the processes
         head += 4 * embedding if whole else 0
-        back += summed * in_layers // model.layers
+        back += summed * model.in_layers // model.layers
     return max(forward, head, back) + (gathered_bytes(model, gathered) if gathered else 0)
 
 
 def gathered_bytes(model: Architecture, each: int) -> int:
     """Of sharded weights that are whole at the same time, ``each`` bytes a number: the output layer, and three times a
     layer: the one that computes, and the next as it arrives and as it is put in place."""
-    embedding = model.vocabulary * model.hidden
-    in_layers = model.parameters - (1 if model.tied else 2) * embedding
-    return each * (embedding + 3 * in_layers // model.layers)
+    return each * (model.embedding + 3 * model.in_layers // model.layers)

@@ -9,7 +9,7 @@ from datetime import datetime
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.phases import PHASES
-from selfevo_contract.plan import Plan, plan_of
+from selfevo_contract.plan import Plan, decided, plan_of
 from selfevo_contract.pods import merged, pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepProgress
@@ -107,8 +107,7 @@ class Reader:
         """
         run = parse_run(snapshot.document()).model_copy(update={"status": recorded})
         known = self._plans.get(snapshot.uid)
-        chosen = recorded.finetune.iteration if recorded.finetune else None
-        mark = (snapshot.generation, [rollback.iteration for rollback in recorded.rollbacks], recorded.fork, chosen)
+        mark = (snapshot.generation, decided(recorded))
         if known is None or known[0] != mark:
             known = self._plans.put(snapshot.uid, (mark, plan_of(run.spec, recorded)))
         return run, known[1]

@@ -76,6 +76,8 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
         yield from _of_step(known, step)
+    if after.fork is not None and before.fork is None:
+        yield Fact(reasons.FORKED, f"run {fork_line(after.fork)}")
     yield from _of_guards(before, after)
     main = next(c for c in after.conditions if c.type == "Ready")
     if before.phase != after.phase and after.phase in ("Succeeded", "Failed", "Suspended"):
@@ -92,8 +94,6 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
 
 
 def _of_guards(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
-    if after.fork is not None and before.fork is None:
-        yield Fact(reasons.FORKED, f"run {fork_line(after.fork)}")
     for rollback in after.rollbacks[len(before.rollbacks) :]:
         yield Fact(reasons.ROLLED_BACK, rollback_line(rollback), "Warning")
     old = {guard.name: guard.state for guard in before.guards}

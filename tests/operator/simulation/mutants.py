@@ -422,8 +422,8 @@ MUTANTS = (
     Mutant(
         "the choice of what is fine-tuned changes no plan",
         "selfevo_operator.controller.read",
-        "recorded.fork, chosen)",
-        "recorded.fork)",
+        "decided(recorded))",
+        "decided(recorded)[:2])",
     ),
     Mutant(
         "rollbacks never end",

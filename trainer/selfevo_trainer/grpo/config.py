@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from trl.trainer.grpo_config import GRPOConfig
 
 from selfevo_contract.phases import Loading
@@ -12,6 +11,7 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.distributed.layout import check_batch
 from selfevo_trainer.grpo import sharding
+from selfevo_trainer.grpo.arguments import common_arguments
 
 
 def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, processes: int = 1) -> GRPOConfig:
@@ -27,7 +27,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
     """
     check_batch(grpo, processes)
     sharded = sharding.arguments(loading) if grpo.sharded else {}
-    on_cpu, a_pass = not torch.cuda.is_available(), grpo.per_device_train_batch_size * processes
+    a_pass = grpo.per_device_train_batch_size * processes
     made = GRPOConfig(
         output_dir=str(output_dir),
         seed=seed,
@@ -62,15 +62,8 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         vllm_importance_sampling_mode=grpo.vllm_importance_sampling_mode,
         vllm_importance_sampling_clip_max=grpo.vllm_importance_sampling_clip_max,
         shuffle_dataset=False,  # the order is ours, see `dealing.schedule`
-        use_cpu=on_cpu,
         ddp_timeout=collective.TIMEOUT_S,
-        bf16=not on_cpu and loading.dtype == "bfloat16",
-        fp16=not on_cpu and loading.dtype == "float16",
-        save_strategy="no",  # `hooks.Hooks` asks for saves
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is not finite is to be seen, not replaced by the one before
-        report_to="none",
-        disable_tqdm=True,
+        **common_arguments(loading),
         **sharded,
     )
     return sharding.in_float32(made)

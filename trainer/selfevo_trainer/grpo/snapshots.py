@@ -61,11 +61,10 @@ def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     states = collective.all_gather([(name, random_bytes(state))])  # each process alone sees its own
     model: Any = trainer.model
     optimizer: Any = trainer.optimizer
-    gathered = sharding.is_sharded(model)
+    gathered = None  # the first process gathers from all
+    if sharding.is_sharded(model):
+        gathered = sharding.whole_weights(model), sharding.whole(optimizer.state_dict())
     if collective.rank() != 0:
-        if gathered:  # the first one gathers from all
-            sharding.whole_weights(model)
-            sharding.whole(optimizer.state_dict())
         return None
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in states:
@@ -75,9 +74,8 @@ def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     if trainer.accelerator.scaler is not None:
         torch.save(trainer.accelerator.scaler.state_dict(), folder / SCALER_NAME)
     trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-    if gathered:
-        whole = sharding.whole_weights(model)
-        return Snapshot(trainer.state.global_step, folder, model, whole, sharding.whole(optimizer.state_dict()))
+    if gathered is not None:
+        return Snapshot(trainer.state.global_step, folder, model, *gathered)
     frozen = {_place(each) for each in model.parameters() if not each.requires_grad}
     seen: dict[Any, torch.Tensor] = {}
     weights = {

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import SequentialSampler
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_trainer.grpo.arguments import common_arguments
 from selfevo_trainer.grpo.completions import StepCompletions
 
 
 def sft_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path) -> SFTConfig:
     """The settings of ``grpo`` that supervised training has (`Finetune.training`), as TRL's."""
-    on_cpu = not torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output_dir),
         seed=seed,
@@ -33,14 +32,7 @@ def sft_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path) -> SFT
         gradient_checkpointing=grpo.gradient_checkpointing,
         max_length=None,  # what is too long was left out; nothing is cut
         dataset_kwargs={"skip_prepare_dataset": True},  # tokens and labels are ours
-        use_cpu=on_cpu,
-        bf16=not on_cpu and loading.dtype == "bfloat16",
-        fp16=not on_cpu and loading.dtype == "float16",
-        save_strategy="no",  # `hooks.Hooks` asks for saves
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
+        **common_arguments(loading),
     )
 
 

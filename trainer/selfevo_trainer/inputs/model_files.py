@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest
 from selfevo_contract.digests import model_digest
-from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_contract.errors import InputError
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef
 from selfevo_contract.spec.storage import Storage
 from selfevo_store import ObjectStore, download_tree, fetch, open_store, read_manifest
@@ -44,12 +44,8 @@ def fetch_reward_model(context: Context, ref: BaseModelRef) -> Path:
         InputError: there is no such model, or it is not one that we load.
         ServiceError: store or hub cannot be reached.
     """
-    try:
-        with context.clock.during("store"):
-            return context.once_per_pod("reward-model", lambda dest: _fetch_checked_base(context, ref, dest))
-    except SelfevoError as error:
-        message = str(error).replace("spec.model.", "spec.verifier.model.")
-        raise type(error)(message, reason=error.reason) from error
+    with errors_named_after("spec.verifier.model", "spec.model"), context.clock.during("store"):
+        return context.once_per_pod("reward-model", lambda dest: _fetch_checked_base(context, ref, dest))
 
 
 def _fetch_checked_base(context: Context, ref: BaseModelRef, dest: Path) -> Path:

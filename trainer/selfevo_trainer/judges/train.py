@@ -25,6 +25,7 @@ from selfevo_contract.rows import UpdateRow
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.verifier import Verifier
 from selfevo_trainer.context import Context
+from selfevo_trainer.grpo.arguments import common_arguments
 from selfevo_trainer.grpo.checkpoints import kept_files
 from selfevo_trainer.grpo.hooks import check_finite
 from selfevo_trainer.judges.encoding import Encoder
@@ -98,7 +99,6 @@ def train_judge(
 
 
 def _config(settings: Verifier, loading: Loading, how: Training, output: Path) -> RewardConfig:
-    on_cpu = not torch.cuda.is_available()
     a_pass = _divisor(settings.batch_size, settings.per_device_train_batch_size)
     return RewardConfig(
         output_dir=str(output),
@@ -111,15 +111,8 @@ def _config(settings: Verifier, loading: Loading, how: Training, output: Path) -
         warmup_steps=round(how.warmup * how.steps),
         center_rewards_coefficient=settings.center_rewards_coefficient or None,
         max_length=None,  # `Encoder` has cut what is too long
-        gradient_checkpointing=not on_cpu,
-        use_cpu=on_cpu,
-        bf16=not on_cpu and loading.dtype == "bfloat16",
-        fp16=not on_cpu and loading.dtype == "float16",
-        save_strategy="no",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
+        gradient_checkpointing=torch.cuda.is_available(),
+        **common_arguments(loading),
     )
 
 

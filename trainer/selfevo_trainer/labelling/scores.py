@@ -36,7 +36,7 @@ class Scored:
 
     inputs: SolverRolloutInputs
 
-    form: ClassVar[str] = "<question>...</question>"
+    form: ClassVar[str] = ByJudge.form
     answered: ClassVar[RowFile[Any]] = ANSWERED_SCORED
     questions: ClassVar[RowFile[Any]] = QUESTIONS_SCORED
 

@@ -21,15 +21,14 @@ from selfevo_contract.rows import (
     Tally,
     WrittenQuestion,
 )
-from selfevo_trainer.answers.extraction import last_boxed, parse_challenger
-from selfevo_trainer.answers.grades import tally
+from selfevo_trainer.answers.extraction import parse_challenger
 from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Candidate, Selection, select
 from selfevo_trainer.engines import Completion
 from selfevo_trainer.labelling.base import Marked, Marker
-from selfevo_trainer.well_formed import vote_well_formed
+from selfevo_trainer.ratings import ByVotes, voted
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Voted:
 
     inputs: SolverRolloutInputs
 
-    form: ClassVar[str] = "<question>...</question> and \\boxed{...}"
+    form: ClassVar[str] = ByVotes.form
     answered: ClassVar[RowFile[Any]] = ANSWERED
     questions: ClassVar[RowFile[Any]] = QUESTIONS
 
@@ -72,13 +71,10 @@ class Voted:
     def _mark(
         self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]], grader: Comparer
     ) -> list[Marked]:
-        boxes = [[last_boxed(completion.text) for completion in group] for group in answers]
-        questions = [row.question for row in written]
-        votes, refused, verdicts = vote_well_formed(self.inputs.well_formed, questions, boxes, grader)
-        tallies = [tally(group, verdicts if i == 0 else None, refused[i]) for i, group in enumerate(answers)]
+        found = voted(self.inputs.well_formed, [row.question for row in written], answers, grader)
         return [
-            Marked(self._question(row, vote, counts), box, vote.class_of)
-            for row, vote, counts, box in zip(written, votes, tallies, boxes, strict=True)
+            Marked(self._question(row, vote, counts), boxes, vote.class_of)
+            for row, (boxes, vote, counts) in zip(written, found, strict=True)
         ]
 
     def _question(self, written: WrittenQuestion, vote: Vote, answers: Tally | None) -> Question:
