@@ -41,6 +41,7 @@ LEAVES = dict(leaves(spec_schema(CRD)))
 VALUES = 4
 """Of each leaf; other ones in each of the five places that have, for example, pods."""
 CHAINS = 6
+LONG_S = 3600
 
 
 @dataclass
@@ -100,6 +101,8 @@ class Edited:
 def choices(leaf: Leaf, now: Object) -> list[Any]:
     if leaf == ("iterations",):  # a thousand would be taken, and trained
         return [now["iterations"] + 1, 0, -1, 1001, "3", None]
+    if leaf[-1] == "activeDeadlineSeconds":  # a slow machine reaches a short one, and a failed run has no way back
+        return [max(value, LONG_S) if type(value) is int and value > 0 else value for value in values(LEAVES[leaf])]
     return values(LEAVES[leaf])
 
 
