@@ -32,6 +32,7 @@ from selfevo.verbs.explain import explain
 from selfevo.verbs.fork import fork
 from selfevo.verbs.grade import grade, vote
 from selfevo.verbs.init import init
+from selfevo.verbs.report_command import report
 from selfevo.verbs.rows import rows
 from selfevo.verbs.size import size
 from selfevo.verbs.sweep import sweep
@@ -256,28 +257,7 @@ def _switch(found: Path | ClusterRun, suspend: bool, storage: str | None, workdi
     switch(found, suspend)
 
 
-@app.command()
-def report(
-    manifest: Manifest,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write; <run>-report.html by default."),
-    ] = None,
-    storage: Storage = None,
-    workdir: Workdir = DEFAULT_WORKDIR,
-) -> None:
-    """Write one HTML file that says what happened: scores, curricula, rewards, samples, lineage."""
-    from selfevo.documents import each_run
-    from selfevo.verbs.report import report_run
-
-    def do(name: str | None) -> None:
-        if name is not None and output is not None:
-            raise InputError(f"-o names one file, and {manifest} holds several runs; leave it out")
-        typer.echo(f"wrote {report_run(manifest, output, name=name, storage=storage, workdir=workdir)}")
-
-    raise typer.Exit(each_run(manifest, do, quiet=True))
-
-
+app.command()(report)
 app.command()(ui)
 app.command()(explain)
 app.command()(size)

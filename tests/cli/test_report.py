@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs_version
 
 from harness import chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
@@ -542,7 +544,9 @@ def test_nothing_is_loaded_from_outside(page: Path) -> None:
 
 def test_plotly_is_there_once(page: Path) -> None:
     parsed = Parsed(page.read_text(encoding="utf-8"))
-    assert sum("* plotly.js v" in script for script in parsed.scripts) == 1
+    banners = [re.search(r"plotly\.js \(basic - minified\) v([\d.]+)", script) for script in parsed.scripts]
+    assert [banner[1] for banner in banners if banner] == [get_plotlyjs_version()], "fetch the one of this plotly"
+    assert page.stat().st_size < 2_000_000
     viewport = [a for name, a in parsed.elements if name == "meta" and a.get("name") == "viewport"]
     assert viewport[0]["content"] == "width=device-width, initial-scale=1"
 

@@ -91,12 +91,13 @@ class FakeRun:
         return step_prefix(self.run.metadata.namespace, step.phase, step.key)
 
 
-def fake_run(folder: Path, *, until: str | None = None, **changes: Any) -> FakeRun:
+def fake_run(folder: Path, *, until: str | None = None, luck: int = 0, **changes: Any) -> FakeRun:
     """Commits a run below ``folder``.
 
     Args:
         until: Name of the step at which it was interrupted: of this one there is the first chunk or a checkpoint, of
             those after it nothing. The whole run when not given.
+        luck: What the made-up figures are drawn by.
         changes: To the manifest, as ``make_run`` takes them.
     """
     settings = {
@@ -112,7 +113,7 @@ def fake_run(folder: Path, *, until: str | None = None, **changes: Any) -> FakeR
     for number, step in enumerate(found.plan.steps):
         work = folder / "work" / step.name
         interrupted = step.name == until
-        _Committer(found, step, work, random.Random(number)).commit(interrupted=interrupted)
+        _Committer(found, step, work, random.Random(number + 1000 * luck)).commit(interrupted=interrupted)
         if interrupted:
             break
     return found

@@ -54,7 +54,8 @@ class _Collector:
         self.tasks = [task.name for task in run.spec.evaluation.tasks] if run.spec.evaluation else []
         self.groups = {task.name: task.group for task in run.spec.evaluation.tasks} if run.spec.evaluation else {}
         self.records: dict[str, StepRecord] = {}
-        self.base_results: dict[str, Results] | None = None
+        self.results: dict[int, dict[str, Results]] = {}
+        """By iteration and task."""
         self.evaluations: dict[int, Evaluation | None] = {}
         self.tuned: dict[int, list[Answered]] = {}
         """Answers after fine-tuning, by the iteration that it started from."""
@@ -85,6 +86,7 @@ class _Collector:
             steps=records,
             versions=versions_of(records),
             unusable=tuple(self.unusable),
+            results=self.results,
             finetuned=self.finetuned(),
             flips=tuple(self.flips),
         )
@@ -132,7 +134,7 @@ class _Collector:
             Finetuned(
                 number,
                 before=self.evaluations.get(number),
-                after=evaluation_of(answered, self.base_results, self.metric),
+                after=evaluation_of(answered, self.results.get(0), self.metric),
                 over_control=over(answered, control, self.metric) if number and control else None,
             )
             for number, answered in sorted(self.tuned.items(), reverse=True)
@@ -163,9 +165,8 @@ class _Collector:
             self.tuned[step.iteration] = answered
             return
         self.compare(step.iteration, found)
-        if step.iteration == 0:
-            self.base_results = {each.task: each.results for each in answered}
-        base = None if step.iteration == 0 else self.base_results
+        self.results[step.iteration] = {each.task: each.results for each in answered}
+        base = self.results.get(0) if step.iteration else None
         self.evaluations[step.iteration] = evaluation_of(answered, base, self.metric)
 
     def compare(self, iteration: int, found: Mapping[str, Sequence[ScoreRow]]) -> None:

@@ -9,7 +9,7 @@ from selfevo.report.flips import Flips
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.scores import Score
+from selfevo_contract.scores import Results, Score
 from selfevo_contract.status import Fork, GuardStatus
 from selfevo_core.policies.forking import fork_line
 
@@ -244,8 +244,18 @@ class Report:
     """Each evaluated iteration against the one evaluated before it."""
     unusable: tuple[Samples, ...] = ()
     """What Challengers wrote in trainings that ended for want of one valid question."""
+    results: Mapping[int, Mapping[str, Results]] = field(default_factory=dict)
+    """By iteration and task, question by question; those after fine-tuning are not in it."""
     finetuned: tuple[Finetuned, ...] = ()
     """What was trained on labelled data at the end, the base last."""
+
+    @property
+    def tied(self) -> tuple[int, ...]:
+        """The other iterations with the very score of the best one, which is the first of them."""
+        scores = {i.number: i.evaluation.score(self.metric).value for i in self.iterations if i.evaluation is not None}
+        if self.best is None or self.best not in scores:
+            return ()
+        return tuple(n for n, value in scores.items() if n != self.best and value == scores[self.best])
 
     def iteration(self, number: int) -> Iteration:
         """The one with this number; a fork has none between the base and what it goes on from."""

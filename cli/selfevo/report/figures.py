@@ -86,7 +86,8 @@ BOTH = (
 )
 
 
-def _figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
+def plain_figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
+    """What all plots have in common."""
     figure = go.Figure(list(traces))
     figure.update_layout(
         template="none",
@@ -113,7 +114,8 @@ def _figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
     return figure
 
 
-def _iteration_axis(last: int) -> dict[str, Any]:
+def iteration_axis(last: int) -> dict[str, Any]:
+    """Of the base and the iterations up to ``last``."""
     every = -(-(last + 1) // _TICKS)
     values = list(range(0, last + 1, every))
     return {
@@ -148,9 +150,9 @@ def scores(report: Report) -> Figure | None:
     mean.error_y = {"array": [e.mean.stderr or 0.0 for _, e in evaluated], "color": BLUE, "thickness": 1.5, "width": 5}
     greedy = _line("greedy", [(n, e.greedy.value) for n, e in evaluated], ORANGE, "dot", "diamond")
     majority = [(n, e.score("maj").value) for n, e in evaluated]
-    plot = _figure(
+    plot = plain_figure(
         [mean, greedy, _line(f"majority of {report.samples_of_each}", majority, GREEN, "dash", "square")],
-        xaxis=_iteration_axis(report.iterations[-1].number),
+        xaxis=iteration_axis(report.iterations[-1].number),
         yaxis={"title": {"text": "accuracy"}, "tickformat": ".0%"},
     ).update_layout(showlegend=True)
     return Figure(
@@ -179,9 +181,9 @@ def shares(report: Report) -> Figure | None:
             "thickness": 1.5,
             "width": 5,
         }
-    axis = _iteration_axis(report.iterations[-1].number)
+    axis = iteration_axis(report.iterations[-1].number)
     axis["range"] = [0.75, report.iterations[-1].number + 0.25]
-    plot = _figure(
+    plot = plain_figure(
         [line for line in lines if any(y is not None for y in line.y)],
         xaxis=axis,
         yaxis={"title": {"text": "share"}, "tickformat": ".0%", "range": [0, 1.04]},
@@ -258,7 +260,7 @@ def _over_updates(updates: Sequence[Update], metric: Metric, colour: str) -> go.
             place = {"x": x + 0.5 + len(mine) / 2, "xref": "x", "y": 1.01, "yref": "paper", "yanchor": "bottom"}
             labels.append({**place, "text": f"it. {iteration}", "showarrow": False, "font": {"size": 11}})
         x += len(mine)
-    return _figure(
+    return plain_figure(
         traces,
         shapes=shapes,
         annotations=labels,
@@ -292,7 +294,7 @@ def times(report: Report) -> Figure | None:
     divisor, unit = _unit(max(time.total for time in report.times))
     order = list(reversed(report.times))
     activities = activities_of(report)
-    plot = _figure(
+    plot = plain_figure(
         [_bar(activity, order, divisor, unit) for activity in activities],
         barmode="stack",
         bargap=0.35,

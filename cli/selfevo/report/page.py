@@ -17,19 +17,20 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from selfevo.report import figures, findings, text
 from selfevo.report.data import Report, Samples
 from selfevo.report.figures import Figure
 from selfevo.report.lineage import lineage
 from selfevo.report.samples import INVALID, UNLABELLED
+from selfevo.report.settings import without_values
 from selfevo.report.timings import overhead
 from selfevo.report.verifier import judges_of
 from selfevo_contract.phases import PHASES
 from selfevo_contract.run import API_VERSION, KIND
 
 TEMPLATES = Path(__file__).parent / "templates"
+VENDOR = Path(__file__).parent / "vendor"
 
 REASONS = {
     INVALID: "not in the asked form",
@@ -48,14 +49,24 @@ REASONS = {
 
 def render(report: Report) -> str:
     """The page."""
-    plotly_js, script = get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return page_of("report.html.j2", variables(report))
+
+
+def page_of(template: str, said: dict[str, Any]) -> str:
+    """A page with its style and its scripts inside of it."""
+    plotly, script = plotly_js(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     inside = {
         "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        "plotly_js": Markup(plotly_js),
+        "plotly_js": Markup(plotly),
         "script": Markup(script),
-        "script_hashes": [_csp_hash(code) for code in (plotly_js, script)],
+        "script_hashes": [_csp_hash(code) for code in (plotly, script)],
     }
-    return encodable(environment().get_template("report.html.j2").render(variables(report), **inside))
+    return encodable(environment().get_template(template).render(said, **inside))
+
+
+def plotly_js() -> str:
+    """What draws the plots: the part of plotly.js that has lines and bars, a quarter of the whole."""
+    return (VENDOR / "plotly-basic.min.js").read_text(encoding="utf-8")
 
 
 def encodable(page: str) -> str:
@@ -81,6 +92,9 @@ def environment(*folders: Path) -> Environment:
         duration=text.duration,
         score=findings.with_error,
         gain=findings.gain_with_error,
+        clear=findings.is_clear,
+        spread=text.spread,
+        spread_error=text.spread_error,
     )
     return made
 
@@ -116,12 +130,13 @@ def variables(report: Report) -> dict[str, Any]:
         "dropped_counts": {samples.iteration: _dropped_counts(report, samples) for samples in report.samples},
         "judges": judges_of(report),
         "manifest": _manifest(report),
-        "selfevo_version": _version(),
-        "figures_json": Markup(_figures_json(drawn)),
+        "selfevo_version": selfevo_version(),
+        "figures_json": Markup(figures_json(drawn)),
     }
 
 
-def _figures_json(drawn: list[Figure]) -> str:
+def figures_json(drawn: list[Figure]) -> str:
+    """The plots as they stand in the page."""
     # to_json writes NaN as null, which JSON has. Escaped, "<" cannot end the script element whatever a title says.
     plots = [{"id": figure.id, **json.loads(figure.plot.to_json())} for figure in drawn]
     return json.dumps(plots, separators=(",", ":")).replace("<", "\\u003c")
@@ -147,21 +162,13 @@ def _manifest(report: Report) -> str:
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": report.run.metadata.name, "namespace": report.run.metadata.namespace},
-        "spec": _without_values(report.run.spec.wire()),
+        "spec": without_values(report.run.spec.wire()),
     }
     return yaml.safe_dump(document, sort_keys=False, width=100)
 
 
-def _without_values(value: Any, field: str = "") -> Any:
-    """A report is passed around: the values of environment variables, where tokens may hide, stay behind."""
-    if field == "env":
-        return [{**variable, "value": "(not shown)"} for variable in value]
-    if isinstance(value, dict):
-        return {name: _without_values(item, name) for name, item in value.items()}
-    return [_without_values(item) for item in value] if isinstance(value, list) else value
-
-
-def _version() -> str:
+def selfevo_version() -> str:
+    """Of this installation."""
     try:
         return metadata.version("selfevo")
     except metadata.PackageNotFoundError:

@@ -11,6 +11,8 @@ import unicodedata
 
 from markupsafe import Markup, escape
 
+from selfevo.report.spread import Spread
+
 LIMIT = 1200
 """Characters shown of one text."""
 DASH = "–"
@@ -99,3 +101,22 @@ def listed(words: list[str], most: int = 8) -> str:
     if len(words) > most:
         words = [*words[:most], f"{len(words) - most} more"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def spread(of: Spread | None, signed: bool = False) -> str:
+    """Mean and standard deviation of seeds, in points.
+
+    >>> spread(Spread(0.81, 0.005, 3)), spread(Spread(-0.02, None, 1), signed=True)
+    ('81.0 ± 0.5', '\u22122.0')
+    """
+    return DASH if of is None else _with(of, of.deviation, signed)
+
+
+def spread_error(of: Spread | None) -> str:
+    """Mean difference of seeds and its standard error, in points."""
+    return DASH if of is None else _with(of, of.stderr, signed=True)
+
+
+def _with(of: Spread, error: float | None, signed: bool) -> str:
+    mean = points(of.mean) if signed else f"{100 * of.mean:.1f}"
+    return mean if error is None else f"{mean} ± {100 * error:.1f}"

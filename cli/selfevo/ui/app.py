@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from selfevo.report.page import REASONS, TEMPLATES, encodable, environment, variables
+from selfevo.report.page import REASONS, TEMPLATES, encodable, environment, plotly_js, variables
 from selfevo.ui.filters import VERDICTS, read_filter
 from selfevo.ui.questions import Questions
 from selfevo.ui.runs import Runs, Shown
@@ -118,7 +117,7 @@ def app_of(runs: Runs) -> Starlette:
     pages = Pages(runs)
     style = "".join((place / name).read_text() for place, name in ((TEMPLATES, "report.css"), (HERE, "ui.css")))
     files = {
-        "plotly.js": (get_plotlyjs(), "text/javascript"),
+        "plotly.js": (plotly_js(), "text/javascript"),
         "report.js": ((TEMPLATES / "report.js").read_text(), "text/javascript"),
         "ui.css": (style, "text/css"),
     }

@@ -1,0 +1,218 @@
+"""Several runs held against each other: question by question, by their settings, over seeds, and as a page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import chromium
+from harness.fake_run import HOSTILE, fake_run
+from harness.runs import make_run
+from selfevo.report import Source, write_comparison
+from selfevo.report.collect import collect
+from selfevo.report.compare import Comparison, compare, difference, differing, labels
+from selfevo.report.compare_page import cautions, render_comparison, sentences
+from selfevo.report.settings import flattened
+from selfevo.report.spread import Spread, spread_of
+from selfevo.verbs.report import report_comparison
+from selfevo_contract.errors import InputError
+from selfevo_contract.scores import Results, standard_error
+
+RANDOM = {"spec__rollout__labels": "random"}
+RUNS: dict[str, dict[str, Any]] = {
+    "votes-0": {},
+    "votes-1": {"spec__seed": 1},
+    "random-0": RANDOM,
+    "random-1": {**RANDOM, "spec__seed": 1},
+}
+
+
+def results(*values: float, questions: Sequence[str] = "abcd") -> Results:
+    return Results(tuple(questions[: len(values)]), {"mean": values})
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
+    """Two settings by two seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    fakes = [
+        fake_run(folder / name, luck=luck, metadata__name=name, **changes)
+        for luck, (name, changes) in enumerate(RUNS.items())
+    ]
+    return [Source(fake.run, fake.plan, fake.store) for fake in fakes]
+
+
+@pytest.fixture(scope="module")
+def comparison(sources: list[Source]) -> Comparison:
+    return compare([collect(*source, questions=False) for source in sources])
+
+
+def test_a_difference_is_over_the_questions_that_both_were_asked() -> None:
+    before = results(0.0, 0.5, 1.0, questions="abc")
+    now = results(1.0, 0.5, 0.25, 1.0, questions="cbad")
+    found = difference({"math": before, "logic": before}, {"math": now, "words": now}, "mean")
+    values = [0.0, 0.0, 0.25]  # c, b, a; d was not asked of the one before
+    assert found.gain is not None and found.questions == 3
+    assert found.gain.value == pytest.approx(sum(values) / 3)
+    assert found.gain.stderr == pytest.approx(standard_error(values))
+
+
+def test_tasks_count_alike_and_what_is_not_known_is_no_difference() -> None:
+    few, many = results(0.0), results(0.5, 0.5, 0.5)
+    found = difference({"a": few, "b": many}, {"a": results(1.0), "b": many}, "mean")
+    assert found.gain is not None and found.gain.value == 0.5 and found.questions == 4
+    assert difference({"a": few}, {"a": few}, "maj").gain is None
+    assert difference({"a": few}, {"a": results(1.0, questions="z")}, "mean").gain is None
+
+
+def test_a_question_that_stands_twice_is_paired_by_its_turn() -> None:
+    found = difference({"a": results(0.0, 1.0, questions="aa")}, {"a": results(1.0, 1.0, questions="aa")}, "mean")
+    assert found.gain is not None and found.gain.value == 0.5
+
+
+def test_runs_are_held_against_the_first(comparison: Comparison) -> None:
+    reference, other = comparison.runs[0], comparison.runs[2]
+    assert reference.by_iteration == {} and reference.best is None and reference.last is None
+    assert list(other.by_iteration) == [0, 1, 2] and other.last == 2
+    gain = other.by_iteration[2].gain
+    assert gain is not None
+    assert gain.value == pytest.approx(other.scores[2].mean.value - reference.scores[2].mean.value)
+    alone = other.scores[2].mean.stderr
+    assert gain.stderr is not None and alone is not None and 0 < gain.stderr < 1.5 * alone
+    assert comparison.shared == 4  # the base's evaluation and the first Challenger, a seed each
+
+
+def test_seeds_of_the_same_settings_are_one_line(comparison: Comparison) -> None:
+    votes, random = comparison.groups
+    assert (votes.members, random.members) == ((0, 1), (2, 3))
+    assert (votes.name, random.name) == ("rollout.labels: majority", "rollout.labels: random")
+    scores = [run.scores[2].mean.value for run in comparison.runs]
+    assert votes.scores[2] == spread_of(scores[:2])
+    assert votes.difference is None and random.difference is not None
+    pairs = [scores[2] - scores[0], scores[3] - scores[1]]
+    assert random.difference.mean == pytest.approx(statistics.fmean(pairs))
+    assert random.difference.stderr == pytest.approx(standard_error(pairs))
+
+
+def test_groups_without_seeds_in_common_have_no_difference(sources: list[Source]) -> None:
+    found = compare([collect(*source, questions=False) for source in (sources[0], sources[3])])
+    assert [group.difference for group in found.groups] == [None, None] and not found.repeated
+    assert "random-1 less votes-0 at iteration 2" in sentences(found)[0]
+
+
+def test_settings_that_differ_are_named_by_their_path(comparison: Comparison) -> None:
+    values = {setting.path: setting.values for setting in comparison.settings}
+    assert values["seed"] == ("0", "1", "0", "1")
+    assert values["rollout.labels"] == ("majority", "majority", "random", "random")
+    assert set(values) == {"seed", "rollout.labels", "storage.uri"}
+
+
+def test_the_same_bytes_in_another_place_are_no_difference() -> None:
+    digest = "a" * 64
+    runs = [make_run(spec__model={"uri": uri, "digest": digest}) for uri in ("file:///a", "file:///b")]
+    assert differing(runs) == ()
+    other = make_run(spec__model={"uri": "file:///b", "digest": "b" * 64})
+    assert {setting.path for setting in differing([runs[0], other])} == {"model.uri", "model.digest"}
+
+
+def test_values_of_variables_are_in_no_setting() -> None:
+    runs = [make_run(spec__pods={"env": [{"name": "TOKEN", "value": value}]}) for value in ("one", "two")]
+    assert "one" not in str(flattened(runs[0].spec.wire())) and differing(runs) == ()
+
+
+def test_every_run_has_a_name_of_its_own() -> None:
+    one, other = make_run(metadata__name="a"), make_run(metadata__name="a", metadata__namespace="lab")
+    assert labels([one, other, make_run(metadata__name="b")]) == ["default/a", "lab/a", "b"]
+    assert labels([one, one]) == ["default/a (1)", "default/a (2)"]
+
+
+def test_the_words_claim_no_more_than_the_errors_allow(comparison: Comparison) -> None:
+    (said,) = sentences(comparison)
+    assert said.startswith("rollout.labels: random less rollout.labels: majority: ")
+    assert said.endswith("over 2 seeds, too few seeds to judge it by.")
+    assert any("some reach two standard errors by chance" in sentence for sentence in cautions(comparison))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((0.1, 0.12, 0.11), "a clear difference."),
+        ((0.1, -0.1, 0.02), "no clear difference."),
+        ((0.1,), "1 seed, too few"),
+    ],
+)
+def test_seeds_decide_over_a_group(comparison: Comparison, values: tuple[float, ...], verdict: str) -> None:
+    import dataclasses
+
+    first, other = comparison.groups
+    changed = dataclasses.replace(other, difference=spread_of(values))
+    (said,) = sentences(dataclasses.replace(comparison, groups=(first, changed)))
+    assert verdict in said
+
+
+def test_a_spread_of_one_has_no_deviation() -> None:
+    assert spread_of([0.5]) == Spread(0.5, None, 1) and spread_of([0.5]).stderr is None
+
+
+def test_the_page_has_the_numbers_and_is_small(comparison: Comparison) -> None:
+    page = render_comparison(comparison)
+    assert len(page) < 2_000_000
+    for text in ("4 runs compared", "votes-0 (reference)", "rollout.labels", "Held-out accuracy, mean over seeds"):
+        assert text in page
+    gain = comparison.runs[3].by_iteration[2].gain
+    assert gain is not None and f"± {100 * (gain.stderr or 0):.1f}" in page
+
+
+def test_hostile_settings_are_text(sources: list[Source]) -> None:
+    """What a manifest says may come from anybody."""
+    run = sources[1].run
+    prompt = run.spec.solver.prompt.model_copy(update={"system": HOSTILE[1]})
+    spec = run.spec.model_copy(update={"solver": run.spec.solver.model_copy(update={"prompt": prompt})})
+    other = collect(run.model_copy(update={"spec": spec}), *sources[1][1:3], questions=False)
+    page = render_comparison(compare([collect(*sources[0], questions=False), other]))
+    assert HOSTILE[1] not in page and "&lt;script&gt;alert(1)" in page
+
+
+def test_a_run_without_scores_is_told_of(sources: list[Source], tmp_path: Path) -> None:
+    begun = fake_run(tmp_path, until="challenger-train-1", metadata__name="begun")
+    found = compare(
+        [collect(*sources[0], questions=False), collect(begun.run, begun.plan, begun.store, questions=False)]
+    )
+    render_comparison(found)
+    assert any("Not finished: begun." in sentence for sentence in cautions(found))
+    bare = fake_run(tmp_path / "bare", metadata__name="bare", spec__evaluation=None)
+    none = compare([collect(bare.run, bare.plan, bare.store, questions=False)] * 2)
+    assert "No held-out" in render_comparison(none) or "no evaluated iteration" in render_comparison(none)
+
+
+def test_one_run_named_twice_is_refused(tmp_path: Path) -> None:
+    import yaml
+
+    fake = fake_run(tmp_path)
+    document = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun", "metadata": {"name": "demo"}}
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(yaml.safe_dump({**document, "spec": fake.run.spec.wire()}))
+    with pytest.raises(InputError, match=r"a\.yaml and .*b\.yaml are both the run demo in file:"):
+        report_comparison([tmp_path / "a.yaml", tmp_path / "b.yaml"], None, storage=None, workdir=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_browser_draws_a_comparison(sources: list[Source], tmp_path: Path) -> None:
+    browser = chromium.find()
+    if browser is None:
+        pytest.skip("there is no Chromium here (tests/install-debian-packages installs it)")
+    path = tmp_path / "comparison.html"
+    write_comparison(sources, path)
+    with chromium.opened(browser, path, width=390, height=844, mobile=True) as tab:
+        assert tab.evaluate(
+            "[...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('.points').length)"
+        ) == [
+            4,
+            2,
+        ]
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        assert tab.requests == [path.resolve().as_uri()] and tab.complaints == []
