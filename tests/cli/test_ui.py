@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+import statistics
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from harness import chromium
+from harness import axe, chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
 from selfevo.main import app
 from selfevo.ui.app import app_of
 from selfevo.ui.filters import PAGE, Filter, read_filter
+from selfevo.ui.live import Live
 from selfevo.ui.runs import Runs
 from selfevo_contract.artifacts import MANIFEST_NAME
 from selfevo_contract.errors import InputError
-from selfevo_contract.rows import QUESTIONS, CheckedQuestion
+from selfevo_contract.rows import QUESTIONS, CheckedQuestion, ScoreRow, answers_of
 from selfevo_store import fetch_rows, read_manifest
 
 RUN = "/runs/default/demo"
+PAGES = ("questions", "questions/1/1", "evaluation", "evaluation/held-out/3")
+ATTACK = "%22%3E%3Csvg%20onload%3Dalert(1)%3E"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +133,10 @@ def test_a_question_that_comes_twice_leads_to_the_other(client: TestClient) -> N
     assert f'href="{RUN}/questions/1/51"' in client.get(f"{RUN}/questions/1/0").text
 
 
-@pytest.mark.parametrize("place", ["", RUN, f"{RUN}/questions", f"{RUN}/questions/1/0", "/static/plotly.js"])
+@pytest.mark.parametrize(
+    "place",
+    ["", RUN, f"{RUN}/questions", f"{RUN}/questions/1/0", f"{RUN}/evaluation", "/compare", "/static/plotly.js"],
+)
 def test_pages_are_read_only_and_load_nothing_from_elsewhere(client: TestClient, place: str) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         assert client.request(method, place or "/").status_code == 405
@@ -155,6 +166,102 @@ def test_a_damaged_store_is_a_sentence_on_the_page(tmp_path: Path) -> None:
     next(place.rglob("questions.parquet")).write_bytes(b"<script>")
     answer = client_of(fake, tmp_path / "work").get(f"{RUN}/questions")
     assert answer.status_code == 503 and "is damaged" in answer.text
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    """Three seeds of one run, one of other settings that is not finished, and one whose store is damaged."""
+    folder = tmp_path_factory.mktemp("several")
+    runs = [fake_run(folder / f"seed-{n}", luck=n, metadata__name=f"seed-{n}", spec__seed=n) for n in (0, 1, 2)]
+    changes = {"metadata__name": "other", "spec__rollout__questions": 40}
+    runs.append(fake_run(folder / "other", until="solver-rollout-2", **changes))
+    damaged = fake_run(folder / "damaged", metadata__name="damaged", spec__iterations=1)
+    for manifest in (folder / "damaged" / "store").rglob(MANIFEST_NAME):
+        manifest.write_bytes(b"<script>alert(1)</script>")
+    named = [fake.run for fake in (*runs, damaged)]
+    return TestClient(app_of(Runs(folder / "work", named)), base_url="http://127.0.0.1:8321")
+
+
+def scored(fake: FakeRun, step: str) -> list[ScoreRow]:
+    manifest = read_manifest(fake.store, fake.prefix(step))
+    assert manifest is not None
+    return fetch_rows(fake.store, fake.prefix(step), manifest, answers_of("held-out"))
+
+
+def rows_in(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, without markup."""
+    body = page[page.index(heading) :].split("<tbody>")[1].split("</tbody>")[0]
+    rows = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in body.split("</tr>")]
+    return [[re.sub(r"<.*?>", " ", cell).strip() for cell in row] for row in rows if row]
+
+
+def test_held_out_questions_change_as_the_rows_say(client: TestClient, fake: FakeRun) -> None:
+    before, after = (scored(fake, f"evaluate-{n}") for n in (1, 2))
+    lost = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if a.greedy_right and not b.greedy_right]
+    gained = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if b.greedy_right and not a.greedy_right]
+    assert lost and gained
+    page = client.get(f"{RUN}/evaluation").text
+    assert rows_in(page, 'id="flips"')[1] == ["1 → 2", "80", str(len(lost)), str(len(gained))]
+    for change, numbers in (("lost", lost), ("gained", gained)):
+        page = client.get(f"{RUN}/evaluation", params={"since": 1, "until": 2, "change": change}).text
+        assert [row[0] for row in rows_in(page, "<table class")] == [f"held-out/{n}" for n in numbers[:PAGE]]
+
+
+def test_held_out_questions_are_judged_sorted_and_searched(client: TestClient, fake: FakeRun) -> None:
+    base, last = (scored(fake, f"evaluate-{n}") for n in (0, 2))
+    page = client.get(f"{RUN}/evaluation", params={"by": "maj", "change": "right"}).text
+    both = sum(bool(a.majority_right and b.majority_right) for a, b in zip(base, last, strict=True))
+    assert f'role="status">{both} question' in page
+    page = client.get(f"{RUN}/evaluation", params={"sort": "moved", "down": 1}).text
+    moved = max(b.samples_right - a.samples_right for a, b in zip(base, last, strict=True))
+    assert rows_in(page, "<table class")[0][-1] == f"{100 * moved / 8:+.0f}"
+    assert len(rows_in(client.get(f"{RUN}/evaluation", params={"page": 2}).text, "<table class")) == 30
+    assert 'role="status">1 question' in client.get(f"{RUN}/evaluation", params={"text": "79 + 79"}).text
+    assert 'role="status">0 questions' in client.get(f"{RUN}/evaluation", params={"task": "' OR true --"}).text
+    assert 'role="status">80 questions' in client.get(f"{RUN}/evaluation", params={"page": 9}).text
+
+
+def test_one_held_out_question_has_its_answers_at_each_iteration(client: TestClient, fake: FakeRun) -> None:
+    row = scored(fake, "evaluate-1")[3]
+    page = client.get(f"{RUN}/evaluation/held-out/3?iteration=1").text
+    assert [cells[3] for cells in rows_in(page, 'id="answers-over-time"')][1] == f"{row.samples_right} of 8"
+    assert "Sampled answers of iteration 1" in page and page.count("so \\boxed{") == 8
+    for place in ("held-out/80", "none/0", f"held-out/{10**30}"):
+        assert client.get(f"{RUN}/evaluation/{place}").status_code == 404
+
+
+def test_one_damaged_store_is_that_runs_sentence(several: TestClient) -> None:
+    page = several.get("/")
+    assert page.status_code == 200 and "Not read:" in page.text and "<script>alert" not in page.text
+    assert page.text.count("Succeeded") == 3 and page.text.count("Stopped") == 2
+    assert several.get("/runs/default/damaged").status_code == 503
+    assert several.get("/compare").text.count('type="checkbox"') == 4
+
+
+def test_runs_side_by_side_differ_as_their_rows_do(several: TestClient, tmp_path: Path) -> None:
+    names = [f"default/{name}" for name in ("seed-0", "seed-1", "seed-2", "other")]
+    page = several.get("/compare", params={"run": names}).text
+    ours = [fake_run(tmp_path / str(n), luck=n, spec__seed=n) for n in (0, 1)]
+    pairs = zip(*(scored(fake, "evaluate-2") for fake in ours), strict=True)
+    differences = [(b.samples_right - a.samples_right) / 8 for a, b in pairs]
+    mean, error = statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    said = f"{100 * mean:+.1f} ± {100 * error:.1f}".replace("-", "\u2212")
+    assert [row[0] for row in rows_in(page, 'id="runs-table"')] == ["seed-0 (reference)", "seed-1", "seed-2", "other"]
+    assert rows_in(page, 'id="differences"')[0][1:] == ["80", ANY, ANY, said]
+    assert rows_in(page, 'id="seeds-table"')[0][1] == "0, 1, 2"
+    settings = {row[0]: row[1:] for row in rows_in(page, 'id="settings"')}
+    assert settings["seed"] == ["0", "1", "2", "0"] and settings["rollout.questions"] == ["60", "60", "60", "40"]
+
+
+def test_a_comparison_takes_what_makes_sense_of_its_address(several: TestClient) -> None:
+    asked = {"run": ["default/seed-1", "default/none", "'; --", "default/seed-1"], "against": "default/seed-2"}
+    page = several.get("/compare", params=asked)
+    assert page.status_code == 200 and [row[0] for row in rows_in(page.text, 'id="runs-table"')] == [
+        "seed-1 (reference)"
+    ]
+    assert "Compare runs" in several.get("/compare?run=x&against=default/seed-1").text
+    both = several.get("/compare?run=default/seed-1&run=default/other&against=default/other").text
+    assert "other (reference)" in both
 
 
 def test_rows_of_an_older_version_are_read(tmp_path: Path, fake: FakeRun) -> None:
@@ -210,30 +317,135 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
             CliRunner().invoke(app, ["ui", "--port", str(port), "--workdir", str(tmp_path)], catch_exceptions=False)
 
 
-@pytest.fixture(scope="module")
-def address(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def test_a_page_hears_what_is_new_and_nothing_else() -> None:
+    live, state, looks = Live(every_s=0.01), ["a"], []
+
+    def look() -> str:
+        looks.append(state[0])
+        return state[0]
+
+    async def heard() -> list[str]:
+        found = []
+        async for event in live.events("x", look):
+            found.append(event)
+            state[0] = "b"
+            live.closing = len(found) == 2
+        return found
+
+    assert asyncio.run(heard()) == [f"event: state\ndata: {each}\n\n" for each in "ab"]
+    assert live.open == 0
+
+
+def test_a_slow_look_is_made_less_often_and_shared() -> None:
+    live = Live(every_s=0.0)
+    assert live.state("x", lambda: time.sleep(0.02) or "first") == "first"
+    assert live.state("x", lambda: "second") == "first"  # 0.2 s long
+    assert live.state("y", lambda: "other") == "other"
+
+
+def test_every_page_that_follows_a_run_has_its_state(fake: FakeRun, client: TestClient, tmp_path: Path) -> None:
+    def state(client: TestClient, place: str) -> str:
+        found = re.search(r'<body data-live="([^"]+)" data-state="([0-9a-f]+)">', client.get(place).text)
+        assert found is not None and client.head(found[1].replace("&amp;", "&")).status_code == 200
+        return found[2]
+
+    ones = {state(client, f"{RUN}{page}") for page in ("", "/questions", "/evaluation")}
+    assert len(ones) == 1 and state(client, "/") == state(client, "/compare") not in ones
+    part = client_of(fake_run(tmp_path, until="solver-rollout-2"), tmp_path / "work")
+    before = state(part, RUN), state(part, "/")
+    assert before == (state(part, RUN), state(part, "/"))
+    fake_run(tmp_path)
+    assert state(part, RUN) != before[0] and state(part, "/") != before[1]
+    assert part.head("/events?run=default/none").status_code == 200
+    assert "data-live" not in client.get(f"{RUN}/questions/1/0").text
+
+
+@contextmanager
+def served(runs: Runs) -> Iterator[str]:
     """The pages on a real port."""
-    made = app_of(Runs(tmp_path_factory.mktemp("served"), [fake.run]))
+    made = app_of(runs)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(made, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(30)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            made.state.live.closing = server.should_exit = True
+            thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def address(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(Runs(tmp_path_factory.mktemp("served"), [fake.run])) as address:
+        yield address
+
+
+@pytest.fixture
+def browser() -> str:
+    found = chromium.find()
+    if found is None:
+        pytest.skip("no Chromium")
+    return found
+
+
+def until(page: chromium.Page, expression: str) -> None:
+    """Wait for it to become true in the page."""
+    deadline = time.monotonic() + 60
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_hostile_text_does_nothing_in_a_browser(address: str, fake: FakeRun) -> None:
-    browser = chromium.find()
-    if browser is None:
-        pytest.skip("no Chromium")
+def test_an_open_page_follows_its_run_without_being_loaded_again(browser: str, tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-rollout-2")
+    with (
+        served(Runs(tmp_path / "work", [fake.run])) as address,
+        chromium.opened(browser, address + RUN) as page,
+        chromium.opened(browser, f"{address}/") as overview,
+    ):
+        for each in (page, overview):
+            until(each, "document.getElementById('live').textContent === 'live'")
+            each.evaluate("window.same = true")
+        assert page.evaluate("document.querySelectorAll('#scores .point').length") == 6
+        page.evaluate("for (const each of document.querySelectorAll('#settings details')) each.open = true")
+        fake_run(tmp_path)
+        until(overview, "document.querySelector('tbody').textContent.includes('Succeeded')")
+        until(page, "!document.querySelector('main > header').textContent.includes('not finished')")
+        until(page, "document.querySelectorAll('#scores .point').length === 9")
+        assert page.evaluate("[...document.querySelectorAll('#settings details')].every(each => each.open)")
+        for each in (page, overview):
+            assert each.evaluate("window.same") is True and each.complaints == []
+            assert "updated at" in each.evaluate("document.getElementById('live').textContent")
+            assert all(url.startswith((address, "data:")) for url in each.requests)
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_that_keeps_people_from_a_page(browser: str, address: str) -> None:
+    try:
+        axe.script()
+    except axe.AxeUnavailable as error:
+        pytest.skip(str(error))
+    pages = ("/", RUN, *(f"{RUN}/{page}" for page in PAGES), "/compare", "/compare?run=default/demo", "/none")
+    looks: list[dict[str, Any]] = [{}, {"width": 390, "height": 800, "mobile": True, "dark": True}]
+    for place in pages:
+        for look in looks:
+            with chromium.opened(browser, address + place, **look) as page:
+                found = axe.findings(page)
+                assert [each for each in found if each["impact"] in ("serious", "critical")] == [], (place, look)
+
+
+@pytest.mark.slow
+def test_hostile_text_does_nothing_in_a_browser(browser: str, address: str) -> None:
     places = ["/", RUN, f"{RUN}/questions?longer=1", *(f"{RUN}/questions/1/{n}" for n in (0, 1, 3, 6, 9, 12))]
-    places.append(f"{RUN}/questions?text=%22%3E%3Csvg%20onload%3Dalert(1)%3E")
+    places += [f"{RUN}/evaluation", f"/compare?run=default/demo&run={ATTACK}&against={ATTACK}"]
+    places += [f"{RUN}/evaluation/held-out/{n}?iteration={ATTACK}" for n in (0, 2, 5, 15)]
+    places += [f"{RUN}/{page}?text={ATTACK}&task={ATTACK}" for page in ("questions", "evaluation")]
     for place in places:
         with chromium.opened(browser, address + place, width=390, height=800, mobile=True) as page:
-            assert page.evaluate("document.title").endswith(("selfevo", "self-evolution report")), place
+            assert page.evaluate("document.title").endswith(("selfevo", "self-evolution report", "compared")), place
             assert page.evaluate("document.querySelectorAll('iframe, img, object, embed').length") == 0, place
             assert page.evaluate("[...document.scripts].every(s => s.type || s.src)"), place
             assert page.complaints == [], place

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from selfevo.report.compare import compare
+from selfevo.report.compare_page import comparison_variables
 from selfevo.report.page import REASONS, TEMPLATES, encodable, environment, plotly_js, variables
-from selfevo.ui.filters import VERDICTS, read_filter
+from selfevo.ui.filters import CHANGES, MEASURES, VERDICTS, read_filter, read_held_out
+from selfevo.ui.held_out import HeldOut
+from selfevo.ui.live import MOST as MOST_LIVE
+from selfevo.ui.live import Live, digest_of
 from selfevo.ui.questions import Questions
-from selfevo.ui.runs import Runs, Shown
+from selfevo.ui.runs import Runs, Shown, Unread
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.plan import Step
@@ -31,7 +37,7 @@ POLICY = "; ".join(
         "script-src 'self'",
         "style-src 'self' 'unsafe-inline'",  # plotly's, and the widths of bars
         "img-src data:",
-        "connect-src 'none'",
+        "connect-src 'self'",  # what is new, by live.js
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
@@ -44,6 +50,10 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+COLUMNS = 16
+"""Iterations that the table of held-out questions shows."""
+MOST = 24
+"""Runs that are compared at once."""
 CAME = {"kept": "in the curriculum", **REASONS}
 
 
@@ -51,23 +61,36 @@ class Pages:
     """Each method answers one kind of request, in a thread of its own."""
 
     def __init__(self, runs: Runs) -> None:
-        self.runs, self.questions = runs, Questions()
+        self.runs, self.questions, self.held_out, self.live = runs, Questions(), HeldOut(), Live()
         self.templates = environment(HERE)
 
     def overview(self, request: Request) -> Response:
-        shown = [(one, curve(one)) for one in self.runs.all()]
-        return self.page("runs.html.j2", runs=shown, workdir=str(self.runs.workdir))
+        everything = self.runs.all()
+        return self.page(
+            "runs.html.j2",
+            live=_of_all(everything),
+            runs=[(one, curve(one)) for one in everything],
+            workdir=str(self.runs.workdir),
+            stopped=any(isinstance(one, Shown) and one.phase == "Stopped" for one in everything),
+        )
 
     def run(self, request: Request) -> Response:
         shown = self.shown(request)
-        return self.page("run.html.j2", shown=shown, **variables(self.runs.report(shown)))
+        return self.page("run.html.j2", live=_of_one(shown), shown=shown, **variables(self.runs.report(shown)))
 
     def list(self, request: Request) -> Response:
         shown, asked = self.shown(request), read_filter(request.query_params)
         self.questions.take(shown.run.metadata.namespace, shown.store, shown.rollouts)
         found = self.questions.find(_keys(shown), asked)
         return self.page(
-            "questions.html.j2", shown=shown, asked=asked, found=found, came=CAME, verdicts=VERDICTS, total=found.total
+            "questions.html.j2",
+            live=_of_one(shown),
+            shown=shown,
+            asked=asked,
+            found=found,
+            came=CAME,
+            verdicts=VERDICTS,
+            total=found.total,
         )
 
     def question(self, request: Request) -> Response:
@@ -93,14 +116,93 @@ class Pages:
             came=CAME,
         )
 
+    def evaluation(self, request: Request) -> Response:
+        shown, asked = self.shown(request), read_held_out(request.query_params)
+        there = [step.iteration for step, _ in shown.evaluations]
+        if there:
+            asked = replace(
+                asked,
+                since=asked.since if asked.since in there else there[0],
+                until=asked.until if asked.until in there else there[-1],
+            )
+        self.held_out.take(shown.run.metadata.namespace, shown.store, shown.evaluations)
+        return self.page(
+            "evaluation.html.j2",
+            live=_of_one(shown),
+            shown=shown,
+            asked=asked,
+            there=there,
+            columns=columns_of(there, asked.since or 0, asked.until or 0),
+            found=self.held_out.find(shown.evaluations, asked),
+            flips=self.held_out.flips(shown.evaluations, asked.by, asked.task),
+            tasks=_tasks(shown),
+            measures=MEASURES,
+            changes=CHANGES,
+        )
+
+    def held_out_question(self, request: Request) -> Response:
+        shown, number, task = self.shown(request), request.path_params["place"], request.path_params["task"]
+        if number >= 1 << 62:
+            raise HTTPException(404)
+        namespace = shown.run.metadata.namespace
+        self.held_out.take(namespace, shown.store, shown.evaluations)
+        rows = self.held_out.one(shown.evaluations, task, number)
+        if not rows:
+            raise HTTPException(404)
+        chosen = request.query_params.get("iteration", "")
+        step, manifest = next(
+            ((s, m) for s, m in shown.evaluations if str(s.iteration) == chosen), shown.evaluations[-1]
+        )
+        return self.page(
+            "held_out.html.j2",
+            shown=shown,
+            rows=rows,
+            task=task,
+            number=number,
+            chosen=step.iteration,
+            answers=self.held_out.answers(namespace, shown.store, step, manifest, task, number),
+        )
+
+    def compare(self, request: Request) -> Response:
+        everything = self.runs.all()
+        known = {run.path.removeprefix("/runs/"): run for run in everything if isinstance(run, Shown)}
+        names = [request.query_params.get("against", ""), *request.query_params.getlist("run")]
+        chosen = {name: known[name] for name in names if name in known and name in names[1:]}
+        chosen = dict(list(chosen.items())[:MOST])
+        template = "compared.html.j2" if chosen else "compare.html.j2"
+        said = comparison_variables(compare([self.runs.report(run) for run in chosen.values()])) if chosen else {}
+        return self.page(template, live=_of_all(everything), everything=everything, chosen=list(chosen), **said)
+
+    async def events(self, request: Request) -> Response:
+        """What a page hears while it is open: of one run, or of all."""
+        name = request.query_params.get("run", "")[:200]
+        if self.live.open >= MOST_LIVE:
+            raise HTTPException(503)
+        headers = {**HEADERS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            self.live.events(name, lambda: self.state(name)), media_type="text/event-stream", headers=headers
+        )
+
+    def state(self, name: str) -> str:
+        """Of the run of that name as in its address, or of all without one."""
+        if not name:
+            return _of_all(self.runs.all())["state"]
+        try:
+            shown = self.runs.one(*name.split("/", 1)) if "/" in name else None
+        except SelfevoError as error:
+            return digest_of(str(error))
+        return "" if shown is None else shown.state
+
     def shown(self, request: Request) -> Shown:
         shown = self.runs.one(request.path_params["namespace"], request.path_params["name"])
         if shown is None:
             raise HTTPException(404)
         return shown
 
-    def page(self, template: str, status: int = 200, **values: Any) -> Response:
-        html = self.templates.get_template(template).render(**values)
+    def page(self, template: str, status: int = 200, live: Mapping[str, str] | None = None, **values: Any) -> Response:
+        html = self.templates.get_template(template).render(live=live, **values)
         return HTMLResponse(encodable(html), status, headers=HEADERS)
 
     async def missing(self, request: Request, error: Exception) -> Response:
@@ -113,19 +215,24 @@ class Pages:
 
 
 def app_of(runs: Runs) -> Starlette:
-    """The pages on ``runs``."""
+    """The pages on ``runs``; ``state.live`` of it is to be told when the server ends."""
     pages = Pages(runs)
     style = "".join((place / name).read_text() for place, name in ((TEMPLATES, "report.css"), (HERE, "ui.css")))
     files = {
         "plotly.js": (plotly_js(), "text/javascript"),
+        "live.js": ((HERE / "live.js").read_text(), "text/javascript"),
         "report.js": ((TEMPLATES / "report.js").read_text(), "text/javascript"),
         "ui.css": (style, "text/css"),
     }
     one = "/runs/{namespace}/{name}"
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", pages.overview),
             Route(one, pages.run),
+            Route("/events", pages.events),
+            Route("/compare", pages.compare),
+            Route(f"{one}/evaluation", pages.evaluation),
+            Route(f"{one}/evaluation/{{task}}/{{place:int}}", pages.held_out_question),
             Route(f"{one}/questions", pages.list),
             Route(f"{one}/questions/{{iteration:int}}/{{place:int}}", pages.question),
             *(Route(f"/static/{name}", _file(*content)) for name, content in files.items()),
@@ -133,10 +240,14 @@ def app_of(runs: Runs) -> Starlette:
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)],
         exception_handlers={HTTPException: pages.missing, SelfevoError: pages.failed},
     )
+    app.state.live = pages.live
+    return app
 
 
-def curve(shown: Shown) -> Mapping[str, Any] | None:
+def curve(shown: Shown | Unread) -> Mapping[str, Any] | None:
     """The scores of a run as points of a drawing 100 wide and 24 high; None before there are two."""
+    if isinstance(shown, Unread):
+        return None
     scores = [(i.iteration, i.score) for i in shown.iterations if i.score is not None]
     if len(scores) < 2:
         return None
@@ -148,6 +259,30 @@ def curve(shown: Shown) -> Mapping[str, Any] | None:
     ]
     said = ", ".join(f"{n or 'base'}: {100 * s:.1f} %" for n, s in scores)
     return {"line": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "end": points[-1], "said": said}
+
+
+def columns_of(there: Sequence[int], since: int, until: int) -> list[int]:
+    """Of the evaluated iterations those that the table has a column for: all, or some, and always the two asked for.
+
+    >>> columns_of([0, 1, 2], 0, 2), columns_of(range(100), 0, 98)
+    ([0, 1, 2], [0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70, 77, 84, 91, 98])
+    """
+    every = -(-len(there) // COLUMNS)
+    return sorted({*there[::every], *(each for each in (since, until) if each in there)})
+
+
+def _of_one(shown: Shown) -> dict[str, str]:
+    """What keeps a page on one run new."""
+    return {"events": f"/events?run={shown.path.removeprefix('/runs/')}", "state": shown.state}
+
+
+def _of_all(runs: Sequence[Shown | Unread]) -> dict[str, str]:
+    return {"events": "/events", "state": digest_of([(run.path, run.state) for run in runs])}
+
+
+def _tasks(shown: Shown) -> list[str]:
+    evaluation = shown.run.spec.evaluation
+    return [task.name for task in evaluation.tasks] if evaluation else []
 
 
 def _file(text: str, kind: str) -> Any:

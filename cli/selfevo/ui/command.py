@@ -28,10 +28,9 @@ def ui(
 ) -> None:
     """Show the runs in a browser: curves, settings, every question with its votes. Read-only, on this machine alone."""
     try:
-        import uvicorn
-
         from selfevo.ui.app import app_of
         from selfevo.ui.runs import Runs
+        from selfevo.ui.server import serve
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PARTS:
             raise
@@ -51,4 +50,4 @@ def ui(
         except OSError as error:
             raise InputError(f"--port {port} cannot be opened ({error.strerror}); name another one, or 0") from None
         typer.echo(f"http://{ADDRESS}:{listening.getsockname()[1]} shows the runs; Ctrl-C ends it")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run([listening])
+        serve(app, listening)

@@ -1,4 +1,4 @@
-"""Which questions are asked for: a query string <-> a Filter. Pure; what makes no sense in it is left out."""
+"""Which questions are asked for: a query string <-> a filter. Pure; what makes no sense in it is left out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,38 @@ PAGE = 50
 """Questions on a page."""
 SORTS = {"number": "number", "share": "share", "length": "length"}
 VERDICTS = ("right", "wrong", "unknown")
+MEASURES = {"greedy": "greedy answer", "maj": "majority"}
+CHANGES = {
+    "lost": ("right → wrong", "before AND NOT after"),
+    "gained": ("wrong → right", "after AND NOT before"),
+    "right": ("right in both", "before AND after"),
+    "wrong": ("wrong in both", "NOT before AND NOT after"),
+    "changed": ("changed at any time", "flips > 0"),
+}
+"""From ``since`` to ``until``: what people call it, and as SQL."""
+HELD_OUT_SORTS = {"number": "task_order, number", "flips": "flips", "moved": "moved", "right": "share"}
 _LONGEST = 200
 """Characters of a search."""
 
 
 @dataclass(frozen=True)
-class Filter:
+class _Filter:
     """Fields as they stand in the address; those with their default do not."""
+
+    @property
+    def query(self) -> str:
+        """As it stands in an address."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return urlencode({name: _written(value) for name, value in given.items()})
+
+    def but(self, **changes: Any) -> str:
+        """The address of the same with changes, at its first page if none is given."""
+        return replace(self, **{"page": 1, **changes}).query
+
+
+@dataclass(frozen=True)
+class Filter(_Filter):
+    """Of the questions of rollouts."""
 
     iteration: int | None = None
     came: str = ""
@@ -36,17 +61,23 @@ class Filter:
     down: bool = False
     page: int = 1
 
-    @property
-    def query(self) -> str:
-        """As it stands in an address."""
-        return urlencode({name: _written(value) for name, value in self._given().items()})
 
-    def but(self, **changes: Any) -> str:
-        """The address of the same with changes, at its first page if none is given."""
-        return replace(self, **{"page": 1, **changes}).query
+@dataclass(frozen=True)
+class HeldOutFilter(_Filter):
+    """Of the questions of evaluations."""
 
-    def _given(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+    task: str = ""
+    by: str = "greedy"
+    """What is right or wrong: the greedy answer, or that of the majority (maj)."""
+    since: int | None = None
+    """Iteration that ``until`` is held against; the first that was evaluated when not given."""
+    until: int | None = None
+    """The last that was evaluated when not given."""
+    change: str = ""
+    text: str = ""
+    sort: str = "number"
+    down: bool = False
+    page: int = 1
 
 
 def read_filter(query: Mapping[str, str]) -> Filter:
@@ -71,6 +102,34 @@ def read_filter(query: Mapping[str, str]) -> Filter:
     )
 
 
+def read_held_out(query: Mapping[str, str]) -> HeldOutFilter:
+    """What an address asks for of the evaluations.
+
+    >>> read_held_out({"by": "luck", "since": "0", "change": "lost"})
+    HeldOutFilter(task='', by='greedy', since=0, until=None, change='lost', ..., page=1)
+    """
+    sort, change, by = query.get("sort", ""), query.get("change", ""), query.get("by", "")
+    return HeldOutFilter(
+        task=query.get("task", "")[:40],
+        by=by if by in MEASURES else "greedy",
+        since=_whole(query.get("since")),
+        until=_whole(query.get("until")),
+        change=change if change in CHANGES else "",
+        text=query.get("text", "")[:_LONGEST],
+        sort=sort if sort in HELD_OUT_SORTS else "number",
+        down=query.get("down") == "1",
+        page=max(1, _whole(query.get("page")) or 1),
+    )
+
+
+def held_out_conditions(of: HeldOutFilter) -> tuple[str, list[Any]]:
+    """As SQL over the questions of `held_out`, a row each, with its parameters."""
+    wanted: list[tuple[str, Any]] = [("task = ?", of.task or None), ("contains(lowered, ?)", _lowered(of.text))]
+    given = [(sql, value) for sql, value in wanted if value is not None]
+    change = [CHANGES[of.change][1]] if of.change else []
+    return " AND ".join([*(sql for sql, _ in given), *change]) or "true", [value for _, value in given]
+
+
 def conditions(of: Filter) -> tuple[str, list[Any]]:
     """As SQL over the table of `questions`, with its parameters: no word of the reader's is in the SQL."""
     share, length = (None if x is None else x / 100 for x in (of.least, of.most)), (of.longer, of.shorter)
@@ -83,10 +142,14 @@ def conditions(of: Filter) -> tuple[str, list[Any]]:
         ("length >= ?", length[0]),
         ("length <= ?", length[1]),
         ("verdict = ?", of.verdict or None),
-        ("contains(lowered, ?)", of.text.lower().encode("utf-8", "replace").decode() or None),
+        ("contains(lowered, ?)", _lowered(of.text)),
     ]
     given = [(sql, value) for sql, value in wanted if value is not None]
     return " AND ".join(sql for sql, _ in given) or "true", [value for _, value in given]
+
+
+def _lowered(text: str) -> str | None:
+    return text.lower().encode("utf-8", "replace").decode() or None
 
 
 def _written(value: Any) -> str:

@@ -13,14 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import duckdb
-
 from selfevo.report.reading import prefix_of
-from selfevo.tables import copy_table
+from selfevo.ui.base import connected, rows_of, table_at
 from selfevo.ui.filters import PAGE, SORTS, Filter, conditions
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.plan import Step
-from selfevo_contract.rows import CURRICULUM, QUESTIONS, TEXTS, R, RowFile
+from selfevo_contract.rows import CURRICULUM, QUESTIONS, TEXTS
 from selfevo_store import ObjectStore
 
 INVALID, UNLABELLED, KEPT = "invalid", "unlabelled", "kept"
@@ -62,8 +60,7 @@ class Questions:
     """Several threads may ask at once; one at a time takes in a rollout."""
 
     def __init__(self) -> None:
-        self._base = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
-        self._base.execute(_TABLE)
+        self._base = connected(_TABLE)
         self._taken: set[str] = set()
         self._lock = threading.Lock()
 
@@ -84,7 +81,7 @@ class Questions:
         where, values = conditions(of)
         where, values = f"list_contains(?, key) AND {where}", [list(keys), *values]
         cursor = self._base.cursor()
-        total = _rows(cursor.execute(f"SELECT count(*) AS n FROM questions WHERE {where}", values))[0].n
+        total = rows_of(cursor.execute(f"SELECT count(*) AS n FROM questions WHERE {where}", values))[0].n
         order = "iteration, number" if of.sort == "number" else SORTS[of.sort]
         if of.down:
             order = ", ".join(f"{name} DESC" for name in order.split(", "))
@@ -96,12 +93,12 @@ class Questions:
             FROM questions WHERE rowid IN ({places}) ORDER BY {order} NULLS LAST, iteration, number""",
             values,
         )
-        return Found(int(total), _rows(rows))
+        return Found(int(total), rows_of(rows))
 
     def one(self, key: str, number: int) -> SimpleNamespace | None:
         """All of one question, its votes with the largest class first."""
         cursor = self._base.cursor()
-        rows = _rows(cursor.execute("SELECT * FROM questions WHERE key = ? AND number = ?", [key, number]))
+        rows = rows_of(cursor.execute("SELECT * FROM questions WHERE key = ? AND number = ?", [key, number]))
         if not rows:
             return None
         found = rows[0]
@@ -117,37 +114,26 @@ class Questions:
             ORDER BY iteration, number LIMIT 50""",
             [list(keys), question.lowered, question.key, question.number],
         )
-        return _rows(found)
+        return rows_of(found)
 
     def answers(self, namespace: str, store: ObjectStore, of: Step, manifest: Manifest, number: int) -> list[Any]:
         """The answers to a question that are kept (storage.keepAnswers), by class."""
         if TEXTS.as_in(manifest) is None:
             return []
         with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder:
-            path = _table(store, prefix_of(namespace, of), manifest, TEXTS, Path(folder))
+            path = table_at(store, prefix_of(namespace, of), manifest, TEXTS, Path(folder))
             found = self._base.cursor().execute(
                 f"""SELECT sample, text, answer, coalesce(vote, 1000000) AS class, tokens, truncated
                 FROM read_parquet(?) WHERE number = ? ORDER BY vote NULLS LAST, sample LIMIT {_ANSWERS}""",
                 [str(path), number],
             )
-            return _rows(found)
+            return rows_of(found)
 
     def _read(self, prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> None:
         with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder:
             places = {
-                "questions": str(_table(store, prefix, manifest, QUESTIONS, Path(folder))),
-                "curriculum": str(_table(store, prefix, manifest, CURRICULUM, Path(folder))),
+                "questions": str(table_at(store, prefix, manifest, QUESTIONS, Path(folder))),
+                "curriculum": str(table_at(store, prefix, manifest, CURRICULUM, Path(folder))),
             }
             cursor = self._base.cursor()
             cursor.execute(_TAKE, {**places, "key": step.key, "iteration": step.iteration})
-
-
-def _table(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R], folder: Path) -> Path:
-    """The file as Parquet in ``folder``."""
-    copy_table(store, prefix, manifest, file, folder)
-    return folder / file.name
-
-
-def _rows(found: Any) -> list[SimpleNamespace]:
-    names = [column[0] for column in found.description]
-    return [SimpleNamespace(**dict(zip(names, row, strict=True))) for row in found.fetchall()]

@@ -12,10 +12,12 @@ from selfevo.local.workdir import RunFolder
 from selfevo.report.collect import collect
 from selfevo.report.data import Report
 from selfevo.stores import committed_steps, open_run_store, recorded
+from selfevo.ui.live import digest_of
 from selfevo.verbs.local_runs import local_runs
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
 from selfevo_contract.artifacts import Manifest
+from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import IterationStatus, RunStatus, StepStatus
@@ -38,7 +40,7 @@ class Shown:
 
     @property
     def path(self) -> str:
-        return f"/runs/{self.run.metadata.namespace}/{self.run.metadata.name}"
+        return _path(self.run)
 
     @property
     def phase(self) -> str:
@@ -48,6 +50,12 @@ class Shown:
     @property
     def why(self) -> str:
         return narrate.standing(self.status).rstrip(".") if self.status.phase == "Failed" else ""
+
+    @property
+    def state(self) -> str:
+        """Another one when the pages have something new to say: a step, a score, a light."""
+        steps = [(step.name, step.state) for step in self.status.steps]
+        return digest_of(self.phase, self.why, self.status.iteration, self.status.watch, sorted(self.committed), steps)
 
     @cached_property
     def iterations(self) -> list[IterationStatus]:
@@ -80,6 +88,28 @@ class Shown:
         steps = [step for step in self.plan.steps if step.type.sharded and not step.type.scores]
         return [(step, self.committed[step.name]) for step in steps if step.name in self.committed]
 
+    @property
+    def evaluations(self) -> list[tuple[Step, Manifest]]:
+        """The committed evaluations of the base and of Solvers, in order."""
+        steps = sorted((step for step in self.plan.steps if step.type.scores), key=lambda step: step.iteration)
+        return [(step, self.committed[step.name]) for step in steps if step.name in self.committed]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A run of which its store, or its record, can say nothing."""
+
+    run: SelfEvolutionRun
+    why: str
+
+    @property
+    def path(self) -> str:
+        return _path(self.run)
+
+    @property
+    def state(self) -> str:
+        return digest_of(self.why)
+
 
 class Runs:
     """Reads what is new at each request; a manifest that was read once is final, and kept."""
@@ -90,21 +120,28 @@ class Runs:
         self._reports: dict[tuple[str, str], tuple[object, Report]] = {}
         self._lock = threading.Lock()
 
-    def all(self) -> list[Shown]:
-        """Each run once, by namespace and name; a manifest goes before the record of the same run.
-
-        Raises:
-            SelfevoError: a store failed, or what it has is another's.
-        """
-        found = {_key(one.run): one.run for one in local_runs(self.workdir)}
-        found |= {_key(run): run for run in self.named}
-        return [self._shown(run) for _, run in sorted(found.items())]
+    def all(self) -> list[Shown | Unread]:
+        """Each run once, by namespace and name; a manifest goes before the record of the same run."""
+        found: list[Shown | Unread] = []
+        for _, run in sorted(self._known().items()):
+            try:
+                found.append(self._shown(run))
+            except SelfevoError as error:
+                found.append(Unread(run, str(error)))
+        return found
 
     def one(self, namespace: str, name: str) -> Shown | None:
-        """The run of that name; None without one."""
-        known = {_key(one.run): one.run for one in local_runs(self.workdir)} | {_key(run): run for run in self.named}
-        run = known.get((namespace, name))
+        """The run of that name; None without one.
+
+        Raises:
+            SelfevoError: its store failed, or what it has is another's.
+        """
+        run = self._known().get((namespace, name))
         return None if run is None else self._shown(run)
+
+    def _known(self) -> dict[tuple[str, str], SelfEvolutionRun]:
+        found = {_key(one.run): one.run for one in local_runs(self.workdir)}
+        return found | {_key(run): run for run in self.named}
 
     def report(self, shown: Shown) -> Report:
         """What the run's page says, made again when there is more to say."""
@@ -126,6 +163,10 @@ class Runs:
         committed = committed_steps(run, plan, store, self._manifests)
         status = current_status(run, plan, folder, driver, committed)
         return Shown(run, plan, store, status, committed, driver)
+
+
+def _path(run: SelfEvolutionRun) -> str:
+    return f"/runs/{run.metadata.namespace}/{run.metadata.name}"
 
 
 def _key(run: SelfEvolutionRun) -> tuple[str, str]:
