@@ -1,6 +1,7 @@
 # The images of selfevo, one target each (docs/container-images.md):
 #
 #   operator      turns runs into Jobs: no torch, no compiler
+#   ui            pages on the runs, in a browser
 #   trainer       runs in the Jobs: CUDA comes with torch's wheels, vLLM, a C compiler for Triton
 #   trainer-cpu   the same without vLLM, for tests and tiny models
 #
@@ -42,6 +43,9 @@ RUN tools/image-environment own /opt/selfevo
 FROM tools AS operator-environment
 RUN tools/image-environment operator /opt/selfevo
 
+FROM tools AS ui-environment
+RUN tools/image-environment ui /opt/selfevo
+
 FROM tools AS trainer-environment
 RUN tools/image-environment trainer /opt/selfevo
 
@@ -69,6 +73,21 @@ EXPOSE 8080
 USER 10001:10001
 WORKDIR /
 ENTRYPOINT ["python", "-m", "selfevo_operator"]
+
+FROM slim AS ui
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="selfevo ui" \
+      org.opencontainers.image.description="Shows SelfEvolutionRuns in a browser" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=ui-environment /opt/selfevo /opt/selfevo
+COPY --from=own /opt/selfevo /opt/selfevo
+ENV PATH=/opt/selfevo/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /
+ENTRYPOINT ["python", "-m", "selfevo.main"]
 
 FROM slim AS trainer-cpu
 ARG VERSION=0.1.0

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -21,7 +22,9 @@ from typer.testing import CliRunner
 
 from harness import axe, chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
+from selfevo.cluster.client import Resource
 from selfevo.main import app
+from selfevo.ui import cluster_runs
 from selfevo.ui.app import app_of
 from selfevo.ui.filters import PAGE, Filter, read_filter
 from selfevo.ui.live import Live
@@ -173,7 +176,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     """Three seeds of one run, one of other settings that is not finished, and one whose store is damaged."""
     folder = tmp_path_factory.mktemp("several")
     runs = [fake_run(folder / f"seed-{n}", luck=n, metadata__name=f"seed-{n}", spec__seed=n) for n in (0, 1, 2)]
-    changes = {"metadata__name": "other", "spec__rollout__questions": 40}
+    changes: dict[str, Any] = {"metadata__name": "other", "spec__rollout__questions": 40}
     runs.append(fake_run(folder / "other", until="solver-rollout-2", **changes))
     damaged = fake_run(folder / "damaged", metadata__name="damaged", spec__iterations=1)
     for manifest in (folder / "damaged" / "store").rglob(MANIFEST_NAME):
@@ -275,8 +278,9 @@ def test_rows_of_an_older_version_are_read(tmp_path: Path, fake: FakeRun) -> Non
     manifest = read_manifest(old.store, prefix)
     assert manifest is not None
     files = {}
-    for file in (QUESTIONS, CURRICULUM):
-        rows: Any = fetch_rows(old.store, prefix, manifest, file)  # type: ignore[arg-type]
+    tables: tuple[Any, ...] = (QUESTIONS, CURRICULUM)
+    for file in tables:
+        rows = fetch_rows(old.store, prefix, manifest, file)
         files[file.lines.name] = write_rows(tmp_path / "lines" / file.lines.name, rows).read_bytes()
     (tmp_path / "store" / prefix / MANIFEST_NAME).unlink()
     draft = ManifestDraft.model_validate(manifest.model_dump(include=set(ManifestDraft.model_fields)))
@@ -298,6 +302,52 @@ def test_a_run_that_goes_on_shows_what_is_new(tmp_path: Path) -> None:
 def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
     page = TestClient(app_of(Runs(tmp_path)), base_url="http://localhost").get("/")
     assert page.status_code == 200 and "selfevo run MANIFEST" in page.text
+
+
+class Listing:
+    """A cluster of which only the list of runs is asked."""
+
+    namespace = "research"
+
+    def __init__(self, *runs: Resource) -> None:
+        self.found, self.asked = list(runs), 0
+
+    def runs(self) -> list[Resource]:
+        self.asked += 1
+        return self.found
+
+
+def in_cluster(fake: FakeRun, **status: Any) -> Resource:
+    document = fake.run.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["metadata"] |= {"namespace": "research"}
+    return Resource.read({**document, "status": status})
+
+
+def test_the_runs_of_a_cluster_are_those_of_its_api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_runs, "LISTED_S", 3600.0)
+    fake = fake_run(tmp_path, until="solver-rollout-2", metadata__namespace="research")
+    newer = replace(in_cluster(fake), name="newer", run=None)
+    cluster: Any = Listing(in_cluster(fake, phase="Running", iteration=2), newer)
+    client = TestClient(app_of(cluster_runs.ClusterRuns(cluster, tmp_path / "work")), base_url="http://127.0.0.1:8321")
+    page = client.get("/").text
+    assert "Running" in page and "Stopped" not in page
+    assert "Not read:" in page and "cannot read its spec" in page
+    assert client.get("/runs/research/demo/questions").status_code == 200
+    assert client.get("/runs/research/newer").status_code == 503
+    assert client.get("/runs/default/demo").status_code == 404 and cluster.asked == 1
+    cluster.found = []
+    empty = TestClient(
+        app_of(cluster_runs.ClusterRuns(cluster, tmp_path / "work")), base_url="http://127.0.0.1:8321"
+    ).get("/")
+    assert "There is no SelfEvolutionRun in namespace research." in empty.text
+
+
+def test_runs_of_two_places_are_not_shown_together(tmp_path: Path) -> None:
+    for arguments in (["-n", "research", "run.yaml"], ["--context", "x", "--storage", "s3://a/b"]):
+        with pytest.raises(
+            InputError, match=r"(run\.yaml|--storage s3://a/b) and .* name runs of two places; leave out"
+        ):
+            CliRunner().invoke(app, ["ui", *arguments], catch_exceptions=False)
 
 
 def test_a_filter_is_the_address_that_it_was_read_from() -> None:
@@ -338,8 +388,13 @@ def test_a_page_hears_what_is_new_and_nothing_else() -> None:
 
 def test_a_slow_look_is_made_less_often_and_shared() -> None:
     live = Live(every_s=0.0)
-    assert live.state("x", lambda: time.sleep(0.02) or "first") == "first"
-    assert live.state("x", lambda: "second") == "first"  # 0.2 s long
+
+    def slow() -> str:
+        time.sleep(1)
+        return "first"
+
+    assert live.state("x", slow) == "first"
+    assert live.state("x", lambda: "second") == "first"  # ten seconds long
     assert live.state("y", lambda: "other") == "other"
 
 

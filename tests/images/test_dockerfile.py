@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()
-IMAGES = ("operator", "trainer", "trainer-cpu")
+IMAGES = ("operator", "ui", "trainer", "trainer-cpu")
 
 
 def stages() -> dict[str, str]:
@@ -52,7 +52,7 @@ def test_an_image_runs_as_a_user_without_rights_and_says_what_it_is(image: str) 
     assert "\nRUN " not in text and "\nADD " not in text
     for label in ("title", "description", "licenses", "version", "revision"):
         assert f"org.opencontainers.image.{label}=" in text, label
-    package = "selfevo_operator" if image == "operator" else "selfevo_trainer"
+    package = {"operator": "selfevo_operator", "ui": "selfevo.main"}.get(image, "selfevo_trainer")
     assert f'ENTRYPOINT ["python", "-m", "{package}"]' in text
     copies = re.findall(r"^COPY (.*)$", text, flags=re.M)
     assert copies == [f"--from={image}-environment /opt/selfevo /opt/selfevo", "--from=own /opt/selfevo /opt/selfevo"]

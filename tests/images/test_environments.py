@@ -73,6 +73,16 @@ def test_the_operators_environment_has_the_versions_that_are_pinned_and_no_torch
     assert not {"torch", "transformers", "boto3", "numpy", "pip"} & found.keys()
 
 
+def test_the_pages_environment_has_what_they_need_and_no_torch(tmp_path: Path) -> None:
+    python = make("ui", tmp_path / "venv", DRAFT="1")
+    found, wanted = installed(python), pinned("constraints.txt")
+    assert found.items() <= wanted.items()
+    assert not {"torch", "transformers", "kopf", "pip"} & found.keys()
+    source = ":".join(str(ROOT / place) for place in ("contract", "cli"))
+    module = "from selfevo.ui import app, cluster_runs, server; import kubernetes, boto3, pyarrow"
+    run(python, "-c", module, env={"PYTHONPATH": source})
+
+
 @pytest.mark.parametrize("target", ["trainer-cpu", "trainer"])
 def test_the_trainer_starts_in_an_environment_of_its_own(tmp_path: Path, target: str) -> None:
     python = make(target, tmp_path / "venv", DRAFT="1")

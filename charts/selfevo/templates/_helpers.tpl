@@ -26,6 +26,22 @@ app.kubernetes.io/component: operator
 
 {{- define "selfevo.labels" -}}
 {{ include "selfevo.selector" . }}
+{{ include "selfevo.otherLabels" . }}
+{{- end }}
+
+{{/* Of the pages. */}}
+{{- define "selfevo.uiSelector" -}}
+app.kubernetes.io/name: {{ include "selfevo.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: ui
+{{- end }}
+
+{{- define "selfevo.uiLabels" -}}
+{{ include "selfevo.uiSelector" . }}
+{{ include "selfevo.otherLabels" . }}
+{{- end }}
+
+{{- define "selfevo.otherLabels" -}}
 app.kubernetes.io/part-of: selfevo
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}

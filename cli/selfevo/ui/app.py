@@ -70,7 +70,7 @@ class Pages:
             "runs.html.j2",
             live=_of_all(everything),
             runs=[(one, curve(one)) for one in everything],
-            workdir=str(self.runs.workdir),
+            nothing=self.runs.nothing,
             stopped=any(isinstance(one, Shown) and one.phase == "Stopped" for one in everything),
         )
 

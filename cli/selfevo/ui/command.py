@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from selfevo.options import DEFAULT_WORKDIR, Storage, Workdir
+from selfevo.options import DEFAULT_WORKDIR, Context, Kubeconfig, Namespace, Storage, Workdir
+from selfevo.target import access_of, program
 from selfevo_contract.errors import InputError
 
 _PARTS = ("starlette", "uvicorn", "duckdb", "plotly", "jinja2", "markupsafe")
@@ -25,8 +26,18 @@ def ui(
     ] = 8321,
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show the runs in a browser: curves, settings, every question with its votes. Read-only, on this machine alone."""
+    """Show the runs in a browser: curves, settings, every question with its votes. Read-only, on this machine alone.
+
+    With -n NAMESPACE (or --context, --kubeconfig) the runs are those of a cluster's namespace.
+    """
+    access = access_of(False, namespace, context, kubeconfig)
+    if (access.cluster or access.given()) and (manifests or storage):
+        what = f"--storage {storage}" if storage else str(manifests[0]) if manifests else ""
+        raise InputError(f"{what} and {access.given() or program()} name runs of two places; leave out one of them")
     try:
         from selfevo.ui.app import app_of
         from selfevo.ui.runs import Runs
@@ -37,12 +48,19 @@ def ui(
         raise InputError(
             f"the pages need the package {error.name}, which is not installed; pip install 'selfevo[ui]'"
         ) from None
-    from selfevo.manifest import load, runs_in
+    if access.cluster or access.given():
+        from selfevo.cluster.connection import connect
+        from selfevo.ui.cluster_runs import ClusterRuns
 
-    named = [
-        load(path, name=name, storage=storage, cache=workdir) for path in manifests or () for name in runs_in(path)
-    ]
-    app = app_of(Runs(workdir, named))
+        runs: Runs = ClusterRuns(connect(access), workdir)
+    else:
+        from selfevo.manifest import load, runs_in
+
+        named = [
+            load(path, name=name, storage=storage, cache=workdir) for path in manifests or () for name in runs_in(path)
+        ]
+        runs = Runs(workdir, named)
+    app = app_of(runs)
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

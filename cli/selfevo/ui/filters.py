@@ -122,33 +122,35 @@ def read_held_out(query: Mapping[str, str]) -> HeldOutFilter:
     )
 
 
-def held_out_conditions(of: HeldOutFilter) -> tuple[str, list[Any]]:
+def held_out_conditions(of: HeldOutFilter) -> tuple[str, dict[str, Any]]:
     """As SQL over the questions of `held_out`, a row each, with its parameters."""
-    wanted: list[tuple[str, Any]] = [("task = ?", of.task or None), ("contains(lowered, ?)", _lowered(of.text))]
-    given = [(sql, value) for sql, value in wanted if value is not None]
-    change = [CHANGES[of.change][1]] if of.change else []
-    return " AND ".join([*(sql for sql, _ in given), *change]) or "true", [value for _, value in given]
+    where, values = _given(
+        ("task = $task", "task", of.task or None), ("contains(lowered, $text)", "text", lowered(of.text))
+    )
+    return f"{where} AND {CHANGES[of.change][1]}" if of.change else where, values
 
 
-def conditions(of: Filter) -> tuple[str, list[Any]]:
-    """As SQL over the table of `questions`, with its parameters: no word of the reader's is in the SQL."""
-    share, length = (None if x is None else x / 100 for x in (of.least, of.most)), (of.longer, of.shorter)
-    least, most = share
-    wanted: list[tuple[str, Any]] = [
-        ("iteration = ?", of.iteration),
-        ("came = ?", of.came or None),
-        ("share >= ? - 1e-9", least),
-        ("share <= ? + 1e-9", most),
-        ("length >= ?", length[0]),
-        ("length <= ?", length[1]),
-        ("verdict = ?", of.verdict or None),
-        ("contains(lowered, ?)", _lowered(of.text)),
-    ]
-    given = [(sql, value) for sql, value in wanted if value is not None]
-    return " AND ".join(sql for sql, _ in given) or "true", [value for _, value in given]
+def conditions(of: Filter) -> tuple[str, dict[str, Any]]:
+    """As SQL over the outcomes of `questions`, with its parameters: no word of the reader's is in the SQL."""
+    least, most = (None if x is None else x / 100 for x in (of.least, of.most))
+    return _given(
+        ("iteration = $iteration", "iteration", of.iteration),
+        ("came = $came", "came", of.came or None),
+        ("share >= $least - 1e-9", "least", least),
+        ("share <= $most + 1e-9", "most", most),
+        ("length >= $longer", "longer", of.longer),
+        ("length <= $shorter", "shorter", of.shorter),
+        ("verdict = $verdict", "verdict", of.verdict or None),
+    )
 
 
-def _lowered(text: str) -> str | None:
+def _given(*wanted: tuple[str, str, Any]) -> tuple[str, dict[str, Any]]:
+    given = [(sql, name, value) for sql, name, value in wanted if value is not None]
+    return " AND ".join(sql for sql, _, _ in given) or "true", {name: value for _, name, value in given}
+
+
+def lowered(text: str) -> str | None:
+    """What is searched for; None for nothing."""
     return text.lower().encode("utf-8", "replace").decode() or None
 
 

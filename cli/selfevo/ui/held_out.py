@@ -86,11 +86,7 @@ class HeldOut:
     def find(self, evaluations: Evaluated, of: HeldOutFilter) -> HeldOutFound:
         """A page of the questions of ``evaluations``; ``of`` says from which iteration to which."""
         where, values = held_out_conditions(of)
-        # Named, so that the reader's words stay parameters.
-        for place in range(len(values)):
-            where = where.replace("?", f"$value_{place}", 1)
-        given = {**_of(evaluations), "since": of.since, "until": of.until}
-        given |= {f"value_{place}": value for place, value in enumerate(values)}
+        given = {**_of(evaluations), "since": of.since, "until": of.until, **values}
         each = _EACH.format(right=_RIGHT[of.by])
         order = ", ".join(
             f"{name}{' DESC' if of.down else ''} NULLS LAST" for name in HELD_OUT_SORTS[of.sort].split(", ")

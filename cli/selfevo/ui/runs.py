@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from selfevo.verbs.local_runs import local_runs
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.errors import SelfevoError
+from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import IterationStatus, RunStatus, StepStatus
@@ -35,16 +35,24 @@ class Shown:
     status: RunStatus
     committed: dict[str, Manifest]
     """By the step's name."""
-    driver: int | None
-    """The process that drives it on this machine."""
+    driven: bool
+    """Whether somebody is at work on it: a process of this machine, or a cluster's operator."""
+
+    @property
+    def namespace(self) -> str:
+        return self.run.metadata.namespace
+
+    @property
+    def name(self) -> str:
+        return self.run.metadata.name
 
     @property
     def path(self) -> str:
-        return _path(self.run)
+        return f"/runs/{self.namespace}/{self.name}"
 
     @property
     def phase(self) -> str:
-        resting = self.driver is None and self.status.phase in ("Pending", "Running") and bool(self.committed)
+        resting = not self.driven and self.status.phase in ("Pending", "Running") and bool(self.committed)
         return "Stopped" if resting else self.status.phase
 
     @property
@@ -99,12 +107,13 @@ class Shown:
 class Unread:
     """A run of which its store, or its record, can say nothing."""
 
-    run: SelfEvolutionRun
+    namespace: str
+    name: str
     why: str
 
     @property
     def path(self) -> str:
-        return _path(self.run)
+        return f"/runs/{self.namespace}/{self.name}"
 
     @property
     def state(self) -> str:
@@ -123,11 +132,11 @@ class Runs:
     def all(self) -> list[Shown | Unread]:
         """Each run once, by namespace and name; a manifest goes before the record of the same run."""
         found: list[Shown | Unread] = []
-        for _, run in sorted(self._known().items()):
+        for (namespace, name), run in sorted(self._known().items()):
             try:
-                found.append(self._shown(run))
+                found.append(run if isinstance(run, Unread) else self._shown(run))
             except SelfevoError as error:
-                found.append(Unread(run, str(error)))
+                found.append(Unread(namespace, name, str(error)))
         return found
 
     def one(self, namespace: str, name: str) -> Shown | None:
@@ -137,9 +146,19 @@ class Runs:
             SelfevoError: its store failed, or what it has is another's.
         """
         run = self._known().get((namespace, name))
+        if isinstance(run, Unread):
+            raise InputError(f"run {namespace}/{name} cannot be shown: {run.why}")
         return None if run is None else self._shown(run)
 
-    def _known(self) -> dict[tuple[str, str], SelfEvolutionRun]:
+    @property
+    def nothing(self) -> str:
+        """What there is to say without a run."""
+        return (
+            f"No run is recorded in {self.workdir}; `selfevo run MANIFEST` starts one, and `selfevo ui MANIFEST` shows "
+            "one that ran elsewhere."
+        )
+
+    def _known(self) -> Mapping[tuple[str, str], SelfEvolutionRun | Unread]:
         found = {_key(one.run): one.run for one in local_runs(self.workdir)}
         return found | {_key(run): run for run in self.named}
 
@@ -162,11 +181,7 @@ class Runs:
         plan, store = folder.plan(run), open_run_store(run)
         committed = committed_steps(run, plan, store, self._manifests)
         status = current_status(run, plan, folder, driver, committed)
-        return Shown(run, plan, store, status, committed, driver)
-
-
-def _path(run: SelfEvolutionRun) -> str:
-    return f"/runs/{run.metadata.namespace}/{run.metadata.name}"
+        return Shown(run, plan, store, status, committed, driven=driver is not None)
 
 
 def _key(run: SelfEvolutionRun) -> tuple[str, str]:
