@@ -28,6 +28,8 @@ MANIFEST_NAME = "MANIFEST.json"
 
 QUESTION_CHUNKS = "questions"
 """Kind of a rollout's chunks that hold questions which nobody has answered yet."""
+COMMITTEE_CHUNKS = "committee"
+"""Kind of a rollout's chunks that hold questions on which the committee's other Solver has voted."""
 ANSWER_CHUNKS = "answers"
 """Kind of the chunks, of a rollout or an evaluation, that hold questions with their answers; the step is whole when
 these are."""
@@ -60,7 +62,7 @@ def chunk_places(prefix: str, keys: Iterable[str]) -> list[str]:
     there = list(keys)
     return [
         chunk_prefix(prefix, kind, numbers)
-        for kind in (QUESTION_CHUNKS, ANSWER_CHUNKS, ORACLE_CHUNKS)
+        for kind in (QUESTION_CHUNKS, COMMITTEE_CHUNKS, ANSWER_CHUNKS, ORACLE_CHUNKS)
         for numbers in committed_chunks(prefix, kind, there)
     ]
 

@@ -49,6 +49,7 @@ from selfevo_contract.plan_verifier import first_inputs, training_inputs
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine
 from selfevo_contract.spec.evaluation import Evaluation, Task
+from selfevo_contract.spec.rewards import CONFIDENCE
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_contract.status import Fork, Rollback, RunStatus
@@ -96,11 +97,18 @@ class _Builder:
         return {} if verifier is None else {"judge": judge, "judge_length": verifier.max_length}
 
     def challenger_train(
-        self, iteration: int, challenger: ModelRef, solver: ModelRef, judge: StepModelRef | None
+        self,
+        iteration: int,
+        challenger: ModelRef,
+        solver: ModelRef,
+        before: StepModelRef | None,
+        judge: StepModelRef | None,
     ) -> ModelRef:
+        """``before`` is the rollout of the iteration before."""
         spec = self.spec
         if spec.challenger.grpo.max_steps == 0:
             return challenger  # the control arm: its weights are never touched
+        earlier = before if spec.challenger.reward.memory else None
         inputs = ChallengerTrainInputs(
             seed=self.seed(CHALLENGER_TRAIN.name, iteration),
             challenger=challenger,
@@ -109,6 +117,7 @@ class _Builder:
             prompt=spec.challenger.prompt,
             grpo=spec.challenger.grpo,
             reward=spec.challenger.reward,
+            earlier=earlier.key if earlier else None,
             solver_prompt=spec.solver.prompt,
             max_prompt_length=spec.solver.max_prompt_length,
             solver_sampling=self.answer_sampling,
@@ -119,7 +128,7 @@ class _Builder:
             contamination=spec.rollout.contamination,
             **self.judged(judge),
         )
-        return self.add(inputs, iteration, challenger, solver, *([judge] if judge else []))
+        return self.add(inputs, iteration, challenger, solver, *(ref for ref in (earlier, judge) if ref))
 
     @property
     def exclude(self) -> list[Data]:
@@ -148,9 +157,11 @@ class _Builder:
         solver: ModelRef,
         before: StepModelRef | None,
         judge: StepModelRef | None,
+        other: ModelRef,
     ) -> StepModelRef:
-        """``before`` is the rollout of the iteration before."""
+        """``before`` is the rollout of the iteration before, ``other`` who votes beside the Solver in a committee."""
         spec = self.spec
+        member = other if spec.rollout.labels == "committee" else None
         earlier = before if spec.rollout.replay else None
         inputs = SolverRolloutInputs(
             seed=self.seed(SOLVER_ROLLOUT.name, iteration),
@@ -163,6 +174,7 @@ class _Builder:
             band=spec.rollout.band,
             min_curriculum=spec.rollout.smallest_curriculum,
             labels=spec.rollout.labels,
+            member=member,
             well_formed=spec.rollout.well_formed or None,
             replay=spec.rollout.replay,
             earlier=earlier.key if earlier else None,
@@ -179,7 +191,7 @@ class _Builder:
             **self.judged(judge),
             curriculum_share=spec.verifier.curriculum_share if spec.verifier else None,
         )
-        return self.add(inputs, iteration, challenger, solver, *(ref for ref in (earlier, judge) if ref))
+        return self.add(inputs, iteration, challenger, solver, *(ref for ref in (earlier, judge, member) if ref))
 
     def solver_train(
         self, iteration: int, solver: ModelRef, curriculum: StepModelRef, judge: StepModelRef | None
@@ -196,6 +208,7 @@ class _Builder:
             grpo=spec.solver.grpo,
             reward=spec.solver.reward,
             grading=spec.grading,
+            well_formed=(spec.rollout.well_formed or None) if spec.solver.reward.mode == CONFIDENCE else None,
             **self.judged(judge),
         )
         return self.add(inputs, iteration, solver, curriculum, *([judge] if judge else []))
@@ -365,8 +378,10 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = 
         curriculum = _made(SOLVER_ROLLOUT.name, fork.curriculum)
         builder.evaluate(start, solvers[-1])
     for t in range(start + 1, spec.iterations + 1):
-        challenger = builder.challenger_train(t, challengers[-1], solvers[-1], judges[-1])
-        curriculum = builder.rollout(t, challenger, solvers[-1], curriculum, judges[-1])
+        challenger = builder.challenger_train(t, challengers[-1], solvers[-1], curriculum, judges[-1])
+        # Of a fork, the Solver before the one that it begins with is not known.
+        other = solvers[-2] if t == 2 or t - 2 >= max(start, 1) else solvers[-1]
+        curriculum = builder.rollout(t, challenger, solvers[-1], curriculum, judges[-1], other)
         judges.append(builder.verifier_train(t, solvers, challenger, judges, curriculum))
         solver = builder.solver_train(t, solvers[-1], curriculum, judges[-1])
         builder.evaluate(t, solver)

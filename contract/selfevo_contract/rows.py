@@ -96,7 +96,7 @@ class WrittenQuestion(Row):
 class Question(Row):
     """A question of the Challenger with the Solver's answers, as a rollout's chunk has it."""
 
-    left_out = frozenset({"too_long", "answers"})
+    left_out = frozenset({"too_long", "answers", "second", "second_share", "agrees"})
 
     question: str
     proposed: str | None = None
@@ -114,6 +114,12 @@ class Question(Row):
     """Classes of equal answers, each with its number of answers."""
     truth: str | None = None
     """By rollout.oracle; null when that is not set, or the question is malformed."""
+    second: str | None = None
+    """With labels committee: the majority of the other Solver."""
+    second_share: Share | None = None
+    """With labels committee: its majority share."""
+    agrees: bool | None = None
+    """With labels committee: whether both majorities are there and equal."""
 
     def checked(self, dropped: str | None) -> CheckedQuestion:
         """With what the checks for the curriculum said."""
@@ -162,23 +168,6 @@ class OracleRow(Row):
     """Of the prompts of all its answers, as the server counts them; 0 where it does not."""
     tokens_written: Count = 0
     """Of all its answers, likewise."""
-
-
-class OracleReply(Row):
-    """One answer of an oracle that was asked."""
-
-    text: str
-    truncated: bool
-    tokens_read: Count = 0
-    """0 where the server does not say."""
-    tokens_written: Count = 0
-
-
-class OracleReplies(Row):
-    """All answers of an oracle to one question of its sample."""
-
-    question: str
-    replies: Annotated[tuple[OracleReply, ...], Strict(False)]
 
 
 class HeldOut(Row):
@@ -301,8 +290,6 @@ POOL = RowFile[CurriculumRow]("pool.parquet", (CurriculumRow,))
 replays."""
 ORACLE = RowFile[OracleRow]("oracle.parquet", (OracleRow,))
 """Of a rollout with an oracle that is asked: a row for each question of its sample."""
-REPLIES = RowFile[OracleReplies]("replies.jsonl", (OracleReplies,))
-"""Of a rollout's chunk ``oracle``: a row for each question of the oracle's sample, in the order of the curriculum."""
 TEXTS = RowFile[TextRow]("texts.parquet", (TextRow,))
 """Of a rollout, and of chunks ``answers``: the answers that storage.keepAnswers keeps, by question and sample."""
 SCORED = RowFile[ScoreRow]("scores.jsonl", (ScoreRow,))

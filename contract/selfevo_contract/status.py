@@ -238,7 +238,7 @@ class Fork(_Status):
     verifier: str | None = None
     """Key of the step that made its Verifier; none where it has none."""
     curriculum: str | None = None
-    """Key of its rollout, from which spec.rollout.replay takes."""
+    """Key of its rollout, from which spec.rollout.replay and spec.challenger.reward.memory take."""
     at: str = ""
     """When it was found."""
 

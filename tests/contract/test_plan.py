@@ -13,6 +13,7 @@ from selfevo_contract.phases import BaseModelRef, StepModelRef, input_key, input
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseConfig, phase_config
 from selfevo_contract.spec.finetune import Finetune
+from selfevo_contract.status import Fork
 
 LABELLED = {"data": {"uri": "s3://bucket/labelled.jsonl", "digest": DIGEST}}
 
@@ -116,6 +117,8 @@ AFTER_SOLVER_1 = {
         ({"spec__rollout__contamination": {"words": 8}}, ALL - {"evaluate-0"}),
         ({"spec__rollout__samples": 5}, ALL - {"evaluate-0", "challenger-train-1"}),
         ({"spec__rollout__labels": "random"}, ALL - {"evaluate-0", "challenger-train-1"}),
+        ({"spec__rollout__labels": "committee"}, ALL - {"evaluate-0", "challenger-train-1"}),
+        ({"spec__solver__reward": {"mode": "confidence"}}, AFTER_SOLVER_1),
         ({"spec__evaluation__samples": 3}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
         ({"spec__evaluation__sampling": {"temperature": 0.5}}, {"evaluate-0", "evaluate-1", "evaluate-2"}),
         *(
@@ -264,6 +267,47 @@ def test_makers_of_pairs_that_ask_other_models_get_them() -> None:
     first, second = steps["verifier-train-1"].inputs, steps["verifier-train-2"].inputs
     assert first.challenger.key == steps["challenger-train-1"].key and first.earlier_solver is None
     assert isinstance(second.earlier_solver, BaseModelRef) and second.solver.key == steps["solver-train-1"].key
+
+
+def test_a_memory_is_of_the_rollout_before_and_moves_nothing_in_the_first_iteration() -> None:
+    steps = planned(spec__challenger__reward={"memory": {"weight": 2.0}}).by_name
+    first, second = steps["challenger-train-1"], steps["challenger-train-2"]
+    assert first.inputs.earlier is None and second.inputs.earlier == steps["solver-rollout-1"].key
+    assert "solver-rollout-1" in second.parents
+    without = planned().by_name
+    assert "memory" not in without["challenger-train-2"].inputs.wire()["reward"]
+    assert "earlier" not in without["challenger-train-2"].inputs.wire()
+    # The Challenger that is never trained remembers nothing.
+    still = planned(spec__challenger={"reward": {"memory": {}}, "grpo": {"maxSteps": 0}}).by_name
+    assert "challenger-train-2" not in still
+
+
+def test_a_solver_that_is_paid_for_confidence_is_told_which_answers_vote() -> None:
+    checks = {"spec__rollout__wellFormed": [{"kind": "number"}]}
+    labels = planned(**checks).by_name["solver-train-1"]
+    assert labels.inputs.well_formed is None and "wellFormed" not in labels.inputs.wire()
+    told = planned(**checks, spec__solver__reward={"mode": "confidence"}).by_name["solver-train-1"]
+    assert [check.kind for check in told.inputs.well_formed] == ["number"] and told.key != labels.key
+    assert planned(spec__solver__reward={"mode": "confidence"}).by_name["solver-train-1"].inputs.well_formed is None
+
+
+def test_a_committee_is_the_solver_and_the_one_before() -> None:
+    plain, steps = (
+        planned(spec__iterations=3).by_name,
+        planned(spec__iterations=3, spec__rollout__labels="committee").by_name,
+    )
+    assert "member" not in plain["solver-rollout-2"].inputs.wire()
+    first, second, third = (steps[f"solver-rollout-{n}"].inputs for n in (1, 2, 3))
+    assert first.member == first.solver and isinstance(first.member, BaseModelRef)
+    assert isinstance(second.member, BaseModelRef) and second.solver.key == steps["solver-train-1"].key
+    assert third.member.key == steps["solver-train-1"].key and third.solver.key == steps["solver-train-2"].key
+    assert {"solver-train-1", "solver-train-2"} <= set(steps["solver-rollout-3"].parents)
+    # What a fork begins with is all that it knows: its first committee is one Solver that votes twice.
+    begun = Fork(run="other", iteration=2, solver="5" * 64, challenger="c" * 64, curriculum="d" * 64)
+    changes = {"spec__iterations": 4, "spec__forkFrom": {"run": "other", "iteration": 2}}
+    forked = plan(make_run(**changes, spec__rollout__labels="committee").spec, (), begun).by_name
+    assert forked["solver-rollout-3"].inputs.member == forked["solver-rollout-3"].inputs.solver
+    assert forked["solver-rollout-4"].inputs.member.key == "5" * 64
 
 
 def test_no_phase_asks_the_anchors_questions() -> None:

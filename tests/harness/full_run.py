@@ -123,6 +123,7 @@ FULL: Document = {
                 "mode": "judged",
                 "solverSamples": 4,
                 "repetition": {"distance": 0.4, "weight": 0.5},
+                "memory": {"weight": 0.5, "distance": 0.4, "pool": 100},
                 "unboxed": "drops",
             },
             "questionSampling": _SAMPLING,

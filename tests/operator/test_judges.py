@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from test_reconcile import Sight, starts
 
@@ -111,4 +113,19 @@ def test_a_judge_pays_no_finetuning() -> None:
     assert str(error.value) == (
         "spec.finetune.kind is 'grpo', paid by spec.solver.reward, and in a run with spec.verifier that compares no "
         "answer with a label; set it to sft"
+    )
+
+
+def test_agreement_pays_no_finetuning() -> None:
+    changes: dict[str, Any] = {
+        "spec__solver__reward": {"mode": "confidence"},
+        "spec__finetune": {"data": {"uri": "s3://bucket/labelled.jsonl"}},
+    }
+    refuse_what_is_not_built(make_run(**changes).spec)
+    changes["spec__finetune"]["kind"] = "grpo"
+    with pytest.raises(InputError) as error:
+        refuse_what_is_not_built(make_run(**changes).spec)
+    assert str(error.value) == (
+        "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' looks at no label; set it "
+        "to sft"
     )

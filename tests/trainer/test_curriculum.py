@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selfevo_contract.spec.rollout import Band
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.contamination import NOTHING_HELD_OUT, HeldOutQuestions
-from selfevo_trainer.curriculum import REASONS, Candidate, select
+from selfevo_trainer.curriculum import COMMITTEE_REASONS, REASONS, Candidate, select
 
 BAND = Band(min=0.25, max=0.75)
 
@@ -99,3 +99,12 @@ def test_selecting_again_from_the_kept_keeps_them(candidates):
     reasons = select(candidates, BAND).reasons
     kept = [c for c, reason in zip(candidates, reasons, strict=True) if reason is None]
     assert select(kept, BAND).reasons == [None] * len(kept)
+
+
+def test_a_committee_that_disagrees_drops_what_is_left_of_the_band() -> None:
+    shares = [0.1, 0.5, 0.5, 0.9]
+    candidates = [Candidate(f"{i}?", "4", share, agrees=i == 1) for i, share in enumerate(shares)]
+    found = select(candidates, BAND, possible=COMMITTEE_REASONS)
+    assert found.reasons == ["below_band", None, "disagreed", "above_band"]
+    assert found.dropped["disagreed"] == 1 and set(found.dropped) == {*REASONS, "disagreed"}
+    assert "disagreed" not in select(candidates[:1], BAND).dropped

@@ -11,9 +11,10 @@ import pytest
 
 from harness.chat_standin import content, endpoint
 from selfevo_contract.errors import InputError, ServiceError
-from selfevo_contract.rows import REPLIES, CurriculumRow, InvalidCompletion, Question
+from selfevo_contract.rows import CurriculumRow, InvalidCompletion, Question
+from selfevo_contract.rows_between import REPLIES
 from selfevo_contract.spec.grading import Grading
-from selfevo_contract.spec.oracles import ArithmeticOracle, DataOracle, EndpointOracle
+from selfevo_contract.spec.oracles import ArithmeticOracle, DataOracle, EndpointOracle, SortingOracle
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.context import Clock
@@ -219,6 +220,32 @@ def test_data_that_is_not_there_is_told_at_its_field(tmp_path: Path) -> None:
 def test_arithmetic_says_of_all_labels() -> None:
     found = judged(ArithmeticOracle(kind="arithmetic"))
     assert found.metrics == {"malformed_share": 0, "majority_accuracy": 0.75, "label_accuracy": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("question", "truth"),
+    [
+        ("c A b", "A b c"),
+        ("z", "z"),
+        ("b b a", "a b b"),
+        ("c  b", None),
+        ("c ab", None),
+        ("c 1", None),
+        ("", None),
+        ("c A b\n", None),
+        ("\u00e9 a", None),
+    ],
+)
+def test_letters_are_sorted(question: str, truth: str | None) -> None:
+    from selfevo_trainer.oracles import sorting
+
+    assert sorting.true_answer(question) == truth
+
+
+def test_sorting_says_of_all_labels() -> None:
+    """Sums are no lines of letters: all count as labelled wrongly."""
+    found = judged(SortingOracle(kind="sorting"))
+    assert found.metrics == {"malformed_share": 1, "majority_accuracy": 0, "label_accuracy": 0}
 
 
 def test_the_error_is_that_of_a_sample_without_replacement() -> None:

@@ -227,6 +227,21 @@ def test_answers_that_are_not_well_formed_have_no_vote() -> None:
     assert rewards == [pytest.approx(1 - 2 * abs(2 / 8 - 0.5))] and logged["answers/ill_formed"] == 6 / 8
 
 
+def test_what_earlier_iterations_asked_costs() -> None:
+    """Half of what is remembered lies near the first question, nothing near the second; without a memory both are paid
+    alike."""
+    answers = [["1", "1", "2", "2"]] * 2
+    batch = [asked("What is 2 + 3 ?"), asked("Name a small prime")]
+    plain = {"mode": "paper", "repetition": {"weight": 0.0}}
+    function, _ = challenger({**plain, "memory": {"weight": 0.5}}, answers)
+    function.earlier = ["What is 2 + 3 ?", "Why ?"]
+    rewards, logged = pay(function, batch)
+    assert rewards == pytest.approx([1.0 - 0.5 * 0.5, 1.0]) and logged["memory"] == pytest.approx(0.25)
+    function, _ = challenger(plain, answers)
+    rewards, logged = pay(function, batch)
+    assert rewards == pytest.approx([1.0, 1.0]) and "memory" not in logged
+
+
 def test_plain_text_completions_are_paid_alike() -> None:
     function, _ = challenger({"mode": "paper"}, ANSWERS)
     state = SimpleNamespace(global_step=0)
@@ -304,3 +319,45 @@ def test_the_solver_is_graded_by_what_the_run_asks_for() -> None:
             1.0,
             0.0,
         ]
+
+
+def agreement(checks: list[dict[str, Any]] | None = None) -> Any:
+    from pydantic import TypeAdapter
+
+    from selfevo_contract.spec.well_formed import Check
+    from selfevo_trainer.phases.solver_train import ConfidenceReward
+
+    return ConfidenceReward("confidence", TypeAdapter(list[Check]).validate_python(checks or []), ExactGrader())
+
+
+def test_a_confident_solver_is_paid_for_agreeing_with_itself() -> None:
+    """Groups go by their question, wherever their answers stand; an answer without a box counts and is paid nothing."""
+    logged: dict[str, float] = {}
+    texts = ["\\boxed{4}", "\\boxed{7}", "\\boxed{4.0}", "\\boxed{8}", "\\boxed{5}", "none", "4", "\\boxed{7}"]
+    rewards = agreement()(
+        completions=texts,
+        question=["a", "b", "a", "b", "a", "b", "a", "b"],
+        log_metric=logged.__setitem__,
+        label=["9"] * 8,
+    )
+    assert rewards == [0.5, 0.5, 0.5, 0.25, 0.25, 0.0, 0.0, 0.5]
+    assert logged == {"majority_share": 0.5}
+
+
+def test_what_has_no_vote_is_paid_nothing_for_agreeing() -> None:
+    texts = ["\\boxed{ab}", "\\boxed{ab}", "\\boxed{abc}"]
+    rewards = agreement([{"kind": "length"}])(completions=texts, question=["c b a"] * 3)
+    assert rewards == [0.0, 0.0, pytest.approx(1 / 3)]
+
+
+def test_confidence_pays_the_solver_alone() -> None:
+    from selfevo_trainer.rewards import agreed_reward, challenger_rewards, scored_reward, solver_reward
+
+    with pytest.raises(ValueError, match="pays the Solver alone"):
+        challenger_rewards("confidence", [0.5], [0.1])
+    with pytest.raises(ValueError, match="does not pay by labels"):
+        solver_reward("confidence", correct=True, boxed=True)
+    with pytest.raises(ValueError, match="does not pay by a judge's scores"):
+        scored_reward("confidence", 0.5)
+    with pytest.raises(ValueError, match="does not pay by agreement"):
+        agreed_reward("paper", 0.5)

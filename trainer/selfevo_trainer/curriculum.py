@@ -27,6 +27,9 @@ BELOW_BAND = "below_band"
 ABOVE_BAND = "above_band"
 """Majority share over the band: nothing left to learn."""
 
+DISAGREED = "disagreed"
+"""The committee's other Solver has another majority, or none."""
+
 TOO_LONG = "too_long"
 """The prompt with it is longer than solver.maxPromptLength; it was not answered."""
 
@@ -35,6 +38,8 @@ LOW_SPREAD = "low_spread"
 
 REASONS = (TOO_LONG, EMPTY_MAJORITY, PROOF, MARKUP, DUPLICATE, HELD_OUT, CONTAMINATED, BELOW_BAND, ABOVE_BAND)
 """In the order in which they are checked; a question is dropped for the first that applies."""
+COMMITTEE_REASONS = (*REASONS, DISAGREED)
+"""The same where a committee labels."""
 SCORED_REASONS = (TOO_LONG, MARKUP, DUPLICATE, HELD_OUT, CONTAMINATED, LOW_SPREAD)
 """The same of tasks whose answers a judge scores."""
 
@@ -54,6 +59,8 @@ class Candidate:
     """p, the majority share."""
     too_long: bool = False
     """It was not answered for its length."""
+    agrees: bool = True
+    """No committee says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +78,26 @@ class Selection:
         return {reason: self.reasons.count(reason) for reason in self.possible}
 
 
-def select(candidates: Sequence[Candidate], band: Band, held_out: HeldOutQuestions = NOTHING_HELD_OUT) -> Selection:
+def select(
+    candidates: Sequence[Candidate],
+    band: Band,
+    held_out: HeldOutQuestions = NOTHING_HELD_OUT,
+    possible: tuple[str, ...] = REASONS,
+) -> Selection:
     """Checks each candidate against REASONS in order.
 
     Args:
         band: smallest and largest majority share that enter, both inclusive. Source: R-Zero, arXiv 2508.05004 keeps
             |p - 1/2| <= delta with delta = 0.25; its public code keeps 0.3..0.8.
         held_out: the questions that may not be asked.
+        possible: the reasons that are counted.
 
     What the text says comes before what the vote says, so that the counts by band are of questions fit for training.
     A text that reached the duplicate check is taken, whatever comes of it then: its copies are duplicates, else asking
     a question ten times would be ten chances to fall into the band.
     """
     seen: set[str] = set()
-    return Selection([_reason(candidate, band, held_out, seen) for candidate in candidates])
+    return Selection([_reason(candidate, band, held_out, seen) for candidate in candidates], possible)
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,8 @@ def _reason(candidate: Candidate, band: Band, held_out: HeldOutQuestions, seen: 
     if not answer and not candidate.too_long:
         return EMPTY_MAJORITY
     why = _by_text(candidate.question, held_out, seen, too_long=candidate.too_long, answer=answer)
-    return why or {"below": BELOW_BAND, "in": None, "above": ABOVE_BAND}[band.side(candidate.share)]
+    why = why or {"below": BELOW_BAND, "in": None, "above": ABOVE_BAND}[band.side(candidate.share)]
+    return why or (None if candidate.agrees else DISAGREED)
 
 
 def _by_text(

@@ -111,6 +111,8 @@ def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) 
     found: dict[str, ServedModel] = {}
     for role, sampling in PHASES[config.inputs.phase].generates:
         ref = getattr(config.inputs, role)
+        if ref is None:
+            continue
         name, longest = name_of(ref), _longest(config, sampling)
         if name in found:  # one model in both roles
             longest = max(found[name].longest, longest) if found[name].longest and longest else 0

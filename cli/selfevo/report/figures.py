@@ -62,6 +62,7 @@ CHALLENGER = (
         "uncertainty", "Uncertainty", "uncertainty", "Mean over valid questions; highest when half the votes agree."
     ),
     Metric("repetition", "Repetition", "share of the batch", "Mean share of the batch in a question's cluster.", True),
+    Metric("memory", "Memory", "share of earlier", "Mean share of the earlier questions that lie near.", True),
     Metric("majority_share", "Majority share", "share of answers", "Answers that agree with the majority.", True),
     Metric("valid", "Valid questions", "share of completions", "In the asked form, and not a held-out question.", True),
     Metric("distinct", "Distinct questions", "share of completions", "Different texts among the valid.", True),

@@ -43,6 +43,7 @@ REASONS = {
     "contaminated": "the words of a held-out question",
     "below_band": "below the band",
     "above_band": "above the band",
+    "disagreed": "not agreed on by the committee",
 }
 """Why a question is not in the curriculum, for people."""
 

@@ -58,7 +58,7 @@ class PhaseType:
     """The fields of its inputs that are models, in the order in which they are told."""
     generates: tuple[tuple[str, str], ...] = ()
     """Those of them that it generates with, by the engine of its part. Each with the field of the sampling that,
-    with `max_prompt_length`, bounds its sequences: empty where nothing bounds its prompts."""
+    with `max_prompt_length`, bounds its sequences: empty where nothing bounds its prompts. A model may be None."""
     steps: tuple[tuple[str, str], ...] = ()
     """Fields of its inputs that are keys of other steps, or None, each with that step's phase."""
     sharded: bool = False

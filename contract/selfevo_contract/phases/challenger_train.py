@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from selfevo_contract.base import Wire
+from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.phases.base import Loading, ModelRef, PhaseType, StepModelRef
 from selfevo_contract.spec.challenger import ChallengerReward
 from selfevo_contract.spec.data import Data
@@ -27,6 +27,9 @@ class ChallengerTrainInputs(Wire):
     prompt: Prompt
     grpo: ChallengerGrpo
     reward: ChallengerReward
+    earlier: Sha256 | None = None
+    """Of a run with reward.memory: the rollout of the iteration before, whose questions are remembered; None in the
+    first one."""
     solver_prompt: Prompt
     max_prompt_length: int = 2048
     solver_sampling: Sampling
@@ -50,5 +53,6 @@ CHALLENGER_TRAIN = PhaseType(
     makes="Challenger {}",
     models=("challenger", "solver", "judge"),
     generates=(("solver", "solver_sampling"),),
+    steps=(("earlier", "solver-rollout"),),
     distributed=True,
 )

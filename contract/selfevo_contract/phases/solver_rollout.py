@@ -10,7 +10,7 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.prompts import Prompt
-from selfevo_contract.spec.rollout import Band, Contamination, Replay
+from selfevo_contract.spec.rollout import Band, Contamination, Labels, Replay
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_contract.spec.well_formed import Check
 
@@ -29,7 +29,9 @@ class SolverRolloutInputs(Wire):
     """How many processes share the work; no part of the key, for it changes no row."""
     band: Band
     min_curriculum: int
-    labels: Literal["majority", "random", "truth"]
+    labels: Labels
+    member: ModelRef | None = None
+    """With labels committee: the other Solver that votes."""
     well_formed: list[Check] | None = None
     replay: Replay | None = None
     earlier: Sha256 | None = None
@@ -59,8 +61,8 @@ SOLVER_ROLLOUT = PhaseType(
     metrics="rollout",
     title="Rollout",
     makes="Curriculum {}",
-    models=("challenger", "solver", "judge"),
-    generates=(("challenger", ""), ("solver", "answer_sampling")),
+    models=("challenger", "solver", "member", "judge"),
+    generates=(("challenger", ""), ("solver", "answer_sampling"), ("member", "answer_sampling")),
     steps=(("earlier", "solver-rollout"),),
     sharded=True,
 )

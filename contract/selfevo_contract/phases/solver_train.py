@@ -11,6 +11,7 @@ from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.solver import SolverReward
+from selfevo_contract.spec.well_formed import Check
 
 
 class SolverTrainInputs(Wire):
@@ -26,6 +27,8 @@ class SolverTrainInputs(Wire):
     grpo: Grpo
     reward: SolverReward
     grading: Grading
+    well_formed: list[Check] | None = None
+    """rollout.wellFormed, where answers vote on their own reward (solver.reward.mode confidence)."""
     judge: StepModelRef | None = None
     """Of a run with a Verifier: this iteration's verifier-train step, whose judge scores the answers."""
     judge_length: int | None = None

@@ -80,8 +80,12 @@ def work_of(inputs: Inputs) -> Work:
             )
         case SolverRolloutInputs():
             answers, longest = inputs.questions * inputs.samples, inputs.answer_sampling.max_completion_length
+            voters = 1 if inputs.member is None else 2
             return Work(
-                (Asked(inputs.questions, inputs.question_sampling.max_completion_length), Asked(answers, longest)),
+                (
+                    Asked(inputs.questions, inputs.question_sampling.max_completion_length),
+                    Asked(voters * answers, longest),
+                ),
                 scored=_scored(inputs.judge, answers, longest),
             )
         case SolverTrainInputs():

@@ -26,6 +26,18 @@ class Repetition(Closed):
     """Factor of the share (lambda in the paper); 0 turns the penalty off."""
 
 
+class Memory(Closed):
+    """Penalty on questions that resemble those of earlier iterations: the share of them that lie near by BLEU
+    (docs/method.md, "Memory")."""
+
+    weight: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Factor of the share."""
+    distance: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A question of an earlier iteration lies near when its BLEU distance is below this."""
+    pool: Annotated[Whole, Field(ge=1, le=100_000)] = 2000
+    """How many of the newest questions of earlier iterations are remembered."""
+
+
 class ChallengerReward(Closed):
     """What the Challenger is paid for."""
 
@@ -35,6 +47,8 @@ class ChallengerReward(Closed):
     """Answers that the frozen Solver gives to each question."""
     repetition: Repetition = Repetition()
     """The repetition penalty."""
+    memory: Memory | None = None
+    """A penalty on what earlier iterations asked; none when not given."""
     unboxed: Literal["counts", "drops"] = "counts"
     """Answers without a box in the majority share: `counts` divides by all answers, so that they make a question look
     hard (R-Zero's reward); `drops` by those with a box, as R-Zero's code does where it labels."""

@@ -5,5 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 RewardMode = Literal["paper", "code", "judged"]
+CONFIDENCE = "confidence"
+"""The Solver's mode that needs no label: it is paid for agreeing with itself."""
+SolverRewardMode = Literal["paper", "code", "judged", "confidence"]
 JUDGED = "judged"
 """The mode of a run with a Verifier: its judge's scores pay."""

@@ -53,6 +53,9 @@ class Contamination(Closed):
     and of 13 are counted either way. Shorter questions are compared as a whole."""
 
 
+Labels = Literal["majority", "committee", "random", "truth"]
+
+
 class Replay(Closed):
     """Questions of earlier curricula, with their labels, that a curriculum has beside its own."""
 
@@ -86,8 +89,9 @@ class Rollout(Closed):
     rollout that was started in part can be evicted once only: Kueue refuses the second time (docs/queues.md)."""
     answer_sampling: Sampling | None = None
     """Sampling of the answers; the Solver's own (solver.grpo) when not given."""
-    labels: Literal["majority", "random", "truth"] = "majority"
-    """Where labels come from. `random` and `truth` are the control arms of an experiment."""
+    labels: Labels = "majority"
+    """Where labels come from. `committee`: the Solver of the iteration before answers as often, and a question on which
+    the two majorities differ is dropped. `random` and `truth` are the control arms of an experiment."""
     well_formed: Annotated[list[Check], Field(max_length=8)] = []
     """What an answer must be to have a vote, as its question alone tells: an answer that one of these checks refuses
     counts among the samples and never wins, in the rollout and in the Challenger's reward. Without one a majority that
@@ -96,7 +100,7 @@ class Rollout(Closed):
     """Which part of a curriculum comes from earlier ones; nothing when not given."""
     oracle: Oracle | None = None
     """What says how many labels are right; training never sees it unless labels is `truth`, which needs one that knows
-    the truth: arithmetic or data. Part of what a rollout is: with another oracle it is made anew."""
+    the truth: arithmetic, sorting or data. Part of what a rollout is: with another oracle it is made anew."""
     contamination: Contamination = Contamination()
     """Which questions are dropped because a held-out one has the same words."""
     engine: Engine = TransformersEngine()

@@ -13,14 +13,16 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
-from selfevo_contract.spec.rewards import RewardMode
+from selfevo_contract.spec.rewards import SolverRewardMode
 
 
 class SolverReward(Closed):
     """What the Solver is paid for."""
 
-    mode: RewardMode = "paper"
-    """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format."""
+    mode: SolverRewardMode = "paper"
+    """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format. `judged`: by the judge of a run with
+    verifier. `confidence`: the share of the group's answers that are equal to it; no label is looked at, which is an
+    arm to compare labels with."""
 
 
 SOLVER_SYSTEM = "Reason step by step, and put your final answer within \\boxed{}."

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfevo_trainer.rewards import repetition
-from selfevo_trainer.rewards.repetition import repetition_share
+from selfevo_trainer.rewards.repetition import near_share, repetition_share
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "repetition_share.json").read_text())
 
@@ -157,3 +157,25 @@ def test_a_distance_that_is_none(distance):
 def test_what_is_not_a_sequence_of_strings(questions):
     with pytest.raises(TypeError, match="question"):
         repetition_share(questions)
+
+
+@given(QUESTIONS, QUESTIONS, st.sampled_from([0.25, 0.5, 1.0]))
+@settings(max_examples=50, deadline=None)
+def test_what_lies_near_is_told_by_the_same_distances(asked, earlier, distance):
+    from scipy.spatial.distance import squareform
+
+    between = squareform(repetition._distances([*asked, *earlier]), checks=False)[: len(asked), len(asked) :]
+    np.testing.assert_array_equal(near_share(asked, earlier, distance), (between < distance).mean(axis=1))
+
+
+def test_nothing_lies_near_where_nothing_was_asked():
+    assert near_share(["a b c d"], []).tolist() == [0.0] and near_share([], ["a"]).tolist() == []
+    assert near_share(["", "a b c d"], ["a b c d", ""]).tolist() == [0.0, 0.5]
+
+
+def test_many_questions_are_held_against_many_block_by_block(monkeypatch):
+    texts = [f"{i} and {i % 7} make {i % 5} of {i % 3}" for i in range(60)]
+    whole = near_share(texts[:40], texts[20:])
+    monkeypatch.setattr(repetition, "_blocks", lambda B: [(i, min(i + 7, B)) for i in range(0, B, 7)])
+    np.testing.assert_array_equal(near_share(texts[:40], texts[20:]), whole)
+    assert whole[20:].min() > 0 and whole.max() < 1

@@ -21,11 +21,12 @@ from selfevo_contract.rows import (
     Tally,
     WrittenQuestion,
 )
+from selfevo_contract.rows_between import SecondedQuestion
 from selfevo_trainer.answers.extraction import parse_challenger
 from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
-from selfevo_trainer.curriculum import Candidate, Selection, select
+from selfevo_trainer.curriculum import COMMITTEE_REASONS, REASONS, Candidate, Selection, select
 from selfevo_trainer.engines import Completion
 from selfevo_trainer.labelling.base import Marked, Marker
 from selfevo_trainer.ratings import ByVotes, voted
@@ -72,12 +73,31 @@ class Voted:
         self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]], grader: Comparer
     ) -> list[Marked]:
         found = voted(self.inputs.well_formed, [row.question for row in written], answers, grader)
+        agrees = self._agreement(written, [vote for _, vote, _ in found], grader)
         return [
-            Marked(self._question(row, vote, counts), boxes, vote.class_of)
-            for row, (boxes, vote, counts) in zip(written, found, strict=True)
+            Marked(self._question(row, vote, counts, same), boxes, vote.class_of)
+            for row, (boxes, vote, counts), same in zip(written, found, agrees, strict=True)
         ]
 
-    def _question(self, written: WrittenQuestion, vote: Vote, answers: Tally | None) -> Question:
+    def _agreement(
+        self, written: Sequence[WrittenQuestion], votes: Sequence[Vote], grader: Comparer
+    ) -> list[bool | None]:
+        """Of each question whether the committee's majorities are equal; None without a committee."""
+        if self.inputs.member is None:
+            return [None] * len(votes)
+        seconds = [getattr(row, "second", None) for row in written]
+        both = [
+            i
+            for i, (vote, second) in enumerate(zip(votes, seconds, strict=True))
+            if vote.answer is not None and second is not None
+        ]
+        equal = grader.equal_many([(votes[i].answer or "", seconds[i] or "") for i in both])
+        same = {i for i, verdict in zip(both, equal, strict=True) if verdict}
+        return [i in same for i in range(len(votes))]
+
+    def _question(
+        self, written: WrittenQuestion, vote: Vote, answers: Tally | None, agrees: bool | None = None
+    ) -> Question:
         """The row of a valid question; ``answers`` are None when it was too long to be asked."""
         return Question(
             question=written.question,
@@ -87,12 +107,18 @@ class Voted:
             majority=vote.answer,
             share=vote.share,
             votes=vote.classes,
+            second=written.second if isinstance(written, SecondedQuestion) else None,
+            second_share=written.second_share if isinstance(written, SecondedQuestion) else None,
+            agrees=agrees,
         )
 
     def select(self, valid: Sequence[Question], held_out: HeldOutQuestions) -> Selection:
         """See `Labelling.select`."""
-        candidates = [Candidate(row.question, row.majority, row.share, row.too_long) for row in valid]
-        return select(candidates, band=self.inputs.band, held_out=held_out)
+        candidates = [
+            Candidate(row.question, row.majority, row.share, row.too_long, row.agrees is not False) for row in valid
+        ]
+        possible = REASONS if self.inputs.member is None else COMMITTEE_REASONS
+        return select(candidates, band=self.inputs.band, held_out=held_out, possible=possible)
 
     def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
         """See `Labelling.curriculum`. `random` deals the majority answers out anew; `truth` leaves out questions
@@ -111,7 +137,10 @@ class Voted:
     def measure(self, valid: Sequence[Question]) -> dict[str, float]:
         """See `Labelling.measure`."""
         in_band = sum(self.inputs.band.side(row.share) == "in" and row.majority is not None for row in valid)
-        return {
+        agreed = (
+            {} if self.inputs.member is None else {"agreed_share": sum(bool(row.agrees) for row in valid) / len(valid)}
+        )
+        return agreed | {
             "in_band_share": in_band / len(valid),
             "majority_share_mean": sum(row.share for row in valid) / len(valid),
         }

@@ -18,6 +18,7 @@ MODULES = {
     "arithmetic": "selfevo_trainer.oracles.arithmetic",
     "data": "selfevo_trainer.oracles.data",
     "endpoint": "selfevo_trainer.oracles.endpoint",
+    "sorting": "selfevo_trainer.oracles.sorting",
 }
 
 Rows = Sequence[Question | InvalidCompletion]

@@ -12,7 +12,7 @@ from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.rows import CurriculumRow, Question
 from selfevo_contract.spec.oracles import ArithmeticOracle
 from selfevo_trainer.context import Context
-from selfevo_trainer.oracles.judgement import Judgement
+from selfevo_trainer.oracles.judgement import Judgement, by_truth
 
 _ARITHMETIC = re.compile(r"(0|[1-9][0-9]{0,11}) ([+-]) (0|[1-9][0-9]{0,11})")
 
@@ -38,15 +38,5 @@ def true_answer(question: str) -> str | None:
 def judge(
     context: Context, inputs: SolverRolloutInputs, valid: Sequence[Question], kept: Sequence[CurriculumRow]
 ) -> Judgement:
-    """``label_accuracy`` counts a question without a known truth (a malformed one) as labelled wrongly."""
-    metrics = {
-        "malformed_share": sum(row.truth is None for row in valid) / len(valid),
-        "majority_accuracy": sum(_right(row, row.majority) for row in valid) / len(valid),
-    }
-    if kept:
-        metrics["label_accuracy"] = sum(_right(row, row.answer) for row in kept) / len(kept)
-    return Judgement(metrics)
-
-
-def _right(row: Question | CurriculumRow, answer: str | None) -> bool:
-    return row.truth is not None and answer == row.truth
+    """See `by_truth`."""
+    return by_truth(valid, kept)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.rows import OracleReply
+from selfevo_contract.rows_between import OracleReply
 from selfevo_trainer.endpoints.client import BadAnswer, Client, Words, answers
 from selfevo_trainer.endpoints.in_parallel import in_parallel
 

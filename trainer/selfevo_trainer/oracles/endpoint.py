@@ -13,7 +13,8 @@ from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.process import ORACLE_TOKEN_ENV
-from selfevo_contract.rows import REPLIES, CurriculumRow, OracleReplies, OracleReply, OracleRow, Question
+from selfevo_contract.rows import CurriculumRow, OracleRow, Question
+from selfevo_contract.rows_between import REPLIES, OracleReplies, OracleReply
 from selfevo_contract.spec.oracles import EndpointOracle
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.voting import Vote, vote_many

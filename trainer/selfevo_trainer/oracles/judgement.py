@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from selfevo_contract.rows import OracleRow
+from selfevo_contract.rows import CurriculumRow, OracleRow, Question
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,19 @@ def accuracy(right: Sequence[bool], of: int) -> dict[str, float]:
             spread = share * (1 - share) / max(1, count - 1)
             found["label_accuracy_error"] = math.sqrt(spread * (1 - count / of))
     return found
+
+
+def by_truth(valid: Sequence[Question], kept: Sequence[CurriculumRow]) -> Judgement:
+    """Of an oracle that computes the truth of every well-formed question: ``label_accuracy`` counts one without a known
+    truth (a malformed one) as labelled wrongly."""
+    metrics = {
+        "malformed_share": sum(row.truth is None for row in valid) / len(valid),
+        "majority_accuracy": sum(_right(row, row.majority) for row in valid) / len(valid),
+    }
+    if kept:
+        metrics["label_accuracy"] = sum(_right(row, row.answer) for row in kept) / len(kept)
+    return Judgement(metrics)
+
+
+def _right(row: Question | CurriculumRow, answer: str | None) -> bool:
+    return row.truth is not None and answer == row.truth

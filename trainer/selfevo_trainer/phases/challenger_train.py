@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
@@ -16,6 +16,8 @@ from selfevo_contract.errors import DataError, SelfevoError
 from selfevo_contract.phases import ChallengerTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import QUESTIONS, InvalidCompletion, Tally
+from selfevo_contract.rows_between import MEMORY
+from selfevo_contract.spec.challenger import Memory
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
@@ -28,11 +30,12 @@ from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.judges import open_judge
+from selfevo_trainer.memory import remembered, rows_of
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
 from selfevo_trainer.ratings import ByJudge, ByVotes, Rater, Rating
 from selfevo_trainer.rewards import challenger_rewards
-from selfevo_trainer.rewards.repetition import repetition_share
+from selfevo_trainer.rewards.repetition import near_share, repetition_share
 
 log = logging.getLogger("selfevo")
 
@@ -40,6 +43,7 @@ SUMMARY = (
     "reward",
     "uncertainty",
     "repetition",
+    "memory",
     "valid",
     "majority_share",
     "score",
@@ -77,14 +81,17 @@ class ChallengerReward:
         held_out: HeldOutQuestions,
         length: Callable[[str], int] = len,
         interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
+        earlier: Sequence[str] = (),
     ) -> None:
-        """``length`` gives the tokens of the Solver's prompt with a question; it answers within ``interruptible``."""
+        """``length`` gives the tokens of the Solver's prompt with a question; it answers within ``interruptible``;
+        ``earlier`` are questions of earlier iterations."""
         self.inputs = inputs
         self.engine = engine
         self.rater = rater
         self.held_out = held_out
         self.length = length
         self.interruptible = interruptible
+        self.earlier = earlier
         self.samples: list[str] = []
         """A few of the newest completions, for people to see what was no valid question."""
 
@@ -101,13 +108,20 @@ class ChallengerReward:
         ratings = {i: rating for i, rating in done if rating.valid}
         # An invalid completion enters as the empty string.
         batch = [((text or "") if i in ratings else "", ratings.get(i)) for i, text in enumerate(texts_B)]
-        repetition_B = repetition_share([text for text, _ in batch], reward.repetition.distance)
+        asked_B = [text for text, _ in batch]
+        repetition_B = repetition_share(asked_B, reward.repetition.distance)
+        memory = reward.memory or Memory()
+        memory_B = near_share(asked_B, self.earlier, memory.distance)
         shares_B = [None if rating is None else rating.share for _, rating in batch]
-        rewards = challenger_rewards(reward.mode, shares_B, repetition_B, reward.repetition.weight)
+        rewards = challenger_rewards(
+            reward.mode, shares_B, repetition_B, reward.repetition.weight, memory_B, memory.weight
+        )
         if log_metric is not None:  # TRL takes the mean over the processes, of what is the same in all
             asked = [(text, rating) for text, rating in batch if rating is not None]
             log_metric("valid", len(asked) / len(batch))
             log_metric("repetition", float(repetition_B.mean()))
+            if reward.memory is not None:
+                log_metric("memory", float(memory_B.mean()))
             log_metric("distinct", len({normalise_question(text) for text, _ in asked}) / len(batch))
             for name, share in sum((rating.counts for _, rating in done), Tally()).shares("answers/").items():
                 log_metric(name, share)
@@ -154,6 +168,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
     prompt = for_trainer(tokenizer, messages(inputs.prompt))
     dataset = Dataset.from_list([{"prompt": prompt} for _ in schedule(1, inputs.grpo, inputs.seed)])
     solver_tokenizer = load_tokenizer(solver_dir, inputs.loading)
+    earlier = remembered(context, inputs)
     engine = open_frozen(context, inputs, "solver", [inputs.solver_sampling], inputs.max_prompt_length)
     with open_rater(context, inputs) as rater:
         reward = ChallengerReward(
@@ -163,6 +178,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             held_out,
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
             context.stop.raised,
+            earlier,
         )
         request = TrainRequest(
             inputs=inputs,
@@ -178,6 +194,8 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             if error.reason == reasons.NO_VALID_QUESTION:
                 keep(context, reward.samples)
             raise
+        if earlier and context.rank.first:
+            files = {**files, **MEMORY.write(context.workdir, rows_of(earlier))}
         return commit_training(context, files, history, SUMMARY)
 
 

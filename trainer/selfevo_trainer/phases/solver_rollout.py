@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import ANSWER_CHUNKS, QUESTION_CHUNKS
+from selfevo_contract.artifacts import ANSWER_CHUNKS, COMMITTEE_CHUNKS, QUESTION_CHUNKS
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, ServiceError
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverRolloutInputs
@@ -34,11 +35,13 @@ from selfevo_contract.rows import (
     TextRow,
     WrittenQuestion,
 )
+from selfevo_contract.rows_between import SECONDED
 from selfevo_store import fetch_rows
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.answers.texts import is_kept, text_rows
 from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all
+from selfevo_trainer.committee import SecondedRow, second
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
@@ -58,15 +61,16 @@ log = logging.getLogger("selfevo")
 def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     """Make what is missing of this shard's questions, then the whole if no shard's are missing."""
     written = Chunks(context, QUESTION_CHUNKS, WRITTEN)
+    seconded = Chunks(context, COMMITTEE_CHUNKS, SECONDED)
     labelling = labelling_of(inputs)
     answered: Chunks[ChunkRow] = Chunks(context, ANSWER_CHUNKS, labelling.answered)
     return in_shards(
         answered,
         inputs.questions,
         inputs.shards,
-        lambda missing: make(context, inputs, missing, written, answered, labelling),
+        lambda missing: make(context, inputs, missing, written, seconded, answered, labelling),
         lambda: gather_texts(context, inputs, answered),
-        lambda rows, texts: finish(context, inputs, rows, texts, written, answered, labelling),
+        lambda rows, texts: finish(context, inputs, rows, texts, (written, seconded), answered, labelling),
     )
 
 
@@ -75,6 +79,7 @@ def make(
     inputs: SolverRolloutInputs,
     missing: list[int],
     written: Chunks[WrittenQuestion | InvalidCompletion],
+    seconded: Chunks[SecondedRow],
     answered: Chunks[ChunkRow],
     labelling: Labelling,
 ) -> None:
@@ -87,13 +92,25 @@ def make(
     total = len(missing) * (1 + inputs.samples)
     if unwritten:
         write(context, inputs, unwritten, written, total, labelling)
-    questions = written.read(missing)
-    lost = set(missing) - questions.keys()
-    if lost:
+    questions = all_of(context, written, missing)
+    if inputs.member is not None:
+        second(context, inputs, questions, seconded)
+        questions = all_of(context, seconded, missing)
+    answer(context, inputs, questions, answered, total, labelling)
+
+
+def all_of(context: Context, chunks: Chunks[Any], missing: list[int]) -> dict[int, Any]:
+    """The committed rows with the numbers ``missing``.
+
+    Raises:
+        ServiceError: one is not there.
+    """
+    rows = chunks.read(missing)
+    if lost := set(missing) - rows.keys():
         raise ServiceError(
             f"{context.store.uri_of(context.config.prefix)}: question {min(lost)} was committed and is gone; try again"
         )
-    answer(context, inputs, questions, answered, total, labelling)
+    return rows
 
 
 def write(
@@ -205,11 +222,11 @@ def finish(
     inputs: SolverRolloutInputs,
     rows: list[ChunkRow],
     texts: dict[str, Path],
-    written: Chunks[WrittenQuestion | InvalidCompletion],
+    before: tuple[Chunks[Any], ...],
     answered: Chunks[ChunkRow],
     labelling: Labelling,
 ) -> PhaseResult:
-    """Filter, label and commit the step.
+    """Filter, label and commit the step. ``before`` are the chunks that the answers came from.
 
     Raises:
         DataError: no question was valid, or none is left.
@@ -242,12 +259,13 @@ def finish(
         )
     judgement = oracles.judge(context, inputs, rows, kept)
     files = {**curriculum_files(context, inputs, kept), **labelling.questions.write(context.workdir, checked), **texts}
-    written.read(range(inputs.questions))
+    for chunks in before:
+        chunks.read(range(inputs.questions))
     if judgement.rows:
         files |= ORACLE.write(context.workdir, judgement.rows)
     metrics |= judgement.metrics
     committed = context.commit(
-        context.config.prefix, files, metrics, seconds_of_all(context, judgement.timings, written, answered)
+        context.config.prefix, files, metrics, seconds_of_all(context, judgement.timings, *before, answered)
     )
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 

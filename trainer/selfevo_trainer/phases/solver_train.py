@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -11,10 +11,14 @@ from datasets import Dataset
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverTrainInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import CURRICULUM, CurriculumRow
+from selfevo_contract.spec.rewards import CONFIDENCE
+from selfevo_contract.spec.well_formed import Check
 from selfevo_store import fetch_rows
+from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grades import extract_and_grade
-from selfevo_trainer.answers.voting import Comparer
+from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.context import Context
+from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo.dealing import schedule
 from selfevo_trainer.grpo.hooks import RewardFunction
 from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
@@ -24,7 +28,8 @@ from selfevo_trainer.judges import open_judge
 from selfevo_trainer.judges.base import Judge
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
-from selfevo_trainer.rewards import scored_reward, solver_reward
+from selfevo_trainer.rewards import agreed_reward, scored_reward, solver_reward
+from selfevo_trainer.well_formed import vote_well_formed
 
 SUMMARY = (
     "reward",
@@ -34,6 +39,7 @@ SUMMARY = (
     "completions/clipped_ratio",
     "accuracy",
     "score",
+    "majority_share",
     "frac_reward_zero_std",
 )
 
@@ -81,14 +87,51 @@ class JudgedReward:
         return [scored_reward(self.mode, score) for score in scores]
 
 
+class ConfidenceReward:
+    """TRL reward function: how much of the group gives the same answer. Shapes: B completions in, B rewards out."""
+
+    __name__ = "solver"
+
+    def __init__(self, mode: str, well_formed: Sequence[Check] | None, grader: Comparer) -> None:
+        self.mode = mode
+        self.well_formed = well_formed
+        self.grader = grader
+
+    def __call__(self, completions: list[Any], question: list[str], log_metric: Any = None, **_: Any) -> list[float]:
+        boxes = [last_boxed(completion_text(each)) for each in completions]
+        # Of several processes each has a part of the batch, and a group may lie in two. Groups of one question are one.
+        groups: dict[str, list[tuple[int, str | None]]] = {}
+        for place, (text, box) in enumerate(collective.all_gather(list(zip(question, boxes, strict=True)))):
+            groups.setdefault(text, []).append((place, box))
+        asked = [(text, [box for _, box in group]) for text, group in groups.items()]
+        votes = dict(collective.dealt_out(asked, self._votes))
+        rewards: dict[int, float] = {}
+        for text, group in groups.items():
+            sizes = [size for _, size in votes[text].classes]
+            for (place, _box), which in zip(group, votes[text].class_of, strict=True):
+                rewards[place] = agreed_reward(self.mode, None if which is None else sizes[which] / len(group))
+        if log_metric is not None:
+            log_metric("majority_share", sum(vote.share for vote in votes.values()) / len(votes))
+        first = collective.rank() * len(completions)
+        return [rewards[place] for place in range(first, first + len(completions))]
+
+    def _votes(self, asked: list[tuple[str, list[str | None]]]) -> list[tuple[str, Vote]]:
+        texts = [text for text, _ in asked]
+        votes, _, _ = vote_well_formed(self.well_formed, texts, [boxes for _, boxes in asked], self.grader)
+        return list(zip(texts, votes, strict=True))
+
+
 @contextmanager
 def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardFunction]:
-    """By the judge of a run with a Verifier, else by labels."""
+    """By the judge of a run with a Verifier, by agreement, else by labels."""
     if inputs.judge is not None:
         with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
             yield JudgedReward(inputs.reward.mode, judge)
         return
     with context.grader(inputs.grading) as grader:
+        if inputs.reward.mode == CONFIDENCE:
+            yield ConfidenceReward(inputs.reward.mode, inputs.well_formed, grader)
+            return
         yield SolverReward(inputs.reward.mode, grader)
 
 

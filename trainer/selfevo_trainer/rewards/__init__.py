@@ -9,16 +9,30 @@ from collections.abc import Iterable
 
 from selfevo_trainer.rewards.base import ChallengerReward, RewardMode
 from selfevo_trainer.rewards.code import CODE
+from selfevo_trainer.rewards.confidence import CONFIDENCE
 from selfevo_trainer.rewards.judged import JUDGED
 from selfevo_trainer.rewards.paper import PAPER
 
-__all__ = ["MODES", "ChallengerReward", "RewardMode", "challenger_rewards", "scored_reward", "solver_reward"]
+__all__ = [
+    "MODES",
+    "ChallengerReward",
+    "RewardMode",
+    "agreed_reward",
+    "challenger_rewards",
+    "scored_reward",
+    "solver_reward",
+]
 
-MODES = {mode.name: mode for mode in (PAPER, CODE, JUDGED)}
+MODES = {mode.name: mode for mode in (PAPER, CODE, JUDGED, CONFIDENCE)}
 
 
 def challenger_rewards(
-    mode: str, shares_B: Iterable[float | None], repetition_B: Iterable[float], weight: float = 1.0
+    mode: str,
+    shares_B: Iterable[float | None],
+    repetition_B: Iterable[float],
+    weight: float = 1.0,
+    memory_B: Iterable[float] | None = None,
+    memory_weight: float = 1.0,
 ) -> list[ChallengerReward]:
     """Rewards of a batch of questions: how uncertain the Solver is, less how much the batch repeats itself.
 
@@ -33,6 +47,8 @@ def challenger_rewards(
             had a box has p = 0. Of judged answers p is the mean of their rewards.
         repetition_B: |C|/B (``repetition.repetition_share``).
         weight: the paper's lambda; penalty = weight * |C|/B. The public code has none, which is 1.
+        memory_B: shares of the questions of earlier iterations that lie near (``repetition.near_share``); neither the
+            paper nor the code has them. ``memory_weight`` times that comes on top of the penalty.
 
     >>> [round(item.total, 2) for item in challenger_rewards("paper", [0.5, 1.0, None], [0.25, 0.25, 0.5])]
     [0.75, 0.0, 0.0]
@@ -40,8 +56,12 @@ def challenger_rewards(
     [0.25, -0.25, -1.5]
     """
     pay = _mode(mode, "challenger").challenger
-    pairs = zip(shares_B, repetition_B, strict=True)
-    return [pay(share, weight * float(repetition)) for share, repetition in pairs]
+    if pay is None:
+        raise ValueError(f"challenger reward mode {mode!r} pays the Solver alone")
+    penalties = [weight * float(repetition) for repetition in repetition_B]
+    if memory_B is not None:
+        penalties = [each + memory_weight * float(near) for each, near in zip(penalties, memory_B, strict=True)]
+    return [pay(share, penalty) for share, penalty in zip(shares_B, penalties, strict=True)]
 
 
 def solver_reward(mode: str, *, correct: bool, boxed: bool) -> float:
@@ -59,7 +79,7 @@ def solver_reward(mode: str, *, correct: bool, boxed: bool) -> float:
         raise ValueError("a completion without a box has no answer that could be correct")
     pay = _mode(mode, "solver").solver
     if pay is None:
-        raise ValueError(f"solver reward mode {mode!r} pays by a judge's scores, and there is no judge")
+        raise ValueError(f"solver reward mode {mode!r} does not pay by labels")
     return pay(correct, boxed)
 
 
@@ -71,8 +91,20 @@ def scored_reward(mode: str, score: float) -> float:
     """
     pay = _mode(mode, "solver").scored
     if pay is None:
-        raise ValueError(f"solver reward mode {mode!r} pays by labels, and a judge has none")
+        raise ValueError(f"solver reward mode {mode!r} does not pay by a judge's scores")
     return pay(score)
+
+
+def agreed_reward(mode: str, share: float | None) -> float:
+    """The reward of one answer to which a ``share`` of its group's answers is equal, itself too; None without a vote.
+
+    >>> agreed_reward("confidence", 0.75)
+    0.75
+    """
+    pay = _mode(mode, "solver").agreed
+    if pay is None:
+        raise ValueError(f"solver reward mode {mode!r} does not pay by agreement")
+    return pay(share)
 
 
 def _mode(name: str, role: str) -> RewardMode:

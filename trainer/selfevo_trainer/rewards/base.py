@@ -13,7 +13,8 @@ class ChallengerReward:
     uncertainty: float
     """0 for an invalid completion, in every mode."""
     penalty: float
-    """weight * |C|/B. Known for invalid completions too: they enter the batch as the empty string."""
+    """weight * |C|/B, and what a memory adds. Known for invalid completions too: they enter the batch as the empty
+    string."""
     total: float
     """What the optimizer gets."""
     valid: bool
@@ -25,14 +26,18 @@ class RewardMode:
 
     name: str
     """As a manifest names it: `challenger.reward.mode` and `solver.reward.mode`."""
-    challenger: Callable[[float | None, float], ChallengerReward]
+    challenger: Callable[[float | None, float], ChallengerReward] | None = None
     """(p, penalty) -> reward. p is the Solver's majority share, None for an invalid completion; a valid question to
-    which no answer had a box has p = 0. Of judged answers p is the mean of their rewards."""
+    which no answer had a box has p = 0. Of judged answers p is the mean of their rewards. None where
+    it pays the Solver alone."""
     solver: Callable[[bool, bool], float] | None = None
     r"""(correct, boxed) -> reward. ``boxed``: the completion holds a balanced, non-empty ``\boxed{}``. None where a
     judge's scores pay."""
     scored: Callable[[float], float] | None = None
     """Score of a judge -> reward, in 0..1. None where labels pay."""
+    agreed: Callable[[float | None], float] | None = None
+    """Share of the group's answers that are equal to the answer -> reward; of an answer without a vote None. Where
+    neither labels nor a judge pay."""
 
 
 def checked_share(p: float) -> float:

@@ -78,20 +78,46 @@ def repetition_share(questions: Sequence[str], distance: float = 0.5) -> Floats:
     return shares_B
 
 
+def near_share(questions: Sequence[str], earlier: Sequence[str], distance: float = 0.5) -> Floats:
+    """The share of ``earlier`` that lies near each question, shape (B,): 1 - BLEU(hypothesis = the question,
+    reference = the earlier one) is below `distance`. BLEU as in `repetition_share`; 0 without any earlier one.
+
+    >>> near_share(["What is 2 + 3 ?", "Name a prime"], ["What is 2 + 5 ?", "What is 2 + 3 ?", "Why ?"]).round(2)
+    array([0.67, 0.  ])
+    """
+    B = len(questions)
+    if not B or not earlier:
+        return np.zeros(B)
+    shares_B = np.empty(B)
+    for start, bleu_RC in _bleus([*questions, *earlier], B):
+        stop = start + len(bleu_RC)
+        shares_B[start:stop] = (1 - bleu_RC[:, B - start :] < distance).mean(axis=1)
+    return shares_B
+
+
 def _distances(questions: Sequence[str]) -> Floats:
     """1 - BLEU of every pair i < j, condensed: shape (P,)."""
     B = len(questions)
-    ids_T, lengths_B = _tokens(questions)
-    orders = [_features(rows_G, grams_G, B) for rows_G, grams_G in _ngrams(ids_T, lengths_B)]
     distances_P = np.empty(B * (B - 1) // 2)
     done = 0
-    for start, stop in _blocks(B):
-        clipped = [order.shared(start, stop) for order in orders]
-        bleu_RC = _bleu(clipped, lengths_B[start:stop], lengths_B[start:])
+    for _, bleu_RC in _bleus(questions, B):
         block_P = 1 - bleu_RC[np.triu(np.ones(bleu_RC.shape, dtype=bool), k=1)]
         distances_P[done : done + block_P.size] = block_P
         done += block_P.size
     return distances_P
+
+
+def _bleus(questions: Sequence[str], rows: int) -> Iterator[tuple[int, Floats]]:
+    """Blocks of BLEU(hypothesis = question i, reference = question j) that cover the first ``rows`` questions i: where
+    a block starts, and (R, C), j from that start on."""
+    ids_T, lengths_B = _tokens(questions)
+    orders = [_features(rows_G, grams_G, len(questions)) for rows_G, grams_G in _ngrams(ids_T, lengths_B)]
+    for start, stop in _blocks(len(questions)):
+        if start >= rows:
+            return
+        end = min(stop, rows)
+        clipped = [order.shared(start, end) for order in orders]
+        yield start, _bleu(clipped, lengths_B[start:end], lengths_B[start:])
 
 
 def _blocks(B: int) -> Iterator[tuple[int, int]]:

@@ -13,10 +13,11 @@ from pydantic import Field
 from selfevo_contract.spec.oracles.arithmetic import ArithmeticOracle
 from selfevo_contract.spec.oracles.data import DataOracle
 from selfevo_contract.spec.oracles.endpoint import EndpointOracle
+from selfevo_contract.spec.oracles.sorting import SortingOracle
 
-__all__ = ["ORACLES", "ArithmeticOracle", "DataOracle", "EndpointOracle", "Oracle"]
+__all__ = ["ORACLES", "ArithmeticOracle", "DataOracle", "EndpointOracle", "Oracle", "SortingOracle"]
 
-Oracle = Annotated[ArithmeticOracle | DataOracle | EndpointOracle, Field(discriminator="kind")]
+Oracle = Annotated[ArithmeticOracle | DataOracle | EndpointOracle | SortingOracle, Field(discriminator="kind")]
 
 ORACLES: dict[str, Any] = {
     get_args(settings.model_fields["kind"].annotation)[0]: settings for settings in get_args(get_args(Oracle)[0])
