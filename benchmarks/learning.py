@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import arithmetic, forked, load_heavy_modules, merged, phase_environment
+from runs import example, forked, load_heavy_modules, merged, phase_environment
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import DataError, ExitCode
 from selfevo_contract.plan import Step, plan
@@ -69,12 +69,12 @@ def run_step(run: SelfEvolutionRun, step: Step, shard: int, folder: Path) -> Non
         raise RuntimeError(f"{step.name} ended with {code}; see {log}")
 
 
-def run_arm(over: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
-    """One whole run; returns what its manifests say, by iteration.
+def run_arm(over: dict[str, Any], seed: int, folder: Path, stem: str = "arithmetic") -> dict[str, Any]:
+    """One whole run of the example ``stem``; returns what its manifests say, by iteration.
 
     Of a run that ends for what its models wrote (exit code 4), what came before, and ``ended`` with its sentence.
     """
-    run = arithmetic(merged(over, {"seed": seed}), store=folder / "store")
+    run = example(stem, merged(over, {"seed": seed}), store=folder / "store")
     the_plan = plan(run.spec)
     store = open_store(run.spec.storage.uri)
     rows: dict[int, dict[str, float]] = {}

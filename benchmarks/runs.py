@@ -1,4 +1,4 @@
-"""The demo's manifest with other settings, for benchmarks and tests: what is not overridden is what people run."""
+"""An example's manifest with other settings, for benchmarks and tests: what is not overridden is what people run."""
 
 from __future__ import annotations
 
@@ -29,17 +29,22 @@ def merged(base: Any, over: Any) -> Any:
 
 
 def arithmetic(over: Mapping[str, Any], *, store: Path, name: str = "arithmetic") -> SelfEvolutionRun:
-    """examples/arithmetic.yaml with ``over`` laid over its spec, its files named absolutely, its store at ``store``."""
-    document = yaml.safe_load((EXAMPLES / "arithmetic.yaml").read_text())
-    base, heldout = EXAMPLES / "arithmetic" / "base", EXAMPLES / "arithmetic" / "heldout.jsonl"
+    """examples/arithmetic.yaml, as `example` has it."""
+    return example("arithmetic", over, store=store, name=name)
+
+
+def example(stem: str, over: Mapping[str, Any], *, store: Path, name: str | None = None) -> SelfEvolutionRun:
+    """examples/``stem``.yaml with ``over`` laid over its spec, its files named absolutely, its store at ``store``."""
+    document = yaml.safe_load((EXAMPLES / f"{stem}.yaml").read_text())
+    base, heldout = EXAMPLES / stem / "base", EXAMPLES / stem / "heldout.jsonl"
     data = {"uri": f"file://{heldout}", "digest": file_digest(heldout)}
     files = {
         "model": {"uri": f"file://{base}", "digest": model_digest(base)},
         "storage": {"uri": store.absolute().as_uri()},
-        "evaluation": {"tasks": [{"name": "arithmetic", "data": data}]},
+        "evaluation": {"tasks": [{**document["spec"]["evaluation"]["tasks"][0], "data": data}]},
         "exclude": [data],
     }
-    document["metadata"]["name"] = name
+    document["metadata"]["name"] = name or stem
     document["spec"] = merged(merged(document["spec"], files), over)
     return SelfEvolutionRun.model_validate(document)
 

@@ -191,19 +191,22 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """A fresh Qwen3 of 170 thousand parameters, initialised from torch's global seed."""
+def build_model(tokenizer: PreTrainedTokenizerFast, **sizes: int) -> Qwen3ForCausalLM:
+    """A fresh Qwen3 of 170 thousand parameters, or of other ``sizes``, initialised from torch's global seed."""
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+    shape = {
+        "hidden_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 32,  # the smallest that vLLM's attention accepts
+        "intermediate_size": 192,
+    }
     model = Qwen3ForCausalLM(
         Qwen3Config(
+            **(shape | sizes),
             vocab_size=len(tokenizer),
-            hidden_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            num_key_value_heads=1,
-            head_dim=32,  # the smallest that vLLM's attention accepts
-            intermediate_size=192,
             max_position_embeddings=512,
             initializer_range=0.05,
             tie_word_embeddings=True,
@@ -254,11 +257,17 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min((step + 1) / WARMUP_STEPS, (steps - step) / max(1, steps - WARMUP_STEPS), 1.0)
 
 
-def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, text: Iterator[Example], steps: int) -> None:
+def train(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    text: Iterator[Example],
+    steps: int,
+    learning_rate: float = LEARNING_RATE,
+) -> None:
     """Teach `model` the text, `steps` batches of it."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=BETAS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=BETAS)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     model.train()
     for step in range(1, steps + 1):

@@ -33,6 +33,7 @@ def run_of(path: Path) -> SelfEvolutionRun:
 def test_the_examples_are_all_there() -> None:
     assert {path.name for path in EXAMPLES} >= {
         "arithmetic.yaml",
+        "frontier.yaml",
         "own-model.yaml",
         "smollm2-135m-instruct.yaml",
         "qwen3-4b-base.yaml",

@@ -1,0 +1,158 @@
+"""What keeps a loop going beyond what its Solver was taught? examples/frontier.yaml beside its controls, over seeds.
+
+    python benchmarks/frontier.py --seeds 0 1 --iterations 3
+
+Arms, alike in everything but the settings named in `ARMS`:
+    main         an answer with another number of letters than its question has no vote; a vote of 8; replay
+    no-rule      every answer in a box has a vote
+    one-sample   the rule, but a label is the first well-formed answer, not a vote, and no band filters
+    no-replay    no questions of earlier curricula
+    committee    the Solver of the iteration before has to have the same majority
+    confidence   the same questions, and no label: an answer is paid for agreeing with its group
+    untrained    the Challenger is never trained
+    truth        true labels: the ceiling that better labels could reach
+    random       the votes' labels dealt out at random
+
+Of each arm: labels right, by the oracle; and held-out lines of 7 to 18 letters, each length by itself. The frontier is
+the last length of an unbroken run from 7 on of which at least half of the sampled answers are right.
+
+Steps with equal inputs are shared by the arms of a seed, as in any store. CPU seconds are those of the steps that an
+arm did not find done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from learning import run_arm, series
+from machine import commit, machine
+from runs import example, load_heavy_modules, merged
+from selfevo_contract.artifacts import step_prefix
+from selfevo_contract.phases import EVALUATE
+from selfevo_contract.plan import plan
+from selfevo_contract.rows import answers_of
+from selfevo_store import fetch_rows, open_store, read_manifest
+
+ARMS: dict[str, dict[str, Any]] = {
+    "main": {},
+    "no-rule": {"rollout": {"wellFormed": None}},
+    "one-sample": {"rollout": {"samples": 2, "band": {"min": 0.0, "max": 1.0}}},
+    "no-replay": {"rollout": {"replay": None}},
+    "committee": {"rollout": {"labels": "committee"}},
+    "confidence": {"solver": {"reward": {"mode": "confidence"}}},
+    "untrained": {"challenger": {"grpo": {"maxSteps": 0}}},
+    "truth": {"rollout": {"labels": "truth"}},
+    "random": {"rollout": {"labels": "random"}},
+}
+"""`one-sample` asks for two answers, the fewest that there are: of two that differ the first one is the majority, and
+the band lets all in."""
+HALF = 0.5
+TASK = "sorting"
+
+
+def by_length(over: dict[str, Any], seed: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Iteration -> letters -> share of sampled answers that are right, as far as the run came."""
+    run = example("frontier", merged(over, {"seed": seed}), store=folder / "store")
+    store = open_store(run.spec.storage.uri)
+    samples = run.spec.evaluation.samples if run.spec.evaluation else 0
+    found: dict[str, dict[str, float]] = {}
+    for step in plan(run.spec).steps:
+        prefix = step_prefix(run.metadata.namespace, step.phase, step.key)
+        manifest = read_manifest(store, prefix) if step.phase == EVALUATE.name else None
+        if manifest is None:
+            continue
+        rows = fetch_rows(store, prefix, manifest, answers_of(TASK))
+        right: dict[int, list[float]] = {}
+        for row in rows:
+            right.setdefault(len(row.question.split()), []).append(row.samples_right / samples)
+        found[str(step.iteration)] = {str(n): round(sum(each) / len(each), 4) for n, each in sorted(right.items())}
+    return found
+
+
+def frontier(shares: dict[str, float], level: float = HALF) -> int:
+    """The last length of an unbroken run from the shortest on whose share is at least ``level``; one less than the
+    shortest when that is below.
+
+    >>> frontier({"7": 0.9, "8": 0.5, "9": 0.4, "10": 0.6})
+    8
+    """
+    lengths = sorted(map(int, shares))
+    last = lengths[0] - 1
+    for letters in lengths:
+        if shares[str(letters)] < level:
+            break
+        last = letters
+    return last
+
+
+def summarise(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """By arm and seed, over the iterations."""
+    found: dict[str, Any] = {}
+    for arm, by_seed in runs.items():
+        found[arm] = {
+            seed: {
+                "mean": series(run["metrics"], "evaluate/mean"),
+                "frontier": [frontier(shares) for _, shares in sorted(run["by_length"].items(), key=_number)],
+                "label_accuracy": series(run["metrics"], "solver-rollout/label_accuracy"),
+                "kept": series(run["metrics"], "solver-rollout/kept"),
+                "ended": run["metrics"].get("ended"),
+                "cpu_s": run["cpu_s"],
+            }
+            for seed, run in by_seed.items()
+        }
+    return found
+
+
+def _number(item: tuple[str, Any]) -> int:
+    return int(item[0])
+
+
+def earlier(path: Path, over: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs that ``path`` has of the same settings and commit, by arm and seed: several calls may fill it."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = known.get("set") == over and known.get("arms") == ARMS and known.get("commit") == commit()
+    runs: dict[str, dict[str, Any]] = known["runs"] if same else {}
+    return runs
+
+
+def main() -> int:
+    """Run what is asked for, writing the result after every run; other runs of the same settings stay in it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/selfevo-frontier"), help="stores; kept")
+    parser.add_argument("--set", default="{}", help="JSON laid over the manifest's spec, in every arm")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "frontier.json")
+    arguments = parser.parse_args()
+    load_heavy_modules()
+    over = merged(json.loads(arguments.set), {"iterations": arguments.iterations})
+    about, runs = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}, earlier(arguments.out, over)
+    begun = time.time()
+    for seed in arguments.seeds:
+        folder = arguments.folder / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for arm in arguments.arms:
+            settings, before = merged(over, ARMS[arm]), os.times()
+            metrics = run_arm(settings, seed, folder, "frontier")
+            after = os.times()
+            spent = after.children_user + after.children_system - before.children_user - before.children_system
+            found = {"metrics": metrics, "by_length": by_length(settings, seed, folder), "cpu_s": round(spent, 1)}
+            found["command"] = shlex.join(["python", "benchmarks/frontier.py", *sys.argv[1:]])
+            runs.setdefault(arm, {})[str(seed)] = found
+            shown = summarise({arm: {str(seed): found}})[arm][str(seed)]
+            print(f"{time.time() - begun:6.0f} s  seed {seed}  {arm:10} {shown}", flush=True)
+            result = {**about, "summary": summarise(runs), "runs": runs}
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
