@@ -113,6 +113,7 @@ def load(
     finetune = spec.finetune
     if finetune is not None:
         finetune = finetune.model_copy(update={"data": _data(finetune.data, folder, "spec.finetune.data", digests)})
+    publish = spec.publish and spec.publish.model_copy(update={"to": _absolute(spec.publish.to, folder)})
     verifier = spec.verifier and _verifier(spec.verifier, folder, digests)
     uri = _absolute(spec.storage.uri, folder) if storage is None else _storage_option(storage)
     changes = {
@@ -120,6 +121,7 @@ def load(
         "storage": spec.storage.model_copy(update={"uri": uri}),
         "evaluation": evaluation,
         "finetune": finetune,
+        "publish": publish,
         "verifier": verifier,
         "exclude": [_data(data, folder, f"spec.exclude[{n}]", digests) for n, data in enumerate(spec.exclude)],
     }

@@ -20,7 +20,8 @@ PLAIN = 400
 """Records that a status has as they are: those of 80 to 130 iterations, 160 KB at most."""
 NEWEST = 20
 """Iterations that stay as they are in any case."""
-_CLOSING = {phase.name for phase in PHASES.values() if phase.closes}
+_CLOSING = {phase.name for phase in PHASES.values() if phase.closes and not phase.publishes}
+"""Of whose records all is told, however old their iteration is."""
 _FIGURES = {phase.name for phase in PHASES.values() if phase.scores or phase.kept}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"([a-z-]+)-([0-9]+)")

@@ -2,7 +2,7 @@
 
     at first:     [verifier-train(0)], [evaluate(0)]
     iteration t:  challenger-train(t) -> solver-rollout(t) -> [verifier-train(t)] -> solver-train(t) -> [evaluate(t)]
-    at the end:   [finetune -> finetune-evaluate], of the best Solver and of the base
+    at the end:   [publish] of the best Solver or, of each, with its iteration; [finetune -> finetune-evaluate]
 
 The judge that verifier-train(t) leaves scores the Solver's training of t and the Challenger's training and rollout of
 t+1. A judge that was not promoted is no other step: verifier-train(t) then says whose judge stays (judging.Verdict).
@@ -43,12 +43,14 @@ from selfevo_contract.phases import (
     StepModelRef,
     input_key,
 )
+from selfevo_contract.plan_publish import publication
 from selfevo_contract.plan_steps import Plan as Plan
 from selfevo_contract.plan_steps import Step as Step
+from selfevo_contract.plan_steps import as_asked, chosen_of, made_by
 from selfevo_contract.plan_verifier import first_inputs, training_inputs
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine
-from selfevo_contract.spec.evaluation import Evaluation, Task
+from selfevo_contract.spec.evaluation import Evaluation
 from selfevo_contract.spec.rewards import CONFIDENCE
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.sampling import Sampling
@@ -267,22 +269,29 @@ class _Builder:
             "seed": self.seed(EVALUATE.name, 0),
             "model": model,
             "loading": self.served_by(evaluation.engine),
-            "tasks": [_as_asked(task, fallback) for task in evaluation.tasks],
+            "tasks": [as_asked(task, fallback) for task in evaluation.tasks],
             **fallback,
             "grading": self.spec.grading,
             "shards": evaluation.shards,
             "base": base.key if base else None,
         }
 
-    def finetune(self, solvers: Sequence[ModelRef], best: int | None) -> None:
-        """Of Solver ``best``, the last when None, and of the base. A step bears the number of what it starts from."""
+    def publish(self, what: str, number: int, model: ModelRef, *needs: str) -> None:
+        """After ``needs``, where spec.publish asks for ``what``. A Solver that was never trained is the base's copy."""
+        if self.spec.publish is not None and self.spec.publish.what == what and isinstance(model, StepModelRef):
+            self.steps.append(publication(self.spec, self.spec.publish, self.steps, number, model, self.redone, needs))
+
+    def results(self) -> list[str]:
+        """What the best is only all scores tell; without any, it is the last."""
+        return [step.name for step in self.steps if step.type.scores or step.type.trains_solver]
+
+    def finetune(self, solvers: Sequence[ModelRef], best: int) -> None:
+        """Of Solver ``best`` and of the base. A step bears the number of what it starts from."""
         settings = self.spec.finetune
         if settings is None:
             return
-        start = self.spec.iterations if best is None else min(best, self.spec.iterations)
-        start = start if isinstance(solvers[start], StepModelRef) else 0
-        # What the best is only all scores tell; without any, it is the last.
-        last = [step.name for step in self.steps if step.type.scores or step.type.trains_solver]
+        start = best if isinstance(solvers[best], StepModelRef) else 0
+        last = self.results()
         for number in dict.fromkeys([start, *([0] if settings.control else [])]):
             model, by_grpo = solvers[number], settings.kind == "grpo"
             inputs = FinetuneInputs(
@@ -309,12 +318,6 @@ class _Builder:
                 self.add(FinetuneEvaluateInputs.model_validate(asked), number, tuned, self.base_score)
 
 
-def _as_asked(task: Task, fallback: Mapping[str, object]) -> Task:
-    """A task as it is computed: what says the same as the fallback, and the group, move no key."""
-    same = [name for name, value in fallback.items() if getattr(task, name) == value]
-    return task.model_copy(update=dict.fromkeys([*same, "group"]))
-
-
 def rollbacks_of(spec: RunSpec, recorded: Sequence[Rollback], fork: Fork | None = None) -> list[Rollback]:
     """Those of the ``recorded`` rollbacks that are about a run of ``spec``: of another one, its manifest was edited."""
     kept: list[Rollback] = []
@@ -334,13 +337,13 @@ def plan_of(spec: RunSpec, record: RunStatus | None) -> Plan:
 
 def decided(record: RunStatus) -> tuple[Sequence[Rollback], Fork | None, int | None]:
     """All of a record that a plan depends on, as `plan` takes it."""
-    return record.rollbacks, record.fork, record.finetune.iteration if record.finetune else None
+    return record.rollbacks, record.fork, chosen_of(record)
 
 
 def is_outdated(steps: Plan, record: RunStatus) -> bool:
-    """Whether ``record`` tells of a rollback, or of a choice of what is fine-tuned, that is not in ``steps``."""
-    chosen = record.finetune is not None and record.finetune.iteration != steps.best
-    return chosen or len(record.rollbacks) > steps.rollbacks
+    """Whether ``record`` tells of a rollback, or of a choice of the best, that is not in ``steps``."""
+    chosen = chosen_of(record)
+    return (chosen is not None and chosen != steps.best) or len(record.rollbacks) > steps.rollbacks
 
 
 def sketch(spec: RunSpec, fork: Fork | None = None) -> Plan:
@@ -355,10 +358,9 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = 
 
     ``rollbacks`` are those of its status, in their order: an iteration that is computed anew has another seed, so that
     its steps and all that follow from them have other keys. ``fork`` is what its status says of spec.forkFrom: as long
-    as that is not known, nothing is planned. ``best`` is the iteration of its status whose Solver is fine-tuned.
+    as that is not known, nothing is planned. ``best`` is the iteration of its status whose Solver is the best.
 
-    A valid spec has a plan. What is in the plan and not built yet is refused by
-    `selfevo_contract.run.refuse_what_is_not_built`.
+    A valid spec has a plan. What is not built yet is refused by `selfevo_contract.run.refuse_what_is_not_built`.
     """
     base = BaseModelRef(uri=spec.model.uri, digest=spec.model.digest)
     if spec.fork_from is None:
@@ -372,10 +374,10 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = 
     curriculum = None
     builder.evaluate(0, base)
     if fork is not None and start > 0:
-        challengers[-1] = _made(CHALLENGER_TRAIN.name, fork.challenger) or base
-        solvers[-1] = _made(SOLVER_TRAIN.name, fork.solver) or base
-        judges[-1] = (_made(VERIFIER_TRAIN.name, fork.verifier) if spec.verifier else None) or judges[0]
-        curriculum = _made(SOLVER_ROLLOUT.name, fork.curriculum)
+        challengers[-1] = made_by(CHALLENGER_TRAIN.name, fork.challenger) or base
+        solvers[-1] = made_by(SOLVER_TRAIN.name, fork.solver) or base
+        judges[-1] = (made_by(VERIFIER_TRAIN.name, fork.verifier) if spec.verifier else None) or judges[0]
+        curriculum = made_by(SOLVER_ROLLOUT.name, fork.curriculum)
         builder.evaluate(start, solvers[-1])
     for t in range(start + 1, spec.iterations + 1):
         challenger = builder.challenger_train(t, challengers[-1], solvers[-1], curriculum, judges[-1])
@@ -385,13 +387,11 @@ def plan(spec: RunSpec, rollbacks: Sequence[Rollback] = (), fork: Fork | None = 
         judges.append(builder.verifier_train(t, solvers, challenger, judges, curriculum))
         solver = builder.solver_train(t, solvers[-1], curriculum, judges[-1])
         builder.evaluate(t, solver)
+        builder.publish("each", t, solver)
         challengers.append(challenger)
         solvers.append(solver)
-    builder.finetune(solvers, best)
+    chosen = spec.iterations if best is None else min(best, spec.iterations)
+    builder.publish("best", chosen, solvers[chosen], *builder.results())
+    builder.finetune(solvers, chosen)
     unscheduled = tuple(builder.unscheduled)
     return Plan(tuple(builder.steps), tuple(solvers), tuple(challengers), unscheduled, len(rollbacks), start, best)
-
-
-def _made(phase: Phase, key: str | None) -> StepModelRef | None:
-    """What another run's step has made."""
-    return None if key is None else StepModelRef(phase=phase, key=key)

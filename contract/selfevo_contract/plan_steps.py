@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from selfevo_contract.phases import EVALUATE, PHASES, Inputs, ModelRef, Phase, PhaseType
+from selfevo_contract.phases import EVALUATE, PHASES, Inputs, ModelRef, Phase, PhaseType, StepModelRef
+from selfevo_contract.spec.evaluation import Task
+from selfevo_contract.status import RunStatus
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Plan:
     """The iteration that it goes on from; its own ones are those after it. Between the base and it, nothing is known of
     the models: the base stands there."""
     best: int | None = None
-    """The iteration whose Solver is fine-tuned, as it is recorded; None, as before the scores are known: the last."""
+    """The iteration whose Solver is fine-tuned and published, as it is recorded; None, as before the scores are known:
+    the last."""
 
     @cached_property
     def by_name(self) -> dict[str, Step]:
@@ -62,3 +66,21 @@ class Plan:
     def evaluation_of(self, iteration: int) -> Step | None:
         """The step that scores iteration ``iteration``'s Solver, if the plan has one."""
         return self.by_name.get(f"{EVALUATE.name}-{iteration}")
+
+
+def as_asked(task: Task, fallback: Mapping[str, object]) -> Task:
+    """A task as it is computed: what says the same as the fallback, and the group, move no key."""
+    same = [name for name, value in fallback.items() if getattr(task, name) == value]
+    return task.model_copy(update=dict.fromkeys([*same, "group"]))
+
+
+def chosen_of(record: RunStatus) -> int | None:
+    """The iteration that was found to be the best when all scores were known, where that is recorded."""
+    if record.finetune is not None:
+        return record.finetune.iteration
+    return record.publish.best if record.publish is not None else None
+
+
+def made_by(phase: Phase, key: str | None) -> StepModelRef | None:
+    """What another run's step has made."""
+    return None if key is None else StepModelRef(phase=phase, key=key)

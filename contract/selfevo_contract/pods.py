@@ -42,7 +42,19 @@ def _over(base: Any, part: Any) -> Any:
 def pods_of(spec: RunSpec, phase: Phase) -> Pods:
     """The pods of a phase."""
     own = _own(spec, phase)
-    return spec.pods if own is None else merged(spec.pods, own)
+    inherited = without_devices(spec.pods) if PHASES[phase].publishes else spec.pods
+    return inherited if own is None else merged(inherited, own)
+
+
+def without_devices(pods: Pods) -> Pods:
+    """``pods`` for a phase that computes nothing: the devices that they ask for would lie idle."""
+
+    def plain(amounts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: amount for name, amount in amounts.items() if "/" not in name}
+
+    asked = pods.resources
+    resources = asked.model_copy(update={"requests": plain(asked.requests), "limits": plain(asked.limits)})
+    return pods.model_copy(update={"resources": resources, "resource_claims": [], "nodes": None})
 
 
 def field_of(phase: Phase) -> str:

@@ -100,8 +100,8 @@ class StepStatus(_Status):
     name: str
     """E.g. solver-train-2."""
     phase: str
-    """What is done: challenger-train, solver-rollout, solver-train, verifier-train, evaluate, finetune or
-    finetune-evaluate."""
+    """What is done: challenger-train, solver-rollout, solver-train, verifier-train, evaluate, finetune,
+    finetune-evaluate or publish."""
     iteration: int
     """The iteration that it belongs to."""
     key: str
@@ -256,6 +256,18 @@ class FinetuneStatus(_Status):
     """Where what became of it lies."""
 
 
+class PublishStatus(_Status):
+    """What comes of spec.publish."""
+
+    best: int | None = None
+    """With `what: best`, the iteration whose Solver is published, once all scores are known; 0 is the base, which is
+    not."""
+    iteration: int | None = None
+    """The newest iteration whose Solver is published."""
+    uri: str | None = None
+    """Where that lies; spec.model.uri takes it."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -292,6 +304,8 @@ class RunStatus(_Status):
     """How often the run went back to a good iteration, in the order in which it did. They are part of its plan."""
     finetune: FinetuneStatus | None = None
     """What comes of spec.finetune, once it is known which Solver it is to train."""
+    publish: PublishStatus | None = None
+    """What comes of spec.publish, once something does."""
     guards: list[GuardStatus] = []
     """What each guard of spec.guards says."""
     watch: str = ""

@@ -12,6 +12,7 @@ from selfevo_contract.rules import Rule, form
 _FORMS = {
     "hf": ("hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?", "hf://<owner>/<model>@<revision>"),
     "s3": (r"s3://[A-Za-z0-9][A-Za-z0-9._:-]*(/[^\x00-\x20\x7f]*)?", "s3://<bucket>/<prefix>"),
+    "repository": ("hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+", "hf://<owner>/<name>"),
     # file:./x is relative to the manifest, and has a meaning on one machine only
     "file": (r"file:(///[^\x00-\x1f\x7f]+|[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*)", "file:///<absolute path>"),
 }
@@ -62,3 +63,6 @@ Endpoint = Annotated[
 ]
 ModelUri = Annotated[str, Field(min_length=1, max_length=2048), _uri("hf", "s3", "file"), _LEGAL_BUCKET, _STAYS]
 StoreUri = Annotated[str, Field(min_length=1, max_length=2048), _uri("s3", "file"), _LEGAL_BUCKET, _STAYS]
+PublishUri = Annotated[
+    str, Field(min_length=1, max_length=2048), _uri("repository", "s3", "file"), _LEGAL_BUCKET, _STAYS
+]

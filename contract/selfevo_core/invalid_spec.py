@@ -12,8 +12,12 @@ from pydantic import ValidationError
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
+from selfevo_contract.phases import PUBLISH
+from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.sizing.fit import refuse_what_does_not_fit
+from selfevo_contract.spec.publish import HUB_TOKENS
+from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunPhase, RunStatus
 from selfevo_core.attempt_end import attempt_history, newest
 from selfevo_core.attempts import ObservedAttempt, stamp
@@ -33,7 +37,24 @@ def parse_run(document: Mapping[str, Any]) -> SelfEvolutionRun:
         raise InputError("; ".join(explain(error, SelfEvolutionRun)), reason=reasons.INVALID_SPEC) from None
     refuse_what_is_not_built(run.spec)
     refuse_what_does_not_fit(run.spec)
+    _refuse_publication_without_token(run.spec)
     return run
+
+
+def _refuse_publication_without_token(spec: RunSpec) -> None:
+    """At once, and not when the training is done.
+
+    Raises:
+        InputError: the run is published at the hub, and its pods get no token.
+    """
+    publish = spec.publish
+    if publish is None or not publish.at_hub or publish.token_secret is not None:
+        return
+    if not any(variable.name in HUB_TOKENS for variable in pods_of(spec, PUBLISH.name).env):
+        raise InputError(
+            f"spec.publish.to is {publish.to!r}, and no token may write there; name a Secret that holds one in "
+            "spec.publish.tokenSecret"
+        )
 
 
 def invalid_spec_status(

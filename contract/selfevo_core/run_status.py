@@ -15,7 +15,7 @@ from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.judges import judge_of
 from selfevo_core.policies import Decision, RunState
-from selfevo_core.summary import best_of, finetune_of, iterations_of, newest_and_best
+from selfevo_core.summary import best_of, finetune_of, iterations_of, newest_and_best, publish_of
 from selfevo_core.usage import is_due
 
 
@@ -35,10 +35,9 @@ def status_of(
     """
     before, steps, at = state.recorded, state.steps, stamp(now) or ""
     iterations = iterations_of(run, state.plan, {**steps, **state.earlier})
-    scored = [iteration for iteration in iterations if iteration.score is not None]
+    score = next((iteration.score for iteration in reversed(iterations) if iteration.score is not None), None)
     best, ended = best_of(run, state.plan, steps, iterations), phase in ("Succeeded", "Failed")
-    shown = newest_and_best(iterations, best)
-    blocker = None if ended else problem or _blocker(state.live)
+    shown, blocker = newest_and_best(iterations, best), None if ended else problem or _blocker(state.live)
     reason, message = _reason(phase, decision, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
@@ -47,7 +46,7 @@ def status_of(
         schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,
         phase=phase,
         iteration=max((s.iteration for s in steps.values() if s.attempts or s.state == "Succeeded"), default=0),
-        score=scored[-1].score if scored else None,
+        score=score,
         best=best,
         model_uri=best.model_uri if best else None,
         started_at=before.started_at or at,
@@ -58,6 +57,7 @@ def status_of(
         fork=decision.fork or before.fork,
         rollbacks=[*before.rollbacks, *([decision.rollback] if decision.rollback else [])],
         finetune=finetune_of(run, state.plan, steps, decision.best),
+        publish=publish_of(run, state.plan, steps, decision.best),
         guards=list(state.guards),
         watch=watch_of(state.guards),
         judge=judge_of([*state.earlier.values(), *steps.values()]),

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from selfevo_contract.artifacts import step_uri
-from selfevo_contract.phases import EVALUATE, FINETUNE, FINETUNE_EVALUATE, PHASES, ModelRef, StepModelRef
+from selfevo_contract.phases import EVALUATE, FINETUNE, FINETUNE_EVALUATE, PHASES, PUBLISH, ModelRef, StepModelRef
 from selfevo_contract.plan import Plan
+from selfevo_contract.plan_publish import address_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.evaluation import Evaluation
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.status import FinetuneStatus, IterationStatus, StepStatus
+from selfevo_contract.status import FinetuneStatus, IterationStatus, PublishStatus, StepStatus
 
 ITERATIONS_SHOWN = 10
 SCORE_DIGITS = 4
@@ -123,6 +124,21 @@ def finetune_of(
         control_score=score(0) if run.spec.finetune.control else None,
         model_uri=model_uri(run, StepModelRef(phase=step.phase, key=step.key)) if step and there else None,
     )
+
+
+def publish_of(
+    run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepStatus], best: int | None
+) -> PublishStatus | None:
+    """What has come of `spec.publish`; ``best`` is what it is decided to publish. None before anything has."""
+    publish = run.spec.publish
+    if publish is None:
+        return None
+    chosen = (plan.best if best is None else best) if publish.what == "best" else None
+    done = [step for step in plan.steps if step.phase == PUBLISH.name and steps[step.name].state == "Succeeded"]
+    newest = done[-1] if done and (chosen is None or chosen == plan.best) else None
+    if newest is None:
+        return None if chosen is None else PublishStatus(best=chosen)
+    return PublishStatus(best=chosen, iteration=newest.iteration, uri=address_of(newest.inputs))
 
 
 def newest_and_best(iterations: Sequence[IterationStatus], best: IterationStatus | None) -> list[IterationStatus]:

@@ -199,7 +199,7 @@ def test_the_policy_looks_at_every_part_of_a_spec_that_has_pods(rendered: dict[s
     fields = ["serviceAccountName", "imagePullSecrets", "image", "nodeSelector", "tolerations", "env"]
     fields += ["schedulerName", "labels", "annotations", "nodeAffinity", "volumes"]
     fields += ["priorityClassName", "runtimeClassName", "resources.limits", "resources.requests"]
-    assert len(places) == 7
+    assert len(places) == 8
     for place in places:
         for field in fields:
             assert f"'{place}.{field}'" in named

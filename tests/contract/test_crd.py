@@ -201,7 +201,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("evaluation.metric", "evaluation.shards", "evaluation.minShards", "evaluation.chunkQuestions"),
         *("rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),
-        *(path for path in free if path.startswith("guards.")),
+        *(path for path in free - shared if path.startswith(("guards.", "publish."))),
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")
     assert all(f".spec.{name}" in NODES for name in MAY_CHANGE)
@@ -232,7 +232,7 @@ def test_the_document_that_is_fuzzed_sets_every_field() -> None:
 
     given = {parts(path) for path, _ in places(FULL_DOCUMENT)}
     leaves = {path for path, node in OF_SPEC.items() if "properties" not in node and not path.endswith(("{}", "[]"))}
-    repeated = ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune")
+    repeated = ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune", "publish")
     wanted = {path for path in leaves if not path.startswith(tuple(f".spec.{part}.pods." for part in repeated))}
     engines = {path for path in wanted if ".engine." in path}
     wanted -= {path for path in wanted if ".oracle.data." in path}  # of another kind

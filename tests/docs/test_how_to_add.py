@@ -151,8 +151,8 @@ def test_a_phase(copy: Copy) -> None:
     )
     registry = "contract/selfevo_contract/phases/__init__.py"
     copy.register(registry, "__all__ =", "from selfevo_contract.phases.probe import PROBE, ProbeInputs\n__all__ =")
-    copy.register(registry, "FINETUNE_EVALUATE,\n        )", "FINETUNE_EVALUATE,\n            PROBE,\n        )")
-    copy.register(registry, "    | FinetuneEvaluateInputs\n", "    | FinetuneEvaluateInputs | ProbeInputs\n")
+    copy.register(registry, "            PUBLISH,\n        )", "            PUBLISH,\n            PROBE,\n        )")
+    copy.register(registry, "    | PublishInputs\n", "    | PublishInputs | ProbeInputs\n")
     copy.add(
         "trainer/selfevo_trainer/phases/probe.py",
         """\

@@ -31,6 +31,7 @@ VALUES: Object = {
         "resourceClaims": ["team-a-fabric"],
         "labels": ["cost-center=*"],
         "storage": ["s3://models/team-a/*"],
+        "publish": ["hf://team-a/*"],
         "sources": ["hf://Qwen/*", "s3://models/*"],
     }
 }
@@ -151,6 +152,7 @@ _OURS = "selfevo sets this variable itself; remove it"
 _VARIABLE = "which is a variable that runs may not set; remove it, or ask for an entry of its own in policy.allowed.env"
 _ENDPOINT = "write it as http(s)://<host>:<port>, without a path"
 _PLACE = "which is a place that runs may not write to; allowed are s3://models/team-a/*"
+_RELEASE = "which is a place that runs may not publish to; allowed are hf://team-a/*"
 _SOURCE = "which is a source that runs may not read; allowed are hf://Qwen/*, s3://models/*"
 
 REFUSED: list[tuple[str, Object, str]] = [
@@ -165,6 +167,9 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("ServiceAccount in finetune",
      {"spec.finetune": {"data": {"uri": "s3://models/f"}, "pods": {"serviceAccountName": OTHERS}}},
      account("spec.finetune.pods")),
+    ("ServiceAccount in publish",
+     {"spec.publish": {"to": "hf://team-a/x", "pods": {"serviceAccountName": OTHERS}}},
+     account("spec.publish.pods")),
     ("the default ServiceAccount by name", {"spec.pods.serviceAccountName": "default"},
      "spec.pods.serviceAccountName is default, a ServiceAccount that mallory may not use"),
     ("a ServiceAccount that is not there", {"spec.pods.serviceAccountName": "later"},
@@ -191,6 +196,10 @@ REFUSED: list[tuple[str, Object, str]] = [
          secret(f"spec.{part}.pods.imagePullSecrets"))
         for part in PARTS
     ),
+    ("a hub's token of others",
+     {"spec.publish": {"to": "hf://team-a/x", "tokenSecret": {"name": OTHERS}}}, secret("spec.publish.tokenSecret")),
+    ("a hub's token by a variable of publish",
+     {"spec.publish": {"to": "hf://team-a/x"}, **token(OTHERS, "spec.publish.pods")}, secret("spec.publish.pods.env")),
     ("a Secret of another namespace", {"spec.storage.credentialsSecret": "kube-system/admin"}, _NAME),
     ("a Secret by a path", {"spec.storage.credentialsSecret": "../admin"}, _NAME),
     ("a Secret that is not there yet", {"spec.storage.credentialsSecret": "later"},
@@ -402,6 +411,13 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a neighbour by its beginning", {"spec.storage.uri": "s3://models/team-ab"}, f"s3://models/team-ab, {_PLACE}"),
     ("another team's outputs by a path", {"spec.storage.uri": "s3://models/team-a/../team-b"},
      "write the path without '..'"),
+    ("another team's repository", {"spec.publish": {"to": "hf://team-b/x"}},
+     f"spec.publish.to is hf://team-b/x, {_RELEASE}"),
+    ("a neighbour's repository", {"spec.publish": {"to": "hf://team-ab/x"}},
+     f"spec.publish.to is hf://team-ab/x, {_RELEASE}"),
+    ("a bucket to publish to", {"spec.publish": {"to": "s3://models/team-a/x"}}, f"s3://models/team-a/x, {_RELEASE}"),
+    ("the pod's disk to publish to", {"spec.publish": {"to": "file:///mnt/x"}}, f"file:///mnt/x, {_RELEASE}"),
+    ("a repository by a path", {"spec.publish": {"to": "hf://team-a/../team-b"}}, "write it as hf://<owner>/<name>"),
     ("the same at the end", {"spec.storage.uri": "s3://models/team-a/x/.."}, "write the path without '..'"),
     ("the pod's disk", {"spec.storage.uri": "file:///var/lib"}, f"file:///var/lib, {_PLACE}"),
     ("another scheme", {"spec.storage.uri": "http://models/team-a/x"}, _URI),

@@ -24,6 +24,7 @@ from selfevo_contract.phases import (
     ChallengerTrainInputs,
     FinetuneInputs,
     HeldOutInputs,
+    PublishInputs,
     SolverRolloutInputs,
     SolverTrainInputs,
     StepModelRef,
@@ -136,6 +137,9 @@ class _Committer:
                     self.put(checkpoint_prefix(self.place, 1), {"model.safetensors": b"half"}, {}, {})
                 else:
                     self.training(inputs)
+            case PublishInputs() if not interrupted:
+                figures = {"files": 5.0, "put": 5.0, "bytes": 1000.0}
+                self.put(self.place, {"README.md": b"# Solver"}, figures, self.timings("startup", "publication"))
             case _:
                 raise NotImplementedError(self.step.phase)
 

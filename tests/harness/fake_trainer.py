@@ -40,6 +40,7 @@ METRICS = {
     "challenger-train": {"reward_first": 0.3, "reward_last": 0.4},
     "solver-train": {"reward_first": 0.5, "reward_last": 0.7},
     "finetune": {"questions": 10.0, "kept": 9.0, "loss_first": 0.5, "loss_last": 0.25},
+    "publish": {"files": 5.0, "put": 4.0, "bytes": 1000.0},
     "finetune-evaluate": {"mean": 0.7 + 0.05 * T, "greedy": 0.8},
 }[PHASE]
 

@@ -271,6 +271,14 @@ FULL: Document = {
             "checkpointEvery": 1,
             "pods": {},
         },
+        "publish": {
+            "to": "hf://acme/sums",
+            "what": "each",
+            "private": False,
+            "curriculum": False,
+            "tokenSecret": {"name": "hub", "key": "key"},
+            "pods": {},
+        },
         "grading": {"method": "exact", "timeoutSeconds": 1.5, "memoryMebibytes": 512, "batchTimeoutSeconds": 60.5},
         "guards": {
             "maxRollbacks": 3,

@@ -2,7 +2,7 @@
 
 {{/* Parts of a spec that have pods, as JSON; a test compares it with the CRD. */}}
 {{- define "selfevo.parts" -}}
-{{- list "" "challenger" "rollout" "solver" "verifier" "evaluation" "finetune" | toJson }}
+{{- list "" "challenger" "rollout" "solver" "verifier" "evaluation" "finetune" "publish" | toJson }}
 {{- end }}
 
 {{/* Those of them that have an engine, as JSON; the same test. */}}

@@ -20,6 +20,7 @@ from selfevo.local.process import Event, Exited, Reported, Signalled, Warned
 from selfevo.local.processes import Processes
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
+from selfevo.publishing import refuse_without_token
 from selfevo.stores import committed_steps, open_run_store, recorded
 from selfevo.text import printable
 from selfevo.views import narrate
@@ -60,6 +61,7 @@ def run_manifest(
         record = folder.record(run)
         steps = plan_of(run.spec, record)
         committed = committed_steps(run, steps, store)
+        refuse_without_token(run.spec, {step.name for step in steps.steps if step.name not in committed}, steps)
         status = recorded(record, steps, committed)
         # Every `selfevo run` is a new word of a person: what had failed is tried again.
         metadata = run.metadata.model_copy(update={"generation": status.observed_generation + 1})

@@ -184,7 +184,7 @@ def print_status(
     print(*(narrate.table_lines(status, columns) or [""]), sep="\n")
     for line in (*narrate.guard_lines(status), *narrate.used(status, budget)):
         print(flowed(line, columns))
-    for line in narrate.finetune_lines(status):
+    for line in (*narrate.finetune_lines(status), *narrate.publish_lines(status)):
         print(line)
     if status.model_uri:
         print(f"best model: {status.model_uri}")

@@ -135,6 +135,8 @@ def highlights(step: StepStatus) -> str:
     m = step.metrics
     if step.type is not None and step.type.generates and "mean" in m:
         return ", ".join(f"{name} {percent(m[name])}{gain(m, name)}" for name in ("mean", "greedy") if name in m)
+    if step.type is not None and step.type.publishes:
+        return f"{m['put']:.0f} of {m['files']:.0f} files were not there" if {"put", "files"} <= m.keys() else ""
     if step.type is not None and step.type.closes:
         return _finetuning(m)
     if "kept" in m:
@@ -249,6 +251,18 @@ def finetune_lines(status: RunStatus) -> list[str]:
     return [line, *([f"fine-tuned model: {tuned.model_uri}"] if tuned.model_uri else [])]
 
 
+def publish_lines(status: RunStatus) -> list[str]:
+    """``published: iteration 2, hf://acme/sums``."""
+    published = status.publish
+    if published is None:
+        return []
+    if published.best == 0:
+        return ["published: nothing, for the base is the best"]
+    if published.uri is None:
+        return []
+    return [f"published: iteration {published.iteration}, {printable(published.uri)}"]
+
+
 def counts(status: RunStatus, plan: Plan | None) -> str:
     """``5 of 13 steps done``, or ``5 steps done`` when the plan is not known."""
     done = sum(step.state == "Succeeded" for step in status.steps)
@@ -318,7 +332,7 @@ def end(run: SelfEvolutionRun, status: RunStatus, manifest: str, options: str) -
     return [
         *([why] if why else []),
         *best_model(status),
-        *(line[:1].upper() + line[1:] for line in finetune_lines(status)),
+        *(line[:1].upper() + line[1:] for line in (*finetune_lines(status), *publish_lines(status))),
         "",
         "Next:",
         f"  selfevo report {manifest}{options}",

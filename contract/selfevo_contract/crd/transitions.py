@@ -26,6 +26,7 @@ MAY_CHANGE = frozenset(
         "guards",
         "budget",
         "review",
+        "publish",
         "approvedIteration",
         "storage.credentialsSecret",
         "storage.region",

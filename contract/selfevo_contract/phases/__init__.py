@@ -20,6 +20,7 @@ from selfevo_contract.phases.challenger_train import CHALLENGER_TRAIN, Challenge
 from selfevo_contract.phases.evaluate import EVALUATE, EvaluateInputs, HeldOutInputs
 from selfevo_contract.phases.finetune import FINETUNE, FinetuneInputs
 from selfevo_contract.phases.finetune_evaluate import FINETUNE_EVALUATE, FinetuneEvaluateInputs
+from selfevo_contract.phases.publish import PUBLISH, HeldOutTask, Made, PublishInputs
 from selfevo_contract.phases.solver_rollout import SOLVER_ROLLOUT, SolverRolloutInputs
 from selfevo_contract.phases.solver_train import SOLVER_TRAIN, SolverTrainInputs
 from selfevo_contract.phases.verifier_train import VERIFIER_TRAIN, VerifierTrainInputs
@@ -30,6 +31,7 @@ __all__ = [
     "FINETUNE",
     "FINETUNE_EVALUATE",
     "PHASES",
+    "PUBLISH",
     "SOLVER_ROLLOUT",
     "SOLVER_TRAIN",
     "VERIFIER_TRAIN",
@@ -41,11 +43,14 @@ __all__ = [
     "FinetuneInputs",
     "GrpoInputs",
     "HeldOutInputs",
+    "HeldOutTask",
     "Inputs",
     "Loading",
+    "Made",
     "ModelRef",
     "Phase",
     "PhaseType",
+    "PublishInputs",
     "SolverRolloutInputs",
     "SolverTrainInputs",
     "StepModelRef",
@@ -65,6 +70,7 @@ PHASES = MappingProxyType(
             EVALUATE,
             FINETUNE,
             FINETUNE_EVALUATE,
+            PUBLISH,
         )
     }
 )
@@ -88,6 +94,7 @@ BuiltInputs = (
     | EvaluateInputs
     | FinetuneInputs
     | FinetuneEvaluateInputs
+    | PublishInputs
 )
 """Those of the phases that this version does."""
 Inputs = Annotated[BuiltInputs, Field(discriminator="phase")]
@@ -101,7 +108,7 @@ def _identity(value: object) -> object:
     if isinstance(value, dict):
         if "uri" in value and value.get("digest") is not None:
             value = {name: item for name, item in value.items() if name != "uri"}
-        dropped = ("pods", "shards", "sharding", "engine")
+        dropped = ("pods", "shards", "sharding", "engine", "guards")
         return {name: _identity(item) for name, item in value.items() if name not in dropped}
     if isinstance(value, list):
         return [_identity(item) for item in value]

@@ -72,7 +72,9 @@ class PhaseType:
     kept: tuple[str, ...] = ()
     """Metrics, beside scores, that the record of a step that is long done keeps."""
     closes: bool = False
-    """It comes once, after the last iteration, and is no part of it."""
+    """It comes after the last iteration, or after each, and is no part of it: nothing of an iteration waits for it."""
+    publishes: bool = False
+    """It computes nothing, and copies what there is to another place: it needs no GPU."""
 
     @property
     def name(self) -> str:

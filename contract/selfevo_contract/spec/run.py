@@ -19,6 +19,7 @@ from selfevo_contract.spec.guards import PROMOTING, Guards
 from selfevo_contract.spec.model import Model
 from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.publish import Publish
 from selfevo_contract.spec.review import Review
 from selfevo_contract.spec.rewards import JUDGED
 from selfevo_contract.spec.rollout import Rollout
@@ -58,6 +59,8 @@ class RunSpec(Closed):
     in a curriculum."""
     finetune: Finetune | None = None
     """Training on labelled data after the last iteration."""
+    publish: Publish | None = None
+    """Where Solvers are published; nowhere when not given."""
     grading: Grading = Grading()
     """How answers are compared."""
     guards: Guards | None = None
@@ -94,6 +97,14 @@ class RunSpec(Closed):
             lambda spec: spec.fork_from is None or spec.fork_from.iteration < spec.iterations,
             "forkFrom.iteration is not below iterations, which counts the other run's, too; lower it, or raise "
             "iterations",
+        ),
+        Rule(
+            "!has(self.publish) || !(self.publish.to + '/').startsWith(self.storage.uri + "
+            "(self.storage.uri.endsWith('/') ? '' : '/'))",
+            lambda spec: (
+                spec.publish is None or not f"{spec.publish.to}/".startswith(f"{spec.storage.uri.rstrip('/')}/")
+            ),
+            "publish.to lies in storage.uri, among the run's own outputs; choose another place",
         ),
         Rule(
             "!has(self.guards) || has(self.evaluation) || ("

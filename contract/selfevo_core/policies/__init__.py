@@ -11,8 +11,8 @@ from datetime import datetime
 
 from selfevo_core.policies.base import Decision, Hold, NotFound, Policy, RunState
 from selfevo_core.policies.budget import budget
+from selfevo_core.policies.choosing import choosing
 from selfevo_core.policies.failed_step import failed_step
-from selfevo_core.policies.finetuning import finetuning
 from selfevo_core.policies.forking import forking
 from selfevo_core.policies.guarding import guarding
 from selfevo_core.policies.plan_version import plan_version
@@ -30,7 +30,7 @@ POLICIES: Sequence[Policy] = (
     suspend,
     forking,
     guarding,
-    finetuning,
+    choosing,
     budget,
     review,
     retry,

@@ -101,7 +101,7 @@ class Decision:
     fork: Fork | None = None
     """What the run begins with: it is recorded, and the next look has a plan."""
     best: int | None = None
-    """The iteration whose Solver is fine-tuned: it is recorded, and the next look has another plan."""
+    """The iteration whose Solver is fine-tuned and published: it is recorded, and the next look has another plan."""
     blocker: Blocker | None = None
     """Why nothing goes on; it is said when nothing runs and nothing starts."""
     wake_at: datetime | None = None

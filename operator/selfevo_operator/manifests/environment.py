@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import Inputs
+from selfevo_contract.phases import Inputs, PublishInputs
 from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
@@ -22,11 +22,13 @@ from selfevo_contract.process import (
     NODES_ENV,
     ORACLE_TOKEN_ENV,
     PROCESSES_ENV,
+    PUBLISH_TOKEN_ENV,
     WORKDIR_ENV,
     PhaseConfig,
 )
 from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.oracles import EndpointOracle
+from selfevo_contract.spec.publish import Publish
 from selfevo_contract.spec.storage import Storage
 
 WORK = "/work"
@@ -142,6 +144,12 @@ def oracle_token(inputs: Inputs) -> list[Variable]:
     oracle = getattr(inputs, "oracle", None)
     secret = oracle.token_secret if isinstance(oracle, EndpointOracle) else None
     return [] if secret is None else [of_secret(secret.name, secret.key, variable=ORACLE_TOKEN_ENV)]
+
+
+def publish_token(publish: Publish | None, inputs: Inputs) -> list[Variable]:
+    """The token with which a Solver is published: no other phase's pods get it."""
+    secret = publish.token_secret if publish is not None and isinstance(inputs, PublishInputs) else None
+    return [] if secret is None else [of_secret(secret.name, secret.key, variable=PUBLISH_TOKEN_ENV)]
 
 
 def _credentials(storage: Storage) -> list[Variable]:

@@ -285,6 +285,11 @@ def _refuse_paths_of_one_machine(spec: RunSpec) -> None:
         raise InputError(
             f"spec.storage.uri is {spec.storage.uri!r}, and a pod's disk is gone with the pod; use s3://<bucket>/<prefix>"
         )
+    if spec.publish is not None and spec.publish.to.startswith("file:"):
+        raise InputError(
+            f"spec.publish.to is {spec.publish.to!r}, and a pod's disk is gone with the pod; use "
+            "hf://<owner>/<name> or s3://<bucket>/<prefix>"
+        )
     named = [("spec.model.uri", spec.model.uri), *_data(spec)]
     for field, uri in named:
         if uri.startswith("file:") and not uri.startswith("file:///"):

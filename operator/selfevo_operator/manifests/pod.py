@@ -22,7 +22,16 @@ from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
 from selfevo_operator.manifests import server_sidecar
 from selfevo_operator.manifests.claims import claims_of_pod, claims_of_trainer, gpus_by_claims
-from selfevo_operator.manifests.environment import WORK, Variable, believed, launch, oracle_token, plain, variables
+from selfevo_operator.manifests.environment import (
+    WORK,
+    Variable,
+    believed,
+    launch,
+    oracle_token,
+    plain,
+    publish_token,
+    variables,
+)
 from selfevo_operator.manifests.labels import TRAINER
 from selfevo_operator.manifests.placement import scheduling, volumes
 from selfevo_operator.manifests.resources import gpu, resources
@@ -75,7 +84,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
 
     ours = _processes(config, gpus, place, pods, field)
     init_containers: list[dict[str, Any]] = []
-    ours += oracle_token(config.inputs)
+    ours += [*oracle_token(config.inputs), *publish_token(spec.publish, config.inputs)]
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
         ours += server_sidecar.token(config.engine.endpoint)
     elif isinstance(config.engine, ServerEngine):

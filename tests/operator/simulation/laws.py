@@ -351,4 +351,6 @@ def _foreign(status: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _chosen(status: RunStatus) -> int | None:
-    return status.finetune.iteration if status.finetune else None
+    if status.finetune is not None:
+        return status.finetune.iteration
+    return status.publish.best if status.publish else None

@@ -415,7 +415,7 @@ MUTANTS = (
     ),
     Mutant(
         "the last Solver is fine-tuned, and not the best",
-        "selfevo_core.policies.finetuning",
+        "selfevo_core.policies.choosing",
         "best = spec.iterations if best is None else best",
         "best = spec.iterations",
     ),

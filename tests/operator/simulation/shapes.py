@@ -117,6 +117,7 @@ FORKS = (
 """A run and one that goes on from it."""
 FORK_SEEDS = range(2_000_000, 3_000_000)
 
+PUBLISH = {"to": "hf://acme/sums", "tokenSecret": {"name": "hub"}}
 FINETUNED = (
     Shape(
         "fine-tuned",
@@ -131,6 +132,16 @@ FINETUNED = (
         | ONE_SHARD
         | {"spec__finetune": {"data": {"uri": "s3://models/labelled.jsonl"}}, "spec__evaluation": None},
     ),
+    Shape(
+        "published at the end",
+        iterations=2,
+        changes=CURES | ONE_SHARD | {"spec__publish": PUBLISH, "spec__parallelSteps": 2},
+    ),
+    Shape(
+        "each published",
+        iterations=2,
+        changes=CURES | ONE_SHARD | {"spec__publish": {**PUBLISH, "what": "each"}},
+    ),
 )
-"""Runs that are fine-tuned at the end; the seeds are their own, too."""
+"""Runs that are fine-tuned at the end, or published; the seeds are their own, too."""
 FINETUNE_SEEDS = range(3_000_000, 4_000_000)

@@ -116,7 +116,7 @@ class World:
         """The plan as it must be, whatever the code under test makes of it."""
         status = run.get("status") or {}
         back, begun = [rollback["iteration"] for rollback in status.get("rollbacks") or []], status.get("fork")
-        chosen = (status.get("finetune") or {}).get("iteration")
+        chosen = (status.get("finetune") or {}).get("iteration", (status.get("publish") or {}).get("best"))
         mark = f"{run['metadata']['uid']} {run['metadata']['generation']} {back} {begun} {chosen}"
         if mark not in self._plans:
             kind = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
@@ -204,7 +204,9 @@ class World:
             most = 3 * (
                 len(self.jobs.lives) * (2 if "queue" in self.shape.spec() or len(self.shape.runs) > 1 else 1)
                 + len(self.shape.runs)
-            ) + sum("finetune" in run["spec"] for run in self.api.runs.values())  # which model it is to train
+            ) + sum(
+                "finetune" in run["spec"] or "publish" in run["spec"] for run in self.api.runs.values()
+            )  # which is the best
             law(writes <= most, f"{writes} writes, and {most} would be three for each transition")
         return Report(
             self.seed, self.shape.name, self.laws.looks, looks, self.crashes, dict(self.laws.writes),
@@ -334,7 +336,9 @@ def end_state(run: Object, *, impatient: bool) -> dict[str, Any]:
     if impatient and any(not step.metrics for step in status.steps):
         names = [(step.name, step.key, step.state, step.reason) for step in status.steps]
         return {"phase": status.phase, "steps": names, "conditions": conditions}
-    seen = status.model_dump(include={"phase", "iteration", "score", "best", "model_uri", "iterations", "finetune"})
+    seen = status.model_dump(
+        include={"phase", "iteration", "score", "best", "model_uri", "iterations", "finetune", "publish"}
+    )
     steps = [(step.name, step.key, step.state, step.retry_at, step.reason, step.metrics) for step in status.steps]
     begins = {"begins": status.fork.solver} if status.fork else {}
     return {**seen, "steps": steps, "conditions": conditions, **begins}

@@ -1,4 +1,5 @@
-"""`spec.finetune`: it trains the best Solver, which is known when every Solver is scored; that is recorded then."""
+"""`spec.finetune` and `spec.publish` are about the best Solver, which is known when every Solver is scored: that is
+recorded then."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from selfevo_core.policies.base import Decision, RunState
 from selfevo_core.summary import best_scored
 
 
-def finetuning(state: RunState, now: datetime) -> Decision | None:
+def choosing(state: RunState, now: datetime) -> Decision | None:
     """When all that comes before is done: the iteration of the best Solver, where the plan has another."""
     spec = state.spec
     before = [step for step in state.plan.steps if not step.type.closes]
-    if state.other_version is not None or spec.finetune is None or not before:
+    wanted = spec.finetune is not None or (spec.publish is not None and spec.publish.what == "best")
+    if state.other_version is not None or not wanted or not before:
         return None
     if any(state.steps[step.name].state != "Succeeded" for step in before):
         return None

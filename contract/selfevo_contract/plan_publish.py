@@ -1,0 +1,104 @@
+"""What is published of a run, and where: the part of the plan that a run with `spec.publish` has beside. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from selfevo_contract.phases import (
+    EVALUATE,
+    PUBLISH,
+    SOLVER_ROLLOUT,
+    SOLVER_TRAIN,
+    VERIFIER_TRAIN,
+    HeldOutTask,
+    Loading,
+    Made,
+    PublishInputs,
+    SolverTrainInputs,
+    StepModelRef,
+    input_key,
+)
+from selfevo_contract.phases.base import BaseModelRef
+from selfevo_contract.plan_steps import Step
+from selfevo_contract.spec.publish import HUB, Publish
+from selfevo_contract.spec.run import RunSpec
+
+
+def address_of(inputs: object) -> str:
+    """Where a publication goes, as spec.model.uri takes it; empty of another step's inputs."""
+    if not isinstance(inputs, PublishInputs):
+        return ""
+    if inputs.revision is None:
+        return inputs.to
+    return f"{inputs.to}{'@' if inputs.to.startswith(HUB) else '/'}{inputs.revision}"
+
+
+def revision_of(publish: Publish, iteration: int, redone: Mapping[int, int]) -> str | None:
+    """Where below ``to`` an iteration's Solver goes. One that is computed anew takes a place of its own.
+
+    >>> revision_of(Publish.model_validate({"to": "hf://a/b", "what": "each"}), 3, {2: 1})
+    'iteration-3-again-1'
+    """
+    if publish.what == "best":
+        return None
+    again = sum(count for first, count in redone.items() if first <= iteration)
+    return f"iteration-{iteration}" + (f"-again-{again}" if again else "")
+
+
+def publication(
+    spec: RunSpec,
+    publish: Publish,
+    steps: Sequence[Step],
+    iteration: int,
+    model: StepModelRef,
+    redone: Mapping[int, int],
+    needs: Sequence[str],
+) -> Step:
+    """The step that publishes ``model``, the Solver of ``iteration``, in a run that has ``steps``; it also waits for
+    those that ``needs`` names."""
+    inputs = publication_inputs(spec, publish, steps, iteration, model, redone)
+    keys = {model.key, inputs.scores, inputs.base_scores, inputs.judge}
+    parents = [*(step.name for step in steps if step.key in keys), *needs]
+    name = f"{PUBLISH.name}-{iteration}"
+    return Step(name, iteration, inputs, input_key(inputs), tuple(dict.fromkeys(parents)))
+
+
+def publication_inputs(
+    spec: RunSpec,
+    publish: Publish,
+    steps: Sequence[Step],
+    iteration: int,
+    model: StepModelRef,
+    redone: Mapping[int, int],
+) -> PublishInputs:
+    """All that is published of it, and where."""
+
+    def made(phase: str) -> list[Made]:
+        of_phase = [step for step in steps if step.phase == phase and step.iteration <= iteration]
+        return [Made(iteration=step.iteration, key=step.key) for step in of_phase]
+
+    trained = [step.inputs for step in steps if isinstance(step.inputs, SolverTrainInputs)]
+    begins = trained[0].solver if trained and made(SOLVER_TRAIN.name) else model
+    scores = {each.iteration: each.key for each in made(EVALUATE.name)}
+    judges = made(VERIFIER_TRAIN.name)
+    evaluation = spec.evaluation
+    return PublishInputs(
+        to=publish.to.rstrip("/"),
+        revision=revision_of(publish, iteration, redone),
+        private=publish.private,
+        curriculum=publish.curriculum,
+        iteration=iteration,
+        model=model,
+        base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest),
+        loading=Loading(dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code),
+        labels=spec.rollout.labels,
+        origin=begins.key if isinstance(begins, StepModelRef) else None,
+        solvers=made(SOLVER_TRAIN.name),
+        rollouts=made(SOLVER_ROLLOUT.name),
+        scores=scores.get(iteration),
+        base_scores=scores.get(0) if iteration in scores else None,
+        tasks=[HeldOutTask(name=task.name, data=task.data) for task in evaluation.tasks] if evaluation else [],
+        judge=judges[-1].key if judges else None,
+        guards=spec.guards,
+        rollbacks=sum(count for first, count in redone.items() if first <= iteration),
+    )
