@@ -36,6 +36,7 @@ from selfevo.verbs.report_command import report
 from selfevo.verbs.rows import rows
 from selfevo.verbs.size import size
 from selfevo.verbs.sweep import sweep
+from selfevo.watching.command import watch
 from selfevo_contract.errors import InputError, SelfevoError
 
 app = typer.Typer(
@@ -156,37 +157,7 @@ def status(
     show_run(found, as_json=as_json)
 
 
-@app.command()
-def watch(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RUN",
-            help="A manifest, for the run on this machine, or a run's name in a cluster; without it, the one that is "
-            "being driven here.",
-        ),
-    ] = None,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    cluster: InCluster = False,
-    storage: Storage = None,
-    workdir: Workdir = DEFAULT_WORKDIR,
-) -> None:
-    """Follow the run to its end, a line for everything that happens; ends with the exit code of `selfevo run`."""
-    from selfevo.verbs.watch import watch_cluster, watch_local, watch_record
-
-    access = access_of(cluster, namespace, context, kubeconfig)
-    if target is None:
-        if access.cluster or access.given():
-            raise InputError(f"name the run of the cluster; `{program()} status` lists them")
-        from selfevo.verbs.local_runs import only_driven
-
-        raise typer.Exit(watch_record(only_driven(workdir), workdir))
-    found = find(target, access, storage)
-    if isinstance(found, Path):
-        raise typer.Exit(watch_local(found, storage=storage, workdir=workdir))
-    raise typer.Exit(watch_cluster(found))
+app.command()(watch)
 
 
 @app.command()

@@ -21,7 +21,8 @@ from selfevo.text import aligned, count, fitted, flowed, percent, printable, sec
 from selfevo.views import narrate
 from selfevo.views.lines import Lines
 from selfevo.views.opening import open_view
-from selfevo.views.screen import Screen, _window
+from selfevo.views.screen import Screen
+from selfevo.views.steps import window
 from selfevo_contract.plan import plan
 from selfevo_contract.process import Progress
 from selfevo_contract.status import AttemptStatus, IterationStatus, RunStatus, StepProgress, StepStatus
@@ -307,12 +308,12 @@ def test_a_narrow_terminal_cuts_off_figures_not_names(width: int) -> None:
 def test_a_low_terminal_shows_the_steps_around_those_under_way() -> None:
     names = [f"s{n}" for n in range(40)]
     records = {name: step("evaluate-0") for name in names[:20]}
-    shown, before, after = _window(names, records, 12)
+    shown, before, after = window(names, records, 12)
     assert (len(shown), before + len(shown) + after) == (10, 40)
     assert "s19" in shown and "s20" in shown and "s26" in shown
-    assert _window(names, {}, 12)[0][0] == "s0"
-    assert _window(names, {name: step("evaluate-0") for name in names}, 12)[0][-1] == "s39"
-    assert _window(names, {}, 50) == (names, 0, 0)
+    assert window(names, {}, 12)[0][0] == "s0"
+    assert window(names, {name: step("evaluate-0") for name in names}, 12)[0][-1] == "s39"
+    assert window(names, {}, 50) == (names, 0, 0)
 
 
 def test_in_a_terminal_the_picture_lives_and_ctrl_c_is_heard(project: Project) -> None:

@@ -230,13 +230,18 @@ class Cluster:
         pods: list[dict[str, Any]] = self._json(asked, "GET", path, [("labelSelector", f"{JOB_LABEL}={job}")])["items"]
         return sorted(pods, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
 
-    def log(self, pod: str, *, follow: bool = False, since: str | None = None) -> Iterator[tuple[str, bool]]:
-        """The lines of the trainer in ``pod``, each with its time in front when ``follow``, and whether it is whole."""
+    def log(
+        self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None
+    ) -> Iterator[tuple[str, bool]]:
+        """The lines of the trainer in ``pod``, each with its time in front when ``follow``, and whether it is whole;
+        the last ``tail`` of them."""
         query = [("container", CONTAINER)]
         if follow:
             query += [("follow", "true"), ("timestamps", "true")]
         if since is not None:
             query.append(("sinceTime", since))
+        if tail is not None:
+            query.append(("tailLines", str(tail)))
         asked = Asked("get", "pods/log", self.namespace, pod)
         path = f"/api/v1/namespaces/{quote(self.namespace)}/pods/{quote(pod)}/log"
         # A trainer may be silent for as long as a step takes.

@@ -244,7 +244,7 @@ def show_logs(
         for known in (before.status.attempts if before and before.status else [])
         if step in (None, known.step) and attempt in (None, known.attempt)
     ]
-    files = _log_files(folder, attempts[-1]) if attempts else []
+    files = log_files(folder, attempts[-1]) if attempts else []
     if not files:
         what = f"{step or 'the run'}" + (f", attempt {attempt}" if attempt is not None else "")
         raise InputError(f"there is no log of {what} in {folder.logs}; name another step or another --workdir")
@@ -271,7 +271,7 @@ def _follow(folder: RunFolder, name: str) -> None:
         record = folder.read()
         known = record.status.attempts if record and record.status else []
         live = any(a.name == name and a.state in ("Pending", "Running") for a in known) and folder.driver() is not None
-        for file in _log_files(folder, next(a for a in known if a.name == name)):
+        for file in log_files(folder, next(a for a in known if a.name == name)):
             shard = file.suffixes[-2][1:] if file.name != f"{name}.log" else ""
             with file.open("rb") as stream:
                 stream.seek(read.get(file, 0))
@@ -285,7 +285,7 @@ def _follow(folder: RunFolder, name: str) -> None:
         time.sleep(FOLLOW_S)
 
 
-def _log_files(folder: RunFolder, attempt: AttemptStatus) -> list[Path]:
+def log_files(folder: RunFolder, attempt: AttemptStatus) -> list[Path]:
     """The log of an attempt, or one for each of its shards."""
     single = folder.logs / f"{attempt.name}.log"
     if single.is_file():

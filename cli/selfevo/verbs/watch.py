@@ -121,10 +121,15 @@ def watch_cluster(target: ClusterRun) -> int:
             first = resource.status.observed_generation == 0
             say("waiting for the operator to look at " + ("it" if first else "its newest spec"))
         if resource.ended:
-            failed = next((step.name for step in resource.status.steps if step.state == "Failed"), None)
-            hint = f"its log: `{target.access.command('logs', target.name, failed)}`" if failed else ""
-            return conclude(resource.status, steps, hint)
+            return ended_in_cluster(target, resource)
     raise AssertionError("a run is followed until it ends or an error does")
+
+
+def ended_in_cluster(target: ClusterRun, resource: Resource) -> int:
+    """Say how the run ended; returns the exit code."""
+    failed = next((step.name for step in resource.status.steps if step.state == "Failed"), None)
+    hint = f"its log: `{target.access.command('logs', target.name, failed)}`" if failed else ""
+    return conclude(resource.status, resource.plan, hint)
 
 
 def follow(
@@ -199,14 +204,13 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
     folder = RunFolder(workdir, run.metadata)
     planned: tuple[object, Plan] | None = None
     printer = ChangePrinter(folder.name)
-    first = True
+    expect_driver(folder)
     while True:
         driver = folder.driver()
         record = folder.read()  # after the driver: whoever is gone has written its last
         status = record.status if record else None
-        if driver is None and (status is None or (first and status.phase not in ("Succeeded", "Failed"))):
-            raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
-        first = False
+        if driver is None and status is None:
+            expect_driver(folder)
         if status is not None:
             if planned is None or planned[0] != decided(status):
                 planned = decided(status), plan_of(run.spec, status)
@@ -214,12 +218,26 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
         if driver is None and status is not None:
             break
         time.sleep(POLL_S)
-    steps = planned[1] if planned else None
+    return ended_local(run, folder, status, planned[1] if planned else None)
+
+
+def expect_driver(folder: RunFolder) -> None:
+    """Raises InputError when there is nothing to follow: nobody drives the run, and it has not ended."""
+    driver = folder.driver()
+    record = folder.read()  # after the driver: whoever is gone has written its last
+    status = record.status if record else None
+    if driver is None and (status is None or status.phase not in ("Succeeded", "Failed")):
+        raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
+
+
+def ended_local(run: SelfEvolutionRun, folder: RunFolder, status: RunStatus, steps: Plan | None) -> int:
+    """Say how it ended, or that nobody drives it any more; returns the exit code."""
     if status.phase in ("Succeeded", "Failed"):
         failed = next((step.name for step in status.steps if step.state == "Failed"), None)
         logs = [attempt.log for attempt in status.attempts if attempt.step == failed and attempt.log]
         return conclude(status, steps, f"its log is {logs[-1]}" if logs else "")
-    printer.say(f"not being driven any more, {narrate.counts(status, steps)}; `selfevo run` goes on")
+    line = f"not being driven any more, {narrate.counts(status, steps)}; `selfevo run` goes on"
+    ChangePrinter(folder.name).say(line)
     if status.phase != "Suspended":
         return int(ExitCode.SERVICE)  # killed
     return int(ExitCode.DONE) if run.spec.suspend else INTERRUPTED

@@ -353,14 +353,20 @@ def recorded_progress(progress: StepProgress) -> str:
 
     The end is in the reader's own time.
     """
-    parts = [f"{progress.done} of {progress.total}", printable(progress.doing)]
+    parts = [f"{progress.done} of {progress.total}", printable(progress.doing), recorded_figures(progress)]
+    return ", ".join(filter(None, parts))
+
+
+def recorded_figures(progress: StepProgress) -> str:
+    """The figures alone: ``210 tokens a second, 4.0 % truncated, until 14:05``."""
+    parts = []
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:.0f} tokens a second")
     if progress.truncated_share is not None:
         parts.append(f"{percent(progress.truncated_share)} truncated")
     if progress.ends_at:
         parts.append(f"until {datetime.fromisoformat(progress.ends_at).astimezone():%H:%M}")
-    return ", ".join(filter(None, parts))
+    return ", ".join(parts)
 
 
 def newest(reports: Sequence[Progress]) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import sys
 import termios
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -15,12 +14,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from selfevo.text import printable, seconds
-from selfevo.views import narrate
+from selfevo.text import seconds
+from selfevo.views import narrate, steps
 from selfevo.views.base import Reports, changes, title, until_broken_pipe
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import RunStatus, StepStatus
+from selfevo_contract.status import RunStatus
 
 
 class Screen:
@@ -72,62 +71,24 @@ class Screen:
         head = Text.assemble((f"{title(self._run)}  ", "bold"), f"{iteration}  {spent}\n")
         head.append(f"store {self._run.spec.storage.uri}\n", "dim")
         grid = Table.grid(padding=(0, 2, 0, 0))
-        widths = (1, max(len(step.name) for step in self._plan.steps), 11)
+        widths = (1, max(len(step.name) for step in self._plan.steps), steps.TOOK)
         for width in widths:
             grid.add_column(no_wrap=True, min_width=width)
         grid.add_column(no_wrap=True)
         room = max(1, self._console.width - sum(width + 2 for width in widths))
         records = {step.name: step for step in status.steps}
         names = [step.name for step in self._plan.steps]
-        shown, hidden_before, hidden_after = _window(names, records, max(4, self._console.height - 6))
+        shown, hidden_before, hidden_after = steps.window(names, records, max(4, self._console.height - 6))
         if hidden_before:
             grid.add_row("", Text(f"{hidden_before} steps before", "dim"), "", "")
         for name in shown:
-            *cells, remark = self._line(name, records.get(name), room)
+            step, reports = records.get(name), self._reports.get(name, ())
+            *cells, remark = steps.cells(name, step, status, reports, room, datetime.now(UTC))
             remark.truncate(room, overflow="ellipsis")  # rich would take the room from the other columns too
             grid.add_row(*cells, remark)
         if hidden_after:
             grid.add_row("", Text(f"{hidden_after} steps more", "dim"), "", "")
         return Group(head, grid)
-
-    def _line(self, name: str, step: StepStatus | None, room: int) -> tuple[Text, Text, Text, Text]:
-        if step is None or (step.state == "Pending" and not step.retry_at):
-            return Text("·", "dim"), Text(name, "dim"), Text(""), Text("")
-        if step.state == "Succeeded":
-            spent = narrate.duration(step, self._status.attempts)
-            took = Text("stored" if step.reused or spent is None else seconds(spent), "dim")
-            return Text("✓", "green"), Text(name), took, Text(narrate.highlights(step), "dim")
-        if step.state == "Failed":
-            return Text("✗", "red"), Text(name, "red"), Text(""), Text(printable(step.message), "red")
-        if step.state == "Pending" and self._status.phase == "Suspended":
-            return Text("‖", "yellow"), Text(name), Text(""), Text(narrate.remark(step), "dim")
-        if step.state == "Pending":
-            wait = max(0.0, _until(step.retry_at))
-            return Text("↻", "yellow"), Text(name), Text(f"in {wait:.0f} s"), Text(printable(step.message), "yellow")
-        return (
-            Text("●", "cyan"),
-            Text(name, "bold"),
-            Text(seconds(-_until(_begun(self._status, step)))),
-            self._bar(name, room),
-        )
-
-    def _bar(self, name: str, room: int) -> Text:
-        reports = self._reports.get(name, ())
-        if not reports:
-            return Text("starting", "dim")
-        done, total = sum(report.done for report in reports), sum(report.total for report in reports)
-        newest = reports[-1]
-        text = Text()
-        if total:
-            count = f"{done}/{total} "
-            width = max(5, min(24, room - len(count) - len(newest.doing) - 2))  # numbers and words say more
-            full = min(width, width * done // total)
-            # Thick and thin: to be told apart without colours, too.
-            text.append("━" * full, "cyan").append("─" * (width - full), "bright_black").append(f" {count}")
-        text.append(printable(newest.doing))
-        if figures := narrate.newest(reports):
-            text.append(f"  {figures}", "dim")
-        return text
 
 
 def _without_echo(terminal: TextIO) -> list[Any] | None:
@@ -140,23 +101,3 @@ def _without_echo(terminal: TextIO) -> list[Any] | None:
     except (OSError, ValueError, termios.error):
         return None
     return before
-
-
-def _window(names: list[str], records: Mapping[str, StepStatus], room: int) -> tuple[list[str], int, int]:
-    """The steps that fit, around those that are under way."""
-    if len(names) <= room:
-        return names, 0, 0
-    room -= 2  # for what is left out
-    open_ones = [n for n, name in enumerate(names) if name not in records or records[name].state != "Succeeded"]
-    first = open_ones[0] if open_ones else len(names)
-    start = max(0, min(first - room // 3, len(names) - room))
-    return names[start : start + room], start, len(names) - start - room
-
-
-def _begun(status: RunStatus, step: StepStatus) -> str | None:
-    attempts = [attempt for attempt in status.attempts if attempt.step == step.name and attempt.state == "Running"]
-    return attempts[-1].started_at if attempts else step.started_at
-
-
-def _until(stamp: str | None) -> float:
-    return (datetime.fromisoformat(stamp) - datetime.now(UTC)).total_seconds() if stamp else 0.0

@@ -1,0 +1,113 @@
+"""A run that a `selfevo run` elsewhere on this machine drives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from selfevo.local.workdir import RunFolder
+from selfevo.verbs.approve import approvable
+from selfevo.verbs.show import log_files
+from selfevo.verbs.watch import POLL_S
+from selfevo.watching import questions
+from selfevo.watching.scene import Scene
+from selfevo.watching.source import Source
+from selfevo.watching.trail import Trail, trail_of
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import Plan, decided, plan_of
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import AttemptStatus, RunStatus
+
+_LOG = 1 << 20
+"""Bytes at a log's end that are read."""
+
+
+class LocalSource(Source):
+    """Reads the record and the logs."""
+
+    def __init__(self, run: SelfEvolutionRun, workdir: Path) -> None:
+        self._run = run
+        self._folder = RunFolder(workdir, run.metadata)
+        self._planned: tuple[object, Plan] | None = None
+        self._read: tuple[object, Trail] | None = None
+        self._stopped = False
+        super().__init__(Scene(self._folder.name, spec=run.spec))
+
+    def start(self) -> None:
+        self.spawn(self._look, decides=True)
+        self.spawn(lambda: questions.look(self, self._run))
+
+    def _look(self) -> None:
+        while not self.closed.is_set():
+            driver = self._folder.driver()
+            record = self._folder.read()  # after the driver: whoever is gone has written its last
+            if record is not None and record.status is not None:
+                self._saw(record.status, driver)
+            if driver is None:
+                return
+            self.closed.wait(POLL_S)
+
+    def _saw(self, status: RunStatus, driver: int | None) -> None:
+        if self._planned is None or self._planned[0] != decided(status):
+            self._planned = decided(status), plan_of(self._run.spec, status)
+        remark = f"driven by process {driver}" if driver else ""
+        self.update(status=status, plan=self._planned[1], remark=remark, trail=self._trail(status))
+
+    def _trail(self, status: RunStatus) -> Trail:
+        attempt = newest(status)
+        if attempt is None:
+            return Trail()
+        files = log_files(self._folder, attempt)
+        state = attempt.name, [(file, file.stat().st_size) for file in files if file.exists()]
+        if self._read is None or self._read[0] != state:
+            lines = [line for file in files for line in _end_of(file)]
+            self._read = state, trail_of(lines, attempt.step, attempt.attempt)
+        return self._read[1]
+
+    def request(self, verb: str) -> str:
+        driver = self._folder.driver()
+        if verb == "suspend" and driver and not self._stopped:
+            return f"stop process {driver}, which drives the run, at the next checkpoint?"
+        return self._refuse(verb, driver)
+
+    def do(self, verb: str) -> str:
+        driver = self._folder.driver()
+        if verb != "suspend" or not driver or self._stopped:
+            return self._refuse(verb, driver)
+        self._stopped = True  # a second signal would end it at once
+        os.kill(driver, signal.SIGINT)
+        return "it stops at the next checkpoint; `selfevo run` goes on"
+
+    def _refuse(self, verb: str, driver: int | None) -> str:
+        if verb == "approve":
+            number = approvable(self._run.spec, None, f"run {self._folder.name}")
+            raise InputError(
+                f"this run is on this machine; set spec.approvedIteration to {number} in its manifest, then `selfevo "
+                "run` goes on"
+            )
+        if self._stopped and driver is not None:
+            raise InputError("it was asked to stop, and does at the next checkpoint; `selfevo run` goes on then")
+        if driver is None:
+            raise InputError("nothing drives the run now; `selfevo run` goes on")
+        if verb == "resume":
+            raise InputError(f"process {driver or 'of another user'} drives the run; nothing is to be resumed")
+        raise InputError("the process that drives the run is not known; Ctrl-C in its terminal stops it")
+
+
+def newest(status: RunStatus) -> AttemptStatus | None:
+    """The attempt whose log is looked at: the newest that runs, else the newest."""
+    running = [attempt for attempt in status.attempts if attempt.state == "Running"]
+    known = running or status.attempts
+    return known[-1] if known else None
+
+
+def _end_of(file: Path) -> list[str]:
+    try:
+        with file.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _LOG))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return lines if size <= _LOG else lines[1:]
