@@ -90,6 +90,8 @@ class StepProgress(_Status):
     """Share of its completions that ended at their limit."""
     ends_at: str | None = None
     """When it is done, by its pace so far."""
+    metrics: dict[str, float] | None = None
+    """The newest figures of a training, e.g. reward and kl of its last update; eight at most."""
     at: str = ""
     """When it reported this."""
 

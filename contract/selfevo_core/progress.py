@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from selfevo_contract.process import Progress
@@ -17,6 +17,8 @@ from selfevo_core.attempts import stamp
 _MOST = 10**12
 _LONGEST_S = 10 * 365 * 86400.0
 _WORDS = 60
+_METRICS = 8
+_METRIC = re.compile(r"[A-Za-z0-9_/.-]{1,40}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ,.:()/%+-]+")
 
 
@@ -48,12 +50,20 @@ def progress_of(reports: Sequence[Progress], at: datetime, processes: int = 1) -
         tokens_per_second=round(sum(speeds), 1) if speeds else None,
         truncated_share=round(sum(max(1, r.done) * s for r, s in shares) / weight, 4) if shares else None,
         ends_at=_second(at + timedelta(seconds=max(left))) if left and not unheard else None,
+        metrics=_metrics(reports[-1].metrics),
         at=_second(at),
     )
 
 
 def _counts(reports: Sequence[Progress]) -> tuple[list[int], list[int]]:
     return [report.done for report in reports], [report.total for report in reports]
+
+
+def _metrics(said: Mapping[str, float]) -> dict[str, float] | None:
+    """Of what the newest report says, what is a figure with a name, in few digits: its status is written often."""
+    known = [(name, value) for name, value in said.items() if _METRIC.fullmatch(name) and math.isfinite(value)]
+    found = {name: float(f"{min(max(value, -_MOST), _MOST):.4g}") for name, value in known[:_METRICS]}
+    return found or None
 
 
 def _within(number: int, most: int) -> int:

@@ -83,12 +83,20 @@ def test_a_failure_tells_why_and_when_it_is_tried_again() -> None:
 
 def test_what_an_operator_recorded_of_progress_is_told_when_it_changes() -> None:
     far = StepProgress(doing="answering\x1b", done=7, total=15, percent=46, at=START)
-    rich = far.model_copy(update={"done": 9, "tokens_per_second": 210.4, "truncated_share": 0.04, "ends_at": START})
+    rich = far.model_copy(
+        update={
+            "done": 9,
+            "tokens_per_second": 210.4,
+            "truncated_share": 0.04,
+            "ends_at": START,
+            "metrics": {"a/reward": 0.41},
+        }
+    )
     runs = [RunStatus(steps=[step("evaluate-0", "Running", progress=known)]) for known in (None, far, rich)]
     assert said(runs[0], runs[1]) == ["evaluate-0: 7 of 15, answering\\x1b"]
     assert said(runs[1], runs[1]) == said(runs[1], runs[0]) == []
     until = datetime.fromisoformat(START).astimezone().strftime("%H:%M")
-    full = f"9 of 15, answering\\x1b, 210 tokens a second, 4.0 % truncated, until {until}"
+    full = f"9 of 15, answering\\x1b, 210 tokens a second, 4.0 % truncated, reward 0.41, until {until}"
     assert said(runs[1], runs[2]) == [f"evaluate-0: {full}"]
     assert narrate.remark(runs[2].steps[0]) == full
 

@@ -69,6 +69,20 @@ def test_what_is_said_is_held_in_bounds() -> None:
     assert known is not None and known.tokens_per_second is None and known.ends_at == known.at
 
 
+def test_figures_of_a_training_are_those_of_its_newest_report_in_few_digits() -> None:
+    said = report(
+        metrics={"reward": 0.123456789, "kl": 1e-5, "completions/mean_length": 4.0, "a b\x1b": 1.0, "x": 1e300}
+    )
+    known = progress_of([report(metrics={"old": 1.0}), said], AT)
+    assert known is not None
+    assert known.metrics == {"reward": 0.1235, "kl": 1e-5, "completions/mean_length": 4.0, "x": 1e12}
+    many = progress_of([report(metrics={f"m{n}": float(n) for n in range(99)})], AT)
+    assert many is not None and list(many.metrics or {}) == [f"m{n}" for n in range(8)]
+    wild = report().model_copy(update={"metrics": {"reward": float("nan"), "x" * 41: 1.0}})
+    known = progress_of([wild], AT)
+    assert known is not None and known.metrics is None
+
+
 # --- out of a log -----------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.distributed.layout import ALONE, Rank
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.process import progress
-from selfevo_trainer.process.pace import Pace
+from selfevo_trainer.process.pace import Speed
 from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.prompts import Messages
 
@@ -207,9 +207,9 @@ class Context:
         done: int,
         total: int,
         metrics: Mapping[str, float] | None = None,
-        pace: Pace | None = None,
+        pace: Speed | None = None,
     ) -> None:
-        """Say how far the phase is, and how fast where ``done`` counts completions; of several processes the first one
+        """Say how far the phase is, and how fast where that is counted; of several processes the first one
         does."""
         if not self.rank.first:
             return

@@ -349,7 +349,7 @@ def progress(reports: Sequence[Progress]) -> str:
 
 
 def recorded_progress(progress: StepProgress) -> str:
-    """The same as an operator recorded it: ``7 of 15, training, 210 tokens a second, 4.0 % truncated, until 14:05``.
+    """The same as an operator recorded it: ``7 of 15, training, 210 tokens a second, reward 0.41, until 14:05``.
 
     The end is in the reader's own time.
     """
@@ -364,6 +364,9 @@ def recorded_figures(progress: StepProgress) -> str:
         parts.append(f"{progress.tokens_per_second:.0f} tokens a second")
     if progress.truncated_share is not None:
         parts.append(f"{percent(progress.truncated_share)} truncated")
+    parts += [
+        f"{printable(name).rsplit('/', 1)[-1]} {value:.3g}" for name, value in [*(progress.metrics or {}).items()][:3]
+    ]
     if progress.ends_at:
         parts.append(f"until {datetime.fromisoformat(progress.ends_at).astimezone():%H:%M}")
     return ", ".join(parts)

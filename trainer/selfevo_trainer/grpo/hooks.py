@@ -16,6 +16,7 @@ from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import sharding
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.vllm_policy import check_difference
+from selfevo_trainer.process.pace import UpdatePace
 
 RewardFunction = Callable[..., list[float]]
 
@@ -38,8 +39,12 @@ class Hooks(TrainerCallback):
         self.checkpointer = checkpointer
         self.check_history = check_history
         self.shown: dict[str, float] = {}
+        self.pace = UpdatePace(lambda: context.clock.tokens * context.rank.size)
         self.stopping = False
         """Some process was asked to stop, and all of them do."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.pace.begins(state.global_step)
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.checkpointer.update_begins()
@@ -81,7 +86,8 @@ class Hooks(TrainerCallback):
             if self.grpo.updates_per_step > 1:
                 self.shown["update"] = float(state.global_step)
             done = state.global_step // self.grpo.updates_per_step
-            self.context.progress("training", done, self.grpo.max_steps, self.shown)
+            self.pace.did(state.global_step, self.grpo.updates)
+            self.context.progress("training", done, self.grpo.max_steps, self.shown, self.pace)
         check_difference(self.grpo, state.log_history)
         # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
         self.check_history(state.log_history)
