@@ -8,6 +8,8 @@
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/completions/...
                                                                      of the step under way at it: likewise
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
+    <storage.uri>/<namespace>/<phase>/<key>/logs/<attempt>/<pod's index>.<begin>.log
+                                                                     what its pods said, for people; one object each
 
 What lies there without a MANIFEST.json beside it does not exist: readers take files only through the manifest.
 """
@@ -93,6 +95,17 @@ def checkpoint_completions(checkpoint: str) -> str:
 def failed_prefix(prefix: str) -> str:
     """Where a step that failed for what a model wrote leaves some of it."""
     return f"{prefix}/failed"
+
+
+def logs_prefix(prefix: str, attempt: str) -> str:
+    """Where the logs of an attempt at the step at ``prefix`` are kept."""
+    return f"{prefix}/logs/{attempt}"
+
+
+def kept_log(prefix: str, attempt: str, index: str, begun: str, rank: int | None) -> str:
+    """Where one process keeps its log: pods by index and begin, processes of a pod by rank."""
+    name = f"{index}.{begun}" + ("" if rank is None else f".rank-{rank}")
+    return f"{logs_prefix(prefix, attempt)}/{name}.log"
 
 
 def safe_relative(path: str) -> str:

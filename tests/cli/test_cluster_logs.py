@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -12,8 +14,13 @@ from harness.apiserver_standin import ApiServer
 from harness.cli import Project, wait_for
 from harness.following import Follower
 from harness.records import JOB, RUNNING, attempt, step
+from harness.runs import document, make_run
 from selfevo.cluster.follow import Place
 from selfevo.cluster.pods import INDEX, newest
+from selfevo_contract.artifacts import kept_log, step_prefix
+from selfevo_contract.errors import ServiceError
+from selfevo_contract.plan import plan
+from selfevo_store import open_store
 
 
 def test_logs_are_those_of_the_newest_pod_of_the_newest_attempt(api: ApiServer, project: Project) -> None:
@@ -155,6 +162,39 @@ def test_following_a_pod_that_is_gone_is_a_sentence(api: ApiServer, project: Pro
     api.set_status("demo", {**RUNNING, "attempts": [attempt("Failed")]})
     shown = project.look("logs", "demo", "-f")
     assert shown.returncode == 2 and "is gone, and its log with it" in shown.stderr
+
+
+def test_logs_of_pods_that_are_gone_come_from_the_store(api: ApiServer, project: Project, tmp_path: Path) -> None:
+    uri = (tmp_path / "kept").as_uri()
+    api.put(document(spec__storage__uri=uri))
+    api.set_status("demo", {**RUNNING, "attempts": [attempt("Failed")]})
+    planned = plan(make_run(spec__storage__uri=uri).spec).by_name["challenger-train-1"]
+    place = step_prefix("default", planned.phase, planned.key)
+    store = open_store(uri)
+    store.put_bytes(kept_log(place, JOB, "0", "20260101T120000Z", None), b"one \x1b[2J\ntwo")
+    assert project.look("logs", "demo").stdout == "one \x1b[2J\ntwo\n"
+    assert project.look("logs", "demo", "-f").stdout == "one \x1b[2J\ntwo\n"
+    store.put_bytes(kept_log(place, JOB, "10", "20260101T120000Z", None), b"ten")
+    store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", 1), b"a rank")
+    store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", None), b"its launcher")
+    store.put_bytes(f"{place}/logs/{JOB}/other.txt", b"no log of ours")
+    lines = ["pod 0 | one \x1b[2J", "pod 0 | two", "pod 2 | its launcher", "pod 2 rank 1 | a rank", "pod 10 | ten"]
+    assert project.look("logs", "demo").stdout.splitlines() == lines
+    api.add_pod("new", JOB, "ended")
+    api.write("new", "from the pod")
+    assert project.look("logs", "demo").stdout == "from the pod\n"
+
+
+def test_a_store_that_cannot_be_read_from_here_is_named(api: ApiServer, project: Project) -> None:
+    api.put(document(spec__storage={"uri": "s3://models", "endpoint": "http://127.0.0.1:9"}))
+    api.set_status("demo", {**RUNNING, "attempts": [attempt("Failed")]})
+    with mock.patch("selfevo.cluster.kept.open_run_store", side_effect=ServiceError("s3://models does not answer")):
+        shown = project.look("logs", "demo")
+    assert shown.returncode == 2
+    assert (
+        "attempt 1 is gone, and the store, which may have its log, cannot be read from here: s3://models"
+        in shown.stderr
+    )
 
 
 def test_half_a_line_waits_for_its_other_half_unless_nothing_more_comes() -> None:

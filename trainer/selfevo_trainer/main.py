@@ -15,7 +15,7 @@ from selfevo_trainer.config import read_config
 from selfevo_trainer.dispatch import run_phase
 from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.distributed.layout import Rank, read_rank
-from selfevo_trainer.process import progress
+from selfevo_trainer.process import kept_log, progress
 from selfevo_trainer.process.quiet import quieten
 from selfevo_trainer.process.signals import Interrupted, StopRequest, die_with_parent
 
@@ -23,10 +23,16 @@ from selfevo_trainer.process.signals import Interrupted, StopRequest, die_with_p
 def main() -> int:
     """Run the phase; returns the exit code."""
     started = time.time()
+    with kept_log.listening(os.environ) as log:
+        return _main(started, log)
+
+
+def _main(started: float, log: kept_log.KeptLog | None) -> int:
     quieten()
     rank = read_rank(os.environ)
     log_to_stderr(rank)
     config: PhaseConfig | None = None
+    stop: StopRequest | None = None
     try:
         die_with_parent()
         stop = StopRequest.install()
@@ -40,6 +46,8 @@ def main() -> int:
     if result.message and rank is None:  # the launcher prints the message of the process that was the cause
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
+    if log is not None and config is not None and config.attempt:
+        kept_log.upload(log, config, rank, started, kept_log.patience(os.environ, stop.requested_at if stop else None))
     return result.exit_code
 
 

@@ -1,4 +1,5 @@
-"""`selfevo logs` in a cluster: what the trainers of one attempt said, from their pods, for as long as these exist."""
+"""`selfevo logs` in a cluster: what the trainers of one attempt said, from their pods, or from the store when these are
+gone."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from selfevo.cluster.client import Resource
 from selfevo.cluster.connection import connect
 from selfevo.cluster.errors import NotFound
 from selfevo.cluster.follow import follow_logs
+from selfevo.cluster.kept import kept_logs
 from selfevo.cluster.pods import missing, newest, prefix, print_line, state
 from selfevo.target import ClusterRun
 from selfevo_contract import reasons
-from selfevo_contract.errors import InputError
+from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.status import AttemptStatus
 
 
@@ -24,13 +26,15 @@ def show_logs(target: ClusterRun, step: str | None, *, attempt: int | None, foll
     cluster = connect(target.access)
     resource = cluster.run(target.name)
     chosen = choose(resource, step, attempt)
-    if follow:
+    pods = newest(cluster.pods(chosen.name))
+    if follow and (pods or chosen.state in ("Running", "Pending")):
         follow_logs(cluster, resource, chosen)
         return
-    pods = newest(cluster.pods(chosen.name))
     started = [pod for pod in pods if state(pod) != "Waiting"]
     if not started:
-        raise InputError(missing(chosen, pods), reason=reasons.NO_LOG)
+        if pods or not show_kept(resource, chosen):
+            raise InputError(missing(chosen, pods), reason=reasons.NO_LOG)
+        return
     for pod in started:
         front = prefix(resource, chosen, pod)
         try:
@@ -38,6 +42,30 @@ def show_logs(target: ClusterRun, step: str | None, *, attempt: int | None, foll
                 print_line(front, line)
         except NotFound:
             raise InputError(missing(chosen, []), reason=reasons.NO_LOG) from None
+
+
+def show_kept(resource: Resource, attempt: AttemptStatus) -> bool:
+    """Print what the store has of the attempt's logs; whether it has any.
+
+    Raises:
+        InputError: the store cannot be read from here.
+    """
+    try:
+        found = kept_logs(resource, attempt.step, attempt.name)
+        logs = [(log, log.lines(found[0])) for log in found[1]] if found else []
+    except SelfevoError as error:
+        raise InputError(
+            f"the pod of {attempt.step}, attempt {attempt.attempt} is gone, and the store, which may have its log, "
+            f"cannot be read from here: {error}",
+            reason=reasons.NO_LOG,
+        ) from None
+    for log, lines in logs:
+        parts = [f"pod {log.index}"] if len({other.index for other, _ in logs}) > 1 else []
+        parts += [] if log.rank is None else [f"rank {log.rank}"]
+        front = " ".join(parts) + " | " if parts else ""
+        for line in lines:
+            print_line(front, line)
+    return bool(logs)
 
 
 def choose(resource: Resource, step: str | None, attempt: int | None) -> AttemptStatus:

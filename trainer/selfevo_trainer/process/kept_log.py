@@ -1,0 +1,187 @@
+"""The log of a process in a pod, kept in the store: a pod goes, and with it what it said.
+
+Only what Python writes to standard output and error is kept; what a library's own code writes there, and what a
+process that SIGKILL ended had said, is in the pod's log alone. The pod's log is as it was: nothing is held back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from selfevo_contract.artifacts import kept_log
+from selfevo_contract.errors import SelfevoError
+from selfevo_contract.process import GRACE_SECONDS_ENV, SHARD_ENV, PhaseConfig
+from selfevo_store import open_store
+from selfevo_trainer.distributed.layout import Rank
+
+HEAD, TAIL = 256 << 10, 768 << 10
+"""Bytes of the beginning and of the end that are kept of a longer log."""
+LINE = 16 << 10
+"""Characters of a line."""
+UPLOAD_S = 10.0
+"""So long the process waits for the upload at its end."""
+_SHARE_OF_GRACE = 0.95
+
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
+_NO_SECRET = ("_FILE", "_URI", "_PATH", "_PARALLELISM")
+_SHORTEST = 8
+_SHAPES = re.compile(
+    r"(?P<user>(?<=://)[^/\s:@]*:[^/\s@]+(?=@))"
+    r"|(?P<header>(?<=\bBearer )[^\s\"',]{8,})"
+    r"|(?P<signed>(?<=\bX-Amz-Signature=)[^&\s]+|(?<=\bX-Amz-Security-Token=)[^&\s]+)"
+    r"|(?P<hub>\bhf_[A-Za-z0-9]{16,})"
+    r"|(?P<aws>\b(?:AKIA|ASIA)[0-9A-Z]{16}\b)"
+)
+
+
+def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Value -> name, of the variables that hold a secret by their names. The longest value first."""
+    found = {
+        value: name
+        for name, value in environ.items()
+        if _SECRET_NAME.search(name) and not name.endswith(_NO_SECRET) and len(value) >= _SHORTEST
+    }
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+
+
+def redacted(text: str, secrets: Mapping[str, str]) -> str:
+    """``text`` without ``secrets`` and without what has the shape of one. Pure.
+
+    >>> redacted("key 12345678 of https://me:word@host/", {"12345678": "MY_TOKEN"})
+    'key [MY_TOKEN] of https://[redacted]@host/'
+    """
+    for value, name in secrets.items():
+        text = text.replace(value, f"[{name}]")
+    return _SHAPES.sub("[redacted]", text)
+
+
+class KeptLog:
+    """What was said so far, in bounded memory. Threads may write at once."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._secrets = secrets
+        self._head = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._tail_size = self._left_out = 0
+        self._begun: dict[str, str] = {}
+        """Stream -> the line that it has not ended yet. Only a whole line is searched for secrets."""
+        self._lock = threading.Lock()
+
+    def add(self, stream: str, text: str) -> None:
+        """``text`` was written to ``stream``."""
+        with self._lock:
+            *lines, rest = (self._begun.get(stream, "") + text).split("\n")
+            for line in lines:
+                self._keep(line)
+            if len(rest) > 4 * LINE:  # of a line without an end the beginning is enough
+                rest = rest[: 4 * LINE]
+            self._begun[stream] = rest
+
+    def _keep(self, line: str) -> None:
+        line = redacted(line, self._secrets)
+        data = (line if len(line) <= LINE else f"{line[:LINE]} [...]").encode("utf-8", "replace") + b"\n"
+        if not self._tail and len(self._head) + len(data) <= HEAD:
+            self._head += data
+            return
+        self._tail.append(data)
+        self._tail_size += len(data)
+        while self._tail_size > TAIL:
+            gone = len(self._tail.popleft())
+            self._tail_size -= gone
+            self._left_out += gone
+
+    def content(self) -> bytes:
+        """The log, its middle left out where it is long."""
+        with self._lock:
+            for stream, rest in self._begun.items():
+                if rest:
+                    self._keep(rest)
+                self._begun[stream] = ""
+            gap = b"[... %d bytes left out ...]\n" % self._left_out if self._left_out else b""
+            return bytes(self._head) + gap + b"".join(self._tail)
+
+
+class _Tee:
+    """A stream whose words are kept, too."""
+
+    def __init__(self, stream: TextIO, name: str, log: KeptLog) -> None:
+        self._stream, self._name, self._log = stream, name, log
+
+    def write(self, text: str) -> int:
+        written = self._stream.write(text)
+        self._log.add(self._name, text)
+        return written
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def listening(environ: Mapping[str, str]) -> Iterator[KeptLog | None]:
+    """Keep what is said inside; None outside of a pod, where logs are files that stay."""
+    if GRACE_SECONDS_ENV not in environ:
+        yield None
+        return
+    log = KeptLog(secrets_of(environ))
+    before: tuple[Any, Any] = sys.stdout, sys.stderr
+    tees: tuple[Any, Any] = _Tee(sys.stdout, "out", log), _Tee(sys.stderr, "err", log)
+    sys.stdout, sys.stderr = tees
+    try:
+        yield log
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def patience(environ: Mapping[str, str], stop_requested_at: float | None) -> float:
+    """Seconds for the upload: of a process that was asked to stop, what SIGKILL leaves it."""
+    grace = environ.get(GRACE_SECONDS_ENV, "")
+    if stop_requested_at is None or not grace.isdecimal():
+        return UPLOAD_S
+    return max(0.0, min(UPLOAD_S, _SHARE_OF_GRACE * int(grace) - (time.monotonic() - stop_requested_at)))
+
+
+def upload(log: KeptLog, config: PhaseConfig, rank: Rank | None, started: float, seconds: float) -> None:
+    """Put the log into the store, within ``seconds``; a store that fails or hangs costs no more and changes nothing."""
+    if seconds <= 0:
+        return
+    index = os.environ.get(SHARD_ENV, "0")
+    begun = datetime.fromtimestamp(started, UTC).strftime("%Y%m%dT%H%M%SZ")
+    key = kept_log(config.prefix, config.attempt, index, begun, None if rank is None else rank.number)
+    data, failed = log.content(), []
+
+    def put() -> None:
+        try:
+            storage = config.storage
+            store = open_store(
+                storage.uri,
+                endpoint=storage.endpoint,
+                region=storage.region,
+                require_conditional_put=storage.require_conditional_put,
+                checksum=storage.checksum,
+            )
+            store.put_bytes(key, data)
+        except SelfevoError as error:
+            failed.append(str(error))
+        except Exception as error:  # what has been computed must not fail by it
+            failed.append(f"{type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        failed.append(f"the store did not take it within {seconds:.0f} s")
+    if failed:
+        print(f"this log is not kept in the store: {failed[0]}", file=sys.stderr)
