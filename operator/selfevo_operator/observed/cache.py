@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from selfevo_contract import reasons
+from selfevo_operator.observed.figures import Figure, figures_of
 from selfevo_operator.observed.lru_cache import LruCache
 from selfevo_operator.observed.snapshots import JobSnapshot, job_snapshot
 
@@ -58,6 +59,10 @@ class RunSnapshot:
     """Names of the attempts that its record shows as not ended; empty where it has none."""
     went_on_at: str
     """While its steps run: RFC 3339 time at which one of its attempts began or ended last. Empty while it waits."""
+    finished_at: str
+    """RFC 3339 time at which the run ended; empty while it has not."""
+    figures: tuple[Figure, ...]
+    """For Prometheus, while its steps run."""
     store: str
     """``spec.storage.uri`` without a slash at its end: other runs ask for it at each of their reconciles."""
     spec: bytes
@@ -94,6 +99,7 @@ def _unpacked(packed: bytes) -> Any:
 def run_snapshot(run: Mapping[str, Any]) -> RunSnapshot:
     """What is kept of ``run``."""
     metadata, status = run["metadata"], run.get("status") or {}
+    went_on_at = _went_on_at(status)
     return RunSnapshot(
         key=Key(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -107,7 +113,9 @@ def run_snapshot(run: Mapping[str, Any]) -> RunSnapshot:
             for attempt in status.get("attempts") or []
             if attempt.get("state") not in ("Succeeded", "Failed")
         ),
-        went_on_at=_went_on_at(status),
+        went_on_at=went_on_at,
+        finished_at=str(status.get("finishedAt") or ""),
+        figures=figures_of(status) if went_on_at else (),
         store=str(((run.get("spec") or {}).get("storage") or {}).get("uri", "")).rstrip("/"),
         spec=_packed(run.get("spec")),
         status=_packed(status),

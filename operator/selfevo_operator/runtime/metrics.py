@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, get_args
 
 from prometheus_client import (
@@ -19,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from selfevo_contract.status import RunPhase
+from selfevo_operator.observed.figures import Figure
 
 _FAST = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
@@ -58,6 +60,41 @@ class _WentOn(Collector):
         yield times
 
 
+RUNS_WITH_FIGURES = 200
+"""Runs whose figures are told: of more, the first ones by namespace and name. It bounds a scrape."""
+ENDED_RUNS_STAY = timedelta(minutes=15)
+"""So long a run that has ended is among them."""
+
+_FIGURES = {
+    "selfevo_run_iteration": ("The iteration that a run works on.", ()),
+    "selfevo_run_steps_done": ("Steps of a run that are done.", ()),
+    "selfevo_run_gpu_hours": ("GPU hours that a run has used.", ()),
+    "selfevo_run_tokens": ("Tokens that a run has generated.", ()),
+    "selfevo_run_score": ("Score of an iteration's Solver; 0 is the base.", ("iteration",)),
+    "selfevo_run_figure": ("Another figure of an iteration.", ("iteration", "figure")),
+    "selfevo_step_done_ratio": ("How much of a running step is done.", ("step",)),
+    "selfevo_step_tokens_per_second": ("Tokens that a running step generates a second.", ("step",)),
+    "selfevo_step_figure": ("A figure of a running training's last update.", ("step", "figure")),
+}
+
+
+class _Figures(Collector):
+    """Of runs whose steps run or that have just ended, as their statuses have them."""
+
+    def __init__(self, figures: Callable[[], Iterable[tuple[str, str, Sequence[Figure]]]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Any]:
+        families = {
+            name: GaugeMetricFamily(name, words, labels=["run_namespace", "run", *labels])
+            for name, (words, labels) in _FIGURES.items()
+        }
+        for namespace, run, figures in self._figures():
+            for figure in figures:
+                families[figure.metric].add_metric([namespace, run, *figure.labels], figure.value)
+        yield from families.values()
+
+
 class Metrics:
     """The operator's metrics in a registry of their own.
 
@@ -65,6 +102,7 @@ class Metrics:
         phases: of all runs.
         jobs: how many Jobs there are.
         went_on: namespace and name of each run whose steps run, and when it went on last (seconds since 1970).
+        figures: namespace, name and figures of such runs.
     """
 
     def __init__(
@@ -72,12 +110,14 @@ class Metrics:
         phases: Callable[[], Iterable[str]],
         jobs: Callable[[], int],
         went_on: Callable[[], Iterable[tuple[str, str, float]]] = list,
+        figures: Callable[[], Iterable[tuple[str, str, Sequence[Figure]]]] = list,
     ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         registry.register(_Runs(phases, jobs))
         registry.register(_WentOn(went_on))
+        registry.register(_Figures(figures))
         self.transitions = Counter(
             "selfevo_transitions", "Transitions of runs, by the reason that their Event gives.", ["reason"],
             registry=registry,

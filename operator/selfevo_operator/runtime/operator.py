@@ -12,7 +12,8 @@ from selfevo_operator.api.kube import Api
 from selfevo_operator.api.progress import ProgressReader
 from selfevo_operator.controller import Controller, MetricsHooks
 from selfevo_operator.observed.cache import Cache, Key
-from selfevo_operator.runtime.metrics import Metrics
+from selfevo_operator.observed.figures import Figure, figures_of
+from selfevo_operator.runtime.metrics import ENDED_RUNS_STAY, RUNS_WITH_FIGURES, Metrics
 from selfevo_operator.runtime.probes import Probes
 from selfevo_operator.runtime.queue import WorkQueue
 from selfevo_operator.runtime.resync import Resync
@@ -33,8 +34,9 @@ class Operator:
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
         self.metrics = Metrics(
-            lambda: (run.phase for run in self.cache.runs.values()), lambda: self.cache.job_count(), self._went_on
-        )
+            lambda: (run.phase for run in self.cache.runs.values()), lambda: self.cache.job_count(), self._went_on,
+            self._figures,
+        )  # fmt: skip
         self.metrics.depth.set_function(lambda: self.queue.depth)
         self.metrics.age.set_function(lambda: self.queue.age(time.monotonic()))
         self.scopes = Scopes(settings.namespaces, self.metrics.refused)
@@ -106,6 +108,16 @@ class Operator:
         for run in self.cache.runs.values():
             if run.went_on_at:
                 yield run.key.namespace, run.key.name, datetime.fromisoformat(run.went_on_at).timestamp()
+
+    def _figures(self) -> Iterator[tuple[str, str, tuple[Figure, ...]]]:
+        """Of an ended run for a while yet: the last scores come with its end."""
+        since = (_now() - ENDED_RUNS_STAY).isoformat()
+        shown = sorted(
+            (run for run in self.cache.runs.values() if run.figures or run.finished_at[:19] > since[:19]),
+            key=lambda run: run.key,
+        )
+        for run in shown[:RUNS_WITH_FIGURES]:
+            yield run.key.namespace, run.key.name, run.figures or figures_of(run.recorded())
 
     def _created(self, key: Key) -> None:
         if (ended := self._ended_at.pop(key, None)) is not None:
