@@ -47,7 +47,13 @@ def _main(started: float, log: kept_log.KeptLog | None) -> int:
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
     if log is not None and config is not None and config.attempt:
-        kept_log.upload(log, config, rank, started, kept_log.patience(os.environ, stop.requested_at if stop else None))
+        kept_log.upload(
+            log,
+            config,
+            None if rank is None else rank.number,
+            started,
+            kept_log.patience(os.environ, stop.requested_at if stop else None),
+        )
     return result.exit_code
 
 

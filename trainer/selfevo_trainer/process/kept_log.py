@@ -21,7 +21,6 @@ from selfevo_contract.artifacts import kept_log
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.process import GRACE_SECONDS_ENV, SHARD_ENV, PhaseConfig
 from selfevo_store import open_store
-from selfevo_trainer.distributed.layout import Rank
 
 HEAD, TAIL = 256 << 10, 768 << 10
 """Bytes of the beginning and of the end that are kept of a longer log."""
@@ -153,13 +152,13 @@ def patience(environ: Mapping[str, str], stop_requested_at: float | None) -> flo
     return max(0.0, min(UPLOAD_S, _SHARE_OF_GRACE * int(grace) - (time.monotonic() - stop_requested_at)))
 
 
-def upload(log: KeptLog, config: PhaseConfig, rank: Rank | None, started: float, seconds: float) -> None:
+def upload(log: KeptLog, config: PhaseConfig, rank: int | None, started: float, seconds: float) -> None:
     """Put the log into the store, within ``seconds``; a store that fails or hangs costs no more and changes nothing."""
     if seconds <= 0:
         return
     index = os.environ.get(SHARD_ENV, "0")
     begun = datetime.fromtimestamp(started, UTC).strftime("%Y%m%dT%H%M%SZ")
-    key = kept_log(config.prefix, config.attempt, index, begun, None if rank is None else rank.number)
+    key = kept_log(config.prefix, config.attempt, index, begun, rank)
     data, failed = log.content(), []
 
     def put() -> None:
