@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import dataclasses
+import io
 import json
 import math
 import re
@@ -11,6 +14,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from plotly.offline import get_plotlyjs_version
@@ -22,7 +26,8 @@ from selfevo.report import write_report
 from selfevo.report.collect import collect
 from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored
-from selfevo.report.findings import headline, limits, missing
+from selfevo.report.downloads import stored, written
+from selfevo.report.findings import headline, limits, missing, rivals
 from selfevo.report.flips import LISTED, Flip, Greedy, flips_of
 from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
@@ -529,9 +534,12 @@ def test_characters_that_act_unseen_are_escapes(page: Path) -> None:
 def test_nothing_is_loaded_from_outside(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     parsed = Parsed(html)
-    for _, attributes in parsed.elements:
+    for element, attributes in parsed.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action", "formaction", "background"):
             value = attributes.get(name)
+            if name == "href" and value is not None and value.startswith("file:///"):
+                assert element == "a"  # a file of the store, which is opened when a reader asks for it
+                continue
             assert value is None or value.startswith(("#", "data:")), (name, value)
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
@@ -559,6 +567,43 @@ def test_plots_hold_the_numbers(page: Path, report: Report) -> None:
     assert [trace["name"] for trace in by_id["shares"]["data"]] == ["in the band", "majority share", "label accuracy"]
     # A NaN that TRL logged is a gap.
     assert [trace["y"][0] for trace in by_id["solver-kl"]["data"]] == [None, None]
+
+
+def test_a_tie_is_told(tmp_path: Path, report: Report) -> None:
+    first, last = report.iterations[1], report.iterations[2]
+    results = {0: report.results[0], 1: report.results[1], 2: report.results[1]}
+    tied = dataclasses.replace(
+        report, best=1, results=results, iterations=(report.iterations[0], first, dataclasses.replace(first, number=2))
+    )
+    assert tied.tied == (2,) and report.tied == ()
+    assert "at iteration 1, the best, tied with iteration 2: " in headline(tied)
+    page = render(tied)
+    assert "1 (best, tied)</td>" in page and "2 (tied with the best)</td>" in page
+    assert rivals(tied) == "Within two standard errors of the best, question by question, is iteration 2."
+    assert rivals(dataclasses.replace(report, best=None)) == "" and last.number == 2
+
+
+def test_tables_are_there_as_csv_and_by_their_place(page: Path, report: Report) -> None:
+    parsed = Parsed(page.read_text(encoding="utf-8"))
+    links = {a["download"]: a["href"] for name, a in parsed.elements if name == "a" and "download" in a}
+    assert set(links) == {"demo-scores.csv", "demo-curricula.csv", "demo-updates.csv"}
+    text = base64.b64decode((links["demo-scores.csv"] or "").split(",", 1)[1]).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["iteration"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["mean"]) for row in rows] == [i.evaluation.mean.value for i in report.iterations if i.evaluation]
+    assert rows[0]["gain"] == "" and float(rows[2]["gain_stderr"]) > 0
+    places = [file.uri for file in stored(report.steps)]
+    assert len(places) == len(set(places)) == 16
+    assert all(Path(unquote(place.removeprefix("file://"))).is_file() for place in places)
+    assert all(place in page.read_text(encoding="utf-8") for place in places)
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [("=1+1", "'=1+1"), ("@x", "'@x"), ("-0.5", "-0.5"), (-0.5, "-0.5"), ("a,b", '"a,b"'), (None, "")],
+)
+def test_a_cell_of_a_csv_is_no_formula(value: object, cell: str) -> None:
+    assert written([{"a": value, "b": 1}]) == f"a,b\r\n{cell},1\r\n"
 
 
 def test_label_accuracy_of_a_sample_has_its_error(tmp_path: Path) -> None:
@@ -752,6 +797,12 @@ Object.fromEntries([...document.querySelectorAll(".plot")].map(plot => [plot.id,
 """
 
 
+UNFOLDED = """
+document.querySelectorAll("details").forEach(part => { part.open = true });
+new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))
+"""
+
+
 @pytest.fixture(scope="session")
 def browser() -> str:
     path = chromium.find()
@@ -776,6 +827,10 @@ def test_a_browser_draws_every_plot(
     browser: str, page: Path, tmp_path: Path, width: int, mobile: bool, dark: bool
 ) -> None:
     with chromium.opened(browser, page, width=width, height=900, mobile=mobile, dark=dark) as tab:
+        # On a phone the long parts are folded, and their plots are drawn when they are opened.
+        folded = tab.evaluate("document.querySelectorAll('details.fold:not([open])').length")
+        assert (folded > 3) == mobile
+        tab.evaluate(UNFOLDED)
         drawn = tab.evaluate(DRAWN)
         assert set(drawn) == set(FIGURES)
         for name, plot in drawn.items():
@@ -787,7 +842,6 @@ def test_a_browser_draws_every_plot(
         background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (luminance(background) < 0.2) == dark
         # Nothing sticks out sideways, with everything unfolded too.
-        tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
         assert tab.evaluate("document.documentElement.scrollWidth") == width
         assert tab.evaluate("document.title") == "demo: self-evolution report"
         assert tab.requests == [page.resolve().as_uri()]

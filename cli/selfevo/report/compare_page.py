@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from selfevo.report import figures
 from selfevo.report.compare import Compared, Comparison, Seeds
+from selfevo.report.downloads import downloads_of_comparison
 from selfevo.report.figures import Figure
 from selfevo.report.findings import CLEAR, gain_with_error, is_clear
 from selfevo.report.page import figures_json, page_of, selfevo_version
@@ -48,6 +49,7 @@ def comparison_variables(comparison: Comparison) -> dict[str, Any]:
         "metric": METRICS.get(comparison.metric, comparison.metric),
         "sentences": sentences(comparison),
         "cautions": cautions(comparison),
+        "downloads": downloads_of_comparison(comparison),
         "curves": curves,
         "seed_curves": seeds,
         "selfevo_version": selfevo_version(),

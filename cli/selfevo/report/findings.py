@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from selfevo.report.compare import difference
 from selfevo.report.data import Evaluation, Report, Rollout
 from selfevo.report.text import listed, percent, points
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
@@ -54,6 +55,7 @@ def headline(report: Report) -> str:
     top = trained[best]
     finished = len(trained) == sum(i.evaluated for i in report.iterations[1:])
     rank = "the only one" if finished and len(trained) == 1 else "the best" if finished else "the best so far"
+    rank += f", tied with {listed([_named(number) for number in report.tied])}" if report.tied else ""
     if base is None:
         return f"{what} {where} is {_score(top, report)} at iteration {best}, {rank}; the base has no score yet."
     gain = top.gain or Score(top.score(report.metric).value - base.score(report.metric).value)
@@ -69,6 +71,23 @@ def headline(report: Report) -> str:
     if gain.value < 0:
         return f"No iteration scored above the base: {what.lower()} {where} is {from_base} and {to_best}: {change}."
     return f"{what} {where} rose from {from_base} to {to_best}: {change}."
+
+
+def rivals(report: Report) -> str:
+    """The iterations that the held-out questions do not tell from the best one, in a sentence; empty without any."""
+    if report.best is None or report.best not in report.results:
+        return ""
+    top = report.results[report.best]
+    gains = {n: difference(of, top, report.metric).gain for n, of in report.results.items() if n != report.best}
+    near = [_named(number) for number, gain in gains.items() if gain is not None and not is_clear(gain)]
+    if not near:
+        return ""
+    verb = "is" if len(near) == 1 else "are"
+    return f"Within two standard errors of the best, question by question, {verb} {listed(near)}."
+
+
+def _named(number: int) -> str:
+    return f"iteration {number}" if number else "the base"
 
 
 def _score(evaluation: Evaluation | None, report: Report) -> str:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from selfevo.report import figures, findings, text
 from selfevo.report.data import Report, Samples
+from selfevo.report.downloads import downloads_of, stored
 from selfevo.report.figures import Figure
 from selfevo.report.lineage import lineage
 from selfevo.report.samples import INVALID, UNLABELLED
@@ -60,6 +61,7 @@ def page_of(template: str, said: dict[str, Any]) -> str:
         "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         "plotly_js": Markup(plotly),
         "script": Markup(script),
+        "here": True,  # a page of this machine's files may link to them
         "script_hashes": [_csp_hash(code) for code in (plotly, script)],
     }
     return encodable(environment().get_template(template).render(said, **inside))
@@ -117,6 +119,9 @@ def variables(report: Report) -> dict[str, Any]:
         "failed": findings.failed(report),
         "missing": findings.missing(report),
         "limits": findings.limits(report),
+        "rivals": findings.rivals(report),
+        "downloads": downloads_of(report),
+        "stored": stored(report.steps),
         "evaluated": [iteration for iteration in report.iterations if iteration.evaluation is not None],
         "scores": scores,
         "shares": shares,

@@ -1,9 +1,17 @@
 // Draws the plots: each entry of the JSON in the page belongs to the element with its id. Colours of text and lines are
-// the style sheet's, so that they follow the reader's light or dark mode. A page that brings itself up to date says so.
-function draw() {
+// the style sheet's, so that they follow the reader's light or dark mode. On a phone the long parts are folded at first; a
+// plot in a folded part has no width, and is drawn when that is opened. A page that brings itself up to date says so.
+function draw(within) {
   for (const figure of JSON.parse(document.getElementById("figures").textContent)) {
-    Plotly.react(figure.id, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+    const place = document.getElementById(figure.id);
+    if (within.contains(place) && !place.closest("details:not([open])")) {
+      Plotly.react(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+    }
   }
 }
-draw();
-document.addEventListener("fresh", draw);
+if (matchMedia("(max-width: 600px)").matches) {
+  for (const part of document.querySelectorAll("details.fold")) part.open = false;
+}
+draw(document);
+document.addEventListener("fresh", () => draw(document));
+document.addEventListener("toggle", event => { if (event.target.open) draw(event.target); }, true);

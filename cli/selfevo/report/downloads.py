@@ -1,0 +1,174 @@
+"""A page's tables as CSV inside of it, and where in the store the large ones lie. Pure."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfevo.report.compare import Comparison
+from selfevo.report.data import Report, Scored, StepRecord
+from selfevo.tables import tables_of
+from selfevo_contract.rows import METRICS
+from selfevo_contract.scores import Score
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A text that begins so is a formula to a spreadsheet."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """One table as a file that the page carries."""
+
+    name: str
+    what: str
+    rows: int
+    uri: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One file of rows in the store."""
+
+    step: str
+    name: str
+    uri: str
+
+
+def downloads_of(report: Report) -> tuple[Download, ...]:
+    """Scores, curricula and updates; those without a row are left out."""
+    name = report.run.metadata.name
+    found = (
+        _download(f"{name}-scores.csv", "Scores by iteration and task", _scores(report)),
+        _download(f"{name}-curricula.csv", "Curricula by iteration", _curricula(report)),
+        _download(f"{name}-updates.csv", "Optimizer updates", _updates(report)),
+    )
+    return tuple(each for each in found if each.rows)
+
+
+def downloads_of_comparison(comparison: Comparison) -> tuple[Download, ...]:
+    """Scores and differences of all runs, and the settings that differ."""
+    runs = [{"run": run.name, **row} for run in comparison.runs for row in _scores(run.report)]
+    differences = [
+        {"run": run.name, "iteration": n, "questions": each.questions, **_score("difference", each.gain)}
+        for run in comparison.runs
+        for n, each in run.by_iteration.items()
+    ]
+    names = [run.name for run in comparison.runs]
+    settings = [
+        {"field": setting.path, **dict(zip(names, setting.values, strict=True))} for setting in comparison.settings
+    ]
+    found = (
+        _download("comparison-scores.csv", "Scores by run, iteration and task", runs),
+        _download("comparison-differences.csv", f"Differences to {comparison.reference.name}", differences),
+        _download("comparison-settings.csv", "Settings that differ", settings),
+    )
+    return tuple(each for each in found if each.rows)
+
+
+def stored(records: Iterable[StepRecord]) -> tuple[Stored, ...]:
+    """The files of rows of the committed steps: questions, answers, scores, updates."""
+    return tuple(
+        Stored(record.step.name, there.name, f"{record.uri}/{there.path}")
+        for record in records
+        if (manifest := record.manifest) is not None
+        for file in (*tables_of(record.step), METRICS)
+        if (named := file.as_in(manifest)) is not None and (there := manifest.file(named.name)) is not None
+    )
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def _scores(report: Report) -> list[dict[str, Any]]:
+    return [
+        {"iteration": iteration.number, **_scored(line, line not in iteration.evaluation.tasks)}
+        for iteration in report.iterations
+        if iteration.evaluation is not None
+        for line in iteration.evaluation.lines
+    ]
+
+
+def _scored(line: Scored, averaged: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "task": line.name,
+        "average": averaged,
+        "questions": line.questions,
+        "samples": line.samples,
+        "answer_tokens": line.tokens,
+    }
+    for name, score in line.scores.items():
+        row |= _score(name, score)
+    return row | _score("gain", line.gain)
+
+
+def _score(name: str, score: Score | None) -> dict[str, float | None]:
+    return {name: score.value if score else None, f"{name}_stderr": score.stderr if score else None}
+
+
+def _curricula(report: Report) -> list[dict[str, Any]]:
+    plain = (
+        "questions",
+        "valid",
+        "kept",
+        "in_band",
+        "majority_share",
+        "distinct",
+        "label_accuracy",
+        "label_error",
+        "majority_accuracy",
+        "malformed",
+    )
+    return [
+        {
+            "iteration": iteration.number,
+            **{name: getattr(iteration.rollout, name) for name in plain},
+            **{f"dropped_{reason}": number for reason, number in iteration.rollout.dropped.items()},
+        }
+        for iteration in report.iterations
+        if iteration.rollout is not None
+    ]
+
+
+def _updates(report: Report) -> list[dict[str, Any]]:
+    return [
+        {"role": role, "iteration": each.iteration, "step": each.step, "update": each.update, **each.metrics}
+        for role, updates in (("challenger", report.challenger), ("solver", report.solver))
+        for each in updates
+    ]
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def _download(name: str, what: str, rows: Sequence[Mapping[str, Any]]) -> Download:
+    encoded = base64.b64encode(written(rows).encode("utf-8", "backslashreplace")).decode()
+    return Download(name, what, len(rows), f"data:text/csv;charset=utf-8;base64,{encoded}")
+
+
+def written(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""As CSV, with the columns of all rows; what is not there is empty.
+
+    >>> written([{"a": 1, "b": None}, {"a": -0.5, "c": "=1+1"}])
+    "a,b,c\r\n1,,\r\n-0.5,,'=1+1\r\n"
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+    writer.writeheader()
+    writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value) else value
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
