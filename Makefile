@@ -14,7 +14,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile
 # The fast ones wait for servers and processes a good part of their time: a third process fills it.
 PARALLEL_FAST ?= --numprocesses 3 --dist loadfile
 
-.PHONY: help setup demo test test-fast lint crds cluster-tools vllm-environment docs references sbom format clean
+.PHONY: help setup demo test test-fast lint crds cluster-tools vllm-environment docs pictures references sbom format clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -67,6 +67,11 @@ references: setup  ## Write anew what pages take from the code: fields of a mani
 
 docs: setup  ## Build the documentation site into build/site (python -m http.server -d build/site shows it)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What the pictures show is the runs of docs/tutorial.md, in this checkout or in WALKED.
+WALKED ?= .
+pictures: setup  ## Write docs/images anew from the runs of the tutorial
+	$(BIN)/python tools/docs_pictures.py $(WALKED)
 
 # `trainer` too where 10 GB more may be fetched.
 SBOM_TARGETS ?= operator trainer-cpu
