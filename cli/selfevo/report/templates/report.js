@@ -1,6 +1,5 @@
 // Draws the plots: each entry of the JSON in the page belongs to the element with its id. Colours of text and lines are
-// the style sheet's, so that they follow the reader's light or dark mode. On a phone the long parts are folded at first; a
-// plot in a folded part has no width, and is drawn when that is opened. A page that brings itself up to date says so.
+// the style sheet's. On a phone long parts are folded at first; a plot in one is drawn when it is opened.
 function draw(within) {
   for (const figure of JSON.parse(document.getElementById("figures").textContent)) {
     const place = document.getElementById(figure.id);
