@@ -16,13 +16,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from selfevo.digest_cache import DigestCache
+from selfevo.local.workdir import RunFolder
 from selfevo_contract.artifacts import MANIFEST_NAME
 from selfevo_contract.digests import model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.run import KIND, SelfEvolutionRun, refuse_what_is_not_built
+from selfevo_contract.sizing.layout import laid_out
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.model import Model
+from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.verifier import RewardModel, Verifier
 from selfevo_contract.uris import StoreUri
 
@@ -87,13 +90,14 @@ def load(
     """The run that the manifest at ``path`` describes.
 
     ``file:`` URIs are taken from the manifest's folder and made absolute. A model or data file on this machine without
-    a digest gets one, so that keys follow the content: an edited file is another input, a moved one is the same.
+    a digest gets one, so that keys follow the content: an edited file is another input, a moved one is the same. What
+    `layout: auto` comes to is filled in.
 
     Args:
         path: A YAML or JSON file with a SelfEvolutionRun; ``-`` is standard input, in the current folder.
         name: Which one is meant, where the file holds several.
         storage: Replaces ``spec.storage.uri``: a URI, or a path from the current folder.
-        cache: A folder in which digests of large files are remembered.
+        cache: The working folder, in which digests of large files are remembered, and what was chosen.
 
     Raises:
         InputError: one line for each thing that is wrong, or the one that this version cannot do yet.
@@ -126,7 +130,19 @@ def load(
         "exclude": [_data(data, folder, f"spec.exclude[{n}]", digests) for n, data in enumerate(spec.exclude)],
     }
     digests.save()
-    return run.model_copy(update={"spec": spec.model_copy(update=changes)})
+    return _laid_out(run.model_copy(update={"spec": spec.model_copy(update=changes)}), cache)
+
+
+def _laid_out(run: SelfEvolutionRun, workdir: Path | None) -> SelfEvolutionRun:
+    """With `layout: auto` as it is recorded in ``workdir`` of the same model and pods, or chosen now."""
+    known = RunFolder(workdir, run.metadata).read() if run.spec.layout and workdir else None
+    record = known.status if known is not None and _room_of(known.spec) == _room_of(run.spec) else None
+    laid = laid_out(run.model_copy(update={"status": record}))
+    return run.model_copy(update={"spec": laid.spec})
+
+
+def _room_of(spec: RunSpec) -> tuple[object, ...]:
+    return spec.model, spec.pods, spec.challenger.pods, spec.solver.pods
 
 
 def read_document(path: Path) -> dict[str, Any]:

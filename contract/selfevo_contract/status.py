@@ -270,6 +270,28 @@ class PublishStatus(_Status):
     """Where that lies; spec.model.uri takes it."""
 
 
+class RoleLayout(_Status):
+    """How one role is trained."""
+
+    lora: bool = False
+    """As an adapter; all weights otherwise."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """Whether the processes share the model out among them, as in grpo.sharding."""
+    gradient_checkpointing: bool = False
+    """As in grpo.gradientCheckpointing."""
+    engine_batch_size: int | None = None
+    """Of the Challenger: batchSize of the engine transformers, by which the frozen Solver answers."""
+
+
+class Layout(_Status):
+    """How both roles are trained on their pods' GPUs: what spec.layout auto has come to. It is chosen once."""
+
+    challenger: RoleLayout
+    """The role that writes questions."""
+    solver: RoleLayout
+    """The role that answers."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -302,6 +324,8 @@ class RunStatus(_Status):
     """The last twenty."""
     fork: Fork | None = None
     """Where the run begins, of one with spec.forkFrom; none as long as that is not known, and nothing is planned."""
+    layout: Layout | None = None
+    """How both roles are trained on their pods' GPUs, of a run with spec.layout auto."""
     rollbacks: list[Rollback] = []
     """How often the run went back to a good iteration, in the order in which it did. They are part of its plan."""
     finetune: FinetuneStatus | None = None

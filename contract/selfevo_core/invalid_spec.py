@@ -16,6 +16,7 @@ from selfevo_contract.phases import PUBLISH
 from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
 from selfevo_contract.sizing.fit import refuse_what_does_not_fit
+from selfevo_contract.sizing.layout import laid_out
 from selfevo_contract.spec.publish import HUB_TOKENS
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunPhase, RunStatus
@@ -24,8 +25,8 @@ from selfevo_core.attempts import ObservedAttempt, stamp
 from selfevo_core.conditions import conditions
 
 
-def parse_run(document: Mapping[str, Any]) -> SelfEvolutionRun:
-    """The run that ``document`` describes.
+def parse_run(document: Mapping[str, Any], recorded: RunStatus | None = None) -> SelfEvolutionRun:
+    """The run that ``document`` describes, laid out as it is ``recorded``, or for the first time.
 
     Raises:
         InputError: the API server let it through and it makes no sense, or asks for what is not built, or does not fit
@@ -36,6 +37,7 @@ def parse_run(document: Mapping[str, Any]) -> SelfEvolutionRun:
     except ValidationError as error:
         raise InputError("; ".join(explain(error, SelfEvolutionRun)), reason=reasons.INVALID_SPEC) from None
     refuse_what_is_not_built(run.spec)
+    run = laid_out(run.model_copy(update={"status": recorded}))
     refuse_what_does_not_fit(run.spec)
     _refuse_publication_without_token(run.spec)
     return run

@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 from harness.tools import tool
 from runs import EXAMPLES, merged
+from selfevo.local.workdir import RunFolder
 from selfevo.main import app
+from selfevo.manifest import load
+from selfevo_contract.status import Layout, RoleLayout, RunStatus
 
 
 def sized(*arguments: str) -> tuple[int, str]:
@@ -195,3 +198,37 @@ def test_the_table_in_an_examples_header_is_what_the_command_says(path: Path) ->
     assert tables.header(path) == path.read_text(), "run `make references`"
     document = yaml.safe_load(tables.header(path))
     assert document["metadata"]["name"] == path.stem
+    assert "\n# every phase fits\napiVersion:" in tables.header(path)
+
+
+def test_a_layout_is_chosen_and_said_and_the_manifest_stays(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    for role in ("challenger", "solver"):
+        del document["spec"][role]["grpo"]["sharding"]
+    document["spec"] |= {"layout": "auto", "pods": {"gpuMemory": "80Gi"}}
+    (path := tmp_path / "run.yaml").write_text(written := yaml.safe_dump(document))
+    code, said = sized(str(path), "--card", "80")
+    assert code == 0 and path.read_text() == written
+    lines = [line for line in said.splitlines() if line.startswith("layout of ")]
+    assert [line.split(":")[0] for line in lines] == ["layout of challenger", "layout of solver"]
+    assert all("all weights, shared out over 8 GPUs" in line for line in lines)
+
+
+def test_a_layout_that_is_recorded_on_this_machine_stays_while_model_and_pods_do(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-lora.yaml").read_text())
+    document["spec"] |= {"layout": "auto", "pods": {"gpuMemory": "80Gi"}}
+    for role in ("challenger", "solver"):
+        del document["spec"][role]["grpo"]["lora"]
+    (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    work = tmp_path / "work"
+    run = load(path, cache=work)
+    assert run.spec.has_adapters
+    whole = RoleLayout(gradient_checkpointing=True)
+    other = RunStatus(layout=Layout(challenger=whole, solver=whole))
+    (folder := RunFolder(work, run.metadata)).make()
+    folder.write(run.model_copy(update={"status": other}))
+    assert not load(path, cache=work).spec.has_adapters
+    assert load(path).spec.has_adapters  # nothing is known elsewhere
+    document["spec"]["pods"] = {"gpuMemory": "79Gi"}
+    path.write_text(yaml.safe_dump(document))
+    assert load(path, cache=work).spec.has_adapters

@@ -586,7 +586,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("forkFrom.iteration", 2, FROZEN),
     ("solver.engine", {"kind": "vllm"}, f"{UNBUILT}; choose 'transformers'"),
     ("challenger.engine", {"kind": "server"}, ""),
-    *_presence("verifier", "evaluation", "forkFrom", "model.digest", "storage.endpoint"),
+    *_presence("verifier", "evaluation", "forkFrom", "layout", "model.digest", "storage.endpoint"),
     *_presence("rollout.answerSampling", "evaluation.sampling", "challenger.questionSampling"),
     *_presence("rollout.engine.quantization"),
     *_presence("rollout.minCurriculum", "solver.grpo.promptsPerUpdate", "solver.grpo.learningRate"),

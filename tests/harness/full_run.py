@@ -306,6 +306,7 @@ FULL: Document = {
         "parallelSteps": 2,
         "backoffLimit": 1,
         "pods": _PODS,
+        "layout": "auto",
         "queue": "team-a",
         "priorityClass": "high",
         "ttlSecondsAfterFinished": 600,

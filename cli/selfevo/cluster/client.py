@@ -31,6 +31,7 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.plan import Plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.layout import laid_out
 from selfevo_contract.status import RunStatus
 
 VERSION = "v1alpha1"
@@ -107,8 +108,9 @@ class Resource:
                 reason=reasons.UNKNOWN_STATUS,
             ) from None
         try:
-            run = SelfEvolutionRun.model_validate({**value, "status": None})
-        except ValidationError:
+            parsed = SelfEvolutionRun.model_validate({**value, "status": None})
+            run = laid_out(parsed.model_copy(update={"status": status}))
+        except (ValidationError, InputError):
             run = None
         return cls(
             name=metadata["name"],

@@ -20,6 +20,7 @@ from selfevo_contract.artifacts import Manifest, step_uri
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.layout import layout_of, said_of
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
@@ -60,6 +61,8 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         watched["estimate"] = hours
         if record.fork is not None:
             watched["fork"] = record.fork.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if (layout := layout_of(run.spec)) is not None:
+            watched["layout"] = layout.model_dump(mode="json", by_alias=True, exclude_none=True)
         print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows, **watched})
         return
     table = [["step", "key", "in store", "waits for"]]
@@ -72,6 +75,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
     for line in (
         *narrate.fork_lines(record),
+        *said_of(run.spec),
         *_guards(run),
         *_budget_lines(run.spec.budget),
         *_estimate(run.spec, there),

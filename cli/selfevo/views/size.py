@@ -14,6 +14,7 @@ from selfevo.views.hours import hours_table
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import known
+from selfevo_contract.sizing.layout import said_of
 from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
 from selfevo_contract.sizing.suggestions import suggestions
 
@@ -45,6 +46,7 @@ def show_size(
     model = architecture(spec.model.uri, config)
     found = list(needs(spec, model))
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
+    print(*said_of(spec), sep="\n", end="\n" if spec.layout else "")
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")

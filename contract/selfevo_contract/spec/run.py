@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -77,6 +77,10 @@ class RunSpec(Closed):
     """Times that a step is tried again after an external service failed."""
     pods: Pods = Pods()
     """Pods of every phase."""
+    layout: Literal["auto"] | None = None
+    """`auto` chooses for each role, by the memory of its GPUs (pods.gpuMemory), what makes its training fit, the first
+    that does: gradientCheckpointing, smaller batches of the Challenger's engine, sharding, lora. What is written stays,
+    and the choice stands in status.layout. When not given, everything is as it is written."""
     queue: LabelName | None = None
     """A Kueue LocalQueue that the run's Jobs wait in."""
     priority_class: LabelName | None = None

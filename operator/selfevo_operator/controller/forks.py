@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from selfevo_contract.errors import InputError
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.layout import laid_out
 from selfevo_contract.status import Fork
 from selfevo_core.policies import NotFound
 from selfevo_core.policies.forking import beginning_of
@@ -31,8 +33,8 @@ class Forks:
         if found is None:
             return beginning_of(run, None)
         try:
-            other = SelfEvolutionRun.model_validate({**found.document(), "status": found.recorded()})
-        except ValidationError:
+            other = laid_out(SelfEvolutionRun.model_validate({**found.document(), "status": found.recorded()}))
+        except (ValidationError, InputError):
             return NotFound(f"spec.forkFrom.run is {asked.run!r}, which makes no sense; correct that run", stuck=True)
         return beginning_of(run, other)
 

@@ -105,7 +105,7 @@ class Reader:
         Raises:
             SelfevoError: the spec makes no sense, although the API server took it.
         """
-        run = parse_run(snapshot.document()).model_copy(update={"status": recorded})
+        run = parse_run(snapshot.document(), recorded)
         known = self._plans.get(snapshot.uid)
         mark = (snapshot.generation, decided(recorded))
         if known is None or known[0] != mark:

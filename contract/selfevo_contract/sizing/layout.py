@@ -1,0 +1,153 @@
+"""`layout: auto`: how both roles are trained on the GPUs that their pods name, by the formula of docs/sizing.md. Pure.
+
+It is chosen once and then stands in the run's status, so that neither other pods nor another version of the formula
+move the keys of a run that has begun. What a person wrote stays; the manifest, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from selfevo_contract.errors import InputError
+from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_TRAIN
+from selfevo_contract.pods import pods_of
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.fit import gib, known
+from selfevo_contract.sizing.memory import Need, gpus_of, needs
+from selfevo_contract.spec.engines import TransformersEngine
+from selfevo_contract.spec.lora import Lora
+from selfevo_contract.spec.run import ROLES, RunSpec
+from selfevo_contract.status import Layout, RoleLayout
+
+_PHASES = {"challenger": CHALLENGER_TRAIN.name, "solver": SOLVER_TRAIN.name}
+_LORA = Lora(rank=32, alpha=32.0, dropout=0.0)
+_CHECKPOINTING: Mapping[str, Any] = {"gradient_checkpointing": True}
+_CHANGES: tuple[Mapping[str, Any], ...] = (
+    {},
+    _CHECKPOINTING,
+    {**_CHECKPOINTING, "sharding": "fsdp"},
+    {**_CHECKPOINTING, "lora": _LORA},
+    {**_CHECKPOINTING, "sharding": "fsdp", "lora": _LORA},
+)
+"""What is tried in turn. An adapter comes last: it learns something else than all weights do."""
+
+
+def laid_out(run: SelfEvolutionRun) -> SelfEvolutionRun:
+    """``run`` with what its status says of its layout, or else what is chosen now, in its spec; without `layout: auto`
+    as it is.
+
+    Raises:
+        InputError: too little is known to choose.
+    """
+    if run.spec.layout is None:
+        return run
+    recorded = run.status.layout if run.status is not None else None
+    spec = _chosen(run.spec) if recorded is None else _applied(run.spec, recorded)
+    return run.model_copy(update={"spec": spec})
+
+
+def layout_of(spec: RunSpec) -> Layout | None:
+    """What to record of a spec that is laid out; None where a person does it."""
+    if spec.layout is None:
+        return None
+    return Layout.model_validate({role: _role_layout(spec, role) for role in ROLES})
+
+
+def said_of(spec: RunSpec) -> list[str]:
+    """The layout of a spec that is laid out, a line for each role; nothing where a person wrote it."""
+    lines = []
+    for role in ROLES if spec.layout else ():
+        chosen = _role_layout(spec, role)
+        words = [
+            f"an adapter (lora, rank {getattr(spec, role).grpo.lora.rank})" if chosen.lora else "all weights",
+            f"shared out over {gpus_of(spec, getattr(spec, role).pods)} GPUs" if chosen.sharding == "fsdp" else "",
+            "gradientCheckpointing" if chosen.gradient_checkpointing else "",
+            f"engine.batchSize {chosen.engine_batch_size}" if chosen.engine_batch_size else "",
+        ]
+        lines.append(f"layout of {role}: {', '.join(word for word in words if word)}")
+    return lines
+
+
+def _role_layout(spec: RunSpec, role: str) -> RoleLayout:
+    part = getattr(spec, role)
+    engine = part.engine if role == "challenger" else None
+    return RoleLayout(
+        lora=part.grpo.lora is not None,
+        sharding="fsdp" if part.grpo.sharded else "none",
+        gradient_checkpointing=part.grpo.gradient_checkpointing,
+        engine_batch_size=engine.batch_size if isinstance(engine, TransformersEngine) else None,
+    )
+
+
+def _applied(spec: RunSpec, layout: Layout) -> RunSpec:
+    for role in ROLES:
+        chosen: RoleLayout = getattr(layout, role)
+        changes: dict[str, Any] = {"gradient_checkpointing": chosen.gradient_checkpointing}
+        if chosen.sharding == "fsdp":
+            changes["sharding"] = "fsdp"
+        if chosen.lora:
+            changes["lora"] = _LORA
+        spec = _with(spec, role, changes, chosen.engine_batch_size)
+    return spec
+
+
+def _chosen(spec: RunSpec) -> RunSpec:
+    if spec.fork_from is not None:
+        raise InputError(
+            "spec.layout is 'auto', and spec.forkFrom goes on from models of another run; remove spec.layout, and "
+            "write grpo.lora as that run's manifest or status.layout has it"
+        )
+    model = known(spec.model.uri)
+    if model is None:
+        raise InputError(
+            f"spec.layout is 'auto', and spec.model.uri is {spec.model.uri!r}, whose sizes are not known by its name; "
+            "remove spec.layout and write grpo.lora and grpo.sharding (`selfevo size --config` says what fits)"
+        )
+    for role in ROLES:
+        memory = pods_of(spec, _PHASES[role]).gpu_memory
+        if memory is None:
+            raise InputError(
+                f"spec.layout is 'auto', and neither spec.pods.gpuMemory nor spec.{role}.pods.gpuMemory is given; say "
+                "how much memory a GPU has, for example 80Gi"
+            )
+        spec = _for_role(spec, role, model, gib(memory))
+    return spec
+
+
+def _for_role(spec: RunSpec, role: str, model: Architecture, room: float) -> RunSpec:
+    """The first that fits with its reserve; the smallest where none does, which `fit` may then refuse."""
+    tried = [*_tried(spec, role)]
+    found = [(candidate, _need(candidate, role, model)) for candidate in tried]
+    fits = (candidate for candidate, need in found if need.total <= room)
+    return next(fits, min(found, key=lambda pair: pair[1].total)[0])
+
+
+def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
+    part = getattr(spec, role)
+    shards = gpus_of(spec, part.pods) > 1 and part.grpo.generation != "vllm" and spec.model.dtype != "float16"
+    for changes in _CHANGES:
+        if "sharding" in changes and not shards:
+            continue
+        candidate = _with(spec, role, changes)
+        yield candidate
+        engine = spec.challenger.engine
+        while role == "challenger" and isinstance(engine, TransformersEngine) and engine.batch_size > 8:
+            engine = engine.model_copy(update={"batch_size": engine.batch_size // 2})
+            yield _with(spec, role, changes, engine.batch_size)
+
+
+def _with(spec: RunSpec, role: str, changes: Mapping[str, Any], batch_size: int | None = None) -> RunSpec:
+    """``spec`` with ``changes`` of a role's training, but for what a person wrote, and the batches of its engine."""
+    part = getattr(spec, role)
+    written = [name for name in ("lora", "sharding") if getattr(part.grpo, name) is not None]
+    grpo = part.grpo.model_copy(update={name: value for name, value in changes.items() if name not in written})
+    updated: dict[str, Any] = {"grpo": grpo}
+    if batch_size is not None and isinstance(part.engine, TransformersEngine):
+        updated["engine"] = part.engine.model_copy(update={"batch_size": min(batch_size, part.engine.batch_size)})
+    return spec.model_copy(update={role: part.model_copy(update=updated)})
+
+
+def _need(spec: RunSpec, role: str, model: Architecture) -> Need:
+    return next(need for need in needs(spec, model) if need.phase == _PHASES[role])
