@@ -61,6 +61,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"spec__solver__grpo__learningRate": 0.0}, "spec.solver.grpo.learningRate is 0.0; it must be above 0.0"),
     ({"spec__solver__grpo__topP": 1.5}, "spec.solver.grpo.topP is 1.5; it must be at most 1.0"),
+    ({"spec__solver__grpo__lora": {"rank": 0}}, "spec.solver.grpo.lora.rank is 0; it must be at least 1"),
     (
         {"spec__challenger__engine": {"kind": "transformers", "batchSize": 0}},
         "spec.challenger.engine.batchSize is 0; it must be at least 1",

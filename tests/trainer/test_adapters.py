@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,67 @@ def test_targets_that_cannot_be_adapted_are_a_sentence(tmp_path: Path, lora: dic
     ended = phases("solver-train-1")
     assert ended.code == 2 and "Traceback" not in ended.log, ended.log
     assert all(word in ended.result.message for word in words), ended.result.message
+
+
+@pytest.fixture(scope="module")
+def new_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On the base, as a phase finds it."""
+    from selfevo_contract.spec.lora import Lora
+    from selfevo_trainer.models import adapters
+    from selfevo_trainer.models.loading import load_for_training
+
+    folder = tmp_path_factory.mktemp("new") / "model"
+    load_for_training(BASE, loading(), Lora(**LORA)).save_pretrained(folder)
+    adapters.complete(folder, BASE, BASE.as_uri())
+    adapters.put_on(folder, BASE)
+    return folder
+
+
+def loading() -> Any:
+    from selfevo_contract.phases import Loading
+
+    return Loading(dtype="float32", trust_remote_code=False)
+
+
+@pytest.mark.parametrize(
+    ("lora", "says"),
+    [
+        (
+            None,
+            "the model to begin with is an adapter and grpo.lora is not given, by which whole weights are trained; ",
+        ),
+        (
+            {"rank": 8, "alpha": 8.0},
+            "grpo.lora has rank 8 and alpha 8.0, and the adapter to begin with has rank 4 and ",
+        ),
+    ],
+)
+def test_an_adapter_is_gone_on_with_as_it_was_made_or_not_at_all(
+    new_adapter: Path, lora: dict[str, Any] | None, says: str
+) -> None:
+    from selfevo_contract.errors import InputError
+    from selfevo_contract.spec.lora import Lora
+    from selfevo_trainer.models.loading import load_for_training
+
+    with pytest.raises(InputError) as refused:
+        load_for_training(new_adapter, loading(), Lora(**lora) if lora else None)
+    assert str(refused.value).startswith(says)
+
+
+def test_an_adapter_of_another_base_is_a_sentence(new_adapter: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from selfevo_contract.errors import InputError
+    from selfevo_contract.spec.lora import Lora
+    from selfevo_trainer.models import adapters
+    from selfevo_trainer.models.loading import load_for_training
+
+    config = AutoConfig.from_pretrained(BASE)
+    config.intermediate_size *= 2
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
+    moved = Path(shutil.copytree(new_adapter, tmp_path / "adapter"))
+    adapters.put_on(moved, tmp_path / "other")
+    with pytest.raises(InputError) as refused:
+        load_for_training(moved, loading(), Lora(**LORA))
+    assert "does not fit the base model (" in str(refused.value)
+    assert str(refused.value).endswith("; it was trained on another one: set spec.model to that")

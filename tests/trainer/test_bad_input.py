@@ -546,6 +546,11 @@ SLOW = {
         INPUT,
         ["tokenizer in {folder}/base has no vocabulary", "add tokenizer.json"],
     ),
+    "the model is an adapter": Case(
+        lambda world: (world.base / "adapter_config.json").write_text("{}"),
+        INPUT,
+        ["spec.model.uri is 'file://{folder}/base', which is an adapter and no whole model", "fetch --merge"],
+    ),
     "config.json is no JSON": Case(
         lambda world: (world.base / "config.json").write_text("{"), INPUT, said_of_model("config.json is not JSON")
     ),
