@@ -6,6 +6,7 @@ A pod is a process that runs the trainer's ``main``; the processes that its laun
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -74,6 +75,10 @@ class Script:
     """With ``exact``: steps generated before this attempt; completions depend on the number of the step, too."""
 
 
+_STARTED: list[Pod] = []
+"""By this process."""
+
+
 class Pod:
     """One attempt of a step in one pod."""
 
@@ -110,6 +115,7 @@ class Pod:
         _FORKSERVER.set_forkserver_preload([*HEAVY_MODULES, "harness.pods"])
         self.process = _FORKSERVER.Process(target=_be_pod, args=(environment, str(folder), script))
         self.process.start()
+        _STARTED.append(self)
 
     @property
     def pid(self) -> int:
@@ -138,12 +144,22 @@ class Pod:
         """How it ended, in bounded time."""
         self.process.join(HANGS_S)
         if self.process.is_alive():
-            self.process.kill()
-            raise AssertionError(f"the pod hangs: {self.log()}")
+            told = "\n".join(pod.stacks() for pod in _STARTED if pod.process.is_alive())
+            for pod in _STARTED:
+                pod.process.kill()
+            raise AssertionError(f"the pod hangs; of all that do: {told}")
         code = self.process.exitcode
         assert code is not None
         result = PhaseResult.model_validate_json((self.folder / "result.json").read_bytes())
         return Ended(code, result, self.log(), self.said())
+
+    def stacks(self) -> str:
+        """Its log, with where each thread of it and of its ranks stands, of one that hangs."""
+        for pid in [*self.members(), self.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR2)
+        time.sleep(2)
+        return f"{self.folder}\n{self.log()}"
 
     def members(self) -> list[int]:
         """Process ids of its ranks that ever began."""
@@ -178,6 +194,7 @@ def _be_pod(environment: dict[str, str], folder: str, script: Script) -> None:
         file = os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
     os.environ |= environment
+    faulthandler.register(signal.SIGUSR2)
 
     class Forked(ForkedRank):
         def __init__(self, args: Sequence[str], env: Mapping[str, str], **_: Any) -> None:
