@@ -7,6 +7,8 @@ Each phase is a process of its own, as in a Job: Challenger training, rollout, S
 engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
 process's, on a CPU), and what was checked: names, shapes and types of the weights that were committed, that they are
 finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves.
+Then the Solver is trained on the same curriculum in each way that can run here, and by TRL alone (gpu_training.py):
+seconds by part, and the share of the GPU's peak that updates reach (MFU).
 
 Weights are random, so that a completion ends by itself once in as many tokens as the vocabulary has: all are counted
 at their full length. Scores mean nothing here.
@@ -26,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gpu_training
 from machine import commit, machine
 from runs import merged, phase_environment
 from selfevo_contract.artifacts import Manifest, step_prefix
@@ -38,8 +41,9 @@ from selfevo_contract.phases import (
     SolverTrainInputs,
 )
 from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import phase_config
+from selfevo_contract.process import PROCESSES_ENV, phase_config
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import Architecture
 from selfevo_store import fetch, open_store, read_manifest
 
 SIZES = {
@@ -153,8 +157,8 @@ class Memory:
         return max(self._found) - self._found[0] if self._found else None
 
 
-def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int) -> dict[str, Any]:
-    """The phase in a process of its own, and what it took.
+def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, processes: int = 1) -> dict[str, Any]:
+    """The phase in a process of its own, or in several that train together, and what it took.
 
     Raises:
         SystemExit: it failed; with the end of its log.
@@ -163,6 +167,7 @@ def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int) -> 
     folder.mkdir(parents=True)
     log = folder / "log.txt"
     environment = os.environ | phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder)
+    environment |= {PROCESSES_ENV: str(processes)} if processes > 1 else {}
     begun = time.perf_counter()
     with log.open("w") as file, Memory() as memory:
         command = [sys.executable, "-m", "selfevo_trainer"]
@@ -237,7 +242,34 @@ def measure(shape: str, dtype: str, folder: Path) -> dict[str, Any]:
             if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
                 phases[step.phase]["weights"] = check_weights(run, step, base, folder / engine / f"{step.name}-weights")
             print(engine, step.phase, json.dumps(phases[step.phase]), flush=True)
+    run = manifest(shape, base, held_out, folder / "store", "transformers", dtype)
+    result["training"] = train_in_each_way(run, base, folder)
     return result
+
+
+def train_in_each_way(run: SelfEvolutionRun, base: Path, folder: Path) -> dict[str, Any]:
+    """The Solver's training on the curriculum of ``run``, which is there, and TRL's own on the same."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    model = Architecture.of(json.loads((base / "config.json").read_bytes()))
+    found: dict[str, Any] = {}
+    for way, changes in gpu_training.ways(gpus).items():
+        changed = gpu_training.variant(run, way, changes)
+        step = plan(changed.spec).by_name["solver-train-1"]
+        assert isinstance(step.inputs, SolverTrainInputs)
+        processes = gpus if way == "fsdp" else 1
+        took = run_step(changed, step, folder / "ways" / way, 0, processes)
+        flops = gpu_training.model_flops(step.inputs, model, PROMPT_WORDS)
+        peak = gpu_training.peak_flops(device()["gpu"])
+        found[way] = gpu_training.with_utilization(took, flops, peak, processes)
+        print(way, json.dumps(found[way]), flush=True)
+        if way == "whole":
+            rows = gpu_training.curriculum_of(changed, plan(changed.spec).by_name["solver-rollout-1"])
+            took = gpu_training.bare(step.inputs, rows, base, folder / "ways" / "trl")
+            found["trl"] = gpu_training.with_utilization(took, flops, peak, 1)
+            print("trl", json.dumps(found["trl"]), flush=True)
+    return found
 
 
 def device() -> dict[str, Any]:
