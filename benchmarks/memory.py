@@ -1,14 +1,14 @@
 """The formula of docs/sizing.md beside torch's own memory tracker, for the examples' real sizes and without a GPU.
 
-    python benchmarks/memory.py                    # 4B and 8B, whole and as adapters: half an hour on one core
+    python benchmarks/memory.py                    # the examples of 3B to 8B, whole, in shards, as adapters: an hour
     python benchmarks/memory.py --layers 4 --out - # the same models with four layers each, in two minutes
 
 What runs is torch's and transformers' code on tensors without contents (FakeTensorMode), watched by
 torch.distributed._tools.mem_tracker.MemTracker: one pass of training as TRL makes it, of the second update or a later
 one, so that gradients and moments are there; and one token of generation on a cache that is as long as it may be.
 The two kernels of TRL's output layer are Triton's, which work in place; what takes their place on a CPU does not, and
-is therefore left out here, and so is the examples' sharding:
-every process holds all of its model. What the allocator of a GPU adds (fragments, workspaces) no tracker sees.
+is therefore left out here. With sharding the process is one of several that are not there (memory_sharded.py).
+What the allocator of a GPU adds (fragments, workspaces) no tracker sees.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,16 @@ from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
 from machine import commit, machine
+from memory_sharded import processes, shard
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import GIB, PROMPT_TOKENS, Need, needs
 from selfevo_contract.sizing.suggestions import with_settings
+from selfevo_contract.spec.challenger import Challenger
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.solver import Solver
+from selfevo_trainer.grpo import sharding
 from selfevo_trainer.models import adapters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +61,7 @@ class Tracked:
 
     example: str
     phase: str
+    sharded: bool
     layers: int
     formula: float
     """The larger of the formula's two moments, without the reserve and CUDA's own."""
@@ -82,6 +87,7 @@ def compare(example: str, spec: RunSpec, model: Architecture, phases: list[str] 
             yield Tracked(
                 example,
                 need.phase,
+                role_of(spec, need).grpo.sharded,
                 model.layers,
                 *(round(value / GIB, 2) for value in (max(moments), max(seen))),
                 *(round(value / GIB, 2) for pair in zip(moments, seen, strict=True) for value in pair),
@@ -90,34 +96,40 @@ def compare(example: str, spec: RunSpec, model: Architecture, phases: list[str] 
 
 def track(spec: RunSpec, model: Architecture, need: Need) -> tuple[int, int]:
     """Bytes at the largest moment of a training pass, and of a token of generation."""
-    role = spec.challenger if need.phase.startswith("challenger") else spec.solver
-    grpo, dtype = role.grpo, getattr(torch, spec.model.dtype)
+    grpo, dtype = role_of(spec, need).grpo, getattr(torch, spec.model.dtype)
     sequence = PROMPT_TOKENS + grpo.max_completion_length
-    with FakeTensorMode():
+    with processes(need.gpus, dtype) if grpo.sharded else nullcontext() as sharing, FakeTensorMode():
         policy, frozen = _policy(model, grpo, dtype)
+        if sharing:
+            policy, frozen = shard(sharing, policy, frozen)
         trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+        optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=not sharing)
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-        beside = [*frozen, *([torch.zeros(sum(p.numel() for p in trained))] if need.gpus > 1 else [])]
+        buckets = need.gpus > 1 and not sharing  # DDP's
+        beside = [*frozen, *([torch.zeros(sum(p.numel() for p in trained))] if buckets else [])]
+        # Sharded weights are gathered in the dtype in which they compute, and nothing runs under autocast.
+        computing = torch.float32 if sharing else dtype
         engine, solver = spec.challenger.engine, None
         if need.phase.startswith("challenger") and isinstance(engine, TransformersEngine):
             beside.append(solver := _made(model, dtype).requires_grad_(False))
-        gradients = [parameter.grad for parameter in trained]
+        gradients = [sharding.own_part(parameter.grad) for parameter in trained]
         with _kernels_in_place():
             tracker = _tracker(policy, optimizer, *beside, *gradients)
             with tracker:
-                _pass(policy, grpo.per_device_train_batch_size, sequence, dtype)
+                _pass(policy, grpo.per_device_train_batch_size, sequence, computing)
         a_pass = _peak(tracker)
         # TRL generates when the gradients are gone (zero_grad sets them to none).
         for parameter in trained:
             parameter.grad = None
         del gradients, tracker
         rows = min(grpo.completions_per_step // need.gpus, max(1, grpo.generation_batch_tokens // sequence))
+        if sharing:  # a token before it leaves the output layer gathered
+            _one_token(policy, model, 1, 2, computing, dtype)
         tracker = _tracker(policy, optimizer, *beside)
         with tracker:
-            _one_token(policy, model, rows, sequence, dtype, dtype if grpo.lora else torch.float32)
+            _one_token(policy, model, rows, sequence, computing, dtype if grpo.lora or sharing else torch.float32)
         generation = _peak(tracker)
         if solver is not None and isinstance(engine, TransformersEngine):
             tracker = _tracker(policy, optimizer, *beside)
@@ -125,6 +137,11 @@ def track(spec: RunSpec, model: Architecture, need: Need) -> tuple[int, int]:
                 _one_token(solver, model, engine.sequences(sequence), sequence, dtype, dtype)
             generation = max(generation, _peak(tracker))
         return a_pass, generation
+
+
+def role_of(spec: RunSpec, need: Need) -> Challenger | Solver:
+    """The part of ``spec`` that says how the phase trains."""
+    return spec.challenger if need.phase.startswith("challenger") else spec.solver
 
 
 def _config(model: Architecture) -> Any:
@@ -235,28 +252,43 @@ def _kernels_in_place() -> Iterator[None]:
             patch.stop()
 
 
+def variants(examples: list[str], sharding: str | None = None) -> Iterator[tuple[str, RunSpec]]:
+    """Each example as it is, and one that shards also without."""
+    for example in examples:
+        spec = SelfEvolutionRun.model_validate(yaml.safe_load((ROOT / "examples" / f"{example}.yaml").read_text())).spec
+        sharded = spec.solver.grpo.sharded
+        if sharded and sharding != "without":
+            yield example, spec
+        if sharding != "with":
+            yield example, with_settings(spec, sharding=None)
+
+
 def main() -> int:
     """Write the comparison; 1 when the two are more than a tenth apart somewhere."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", nargs="+", choices=list(EXAMPLES), default=list(EXAMPLES))
+    parser.add_argument("--sharding", choices=["with", "without"], help="Only so; both where the example shards.")
     parser.add_argument("--layers", type=int, help="So many of each model's layers; all when not given.")
     parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "memory.json"))
     options = parser.parse_args()
     found = []
-    for example in options.examples:
-        document = yaml.safe_load((ROOT / "examples" / f"{example}.yaml").read_text())
-        spec = with_settings(SelfEvolutionRun.model_validate(document).spec, sharding=None)
+    for example, spec in variants(options.examples, options.sharding):
         model = MODELS[EXAMPLES[example]]
         if options.layers:
             model = replace(model, layers=options.layers)
         for one in compare(example, spec, model):
+            how = " in shards" if one.sharded else ""
             print(
-                f"{one.example} {one.phase}: formula {one.formula}, tracker {one.tracked} ({one.ratio:.3f});"
+                f"{one.example} {one.phase}{how}: formula {one.formula}, tracker {one.tracked} ({one.ratio:.3f});"
                 f" a pass {one.formula_pass} and {one.tracked_pass},"
                 f" generation {one.formula_generation} and {one.tracked_generation}",
                 flush=True,
             )
             found.append(asdict(one) | {"ratio": round(one.ratio, 3)})
+    if options.out != "-" and (out := Path(options.out)).exists():
+        now = {(row["example"], row["sharded"]) for row in found}
+        kept = [row for row in json.loads(out.read_bytes())["gib"] if (row["example"], row["sharded"]) not in now]
+        found = [*kept, *found]
     result = {"machine": machine(), "commit": commit(), "torch": torch.__version__, "gib": found}
     if options.out != "-":
         Path(options.out).write_text(json.dumps(result, indent=1) + "\n")

@@ -20,10 +20,9 @@ RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "memor
 MODEL_OF = {"qwen3-4b-base": "Qwen3-4B-Base", "qwen3-8b-base": "Qwen3-8B-Base", "qwen3-4b-lora": "Qwen3-4B-Base"}
 
 
-def spec_of(example: str) -> Any:
-    """Without sharding, which the tracker does not see."""
+def spec_of(example: str, *, sharded: bool = False) -> Any:
     spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
-    return with_settings(spec, sharding=None)
+    return with_settings(spec, sharding="fsdp" if sharded else None)
 
 
 @pytest.mark.slow
@@ -36,6 +35,8 @@ def spec_of(example: str) -> Any:
         ("octothinker-8b-hybrid-base", "OctoThinker-8B-Hybrid-Base", 2, {}),
         ("qwen3-4b-base", "Qwen3-4B-Base", 4, {"gradient_checkpointing": False}),
         ("qwen3-4b-lora", "Qwen3-4B-Base", 4, {"gradient_checkpointing": False, "generation_batch_tokens": 8192}),
+        ("qwen3-4b-base", "Qwen3-4B-Base", 4, {"sharding": "fsdp", "gradient_checkpointing": False}),
+        ("qwen3-8b-base", "Qwen3-8B-Base", 4, {"sharding": "fsdp"}),
     ],
 )
 def test_a_pass_and_a_token_take_what_torchs_tracker_says(
@@ -53,12 +54,13 @@ def test_a_pass_and_a_token_take_what_torchs_tracker_says(
 
 def test_the_committed_comparison_is_of_this_formula_and_within_a_tenth() -> None:
     rows = json.loads(RESULT.read_bytes())["gib"]
-    found = {(row["example"], row["phase"]): row for row in rows}
-    assert {example for example, _ in found} >= {"qwen3-4b-base", "qwen3-8b-base", "qwen3-4b-lora"}
-    for example, name in MODEL_OF.items():
-        for need in needs(spec_of(example), MODELS[name]):
+    found = {(row["example"], row["phase"], row["sharded"]): row for row in rows}
+    shown = [(example, False) for example in MODEL_OF] + [("qwen3-4b-base", True), ("qwen3-8b-base", True)]
+    for example, sharded in shown:
+        name = MODEL_OF[example]
+        for need in needs(spec_of(example, sharded=sharded), MODELS[name]):
             if need.backward:
-                row = found[example, need.phase]
+                row = found[example, need.phase, sharded]
                 assert row["layers"] == MODELS[name].layers
                 formula = (need.held + max(need.backward, need.generation)) / GIB
                 assert row["formula"] == pytest.approx(formula, abs=0.01), "run `python benchmarks/memory.py`"

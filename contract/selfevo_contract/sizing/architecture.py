@@ -86,10 +86,11 @@ class Architecture:
         chosen = sides if lora.target_modules is None else [name for name in lora.target_modules if name in sides]
         return self.layers * lora.rank * sum(sides[name] for name in chosen)
 
-    def saved_by_a_layer(self, sequence: int) -> int:
+    def saved_by_a_layer(self, sequence: int, *, autocast: bool = True) -> int:
         """Bytes for each token that the backward pass of one layer needs, with fused attention.
 
         26h   two norms in float32 (input and result: 16h), their results cast for q, k, v, gate and up (10h)
+        16h   without autocast: two norms' input in float32 (8h), normed and multiplied in bfloat16 (8h)
         8f    gate, its SiLU, up and the product, in bfloat16
         8q    query, keys and values repeated for all heads, result of attention
         14q+6k, for 8q, where queries and keys are normalised in float32
@@ -99,7 +100,7 @@ class Architecture:
         attention = 8 * self.q + 4 * self.heads
         if self.qk_norm:
             attention += 6 * self.q + 6 * self.k + 4 * (self.heads + self.kv_heads)
-        return 26 * self.hidden + 8 * self.intermediate + attention + 2 * sequence + 8
+        return (26 if autocast else 16) * self.hidden + 8 * self.intermediate + attention + 2 * sequence + 8
 
     def cached(self, bytes_each: int) -> int:
         """Bytes of keys and values for one token, in all layers."""

@@ -41,7 +41,7 @@ def pass_bytes(
     """
     # Bytes of a layer's input: float32, as the embedding is, and the dtype of the base or of what was gathered.
     stream = 4 if whole and gathered != 2 else 2
-    layer = model.saved_by_a_layer(sequence)
+    layer = model.saved_by_a_layer(sequence, autocast=gathered != 2)
     on_the_way_back = 4 * model.hidden + 4 * model.intermediate
     embedding = model.embedding
     copies = computed * model.in_layers if whole and not gathered else 0
@@ -57,10 +57,11 @@ def pass_bytes(
     forward = copies + kept + output + tile
     head = copied + kept + output + tile + gradient + tokens * 4 * model.hidden
     back = copied + kept + again + tokens * on_the_way_back + (gradient if model.tied else 0)
-    if gathered:
-        summed = 4 + gathered if whole else 0  # bytes of a gradient that is being summed over the processes
-        head += 4 * embedding if whole else 0
-        back += summed * model.in_layers // model.layers
+    if gathered and whole:
+        # The output layer's gradient comes in float32, and is kept in the dtype of what was gathered until its sum.
+        head += gathered * embedding
+        back -= (4 - gathered) * embedding if model.tied else 0
+        back += (4 + gathered) * model.in_layers // model.layers  # a layer's, and the sum's input, in float32
     return max(forward, head, back) + (gathered_bytes(model, gathered) if gathered else 0)
 
 
