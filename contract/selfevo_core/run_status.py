@@ -42,6 +42,7 @@ def status_of(
     reason, message = _reason(phase, decision, steps, starts, blocker)
     if ended and problem is not None:  # a Job that cannot be stopped goes on, whatever the run has come to
         message = f"{message}; {problem.message}"
+    stuck = blocker is not None and blocker.stuck
     status = RunStatus(
         observed_generation=run.metadata.generation,
         schema_version=SCHEMA_VERSION if state.other_version is None else state.other_version,
@@ -65,15 +66,7 @@ def status_of(
         judge=judge_of([*state.earlier.values(), *steps.values()]),
         usage=before.usage,
         conditions=[
-            *conditions(
-                before.conditions,
-                phase,
-                reason,
-                message,
-                run.metadata.generation,
-                at,
-                stuck=blocker is not None and blocker.stuck,
-            ),
+            *conditions(before.conditions, phase, reason, message, run.metadata.generation, at, stuck=stuck),
             *guard_condition(before.conditions, state.guards, run.metadata.generation, at),
         ],
     )

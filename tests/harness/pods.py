@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import fsdp
 from harness.inprocess import Ended, Phases
@@ -71,6 +71,8 @@ class Script:
     exact: bool = False
     """Completions depend on their place in the whole batch alone, and the frozen Solver's answers on the question, so
     that one process and several write the same."""
+    broken: Literal["", "loss", "moments"] = ""
+    """What the trainer does wrong: the loss is twice what it is; a sharded training goes on without AdamW's moments."""
     generated: int = 0
     """With ``exact``: steps generated before this attempt; completions depend on the number of the step, too."""
 
@@ -279,6 +281,8 @@ def _install(script: Script, folder: str) -> None:
     rank = int(os.environ.get("RANK", "0"))
     for kind in (ChallengerReward, SolverReward):
         _watch(kind, rank, script)
+    if script.broken:
+        _break(script.broken)
     if script.slow_checkpoint_s:
         _slow_checkpoints(script.slow_checkpoint_s)
     if script.exact:
@@ -322,6 +326,17 @@ def _happen(what: str) -> None:
         raise InputError("spec.x is 'y'; write z")
     elif what == "crash":
         raise OSError("the node lost its memory")
+
+
+def _break(what: str) -> None:
+    from selfevo_trainer.grpo import dealing, sharding
+
+    if what == "moments":
+        vars(sharding)["load_optimizer"] = lambda *_: None
+        return
+    of_ours: Any = dealing.DealingTrainer
+    real = of_ours.compute_loss
+    of_ours.compute_loss = lambda *args, **kwargs: 2 * real(*args, **kwargs)
 
 
 def _slow_checkpoints(seconds: float) -> None:

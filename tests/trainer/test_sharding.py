@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -57,9 +57,15 @@ def whole(phases: Phases, folder: Path, happening: Happening | None = None, gene
     return Pod(phases, TRAIN, folder, processes=1, script=script).ended()
 
 
-def sharded(phases: Phases, folder: Path, happening: Happening | None = None, generated: int = 0) -> Ended:
+def sharded(
+    phases: Phases,
+    folder: Path,
+    happening: Happening | None = None,
+    generated: int = 0,
+    broken: Literal["", "loss", "moments"] = "",
+) -> Ended:
     """An attempt of two processes."""
-    script = Script(happening, exact=True, generated=generated, shards=True)
+    script = Script(happening, exact=True, generated=generated, shards=True, broken=broken)
     return Pod(phases, TRAIN, folder, script=script).ended()
 
 
@@ -152,6 +158,22 @@ def test_training_goes_on_from_one_to_two_processes_and_back(make: Make, one: Ph
     third = whole(alone, tmp_path / "third", generated=2)
     assert (third.code, third.result.resumed_from) == (0, 2), third.log
     same_training(one, alone)
+
+
+@pytest.mark.parametrize("broken", ["loss", "moments"])
+def test_a_trainer_that_is_broken_trains_something_else(
+    make: Make, one: Phases, tmp_path: Path, broken: Literal["loss", "moments"]
+) -> None:
+    """The comparison of this file sees it."""
+    alone, shared = make(tmp_path), make(tmp_path, sharding="fsdp")
+    begun = broken == "moments"
+    if begun:
+        first = whole(alone, tmp_path / "first", crash(alone, 2))
+        assert first.code == 3 and alone.checkpoints(TRAIN) == [2], first.log
+    ended = sharded(shared, tmp_path / "second", generated=int(begun), broken=broken)
+    assert (ended.code, ended.result.resumed_from) == (0, 1 if begun else None), ended.log
+    with pytest.raises(AssertionError):
+        same_training(one, shared)
 
 
 def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_the_same_bytes(
