@@ -135,7 +135,8 @@ def train_bare(folder: Path, base: Path) -> None:
         train_dataset=Dataset.from_list([{"prompt": prompt(question), "label": label} for question, label in chosen]),
         processing_class=tokenizer,
     )
-    generate, generating = trainer.model.generate, [0.0]
+    model: Any = trainer.model
+    generate, generating = model.generate, [0.0]
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         begun = time.perf_counter()
@@ -144,7 +145,7 @@ def train_bare(folder: Path, base: Path) -> None:
         finally:
             generating[0] += time.perf_counter() - begun
 
-    trainer.model.generate = timed
+    model.generate = timed
     begun = time.perf_counter()
     trainer.train()
     trainer.save_model(str(folder / "out" / "model"))

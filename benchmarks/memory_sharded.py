@@ -34,8 +34,8 @@ def processes(count: int, dtype: torch.dtype) -> Iterator[Any]:
         plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False, **options
         )
-        args = SimpleNamespace(fsdp_plugin_args={}, bf16=dtype == torch.bfloat16)
-        policy = sharding.in_float32(args).fsdp_plugin_args  # type: ignore[type-var]  # all that it looks at
+        args: Any = SimpleNamespace(fsdp_plugin_args={}, bf16=dtype == torch.bfloat16)  # all that it looks at
+        policy: Any = sharding.in_float32(args).fsdp_plugin_args
         plugin.mixed_precision_policy = policy.get("mixed_precision_policy", MixedPrecisionPolicy())
         mesh = init_device_mesh("cpu", (count,))
         with mock.patch("torch.distributed.fsdp._fully_shard._fully_shard._init_default_mesh", lambda: mesh):
@@ -51,8 +51,8 @@ def processes(count: int, dtype: torch.dtype) -> Iterator[Any]:
 
 def shard(accelerator: Any, policy: Any, frozen: list[Any]) -> tuple[Any, list[Any]]:
     """The policy as accelerate shards it, and the references as TRL does with `reference_by_layers`."""
+    of_trl: Any = grpo_trainer
     with sharding.reference_by_layers():
         return fsdp2_prepare_model(accelerator, policy), [
-            grpo_trainer.prepare_fsdp(each, accelerator) if isinstance(each, torch.nn.Module) else each
-            for each in frozen
+            of_trl.prepare_fsdp(each, accelerator) if isinstance(each, torch.nn.Module) else each for each in frozen
         ]

@@ -146,22 +146,24 @@ class Pod:
         """How it ended, in bounded time."""
         self.process.join(HANGS_S)
         if self.process.is_alive():
-            told = "\n".join(pod.stacks() for pod in _STARTED if pod.process.is_alive())
-            for pod in _STARTED:
+            together = [pod for pod in _STARTED if pod.folder.parent == self.folder.parent]
+            told = "\n".join(pod.stacks() for pod in together)
+            for pod in together:
                 pod.process.kill()
-            raise AssertionError(f"the pod hangs; of all that do: {told}")
+            raise AssertionError(f"the pod hangs; it, and those beside it: {told}")
         code = self.process.exitcode
         assert code is not None
         result = PhaseResult.model_validate_json((self.folder / "result.json").read_bytes())
         return Ended(code, result, self.log(), self.said())
 
     def stacks(self) -> str:
-        """Its log, with where each thread of it and of its ranks stands, of one that hangs."""
-        for pid in [*self.members(), self.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR2)
-        time.sleep(2)
-        return f"{self.folder}\n{self.log()}"
+        """Its log; with where each thread of it and of its ranks stands, while it is there."""
+        if self.process.is_alive():
+            for pid in [*self.members(), self.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR2)
+            time.sleep(2)
+        return f"{self.folder} (exit code {self.process.exitcode})\n{self.log()}"
 
     def members(self) -> list[int]:
         """Process ids of its ranks that ever began."""
