@@ -276,7 +276,7 @@ class RoleLayout(_Status):
     lora: bool = False
     """As an adapter; all weights otherwise."""
     sharding: Literal["none", "fsdp"] = "none"
-    """Whether the processes share the model out among them, as in grpo.sharding."""
+    """none, or fsdp where the processes share the model out among them, as in grpo.sharding."""
     gradient_checkpointing: bool = False
     """As in grpo.gradientCheckpointing."""
     engine_batch_size: int | None = None
