@@ -34,7 +34,6 @@ from runs import merged, phase_environment
 from selfevo_contract.artifacts import Manifest, step_prefix
 from selfevo_contract.phases import (
     CHALLENGER_TRAIN,
-    EVALUATE,
     ChallengerTrainInputs,
     EvaluateInputs,
     SolverRolloutInputs,
@@ -224,7 +223,7 @@ def check_weights(run: SelfEvolutionRun, step: Step, base: Path, folder: Path) -
 
 
 def measure(shape: str, dtype: str, folder: Path) -> dict[str, Any]:
-    """All phases with each engine. Evaluation of the base is left out: it is the same work as the Solver's."""
+    """All phases with each engine. Evaluation of the base, which the Solver's needs, is told as the Solver's."""
     from shapes import BOXES, write_model
 
     base, held_out = folder / "base", folder / "held-out.jsonl"
@@ -236,8 +235,6 @@ def measure(shape: str, dtype: str, folder: Path) -> dict[str, Any]:
         run = manifest(shape, base, held_out, folder / "store", engine, dtype)
         phases = result.setdefault("engines", {}).setdefault(engine, {})
         for step in plan(run.spec).steps:
-            if step.phase == EVALUATE.name and step.iteration == 0:
-                continue
             phases[step.phase] = run_step(run, step, folder / engine / step.name, len(rows))
             if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
                 phases[step.phase]["weights"] = check_weights(run, step, base, folder / engine / f"{step.name}-weights")
