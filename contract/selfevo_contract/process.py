@@ -15,6 +15,7 @@ from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
+from selfevo_contract.spec.tracking import Tracker
 
 CONFIG_ENV = "SELFEVO_PHASE_CONFIG"
 """Environment variable that holds a PhaseConfig as JSON."""
@@ -88,6 +89,8 @@ class PhaseConfig(Wire):
     """The run's base model, where roles are adapters on it."""
     chunk_questions: Annotated[int, Field(ge=1)] | None = None
     """Of a phase that commits in chunks: questions in one."""
+    tracking: list[Tracker] | None = None
+    """Where it can be watched; left out where nowhere."""
 
     @property
     def prefix(self) -> str:
@@ -178,4 +181,5 @@ def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: s
         checkpoint_every=getattr(role, "checkpoint_every", "10m"),
         base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest) if spec.has_adapters else None,
         chunk_questions=getattr(role, "chunk_questions", None),
+        tracking=spec.tracking or None,
     )

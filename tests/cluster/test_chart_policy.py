@@ -343,6 +343,21 @@ def test_only_a_listed_store_may_be_asked_where_stores_are_listed(control_plane:
         assert strict.refusal(base("x", {("spec", "rollout", "oracle"): listed})) == ""
 
 
+def test_only_listed_trackers_are_told_where_they_are_listed(control_plane: ControlPlane, by_default: World):
+    def tracked(**tracker: str) -> Object:
+        return base("x", {("spec", "tracking"): [{"kind": "tensorboard"}, tracker]})
+
+    wandb, space = {"kind": "wandb"}, {"kind": "trackio", "space": "other/curves"}
+    assert by_default.refusal(tracked(**wandb)) == "" == by_default.refusal(tracked(**space))
+    with world(control_plane, {"allowed": {"trackers": ["https://mlflow.example", "hf://spaces/ours/*"]}}) as strict:
+        assert strict.refusal(base("x", {("spec", "tracking"): [{"kind": "tensorboard"}]})) == ""
+        assert strict.refusal(tracked(kind="mlflow", endpoint="https://mlflow.example")) == ""
+        assert strict.refusal(tracked(kind="trackio", space="ours/curves")) == ""
+        why = "which is a tracker that runs may not use; allowed are https://mlflow.example, hf://spaces/ours/*"
+        assert f"spec.tracking.endpoint is https://api.wandb.ai, {why}" in strict.refusal(tracked(**wandb))
+        assert f"spec.tracking.space is hf://spaces/other/curves, {why}" in strict.refusal(tracked(**space))
+
+
 def test_only_a_listed_server_may_be_asked_where_servers_are_listed(control_plane: ControlPlane, by_default: World):
     token = {"tokenSecret": {"name": OWN}}
     with world(control_plane, {"allowed": {"servers": ["http://llm.serving:8000", "https://llm.example/*"]}}) as strict:

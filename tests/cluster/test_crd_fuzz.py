@@ -25,6 +25,7 @@ from selfevo_contract.crd.resource import definition
 from selfevo_contract.explain import explain
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.engines import ENGINES
+from selfevo_contract.spec.tracking import MlflowTracker, TensorboardTracker, TrackioTracker, WandbTracker
 
 pytestmark = pytest.mark.slow
 
@@ -116,13 +117,19 @@ def _looked_at(document: Document) -> Iterator[Any]:
 
 
 def _engines(document: Document) -> Iterator[Document]:
+    """And trackers, whose fields belong to kinds as well."""
     for part in ("challenger", "rollout", "solver", "verifier", "evaluation"):
         place = _part(document, part)
         if isinstance(place.get("engine"), dict):
             yield place["engine"]
+    spec = document.get("spec")
+    trackers = spec.get("tracking") if isinstance(spec, dict) else None
+    yield from (each for each in trackers if isinstance(each, dict)) if isinstance(trackers, list) else ()
 
 
-_FIELDS_OF = {kind: {f.alias for f in of.model_fields.values()} - {"kind"} for kind, of in ENGINES.items()}
+TRACKERS = (MlflowTracker, TensorboardTracker, TrackioTracker, WandbTracker)
+_KINDS = ENGINES | {tracker.model_fields["kind"].annotation.__args__[0]: tracker for tracker in TRACKERS}
+_FIELDS_OF = {kind: {f.alias for f in of.model_fields.values()} - {"kind"} for kind, of in _KINDS.items()}
 
 KNOWN_DIFFERENCES: dict[str, tuple[Callable[[Document], bool], Document]] = {
     # CEL does not take 3.0 for a whole number. kubectl sends 3, so only other clients meet it.

@@ -154,7 +154,18 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
     added = {path for path in missing(wanted.wire(), full) if not path.endswith((".batchSize", ".batchTokens"))}
     assert {path.rsplit(".", 1)[-1] for path in added} <= {
         *("metadata", "namespace", "uid", "generation"),
-        *("exclude", "wellFormed", "pods", "resources", "requests", "limits", "env", "tolerations", "nodeSelector"),
+        *(
+            "exclude",
+            "wellFormed",
+            "tracking",
+            "pods",
+            "resources",
+            "requests",
+            "limits",
+            "env",
+            "tolerations",
+            "nodeSelector",
+        ),
         *("imagePullSecrets", "gpuMemoryUtilization", "fingerprint", "value", "labels", "annotations"),
         "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),
@@ -197,7 +208,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
         *("approvedIteration", "review.before", "review.every"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
-        "storage.keepAnswers",
+        *("storage.keepAnswers", "tracking"),
         *("evaluation.metric", "evaluation.shards", "evaluation.minShards", "evaluation.chunkQuestions"),
         *("rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),

@@ -186,6 +186,10 @@ REFUSED: list[tuple[str, Object, str]] = [
     *((f"an oracle at {url}", {("spec", "rollout", "oracle"): {"kind": "endpoint", "url": url, "model": "m"}},
        f"spec.rollout.oracle.url is {url}, which is no address of an oracle; write http(s)://<host>:<port>")
       for url in ("http://169.254.169.254", "http://localhost:8000", "http://[::1]:80", "https://kubernetes.default")),
+    *((f"a tracker at {url}", {("spec", "tracking"): [{"kind": kind, "endpoint": url}]},
+       f"spec.tracking.endpoint is {url}, which is no address of a tracker; write http(s)://<host>:<port>")
+      for kind, url in (("wandb", "http://169.254.169.254"), ("mlflow", "http://localhost:5000"),
+                        ("trackio", "https://kubernetes.default"))),
     ("an oracle's token of others",
      {("spec", "rollout", "oracle"): {"kind": "endpoint", "url": "https://llm", "model": "m",
                                       "tokenSecret": {"name": OTHERS}}},

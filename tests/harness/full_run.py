@@ -301,6 +301,10 @@ FULL: Document = {
             "dollars": 500.5,
             "dollarsPerGpuHour": 2.5,
         },
+        "tracking": [
+            {"kind": "wandb", "project": "evolution", "entity": "team", "endpoint": "https://wandb.example.com"},
+            {"kind": "trackio", "space": "team/curves"},
+        ],
         "review": {"before": [2, 3], "every": True},
         "approvedIteration": 2,
         "parallelSteps": 2,

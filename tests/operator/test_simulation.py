@@ -14,8 +14,8 @@ from simulation.system import unchanged
 from simulation.world import World, calm, shape_of, simulate
 
 TOLD = [int(seed) for seed in os.environ.get("SELFEVO_SIMULATION_SEEDS", "").split(",") if seed]
-FEW, ALL, PIECES = 10, 300, 10
-OF_EACH = 30
+FEW, ALL, PIECES = 10, 200, 10
+OF_EACH = 20
 """Of the runs with guards, of those that fork another one, and of those that are fine-tuned."""
 
 

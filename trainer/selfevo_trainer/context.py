@@ -7,14 +7,12 @@ import errno
 import fcntl
 import math
 import os
-import platform
 import shutil
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -35,10 +33,9 @@ from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.process import progress
 from selfevo_trainer.process.pace import Speed
 from selfevo_trainer.process.signals import StopRequest
+from selfevo_trainer.process.versions import versions
 from selfevo_trainer.prompts import Messages
-
-_PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-verify")
-
+from selfevo_trainer.tracking.relay import Tracking
 
 SHARE_OF_GRACE = 0.9
 """The rest is for what comes after the last upload."""
@@ -118,6 +115,8 @@ class Context:
     cache_dir: Path
     rank: Rank = ALONE
     clock: Clock = field(default_factory=Clock)
+    tracking: Tracking = field(default_factory=Tracking)
+    """Whoever watches the run elsewhere."""
     resumed_from: int | None = None
     grace_seconds: float | None = None
     """From SIGTERM to SIGKILL; None where nobody kills it."""
@@ -389,12 +388,3 @@ def _disk_full(folder: Path) -> ServiceError:
         f"{WORKDIR_ENV} is {str(folder)!r}, where the disk is full; free space there or enlarge the volume",
         reason=reasons.DISK_FULL,
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed the output."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

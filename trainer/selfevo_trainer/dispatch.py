@@ -21,6 +21,7 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.distributed.layout import Layout, check_batch, read_layout, read_rank
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.process.signals import StopRequest
+from selfevo_trainer.tracking.relay import Tracking, tracking
 
 
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
@@ -82,7 +83,15 @@ def _run_here(context: Context) -> PhaseResult:
 
         collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started
-    result: PhaseResult = phase.run(context, inputs)
+    watched = (
+        tracking(context.config, context.stop, context.workdir)
+        if context.rank.first
+        else contextlib.nullcontext(Tracking())
+    )
+    with watched as context.tracking:
+        result: PhaseResult = phase.run(context, inputs)
+        if result.outcome == "committed":
+            context.tracking.result(context.config.iteration, result.metrics)
     if context.rank.size > 1:
         collective.leave()
     return result

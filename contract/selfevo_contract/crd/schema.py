@@ -103,7 +103,9 @@ def _bare_type(annotation: Any, metadata: list[Any], checked: bool) -> Schema:
         items = _type(args[0], [], checked)
         _drop_defaults(items)
         if items["type"] == "object":
-            items = {"description": _about(args[0]), **items}
+            kinds = items["properties"].get("kind", {}).get("enum", []) if _is_union(args[0]) else []
+            about = f"One of these kinds: {', '.join(kinds)}." if kinds else _about(args[0])
+            items = {"description": about, **items}
         return {"type": "array", "items": items}
     if origin is dict:
         return _mapping(args[0], args[1], checked)
@@ -112,6 +114,10 @@ def _bare_type(annotation: Any, metadata: list[Any], checked: bool) -> Schema:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return schema_of(annotation, checked=checked)
     raise TypeError(f"{annotation!r} has no place in a CRD")
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(_unwrap(annotation, [])[0]) in (Union, types.UnionType)
 
 
 def _drop_defaults(schema: Schema) -> None:

@@ -27,6 +27,7 @@ MAY_CHANGE = frozenset(
         "budget",
         "review",
         "publish",
+        "tracking",
         "approvedIteration",
         "storage.credentialsSecret",
         "storage.region",

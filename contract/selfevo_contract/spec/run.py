@@ -25,6 +25,7 @@ from selfevo_contract.spec.rewards import JUDGED
 from selfevo_contract.spec.rollout import Rollout
 from selfevo_contract.spec.solver import Solver
 from selfevo_contract.spec.storage import Storage
+from selfevo_contract.spec.tracking import Tracker
 from selfevo_contract.spec.verifier import Verifier
 
 ROLES = ("challenger", "solver")
@@ -67,6 +68,8 @@ class RunSpec(Closed):
     """When a run that goes wrong is stopped."""
     budget: Budget | None = None
     """What a run may cost."""
+    tracking: Annotated[list[Tracker], Field(max_length=4)] = []
+    """Where the run can be watched beside its own report (docs/tracking.md)."""
     review: Review | None = None
     """When the run waits for a person."""
     approved_iteration: Annotated[Whole, Field(ge=0, le=1000)] | None = None

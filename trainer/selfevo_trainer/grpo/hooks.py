@@ -88,6 +88,7 @@ class Hooks(TrainerCallback):
             done = state.global_step // self.grpo.updates_per_step
             self.pace.did(state.global_step, self.grpo.updates)
             self.context.progress("training", done, self.grpo.max_steps, self.shown, self.pace)
+            self.context.tracking.update(state.global_step, logs or {})
         check_difference(self.grpo, state.log_history)
         # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
         self.check_history(state.log_history)

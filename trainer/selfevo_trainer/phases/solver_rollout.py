@@ -267,7 +267,20 @@ def finish(
     committed = context.commit(
         context.config.prefix, files, metrics, seconds_of_all(context, judgement.timings, *before, answered)
     )
+    context.tracking.table("questions", TABLE, [table_row(row) for row in checked[:TABLE_ROWS]])
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
+
+
+TABLE = ("question", "majority", "share", "dropped")
+"""Columns of what trackers are told of a rollout."""
+TABLE_ROWS = 200
+
+
+def table_row(row: CheckedQuestion | InvalidCompletion) -> tuple[str | float | None, ...]:
+    """What trackers show of a question, by the columns of ``TABLE``."""
+    if isinstance(row, InvalidCompletion):
+        return row.raw[:200], None, None, "invalid"
+    return row.question, row.majority, round(row.share, 4), row.dropped
 
 
 def curriculum_files(context: Context, inputs: SolverRolloutInputs, kept: list[CurriculumRow]) -> dict[str, Path]:

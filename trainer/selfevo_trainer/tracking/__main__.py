@@ -1,0 +1,66 @@
+"""The process of one tracker: a Job, then messages, a line of JSON each, on standard input.
+
+It is a process of its own so that nothing a tracker's library does, waits for or prints reaches the training: whoever
+started it ends it when its time is over. What goes wrong here is one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from importlib import import_module
+from typing import IO, Any
+
+from selfevo_trainer.tracking.base import Job, Sink
+
+ORPHANED_S = 30.0
+"""For what is left to send when the phase's process is gone without a word."""
+
+
+def main(lines: IO[str]) -> int:
+    """Send what is read until its end; 1 where the tracker failed."""
+    job = Job.model_validate_json(next(lines))
+    kind = job.tracker.kind
+    try:
+        sink: Sink = import_module(f"selfevo_trainer.tracking.{kind}").open_sink(job.tracker, job)
+        ended = False
+        for line in lines:
+            ended = handle(sink, json.loads(line)) or ended
+        limit = threading.Timer(ORPHANED_S, os._exit, (1,))
+        if not ended:
+            limit.start()
+        sink.close(ended=ended)
+        limit.cancel()
+    except ModuleNotFoundError as error:
+        print(
+            f"tracking: {kind} needs the package {error.name}, which is not here; install selfevo[tracking]",
+            file=sys.stderr,
+        )
+        return 1
+    except BaseException as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        where = f" at {job.tracker.place}" if job.tracker.place else ""
+        print(f"tracking: {kind}{where} takes nothing, and the step goes on without it: {text:.300}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def handle(sink: Sink, message: dict[str, Any]) -> bool:
+    """Send one message; whether it is the step's last."""
+    match message:
+        case {"event": "update", "number": number, "figures": figures}:
+            sink.update(number, figures)
+        case {"event": "table", "name": name, "columns": columns, "rows": rows}:
+            sink.table(name, columns, rows)
+        case {"event": "result", "iteration": iteration, "figures": figures}:
+            sink.result(iteration, figures)
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    code = main(sys.stdin)
+    sys.stderr.flush()
+    os._exit(code)  # a library's threads that wait for a server do not hold it
