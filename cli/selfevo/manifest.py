@@ -25,6 +25,7 @@ from selfevo_contract.run import KIND, SelfEvolutionRun, refuse_what_is_not_buil
 from selfevo_contract.sizing.layout import laid_out
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.model import Model
+from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.verifier import RewardModel, Verifier
 from selfevo_contract.uris import StoreUri
@@ -119,10 +120,14 @@ def load(
         finetune = finetune.model_copy(update={"data": _data(finetune.data, folder, "spec.finetune.data", digests)})
     publish = spec.publish and spec.publish.model_copy(update={"to": _absolute(spec.publish.to, folder)})
     verifier = spec.verifier and _verifier(spec.verifier, folder, digests)
+    oracle = spec.rollout.oracle
+    if isinstance(oracle, DataOracle):
+        oracle = oracle.model_copy(update={"data": _data(oracle.data, folder, "spec.rollout.oracle.data", digests)})
     uri = _absolute(spec.storage.uri, folder) if storage is None else _storage_option(storage)
     changes = {
         "model": _model(spec.model, folder, "spec.model", digests),
         "storage": spec.storage.model_copy(update={"uri": uri}),
+        "rollout": spec.rollout.model_copy(update={"oracle": oracle}),
         "evaluation": evaluation,
         "finetune": finetune,
         "publish": publish,

@@ -272,7 +272,7 @@ class _Builder:
             "tasks": [as_asked(task, fallback) for task in evaluation.tasks],
             **fallback,
             "grading": self.spec.grading,
-            "shards": evaluation.shards,
+            "shards": evaluation.all_shards,
             "base": base.key if base else None,
         }
 

@@ -14,6 +14,7 @@ from selfevo.manifest import load
 from selfevo_contract.digests import file_digest, model_digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
+from selfevo_contract.spec.oracles import DataOracle
 
 
 def refused(path: Path, **options: str) -> str:
@@ -40,6 +41,20 @@ def test_file_uris_are_taken_from_the_manifests_folder(project: Project, monkeyp
     assert data.uri == spec.exclude[0].uri == f"file://{project.root}/heldout.jsonl"
     assert data.digest == file_digest(project.root / "heldout.jsonl")
     assert spec.model.digest == model_digest(project.root / "model")
+
+
+def test_the_data_of_an_oracle_are_the_manifests_too(project: Project) -> None:
+    def asked(uri: str) -> Path:
+        return project.evaluated(spec__rollout__oracle={"kind": "data", "data": {"uri": uri}})
+
+    oracle = load(asked("file:heldout.jsonl")).spec.rollout.oracle
+    assert isinstance(oracle, DataOracle)
+    file = project.root / "heldout.jsonl"
+    assert (oracle.data.uri, oracle.data.digest) == (f"file://{file}", file_digest(file))
+    assert refused(asked("file:gone.jsonl")) == (
+        "spec.rollout.oracle.data.uri is 'file:gone.jsonl', a path from the manifest's folder, and there is no file "
+        f"{project.root}/gone.jsonl; correct it"
+    )
 
 
 JUDGED = {f"spec__{role}__reward": {"mode": "judged"} for role in ("challenger", "solver")}

@@ -430,6 +430,26 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "minShards is not below shards; lower it, or remove it",
     ),
     (
+        document(
+            spec__evaluation__tasks=[{"name": "a", "data": {"uri": "s3://bucket/a"}, "shards": 2}],
+            spec__evaluation__shards=8,
+            spec__evaluation__minShards=2,
+        ),
+        "spec.evaluation",
+        "minShards is not below shards; lower it, or remove it",
+    ),
+    (
+        document(
+            spec__evaluation__tasks=[
+                {"name": "a", "data": {"uri": "s3://bucket/a"}, "shards": 1000},
+                {"name": "b", "data": {"uri": "s3://bucket/b"}},
+            ],
+            spec__evaluation__shards=25,
+        ),
+        "spec.evaluation",
+        "the shards of all tasks together are more than 1024; lower some",
+    ),
+    (
         document(spec__storage__uri="s3://My_Bucket/x"),
         "spec.storage.uri",
         "some stores take such a bucket's name, S3 stores of today do not; choose a bucket with 3 to 63 of a-z, 0-9, "

@@ -102,14 +102,17 @@ def _has_half_a_pair(document: Document) -> bool:
 def _looked_at(document: Document) -> Iterator[Any]:
     """The whole numbers that rules in CEL look at."""
     for part, names in {
-        "rollout": ("shards", "questions", "minCurriculum"),
+        "rollout": ("shards", "minShards", "questions", "minCurriculum"),
         "challenger": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
         "solver": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
         "finetune": ("batch", "perDeviceTrainBatchSize"),
+        "evaluation": ("shards", "minShards"),
     }.items():
         place = _part(document, part)
         place = place.get("grpo") if part in ("challenger", "solver") else place
         yield from (place.get(name) for name in names) if isinstance(place, dict) else ()
+    tasks = _part(document, "evaluation").get("tasks")
+    yield from (task.get("shards") for task in tasks if isinstance(task, dict)) if isinstance(tasks, list) else ()
     spec = document.get("spec")
     yield from (spec.get(name) for name in ("iterations", "approvedIteration")) if isinstance(spec, dict) else ()
     before = _part(document, "review").get("before")  # a set: the server takes 3 and 3.0 for two

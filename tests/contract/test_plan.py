@@ -68,6 +68,7 @@ SCHEDULING: list[dict[str, Any]] = [
     {"spec__rollout__chunkQuestions": 5},
     {"spec__rollout__shards": 4},
     {"spec__evaluation__shards": 4, "spec__evaluation__chunkQuestions": 5},
+    {"spec__evaluation__tasks": [{**HELD_OUT, "shards": 3}]},
     {"spec__evaluation__metric": "greedy"},
     {"spec__evaluation__tasks": [{**HELD_OUT, "group": "math"}]},
     {"spec__evaluation__tasks": [{**HELD_OUT, "samples": 2, "prompt": {"user": "{question}"}}]},

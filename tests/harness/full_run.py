@@ -233,6 +233,7 @@ FULL: Document = {
                     "group": "math",
                     "samples": 32,
                     "sampling": _SAMPLING,
+                    "shards": 3,
                     "prompt": {
                         "system": "Choose.",
                         "user": "{question}",

@@ -276,6 +276,18 @@ def test_shards_are_admitted_a_few_at_a_time_where_that_is_asked_for(
     assert name not in job["spec"]["template"]["metadata"]["annotations"]
 
 
+def test_tasks_with_shards_of_their_own_have_pods_beside_the_others() -> None:
+    tasks = [
+        {"name": name, "data": {"uri": f"s3://bucket/{name}"}, "shards": own} for name, own in (("a", 6), ("b", None))
+    ]
+    shards = {"spec__evaluation__shards": 2, "spec__evaluation__minShards": 7, "spec__queue": "a"}
+    job = job_of(EVALUATE, spec__evaluation__tasks=tasks, **shards)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (8, 8)
+    assert job["metadata"]["annotations"]["kueue.x-k8s.io/job-min-parallelism"] == "7"
+    alone = job_of(EVALUATE, spec__evaluation__tasks=tasks[:1], spec__evaluation__shards=2)
+    assert alone["spec"]["completions"] == 6, "evaluation.shards is for tasks without"
+
+
 def test_pods_that_train_together_are_told_how_long_they_wait_for_each_other() -> None:
     patient = {**TWO_NODES, "spec__pods": {"joinSeconds": 7200}}
     told = {variable["name"]: variable.get("value") for variable in pod_of(SOLVER, **patient)["containers"][0]["env"]}
@@ -1034,6 +1046,7 @@ def restricted_or_refused(run: SelfEvolutionRun, step: Step) -> bool:
     [
         ("spec.exclude[0].uri", {"spec__exclude": [{"uri": "file:beside.jsonl"}]}),
         ("spec.finetune.data.uri", {"spec__finetune": {"data": {"uri": "file:beside.jsonl"}}}),
+        ("spec.rollout.oracle.data.uri", {"spec__rollout__oracle": {"kind": "data", "data": {"uri": "file:beside"}}}),
         ("spec.verifier.anchors.data.uri", {**TRIAD, "spec__verifier": {"anchors": {"data": {"uri": "file:beside"}}}}),
         (
             "spec.verifier.model.uri",

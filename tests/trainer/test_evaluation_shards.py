@@ -15,7 +15,7 @@ from runs import arithmetic
 from selfevo_contract.artifacts import ANSWER_CHUNKS, chunk_prefix, committed_chunks
 from selfevo_contract.spec.evaluation import Task
 from selfevo_store import read_manifest
-from selfevo_trainer.phases.evaluate import Asked, parts_of
+from selfevo_trainer.phases.evaluate import Asked, numbers_of, parts_of
 
 BASE, TRAIN, STEP = "evaluate-0", "solver-train-1", "evaluate-1"
 QUESTIONS = {"one": 7, "two": 5}
@@ -23,8 +23,9 @@ QUESTIONS = {"one": 7, "two": 5}
 ALL = sum(QUESTIONS.values())
 
 
-def make(folder: Path, shards: int = 1, chunk: int = 4, **storage: str) -> Phases:
-    """The demo's run with two tasks of different samples and answers, over the store in ``folder``."""
+def make(folder: Path, shards: int = 1, chunk: int = 4, own: int | None = None, **storage: str) -> Phases:
+    """The demo's run with two tasks of different samples and answers, the second with ``own`` shards, over the store in
+    ``folder``."""
     folder.mkdir(exist_ok=True)
     lines = HELDOUT.read_text().splitlines(keepends=True)
     tasks = []
@@ -34,6 +35,7 @@ def make(folder: Path, shards: int = 1, chunk: int = 4, **storage: str) -> Phase
             file.write_text("".join(lines[:count] if name == "one" else lines[-count:]))
         tasks.append({"name": name, "data": {"uri": f"file://{file}"}})
     tasks[1] |= {"answers": "number", "samples": 2, "sampling": {"temperature": 0.7, "maxCompletionLength": 24}}
+    tasks[1] |= {"shards": own}
     over = {
         "challenger": {"grpo": {"maxSteps": 0}},
         "evaluation": {"tasks": tasks, "samples": 3, "shards": shards, "chunkQuestions": chunk},
@@ -59,12 +61,12 @@ def again(undisturbed: Phases, tmp_path: Path) -> Callable[..., Phases]:
     """The same run, with everything but its last evaluation in a store of its own, cut in another way."""
     folder = undisturbed.folder.parent / tmp_path.name
 
-    def cut(shards: int, chunk: int, **storage: str) -> Phases:
+    def cut(shards: int, chunk: int, own: int | None = None, **storage: str) -> Phases:
         if not folder.exists():
             shutil.copytree(undisturbed.folder / "store", folder / "store")
             phases = make(folder, shards, chunk)
             phases.store.delete_prefix(phases.prefix(STEP))
-        phases = make(folder, shards, chunk, **storage)
+        phases = make(folder, shards, chunk, own, **storage)
         assert phases.step(STEP).key == undisturbed.step(STEP).key, "no part of the key"
         return phases
 
@@ -92,12 +94,27 @@ def test_a_chunk_is_of_one_task() -> None:
     assert parts == [range(1, 4), range(4, 5), range(5, 7)]
 
 
+def test_a_task_with_shards_of_its_own_has_the_first_and_the_others_share_the_rest() -> None:
+    def shares(counts: list[int], own: list[int | None], shards: int) -> list[list[int]]:
+        asked: list[Asked] = []
+        for number, (count, each) in enumerate(zip(counts, own, strict=True)):
+            task = Task.model_validate({"name": f"t{number}", "data": {"uri": "file:a"}, "shards": each})
+            asked.append(Asked(task, [None] * count, asked[-1].numbers.stop if asked else 0))  # type: ignore[list-item]
+        return [list(numbers_of(asked, shards, shard)) for shard in range(shards)]
+
+    assert shares([3, 2], [None, None], 2) == [[0, 1, 2], [3, 4]]
+    assert shares([2, 3, 2], [None, 2, None], 4) == [[2, 3], [4], [0, 1], [5, 6]]
+    assert shares([1, 2], [2, 1], 3) == [[0], [], [1, 2]]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("shards, chunk", [(1, 2), (4, 2), (3, 64), (20, 1)])
+@pytest.mark.parametrize("shards, chunk, own", [(1, 2, None), (4, 2, None), (1, 64, 2), (20, 1, None)])
 def test_any_cut_gives_the_same_answers_and_scores(
-    undisturbed: Phases, again: Callable[..., Phases], shards: int, chunk: int
+    undisturbed: Phases, again: Callable[..., Phases], shards: int, chunk: int, own: int | None
 ) -> None:
-    phases = again(shards, chunk)
+    phases = again(shards, chunk, own)
+    shards = phases.step(STEP).shards
+    assert shards == (3 if own else shards)
     outcomes = [phases(STEP, shard).result.outcome for shard in range(shards)]
     whole = min(shards, ALL) - 1  # with more shards than questions the last ones find it done
     assert outcomes == ["shard"] * whole + ["committed"] + ["found"] * (shards - 1 - whole)

@@ -192,7 +192,7 @@ class Chunks(Generic[R]):
 def in_shards(
     chunks: Chunks[R],
     total: int,
-    shards: int,
+    mine: Sequence[int],
     make: Callable[[list[int]], None],
     gather: Callable[[], dict[str, Path]],
     finish: Callable[[list[R], dict[str, Path]], PhaseResult],
@@ -202,6 +202,7 @@ def in_shards(
     Args:
         chunks: those by which the step is whole.
         total: rows of the whole step.
+        mine: the numbers of this shard's rows.
         make: commits the rows with these numbers, which ascend, as ``chunks``.
         gather: files of the step from what the chunks have beside their rows. When it raises CorruptArtifact, the
             chunk that it passed over is made again.
@@ -211,8 +212,6 @@ def in_shards(
         ServiceError: what was committed was damaged each time that it was read.
     """
     context = chunks.context
-    assert context.shard is not None
-    mine = share_of(total, shards, context.shard)
     wanted = set(mine)
     for _ in range(_TRIES):
         missing = sorted(wanted - chunks.read(wanted).keys())

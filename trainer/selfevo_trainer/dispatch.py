@@ -112,6 +112,6 @@ def _shard(config: PhaseConfig) -> int | None:
     shards: int = getattr(config.inputs, "shards", 1)
     if not value.isdecimal() or int(value) >= shards:
         raise InputError(
-            f"{SHARD_ENV} is {value!r}; it must be a whole number below spec.{phase.part}.shards, {shards}"
+            f"{SHARD_ENV} is {value!r}; it must be a whole number below spec.{phase.part}.shards, {shards} in all"
         )
     return int(value)

@@ -47,7 +47,7 @@ def prefix(resource: Resource, attempt: AttemptStatus, pod: dict[str, Any]) -> s
     record = next((s for s in resource.status.steps if s.name == attempt.step), None)
     sharded = record is not None and record.type is not None and record.type.sharded
     part = part_of(resource.run.spec, record.phase) if sharded and record is not None and resource.run else None
-    if number is None or getattr(part, "shards", 2) == 1:
+    if number is None or getattr(part, "all_shards", getattr(part, "shards", 2)) == 1:
         return ""
     return f"{'shard' if sharded else 'node'} {number} | "
 

@@ -26,7 +26,8 @@ class HeldOutInputs(Wire):
     sampling: Sampling
     grading: Grading
     shards: int = 1
-    """How many processes share the questions of all tasks; no part of the key, for it changes no row."""
+    """How many processes share the questions of all tasks, of which tasks with shards of their own have the first; no
+    part of the key, for it changes no row."""
     base: Sha256 | None = None
     """Key of the base's evaluation, over which gains are told; None for the base itself."""
 

@@ -13,7 +13,14 @@ from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_contract.spec.sharding import FEWER_AT_A_TIME
+from selfevo_contract.spec.sharding import fewer_at_a_time
+
+_MOST = 1024
+_IN_ALL = (
+    "(self.tasks.map(task, has(task.shards) ? task.shards : 0).sum()"
+    " + (self.tasks.exists(task, !has(task.shards)) ? self.shards : 0))"
+)
+"""`Evaluation.all_shards` in CEL."""
 
 Name = Annotated[
     str,
@@ -42,6 +49,10 @@ class Task(Closed):
     """Sampling of its answers; evaluation.sampling when not given."""
     prompt: Prompt | None = None
     """What the Solver is asked; solver.prompt when not given."""
+    shards: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    """Parts that its questions are cut into, each answered by a pod of its own, beside those of evaluation.shards for
+    the other tasks; when not given, its questions are shared out with theirs. For a task with many samples or long
+    answers. Scores and answers are the same whatever it is."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -72,8 +83,9 @@ class Evaluation(Closed):
     every: Annotated[Whole, Field(ge=1, le=10_000)] = 1
     """Evaluate every so many iterations, and the last."""
     shards: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    """Parts that the questions of all tasks are cut into, each answered by a pod of its own. Scores and answers are the
-    same whatever it is; what is committed stays when it changes. With more shards than questions some have none."""
+    """Parts that the questions of all tasks without shards of their own are cut into, each answered by a pod of its
+    own. Scores and answers are the same whatever it is; what is committed stays when it changes. With more shards than
+    questions some have none."""
     chunk_questions: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
     """Questions of one task that a shard answers between two commits: what is lost at most when its pod is killed."""
     min_shards: Annotated[Whole, Field(ge=1, le=1023)] | None = None
@@ -84,4 +96,20 @@ class Evaluation(Closed):
     pods: Pods = Pods()
     """Pods of the phase, over spec.pods."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (FEWER_AT_A_TIME,)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"{_IN_ALL} <= {_MOST}",
+            lambda evaluation: evaluation.all_shards <= _MOST,
+            f"the shards of all tasks together are more than {_MOST}; lower some",
+            lambda evaluation: (
+                f"the shards of all tasks together are {evaluation.all_shards}, more than {_MOST}; lower some"
+            ),
+        ),
+        fewer_at_a_time(lambda evaluation: evaluation.all_shards, _IN_ALL),
+    )
+
+    @property
+    def all_shards(self) -> int:
+        """Pods that share its questions: those of tasks with shards of their own, and `shards` for the others."""
+        own = [task.shards for task in self.tasks if task.shards is not None]
+        return sum(own) + (self.shards if len(own) < len(self.tasks) else 0)

@@ -13,7 +13,7 @@ from selfevo_contract.spec.names import LabelName
 from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_contract.spec.sharding import FEWER_AT_A_TIME
+from selfevo_contract.spec.sharding import fewer_at_a_time
 from selfevo_contract.spec.well_formed import Check
 
 
@@ -122,7 +122,7 @@ class Rollout(Closed):
             "shards is above questions; lower shards",
             lambda rollout: f"shards {rollout.shards} is above questions {rollout.questions}; lower shards",
         ),
-        FEWER_AT_A_TIME,
+        fewer_at_a_time(lambda rollout: rollout.shards),
         Rule(
             "!has(self.minCurriculum) || self.minCurriculum <= self.questions",
             lambda rollout: (rollout.min_curriculum or 1) <= rollout.questions,

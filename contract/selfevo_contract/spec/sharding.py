@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from selfevo_contract.rules import Rule
 
 
-def _say(part: Any) -> str:
-    return f"minShards {part.min_shards} is not below shards {part.shards}; lower it, or remove it"
+def fewer_at_a_time(shards: Callable[[Any], int], cel: str = "self.shards") -> Rule:
+    """Kueue wants the pods with which a Job may start to be fewer than all.
 
-
-FEWER_AT_A_TIME = Rule(
-    "!has(self.minShards) || self.minShards < self.shards",
-    lambda part: part.min_shards is None or part.min_shards < part.shards,
-    "minShards is not below shards; lower it, or remove it",
-    _say,
-)
-"""Kueue wants the pods with which a Job may start to be fewer than all."""
+    Args:
+        shards: how many a part has in all.
+        cel: the same over ``self``.
+    """
+    return Rule(
+        f"!has(self.minShards) || self.minShards < {cel}",
+        lambda part: part.min_shards is None or part.min_shards < shards(part),
+        "minShards is not below shards; lower it, or remove it",
+        lambda part: f"minShards {part.min_shards} is not below shards {shards(part)}; lower it, or remove it",
+    )

@@ -33,6 +33,7 @@ from selfevo_contract.pods import merged, nodes_of, pods_of
 from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, part_of, phase_config
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.data import Data
+from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.run import RunSpec
 from selfevo_operator.manifests import allowlist, server_sidecar
 from selfevo_operator.manifests.labels import (
@@ -304,9 +305,11 @@ def _data(spec: RunSpec) -> list[tuple[str, str]]:
         return f"{field}.uri", data.uri
 
     tasks = spec.evaluation.tasks if spec.evaluation else []
+    oracle = spec.rollout.oracle
     return [
         *(of(f"spec.evaluation.tasks[{index}].data", task.data) for index, task in enumerate(tasks)),
         *(of(f"spec.exclude[{index}]", data) for index, data in enumerate(spec.exclude)),
+        *([of("spec.rollout.oracle.data", oracle.data)] if isinstance(oracle, DataOracle) else []),
         *([of("spec.finetune.data", spec.finetune.data)] if spec.finetune else []),
         *([of("spec.verifier.anchors.data", spec.verifier.anchors.data)] if spec.verifier else []),
         *([("spec.verifier.model.uri", spec.verifier.model.uri)] if spec.verifier and spec.verifier.model else []),

@@ -26,7 +26,7 @@ from selfevo_trainer.answers.grades import extract_and_grade, tally, verdicts_of
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
 from selfevo_trainer.answers.texts import text_rows
 from selfevo_trainer.answers.voting import Comparer, Vote, vote_many
-from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all
+from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all, share_of
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
@@ -58,14 +58,31 @@ def run(context: Context, inputs: Scored) -> PhaseResult:
     asked = read_tasks(context, inputs)
     base = cache(lambda: read_base(context, inputs))
     answered = Chunks(context, ANSWER_CHUNKS, SCORED)
+    assert context.shard is not None
     return in_shards(
         answered,
         asked[-1].numbers.stop,
-        inputs.shards,
+        numbers_of(asked, inputs.shards, context.shard),
         lambda missing: make(context, inputs, asked, base, missing, answered),
         lambda: gather_texts(context, asked, answered),
         lambda rows, texts: finish(context, inputs, asked, base(), rows, texts, answered),
     )
+
+
+def numbers_of(asked: Sequence[Asked], shards: int, shard: int) -> Sequence[int]:
+    """The questions of ``shard``: the first shards are those of tasks that have their own, task by task, and the other
+    tasks' questions are shared out over the rest."""
+    for of in asked:
+        own = of.task.shards
+        if own is None:
+            continue
+        if shard < own:
+            mine = share_of(len(of.rows), own, shard)
+            return of.numbers[mine.start : mine.stop]
+        shard, shards = shard - own, shards - own
+    others = [number for of in asked if of.task.shards is None for number in of.numbers]
+    mine = share_of(len(others), shards, shard)
+    return others[mine.start : mine.stop]
 
 
 def read_tasks(context: Context, inputs: Scored) -> list[Asked]:

@@ -40,7 +40,7 @@ from selfevo_store import fetch_rows
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.answers.texts import is_kept, text_rows
-from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all
+from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all, share_of
 from selfevo_trainer.committee import SecondedRow, second
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine
@@ -64,10 +64,11 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     seconded = Chunks(context, COMMITTEE_CHUNKS, SECONDED)
     labelling = labelling_of(inputs)
     answered: Chunks[ChunkRow] = Chunks(context, ANSWER_CHUNKS, labelling.answered)
+    assert context.shard is not None
     return in_shards(
         answered,
         inputs.questions,
-        inputs.shards,
+        share_of(inputs.questions, inputs.shards, context.shard),
         lambda missing: make(context, inputs, missing, written, seconded, answered, labelling),
         lambda: gather_texts(context, inputs, answered),
         lambda rows, texts: finish(context, inputs, rows, texts, (written, seconded), answered, labelling),
