@@ -6,9 +6,11 @@
 Each phase is a process of its own, as in a Job: Challenger training, rollout, Solver training, evaluation, with each
 engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
 process's, on a CPU), and what was checked: names, shapes and types of the weights that were committed, that they are
-finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves.
-Then the Solver is trained on the same curriculum in each way that can run here, and by TRL alone (gpu_training.py):
-seconds by part, and the share of the GPU's peak that updates reach (MFU).
+finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves: how far
+they were from them is written down, too. vLLM comes first, the Challenger's beside the training in sleep mode.
+
+The file is written after each phase. What fails, or has not ended within --limit, stands in it with the end of its log,
+the engine's steps behind it are left out, and the exit code is 1.
 
 Weights are random, so that a completion ends by itself once in as many tokens as the vocabulary has: all are counted
 at their full length. Scores mean nothing here.
@@ -19,16 +21,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import gpu_training
 from machine import commit, machine
 from runs import merged, phase_environment
 from selfevo_contract.artifacts import Manifest, step_prefix
@@ -40,9 +45,8 @@ from selfevo_contract.phases import (
     SolverTrainInputs,
 )
 from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import PROCESSES_ENV, phase_config
+from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import Architecture
 from selfevo_store import fetch, open_store, read_manifest
 
 SIZES = {
@@ -54,26 +58,39 @@ SIZES = {
         "held_out": 128,
         "batch": 8,
         "rows": 256,
+        "less": 4,  # transformers would take most of the time, at a rate that shows with a quarter of the work
     },
-    "tiny": {"prompts": 4, "update": 2, "questions": 16, "length": 16, "held_out": 8, "batch": 4, "rows": 64},
+    "tiny": {
+        "prompts": 4,
+        "update": 2,
+        "questions": 16,
+        "length": 16,
+        "held_out": 8,
+        "batch": 4,
+        "rows": 64,
+        "less": 1,
+    },
 }
+FINGERPRINTS = "as its fingerprint has it"
+"""Stands in a phase's log beside how far an engine is from it (selfevo_trainer/inputs/fingerprints.py)."""
 PROMPT_WORDS = 200
 """Words, each of them a token, that stand before every question."""
 
 
 def engines() -> list[str]:
     """Those that can run here."""
-    return ["transformers", *(["vllm"] if importlib.util.find_spec("vllm") else [])]
+    return [*(["vllm"] if importlib.util.find_spec("vllm") else []), "transformers"]
 
 
 def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, dtype: str) -> SelfEvolutionRun:
     """One iteration of the loop with every phase in it; the engine's name is in the seed, so that nothing is shared."""
     size = SIZES[shape]
+    less = size["less"] if engine == "transformers" else 1
     by = {"kind": engine, **({"batchSize": size["rows"]} if engine == "transformers" else {})}
     prompt = {"system": " ".join(["please"] * PROMPT_WORDS)}
     grpo = {
         "maxSteps": 2,
-        "promptsPerStep": size["prompts"],
+        "promptsPerStep": size["prompts"] // less,
         "promptsPerUpdate": size["update"],
         "perDeviceTrainBatchSize": size["batch"],
         "learningRate": 1e-3 if dtype == "float32" else 1e-5,
@@ -89,10 +106,10 @@ def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, d
             "prompt": {**prompt, "user": "ask"},
             "grpo": {**grpo, "numGenerations": 4},
             "reward": {"solverSamples": 10},
-            "engine": by,
+            "engine": {**by, **({"enableSleepMode": True} if engine == "vllm" else {})},
         },
         "rollout": {
-            "questions": size["questions"],
+            "questions": size["questions"] // less,
             "samples": 10,
             "band": {"min": 0.0, "max": 1.0},
             "minCurriculum": 1,
@@ -156,25 +173,35 @@ class Memory:
         return max(self._found) - self._found[0] if self._found else None
 
 
-def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, processes: int = 1) -> dict[str, Any]:
-    """The phase in a process of its own, or in several that train together, and what it took.
+class Failed(Exception):
+    """A phase did not end well, or left what it should not."""
+
+
+def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, until: float) -> dict[str, Any]:
+    """The phase in a process of its own, and what it took.
+
+    Args:
+        until: when it is ended (`time.perf_counter`).
 
     Raises:
-        SystemExit: it failed; with the end of its log.
+        Failed: with the end of its log.
     """
     config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
     folder.mkdir(parents=True)
     log = folder / "log.txt"
     environment = os.environ | phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder)
-    environment |= {PROCESSES_ENV: str(processes)} if processes > 1 else {}
     begun = time.perf_counter()
     with log.open("w") as file, Memory() as memory:
         command = [sys.executable, "-m", "selfevo_trainer"]
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        stop = threading.Timer(max(0.0, until - begun), os.kill, (process.pid, signal.SIGTERM))
+        stop.start()
         _, status, usage = os.wait4(process.pid, 0)
+        stop.cancel()
     wall = time.perf_counter() - begun
     if (code := os.waitstatus_to_exitcode(status)) != 0:
-        sys.exit(f"{step.name} of {run.metadata.name} ended with {code}:\n{log.read_text()[-4000:]}")
+        late = " when the time was up" if time.perf_counter() >= until else ""
+        raise Failed(f"{step.name} of {run.metadata.name} ended with {code}{late}:\n{log.read_text()[-4000:]}")
     made = committed(run, step)
     seconds = made.timings.get("generation", 0.0)
     tokens = generated(step, held_out)
@@ -185,6 +212,7 @@ def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, pro
         "tokens_per_generation_second": round(tokens / seconds, 1) if tokens and seconds else None,
         "peak_device_mib": memory.peak_mib,
         "peak_process_mib": round(usage.ru_maxrss / 1024, 1),
+        "fingerprints": [line for line in log.read_text().splitlines() if FINGERPRINTS in line],
     }
 
 
@@ -200,7 +228,7 @@ def check_weights(run: SelfEvolutionRun, step: Step, base: Path, folder: Path) -
     """Names, shapes, types and values of the trained weights beside the base's.
 
     Raises:
-        SystemExit: they are not what a trained model's should be.
+        Failed: they are not what a trained model's should be.
     """
     import torch
     from safetensors.torch import load_file
@@ -213,60 +241,44 @@ def check_weights(run: SelfEvolutionRun, step: Step, base: Path, folder: Path) -
         for file in sorted(at.glob("*.safetensors")):
             weights |= load_file(file)
     if before.keys() != after.keys():
-        sys.exit(f"{step.name}: the weights differ in name: {sorted(before.keys() ^ after.keys())[:4]}")
+        raise Failed(f"{step.name}: the weights differ in name: {sorted(before.keys() ^ after.keys())[:4]}")
     shapes = [name for name in before if before[name].shape != after[name].shape]
     broken = [name for name in after if not torch.isfinite(after[name]).all()]
     moved = sum(not torch.equal(before[name].float(), after[name].float()) for name in before)
     if shapes or broken or not moved:
-        sys.exit(f"{step.name}: other shapes {shapes[:4]}, not finite {broken[:4]}, {moved} of {len(before)} moved")
+        raise Failed(f"{step.name}: other shapes {shapes[:4]}, not finite {broken[:4]}, {moved} of {len(before)} moved")
     return {"tensors": len(after), "moved": moved, "dtypes": sorted({str(each.dtype) for each in after.values()})}
 
 
-def measure(shape: str, dtype: str, folder: Path) -> dict[str, Any]:
-    """All phases with each engine. Evaluation of the base, which the Solver's needs, is told as the Solver's."""
+def measure(
+    shape: str, dtype: str, folder: Path, until: float, save: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All steps with each engine."""
     from shapes import BOXES, write_model
 
     base, held_out = folder / "base", folder / "held-out.jsonl"
-    result: dict[str, Any] = {"shape": shape, "dtype": dtype, "sizes": SIZES[shape]}
-    result["parameters"] = write_model(shape, base, dtype)
+    result: dict[str, Any] = {"shape": shape, "dtype": dtype, "sizes": SIZES[shape], "engines": {}}
+    # In a process of its own, which takes its memory on the GPU along.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+        result["parameters"] = other.submit(write_model, shape, base, dtype).result()
     rows = [{"question": f"what is v{i} ?", "answer": str(i % BOXES)} for i in range(SIZES[shape]["held_out"])]
     held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for engine in engines():
         run = manifest(shape, base, held_out, folder / "store", engine, dtype)
-        phases = result.setdefault("engines", {}).setdefault(engine, {})
+        phases = result["engines"].setdefault(engine, {})
         for step in plan(run.spec).steps:
-            phases[step.phase] = run_step(run, step, folder / engine / step.name, len(rows))
-            if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
-                phases[step.phase]["weights"] = check_weights(run, step, base, folder / engine / f"{step.name}-weights")
-            print(engine, step.phase, json.dumps(phases[step.phase]), flush=True)
-    run = manifest(shape, base, held_out, folder / "store", "transformers", dtype)
-    result["training"] = train_in_each_way(run, base, folder)
+            try:
+                found = phases[step.name] = run_step(run, step, folder / engine / step.name, len(rows), until)
+                if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
+                    weights = folder / engine / f"{step.name}-weights"
+                    found["weights"] = check_weights(run, step, base, weights)
+            except Failed as error:
+                phases[step.name] = {**phases.get(step.name, {}), "failed": str(error)}
+                break  # what comes behind needs its output
+            finally:
+                save(result)
+            print(engine, step.name, json.dumps(found), flush=True)
     return result
-
-
-def train_in_each_way(run: SelfEvolutionRun, base: Path, folder: Path) -> dict[str, Any]:
-    """The Solver's training on the curriculum of ``run``, which is there, and TRL's own on the same."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    model = Architecture.of(json.loads((base / "config.json").read_bytes()))
-    found: dict[str, Any] = {}
-    for way, changes in gpu_training.ways(gpus).items():
-        changed = gpu_training.variant(run, way, changes)
-        step = plan(changed.spec).by_name["solver-train-1"]
-        assert isinstance(step.inputs, SolverTrainInputs)
-        processes = gpus if way == "fsdp" else 1
-        took = run_step(changed, step, folder / "ways" / way, 0, processes)
-        flops = gpu_training.model_flops(step.inputs, model, PROMPT_WORDS)
-        peak = gpu_training.peak_flops(device()["gpu"])
-        found[way] = gpu_training.with_utilization(took, flops, peak, processes)
-        print(way, json.dumps(found[way]), flush=True)
-        if way == "whole":
-            rows = gpu_training.curriculum_of(changed, plan(changed.spec).by_name["solver-rollout-1"])
-            took = gpu_training.bare(step.inputs, rows, base, folder / "ways" / "trl")
-            found["trl"] = gpu_training.with_utilization(took, flops, peak, 1)
-            print("trl", json.dumps(found["trl"]), flush=True)
-    return found
 
 
 def device() -> dict[str, Any]:
@@ -283,18 +295,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SIZES), default="qwen3-0.6b")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "gpu.json"), help="- prints it")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "gpu.json"), help="- for none")
+    parser.add_argument("--limit", type=float, default=465.0, help="seconds after which what runs is ended")
     arguments = parser.parse_args()
     begun = time.perf_counter()
+
+    def save(measured: dict[str, Any]) -> None:
+        spent = {"seconds": round(time.perf_counter() - begun, 1)}
+        text = json.dumps({"machine": machine() | device(), "commit": commit(), **spent, **measured}, indent=1) + "\n"
+        if arguments.out != "-":
+            Path(arguments.out).write_text(text)
+
     with tempfile.TemporaryDirectory(prefix="selfevo-gpu-") as folder:
-        measured = measure(arguments.shape, arguments.dtype, Path(folder))
-    result = {"machine": machine() | device(), "commit": commit(), "seconds": round(time.perf_counter() - begun, 1)}
-    text = json.dumps(result | measured, indent=1) + "\n"
-    if arguments.out == "-":
-        print(text)
-    else:
-        Path(arguments.out).write_text(text)
-    return 0
+        measured = measure(arguments.shape, arguments.dtype, Path(folder), begun + arguments.limit, save)
+    save(measured)
+    failed = [phase["failed"] for by in measured["engines"].values() for phase in by.values() if "failed" in phase]
+    print("\n".join([f"{time.perf_counter() - begun:.0f} seconds", *failed]))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def test_the_defaults_are_those_of_the_models(made: Schema) -> None:
         *("imagePullSecrets", "gpuMemoryUtilization", "fingerprint", "value", "labels", "annotations"),
         "examples",
         *("volumes", "nodeAffinity", "podAffinity", "podAntiAffinity", "topologySpreadConstraints", "values"),
-        *("maxSequences", "enforceEager"),
+        *("maxSequences", "enforceEager", "enableSleepMode"),
         *("resourceClaims", "maxConcurrency", "requestTimeout", "startupSeconds"),
     }
 

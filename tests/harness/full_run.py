@@ -176,6 +176,7 @@ FULL: Document = {
                 "maxSequences": 128,
                 "quantization": "fp8",
                 "enforceEager": True,
+                "enableSleepMode": True,
             },
             "queue": "small",
             "pods": {"env": [{"name": "A"}]},

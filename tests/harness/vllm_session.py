@@ -39,13 +39,18 @@ def asks(count: int) -> list[Messages]:
     return [messages(Prompt(user="{question}"), json.loads(line)["question"]) for line in lines]
 
 
+def long_asks(count: int) -> list[Messages]:
+    """Of about 160 tokens each."""
+    return [messages(Prompt(user="{question}"), f"{number} + 1" * 30) for number in range(10, 10 + count)]
+
+
 def sampling(**settings: Any) -> Sampling:
     return Sampling.model_validate({"topP": 1.0, "maxCompletionLength": 32, "temperature": 1.0, **settings})
 
 
-def opened(path: Path, longest: int = 80, **settings: Any) -> Engine:
+def opened(path: Path, longest: int = 80, loading: Loading = LOADING, **settings: Any) -> Engine:
     made = VllmEngine.model_validate({"kind": "vllm", **settings})
-    return open_engine(made, Frozen(path, LOADING, "base", "model", longest))
+    return open_engine(made, Frozen(path, loading, "base", "model", longest))
 
 
 def plain(groups: Any) -> Any:
@@ -86,6 +91,9 @@ def by_vllm() -> dict[str, Any]:
         "alone": plain(engine.generate([prompts[4]], sampling(), 5, 7, [4])),
         "two_numbers": plain(engine.generate([prompts[4], prompts[4]], sampling(), 5, 7, [4, 5])),
         "other_seed": plain(engine.generate(prompts, sampling(), 5, 8)),
+        # More tokens of prompts than vLLM takes at a time (max_num_batched_tokens, 4096).
+        "crowd": plain(engine.generate(long_asks(40), sampling(maxCompletionLength=8), 1, 7)),
+        "of_crowd": plain(engine.generate(long_asks(40)[35:], sampling(maxCompletionLength=8), 1, 7, range(35, 40))),
         "none": engine.generate([], sampling(), 5, 8),
         "greedy": plain(engine.generate(prompts, sampling(temperature=0), 1, 0)),
         "top_k_1": plain(engine.generate(prompts, sampling(topK=1), 1, 3)),
@@ -181,6 +189,8 @@ def main(folder: Path) -> None:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = ""
     found["memory"] = refused(lambda: opened(BASE, gpuMemoryUtilization=0.001))
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    eight_bits = LOADING.model_copy(update={"dtype": "bfloat16", "quantization": "fp8"})
+    found["fp8"] = refused(lambda: opened(BASE, loading=eight_bits))
     found["left"] = left()
     found["several"] = as_one_of_several(other)
     print(json.dumps(found))

@@ -45,6 +45,7 @@ def test_random_streams_belong_to_prompt_and_sample(made: Any) -> None:
     # One prompt under two numbers is asked twice.
     assert made["two_numbers"][0] == whole[4] != made["two_numbers"][1]
     assert made["none"] == []
+    assert made["crowd"][35:] == made["of_crowd"], "nor does it matter that not all prompts are taken at once"
 
 
 def test_greedy_answers_are_those_of_transformers(made: Any, session: Any) -> None:

@@ -211,9 +211,35 @@ def test_vllm_is_told_all_that_it_would_else_decide_by_itself(fake: type[FakeLLM
         "tensor_parallel_size": 1,
         "enforce_eager": True,
         "enable_prefix_caching": True,
+        "enable_chunked_prefill": False,
+        "enable_sleep_mode": False,
         "generation_config": "vllm",
         "disable_log_stats": True,
     }
+
+
+def test_a_model_is_split_over_the_gpus_and_sleeps_while_another_is_trained(
+    fake: type[FakeLLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    generate = FakeLLM.generate
+    monkeypatch.setattr(FakeLLM, "generate", lambda *args, **told: calls.append("asked") or generate(*args, **told))
+    monkeypatch.setattr(FakeLLM, "sleep", lambda self, level: calls.append(f"sleep {level}"), raising=False)
+    monkeypatch.setattr(FakeLLM, "wake_up", lambda self: calls.append("wake"), raising=False)
+    monkeypatch.setattr(sys.modules["vllm.platforms"].current_platform, "is_cpu", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    asked = settings(enableSleepMode=True, tensorParallelSize=3)
+    engine = open_engine(asked, Frozen(BASE, LOADING, "base", "solver", 300, beside_training=True))
+    told = fake.made[0].told
+    assert (told["tensor_parallel_size"], told["enable_sleep_mode"], told["enforce_eager"]) == (3, True, False)
+    assert "enable_chunked_prefill" not in told, "that is for CPUs"
+    engine.score([[1, 2]])
+    assert calls == ["asked", "sleep 1", "wake", "asked", "sleep 1"]
+    alone = open_engine(asked, Frozen(BASE, LOADING, "base", "solver", 300))
+    assert fake.made[1].told["enable_sleep_mode"] is False
+    calls.clear()
+    alone.score([[1, 2]])
+    assert calls == ["asked"], "where nothing is trained it is not put to sleep between two chunks"
 
 
 def test_a_request_is_one_sample_with_a_seed_of_its_own(fake: type[FakeLLM]) -> None:

@@ -36,6 +36,8 @@ class Frozen:
     """The field of the phase's inputs that names it: ``challenger``, ``solver``, ``model``."""
     longest: int
     """Most tokens of a prompt and its completion together; 0 when nothing bounds the prompt."""
+    beside_training: bool = False
+    """Other weights are trained in the same process between two calls, on the same GPU."""
 
 
 class Engine(Protocol):

@@ -7,8 +7,9 @@ several training processes cannot have it so, for vLLM would take their process 
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class VllmEngine:
         self.llm: Any = None
         self.adapter: Any = None
         """What names the adapter in every request; None for whole weights."""
+        self.sleeps = self.asleep = False
         with random_state_kept(self.is_child):
             self.vllm = library("engine.kind")
             self._open(settings, weights)
@@ -80,17 +82,21 @@ class VllmEngine:
     def _start(self, settings: engines.VllmEngine, weights: Frozen, fixed: Limits) -> Any:
         from vllm.platforms import current_platform
 
-        lora: dict[str, Any] = {}
+        on_cpu = current_platform.is_cpu()
+        # The CPU build has no sleep mode, nor has a CPU a second memory.
+        self.sleeps = settings.enable_sleep_mode and weights.beside_training and not on_cpu
+        # Of a prompt that is cut it takes a draw back, which a CPU's generators cannot (gpu_model_runner, set_offset).
+        own: dict[str, Any] = {"enable_chunked_prefill": False} if on_cpu else {}
         if adapters.is_adapter(weights.path):
             from vllm.lora.request import LoRARequest
 
             rank, targets = adapters.form_of(weights.path)
             # Told no targets it adapts the output layer too, whose log-probabilities of prompts then fail.
-            lora = {"enable_lora": True, "max_lora_rank": _room_for(rank), "lora_target_modules": targets}
+            own |= {"enable_lora": True, "max_lora_rank": _room_for(rank), "lora_target_modules": targets}
             self.adapter = LoRARequest("adapter", 1, str(weights.path))
         return self.vllm.LLM(
             model=str(adapters.whole(weights.path)),
-            **lora,
+            **own,
             # Prompts are token ids and answers are decoded here, so that every engine has one tokenizer: ours.
             skip_tokenizer_init=True,
             trust_remote_code=weights.loading.trust_remote_code,
@@ -103,8 +109,9 @@ class VllmEngine:
             gpu_memory_utilization=settings.gpu_memory_utilization,
             tensor_parallel_size=fixed.tensor_parallel_size,
             # On a CPU compiling takes minutes and a C++ compiler.
-            enforce_eager=settings.enforce_eager or current_platform.is_cpu(),
+            enforce_eager=settings.enforce_eager or on_cpu,
             enable_prefix_caching=True,
+            enable_sleep_mode=self.sleeps,
             # The model's own sampling habits have no say.
             generation_config="vllm",
             disable_log_stats=True,
@@ -143,7 +150,7 @@ class VllmEngine:
 
         requests = [{"prompt_token_ids": row} for row in ids]
         try:
-            with random_state_kept(self.is_child):
+            with random_state_kept(self.is_child), self._awake():
                 made: list[Any] = self.llm.generate(requests, parameters, use_tqdm=False, lora_request=self.adapter)
         except torch.OutOfMemoryError as error:
             raise InputError(
@@ -155,6 +162,18 @@ class VllmEngine:
         if bad := [output for output in made if not output.finished or not output.outputs[0].token_ids]:
             raise ServiceError(f"vLLM gave no answer to {len(bad)} of {len(made)} requests; its log above says why")
         return made
+
+    @contextlib.contextmanager
+    def _awake(self) -> Iterator[None]:
+        """What is asked for within it is answered; outside of it vLLM sleeps, where that is asked for."""
+        if self.asleep:
+            torch.cuda.empty_cache()  # what the training has freed is torch's until then
+            self.llm.wake_up()
+            self.asleep = False
+        yield
+        if self.sleeps:
+            self.llm.sleep(level=1)  # the same weights come back
+            self.asleep = True
 
     def _check(self, ids: list[list[int]], sampling: Sampling) -> None:
         if sampling.temperature > _HOTTEST:

@@ -159,7 +159,8 @@ def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int,
     if model.loading.trust_remote_code:
         flags.append("--trust-remote-code")
     if gpus == 0:
-        flags.append("--enforce-eager")  # on a CPU compiling takes minutes and a C++ compiler
+        # On a CPU compiling takes minutes and a C++ compiler, and of a prompt that is cut no draw can be taken back.
+        flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
     module = "vllm.entrypoints.openai.api_server"
     return [sys.executable, "-m", module, *(each for option in options.items() for each in option), *flags]
 

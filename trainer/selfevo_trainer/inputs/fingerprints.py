@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from selfevo_trainer.engines import Engine, Frozen
 from selfevo_trainer.inputs.model_files import committed_base
 from selfevo_trainer.inputs.preflight import EXAMPLE, models_of
 from selfevo_trainer.prompts import encode, messages
+
+log = logging.getLogger("selfevo")
 
 
 class Fingerprint:
@@ -155,6 +158,10 @@ def check(context: Context, engine: Engine, weights: Frozen, fingerprint: Finger
         raise InputError(
             _sentence(field, spec, weights, verdict, fingerprint.before), reason=reasons.OTHER_WEIGHTS_SERVED
         )
+    log.info(
+        "%s (%s) serves %s as its fingerprint has it: the log-probabilities of %d tokens differ by %.2g on average",
+        *(field, spec.kind, weights.name, verdict.tokens, verdict.difference),
+    )
 
 
 def precision(spec: EngineSpec, loading: Loading) -> Precision:

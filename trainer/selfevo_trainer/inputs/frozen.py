@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfevo_contract.phases import BuiltInputs, ModelRef, StepModelRef
+from selfevo_contract.phases import BuiltInputs, GrpoInputs, ModelRef, StepModelRef
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import WITH_ADAPTERS, Engine, Frozen, open_engine
@@ -46,6 +46,7 @@ def open_frozen(
         name=name_of(ref),
         role=role,
         longest=0 if prompt_length is None else max(prompt_length + completion, probe),
+        beside_training=isinstance(inputs, GrpoInputs),
     )
     with context.clock.during("load"):
         engine = open_engine(context.config.engine, weights)

@@ -28,3 +28,6 @@ class VllmEngine(Closed):
     """How the frozen weights are made smaller when they are loaded; it is part of what a step computes."""
     enforce_eager: bool = False
     """Do without CUDA graphs: slower, starts sooner, needs less memory."""
+    enable_sleep_mode: bool = False
+    """Of a frozen Solver beside the Challenger that trains: give the GPU's memory back between two steps, with the
+    weights in main memory meanwhile."""
