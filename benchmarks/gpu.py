@@ -7,7 +7,9 @@ Each phase is a process of its own, as in a Job: Challenger training, rollout, S
 engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
 process's, on a CPU), and what was checked: names, shapes and types of the weights that were committed, that they are
 finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves: how far
-they were from them is written down, too. vLLM comes first, the Challenger's beside the training in sleep mode.
+they were from them is written down, too. vLLM comes first, over as many GPUs as there are and divide its heads: beside the
+Challenger's training in sleep mode, and for the completions of the Solver's. Then transformers; last, vLLM with
+weights in fp8 scores the base.
 
 The file is written after each phase. What fails, or has not ended within --limit, stands in it with the end of its log,
 the engine's steps behind it are left out, and the exit code is 1.
@@ -73,20 +75,26 @@ SIZES = {
 }
 FINGERPRINTS = "as its fingerprint has it"
 """Stands in a phase's log beside how far an engine is from it (selfevo_trainer/inputs/fingerprints.py)."""
+FP8 = "vllm-fp8"
 PROMPT_WORDS = 200
 """Words, each of them a token, that stand before every question."""
 
 
 def engines() -> list[str]:
-    """Those that can run here."""
-    return [*(["vllm"] if importlib.util.find_spec("vllm") else []), "transformers"]
+    """Those that can run here; FP8 is vLLM with weights of 8 bits, which scores the base alone."""
+    vllm = importlib.util.find_spec("vllm") is not None
+    return [*(["vllm"] * vllm), "transformers", *([FP8] * (vllm and device()["gpu"] is not None))]
 
 
 def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, dtype: str) -> SelfEvolutionRun:
     """One iteration of the loop with every phase in it; the engine's name is in the seed, so that nothing is shared."""
     size = SIZES[shape]
     less = size["less"] if engine == "transformers" else 1
-    by = {"kind": engine, **({"batchSize": size["rows"]} if engine == "transformers" else {})}
+    by: dict[str, Any] = {"kind": "vllm"}
+    if engine == "transformers":
+        by = {"kind": engine, "batchSize": size["rows"]}
+    elif engine == FP8:
+        by["quantization"] = "fp8"
     prompt = {"system": " ".join(["please"] * PROMPT_WORDS)}
     grpo = {
         "maxSteps": 2,
@@ -97,6 +105,7 @@ def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, d
         "maxCompletionLength": size["length"],
         "gradientCheckpointing": True,
     }
+    by_vllm = {"generation": "vllm"} if engine == "vllm" and device()["gpu"] is not None else {}
     spec = {
         "iterations": 1,
         "seed": len(engine),
@@ -115,7 +124,7 @@ def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, d
             "minCurriculum": 1,
             "engine": by,
         },
-        "solver": {"prompt": {**prompt, "user": "{question}"}, "grpo": {**grpo, "numGenerations": 4}, "engine": by},
+        "solver": {"prompt": {**prompt, "user": "{question}"}, "grpo": {**grpo, **by_vllm, "numGenerations": 4}},
         "evaluation": {
             "tasks": [{"name": "dice", "data": {"uri": held_out.as_uri()}}],
             "samples": 4,
@@ -144,7 +153,7 @@ def generated(step: Step, held_out: int) -> int:
 
 
 class Memory:
-    """The device's peak while it is looked at, in MiB; what was taken before does not count. None without a GPU."""
+    """The GPUs' peak while they are looked at, in MiB; what was taken before does not count. None without a GPU."""
 
     def __init__(self) -> None:
         self._found: list[float] = []
@@ -163,7 +172,7 @@ class Memory:
         while not self._ended.is_set():
             try:
                 asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-                self._found.append(float(subprocess.check_output(asked, text=True).split()[0]))
+                self._found.append(sum(map(float, subprocess.check_output(asked, text=True).split())))
             except (OSError, subprocess.CalledProcessError, ValueError):
                 return
             self._ended.wait(0.2)
@@ -266,7 +275,7 @@ def measure(
     for engine in engines():
         run = manifest(shape, base, held_out, folder / "store", engine, dtype)
         phases = result["engines"].setdefault(engine, {})
-        for step in plan(run.spec).steps:
+        for step in plan(run.spec).steps[: 1 if engine == FP8 else None]:
             try:
                 found = phases[step.name] = run_step(run, step, folder / engine / step.name, len(rows), until)
                 if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:

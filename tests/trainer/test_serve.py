@@ -346,6 +346,23 @@ def test_replicas_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert _devices(ServerEngine.model_validate({"kind": "server"}), 0) == []
 
 
+def test_a_model_that_cannot_be_split_over_its_gpus_is_refused_before_anything_starts(
+    fake_vllm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from selfevo_contract.errors import InputError
+    from selfevo_trainer.engines.vllm_server import VllmServers
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    model = ServedModel(name="solver-train/abc", path=BASE, loading=LOADING, longest=100)
+    with pytest.raises(
+        InputError, match=r"engine.gpus is 2, which does not divide the model's 3 attention heads \(1 of"
+    ):
+        VllmServers.start(ServerEngine.model_validate({"kind": "server", "gpus": 2}), [model])
+    assert started(fake_vllm) == []
+
+
 def test_the_cause_in_a_log_is_the_first_that_was_raised() -> None:
     model = ServedModel(name="m", path=BASE, loading=LOADING, longest=0)
     spec = ServerEngine.model_validate({"kind": "server"})

@@ -67,28 +67,39 @@ def _max_model_length(settings: engines.VllmEngine, weights: Frozen, config: Any
 
 
 def _tensor_parallel_size(settings: engines.VllmEngine, config: Any, gpus: int) -> int:
-    heads = config.num_attention_heads
-    of_values = getattr(config, "num_key_value_heads", None) or heads
-    possible = [
-        size
-        for size in range(1, heads + 1)
-        # Fewer key-value heads than GPUs are copied.
-        if heads % size == 0 and (of_values % size == 0 or size % of_values == 0)
-    ]
     wanted = settings.tensor_parallel_size
     if wanted is None:
-        return max(size for size in possible if size <= gpus)
-    if wanted not in possible:
-        raise InputError(
-            f"engine.tensorParallelSize is {wanted}, which does not divide the model's {heads} attention heads "
-            f"({of_values} of keys and values); choose one of {', '.join(map(str, possible))}"
-        )
+        return max(size for size in _splits(config) if size <= gpus)
+    check_split("engine.tensorParallelSize", wanted, config)
     if wanted > gpus:
         raise InputError(
             f"engine.tensorParallelSize is {wanted}, and this process has {gpus} GPU{'s' * (gpus > 1)}; lower it, or "
             "give the pods more in resources.limits"
         )
     return wanted
+
+
+def _splits(config: Any) -> list[int]:
+    """Over how many GPUs the model can be split."""
+    heads = config.num_attention_heads
+    of_values = getattr(config, "num_key_value_heads", None) or heads
+    return [
+        size
+        for size in range(1, heads + 1)
+        # Fewer key-value heads than GPUs are copied.
+        if heads % size == 0 and (of_values % size == 0 or size % of_values == 0)
+    ]
+
+
+def check_split(field: str, wanted: int, config: Any) -> None:
+    """Raises InputError when the model cannot be split over as many GPUs as ``field`` wants."""
+    possible, heads = _splits(config), config.num_attention_heads
+    if wanted not in possible:
+        raise InputError(
+            f"{field} is {wanted}, which does not divide the model's {heads} attention heads "
+            f"({getattr(config, 'num_key_value_heads', None) or heads} of keys and values); choose one of "
+            f"{', '.join(map(str, possible))}"
+        )
 
 
 def start_error(

@@ -28,8 +28,8 @@ from selfevo_contract.phases import Loading
 from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
-from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK
-from selfevo_trainer.models.loading import positions_of
+from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK, check_split
+from selfevo_trainer.models.loading import load_config, positions_of
 
 HOST = "127.0.0.1"
 GRACE_S = 30.0
@@ -91,7 +91,7 @@ class VllmServers:
         """Start the servers of ``model``, each on a port that is free. They are not ready yet.
 
         Raises:
-            InputError: vLLM is not installed, or there are fewer GPUs.
+            InputError: vLLM is not installed, there are fewer GPUs, or the model cannot be split over as many.
         """
         if importlib.util.find_spec("vllm") is None:
             raise InputError(
@@ -100,6 +100,8 @@ class VllmServers:
             )
         for replica, port in enumerate(_free_ports(self._settings.replicas or 1)):
             devices = _devices(self._settings, replica)
+            if len(devices) > 1:
+                check_split("engine.gpus", len(devices), load_config(model.path, model.loading).get_text_config())
             command = command_of(model, port, self._settings, len(devices), self._settings.memory_share / self._models)
             self._servers.append(_spawn(model, command, f"http://{HOST}:{port}", devices))
 

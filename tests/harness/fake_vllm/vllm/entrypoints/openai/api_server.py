@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--gpu-memory-utilization", type=float, required=True)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
-    for flag in ("disable-uvicorn-access-log", "enforce-eager", "trust-remote-code"):
+    for flag in ("disable-uvicorn-access-log", "enforce-eager", "no-enable-chunked-prefill", "trust-remote-code"):
         parser.add_argument(f"--{flag}", action="store_true")
     given = parser.parse_args()
     left = Path(os.environ["FAKE_VLLM_FOLDER"]) / f"{os.getpid()}.json"
