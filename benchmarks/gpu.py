@@ -7,9 +7,9 @@ Each phase is a process of its own, as in a Job: Challenger training, rollout, S
 engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
 process's, on a CPU), and what was checked: names, shapes and types of the weights that were committed, that they are
 finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves: how far
-they were from them is written down, too. vLLM comes first, over as many GPUs as there are and divide its heads: beside the
-Challenger's training in sleep mode, and for the completions of the Solver's. Then transformers; last, vLLM with
-weights in fp8 scores the base.
+they were from them is written down, too. vLLM comes first, over as many GPUs as there are and divide its heads. It
+sleeps while the Challenger is trained, and draws the Solver's completions. Then transformers; last, vLLM with weights
+in fp8 scores the base.
 
 The file is written after each phase. What fails, or has not ended within --limit, stands in it with the end of its log,
 the engine's steps behind it are left out, and the exit code is 1.
