@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.runs import make_run
@@ -30,7 +30,7 @@ results = st.builds(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(results)
 def test_a_result_fits_into_a_termination_message_and_keeps_what_decides(result: PhaseResult) -> None:
     data = result.message_bytes()
