@@ -7,9 +7,10 @@ Each phase is a process of its own, as in a Job: Challenger training, rollout, S
 engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
 process's, on a CPU), and what was checked: names, shapes and types of the weights that were committed, that they are
 finite, and that they have moved. Engines are held against the models' fingerprints by the phases themselves: how far
-they were from them is written down, too. vLLM comes first, over as many GPUs as there are and divide its heads. It
-sleeps while the Challenger is trained, and draws the Solver's completions. Then transformers; last, vLLM with weights
-in fp8 scores the base.
+they were from them is written down, too. vLLM comes first, over as many GPUs as there are and divide its heads, and
+sleeps while the Challenger is trained. Then transformers; last of the engines, vLLM with weights in fp8 scores the
+base. Then the Solver is trained on the same curriculum in each way that can run here, and by TRL alone
+(gpu_training.py): seconds by part, and the share of the GPU's peak that updates reach (MFU).
 
 The file is written after each phase. What fails, or has not ended within --limit, stands in it with the end of its log,
 the engine's steps behind it are left out, and the exit code is 1.
@@ -36,6 +37,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gpu_training
 from machine import commit, machine
 from runs import merged, phase_environment
 from selfevo_contract.artifacts import Manifest, step_prefix
@@ -47,8 +49,9 @@ from selfevo_contract.phases import (
     SolverTrainInputs,
 )
 from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import phase_config
+from selfevo_contract.process import PROCESSES_ENV, phase_config
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import Architecture
 from selfevo_store import fetch, open_store, read_manifest
 
 SIZES = {
@@ -105,7 +108,6 @@ def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, d
         "maxCompletionLength": size["length"],
         "gradientCheckpointing": True,
     }
-    by_vllm = {"generation": "vllm"} if engine == "vllm" and device()["gpu"] is not None else {}
     spec = {
         "iterations": 1,
         "seed": len(engine),
@@ -124,7 +126,7 @@ def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, d
             "minCurriculum": 1,
             "engine": by,
         },
-        "solver": {"prompt": {**prompt, "user": "{question}"}, "grpo": {**grpo, **by_vllm, "numGenerations": 4}},
+        "solver": {"prompt": {**prompt, "user": "{question}"}, "grpo": {**grpo, "numGenerations": 4}},
         "evaluation": {
             "tasks": [{"name": "dice", "data": {"uri": held_out.as_uri()}}],
             "samples": 4,
@@ -186,8 +188,10 @@ class Failed(Exception):
     """A phase did not end well, or left what it should not."""
 
 
-def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, until: float) -> dict[str, Any]:
-    """The phase in a process of its own, and what it took.
+def run_step(
+    run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, until: float, processes: int = 1
+) -> dict[str, Any]:
+    """The phase in a process of its own, or in several that train together, and what it took.
 
     Args:
         until: when it is ended (`time.perf_counter`).
@@ -199,6 +203,7 @@ def run_step(run: SelfEvolutionRun, step: Step, folder: Path, held_out: int, unt
     folder.mkdir(parents=True)
     log = folder / "log.txt"
     environment = os.environ | phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder)
+    environment |= {PROCESSES_ENV: str(processes)} if processes > 1 else {}
     begun = time.perf_counter()
     with log.open("w") as file, Memory() as memory:
         command = [sys.executable, "-m", "selfevo_trainer"]
@@ -287,7 +292,40 @@ def measure(
             finally:
                 save(result)
             print(engine, step.name, json.dumps(found), flush=True)
+    run = manifest(shape, base, held_out, folder / "store", "transformers", dtype)
+    if "failed" not in result["engines"]["transformers"].get("solver-rollout-1", {"failed": ""}):
+        train_in_each_way(run, base, folder, until, result.setdefault("training", {}))
     return result
+
+
+def train_in_each_way(run: SelfEvolutionRun, base: Path, folder: Path, until: float, found: dict[str, Any]) -> None:
+    """The Solver's training on the curriculum of ``run``, which is there, and TRL's own on the same, into ``found``.
+
+    What fails stands there in place of what it took.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    model = Architecture.of(json.loads((base / "config.json").read_bytes()))
+    for way, changes in gpu_training.ways(gpus).items():
+        changed = gpu_training.variant(run, way, changes)
+        step = plan(changed.spec).by_name["solver-train-1"]
+        assert isinstance(step.inputs, SolverTrainInputs)
+        processes = gpus if way == "fsdp" else 1
+        try:
+            took = run_step(changed, step, folder / "ways" / way, 0, until, processes)
+        except Failed as error:
+            found[way] = {"failed": str(error)}
+            continue
+        flops = gpu_training.model_flops(step.inputs, model, PROMPT_WORDS)
+        peak = gpu_training.peak_flops(device()["gpu"])
+        found[way] = gpu_training.with_utilization(took, flops, peak, processes)
+        print(way, json.dumps(found[way]), flush=True)
+        if way == "whole":
+            rows = gpu_training.curriculum_of(changed, plan(changed.spec).by_name["solver-rollout-1"])
+            took = gpu_training.bare(step.inputs, rows, base, folder / "ways" / "trl")
+            found["trl"] = gpu_training.with_utilization(took, flops, peak, 1)
+            print("trl", json.dumps(found["trl"]), flush=True)
 
 
 def device() -> dict[str, Any]:
@@ -318,7 +356,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="selfevo-gpu-") as folder:
         measured = measure(arguments.shape, arguments.dtype, Path(folder), begun + arguments.limit, save)
     save(measured)
-    failed = [phase["failed"] for by in measured["engines"].values() for phase in by.values() if "failed" in phase]
+    failed = [
+        phase["failed"]
+        for by in [*measured["engines"].values(), measured.get("training", {})]
+        for phase in by.values()
+        if "failed" in phase
+    ]
     print("\n".join([f"{time.perf_counter() - begun:.0f} seconds", *failed]))
     return 1 if failed else 0
 
