@@ -9,10 +9,9 @@ export TOKENIZERS_PARALLELISM ?= false
 # Tests start hundreds of Pythons: what one of them compiled is kept for the next, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Two processes, a test file each at a time: a file's fixtures (a trained model, a server) are made once.
-PARALLEL ?= --numprocesses 2 --dist loadfile
-# The fast ones wait for servers and processes a good part of their time: a third process fills it.
-PARALLEL_FAST ?= --numprocesses 3 --dist loadfile
+# A test file each at a time: a file's fixtures (a trained model, a server) are made once. Three processes on two cores: a
+# good part of the time is waiting for servers, processes and pods.
+PARALLEL ?= --numprocesses 3 --dist loadfile
 
 .PHONY: help setup demo test test-fast lint crds cluster-tools vllm-environment docs pictures references sbom format clean
 
@@ -40,7 +39,7 @@ test: setup lint  ## Run every test
 	$(BIN)/pytest $(PARALLEL)
 
 test-fast: setup  ## Run the fast tests (under 90 seconds)
-	$(BIN)/pytest $(PARALLEL_FAST) -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 lint: setup  ## Formatting, ruff, the type checker, the import rules, YAML
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from selfevo.report.data import Evaluation, Report
 from selfevo.report.settings import flattened
 from selfevo.report.spread import Spread, spread_of
-from selfevo_contract.plan import plan
+from selfevo_contract.plan import sketch
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import Results, Score, average, score_of
 
@@ -215,7 +215,7 @@ def _without_seed(report: Report) -> object:
     spec = report.run.spec
     if spec.fork_from is not None:  # its first steps are another run's, of that one's seed
         return tuple(step.key for step in report.plan.steps)
-    return report.metric, tuple(step.key for step in plan(spec.model_copy(update={"seed": 0})).steps)
+    return report.metric, tuple(step.key for step in sketch(spec.model_copy(update={"seed": 0})).steps)
 
 
 def _group_names(runs: Sequence[Compared], members: Sequence[Sequence[int]], settings: Sequence[Setting]) -> list[str]:
