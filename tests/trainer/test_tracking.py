@@ -216,3 +216,58 @@ def test_tensorboard_reads_what_two_attempts_wrote(tmp_path: Path, monkeypatch: 
     assert {event.step for event in by_iteration.Scalars("solver-rollout/kept")} == {2}
     text = curves.Tensors("questions/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text == "    question\n    <b>1+1</b>? now"
+
+
+@pytest.mark.slow
+def test_mlflow_has_a_step_once_however_many_attempts_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.chdir(tmp_path)
+    from selfevo_trainer.tracking.mlflow import MlflowSink
+
+    place: Any = SimpleNamespace(place=f"file:{tmp_path / 'mlflow'}", project=None)
+    (job,) = relay.jobs(config_of(tmp_path))
+    for attempt in (1, 2):
+        sink = MlflowSink(place, job)
+        sink.update(attempt, {"reward": attempt / 2, "mean@4": 0.25})
+        if attempt == 2:
+            sink.table("questions", ["question"], [["1+1"]])
+            sink.result(1, {"reward": 0.9})
+        sink.close(ended=attempt == 2)
+    client = MlflowClient(place.place)
+    experiment = client.get_experiment_by_name("selfevo")
+    assert experiment is not None
+    by_name = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(by_name) == {"demo solver-rollout-1", "demo iterations"}
+    step = by_name["demo solver-rollout-1"]
+    assert step.info.status == "FINISHED"
+    assert step.data.metrics == {"reward": 1.0, "mean_at_4": 0.25, "result/reward": 0.9}
+    assert step.data.tags["phase"] == "solver-rollout" and step.data.tags["selfevo.run"] == "team/demo"
+    curve = client.get_metric_history(step.info.run_id, "reward")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.5), (2, 1.0)]
+    assert [file.path for file in client.list_artifacts(step.info.run_id)] == ["questions.json"]
+    assert by_name["demo iterations"].data.metrics == {"solver-rollout/reward": 0.9}
+
+
+@pytest.mark.slow
+def test_wandb_takes_the_curves_the_table_and_the_points_by_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", os.fspath(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    from selfevo_trainer.tracking.wandb import WandbSink
+
+    for name in ("WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DISABLE_CODE", "WANDB_BASE_URL"):  # the sink's own, set back
+        monkeypatch.setenv(name, "")
+    (job,) = relay.jobs(config_of(tmp_path))
+    tracker: Any = SimpleNamespace(place="http://127.0.0.1:9", project=None, entity=None)
+    sink = WandbSink(tracker, job)
+    sink.update(1, {"reward": 0.5, "mean@4": 0.25})
+    sink.table("questions", ["question"], [["1+1"]])
+    sink.result(1, {"kept": 3.0})
+    sink.close(ended=True)
+    files = {path.name: path.read_bytes() for path in tmp_path.rglob("*.wandb")}
+    assert set(files) == {f"run-{job.step_id}.wandb", f"run-{job.iterations_id}.wandb"}
+    step, iterations = files[f"run-{job.step_id}.wandb"], files[f"run-{job.iterations_id}.wandb"]
+    assert all(word in step for word in (b"team/demo", b"solver-rollout-1", b"reward", b"mean@4", b"questions"))
+    assert b"solver-rollout/kept" in iterations and b"team/demo" in iterations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from selfevo_contract.spec.tracking import MlflowTracker
@@ -13,6 +13,8 @@ from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
 
 _METRICS = 1000
 """Most metrics of one request, by MLflow's REST interface."""
+_TAGS, _TAG = 100, 5000
+"""Most tags of one request, and most characters of a tag."""
 _ID = "selfevo.id"
 
 
@@ -30,8 +32,7 @@ class MlflowSink:
         experiment = self._client.get_experiment_by_name(name)
         self._experiment = experiment.experiment_id if experiment else self._client.create_experiment(name)
         self._run = self._find(job.step_id, job.step, job.phase)
-        for path, value in job.settings.items():
-            self._client.set_tag(self._run, path, value[:5000])
+        self._describe(job.settings)
 
     def _find(self, identity: str, name: str, kind: str) -> str:
         """The run of that identity, of this attempt or of one before."""
@@ -41,6 +42,13 @@ class MlflowSink:
             return str(found[0].info.run_id)
         tags = {_ID: identity, "selfevo.run": self._job.group, "selfevo.phase": kind}
         return str(self._client.create_run(self._experiment, run_name=f"{self._job.run} {name}", tags=tags).info.run_id)
+
+    def _describe(self, settings: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        tags = iter([RunTag(allowed(path), value[:_TAG]) for path, value in settings.items()])
+        while some := list(islice(tags, _TAGS)):
+            self._client.log_batch(self._run, tags=some)
 
     def _log(self, run: str, figures: Figures, step: int) -> None:
         from mlflow.entities import Metric
@@ -58,7 +66,8 @@ class MlflowSink:
         self._client.log_table(self._run, data, f"{name}.json")
 
     def result(self, iteration: int, figures: Figures) -> None:
-        self._log(self._run, figures, iteration)
+        # Apart from the curves by update, which have names in common with it.
+        self._log(self._run, {f"result/{name}": value for name, value in figures.items()}, iteration)
         shared = self._find(self._job.iterations_id, ITERATIONS, ITERATIONS)
         self._log(shared, {f"{self._job.phase}/{name}": value for name, value in figures.items()}, iteration)
         self._client.set_terminated(shared)
