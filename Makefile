@@ -10,8 +10,8 @@ export TOKENIZERS_PARALLELISM ?= false
 unexport PYTHONDONTWRITEBYTECODE
 
 # A test file each at a time: a file's fixtures (a trained model, a server) are made once. Three processes on two cores: a
-# good part of the time is waiting for servers, processes and pods.
-PARALLEL ?= --numprocesses 3 --dist loadfile
+# good part of the time is waiting for servers, processes and pods. Files come in the order of tests/conftest.py.
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast lint crds cluster-tools vllm-environment docs pictures references sbom format clean
 

@@ -43,6 +43,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if _ALL_SLOW.search(collection_path.read_text()) else None
 
 
+LONGEST = (
+    *("cluster/test_real_pods.py", "cluster/test_chart_real.py", "e2e/test_engines.py", "images/test_environments.py"),
+    *("cluster/test_operator_spec_changes.py", "e2e/test_run.py", "cluster/test_operator_crash.py"),
+    *("images/test_build.py", "cluster/test_chart_install.py", "cluster/test_operator_ttl.py"),
+    *("trainer/test_vllm_policy.py", "trainer/test_server_vllm.py", "trainer/test_sharding.py"),
+)
+"""Files that take minutes each: they come first, so that no process is left alone with one at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of ``LONGEST`` first, all else in the order in which it was found."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 def judge(logs: Path) -> list[str]:
     """See harness/cluster/rights.py, which is imported when it is needed: most runs end without."""
     from harness.cluster import rights
