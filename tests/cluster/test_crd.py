@@ -161,6 +161,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
             ("server", "vllm", "maxSequences", 8),
             ("server", "vllm", "quantization", "fp8"),
             ("server", "vllm", "enforceEager", True),
+            ("transformers", "vllm", "enableSleepMode", True),
             ("transformers", "server", "gpus", 1),
             ("vllm", "server", "replicas", 1),
             ("vllm", "server", "maxConcurrency", 1),

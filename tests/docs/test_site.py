@@ -46,7 +46,7 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
 def test_a_broken_link_or_anchor_fails_the_build(site: Path, tmp_path: Path) -> None:
     for name in ("docs", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("charts", "examples", "deploy"):  # what pages link to beside each other
+    for name in ("charts", "examples", "deploy", "benchmarks"):  # what pages link to beside each other
         (tmp_path / name).symlink_to(ROOT / name)
     for broken in ("[x](nowhere.md)", "[x](states.md#no-such-heading)"):
         (tmp_path / "mkdocs.yml").write_text((ROOT / "mkdocs.yml").read_text())

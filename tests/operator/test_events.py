@@ -71,6 +71,13 @@ def test_suspending_and_resuming_are_told() -> None:
     assert told(status(phase="Suspended"), status())[1] == "Resumed"  # type: ignore[index]
 
 
+def test_a_run_that_is_held_as_a_step_ends_says_that_it_is_held() -> None:
+    """A slow operator records both at once; who waits for the reason Suspended must find it."""
+    before = status(step("solver-rollout-1", state="Running", attempts=1))
+    after = status(step("solver-rollout-1", state="Succeeded", attempts=1), phase="Suspended")
+    assert told(before, after) == ("Normal", "Suspended", "solver-rollout-1 is done; run Suspended: fine")
+
+
 def test_what_needs_a_person_is_told_once() -> None:
     stuck = status(stalled="ImagePullBackOff", message="no such image")
     assert told(status(), stuck) == ("Warning", "ImagePullBackOff", "no such image")

@@ -18,7 +18,7 @@ from .test_operator import operator_of
 WANTED = {
     'selfevo_run_iteration{run="demo",run_namespace="lab"}': 2,
     'selfevo_run_steps_done{run="demo",run_namespace="lab"}': 1,
-    'selfevo_run_gpu_hours{run="demo",run_namespace="lab"}': 1.5,
+    'selfevo_run_gpu_seconds{run="demo",run_namespace="lab"}': 5400,
     'selfevo_run_tokens{run="demo",run_namespace="lab"}': 2e6,
     'selfevo_run_score{iteration="0",run="demo",run_namespace="lab"}': 0.478,
     'selfevo_run_score{iteration="1",run="demo",run_namespace="lab"}': 0.597,

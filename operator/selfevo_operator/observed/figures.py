@@ -39,7 +39,8 @@ def _figures(status: Mapping[str, Any]) -> Iterator[Figure]:
     done = sum(step.get("state") == "Succeeded" for step in steps) + len(status.get("done") or [])
     yield from _figure("selfevo_run_steps_done", (), done)
     usage = status.get("usage") or {}
-    yield from _figure("selfevo_run_gpu_hours", (), usage.get("gpuHours"))
+    hours = usage.get("gpuHours")
+    yield from (figure._replace(value=figure.value * 3600) for figure in _figure("selfevo_run_gpu_seconds", (), hours))
     yield from _figure("selfevo_run_tokens", (), usage.get("tokens"))
     for line in (status.get("iterations") or [])[-_ITERATIONS:]:
         number = str(line.get("iteration"))[:_NAME]

@@ -68,7 +68,7 @@ ENDED_RUNS_STAY = timedelta(minutes=15)
 _FIGURES = {
     "selfevo_run_iteration": ("The iteration that a run works on.", ()),
     "selfevo_run_steps_done": ("Steps of a run that are done.", ()),
-    "selfevo_run_gpu_hours": ("GPU hours that a run has used.", ()),
+    "selfevo_run_gpu_seconds": ("GPU seconds that a run has used.", ()),
     "selfevo_run_tokens": ("Tokens that a run has generated.", ()),
     "selfevo_run_score": ("Score of an iteration's Solver; 0 is the base.", ("iteration",)),
     "selfevo_run_figure": ("Another figure of an iteration.", ("iteration", "figure")),

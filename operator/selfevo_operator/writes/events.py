@@ -29,6 +29,8 @@ class Fact:
     reason: str
     message: str
     type: Literal["Normal", "Warning"] = "Normal"
+    of_run: bool = False
+    """The run has ended, is held or goes on."""
 
 
 def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -> dict[str, Any] | None:
@@ -41,7 +43,8 @@ def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -
     facts = [*_facts(before, after), *(Fact(reasons.BUDGET_LOW, said, "Warning") for said in low)]
     if not facts:
         return None
-    loudest = max(facts, key=lambda fact: fact.type == "Warning")
+    # What the run does says more than what its steps do, unless something needs a person.
+    loudest = max(facts, key=lambda fact: 2 if fact.type == "Warning" else fact.of_run)
     message = "; ".join(fact.message for fact in facts)
     # An Event belongs to this state of affairs: generation, and how many attempts there had been of each step.
     tries = sum(step.attempts + step.failures for step in after.steps)
@@ -84,9 +87,9 @@ def _facts(before: RunStatus, after: RunStatus) -> Iterator[Fact]:
         spent = main.reason == reasons.BUDGET_EXCEEDED
         kind: Literal["Normal", "Warning"] = "Warning" if after.phase == "Failed" or spent else "Normal"
         named = spent or main.reason == reasons.AWAITING_REVIEW
-        yield Fact(main.reason if named else after.phase, f"run {after.phase}: {main.message}", kind)
+        yield Fact(main.reason if named else after.phase, f"run {after.phase}: {main.message}", kind, of_run=True)
     elif before.phase == "Suspended" and after.phase in ("Pending", "Running"):
-        yield Fact("Resumed", "run resumed")
+        yield Fact("Resumed", "run resumed", of_run=True)
     stuck = {c.type: c for c in after.conditions}.get("Stalled")
     was = {c.type: c for c in before.conditions}.get("Stalled")
     if stuck and stuck.status == "True" and after.phase != "Failed" and (was is None or was.reason != stuck.reason):
