@@ -20,18 +20,11 @@ if TYPE_CHECKING:
 
 def open_run_store(run: SelfEvolutionRun, cache: Path | None = None) -> ObjectStore:
     """The store that ``spec.storage`` names."""
-    from selfevo_store import open_store
+    from selfevo_store import open_storage
 
     storage = run.spec.storage
     try:
-        return open_store(
-            storage.uri,
-            endpoint=storage.endpoint,
-            region=storage.region,
-            require_conditional_put=storage.require_conditional_put,
-            checksum=storage.checksum,
-            cache_dir=cache,
-        )
+        return open_storage(storage, cache_dir=cache)
     except ModuleNotFoundError as error:
         raise InputError(
             f"storage.uri is {storage.uri!r}, which needs the package {error.name}; pip install 'selfevo[trainer]'"

@@ -56,22 +56,6 @@ def publication(
 ) -> Step:
     """The step that publishes ``model``, the Solver of ``iteration``, in a run that has ``steps``; it also waits for
     those that ``needs`` names."""
-    inputs = publication_inputs(spec, publish, steps, iteration, model, redone)
-    keys = {model.key, inputs.scores, inputs.base_scores, inputs.judge}
-    parents = [*(step.name for step in steps if step.key in keys), *needs]
-    name = f"{PUBLISH.name}-{iteration}"
-    return Step(name, iteration, inputs, input_key(inputs), tuple(dict.fromkeys(parents)))
-
-
-def publication_inputs(
-    spec: RunSpec,
-    publish: Publish,
-    steps: Sequence[Step],
-    iteration: int,
-    model: StepModelRef,
-    redone: Mapping[int, int],
-) -> PublishInputs:
-    """All that is published of it, and where."""
 
     def made(phase: str) -> list[Made]:
         of_phase = [step for step in steps if step.phase == phase and step.iteration <= iteration]
@@ -82,7 +66,7 @@ def publication_inputs(
     scores = {each.iteration: each.key for each in made(EVALUATE.name)}
     judges = made(VERIFIER_TRAIN.name)
     evaluation = spec.evaluation
-    return PublishInputs(
+    inputs = PublishInputs(
         to=publish.to.rstrip("/"),
         revision=revision_of(publish, iteration, redone),
         private=publish.private,
@@ -102,3 +86,7 @@ def publication_inputs(
         guards=spec.guards,
         rollbacks=sum(count for first, count in redone.items() if first <= iteration),
     )
+    keys = {model.key, inputs.scores, inputs.base_scores, inputs.judge}
+    parents = [*(step.name for step in steps if step.key in keys), *needs]
+    name = f"{PUBLISH.name}-{iteration}"
+    return Step(name, iteration, inputs, input_key(inputs), tuple(dict.fromkeys(parents)))

@@ -1,6 +1,6 @@
 """The object store: s3:// and file:// behind one interface, commit by manifest, reads that check every digest.
 
-open_store -> ObjectStore         whole objects under keys                      base.py file.py s3.py
+open_store, open_storage          whole objects under keys                      base.py file.py s3.py
 commit, read_manifest             a directory exists when its manifest does     committed.py probe.py
 read_own_manifest                 the same, and another step's is refused      committed.py
 fetch, read_file, download_tree   only what the manifest names, checked         reading.py cache.py
@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfevo_contract.errors import InputError
+from selfevo_contract.spec.storage import Storage
 from selfevo_store.base import Checksum, ObjectInfo, ObjectStore
 from selfevo_store.committed import CommitResult, commit, read_manifest, read_own_manifest
 from selfevo_store.probe import probe_conditional_put
@@ -32,6 +33,7 @@ __all__ = [
     "download_tree",
     "fetch",
     "fetch_rows",
+    "open_storage",
     "open_store",
     "probe_conditional_put",
     "read_file",
@@ -80,3 +82,15 @@ def open_store(
 
         return FileStore(uri, require_conditional_put=require_conditional_put, cache_dir=cache_dir)
     raise InputError(f"storage.uri {uri!r} is neither s3://<bucket>/<prefix> nor file:///<absolute path>")
+
+
+def open_storage(storage: Storage, *, cache_dir: Path | None = None) -> ObjectStore:
+    """The store that ``spec.storage`` names, as `open_store` opens it."""
+    return open_store(
+        storage.uri,
+        endpoint=storage.endpoint,
+        region=storage.region,
+        require_conditional_put=storage.require_conditional_put,
+        checksum=storage.checksum,
+        cache_dir=cache_dir,
+    )

@@ -12,15 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import yaml
 
+T = TypeVar("T")
 Repositories = Mapping[str, Mapping[str, Path]]
 """owner/name, or datasets/owner/name -> revision -> the folder that it holds."""
 
@@ -54,11 +56,11 @@ class Hub:
 
 
 @contextmanager
-def hub(repositories: Repositories) -> Iterator[Hub]:
-    """A hub with ``repositories``, until the block ends."""
-    handler = type("Handler", (_Handler,), {})
+def served(of: type[BaseHTTPRequestHandler], make: Callable[[str], T]) -> Iterator[T]:
+    """What ``make`` returns for the address at which ``of`` answers, which has it as ``hub``, until the block ends."""
+    handler = type("Handler", (of,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    running = Hub(f"http://127.0.0.1:{server.server_address[1]}", repositories)
+    running = make(f"http://127.0.0.1:{server.server_address[1]}")
     handler.hub = running  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -68,6 +70,11 @@ def hub(repositories: Repositories) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def hub(repositories: Repositories) -> AbstractContextManager[Hub]:
+    """A hub with ``repositories``, until the block ends."""
+    return served(_Handler, lambda address: Hub(address, repositories))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from harness.hub import served
 
 LARGE = (".safetensors", ".parquet")
 ATTRIBUTES = {".gitattributes": b"*.safetensors filter=lfs\n"}
@@ -70,21 +71,9 @@ class WritableHub:
         made.branches["main"].commits += 1
 
 
-@contextmanager
-def writable_hub(rights: Mapping[str, Sequence[str]]) -> Iterator[WritableHub]:
+def writable_hub(rights: Mapping[str, Sequence[str]]) -> AbstractContextManager[WritableHub]:
     """A hub without repositories, until the block ends."""
-    handler = type("Handler", (_Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    running = WritableHub(f"http://127.0.0.1:{server.server_address[1]}", rights)
-    handler.hub = running  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield running
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return served(_Handler, lambda address: WritableHub(address, rights))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -113,7 +113,7 @@ def test_a_store_that_hangs_or_fails_costs_seconds_and_changes_nothing(
 ) -> None:
     phase = fails_by(Interrupted("stopped")) if code else lambda: None
     monkeypatch.setattr(kept_log, "UPLOAD_S", 0.2)
-    monkeypatch.setattr(kept_log, "open_store", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr(kept_log, "open_storage", lambda *_, **__: time.sleep(30))
     begun = time.monotonic()
     ended = pod(phase)
     assert time.monotonic() - begun < 15
@@ -123,7 +123,7 @@ def test_a_store_that_hangs_or_fails_costs_seconds_and_changes_nothing(
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(kept_log, "open_store", refuse)
+    monkeypatch.setattr(kept_log, "open_storage", refuse)
     ended = pod(phase)
     assert ended.code == code and "not kept in the store: OSError: no route" in ended.log
 

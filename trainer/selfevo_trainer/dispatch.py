@@ -15,26 +15,18 @@ from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.phases import PHASES, GrpoInputs
 from selfevo_contract.process import SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_store import open_store, probe_conditional_put
+from selfevo_store import open_storage, probe_conditional_put
 from selfevo_trainer import phases
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed.layout import Layout, check_batch, read_layout, read_rank
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.process.signals import StopRequest
-from selfevo_trainer.tracking.relay import Tracking, tracking
+from selfevo_trainer.tracking.relay import tracking
 
 
 def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
     """Do the phase, or find it done; where several processes train, start them."""
-    storage = config.storage
-    store = open_store(
-        storage.uri,
-        endpoint=storage.endpoint,
-        region=storage.region,
-        require_conditional_put=storage.require_conditional_put,
-        checksum=storage.checksum,
-        cache_dir=Context.cache_dir_from_env(),
-    )
+    store = open_storage(config.storage, cache_dir=Context.cache_dir_from_env())
     rank = read_rank(os.environ)
     shard = _shard(config)
     if rank is not None:
@@ -83,12 +75,7 @@ def _run_here(context: Context) -> PhaseResult:
 
         collective.prepare()
     context.clock.seconds["startup"] = time.time() - context.started
-    watched = (
-        tracking(context.config, context.stop, context.workdir)
-        if context.rank.first
-        else contextlib.nullcontext(Tracking())
-    )
-    with watched as context.tracking:
+    with tracking(context.config, context.stop, context.workdir, speaks=context.rank.first) as context.tracking:
         result: PhaseResult = phase.run(context, inputs)
         if result.outcome == "committed":
             context.tracking.result(context.config.iteration, result.metrics)

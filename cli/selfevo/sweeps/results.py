@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
+from selfevo.report.spread import spread_of
 from selfevo.stores import committed_steps, open_run_store
 from selfevo.sweeps.grid import SEED, Cell
 from selfevo.text import count, fitted, percent
@@ -94,9 +94,10 @@ def table(results: Sequence[Result], columns: int | None) -> list[str]:
         rows = [["settings", "seeds", "mean score", "standard deviation"]]
         for group in repeated:
             scores = [each.score for each in group if each.score is not None]
-            mean = percent(statistics.fmean(scores)) if scores else "-"
-            spread = f"{100 * statistics.stdev(scores):.1f}" if len(scores) > 1 else "-"
-            rows.append([group[0].cell.without_seed or "as in the manifest", str(len(scores)), mean, spread])
+            found = spread_of(scores) if scores else None
+            mean = percent(found.mean) if found else "-"
+            deviation = f"{100 * found.deviation:.1f}" if found and found.deviation is not None else "-"
+            rows.append([group[0].cell.without_seed or "as in the manifest", str(len(scores)), mean, deviation])
         lines += ["", *fitted(rows, (1, 2, 3), columns)]
     return lines
 

@@ -56,13 +56,17 @@ def _bar(done: int, total: int, doing: str, figures: str, room: int) -> Text:
     if total > 0:
         count = f"{done}/{total} "
         width = max(5, min(24, room - len(count) - len(doing) - 2))  # numbers and words say more
-        full = max(0, min(width, width * done // total))
-        # Thick and thin: to be told apart without colours, too.
-        text.append("━" * full, "cyan").append("─" * (width - full), "bright_black").append(f" {count}")
+        text.append_text(bar(done, total, width)).append(f" {count}")
     text.append(printable(doing))
     if figures:
         text.append(f"  {figures}", "dim")
     return text
+
+
+def bar(done: int, total: int, width: int) -> Text:
+    """How much is done, in ``width`` columns; thick and thin: to be told apart without colours, too."""
+    full = max(0, min(width, width * done // total))
+    return Text("━" * full, "cyan").append("─" * (width - full), "bright_black")
 
 
 def window(names: list[str], records: Mapping[str, StepStatus], room: int) -> tuple[list[str], int, int]:

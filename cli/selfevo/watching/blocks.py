@@ -85,9 +85,7 @@ def _pace(scene: Scene, columns: int, now: datetime) -> Text:
     total = len(scene.plan.steps) if scene.plan else 0
     line = Text()
     if total:
-        width = max(5, min(24, columns // 5))
-        full = min(width, width * done // total)
-        line.append("━" * full, "cyan").append("─" * (width - full), "bright_black").append(" ")
+        line.append_text(step_lines.bar(done, total, max(5, min(24, columns // 5)))).append(" ")
     line.append(narrate.counts(status, scene.plan))
     speed = _speed(scene)
     parts = [f"{speed:.0f} tokens/s"] if speed is not None else []

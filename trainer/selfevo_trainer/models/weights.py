@@ -72,12 +72,12 @@ def named_in(index: Any) -> set[str]:
 
 def has_learned_positions(folder: Path) -> bool:
     """Whether a tensor is a table of positions, as in GPT-2, OPT or BioGPT. Rotary and ALiBi models have none."""
-    return any(_LEARNED.search(name) for file in files_of(folder) for name in _header(file)[0])
+    return any(_LEARNED.search(name) for file in files_of(folder) for name in header_of(file)[0])
 
 
 def count(folder: Path) -> int:
     """Numbers in the weights files."""
-    shapes = (entry["shape"] for file in files_of(folder) for entry in _header(file)[0].values())
+    shapes = (entry["shape"] for file in files_of(folder) for entry in header_of(file)[0].values())
     return sum(prod(shape) for shape in shapes)
 
 
@@ -88,7 +88,7 @@ def not_finite(folder: Path, dtype: str) -> str | None:
         dtype: the run's: float32, bfloat16 or float16.
     """
     for file in files_of(folder):
-        for name, entry in _header(file)[0].items():
+        for name, entry in header_of(file)[0].items():
             if name.endswith(".weight") and entry["dtype"] not in _FLOATS:
                 return (
                     f"the weights in {folder} are quantized: {name} in {file.name} is of type {entry['dtype']}, and "
@@ -117,7 +117,7 @@ def _largest(values: Any) -> int:
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, _Float, Any]]:
-    header, begin = _header(file)
+    header, begin = header_of(file)
     if not header:
         return
     data = np.memmap(file, dtype=np.uint8, mode="r")
@@ -128,7 +128,7 @@ def _tensors(file: Path) -> Iterator[tuple[str, _Float, Any]]:
             yield name, kind, np.frombuffer(data, dtype=np.uint8)[begin + start : begin + end].view(kind.bits)
 
 
-def _header(file: Path) -> tuple[dict[str, Any], int]:
+def header_of(file: Path) -> tuple[dict[str, Any], int]:
     """Name -> {dtype, shape, data_offsets}, and where the tensors' bytes begin. The file was found whole before."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from selfevo_contract.artifacts import kept_log
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.process import GRACE_SECONDS_ENV, SHARD_ENV, PhaseConfig
-from selfevo_store import open_store
+from selfevo_store import open_storage
 
 HEAD, TAIL = 256 << 10, 768 << 10
 """Bytes of the beginning and of the end that are kept of a longer log."""
@@ -163,15 +163,7 @@ def upload(log: KeptLog, config: PhaseConfig, rank: int | None, started: float, 
 
     def put() -> None:
         try:
-            storage = config.storage
-            store = open_store(
-                storage.uri,
-                endpoint=storage.endpoint,
-                region=storage.region,
-                require_conditional_put=storage.require_conditional_put,
-                checksum=storage.checksum,
-            )
-            store.put_bytes(key, data)
+            open_storage(config.storage).put_bytes(key, data)
         except SelfevoError as error:
             failed.append(str(error))
         except Exception as error:  # what has been computed must not fail by it

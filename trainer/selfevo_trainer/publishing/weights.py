@@ -18,7 +18,7 @@ from selfevo_store import fetch
 from selfevo_trainer.context import Context
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import adapters
-from selfevo_trainer.models.weights import INDEX
+from selfevo_trainer.models.weights import INDEX, header_of
 
 _TYPES = ("dtype", "torch_dtype")
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -88,20 +88,12 @@ def cast(folder: Path, dest: Path, dtype: str) -> dict[str, Path]:
     return files
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """What a file of weights says of its tensors."""
-    with file.open("rb") as opened:
-        header: dict[str, Any] = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    header.pop("__metadata__", None)
-    return header
-
-
 def _is_all(file: Path, dtype: str) -> bool:
-    return all(tensor["dtype"] in (_CODES[dtype], *_WHOLE) for tensor in _header(file).values())
+    return all(tensor["dtype"] in (_CODES[dtype], *_WHOLE) for tensor in header_of(file)[0].values())
 
 
 def _tensor_bytes(file: Path) -> int:
-    return max((tensor["data_offsets"][1] for tensor in _header(file).values()), default=0)
+    return max((tensor["data_offsets"][1] for tensor in header_of(file)[0].values()), default=0)
 
 
 def _cast_file(source: Path, dest: Path, dtype: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from selfevo_contract.spec.tracking import MlflowTracker
+from selfevo_contract.spec.tracking.base import PROJECT
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
 
 _METRICS = 1000
@@ -28,7 +29,7 @@ class MlflowSink:
 
         self._job = job
         self._client = MlflowClient(tracking_uri=tracker.place)
-        name = tracker.project or "selfevo"
+        name = tracker.project or PROJECT
         experiment = self._client.get_experiment_by_name(name)
         self._experiment = experiment.experiment_id if experiment else self._client.create_experiment(name)
         self._run = self._find(job.step_id, job.step, job.phase)

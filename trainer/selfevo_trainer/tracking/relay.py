@@ -152,14 +152,14 @@ def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def tracking(config: PhaseConfig, stop: StopRequest, folder: Path) -> Iterator[Tracking]:
+def tracking(config: PhaseConfig, stop: StopRequest, folder: Path, *, speaks: bool = True) -> Iterator[Tracking]:
     """Inside, the trackers of the run can be told something; behind it they have been, or are given up. Their files lie
-    in ``folder``, which somebody else removes.
+    in ``folder``, which somebody else removes. Of several processes the one that ``speaks`` for them tells them.
 
     A phase that ends before its time, by an error or on request, waits for none of them.
     """
     begun = time.monotonic()
-    told = Tracking([_Process(job, folder) for job in jobs(config)])
+    told = Tracking([_Process(job, folder) for job in jobs(config) if speaks])
     seconds = 0.0
     try:
         yield told

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfevo_contract.spec.tracking import TensorboardTracker
-from selfevo_store import open_store
+from selfevo_store import open_storage
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
 
 EVERY_S = 30.0
@@ -25,13 +25,7 @@ class TensorboardSink:
         from torch.utils.tensorboard import SummaryWriter
 
         self._job, self._writer_of = job, SummaryWriter
-        self._store = open_store(
-            job.storage.uri,
-            endpoint=job.storage.endpoint,
-            region=job.storage.region,
-            require_conditional_put=job.storage.require_conditional_put,
-            checksum=job.storage.checksum,
-        )
+        self._store = open_storage(job.storage)
         self._folder = Path(tempfile.mkdtemp(prefix="tensorboard-"))
         self._writer: SummaryWriter | None = None
         self._uploaded = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfevo_contract.spec.tracking import TrackioTracker
+from selfevo_contract.spec.tracking.base import PROJECT
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
 
 
@@ -18,7 +19,7 @@ class TrackioSink:
         self._trackio: Any = trackio
         self._job = job
         self._shared: dict[str, Any] = {
-            "project": tracker.project or "selfevo",
+            "project": tracker.project or PROJECT,
             "group": job.group,
             "space_id": tracker.space,
             "server_url": tracker.endpoint,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfevo_contract.spec.tracking import WandbTracker
+from selfevo_contract.spec.tracking.base import PROJECT
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
 
 
@@ -20,7 +21,7 @@ class WandbSink:
 
         self._wandb, self._job = wandb, job
         self._shared: dict[str, Any] = {
-            "project": tracker.project or "selfevo",
+            "project": tracker.project or PROJECT,
             "entity": tracker.entity,
             "group": job.group,
             "resume": "allow",

@@ -12,3 +12,5 @@ Project = Annotated[
     str, Field(min_length=1, max_length=128), form("[A-Za-z0-9_.-]+", "letters, digits, '-', '_' and '.'")
 ]
 """The name of a project, an entity or an experiment."""
+PROJECT = "selfevo"
+"""The project where none is given."""
