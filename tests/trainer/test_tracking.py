@@ -251,21 +251,16 @@ def test_mlflow_has_a_step_once_however_many_attempts_it_took(tmp_path: Path, mo
 
 
 @pytest.mark.slow
-def test_wandb_takes_the_curves_the_table_and_the_points_by_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_wandb_has_written_everything_when_its_process_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", os.fspath(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    from selfevo_trainer.tracking.wandb import WandbSink
-
-    for name in ("WANDB_SILENT", "WANDB_CONSOLE", "WANDB_DISABLE_CODE", "WANDB_BASE_URL"):  # the sink's own, set back
-        monkeypatch.setenv(name, "")
-    (job,) = relay.jobs(config_of(tmp_path))
-    tracker: Any = SimpleNamespace(place="http://127.0.0.1:9", project=None, entity=None)
-    sink = WandbSink(tracker, job)
-    sink.update(1, {"reward": 0.5, "mean@4": 0.25})
-    sink.table("questions", ["question"], [["1+1"]])
-    sink.result(1, {"kept": 3.0})
-    sink.close(ended=True)
+    monkeypatch.setattr(relay, "WAIT_S", 600.0)
+    monkeypatch.setattr(relay, "WAIT_MOST_S", 600.0)
+    config = config_of(tmp_path, kind="wandb", endpoint="http://127.0.0.1:9")
+    (job,) = relay.jobs(config)
+    with relay.tracking(config, StopRequest(), tmp_path) as told:
+        told.update(1, {"reward": 0.5, "mean@4": 0.25})
+        told.table("questions", ["question"], [["1+1"]])
+        told.result(1, {"kept": 3.0})
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*.wandb")}
     assert set(files) == {f"run-{job.step_id}.wandb", f"run-{job.iterations_id}.wandb"}
     step, iterations = files[f"run-{job.step_id}.wandb"], files[f"run-{job.iterations_id}.wandb"]

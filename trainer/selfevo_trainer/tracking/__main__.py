@@ -62,5 +62,8 @@ def handle(sink: Sink, message: dict[str, Any]) -> bool:
 
 if __name__ == "__main__":
     code = main(sys.stdin)
-    sys.stderr.flush()
-    os._exit(code)  # a library's threads that wait for a server do not hold it
+    # What a library still writes as Python ends is waited for, as long as whoever started us waits, or is gone.
+    at_last = threading.Timer(ORPHANED_S, os._exit, (code,))
+    at_last.daemon = True
+    at_last.start()
+    sys.exit(code)
