@@ -127,7 +127,7 @@ def _values(s3: S3Server, endpoint: str, bucket: str, image: str, workers: int) 
         },
         "model": {"uri": f"s3://{bucket}/base", "dtype": "float32"},
         "spec": {"pods": arithmetic.PODS},
-        "timeoutSeconds": 240,
+        "timeoutSeconds": 1000,
     }
     return {
         "image": one,
@@ -201,10 +201,10 @@ def _lead(life: Life, endpoint: str, second: Hold) -> None:
 
         eventually(there, arithmetic.LIMIT_S)
 
-    wait = ("--wait", "--timeout", "120s")
+    wait = ("--wait", "--timeout", "600s")
     life.release.install(_values(life.s3, endpoint, bucket, IMAGE, 4), *wait)
     life.look_at("operator", life.operators()[0], "operator")
-    life.helm_test = life.release.helm("test", RELEASE, "--logs", "--timeout", "280s")
+    life.helm_test = life.release.helm("test", RELEASE, "--logs", "--timeout", "1100s")
 
     _person(life.plane).create(life.manifest)
     until(lambda: second.met)  # it trains, and saves a checkpoint

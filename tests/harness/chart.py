@@ -41,7 +41,7 @@ def helm(*arguments: str | Path, tool: GoTool = tools.HELM, kubeconfig: Path | N
             "KUBECONFIG": str(kubeconfig or Path(home) / "none"),
         }
         command = [tools.program(tool), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     if done.returncode != 0:
         raise HelmError(f"{done.stdout[-2000:]}{done.stderr[-6000:]}")
     return done.stdout

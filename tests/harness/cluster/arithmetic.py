@@ -21,7 +21,7 @@ Object = dict[str, Any]
 
 BASE = EXAMPLES / "arithmetic" / "base"
 SECRET = "s3-credentials"
-LIMIT_S = 300.0
+LIMIT_S = 1200.0
 """For one step: an idle machine takes ten seconds, of which the imports are six."""
 PODS: Object = {
     "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
