@@ -768,19 +768,22 @@ FREE = (
 
 
 def other_values(stored: Document) -> Iterator[tuple[str, Document]]:
-    """Every place of the spec with up to three other values that leave it valid; iterations apart, which only grows. Of
-    the pods of a part, which are those of the run once more, every fourth place with one value."""
+    """Every place of the spec with another value that leaves it valid, every fourth one with up to three.
+
+    Iterations apart, which only grow. Of the pods of a part, which are those of the run once more, every fourth place.
+    """
     before = SelfEvolutionRun.model_validate(stored).spec
     for path, given in places(stored["spec"]):
         found = 0
         of_part = "pods" in path[1:]
-        if of_part and crc32(repr(path).encode()) % 4:
+        chosen = crc32(repr(path).encode()) % 4 == 0
+        if of_part and not chosen:
             continue
         schema = schema_at(SCHEMA["properties"]["spec"], path)
         for value in values_for(given, schema):
             if schema.get("type") == "integer" and isinstance(value, float):
                 continue  # to the contract 3.0 is 3; the API server evaluates no rule on it
-            if path in ((), ("iterations",)) or found == (1 if of_part else 3):
+            if path in ((), ("iterations",)) or found == (3 if chosen and not of_part else 1):
                 break
             spec = json.loads(json.dumps(changed(stored["spec"], path, value)))
             try:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 SCHEMA = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 SEED = int(os.environ.get("SELFEVO_FUZZ_SEED", "0"))
-DOCUMENTS = int(os.environ.get("SELFEVO_FUZZ_DOCUMENTS", "1500"))
+DOCUMENTS = int(os.environ.get("SELFEVO_FUZZ_DOCUMENTS", "750"))
 """Of each kind: one change, several changes. SELFEVO_FUZZ_DOCUMENTS=100000 tries every single one."""
 
 

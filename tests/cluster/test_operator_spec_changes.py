@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 (CRD,) = (Path(__file__).parents[2] / "crds").glob("*.yaml")
 LEAVES = dict(leaves(spec_schema(CRD)))
-VALUES = 4
+VALUES = 2
 """Of each leaf; other ones in each of the five places that have, for example, pods."""
 CHAINS = 6
 LONG_S = 3600

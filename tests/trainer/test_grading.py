@@ -361,11 +361,11 @@ def test_some_hostile_answers_among_good_ones(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_hostile_answers_among_good_ones(tmp_path):
+def test_every_other_hostile_answer_among_good_ones(tmp_path):
     sentinel = tmp_path / "s"
     hostile = hostile_answers(sentinel)
     assert len(hostile) >= 60
-    stats = grade_mixed(list(hostile.values()), timeout_s=0.5)
+    stats = grade_mixed(list(hostile.values())[::2], timeout_s=0.5)
     assert not sentinel.exists()
     # How far the exploits get in half a second depends on the machine; with time enough they are refused, see below.
     assert stats.timed_out >= 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 from harness.cluster.client import Api
+from harness.patience import Patience
 from harness.runs import document
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.run import SelfEvolutionRun
@@ -88,11 +88,11 @@ def step(run: Object, name: str) -> Object:
 
 def wait_run(api: Api, namespace: str, name: str, until: Callable[[Object], Any], limit_s: float = 300.0) -> Object:
     """The run, when ``until(run)``."""
-    deadline = time.monotonic() + limit_s
+    patience = Patience(limit_s)
     run: Object
     while not until(run := api.get(RUNS, name, namespace)):
-        assert time.monotonic() < deadline, f"{name} after {limit_s} s: {json.dumps(status_of(run))}"
-        time.sleep(0.05)
+        assert not patience.over(), f"{name} after {limit_s} s: {json.dumps(status_of(run))}"
+        patience.rest()
     return run
 
 
@@ -133,7 +133,7 @@ def end_state(run: Object) -> Object:
 
 
 def eventually(true: Callable[[], Any], limit_s: float = 180.0, why: Callable[[], object] = lambda: "") -> None:
-    deadline = time.monotonic() + limit_s
+    patience = Patience(limit_s)
     while not true():
-        assert time.monotonic() < deadline, f"not within {limit_s} s: {why()}"
-        time.sleep(0.05)
+        assert not patience.over(), f"not within {limit_s} s: {why()}"
+        patience.rest()

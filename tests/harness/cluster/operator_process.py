@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.processes import Child
+from harness.patience import Patience
 from harness.ports import free_port
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -111,11 +111,11 @@ class OperatorProcess(Child):
 
     def wait_for(self, path: str, code: int, limit_s: float = START_LIMIT_S) -> str:
         """What it says when ``path`` answers ``code``."""
-        deadline = time.monotonic() + limit_s
+        patience = Patience(limit_s)
         while (answer := self.ask(path))[0] != code:
             assert self.alive, f"the operator ended with {self.exit_code}:\n{self.tail()}"
-            assert time.monotonic() < deadline, f"{path} says {answer} after {limit_s} s:\n{self.tail()}"
-            time.sleep(0.05)
+            assert not patience.over(), f"{path} says {answer} after {limit_s} s:\n{self.tail()}"
+            patience.rest()
         return answer[1]
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
