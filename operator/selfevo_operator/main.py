@@ -21,6 +21,8 @@ from selfevo_operator.runtime.errors import OperatorError
 from selfevo_operator.runtime.health import serve
 from selfevo_operator.runtime.operator import Operator
 from selfevo_operator.runtime.settings import Patience, Settings, read_settings
+from selfevo_traces import open_sender
+from selfevo_traces.base import NOWHERE, Sender
 
 log = logging.getLogger("selfevo")
 _ENDING_S = 1.0
@@ -87,7 +89,7 @@ def _kopf_settings(patience: Patience) -> kopf.OperatorSettings:
     return settings
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, sender: Sender = NOWHERE) -> None:
     """Run until a signal ends it.
 
     Raises:
@@ -103,7 +105,7 @@ async def run(settings: Settings) -> None:
             lambda *call: called(*call),
             workloads=settings.read_workloads,
         )
-        operator = Operator(kube, settings)
+        operator = Operator(kube, settings, sender)
         called = operator.called
         runner = await serve(operator.probes, operator.metrics, settings.host, settings.port)
         stack.push_async_callback(lambda: _briefly(runner.cleanup()))
@@ -194,11 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _give_memory_back()
     loop = asyncio.new_event_loop()  # not asyncio.run: at its end it waits for every task, however long that takes
     asyncio.set_event_loop(loop)
+    sender = open_sender("selfevo-operator", log.warning)
     try:
-        loop.run_until_complete(run(settings))
+        loop.run_until_complete(run(settings, sender))
     except (OperatorError, CredentialsError) as error:
         log.error("%s", error)
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        sender.close()
     return 0

@@ -223,12 +223,27 @@ def test_network_policies_leave_the_metadata_address_out(rendered: dict[str, lis
         {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
         {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]},
     ]
-    opened = {rule["ports"][0]["port"]: rule["to"] for rule in trainers["spec"]["egress"][2:-1]}
+    opened = {rule["ports"][0]["port"]: rule["to"] for rule in trainers["spec"]["egress"][2:-2]}
     assert opened == {
         80: [{"ipBlock": {"cidr": "169.254.170.23/32"}}, {"ipBlock": {"cidr": "fd00:ec2::23/128"}}],
         987: [{"ipBlock": {"cidr": "169.254.169.252/32"}}],
     }
     assert trainers["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"] == "selfevo-operator"
+
+
+def test_who_traces_is_told_where_and_reaches_it(rendered: dict[str, list[dict[str, Any]]]):
+    told = {variable["name"]: variable for variable in container(rendered["everything on"])["env"]}
+    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == "http://otel-collector.observability:4318"
+    secret = told["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
+    assert secret == {"name": "otel", "key": "headers"}
+    assert read_settings(
+        ["--all-namespaces", "--image=x"], {name: variable.get("value", "") for name, variable in told.items()}
+    ).pods.collector == ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.observability:4318")
+    to = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
+    way = {"ports": [{"protocol": "TCP", "port": 4318}], "to": to}
+    policies = chart.of_kind(rendered["everything on"], "NetworkPolicy")
+    assert len(policies) == 2 and all(way in policy["spec"]["egress"] for policy in policies)
+    assert not [v for v in container(rendered["defaults"])["env"] if v["name"].startswith("OTEL_")]
 
 
 def test_monitors_find_the_operator(rendered: dict[str, list[dict[str, Any]]]):
@@ -255,6 +270,7 @@ WRONG = {
     "a test in a namespace that is not served": ({"tests": {"namespace": "b"}}, "the operator does not serve it"),
     "a test without a model": ({"tests": {"storage": {"uri": "s3://a"}}}, "name a small model"),
     "an identity that is none": ({"networkPolicy": {"trainer": {"identities": ["everything"]}}}, "identities/0"),
+    "a collector without a scheme": ({"tracing": {"endpoint": "otel:4318"}}, "/tracing/endpoint"),
     "nobody who answers DNS": ({"networkPolicy": {"dns": {"to": []}}}, "/networkPolicy/dns/to"),
     "the user root": ({"trainer": {"runAsUser": 0}}, "/trainer/runAsUser"),
     "policies for unknown namespaces": (

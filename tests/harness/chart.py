@@ -117,6 +117,11 @@ MATRIX: dict[str, dict[str, Any]] = {
             "prometheusRule": {"enabled": True},
             "dashboard": {"enabled": True, "annotations": {"folder": "training"}},
         },
+        "tracing": {
+            "endpoint": "http://otel-collector.observability:4318",
+            "headersSecret": {"name": "otel"},
+            "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}],
+        },
         "tests": {
             "storage": {"uri": "s3://models/helm-test", "credentialsSecret": "s3-credentials"},
             "model": {"uri": "s3://models/tiny", "dtype": "float32"},

@@ -103,7 +103,7 @@ def test_the_trainer_starts_in_an_environment_of_its_own(tmp_path: Path, target:
 def test_the_versions_of_the_trainer_with_vllm_are_pinned_whole(tmp_path: Path) -> None:
     flags = ("--python-version=3.11", "--python-platform=x86_64-manylinux_2_28", "--no-header", "--no-annotate")
     limits = [f"--constraint={ROOT / name}" for name in ("constraints.txt", "constraints-vllm.txt")]
-    extras = ("--extra=trainer", "--extra=tracking", "--extra=vllm")
+    extras = ("--extra=trainer", "--extra=tracking", "--extra=traces", "--extra=vllm")
     said = run(BIN / "uv", "pip", "compile", "--quiet", ROOT / "pyproject.toml", *extras, *limits, *flags)
     found = dict(re.findall(r"^([\w.-]+)==(\S+)", said, flags=re.M))
     assert found.items() <= pinned("constraints.txt", "constraints-vllm.txt").items()

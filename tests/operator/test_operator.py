@@ -16,6 +16,7 @@ from selfevo_operator.observed.cache import Key
 from selfevo_operator.runtime.errors import OperatorError
 from selfevo_operator.runtime.operator import Operator
 from selfevo_operator.runtime.settings import Patience, Settings
+from selfevo_traces.base import NOWHERE, Sender
 
 STUCK_S = Patience().stuck
 DEMO = Key("lab", "demo")
@@ -36,12 +37,12 @@ class Lists:
         self.listed += 1
 
 
-def operator_of(api: object = None, *namespaces: str, resync_seconds: float = 60) -> Operator:
+def operator_of(api: object = None, *namespaces: str, resync_seconds: float = 60, sender: Sender = NOWHERE) -> Operator:
     settings = Settings(
         namespaces=namespaces, pods=PodSettings(image="x"), host="", port=0, workers=2, resync_seconds=resync_seconds,
         kubeconfig=None, verbose=False,
     )  # fmt: skip
-    made = Operator(api, settings)  # type: ignore[arg-type]
+    made = Operator(api, settings, sender)  # type: ignore[arg-type]
     made.scopes.listed = True
     return made
 

@@ -134,6 +134,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* The way to where spans are sent, as rules of a NetworkPolicy's egress. */}}
+{{- define "selfevo.tracingEgress" -}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- ports:
+    {{- range .ports }}
+    - {protocol: TCP, port: {{ . | int }}}
+    {{- end }}
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What is there only while `helm test` runs. */}}
 {{- define "selfevo.testHook" -}}
 helm.sh/hook: test

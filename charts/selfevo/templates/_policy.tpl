@@ -79,7 +79,7 @@ field is wanted again as `object.spec...`. */}}
 whom it believes: they need an entry of their own. By kinds, because such a list is never complete. */}}
 {{- define "selfevo.policy.ownVariables" -}}
 {{- $whole := list "PATH" "ENV" "IFS" "CDPATH" "CLASSPATH" "CC" "CXX" "(CUDA|ROCM|HIP)_(HOME|PATH)" "GCONV_PATH" "LOCPATH" "NLSPATH" "HOSTALIASES" "LOCALDOMAIN" "RES_OPTIONS" "GLIBC_TUNABLES" "NETRC" "CURL_HOME" "PROMPT_COMMAND" "PS4" "TRANSFORMERS_CACHE" "(RDMAV|IBV)_DRIVERS" "TORCH_EXTENSIONS_DIR" "HF_(TOKEN_PATH|MODULES_CACHE)" }}
-{{- $begin := list "LD_" "DYLD_" "PYTHON" "SHELL" "BASH" "PERL" "RUBY" "NODE_" "_?JAVA_" "JDK_" "GIT_" "PIP_" "UV_" "SSL" "OPENSSL_" "KRB5" "AWS_" "GOOGLE_" "GCE_" "CLOUDSDK_" "AZURE_" "HUGGINGFACE_" "MODELSCOPE_" "XDG_" "(OMPI|PMIX)_MCA_" "UCX_MODULE" "FI_PROVIDER" "HSA_TOOLS" "ROCP_" "TORCH_FORCE_" "TRITON_(CACHE_MANAGER|OVERRIDE|KERNEL_OVERRIDE|LIB|.*_PATH)" }}
+{{- $begin := list "LD_" "DYLD_" "PYTHON" "SHELL" "BASH" "PERL" "RUBY" "NODE_" "_?JAVA_" "JDK_" "GIT_" "PIP_" "UV_" "SSL" "OPENSSL_" "KRB5" "AWS_" "GOOGLE_" "GCE_" "CLOUDSDK_" "AZURE_" "OTEL_" "HUGGINGFACE_" "MODELSCOPE_" "XDG_" "(OMPI|PMIX)_MCA_" "UCX_MODULE" "FI_PROVIDER" "HSA_TOOLS" "ROCP_" "TORCH_FORCE_" "TRITON_(CACHE_MANAGER|OVERRIDE|KERNEL_OVERRIDE|LIB|.*_PATH)" }}
 {{- $hold := list "_PROXY$" "_PRELOAD" "_INJECTION" "_PLUGINS?(_|$)" "_CONF_FILE$" "_CA_" "_CERTS?(_|$)" "_ROOTS_FILE" "_ENDPOINT(_|$)" "_(BASE_URL|TRACKING_URI)$" "_(REDIS|REMOTE)_" "USE_MODELSCOPE" "TRUST_REMOTE_CODE" }}
 {{- printf "(?i)^((%s)$|%s|.*(%s))" (join "|" $whole) (join "|" $begin) (join "|" $hold) }}
 {{- end }}

@@ -30,7 +30,7 @@ from selfevo_operator.controller.forks import Forks
 from selfevo_operator.controller.memory import Memories, RunMemory
 from selfevo_operator.controller.read import ProgressOf, Reader
 from selfevo_operator.controller.sharing import Sharing
-from selfevo_operator.controller.write import StatusWriter
+from selfevo_operator.controller.write import StatusWriter, Wrote
 from selfevo_operator.manifests.settings import PodSettings
 from selfevo_operator.observed.cache import Cache, Key, RunSnapshot
 from selfevo_operator.observed.snapshots import JobSnapshot, attempt_of
@@ -38,12 +38,13 @@ from selfevo_operator.observed.snapshots import JobSnapshot, attempt_of
 
 @dataclass
 class MetricsHooks:
-    """What is called while a run is reconciled: for metrics, and for the runs that wait for another one."""
+    """What is called while a run is reconciled: for metrics, traces, and the runs that wait for another one."""
 
     created: Callable[[Key], None] = lambda key: None
     facts: Callable[[str], None] = lambda reason: None
     freed: Callable[[Key], None] = lambda key: None
     """The run waits for what another one has done now: it is to be reconciled, and something hangs on it."""
+    wrote: Wrote = lambda run, before, after: None
 
 
 class Controller:
@@ -66,7 +67,7 @@ class Controller:
         self._sharing, self._forks = Sharing(cache), Forks(cache)
         self._reader = Reader(api, cache, settings, clock, self._memories, beside, progress)
         self._executor = Executor(api, cache, settings, self._created)
-        self._writer = StatusWriter(api, cache, clock, self._memories, self._hooks.facts)
+        self._writer = StatusWriter(api, cache, clock, self._memories, self._hooks.facts, self._hooks.wrote)
 
     async def reconcile_run(self, key: Key, may_record: Callable[[], bool] = lambda: True) -> float | None:
         """Bring the run at ``key`` one step further.

@@ -19,6 +19,9 @@ from selfevo_operator.writes.status_patch import status_patch
 _QUIET_S = 2.0
 """Changes that no decision hangs on (a pod runs now) are written at most this often for one run."""
 
+Wrote = Callable[[RunSnapshot, RunStatus, RunStatus], None]
+"""The status of a run is recorded: what it was, and what it is."""
+
 
 class StatusWriter:
     """Writes statuses, each against the version that it was decided by."""
@@ -30,8 +33,10 @@ class StatusWriter:
         clock: Callable[[], datetime],
         memories: Memories,
         fact: Callable[[str], None],
+        wrote: Wrote = lambda run, before, after: None,
     ) -> None:
         self._api, self._cache, self._clock, self._memories, self._fact = api, cache, clock, memories, fact
+        self._wrote = wrote
 
     async def write(
         self,
@@ -60,6 +65,7 @@ class StatusWriter:
             return AT_ONCE
         self._cache.put_run(written)
         self._memories[snapshot.uid].wrote_at = self._clock()
+        self._wrote(snapshot, before, status)
         if run is not None:
             await self._create_event(run, before, status)
         return None

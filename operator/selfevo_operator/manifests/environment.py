@@ -30,6 +30,7 @@ from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.oracles import EndpointOracle
 from selfevo_contract.spec.publish import Publish
 from selfevo_contract.spec.storage import Storage
+from selfevo_contract.traces import ENDPOINT_ENVS, TRACEPARENT_ENV, attempt_span
 
 WORK = "/work"
 """Mount of the working volume, and the home of the user, who has no other."""
@@ -150,6 +151,17 @@ def publish_token(publish: Publish | None, inputs: Inputs) -> list[Variable]:
     """The token with which a Solver is published: no other phase's pods get it."""
     secret = publish.token_secret if publish is not None and isinstance(inputs, PublishInputs) else None
     return [] if secret is None else [of_secret(secret.name, secret.key, variable=PUBLISH_TOKEN_ENV)]
+
+
+def traced(collector: tuple[str, str] | None, uid: str, attempt: str, users: Iterable[EnvVar]) -> list[Variable]:
+    """Where the trainer sends its spans, and the one that they belong to; nothing where there is no collector.
+
+    What is said in ``users``' variables about the place holds: a trainer may have another way to it than the operator.
+    """
+    if collector is None:
+        return []
+    said = any(user.name in ENDPOINT_ENVS for user in users)
+    return [*([] if said else [plain(*collector)]), plain(TRACEPARENT_ENV, attempt_span(uid, attempt).traceparent)]
 
 
 def _credentials(storage: Storage) -> list[Variable]:

@@ -35,6 +35,7 @@ from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.traces import TRACEPARENT_ENV
 from selfevo_operator.manifests import allowlist, server_sidecar
 from selfevo_operator.manifests.labels import (
     ATTEMPT,
@@ -89,7 +90,7 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
             "podReplacementPolicy": "Failed",
             "template": {
                 "metadata": {"labels": labels, "annotations": {**pods.annotations, KEY: step.key}},
-                "spec": pod_spec(spec, config, place, settings),
+                "spec": pod_spec(spec, config, place, settings, run.metadata.uid),
             },
         },
     }
@@ -163,7 +164,7 @@ def _unattempted(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _unattempted_env(variable: Mapping[str, Any]) -> Mapping[str, Any]:
     if variable["name"] == CONFIG_ENV:
         return {**variable, "value": {**json.loads(variable["value"]), "attempt": ""}}
-    return {**variable, "value": ""} if variable["name"] == MASTER_ADDR_ENV else variable
+    return {**variable, "value": ""} if variable["name"] in (MASTER_ADDR_ENV, TRACEPARENT_ENV) else variable
 
 
 def _labels(run: SelfEvolutionRun, step: Step, attempt: int) -> dict[str, str]:

@@ -30,6 +30,7 @@ from selfevo_operator.manifests.environment import (
     oracle_token,
     plain,
     publish_token,
+    traced,
     variables,
 )
 from selfevo_operator.manifests.labels import TRAINER
@@ -57,8 +58,8 @@ class Place:
     """Host name of the first."""
 
 
-def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings) -> dict[str, Any]:
-    """The spec of the pods that do what is in ``config``.
+def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings, uid: str = "") -> dict[str, Any]:
+    """The spec of the pods that do what is in ``config``, of the run with this UID.
 
     Raises:
         InputError: what the run asks for cannot be had; one sentence.
@@ -82,7 +83,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         given = variables(pods.env, config, [*certificates, *ours], credentials=credentials)
         return _container(name, pods, field, settings, given)
 
-    ours = _processes(config, gpus, place, pods, field)
+    ours = [*_processes(config, gpus, place, pods, field), *traced(settings.collector, uid, config.attempt, pods.env)]
     init_containers: list[dict[str, Any]] = []
     ours += [*oracle_token(config.inputs), *publish_token(spec.publish, config.inputs)]
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:

@@ -29,5 +29,8 @@ class PodSettings:
     """ResourceClaimTemplates that a run's pods may name, with `*` at the end for names that begin so."""
     resource_claims: tuple[str, ...] = ()
     """The same of ResourceClaims."""
+    collector: tuple[str, str] | None = None
+    """The variable by which trainers know where traces are sent, and its value: the operator's own; None for nowhere.
+    It has no flag."""
     defaults: Pods = field(default_factory=Pods)
     """What every run's spec.pods begins from."""

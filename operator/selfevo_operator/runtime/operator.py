@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from selfevo_contract.status import RunStatus
+from selfevo_core.spans import Traced, ended_spans
 from selfevo_operator.api.kube import Api
 from selfevo_operator.api.progress import ProgressReader
 from selfevo_operator.controller import Controller, MetricsHooks
-from selfevo_operator.observed.cache import Cache, Key
+from selfevo_operator.observed.cache import Cache, Key, RunSnapshot
 from selfevo_operator.observed.figures import Figure, figures_of
 from selfevo_operator.runtime.metrics import ENDED_RUNS_STAY, RUNS_WITH_FIGURES, Metrics
 from selfevo_operator.runtime.probes import Probes
@@ -21,6 +24,9 @@ from selfevo_operator.runtime.scopes import Scopes
 from selfevo_operator.runtime.settings import Settings
 from selfevo_operator.runtime.watch_judge import WatchJudge
 from selfevo_operator.runtime.workers import Workers
+from selfevo_traces.base import NOWHERE, Sender
+
+log = logging.getLogger("selfevo")
 
 
 def _now() -> datetime:
@@ -30,7 +36,8 @@ def _now() -> datetime:
 class Operator:
     """Its parts, each of which can be read alone, and the way of a watch event through them."""
 
-    def __init__(self, api: Api, settings: Settings) -> None:
+    def __init__(self, api: Api, settings: Settings, sender: Sender = NOWHERE) -> None:
+        self._sender = sender
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
         self.metrics = Metrics(
@@ -50,7 +57,8 @@ class Operator:
         self._controller = Controller(
             api, self.cache, settings.pods, _now, progress=self._progress.of,
             hooks=MetricsHooks(
-                self._created, lambda reason: self.metrics.transitions.labels(reason).inc(), self.workers.add
+                self._created, lambda reason: self.metrics.transitions.labels(reason).inc(), self.workers.add,
+                self._wrote,
             ),
         )  # fmt: skip
         self._reads_progress = settings.progress_seconds > 0
@@ -118,6 +126,16 @@ class Operator:
         )
         for run in shown[:RUNS_WITH_FIGURES]:
             yield run.key.namespace, run.key.name, run.figures or figures_of(run.recorded())
+
+    def _wrote(self, run: RunSnapshot, before: RunStatus, after: RunStatus) -> None:
+        """What has ended in the run is a span now. No trace is worth a run."""
+        if not self._sender.on:
+            return
+        try:
+            for span in ended_spans(Traced(run.uid, run.key.namespace, run.key.name), before, after, _now()):
+                self._sender.send(span)
+        except Exception:
+            log.exception("no spans of run %s/%s are sent", run.key.namespace, run.key.name)
 
     def _created(self, key: Key) -> None:
         if (ended := self._ended_at.pop(key, None)) is not None:

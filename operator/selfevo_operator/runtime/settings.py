@@ -7,13 +7,15 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
+from selfevo_contract.errors import InputError
 from selfevo_contract.explain import explain
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.traces import collector_of
 from selfevo_operator.manifests.settings import PodSettings
 
 ENV_PREFIX = "SELFEVO_OPERATOR_"
@@ -70,7 +72,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     resync = _resync_seconds(parser, given.resync_seconds)
     return Settings(
         namespaces=namespaces,
-        pods=_pods(parser, given),
+        pods=replace(_pods(parser, given), collector=_collector(parser, environment)),
         host=host,
         port=port,
         workers=int(given.workers),
@@ -158,6 +160,14 @@ def _address(parser: argparse.ArgumentParser, listen: str) -> tuple[str, int]:
     if not port.isdecimal() or int(port) > 65535:
         parser.error(f"--listen is {listen!r}; write it as HOST:PORT, for example 0.0.0.0:8080")
     return host or "0.0.0.0", int(port)
+
+
+def _collector(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> tuple[str, str] | None:
+    """Where traces are sent, by OpenTelemetry's own variables."""
+    try:
+        return collector_of(environment)
+    except InputError as error:
+        parser.error(str(error))
 
 
 def _resync_seconds(parser: argparse.ArgumentParser, text: str) -> float:
