@@ -34,6 +34,7 @@ def test_the_examples_are_all_there() -> None:
     assert {path.name for path in EXAMPLES} >= {
         "arithmetic.yaml",
         "frontier.yaml",
+        "writing.yaml",
         "own-model.yaml",
         "smollm2-135m-instruct.yaml",
         "qwen3-4b-base.yaml",
