@@ -180,7 +180,8 @@ def _timeless(run: Object, namespace: str) -> Object:
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
             times = ("at", "startedAt", "finishedAt", "lastTransitionTime")
-            used = ("countedAt", "wallHours", "gpuHours", "hours")  # is measured in time
+            # Is measured in time; a phase that began and ended within a second is not among `phases`.
+            used = ("countedAt", "wallHours", "gpuHours", "hours", "phases")
             return {name: strip(item) for name, item in value.items() if name not in times + used}
         return [strip(item) for item in value] if isinstance(value, list) else value
 

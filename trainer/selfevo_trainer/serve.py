@@ -37,8 +37,7 @@ from selfevo_contract.spec.engines import ServerEngine
 from selfevo_store import open_store
 from selfevo_trainer.config import read_config
 from selfevo_trainer.context import Context
-from selfevo_trainer.engines.server_engine import NEVER_INPUT, NEVER_SERVICE
-from selfevo_trainer.engines.vllm_server import ServedModel, VllmServers
+from selfevo_trainer.engines.vllm_server import NEVER_INPUT, NEVER_SERVICE, ServedModel, VllmServers
 from selfevo_trainer.inputs.frozen import files_of, name_of
 from selfevo_trainer.main import failure_of, log_to_stderr
 from selfevo_trainer.process import progress

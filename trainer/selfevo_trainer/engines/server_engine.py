@@ -21,7 +21,7 @@ from selfevo_trainer.endpoints.client import BadAnswer, Client
 from selfevo_trainer.endpoints.in_parallel import in_parallel
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import completions_of, vllm_seed
-from selfevo_trainer.engines.vllm_server import VllmServers, of_model
+from selfevo_trainer.engines.vllm_server import NEVER_INPUT, NEVER_SERVICE, VllmServers, of_model
 from selfevo_trainer.models.loading import (
     eos_token_ids,
     load_generation_config,
@@ -31,8 +31,6 @@ from selfevo_trainer.models.loading import (
 )
 from selfevo_trainer.prompts import Messages, encode_all
 
-NEVER_INPUT, NEVER_SERVICE = 422, 424
-"""How the server beside the trainer answers when it will never be ready: the trainer ends, by exit code 2 or 3."""
 _PROBE = "What is 7 + 12? Häufig \\boxed{x^2}, 日本語.\n\tdef f(x): return x  # 3.14"
 """Text on which two tokenizers show that they are not the same."""
 _TOO_LONG = ("maximum context length", "max_model_len", "context length", "too long", "longer than")

@@ -32,6 +32,8 @@ from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK, check_split
 from selfevo_trainer.models.loading import load_config, positions_of
 
 HOST = "127.0.0.1"
+NEVER_INPUT, NEVER_SERVICE = 422, 424
+"""How the server beside the trainer answers when it will never be ready: the trainer ends, by exit code 2 or 3."""
 GRACE_S = 30.0
 """From SIGTERM to SIGKILL."""
 _TAIL = 200
