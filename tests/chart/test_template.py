@@ -223,7 +223,7 @@ def test_network_policies_leave_the_metadata_address_out(rendered: dict[str, lis
         {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
         {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]},
     ]
-    opened = {rule["ports"][0]["port"]: rule["to"] for rule in trainers["spec"]["egress"][2:-2]}
+    opened = {rule["ports"][0]["port"]: rule["to"] for rule in trainers["spec"]["egress"][3:-1]}
     assert opened == {
         80: [{"ipBlock": {"cidr": "169.254.170.23/32"}}, {"ipBlock": {"cidr": "fd00:ec2::23/128"}}],
         987: [{"ipBlock": {"cidr": "169.254.169.252/32"}}],
@@ -244,6 +244,38 @@ def test_who_traces_is_told_where_and_reaches_it(rendered: dict[str, list[dict[s
     policies = chart.of_kind(rendered["everything on"], "NetworkPolicy")
     assert len(policies) == 2 and all(way in policy["spec"]["egress"] for policy in policies)
     assert not [v for v in container(rendered["defaults"])["env"] if v["name"].startswith("OTEL_")]
+
+
+def test_the_pages_are_asked_at_their_proxys_port_and_ask_what_they_show(helm: GoTool):
+    policy = {"enabled": True, "from": {"kubernetes.io/metadata.name": "ingress"}}
+    values: dict[str, Any] = {
+        "scope": {"namespaces": ["research"]},
+        "ui": {"enabled": True, "proxy": {"containers": [{"name": "proxy", "image": "proxy"}]}},
+        "networkPolicy": {
+            "operator": {"apiServerCidrs": ["10.0.0.1/32"]},
+            "trainer": {"egressCidrs": ["10.1.0.0/16"], "identities": []},
+            "ui": policy,
+        },
+    }
+    spec = one(chart.manifests(chart.template(values, tool=helm)), "NetworkPolicy", "ui")["spec"]
+    assert spec["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "ui"
+    assert spec["ingress"] == [
+        {
+            "ports": [{"protocol": "TCP", "port": 4180}],
+            "from": [{"namespaceSelector": {"matchLabels": policy["from"]}}],
+        }
+    ]
+    dns, api_server, store = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert [port["port"] for port in api_server["ports"]] == [443, 6443]
+    assert api_server["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert store["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
+    # Without a proxy nobody asks the pod: `kubectl port-forward` comes from the node.
+    alone = {**values, "ui": {"enabled": True}}
+    spec = one(chart.manifests(chart.template(alone, tool=helm)), "NetworkPolicy", "ui")["spec"]
+    assert "ingress" not in spec and spec["policyTypes"] == ["Ingress", "Egress"]
+    nobody = {**values, "ui": {"enabled": False}}
+    assert chart.of_kind(chart.manifests(chart.template(nobody, tool=helm)), "NetworkPolicy") == []
 
 
 def test_monitors_find_the_operator(rendered: dict[str, list[dict[str, Any]]]):
