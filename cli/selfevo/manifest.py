@@ -315,10 +315,16 @@ def _storage_option(value: str) -> str:
 
 
 def _verifier(verifier: Verifier, folder: Path, digests: DigestCache) -> Verifier:
-    data = _data(verifier.anchors.data, folder, "spec.verifier.anchors.data", digests)
     model = verifier.model and _model(verifier.model, folder, "spec.verifier.model", digests)
-    anchors = verifier.anchors.model_copy(update={"data": data})
-    return verifier.model_copy(update={"anchors": anchors, "model": model})
+    anchors, rubric = verifier.anchors, verifier.rubric
+    if anchors is not None:
+        data = _data(anchors.data, folder, "spec.verifier.anchors.data", digests)
+        anchors = anchors.model_copy(update={"data": data})
+    if rubric is not None:
+        field = "spec.verifier.rubric.criteria"
+        criteria = [_data(data, folder, f"{field}[{n}]", digests) for n, data in enumerate(rubric.criteria)]
+        rubric = rubric.model_copy(update={"criteria": criteria})
+    return verifier.model_copy(update={"anchors": anchors, "model": model, "rubric": rubric})
 
 
 def _model(model: AnyModel, folder: Path, field: str, digests: DigestCache) -> AnyModel:

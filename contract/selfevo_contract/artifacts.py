@@ -37,6 +37,8 @@ ANSWER_CHUNKS = "answers"
 these are."""
 ORACLE_CHUNKS = "oracle"
 """Kind of a rollout's chunks that hold what an oracle answered to questions of its sample."""
+ANCHOR_CHUNKS = "anchors"
+"""Kind of a rollout's chunks that hold what a judge with criteria says of anchors."""
 
 
 def step_prefix(namespace: str, phase: str, key: str) -> str:
@@ -64,7 +66,7 @@ def chunk_places(prefix: str, keys: Iterable[str]) -> list[str]:
     there = list(keys)
     return [
         chunk_prefix(prefix, kind, numbers)
-        for kind in (QUESTION_CHUNKS, COMMITTEE_CHUNKS, ANSWER_CHUNKS, ORACLE_CHUNKS)
+        for kind in (QUESTION_CHUNKS, COMMITTEE_CHUNKS, ANSWER_CHUNKS, ORACLE_CHUNKS, ANCHOR_CHUNKS)
         for numbers in committed_chunks(prefix, kind, there)
     ]
 

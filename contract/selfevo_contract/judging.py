@@ -19,6 +19,16 @@ PROMOTED = "promoted"
 BEFORE, AFTER, ERROR = "anchors/before", "anchors/after", "anchors/error"
 """Metrics of verifier-train: accuracy on the sealed anchors of the judge before and of its own, and the standard error
 of the paired difference."""
+JUDGE = "judge/"
+TOKENS, REQUESTS, MALFORMED, UNSCORED, ANSWERS = (
+    f"{JUDGE}{name}" for name in ("tokens", "requests", "malformed", "unscored", "answers")
+)
+"""Metrics of a phase that asks a judge with criteria: tokens read and written, requests that were answered, answers
+that are not the JSON they must be, and of the Solver's answers those without a score, and all."""
+COUNTED = (TOKENS, REQUESTS, MALFORMED, UNSCORED, ANSWERS)
+AGREED, AGREED_COUNT, AGREED_ERROR = "anchors/accuracy", "anchors/count", "anchors/error"
+"""Metrics of a rollout whose judge has criteria, with verifier.anchors: the share of those pairs that it puts in their
+order, how many of them have a score each, and the standard error of the share."""
 
 
 class Verdict(Wire):
@@ -70,7 +80,8 @@ class AnchorRow(Row):
     before: float | None = None
     """Score of chosen less that of rejected, by the judge before; null in iteration 0."""
     after: float | None = None
-    """The same by the new judge; of a tie neither is right."""
+    """The same by the new judge, or by one with criteria, in 0..1, null where it gave no score; of a tie neither is
+    right."""
 
 
 Scores = Annotated[tuple[float, ...], Strict(False)]
@@ -83,7 +94,8 @@ class ScoredQuestion(Question):
     """
 
     scores: Scores = ()
-    """sigma(J) of each answer, in order; empty when it was not answered."""
+    """Of each answer sigma(J), or its score by criteria, in order, those left out that a judge with criteria gave none;
+    empty when it was not answered."""
     spread: Annotated[float, Field(ge=0)] = 0.0
     """Standard deviation of the scores."""
     judge: str | None = None
@@ -103,7 +115,7 @@ PAIRS = RowFile[PairRow]("pairs.parquet", (PairRow,))
 PAIR_POOL = RowFile[PairRow]("pool.parquet", (PairRow,))
 """Of verifier-train: pairs of this and earlier iterations that passed, from which the next one replays."""
 ANCHORS = RowFile[AnchorRow]("anchors.parquet", (AnchorRow,))
-"""Of verifier-train: the verdicts on each sealed anchor."""
+"""Of verifier-train, and of a rollout whose judge has criteria: the verdicts on each anchor that was asked."""
 ANSWERED_SCORED = RowFile[ScoredQuestion | InvalidCompletion]("questions.jsonl", (ScoredQuestion, InvalidCompletion))
 """Of a judged rollout's chunk ``answers``."""
 QUESTIONS_SCORED = RowFile[CheckedScoredQuestion | InvalidCompletion](

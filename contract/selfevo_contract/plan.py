@@ -47,7 +47,7 @@ from selfevo_contract.plan_publish import publication
 from selfevo_contract.plan_steps import Plan as Plan
 from selfevo_contract.plan_steps import Step as Step
 from selfevo_contract.plan_steps import as_asked, chosen_of, made_by
-from selfevo_contract.plan_verifier import first_inputs, training_inputs
+from selfevo_contract.plan_verifier import anchors_of, curriculum_of, first_inputs, judge_of, training_inputs
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine
 from selfevo_contract.spec.evaluation import Evaluation
@@ -95,8 +95,7 @@ class _Builder:
 
     def judged(self, judge: StepModelRef | None) -> dict[str, Any]:
         """What a phase's inputs say of the judge; nothing in a run without one."""
-        verifier = self.spec.verifier
-        return {} if verifier is None else {"judge": judge, "judge_length": verifier.max_length}
+        return {} if self.spec.verifier is None else judge_of(self.spec.verifier, judge)
 
     def challenger_train(
         self,
@@ -135,8 +134,7 @@ class _Builder:
     @property
     def exclude(self) -> list[Data]:
         """What the Challenger may not ask: no phase trains on the anchors' questions."""
-        verifier = self.spec.verifier
-        return self.spec.exclude if verifier is None else [*self.spec.exclude, verifier.anchors.data]
+        return [*self.spec.exclude, *anchors_of(self.spec.verifier)]
 
     @property
     def held_out(self) -> list[Data]:
@@ -191,7 +189,7 @@ class _Builder:
             held_out=self.held_out,
             contamination=spec.rollout.contamination,
             **self.judged(judge),
-            curriculum_share=spec.verifier.curriculum_share if spec.verifier else None,
+            **curriculum_of(spec.verifier),
         )
         return self.add(inputs, iteration, challenger, solver, *(ref for ref in (earlier, judge, member) if ref))
 
@@ -216,9 +214,11 @@ class _Builder:
         return self.add(inputs, iteration, solver, curriculum, *([judge] if judge else []))
 
     def first_judge(self, base: BaseModelRef) -> StepModelRef | None:
-        """The judge of iteration 0; None in a run without a Verifier."""
+        """The judge of iteration 0; None in a run without one that is trained."""
         verifier = self.spec.verifier
-        return None if verifier is None else self.add(first_inputs(verifier, self._judging(0), base), 0)
+        if verifier is None or not verifier.is_trained:
+            return None
+        return self.add(first_inputs(verifier, self._judging(0), base), 0)
 
     def verifier_train(
         self,
@@ -230,7 +230,7 @@ class _Builder:
     ) -> StepModelRef | None:
         """``solvers`` and ``judges`` are those before this iteration's training, the newest last."""
         verifier = self.spec.verifier
-        if verifier is None or verifier.max_steps == 0:
+        if verifier is None or not verifier.is_trained or verifier.max_steps == 0:
             return judges[-1]  # without one, or frozen
         inputs = training_inputs(verifier, self._judging(iteration), solvers, challenger, judges, curriculum.key)
         models = (inputs.solver, inputs.challenger, inputs.earlier_solver, inputs.judge, inputs.first_judge)

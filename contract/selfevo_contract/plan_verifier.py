@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfevo_contract.phases import BaseModelRef, ModelRef, StepModelRef, VerifierTrainInputs
+from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.verifier import TRAINING_ONLY, Verifier
 
 
@@ -41,3 +42,23 @@ def training_inputs(
         settings=verifier,
         **common,
     )
+
+
+def judge_of(verifier: Verifier, judge: StepModelRef | None) -> dict[str, Any]:
+    """What the inputs of a phase that asks the judge say of it: the step that left it, or its criteria."""
+    if verifier.rubric is not None:
+        return {"rubric": verifier.rubric}
+    return {"judge": judge, "judge_length": verifier.max_length}
+
+
+def anchors_of(verifier: Verifier | None) -> list[Data]:
+    """The anchors' file, where there is one."""
+    return [] if verifier is None or verifier.anchors is None else [verifier.anchors.data]
+
+
+def curriculum_of(verifier: Verifier | None) -> dict[str, Any]:
+    """What a rollout's inputs say beside; nothing in a run without a Verifier."""
+    if verifier is None:
+        return {}
+    anchors = [] if verifier.is_trained else anchors_of(verifier)
+    return {"curriculum_share": verifier.curriculum_share, "anchors": anchors[0] if anchors else None}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from selfevo_contract.judging import AFTER, BEFORE, ERROR, PROMOTED
-from selfevo_contract.phases import VERIFIER_TRAIN
+from selfevo_contract.judging import AFTER, AGREED, AGREED_COUNT, BEFORE, ERROR, PROMOTED
+from selfevo_contract.phases import SOLVER_ROLLOUT, VERIFIER_TRAIN
 from selfevo_contract.status import StepStatus
 
 
@@ -28,12 +28,24 @@ def promotion_line(step: StepStatus) -> str:
     return f"its judge is {'' if promoted else 'not '}promoted{said}"
 
 
+def agreement_line(metrics: Mapping[str, float]) -> str:
+    """``89.1 % of 64 anchors right``, of a rollout whose judge has criteria; empty of others."""
+    if AGREED not in metrics:
+        return ""
+    return f"{100 * metrics[AGREED]:.1f} % of {metrics.get(AGREED_COUNT, 0):.0f} anchors right"
+
+
 def judge_of(steps: Iterable[StepStatus]) -> str:
-    """A column of `kubectl get ser -o wide`: ``iteration 2``, or ``iteration 2; 3, 4 not promoted``.
+    """A column of `kubectl get ser -o wide`: ``iteration 2``, or ``iteration 2; 3, 4 not promoted``. Of a judge with
+    criteria, which is never trained: ``89.1 % of 64 anchors right``, by the newest rollout.
 
     >>> judge_of([])
     ''
     """
+    steps = list(steps)
+    asked = [step for step in steps if step.phase == SOLVER_ROLLOUT.name and AGREED in step.metrics]
+    if asked:
+        return agreement_line(max(asked, key=lambda step: step.iteration).metrics)
     known = {step.iteration: promoted for step in steps if (promoted := is_promoted(step)) is not None}
     newest = max((iteration for iteration, promoted in known.items() if promoted), default=None)
     if newest is None:

@@ -68,6 +68,7 @@ def test_a_verifiers_places_are_the_manifests_too(project: Project) -> None:
     assert spec.model.uri == f"file://{project.root}/model" and spec.model.digest == model_digest(
         project.root / "model"
     )
+    assert spec.anchors is not None
     data = spec.anchors.data
     assert (data.uri, data.digest) == (
         f"file://{project.root}/heldout.jsonl",
@@ -81,6 +82,20 @@ def test_a_verifiers_places_are_the_manifests_too(project: Project) -> None:
         assert told.startswith(
             f"spec.verifier.{field}.uri is 'file:no', a path from the manifest's folder, and there is"
         )
+
+
+def test_criteria_lie_beside_the_manifest_and_their_content_is_known(project: Project) -> None:
+    def judged(uri: str) -> Path:
+        rubric = {"criteria": [{"uri": uri}], "model": "strong", "endpoint": {"url": "http://llm"}}
+        return project.write(**JUDGED, spec__verifier={"kind": "rubric", "rubric": rubric})
+
+    spec = load(judged("file:heldout.jsonl")).spec.verifier
+    assert spec is not None and spec.rubric is not None
+    [data] = spec.rubric.criteria
+    assert data.uri == f"file://{project.root}/heldout.jsonl" and data.digest == file_digest(
+        project.root / "heldout.jsonl"
+    )
+    assert refused(judged("file:no")).startswith("spec.verifier.rubric.criteria[0].uri is 'file:no', a path from the")
 
 
 def test_keys_follow_content_not_places(project: Project, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,13 +22,14 @@ from plotly.offline import get_plotlyjs_version
 
 from harness import chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
+from harness.runs import RUBRIC
 from selfevo.local.workdir import RunFolder
 from selfevo.report import write_report
 from selfevo.report.collect import collect
 from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored
 from selfevo.report.downloads import stored, written
-from selfevo.report.findings import headline, limits, missing, rivals
+from selfevo.report.findings import _anchors, headline, limits, missing, rivals
 from selfevo.report.flips import LISTED, Flip, Greedy, flips_of
 from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
@@ -439,6 +441,21 @@ def test_limits_follow_from_the_run(tmp_path: Path, report: Report) -> None:
     assert "control arm" in text
     assert "Label accuracy is not known" in text
     assert "Judge by" not in text
+
+
+def test_what_a_judge_with_criteria_is_worth_is_told(tmp_path: Path) -> None:
+    blind = fake_run(tmp_path, **RUBRIC, spec__iterations=1, spec__evaluation=None)
+    assert "Nothing here was held against the judge" in " ".join(limits(collect(blind.run, blind.plan, blind.store)))
+    known = {"anchors/accuracy": 0.875, "anchors/error": 0.04, "anchors/count": 64.0}
+    steps = [
+        SimpleNamespace(step=SimpleNamespace(iteration=t), manifest=SimpleNamespace(metrics=metrics))
+        for t, metrics in ((1, known), (2, {}), (3, {**known, "anchors/accuracy": 0.5}))
+    ]
+    told: Any = SimpleNamespace(run=blind.run, steps=steps)
+    assert _anchors(told) == [
+        "The judge puts anchors in their known order: 87.5 ± 4.0 % of 64 in iteration 1 and 50.0 ± 4.0 % of 64 in "
+        "iteration 3."
+    ]
 
 
 def test_weights_that_were_not_checked_are_told(fake: FakeRun, report: Report) -> None:

@@ -107,6 +107,10 @@ def test_figures_of_each_phase() -> None:
         narrate.highlights(step("solver-rollout-1", metrics=rollout))
         == "384 of 800 questions kept, 90.0 % of labels right"
     )
+    scored = {"questions": 8.0, "kept": 4.0, "score_mean": 0.5, "anchors/accuracy": 0.875, "anchors/count": 64.0}
+    assert narrate.highlights(step("solver-rollout-1", metrics=scored)) == (
+        "4 of 8 questions kept, score 0.5, 87.5 % of 64 anchors right"
+    )
     train = {"reward_first": 0.39, "reward_last": 0.47, "kl_first": 0.0, "kl_last": 0.012}
     assert narrate.highlights(step("challenger-train-1", metrics=train)) == "reward 0.39 -> 0.47, kl 0.012"
     assert narrate.highlights(step("solver-train-1", metrics={})) == ""

@@ -20,7 +20,7 @@ from harness.cluster.controlplane import ControlPlane
 from harness.full_run import FULL, SMALL, Document
 from harness.gotools import ToolUnavailable
 from harness.mutations import ABSENT, changed, places, schema_at, values_for
-from harness.runs import TRIAD, document
+from harness.runs import RUBRIC, TRIAD, document
 from selfevo_contract.crd.resource import definition
 from selfevo_contract.crd.transitions import FROZEN
 from selfevo_contract.plan import sketch
@@ -32,6 +32,10 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 SCHEMA = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 REMEDY = "start a new run with the other value: it shares every step whose inputs are equal"
+
+
+JUDGE = RUBRIC["spec__verifier"]
+RUBRIC_MISSING = "a verifier of kind rubric needs rubric, and no other has it; set kind to rubric with it, or remove it"
 
 
 def refusal(plane: ControlPlane, made: Document) -> str:
@@ -525,6 +529,24 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "challenger.reward.mode and solver.reward.mode are judged in a run with verifier, and in no other; set both, "
         "and verifier with them",
     ),
+    *(
+        (document(**{**TRIAD, "spec__verifier": verifier}), "spec.verifier", message)
+        for verifier, message in (
+            ({**TRIAD["spec__verifier"], "kind": "rubric"}, RUBRIC_MISSING),
+            ({**JUDGE, "kind": "reward", **TRIAD["spec__verifier"]}, RUBRIC_MISSING),
+            (
+                {},
+                "a judge that is trained needs anchors, by which it is measured; put the pairs' file into anchors.data",
+            ),
+            *(
+                (
+                    {**JUDGE, name: value},
+                    "model and lora are of a judge that is trained, and one of kind rubric is not; remove them",
+                )
+                for name, value in (("model", {"uri": "s3://bucket/judge"}), ("lora", {}))
+            ),
+        )
+    ),
     (
         document(**{**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "replay": 0}}),
         "spec.verifier.replay",
@@ -729,6 +751,22 @@ def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespa
     assert update(control_plane, small, {**small["spec"], "exclude": []}) == ""
     # Fine-tuning comes at the end of the plan, as more iterations do.
     assert update(control_plane, small, {**small["spec"], "finetune": FULL["spec"]["finetune"]}) == ""
+
+
+def test_where_a_judge_is_asked_may_change_and_what_it_is_asked_may_not(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    judged = control_plane.admin.create(document(**RUBRIC, metadata={"name": "judged"}), namespace)
+    for path, value, refused in (
+        ("endpoint.url", "https://other", False),
+        ("endpoint.maxTokens", 9, False),
+        ("maxUnscored", 0.5, False),
+        ("votes", 5, True),
+        ("model", "weak", True),
+        ("criteria", [{"uri": "s3://bucket/other.yaml"}], True),
+    ):
+        told = update(control_plane, judged, changed(judged["spec"], at(f"verifier.rubric.{path}"), value))
+        assert (FROZEN in told) == refused, (path, told)
 
 
 def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPlane, stored: Document) -> None:

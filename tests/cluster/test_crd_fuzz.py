@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from harness.cluster.client import ApiError
 from harness.cluster.controlplane import ControlPlane
-from harness.full_run import FULL, SMALL, Document
+from harness.full_run import FULL, RUBRIC, SMALL, Document
 from harness.mutations import changed, places, schema_at, values_for
 from selfevo_contract.crd.resource import definition
 from selfevo_contract.explain import explain
@@ -39,7 +39,7 @@ DOCUMENTS = int(os.environ.get("SELFEVO_FUZZ_DOCUMENTS", "750"))
 def single_changes() -> list[Document]:
     """Every place of both documents, in every way."""
     found = []
-    for document in (FULL, SMALL):
+    for document in (FULL, SMALL, RUBRIC):
         for path, given in places(document):
             if path[:1] != ("spec",) and path[:2] != ("metadata", "name"):
                 continue
@@ -50,7 +50,7 @@ def single_changes() -> list[Document]:
 def several_changes(rng: random.Random, count: int) -> Iterator[Document]:
     """Up to five changes that leave a document valid, one after the other, and on half of them one that may not."""
     for _ in range(count):
-        document = rng.choice((FULL, SMALL))
+        document = rng.choice((FULL, SMALL, RUBRIC))
         for _ in range(rng.randint(1, 5)):
             tried = (_change(rng, document) for _ in range(20))
             document = next((made for made in tried if not isinstance(read(on_the_wire(made)), str)), document)
@@ -175,7 +175,7 @@ def difference(plane: ControlPlane, document: Document) -> str | None:
 
 
 def test_both_take_the_documents_that_are_changed(control_plane: ControlPlane) -> None:
-    for document in (FULL, SMALL):
+    for document in (FULL, SMALL, RUBRIC):
         assert not isinstance(read(document), str)
         assert difference(control_plane, document) is None
 

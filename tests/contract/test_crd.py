@@ -11,6 +11,7 @@ import yaml
 
 from harness.defaulting import defaulted
 from harness.full_run import FULL as FULL_DOCUMENT
+from harness.full_run import RUBRIC
 from harness.mutations import places
 from harness.runs import TRIAD, document
 from selfevo_contract.crd.resource import FILE, definition, to_yaml
@@ -212,7 +213,8 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("evaluation.metric", "evaluation.shards", "evaluation.minShards", "evaluation.chunkQuestions"),
         *("rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),
-        *(path for path in free - shared if path.startswith(("guards.", "publish."))),
+        *(path for path in free - shared if path.startswith(("guards.", "publish.", "verifier.rubric.endpoint."))),
+        "verifier.rubric.maxUnscored",
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")
     assert all(f".spec.{name}" in NODES for name in MAY_CHANGE)
@@ -241,7 +243,7 @@ def test_the_document_that_is_fuzzed_sets_every_field() -> None:
     def parts(path: tuple[str | int, ...]) -> str:
         return "." + ".".join("[]" if isinstance(part, int) else str(part) for part in path).replace(".[]", "[]")
 
-    given = {parts(path) for path, _ in places(FULL_DOCUMENT)}
+    given = {parts(path) for document in (FULL_DOCUMENT, RUBRIC) for path, _ in places(document)}
     leaves = {path for path, node in OF_SPEC.items() if "properties" not in node and not path.endswith(("{}", "[]"))}
     repeated = ("challenger", "rollout", "solver", "verifier", "evaluation", "finetune", "publish")
     wanted = {path for path in leaves if not path.startswith(tuple(f".spec.{part}.pods." for part in repeated))}

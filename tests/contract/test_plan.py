@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.runs import DIGEST, TRIAD, make_run
+from harness.runs import DIGEST, RUBRIC, TRIAD, make_run
 from selfevo_contract.phases import BaseModelRef, StepModelRef, input_key, inputs_adapter
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseConfig, phase_config
@@ -260,6 +260,38 @@ def test_a_judge_scores_what_comes_after_it() -> None:
     trained = steps["verifier-train-2"].inputs
     assert trained.rollout == key["solver-rollout-2"] and trained.first_judge.key == key["verifier-train-0"]
     assert trained.solver.key == key["solver-train-1"] and (trained.challenger, trained.earlier_solver) == (None, None)
+
+
+def test_a_judge_with_criteria_is_not_trained_and_keys_what_it_scores() -> None:
+    def keyed(**over: Any) -> dict[str, str]:
+        verifier = RUBRIC["spec__verifier"]
+        return keys(**{**RUBRIC, "spec__verifier": {**verifier, "rubric": {**verifier["rubric"], **over}}})
+
+    steps = planned(**RUBRIC)
+    assert not [step.name for step in steps.steps if step.phase == "verifier-train"]
+    asks = {step.name for step in steps.steps if getattr(step.inputs, "rubric", None) is not None}
+    assert asks == {f"{phase}-{t}" for phase in ("challenger-train", "solver-rollout", "solver-train") for t in (1, 2)}
+    before = keyed()
+    for over in (
+        {"criteria": [{"uri": "file:///data/criteria.yaml", "digest": "b" * 64}]},
+        {"model": "weak"},
+        {"system": "Judge."},
+        {"votes": 2},
+    ):
+        after = keyed(**over)
+        assert {name for name, key in after.items() if key != before[name]} >= asks
+        assert after["evaluate-0"] == before["evaluate-0"]
+    endpoint = {"url": "https://other", "maxTokens": 9, "maxConcurrency": 1}
+    assert keyed(endpoint=endpoint, maxUnscored=0.5) == before
+
+
+def test_anchors_of_a_judge_with_criteria_are_asked_in_the_rollout_and_by_no_challenger() -> None:
+    data = {"uri": "file:///data/anchors.jsonl"}
+    verifier = {**RUBRIC["spec__verifier"], "anchors": {"data": data}}
+    steps = planned(**{**RUBRIC, "spec__verifier": verifier}).by_name
+    rollout = steps["solver-rollout-1"].inputs
+    assert rollout.anchors.uri == data["uri"] == rollout.exclude[-1].uri and rollout.curriculum_share == 0.5
+    assert planned(**RUBRIC).by_name["solver-rollout-1"].inputs.anchors is None
 
 
 def test_makers_of_pairs_that_ask_other_models_get_them() -> None:

@@ -91,6 +91,13 @@ def triad(data: str = "s3://models/anchors.jsonl", model: str = "s3://models/jud
     }
 
 
+def rubric(url: str = "https://llm", data: str = "s3://models/criteria.yaml", secret: str = OWN) -> Object:
+    """Changes that give a run a judge with criteria."""
+    endpoint = {"url": url, "tokenSecret": {"name": secret}}
+    judge = {"criteria": [{"uri": data}], "model": "strong", "endpoint": endpoint}
+    return {**triad(), "spec.verifier": {"kind": "rubric", "rubric": judge}}
+
+
 def env(**variables: str) -> Object:
     return {"spec.pods.env": [{"name": name, "value": value} for name, value in variables.items()]}
 
@@ -195,6 +202,10 @@ REFUSED: list[tuple[str, Object, str]] = [
      {("spec", "rollout", "oracle"): {"kind": "endpoint", "url": "https://llm", "model": "m",
                                       "tokenSecret": {"name": OTHERS}}},
      secret("spec.rollout.oracle.tokenSecret")),
+    *((f"a judge at {url}", rubric(url=url),
+       f"spec.verifier.rubric.endpoint.url is {url}, which is no address of a judge; write http(s)://<host>:<port>")
+      for url in ("http://169.254.169.254", "http://localhost:8000")),
+    ("a judge's token of others", rubric(secret=OTHERS), secret("spec.verifier.rubric.endpoint.tokenSecret")),
     ("pull secret of others", {"spec.pods.imagePullSecrets": [OWN, OTHERS]}, secret("spec.pods.imagePullSecrets")),
     *(
         (f"pull secret in {part}", {f"spec.{part}.pods.imagePullSecrets": [OTHERS]},
@@ -484,6 +495,7 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a file as excluded data", {"spec.exclude": [{"uri": "file:///etc/passwd"}]}, "spec.exclude is file:///etc/"),
     ("a file as labelled data", {"spec.finetune": {"data": {"uri": "file:///etc/passwd"}}}, "spec.finetune.data.uri is file:///etc"),
     ("a file as anchors", triad(data="file:///etc/passwd"), "spec.verifier.anchors.data.uri is file:///etc"),
+    ("a file as criteria", rubric(data="file:///etc/passwd"), "spec.verifier.rubric.criteria is file:///etc"),
     ("a judge from anywhere", triad(model="hf://evil/judge"), "spec.verifier.model.uri is hf://evil/judge"),
     # -- shape
     ("another version", {"apiVersion": "selfevo.dev/v1"}, "does not match the expected API version"),

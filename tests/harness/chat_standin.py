@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.openai_standin import Body, Reply, Standin, openai_server
-from selfevo_trainer.oracles import chat
+from selfevo_trainer.endpoints import chat
 
 Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
 

@@ -335,3 +335,35 @@ SMALL: Document = {
         "pods": {"resources": {"limits": {}}, "env": []},
     },
 }
+RUBRIC: Document = {
+    **SMALL,
+    "spec": {
+        **SMALL["spec"],
+        "verifier": {
+            "kind": "rubric",
+            "rubric": {
+                "criteria": [{"uri": "file:///data/criteria.yaml", "digest": DIGEST}],
+                "model": "strong",
+                "endpoint": {
+                    "url": "https://llm",
+                    "tokenSecret": {"name": "llm", "key": "token"},
+                    "requestTimeout": 60,
+                    "patience": 600,
+                    "maxConcurrency": 8,
+                    "maxTokens": 1_000_000,
+                },
+                "system": "Judge.",
+                "votes": 5,
+                "temperature": 0.5,
+                "maxCompletionLength": 512,
+                "maxCharacters": 4096,
+                "responseFormat": "json_object",
+                "attempts": 2,
+                "maxUnscored": 0.25,
+                "anchorPairs": 16,
+            },
+            "anchors": {"data": {"uri": "s3://bucket/anchors.jsonl"}},
+        },
+    },
+}
+"""A run whose judge is not trained."""

@@ -39,6 +39,18 @@ TRIAD: dict[str, Any] = {
     "spec__solver__reward": {"mode": "judged"},
 }
 """For `document`: a run with a Verifier."""
+RUBRIC: dict[str, Any] = {
+    **TRIAD,
+    "spec__verifier": {
+        "kind": "rubric",
+        "rubric": {
+            "criteria": [{"uri": "file:///data/criteria.yaml", "digest": DIGEST}],
+            "model": "strong",
+            "endpoint": {"url": "https://llm", "tokenSecret": {"name": "llm"}},
+        },
+    },
+}
+"""One whose judge is not trained."""
 
 
 def document(**changes: Any) -> dict[str, Any]:

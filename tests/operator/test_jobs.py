@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from harness import specs
 from harness.podsecurity import in_container, violations
-from harness.runs import TRIAD, make_run
+from harness.runs import RUBRIC, TRIAD, make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.pods import merged
@@ -820,6 +820,15 @@ def test_an_endpoint_needs_no_server_and_its_token_is_read_by_the_kubelet_alone(
     assert "SELFEVO_SERVER_TOKEN" not in {variable["name"] for variable in open_to_all["containers"][0]["env"]}
 
 
+def test_the_token_of_a_judge_is_for_the_phases_that_ask_it() -> None:
+    for phase in (CHALLENGER, ROLLOUT):
+        variables = {variable["name"]: variable for variable in pod_of(phase, **RUBRIC)["containers"][0]["env"]}
+        assert variables["SELFEVO_JUDGE_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "llm", "key": "token"}}
+    others = [pod_of("evaluate-0", **RUBRIC), pod_of(CHALLENGER, **TRIAD)]
+    named = [variable["name"] for other in others for variable in other["containers"][0]["env"]]
+    assert "SELFEVO_PHASE_CONFIG" in named and "SELFEVO_JUDGE_TOKEN" not in named
+
+
 def test_the_token_of_an_oracle_is_for_the_rollout_alone() -> None:
     oracle = {"kind": "endpoint", "url": "https://llm", "model": "strong", "tokenSecret": {"name": "llm"}}
     pod = pod_of(ROLLOUT, spec__rollout__oracle=oracle)
@@ -1051,6 +1060,16 @@ def restricted_or_refused(run: SelfEvolutionRun, step: Step) -> bool:
         (
             "spec.verifier.model.uri",
             {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "model": {"uri": "file:beside"}}},
+        ),
+        (
+            "spec.verifier.rubric.criteria[0].uri",
+            {
+                **RUBRIC,
+                "spec__verifier": {
+                    "kind": "rubric",
+                    "rubric": {**RUBRIC["spec__verifier"]["rubric"], "criteria": [{"uri": "file:beside"}]},
+                },
+            },
         ),
     ],
 )

@@ -12,7 +12,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.packing import packed, unpacked
 from selfevo_contract.run import refuse_what_is_not_built
 from selfevo_contract.status import StepStatus
-from selfevo_core.judges import judge_of, promotion_line
+from selfevo_core.judges import agreement_line, judge_of, promotion_line
 from selfevo_core.policies.guarding import blind_guards
 from selfevo_operator.writes.events import event
 
@@ -84,6 +84,17 @@ def test_which_judges_were_promoted_outlives_the_figures() -> None:
     lines, kept = packed(steps, set())
     assert lines[7].endswith("promoted=1.0") and len(lines) + len(kept) == len(steps)
     assert judge_of(map(StepStatus.model_validate, unpacked(lines))).startswith("iteration 7; 8, 9, 10")
+
+
+def test_a_judge_with_criteria_is_told_by_its_newest_anchors() -> None:
+    def rollout(iteration: int, **metrics: float) -> StepStatus:
+        place = {"name": f"solver-rollout-{iteration}", "iteration": iteration, "key": "a" * 64}
+        return StepStatus(phase="solver-rollout", state="Succeeded", metrics=metrics, **place)
+
+    asked = {"anchors/accuracy": 0.891, "anchors/count": 64.0}
+    steps = [rollout(2, **asked), rollout(1, **{**asked, "anchors/accuracy": 0.5}), rollout(3)]
+    assert judge_of(steps) == "89.1 % of 64 anchors right"
+    assert judge_of([rollout(1)]) == agreement_line({}) == ""
 
 
 def test_guards_that_need_votes_are_blind() -> None:

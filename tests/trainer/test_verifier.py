@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.chat_standin import content, endpoint
 from harness.inprocess import Phases
 from harness.tiny import BASE, settings
 from runs import arithmetic
@@ -220,3 +222,47 @@ def test_no_answer_ends_its_turn() -> None:
     tokenizer.chat_template = None
     bare = Encoder(tokenizer, 64)("1 + 1", f"2{tokenizer.eos_token}")
     assert bare.count(tokenizer.eos_token_id) == 2
+
+
+def test_an_iteration_whose_judge_has_criteria(triad: Triad, tmp_path: Path) -> None:
+    """The roles are paid by what is behind an address; a budget that is used up is raised, and the rollout goes on."""
+    (tmp_path / "criteria.yaml").write_text("criteria: [{name: short, description: It is short., scale: 4}]\n")
+    letters = re.compile(r'\nResponse: (".*")\n')
+
+    def judge(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        found = letters.search(body["messages"][-1]["content"])
+        assert found is not None
+        choice = 1 + len(json.loads(found[1])) % 4
+        return 200, content(json.dumps({"reason": "By its letters.", "scores": {"short": choice}}))
+
+    with endpoint(judge) as server:
+
+        def phases(tokens: int) -> Phases:
+            at = {"url": server.url, "maxTokens": tokens}
+            rubric = {"criteria": [{"uri": f"file://{tmp_path}/criteria.yaml"}], "model": "strong", "votes": 1}
+            variant = triad.variant()
+            spec = variant.run.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+            spec["verifier"] = {
+                "kind": "rubric",
+                "rubric": {**rubric, "endpoint": at, "anchorPairs": 8},
+                "anchors": spec["verifier"]["anchors"],
+                "curriculumShare": 1.0,
+            }
+            run = variant.run.model_copy(update={"spec": RunSpec.model_validate(spec)})
+            return Phases(run, triad.folder)
+
+        short, whole = phases(160), phases(1_000_000)
+        assert short.step("solver-rollout-1").key == whole.step("solver-rollout-1").key
+        through(whole, "challenger-train-1")
+        ended = short("solver-rollout-1", 0)
+        assert ended.code == 2 and ended.result.reason == "JudgeBudgetExceeded"
+        through(whole, "solver-rollout-1", "solver-train-1")
+    metrics = whole.committed("solver-rollout-1").metrics
+    rows = [row for row in whole.rows("solver-rollout-1", QUESTIONS_SCORED) if row.get("scores")]
+    assert {score for row in rows for score in row["scores"]} <= {0.0, 1 / 3, 2 / 3, 1.0}
+    assert metrics["judge/answers"] == sum(len(row["scores"]) for row in rows) + 16
+    assert metrics["judge/tokens"] == 8 * metrics["judge/requests"] > 0 and metrics["anchors/count"] == 8
+    assert len(whole.rows("solver-rollout-1", ANCHORS)) == 8
+    for step in ("challenger-train-1", "solver-train-1"):
+        trained = whole.committed(step).metrics
+        assert trained["judge/tokens"] == 8 * trained["judge/requests"] > 0 and "score_last" in trained

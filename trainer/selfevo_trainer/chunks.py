@@ -161,6 +161,15 @@ class Chunks(Generic[R]):
                 seconds[name] += spent
         return dict(seconds)
 
+    def counted(self, prefix: str) -> dict[str, float]:
+        """The metrics below ``prefix`` of the chunks that were read, added up."""
+        found: dict[str, float] = defaultdict(float)
+        for manifest, _ in self._known.values():
+            for name, value in manifest.metrics.items():
+                if name.startswith(prefix):
+                    found[name] += value
+        return dict(found)
+
     def _there(self) -> list[range]:
         prefix = self.context.config.prefix
         keys = (info.key for info in self.context.store.list(chunks_prefix(prefix, self.kind)))

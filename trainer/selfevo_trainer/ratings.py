@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+from selfevo_contract.judging import TOKENS
 from selfevo_contract.rows import Tally
 from selfevo_contract.spec.well_formed import Check
 from selfevo_trainer.answers.extraction import extract_question, last_boxed, parse_challenger
@@ -15,8 +16,7 @@ from selfevo_trainer.answers.voting import Comparer, Vote
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.curriculum import quotes_markup, unfit
 from selfevo_trainer.engines import Completion
-from selfevo_trainer.judges.base import Judge
-from selfevo_trainer.rewards import scored_reward
+from selfevo_trainer.judges.base import Scorer
 from selfevo_trainer.well_formed import vote_well_formed
 
 
@@ -45,6 +45,14 @@ class Rater(Protocol):
 
     def rate(self, questions: Sequence[str], answers: Sequence[Sequence[Completion]]) -> list[Rating]:
         """A rating of each question, in order."""
+        ...
+
+    def spent(self) -> dict[str, float]:
+        """What rating has cost since this was asked last, by the names of metrics."""
+        ...
+
+    def goes_on(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """What training has logged so far, earlier attempts' rows too."""
         ...
 
 
@@ -82,6 +90,13 @@ class ByVotes:
             self._rating(vote, counts) for _, vote, counts in voted(self.well_formed, questions, answers, self.grader)
         ]
 
+    def spent(self) -> dict[str, float]:
+        """See `Rater.spent`."""
+        return {}
+
+    def goes_on(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """See `Rater.goes_on`."""
+
     def _rating(self, vote: Vote, counts: Tally) -> Rating:
         share = vote.boxed_share if self.unboxed == "drops" else vote.share
         return Rating(share, counts, not quotes_markup(vote.answer or ""), {"majority_share": vote.share})
@@ -91,9 +106,7 @@ class ByVotes:
 class ByJudge:
     """By the scores of a judge."""
 
-    judge: Judge
-    mode: str
-    """Of the reward."""
+    judge: Scorer
 
     form: ClassVar[str] = "<question>...</question>"
 
@@ -104,17 +117,37 @@ class ByJudge:
 
     def rate(self, questions: Sequence[str], answers: Sequence[Sequence[Completion]]) -> list[Rating]:
         """See `Rater.rate`."""
-        ratings = []
-        for group, scores in zip(answers, self.scores(questions, answers), strict=True):
-            figures = {"score": fmean(scores), "score_spread": pstdev(scores)}
-            ratings.append(Rating(fmean(scores), scored_tally(group), figures=figures))
-        return ratings
+        return [
+            self._rating([score for score in scores if score is not None], group)
+            for group, scores in zip(answers, self.scores(questions, answers), strict=True)
+        ]
 
-    def scores(self, questions: Sequence[str], answers: Sequence[Sequence[Completion]]) -> list[tuple[float, ...]]:
+    def _rating(self, scores: Sequence[float], group: Sequence[Completion]) -> Rating:
+        if not scores:  # the judge has said nothing of it: it earns nothing, and is no fault of the Challenger's
+            return Rating(1.0, scored_tally(group))
+        figures = {"score": fmean(scores), "score_spread": pstdev(scores)}
+        return Rating(fmean(scores), scored_tally(group), figures=figures)
+
+    def spent(self) -> dict[str, float]:
+        """See `Rater.spent`."""
+        return self.judge.spent()
+
+    def goes_on(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """See `Rater.goes_on`."""
+        self.judge.goes_on(tokens_in(history))
+
+    def scores(
+        self, questions: Sequence[str], answers: Sequence[Sequence[Completion]]
+    ) -> list[tuple[float | None, ...]]:
         """The reward of each answer to each question, in one call of the judge."""
         asked = [question for question, group in zip(questions, answers, strict=True) for _ in group]
-        found = iter(self.judge.score(asked, [completion.text for group in answers for completion in group]))
-        return [tuple(scored_reward(self.mode, next(found)) for _ in group) for group in answers]
+        found = iter(self.judge.rewards(asked, [completion.text for group in answers for completion in group]))
+        return [tuple(next(found) for _ in group) for group in answers]
+
+
+def tokens_in(history: Sequence[Mapping[str, Any]]) -> float:
+    """Tokens that a judge with criteria was asked for, by the rows that training has logged."""
+    return sum(float(row.get(TOKENS, 0.0)) for row in history)
 
 
 def scored_tally(group: Sequence[Completion]) -> Tally:

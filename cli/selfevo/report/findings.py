@@ -8,6 +8,7 @@ from selfevo.report.compare import difference
 from selfevo.report.data import Evaluation, Report, Rollout
 from selfevo.report.text import listed, percent, points
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
+from selfevo_contract.judging import AGREED, AGREED_COUNT, AGREED_ERROR
 from selfevo_contract.scores import Score
 from selfevo_core.summary import highest
 
@@ -116,6 +117,7 @@ def limits(report: Report) -> list[str]:
         *_seeds(report),
         *_controls(report),
         *_labels(report),
+        *_anchors(report),
         *_unchecked(report),
         "Times are of the attempts that committed; what failed attempts, queues and pod starts cost is not in them.",
     ]
@@ -181,6 +183,24 @@ def _labels(report: Report) -> list[str]:
             "What the Solver is paid for is then less and less the truth."
         )
     return found
+
+
+def _anchors(report: Report) -> list[str]:
+    """Of a judge with criteria, which nothing trains: its model may change behind its address."""
+    if report.run.spec.verifier is None or report.run.spec.verifier.is_trained:
+        return []
+    found = [
+        (record.step.iteration, record.manifest.metrics)
+        for record in report.steps
+        if record.manifest is not None and AGREED in record.manifest.metrics
+    ]
+    if not found:
+        return ["Nothing here was held against the judge: the manifest names no anchors (spec.verifier.anchors)."]
+    said = [
+        f"{with_error(Score(m[AGREED], m[AGREED_ERROR]))} of {m[AGREED_COUNT]:.0f} in iteration {t}"
+        for t, m in (found if len(found) == 1 else (found[0], found[-1]))
+    ]
+    return [f"The judge puts anchors in their known order: {listed(said)}."]
 
 
 def _unchecked(report: Report) -> list[str]:

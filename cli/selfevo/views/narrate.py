@@ -15,7 +15,7 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.status import AttemptStatus, GuardStatus, IterationStatus, RunStatus, StepProgress, StepStatus
 from selfevo_core.attempt_end import STOPPED
-from selfevo_core.judges import promotion_line
+from selfevo_core.judges import agreement_line, promotion_line
 from selfevo_core.policies.forking import fork_line
 from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import amounts
@@ -143,7 +143,7 @@ def highlights(step: StepStatus) -> str:
         parts = [f"{m['kept']:.0f} of {m['questions']:.0f} questions kept"] if {"kept", "questions"} <= m.keys() else []
         right = [f"{percent(m['label_accuracy'])} of labels right"] if "label_accuracy" in m else []
         right += [f"score {m['score_mean']:.3g}"] if "score_mean" in m else []
-        return ", ".join(parts + right)
+        return ", ".join(filter(None, [*parts, *right, agreement_line(m)]))
     if promotion := promotion_line(step):
         return promotion
     parts = []

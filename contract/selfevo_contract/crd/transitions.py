@@ -38,6 +38,8 @@ MAY_CHANGE = frozenset(
         "evaluation.shards",
         "evaluation.minShards",
         "evaluation.chunkQuestions",
+        "verifier.rubric.endpoint",
+        "verifier.rubric.maxUnscored",
     }
 )
 MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})

@@ -12,6 +12,7 @@ from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.grpo import ChallengerGrpo
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.rollout import Contamination
+from selfevo_contract.spec.rubric import Rubric
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_contract.spec.well_formed import Check
 
@@ -43,6 +44,8 @@ class ChallengerTrainInputs(Wire):
     """Of a run with a Verifier: the verifier-train step whose judge scores the answers."""
     judge_length: int | None = None
     """verifier.maxLength."""
+    rubric: Rubric | None = None
+    """Of a run whose Verifier is of kind rubric: the criteria and the model that scores the answers by them."""
 
 
 CHALLENGER_TRAIN = PhaseType(

@@ -11,6 +11,7 @@ from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.oracles import Oracle
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.rollout import Band, Contamination, Labels, Replay
+from selfevo_contract.spec.rubric import Rubric
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_contract.spec.well_formed import Check
 
@@ -51,6 +52,10 @@ class SolverRolloutInputs(Wire):
     """Of a run with a Verifier: the verifier-train step whose judge scores the answers."""
     judge_length: int | None = None
     """verifier.maxLength."""
+    rubric: Rubric | None = None
+    """Of a run whose Verifier is of kind rubric: the criteria and the model that scores the answers by them."""
+    anchors: Data | None = None
+    """verifier.anchors, of which the rubric's judge is asked, too."""
     curriculum_share: float | None = None
     """Of a run with a Verifier: the share of the tasks that enter, those with the largest spread of scores."""
 

@@ -10,6 +10,7 @@ from selfevo_contract.phases.solver_rollout import SOLVER_ROLLOUT
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.prompts import Prompt
+from selfevo_contract.spec.rubric import Rubric
 from selfevo_contract.spec.solver import SolverReward
 from selfevo_contract.spec.well_formed import Check
 
@@ -33,6 +34,8 @@ class SolverTrainInputs(Wire):
     """Of a run with a Verifier: this iteration's verifier-train step, whose judge scores the answers."""
     judge_length: int | None = None
     """verifier.maxLength."""
+    rubric: Rubric | None = None
+    """Of a run whose Verifier is of kind rubric: the criteria and the model that scores the answers by them."""
 
 
 SOLVER_TRAIN = PhaseType(

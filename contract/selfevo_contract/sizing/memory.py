@@ -159,11 +159,11 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     """What each phase of ``spec`` takes on one GPU."""
     dtype_bytes = 4 if spec.model.dtype == "float32" else 2
     challenger, solver = spec.challenger, spec.solver
-    on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None
+    on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None and spec.verifier.is_trained
     yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine, judged=judged)
     longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
     yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes, judged=judged)
-    if spec.verifier is not None:
+    if spec.verifier is not None and judged:
         yield judge_training(model, spec.verifier, longest, dtype_bytes)
     yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, gpus_of(spec, solver.pods), judged=judged)
     if spec.evaluation:

@@ -128,7 +128,7 @@ def _of_a_judge(inputs: VerifierTrainInputs) -> Work:
     if inputs.judge is None:  # the first one
         steps = settings.head.max_steps if settings.model is None else 0
         return Work((), pairs=Asked(2 * steps * settings.batch_size, longest))
-    written = settings.tasks * (1 + sum(ANSWERS_OF[maker] for maker in settings.pairs)) + settings.anchors.own
+    written = settings.tasks * (1 + sum(ANSWERS_OF[maker] for maker in settings.pairs)) + settings.sealed.own
     scored = 2 * settings.tasks * len(settings.pairs)
     trained = Asked(2 * settings.max_steps * settings.batch_size, longest)
     return Work((Asked(written, longest),), scored=Asked(scored, longest), pairs=trained)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.rubric import Rubric
 from selfevo_contract.uris import ModelUri
 
 PairMaker = Literal["decomposition", "swap", "corrupt", "role", "temporal"]
@@ -70,12 +71,15 @@ class Promotion(Closed):
 class Verifier(Closed):
     """The third role, for tasks without a checkable answer."""
 
-    kind: Literal["reward"] = "reward"
-    """`reward`: a scalar reward model, trained on pairs by the Bradley-Terry loss."""
+    kind: Literal["reward", "rubric"] = "reward"
+    """`reward`: a scalar reward model, trained on pairs by the Bradley-Terry loss. `rubric`: a strong model with
+    criteria, which is never trained: of all other fields only rubric, anchors and curriculumShare count."""
+    rubric: Rubric | None = None
+    """Of kind rubric: its criteria, and the model that judges by them."""
     model: RewardModel | None = None
     """The first judge. When not given, the base with a fresh score head that begins on a part of the anchors."""
-    anchors: Anchors
-    """Pairs with a known order that judges are measured by."""
+    anchors: Anchors | None = None
+    """Pairs with a known order that judges are measured by. A judge that is trained needs them."""
     pairs: Annotated[list[PairMaker], Field(min_length=1, max_length=5), Keyed()] = ["decomposition", "swap", "corrupt"]
     """What makes the pairs that it is trained on. One that is right on less than half of the judge's errors is
     dropped."""
@@ -116,6 +120,35 @@ class Verifier(Closed):
     """How the roles write the answers that pairs are made of."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.rubric) == (has(self.kind) && self.kind == 'rubric')",
+            lambda verifier: (verifier.rubric is not None) == (verifier.kind == "rubric"),
+            "a verifier of kind rubric needs rubric, and no other has it; set kind to rubric with it, or remove it",
+        ),
+        Rule(
+            "has(self.anchors) || (has(self.kind) && self.kind == 'rubric')",
+            lambda verifier: verifier.anchors is not None or verifier.kind == "rubric",
+            "a judge that is trained needs anchors, by which it is measured; put the pairs' file into anchors.data",
+        ),
+        Rule(
+            "!(has(self.kind) && self.kind == 'rubric') || !(has(self.model) || has(self.lora))",
+            lambda verifier: verifier.kind != "rubric" or (verifier.model is None and verifier.lora is None),
+            "model and lora are of a judge that is trained, and one of kind rubric is not; remove them",
+        ),
+    )
+
+    @property
+    def sealed(self) -> Anchors:
+        """The anchors of a judge that is trained, which has them."""
+        assert self.anchors is not None
+        return self.anchors
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is a model of this run: begun, trained, held beside the roles."""
+        return self.kind == "reward"
 
 
 TRAINING_ONLY = (

@@ -16,6 +16,7 @@ from selfevo_contract.process import (
     CACHE_ENV,
     CONFIG_ENV,
     JOIN_SECONDS_ENV,
+    JUDGE_TOKEN_ENV,
     MASTER_ADDR_ENV,
     MASTER_PORT_DEFAULT,
     MASTER_PORT_ENV,
@@ -29,6 +30,7 @@ from selfevo_contract.process import (
 from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.oracles import EndpointOracle
 from selfevo_contract.spec.publish import Publish
+from selfevo_contract.spec.rubric import Rubric
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.traces import ENDPOINT_ENVS, TRACEPARENT_ENV, attempt_span
 
@@ -145,6 +147,13 @@ def oracle_token(inputs: Inputs) -> list[Variable]:
     oracle = getattr(inputs, "oracle", None)
     secret = oracle.token_secret if isinstance(oracle, EndpointOracle) else None
     return [] if secret is None else [of_secret(secret.name, secret.key, variable=ORACLE_TOKEN_ENV)]
+
+
+def judge_token(inputs: Inputs) -> list[Variable]:
+    """The token of the endpoint that judges by criteria: only phases that ask it get it."""
+    rubric: Rubric | None = getattr(inputs, "rubric", None)
+    secret = rubric.endpoint.token_secret if rubric is not None else None
+    return [] if secret is None else [of_secret(secret.name, secret.key, variable=JUDGE_TOKEN_ENV)]
 
 
 def publish_token(publish: Publish | None, inputs: Inputs) -> list[Variable]:

@@ -35,6 +35,7 @@ from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.verifier import Verifier
 from selfevo_contract.traces import TRACEPARENT_ENV
 from selfevo_operator.manifests import allowlist, server_sidecar
 from selfevo_operator.manifests.labels import (
@@ -312,6 +313,15 @@ def _data(spec: RunSpec) -> list[tuple[str, str]]:
         *(of(f"spec.exclude[{index}]", data) for index, data in enumerate(spec.exclude)),
         *([of("spec.rollout.oracle.data", oracle.data)] if isinstance(oracle, DataOracle) else []),
         *([of("spec.finetune.data", spec.finetune.data)] if spec.finetune else []),
-        *([of("spec.verifier.anchors.data", spec.verifier.anchors.data)] if spec.verifier else []),
-        *([("spec.verifier.model.uri", spec.verifier.model.uri)] if spec.verifier and spec.verifier.model else []),
+        *(_of_a_verifier(spec.verifier) if spec.verifier else []),
+    ]
+
+
+def _of_a_verifier(verifier: Verifier) -> list[tuple[str, str]]:
+    model, anchors, rubric = verifier.model, verifier.anchors, verifier.rubric
+    criteria = enumerate(rubric.criteria if rubric else [])
+    return [
+        *([("spec.verifier.anchors.data.uri", anchors.data.uri)] if anchors else []),
+        *([("spec.verifier.model.uri", model.uri)] if model else []),
+        *((f"spec.verifier.rubric.criteria[{index}].uri", data.uri) for index, data in criteria),
     ]

@@ -26,6 +26,7 @@ from selfevo_operator.manifests.environment import (
     WORK,
     Variable,
     believed,
+    judge_token,
     launch,
     oracle_token,
     plain,
@@ -85,7 +86,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
 
     ours = [*_processes(config, gpus, place, pods, field), *traced(settings.collector, uid, config.attempt, pods.env)]
     init_containers: list[dict[str, Any]] = []
-    ours += [*oracle_token(config.inputs), *publish_token(spec.publish, config.inputs)]
+    ours += [*oracle_token(config.inputs), *judge_token(config.inputs), *publish_token(spec.publish, config.inputs)]
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
         ours += server_sidecar.token(config.engine.endpoint)
     elif isinstance(config.engine, ServerEngine):

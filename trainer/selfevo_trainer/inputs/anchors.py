@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import InputError
+from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.verifier import Verifier
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.context import Context
@@ -44,11 +45,10 @@ def read_anchors(context: Context, settings: Verifier) -> Anchors:
     Raises:
         InputError: they cannot be read, one has no order, or too few are sealed or begin.
     """
-    data = settings.anchors.data
-    rows = read_columns(context, data, FIELD, ("question", "chosen", "rejected"), optional=("maker", "agrees"))
-    anchors = [_anchor(row, number, data.uri) for number, row in enumerate(rows, 1)]
+    data, begin = settings.sealed.data, settings.sealed.begin
+    anchors = read_pairs(context, data)
     fresh = settings.model is None
-    begins = [fresh and _begins(anchor.question, settings.anchors.begin) for anchor in anchors]
+    begins = [fresh and _begins(anchor.question, begin) for anchor in anchors]
     split = Anchors(
         tuple(anchor for anchor, first in zip(anchors, begins, strict=True) if first),
         tuple(anchor for anchor, first in zip(anchors, begins, strict=True) if not first),
@@ -57,9 +57,19 @@ def read_anchors(context: Context, settings: Verifier) -> Anchors:
         raise InputError(
             f"{FIELD}.uri is {data.uri!r}, of whose {len(anchors)} pairs {len(split.sealed)} are sealed and "
             f"{len(split.beginning)} are for the score head to begin with (spec.verifier.anchors.begin is "
-            f"{settings.anchors.begin}); add pairs with other questions, or name a reward model as spec.verifier.model"
+            f"{begin}); add pairs with other questions, or name a reward model as spec.verifier.model"
         )
     return split
+
+
+def read_pairs(context: Context, data: Data) -> list[Anchor]:
+    """All pairs of ``data``, in order.
+
+    Raises:
+        InputError: they cannot be read, or one has no order.
+    """
+    rows = read_columns(context, data, FIELD, ("question", "chosen", "rejected"), optional=("maker", "agrees"))
+    return [_anchor(row, number, data.uri) for number, row in enumerate(rows, 1)]
 
 
 def _anchor(row: tuple[str, ...], number: int, uri: str) -> Anchor:

@@ -39,13 +39,7 @@ def read_columns(
     Raises:
         InputError: as `read_held_out`.
     """
-    with context.clock.during("store"):
-        raw = _read(context, data.uri, field)
-    if data.digest is not None and hashlib.sha256(raw).hexdigest() != data.digest:
-        raise InputError(
-            f"{field}.digest is {data.digest[:12]}... and the file at {data.uri} has "
-            f"{hashlib.sha256(raw).hexdigest()[:12]}...; correct the digest or restore the file"
-        )
+    raw = read_bytes(context, data, field)
     rows = [
         _row(line, number, field, data.uri, columns, optional)
         for number, line in enumerate(raw.splitlines(), 1)
@@ -54,6 +48,22 @@ def read_columns(
     if not rows:
         raise InputError(f"{field}.uri is {data.uri!r}, which holds no rows; name a file with at least one")
     return rows
+
+
+def read_bytes(context: Context, data: Data, field: str) -> bytes:
+    """The file that ``data`` names.
+
+    Raises:
+        InputError: it is not there, or has another digest.
+    """
+    with context.clock.during("store"):
+        raw = _read(context, data.uri, field)
+    if data.digest is not None and hashlib.sha256(raw).hexdigest() != data.digest:
+        raise InputError(
+            f"{field}.digest is {data.digest[:12]}... and the file at {data.uri} has "
+            f"{hashlib.sha256(raw).hexdigest()[:12]}...; correct the digest or restore the file"
+        )
+    return raw
 
 
 def _read(context: Context, uri: str, field: str) -> bytes:

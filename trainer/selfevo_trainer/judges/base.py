@@ -20,3 +20,28 @@ class Judge(Protocol):
     def close(self) -> None:
         """Give the memory back."""
         ...
+
+
+class Scorer(Protocol):
+    """A judge of either kind, as what pays."""
+
+    @property
+    def digest(self) -> str:
+        """What its scores belong to."""
+        ...
+
+    def rewards(self, tasks: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+        """The reward of each answer, in 0..1, in order; None where the judge has not said what it must."""
+        ...
+
+    def goes_on(self, tokens: float) -> None:
+        """Earlier attempts of this step have spent so many tokens of its budget."""
+        ...
+
+    def spent(self) -> dict[str, float]:
+        """What asking it has come to since this was asked last, by the names of metrics: the same names each time."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -19,6 +19,7 @@ from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Selection
 from selfevo_trainer.engines import Completion
+from selfevo_trainer.judges.agreement import Agreement
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,16 @@ class Marked:
     """The class of each answer among the row's votes; None without one."""
 
 
-Marker = Callable[[Sequence[WrittenQuestion], Sequence[Sequence[Completion]]], list[Marked]]
+class Marker(Protocol):
+    """Marks answered questions."""
+
+    def mark(self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
+        """Each of ``written`` with what its answers come to, in order."""
+        ...
+
+    def spent(self) -> dict[str, float]:
+        """What marking has cost since this was asked last, by the names of metrics."""
+        ...
 
 
 class Labelling(Protocol):
@@ -58,8 +68,8 @@ class Labelling(Protocol):
         """The row of a question that was too long to be asked."""
         ...
 
-    def open(self, context: Context) -> AbstractContextManager[Marker]:
-        """What marks answered questions."""
+    def open(self, context: Context, counted: Mapping[str, float]) -> AbstractContextManager[Marker]:
+        """What marks answered questions. ``counted`` are the metrics of what is marked already, added up."""
         ...
 
     def select(self, valid: Sequence[Question], held_out: HeldOutQuestions) -> Selection:
@@ -68,6 +78,10 @@ class Labelling(Protocol):
 
     def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
         """Those that entered, as they are trained on."""
+        ...
+
+    def agreement(self, context: Context, counted: Mapping[str, float]) -> Agreement:
+        """How far what marks agrees with what is known. ``counted`` are the metrics of all that was marked."""
         ...
 
     def measure(self, valid: Sequence[Question]) -> dict[str, float]:

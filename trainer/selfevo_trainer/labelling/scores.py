@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from statistics import fmean, pstdev
@@ -25,7 +25,8 @@ from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Selection, Task, select_tasks
 from selfevo_trainer.engines import Completion
-from selfevo_trainer.judges import open_judge
+from selfevo_trainer.judges.agreement import Agreement, ask_anchors
+from selfevo_trainer.judges.scoring import open_scorer
 from selfevo_trainer.labelling.base import Marked, Marker
 from selfevo_trainer.ratings import ByJudge, scored_tally
 
@@ -55,36 +56,17 @@ class Scored:
         return ScoredQuestion(question=written.question, proposed=written.proposed, share=0.0, too_long=True)
 
     @contextmanager
-    def open(self, context: Context) -> Iterator[Marker]:
+    def open(self, context: Context, counted: Mapping[str, float]) -> Iterator[Marker]:
         """See `Labelling.open`."""
         inputs = self.inputs
-        assert inputs.judge is not None
-        with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
-            by_judge = ByJudge(judge, JUDGED)
+        with closing(open_scorer(context, inputs, JUDGED, share=1 / inputs.shards, counted=counted)) as judge:
+            yield _Scoring(ByJudge(judge))
 
-            def mark(written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
-                scores = by_judge.scores([row.question for row in written], answers)
-                marked = []
-                for row, group, found in zip(written, answers, scores, strict=True):
-                    scored = self._question(row, scored_tally(group), found, judge.digest)
-                    boxes = [last_boxed(completion.text) for completion in group]
-                    marked.append(Marked(scored, boxes, [None] * len(group)))
-                return marked
-
-            yield mark
-
-    def _question(
-        self, written: WrittenQuestion, answers: Tally, scores: tuple[float, ...], judge: str
-    ) -> ScoredQuestion:
-        return ScoredQuestion(
-            question=written.question,
-            proposed=written.proposed,
-            answers=answers,
-            share=fmean(scores),
-            scores=scores,
-            spread=pstdev(scores),
-            judge=judge,
-        )
+    def agreement(self, context: Context, counted: Mapping[str, float]) -> Agreement:
+        """See `Labelling.agreement`: of a judge that is trained verifier-train tells it."""
+        if self.inputs.rubric is None or self.inputs.anchors is None:
+            return Agreement()
+        return ask_anchors(context, self.inputs.rubric, self.inputs.anchors, self.inputs.seed, counted)
 
     def select(self, valid: Sequence[Question], held_out: HeldOutQuestions) -> Selection:
         """See `Labelling.select`."""
@@ -98,10 +80,40 @@ class Scored:
 
     def measure(self, valid: Sequence[Question]) -> dict[str, float]:
         """See `Labelling.measure`."""
-        asked = [row for row in valid if isinstance(row, ScoredQuestion) and not row.too_long]
+        asked = [row for row in valid if isinstance(row, ScoredQuestion) and row.scores]
         if not asked:
             return {}
         return {
             "score_mean": fmean(row.share for row in asked),
             "score_spread_mean": fmean(row.spread for row in asked),
         }
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    by_judge: ByJudge
+
+    def mark(self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
+        scores = self.by_judge.scores([row.question for row in written], answers)
+        marked = []
+        for row, group, found in zip(written, answers, scores, strict=True):
+            counted = tuple(score for score in found if score is not None)
+            scored = _question(row, scored_tally(group), counted, self.by_judge.judge.digest)
+            boxes = [last_boxed(completion.text) for completion in group]
+            marked.append(Marked(scored, boxes, [None] * len(group)))
+        return marked
+
+    def spent(self) -> dict[str, float]:
+        return self.by_judge.spent()
+
+
+def _question(written: WrittenQuestion, answers: Tally, scores: tuple[float, ...], judge: str) -> ScoredQuestion:
+    return ScoredQuestion(
+        question=written.question,
+        proposed=written.proposed,
+        answers=answers,
+        share=fmean(scores) if scores else 0.0,
+        scores=scores,
+        spread=pstdev(scores) if scores else 0.0,
+        judge=judge,
+    )

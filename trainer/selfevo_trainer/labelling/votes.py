@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import COMMITTEE_REASONS, REASONS, Candidate, Selection, select
 from selfevo_trainer.engines import Completion
+from selfevo_trainer.judges.agreement import Agreement
 from selfevo_trainer.labelling.base import Marked, Marker
 from selfevo_trainer.ratings import ByVotes, voted
 
@@ -59,19 +60,19 @@ class Voted:
         return self._question(written, Vote(None, 0, self.inputs.samples, ()), None)
 
     @contextmanager
-    def open(self, context: Context) -> Iterator[Marker]:
+    def open(self, context: Context, counted: Mapping[str, float]) -> Iterator[Marker]:
         """See `Labelling.open`."""
         with context.grader(self.inputs.grading) as grader:
+            yield _ByGrader(self, context, grader)
 
-            def mark(written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
-                with context.clock.during("grading"):
-                    return self._mark(written, answers, grader)
+    def agreement(self, context: Context, counted: Mapping[str, float]) -> Agreement:
+        """See `Labelling.agreement`: nothing is known."""
+        return Agreement()
 
-            yield mark
-
-    def _mark(
+    def marked(
         self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]], grader: Comparer
     ) -> list[Marked]:
+        """See `Marker.mark`."""
         found = voted(self.inputs.well_formed, [row.question for row in written], answers, grader)
         agrees = self._agreement(written, [vote for _, vote, _ in found], grader)
         return [
@@ -144,3 +145,17 @@ class Voted:
             "in_band_share": in_band / len(valid),
             "majority_share_mean": sum(row.share for row in valid) / len(valid),
         }
+
+
+@dataclass(frozen=True)
+class _ByGrader:
+    labelling: Voted
+    context: Context
+    grader: Comparer
+
+    def mark(self, written: Sequence[WrittenQuestion], answers: Sequence[Sequence[Completion]]) -> list[Marked]:
+        with self.context.clock.during("grading"):
+            return self.labelling.marked(written, answers, self.grader)
+
+    def spent(self) -> dict[str, float]:
+        return {}

@@ -20,11 +20,13 @@ from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.voting import Vote, vote_many
 from selfevo_trainer.chunks import Chunks, cut
 from selfevo_trainer.context import Context
-from selfevo_trainer.oracles.chat import Chat
+from selfevo_trainer.endpoints.chat import Asked, Chat
 from selfevo_trainer.oracles.judgement import Judgement, accuracy
 from selfevo_trainer.prompts import messages
 
 log = logging.getLogger(__name__)
+_FIELD = "spec.rollout.oracle"
+_ASKED = Asked(_FIELD, _FIELD, ORACLE_TOKEN_ENV, f", or set {_FIELD}.required to false to go on without it")
 
 
 def judge(
@@ -84,6 +86,7 @@ def _ask_all(
     context.progress("asking the oracle", len(found), len(asked))
     chat = Chat(
         oracle.url,
+        _ASKED,
         token=os.environ.get(ORACLE_TOKEN_ENV, ""),
         timeout_s=oracle.request_timeout,
         patience_s=oracle.patience,

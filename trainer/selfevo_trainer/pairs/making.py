@@ -34,7 +34,7 @@ def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequen
     """Pairs of the curriculum's ``questions``, and anchors of those that are kept back for them."""
     settings = inputs.settings
     order = random.Random(derive_seed(inputs.seed, "tasks")).sample(list(questions), len(questions))
-    held = min(settings.anchors.own, len(order) // 4)
+    held = min(settings.sealed.own, len(order) // 4)
     tasks = order[held : held + settings.tasks]
     with opened(context, inputs, "solver") as solver:
         own = [

@@ -29,7 +29,8 @@ from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import held_out_questions
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
-from selfevo_trainer.judges import open_judge
+from selfevo_trainer.judges.rubric import totals
+from selfevo_trainer.judges.scoring import open_scorer
 from selfevo_trainer.memory import remembered, rows_of
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, encode, for_trainer, messages, shown
@@ -100,6 +101,7 @@ class ChallengerReward:
         texts = [completion_text(completion) for completion in completions]
         self.samples = texts[:KEPT]
         questions = [self._question(text) for text in texts]
+        self.rater.goes_on(getattr(trainer_state, "log_history", []))
         # All processes see the whole batch: |C|/B is over it, and each answers its share of all questions, so that none
         # waits for one whose completions were all valid.
         texts_B = collective.all_gather(questions)
@@ -127,8 +129,11 @@ class ChallengerReward:
                 log_metric(name, share)
             if asked:
                 log_metric("uncertainty", sum(item.uncertainty for item in rewards if item.valid) / len(asked))
-                for name in asked[0][1].figures:
-                    log_metric(name, sum(rating.figures[name] for _, rating in asked) / len(asked))
+                for name in dict.fromkeys(name for _, rating in asked for name in rating.figures):
+                    found = [rating.figures[name] for _, rating in asked if name in rating.figures]
+                    log_metric(name, sum(found) / len(found))
+            for name, value in self.rater.spent().items():  # of this process alone
+                log_metric(name, value)
         first = collective.rank() * len(questions)
         return [item.total for item in rewards[first : first + len(questions)]]
 
@@ -196,15 +201,16 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             raise
         if earlier and context.rank.first:
             files = {**files, **MEMORY.write(context.workdir, rows_of(earlier))}
-        return commit_training(context, files, history, SUMMARY)
+        spent = totals([row.metrics for row in history], context.rank.size)
+        return commit_training(context, files, history, SUMMARY, spent)
 
 
 @contextmanager
 def open_rater(context: Context, inputs: ChallengerTrainInputs) -> Iterator[Rater]:
     """What tells how well the Solver does: the judge of a run with a Verifier, else votes."""
-    if inputs.judge is not None:
-        with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
-            yield ByJudge(judge, inputs.reward.mode)
+    if inputs.judge is not None or inputs.rubric is not None:
+        with closing(open_scorer(context, inputs, inputs.reward.mode, share=1 / context.rank.size)) as judge:
+            yield ByJudge(judge)
         return
     with context.grader(inputs.grading) as grader:
         yield ByVotes(inputs.well_formed, inputs.reward.unboxed, grader)

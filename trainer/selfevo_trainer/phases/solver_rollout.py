@@ -19,6 +19,7 @@ from selfevo_contract import reasons
 from selfevo_contract.artifacts import ANSWER_CHUNKS, COMMITTEE_CHUNKS, QUESTION_CHUNKS
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.errors import DataError, ServiceError
+from selfevo_contract.judging import JUDGE
 from selfevo_contract.phases import SOLVER_ROLLOUT, SolverRolloutInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import (
@@ -154,15 +155,15 @@ def answer(
     with closing(open_frozen(context, inputs, "solver", [inputs.answer_sampling], inputs.max_prompt_length)) as engine:
         with context.clock.during("load"):
             tokenizer = load_tokenizer(fetch_model(context, inputs.solver, "solver"), inputs.loading)
-        with labelling.open(context) as mark:
+        with labelling.open(context, answered.counted(JUDGE)) as marker:
             pace = Pace()
             for numbers in cut(sorted(questions), context.config.chunk_questions):
                 asked = [questions[number] for number in numbers]
                 rows, texts, completions = answer_chunk(
-                    context, inputs, numbers, asked, engine, tokenizer, labelling, mark
+                    context, inputs, numbers, asked, engine, tokenizer, labelling, marker
                 )
                 beside = TEXTS.write(context.workdir / f"texts-{numbers.start}", texts) if texts else {}
-                answered.commit(numbers, rows, {"questions": float(len(rows))}, beside)
+                answered.commit(numbers, rows, {"questions": float(len(rows)), **marker.spent()}, beside)
                 pace.add(completions)
                 done += len(numbers) * inputs.samples
                 context.progress("answering", done, total, pace=pace)
@@ -176,7 +177,7 @@ def answer_chunk(
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     labelling: Labelling,
-    mark: Marker,
+    marker: Marker,
 ) -> tuple[list[ChunkRow], list[TextRow], list[Completion]]:
     """A row for each of ``written``, in order, the answers that are kept, and all that were generated for them."""
     rows: dict[int, ChunkRow] = {}
@@ -195,7 +196,8 @@ def answer_chunk(
     seed = derive_seed(inputs.seed, "answers")
     answers = engine.generate(prompts, inputs.answer_sampling, inputs.samples, seed, list(asked))
     texts: list[TextRow] = []
-    for (number, row), group, marked in zip(asked.items(), answers, mark(list(asked.values()), answers), strict=True):
+    found = marker.mark(list(asked.values()), answers)
+    for (number, row), group, marked in zip(asked.items(), answers, found, strict=True):
         rows[number] = marked.row
         if is_kept(context.config.storage.keep_answers, number, inputs.questions):
             texts += text_rows(number, row.question, group, marked.boxes, marked.class_of)
@@ -259,14 +261,18 @@ def finish(
             reason=reasons.EMPTY_CURRICULUM,
         )
     judgement = oracles.judge(context, inputs, rows, kept)
+    counted = answered.counted(JUDGE)
+    agreement = labelling.agreement(context, counted)
     files = {**curriculum_files(context, inputs, kept), **labelling.questions.write(context.workdir, checked), **texts}
     for chunks in before:
         chunks.read(range(inputs.questions))
     if judgement.rows:
         files |= ORACLE.write(context.workdir, judgement.rows)
-    metrics |= judgement.metrics
+    metrics |= {**judgement.metrics, **counted, **agreement.metrics}
+    others = Counter(judgement.timings)
+    others.update(agreement.timings)
     committed = context.commit(
-        context.config.prefix, files, metrics, seconds_of_all(context, judgement.timings, *before, answered)
+        context.config.prefix, {**files, **agreement.files}, metrics, seconds_of_all(context, others, *before, answered)
     )
     context.tracking.table("questions", TABLE, [table_row(row) for row in checked[:TABLE_ROWS]])
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)

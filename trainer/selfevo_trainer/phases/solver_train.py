@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from statistics import fmean
 from typing import Any
 
 from datasets import Dataset
@@ -25,9 +26,12 @@ from selfevo_trainer.grpo.train import TrainRequest, commit_training, train
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.judges import open_judge
-from selfevo_trainer.judges.base import Judge
+from selfevo_trainer.judges.base import Judge, Scorer
+from selfevo_trainer.judges.rubric import totals
+from selfevo_trainer.judges.scoring import open_scorer
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.prompts import completion_text, for_trainer, messages
+from selfevo_trainer.ratings import tokens_in
 from selfevo_trainer.rewards import agreed_reward, scored_reward, solver_reward
 from selfevo_trainer.well_formed import vote_well_formed
 
@@ -87,6 +91,36 @@ class JudgedReward:
         return [scored_reward(self.mode, score) for score in scores]
 
 
+class RubricReward:
+    """TRL reward function: what a judge with criteria says of the answer. Shapes: B completions in, B rewards out.
+
+    An answer without a score is paid the mean of its group's, so that nothing is learnt from it.
+    """
+
+    __name__ = "solver"
+
+    def __init__(self, judge: Scorer) -> None:
+        self.judge = judge
+
+    def __call__(
+        self, completions: list[Any], question: list[str], trainer_state: Any = None, log_metric: Any = None, **_: Any
+    ) -> list[float]:
+        self.judge.goes_on(tokens_in(getattr(trainer_state, "log_history", [])))
+        scores = self.judge.rewards(question, [completion_text(each) for each in completions])
+        # Of several processes each has a part of the batch, and a group may lie in two. Groups of one question are one.
+        groups: dict[str, list[float]] = {}
+        for text, score in collective.all_gather(list(zip(question, scores, strict=True))):
+            if score is not None:
+                groups.setdefault(text, []).append(score)
+        means = {text: fmean(found) for text, found in groups.items()}
+        rewards = [means.get(text, 0.0) if one is None else one for text, one in zip(question, scores, strict=True)]
+        if log_metric is not None:
+            log_metric("score", fmean(rewards))
+            for name, value in self.judge.spent().items():
+                log_metric(name, value)
+        return rewards
+
+
 class ConfidenceReward:
     """TRL reward function: how much of the group gives the same answer. Shapes: B completions in, B rewards out."""
 
@@ -128,6 +162,10 @@ def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardF
         with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
             yield JudgedReward(inputs.reward.mode, judge)
         return
+    if inputs.rubric is not None:
+        with closing(open_scorer(context, inputs, inputs.reward.mode, share=1 / context.rank.size)) as scorer:
+            yield RubricReward(scorer)
+        return
     with context.grader(inputs.grading) as grader:
         if inputs.reward.mode == CONFIDENCE:
             yield ConfidenceReward(inputs.reward.mode, inputs.well_formed, grader)
@@ -161,4 +199,5 @@ def run(context: Context, inputs: SolverTrainInputs) -> PhaseResult:
             reward=reward,
         )
         files, history = train(context, request)
-        return commit_training(context, files, history, SUMMARY)
+        spent = totals([row.metrics for row in history], context.rank.size)
+        return commit_training(context, files, history, SUMMARY, spent)

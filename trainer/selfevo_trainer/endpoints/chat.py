@@ -1,9 +1,10 @@
-"""Chat completions of an endpoint that is asked as an oracle, and what it says when it does not answer."""
+"""Chat completions of an endpoint, an oracle's or a judge's, and what it says when it does not answer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from selfevo_contract.errors import InputError
@@ -12,27 +13,40 @@ from selfevo_trainer.endpoints.client import BadAnswer, Client, Words, answers
 from selfevo_trainer.endpoints.in_parallel import in_parallel
 
 PATH = "/v1/chat/completions"
-_FIELD = "spec.rollout.oracle"
-_WORDS = Words(
-    timeout=f"{_FIELD}.requestTimeout",
-    patience=f"raise {_FIELD}.patience, or set {_FIELD}.required to false to go on without it",
-    answer="chat completion",
-)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What sentences about an endpoint call its fields by."""
+
+    field: str
+    """The one with url, tokenSecret, requestTimeout and patience."""
+    model: str
+    """The one with model and maxCompletionLength."""
+    token: str
+    """The variable that holds the token on one machine."""
+    instead: str = ""
+    """What else helps than patience when it gives no answer."""
 
 
 class Chat:
     """One endpoint."""
 
-    def __init__(self, url: str, *, token: str, timeout_s: float, patience_s: float) -> None:
-        # Nonsense is asked for again as long as silence is: what is lost is a figure.
+    def __init__(self, url: str, asked: Asked, *, token: str, timeout_s: float, patience_s: float) -> None:
+        self._asked = asked
+        # Nonsense is asked for again as long as silence is.
         self._client = Client(
-            f"{_FIELD}.url {url}",
+            f"{asked.field}.url {url}",
             [url],
             token=token,
             timeout=timeout_s,
             patience=patience_s,
             bad_answers=None,
-            words=_WORDS,
+            words=Words(
+                timeout=f"{asked.field}.requestTimeout",
+                patience=f"raise {asked.field}.patience{asked.instead}",
+                answer="chat completion",
+            ),
         )
 
     def ask_all(self, requests: Sequence[Mapping[str, Any]], at_once: int) -> list[OracleReply]:
@@ -43,10 +57,11 @@ class Chat:
             ServiceError: it gives no useful answer within its patience.
         """
 
-        def ask(number: int) -> OracleReply:
-            return self._client.ask(PATH, requests[number], self._reply, refused=self._refused)
+        return in_parallel(lambda number: self.ask(requests[number]), len(requests), at_once)
 
-        return in_parallel(ask, len(requests), at_once)
+    def ask(self, request: Mapping[str, Any]) -> OracleReply:
+        """The reply to one request; errors as of `ask_all`."""
+        return self._client.ask(PATH, request, self._reply, refused=self._refused)
 
     def close(self) -> None:
         """Give its connections back."""
@@ -60,12 +75,12 @@ class Chat:
         problem = f"{self._client.name} {answers(status, said)}"
         if status in (401, 403):
             return InputError(
-                f"{problem}; name a Secret with a token that it takes in {_FIELD}.tokenSecret (on one machine: set "
-                "SELFEVO_ORACLE_TOKEN)"
+                f"{problem}; name a Secret with a token that it takes in {self._asked.field}.tokenSecret (on one "
+                f"machine: set {self._asked.token})"
             )
         return InputError(
-            f"{problem}; it must be an OpenAI-compatible chat endpoint that knows {_FIELD}.model, with room for "
-            f"{_FIELD}.maxCompletionLength"
+            f"{problem}; it must be an OpenAI-compatible chat endpoint that knows {self._asked.model}.model, with room "
+            f"for {self._asked.model}.maxCompletionLength"
         )
 
     def _reply(self, content: Any) -> OracleReply:
