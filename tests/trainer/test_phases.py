@@ -12,17 +12,22 @@ from typing import Any
 import pytest
 
 from harness.chat_standin import content, endpoint
+from harness.collector import collecting
 from harness.inprocess import Ended, Phases
 from harness.tiny import Architecture, make, settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import input_key, inputs_adapter
 from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, answers_of, texts_of
+from selfevo_contract.traces import attempt_span
 
 pytestmark = pytest.mark.slow
 
 STEPS = ("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-1")
 TRAINED = ("challenger-train-1", "solver-train-1")
+TRACED = ("solver-train-1", "evaluate-1")
+"""They are told a collector; nothing else of them differs."""
+ATTEMPT = attempt_span("5f0c2a52-3a3c-4a57-9f0e-0d6f6f3f7b11", "test")
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 OVER: dict[Architecture, dict[str, Any]] = {
@@ -47,8 +52,12 @@ class Pipeline:
         self.over = OVER[architecture]
         self.phases = self.variant({})
         self.ended: dict[str, list[Ended]] = {}
-        for name in STEPS:
-            self.ended[name] = [self.phases(name, shard) for shard in range(self.phases.step(name).shards)]
+        with collecting() as self.traces:
+            told = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.traces.address, "TRACEPARENT": ATTEMPT.traceparent}
+            for name in STEPS:
+                environment = told if name in TRACED else {}
+                shards = range(self.phases.step(name).shards)
+                self.ended[name] = [self.phases(name, shard, environment) for shard in shards]
 
     def variant(self, over: dict[str, Any], task: dict[str, Any] | None = None, keep: str = "sample") -> Phases:
         """The same run with other settings of the rollout and of the held-out task, over the same store."""
@@ -100,6 +109,22 @@ def test_every_step_commits_and_says_so(pipeline: Pipeline) -> None:
             assert ended.result.key == pipeline.phases.step(name).key
             assert ended.result.timings["total"] >= ended.result.timings["startup"] > 0
             assert ended.progress and {line.step for line in ended.progress} == {name}
+
+
+def test_a_trace_has_what_the_timings_name(pipeline: Pipeline) -> None:
+    spans = pipeline.traces.spans
+    assert {span.trace for span in spans} == {f"{ATTEMPT.trace:032x}"}
+    roots = [span for span in spans if span.parent == f"{ATTEMPT.span:016x}"]
+    assert [span.attributes["selfevo.step"] for span in roots] == [*TRACED]
+    for root, name in zip(roots, TRACED, strict=True):
+        timings = pipeline.ended[name][0].result.timings
+        mine = [span for span in spans if span.attributes["selfevo.step"] == name and span is not root]
+        assert {span.parent for span in mine} <= {root.id, *(span.id for span in mine)}
+        assert all(root.start <= span.start <= span.end <= root.end for span in mine)
+        assert {span.name for span in mine} <= timings.keys()
+        assert root.attributes["selfevo.seconds.total"] == timings["total"]
+        assert (root.attributes["selfevo.outcome"], root.attributes["process.exit.code"]) == ("committed", 0)
+    assert "training" in {span.name for span in spans}
 
 
 def test_nothing_is_left_in_the_working_directory(pipeline: Pipeline) -> None:

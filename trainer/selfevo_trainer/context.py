@@ -33,6 +33,7 @@ from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.process import progress
 from selfevo_trainer.process.pace import Speed
 from selfevo_trainer.process.signals import StopRequest
+from selfevo_trainer.process.traces import Trace
 from selfevo_trainer.process.versions import versions
 from selfevo_trainer.prompts import Messages
 from selfevo_trainer.tracking.relay import Tracking
@@ -47,9 +48,10 @@ NO_DISTRIBUTION = "probability tensor contains"
 class Clock:
     """Seconds by activity. Nested activities are not counted twice: the inner one's time is taken from the outer's."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace | None = None) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner: list[float] = []
+        self._trace = trace or Trace()
         self.tokens = 0
         """Tokens that were generated."""
 
@@ -59,12 +61,19 @@ class Clock:
         begun = time.perf_counter()
         self._inner.append(0.0)
         try:
-            yield
+            with self._trace.part(activity):
+                yield
         finally:
             spent = time.perf_counter() - begun
             self.seconds[activity] += spent - self._inner.pop()
             if self._inner:
                 self._inner[-1] += spent
+
+    def started(self, since: float) -> None:
+        """What the phase needs is imported; the process began at ``since``, a Unix time."""
+        now = time.time()
+        self.seconds["startup"] = now - since
+        self._trace.passed("startup", since, now)
 
 
 @dataclass
@@ -141,6 +150,7 @@ class Context:
         shard: int | None,
         started: float,
         rank: Rank = ALONE,
+        trace: Trace | None = None,
     ) -> Context:
         """Raises InputError when the working directory cannot be written."""
         root = Path(os.environ.get(WORKDIR_ENV, tempfile.gettempdir()))
@@ -153,8 +163,8 @@ class Context:
             raise InputError(
                 f"{WORKDIR_ENV} is {str(root)!r}, which cannot be written: {error.strerror}; name a folder that can"
             ) from None
-        grace = _grace_from_env()
-        return cls(config, store, stop, shard, started, workdir, cls.cache_dir_from_env(), rank, grace_seconds=grace)
+        places, grace = (workdir, cls.cache_dir_from_env()), _grace_from_env()
+        return cls(config, store, stop, shard, started, *places, rank, Clock(trace), grace_seconds=grace)
 
     def once_per_pod(self, name: str, make: Callable[[Path], Path]) -> Path:
         """What ``make`` returns, called with a folder of that name by the first of the pod's processes that gets here.

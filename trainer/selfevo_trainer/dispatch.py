@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import time
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError
@@ -21,21 +20,22 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.distributed.layout import Layout, check_batch, read_layout, read_rank
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.process.signals import StopRequest
+from selfevo_trainer.process.traces import Trace
 from selfevo_trainer.tracking.relay import tracking
 
 
-def run_phase(config: PhaseConfig, stop: StopRequest, started: float) -> PhaseResult:
+def run_phase(config: PhaseConfig, stop: StopRequest, started: float, trace: Trace | None = None) -> PhaseResult:
     """Do the phase, or find it done; where several processes train, start them."""
     store = open_storage(config.storage, cache_dir=Context.cache_dir_from_env())
     rank = read_rank(os.environ)
     shard = _shard(config)
     if rank is not None:
         # What is there already, and whether the store can be written, the launcher has seen for all of them.
-        context = Context.create(config, store, stop, shard, started, rank)
+        context = Context.create(config, store, stop, shard, started, rank, trace)
         with context.workspace():
             return _run_here(context)
     layout = _layout(config)
-    context = Context.create(config, store, stop, shard, started)
+    context = Context.create(config, store, stop, shard, started, trace=trace)
     with context.workspace():
         found = _found(context)
         if found is not None:
@@ -74,7 +74,7 @@ def _run_here(context: Context) -> PhaseResult:
         from selfevo_trainer.distributed import collective
 
         collective.prepare()
-    context.clock.seconds["startup"] = time.time() - context.started
+    context.clock.started(context.started)
     with tracking(context.config, context.stop, context.workdir, speaks=context.rank.first) as context.tracking:
         result: PhaseResult = phase.run(context, inputs)
         if result.outcome == "committed":

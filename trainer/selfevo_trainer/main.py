@@ -11,6 +11,7 @@ import traceback
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, SelfevoError
 from selfevo_contract.process import PhaseConfig, PhaseResult
+from selfevo_traces.base import CLOSING_S
 from selfevo_trainer.config import read_config
 from selfevo_trainer.dispatch import run_phase
 from selfevo_trainer.distributed import root_cause
@@ -18,6 +19,7 @@ from selfevo_trainer.distributed.layout import Rank, read_rank
 from selfevo_trainer.process import kept_log, progress
 from selfevo_trainer.process.quiet import quieten
 from selfevo_trainer.process.signals import Interrupted, StopRequest, die_with_parent
+from selfevo_trainer.process.traces import open_trace
 
 
 def main() -> int:
@@ -30,15 +32,18 @@ def main() -> int:
 def _main(started: float, log: kept_log.KeptLog | None) -> int:
     quieten()
     rank = read_rank(os.environ)
+    number = None if rank is None else rank.number
     log_to_stderr(rank)
+    trace = open_trace(os.environ, number, started)
     config: PhaseConfig | None = None
     stop: StopRequest | None = None
     try:
         die_with_parent()
         stop = StopRequest.install()
         config = read_config()
+        trace.told(config)
         try:
-            result = run_phase(config, stop, started)
+            result = run_phase(config, stop, started, trace)
         finally:
             stop.defer()  # it has ended, whichever way: a request changes nothing about how
     except BaseException as error:
@@ -46,14 +51,16 @@ def _main(started: float, log: kept_log.KeptLog | None) -> int:
     if result.message and rank is None:  # the launcher prints the message of the process that was the cause
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
+    trace.ended(result, number)
     if log is not None and config is not None and config.attempt:
         kept_log.upload(
             log,
             config,
-            None if rank is None else rank.number,
+            number,
             started,
             kept_log.patience(os.environ, stop.requested_at if stop else None),
         )
+    trace.close(min(CLOSING_S, kept_log.patience(os.environ, stop.requested_at if stop else None)))
     return result.exit_code
 
 

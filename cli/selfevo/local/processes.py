@@ -38,6 +38,7 @@ from selfevo_contract.process import (
     phase_config,
 )
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.traces import TRACEPARENT_ENV, attempt_span
 from selfevo_core.reconcile import Action, ObservedAttempt, Start
 
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "selfevo_trainer")
@@ -70,6 +71,7 @@ class Processes:
         command: Sequence[str] = TRAINER,
         environment: Mapping[str, str] | None = None,
         keep_warm: bool = False,
+        traced: bool = False,
     ) -> None:
         self._run = run
         self._folder = folder
@@ -79,6 +81,7 @@ class Processes:
         self._environment = dict(os.environ if environment is None else environment)
         self._children: dict[str, _Local] = {}
         self._keep_warm = keep_warm
+        self._traced = traced
         self._warm: warm.WarmParent | None = None
         # What the phases will ask of the model: the first step finds what one of them would fail at after hours.
         fork = run.status.fork if run.status else None
@@ -193,6 +196,9 @@ class Processes:
         }
         environment.pop(CONFIG_ENV, None)  # it would go before the file
         environment.pop(SHARD_ENV, None)
+        environment.pop(TRACEPARENT_ENV, None)  # ours, of whoever started the command
+        if self._traced:
+            environment[TRACEPARENT_ENV] = attempt_span(self._run.metadata.uid, process.child).traceparent
         if process.shard is not None:
             environment[SHARD_ENV] = str(process.shard)
         try:

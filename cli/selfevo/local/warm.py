@@ -29,9 +29,10 @@ from selfevo_contract.process import (
     TERMINATION_LOG_ENV,
     WORKDIR_ENV,
 )
+from selfevo_contract.traces import TRACEPARENT_ENV
 
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "selfevo_trainer.warm")
-OWN = (CONFIG_FILE_ENV, PREFLIGHT_FILE_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, CACHE_ENV, SHARD_ENV)
+OWN = (CONFIG_FILE_ENV, PREFLIGHT_FILE_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV, CACHE_ENV, SHARD_ENV, TRACEPARENT_ENV)
 """Variables that a process has of its own. No import reads them; any other may be read by one."""
 ANSWER_S = 60.0
 """A fork takes milliseconds."""

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +118,12 @@ class RunFolder:
             return SelfEvolutionRun.model_validate_json(self._status.read_bytes())
         except (OSError, ValidationError):
             return None
+
+    def uid(self, run: SelfEvolutionRun, *, wanted: bool) -> str:
+        """The UID that is recorded here, by which a run that goes on has one trace; a new one where it is wanted."""
+        known = self.read()
+        recorded = known.metadata.uid if known is not None else ""
+        return recorded or run.metadata.uid or (str(uuid.uuid4()) if wanted else "")
 
     def plan(self, run: SelfEvolutionRun) -> Plan:
         """The plan of ``run``, as its manifest has it, with what is recorded here.

@@ -31,7 +31,10 @@ from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
 from selfevo_core.reconcile import Backoff, reconcile
+from selfevo_core.spans import Traced, ended_spans
 from selfevo_core.usage import newly_low
+from selfevo_traces import open_sender
+from selfevo_traces.base import CLOSING_S, NOWHERE, Sender
 
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 
@@ -64,7 +67,9 @@ def run_manifest(
         refuse_without_token(run.spec, {step.name for step in steps.steps if step.name not in committed}, steps)
         status = recorded(record, steps, committed)
         # Every `selfevo run` is a new word of a person: what had failed is tried again.
-        metadata = run.metadata.model_copy(update={"generation": status.observed_generation + 1})
+        sender = open_sender("selfevo", lambda line: events.put(Warned(line)))
+        told = {"generation": status.observed_generation + 1, "uid": folder.uid(run, wanted=sender.on)}
+        metadata = run.metadata.model_copy(update=told)
         run = run.model_copy(update={"metadata": metadata, "status": status})
         workers = workers or os.cpu_count() or 1
         processes = Processes(
@@ -75,13 +80,15 @@ def run_manifest(
             command=local.TRAINER,
             environment=_environment(run, steps, workers),
             keep_warm=not cold and sum(step.shards for step in steps.steps if step.name not in committed) > 1,
+            traced=sender.on,
         )
         view = open_view(run, steps, quiet)
         try:
-            status, interrupted = drive(run, steps, folder, processes, events, view)
+            status, interrupted = drive(run, steps, folder, processes, events, view, sender)
         finally:
             processes.close()  # no process is left, unless we fail ourselves
             view.close()
+            sender.close(CLOSING_S)
     view.summary(status)
     options = "" if storage is None else f" --storage {shlex.quote(storage)}"
     return _conclude(run, steps, status, interrupted, str(manifest), options, quiet)
@@ -94,6 +101,7 @@ def drive(
     processes: Processes,
     events: SimpleQueue[Event],
     view: View,
+    sender: Sender = NOWHERE,
 ) -> tuple[RunStatus, bool]:
     """Reconcile whenever something happens, until nothing is left to happen.
 
@@ -101,7 +109,7 @@ def drive(
         the status, and whether a signal ended it early.
     """
     interrupted = False
-    record = _Recorder(folder, view)
+    record = _Recorder(folder, view, _Spans(run, sender))
     while True:
         outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), BACKOFF)
         for line in newly_low(run.spec.budget, run.status.usage if run.status else None, outcome.status.usage):
@@ -145,18 +153,34 @@ def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:
         return None
 
 
+class _Spans:
+    """Sends what has ended since the last status. No trace is worth a run."""
+
+    def __init__(self, run: SelfEvolutionRun, sender: Sender) -> None:
+        self._traced = Traced(run.metadata.uid, run.metadata.namespace, run.metadata.name)
+        self._before, self._sender = run.status or RunStatus(), sender
+
+    def __call__(self, status: RunStatus) -> None:
+        before, self._before = self._before, status
+        if self._sender.on:
+            with contextlib.suppress(Exception):
+                for span in ended_spans(self._traced, before, status, datetime.now(UTC)):
+                    self._sender.send(span)
+
+
 class _Recorder:
     """Writes the status down when it has changed. A lost status costs process starts, so a full disk is no reason to
     stop: it is printed once."""
 
-    def __init__(self, folder: RunFolder, view: View) -> None:
-        self._folder, self._view = folder, view
+    def __init__(self, folder: RunFolder, view: View, spans: _Spans) -> None:
+        self._folder, self._view, self._spans = folder, view, spans
         self._written: RunStatus | None = None
         self._warned = False
 
     def __call__(self, run: SelfEvolutionRun) -> None:
         if run.status == self._written:
             return
+        self._spans(run.status or RunStatus())
         try:
             self._folder.write(run)
             self._written = run.status
