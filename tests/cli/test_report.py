@@ -452,7 +452,7 @@ def test_what_a_judge_with_criteria_is_worth_is_told(tmp_path: Path) -> None:
         for t, metrics in ((1, known), (2, {}), (3, {**known, "anchors/accuracy": 0.5}))
     ]
     told: Any = SimpleNamespace(run=blind.run, steps=steps)
-    assert _anchors(told) == [
+    assert [said.replace("\N{NARROW NO-BREAK SPACE}", " ") for said in _anchors(told)] == [
         "The judge puts anchors in their known order: 87.5 ± 4.0 % of 64 in iteration 1 and 50.0 ± 4.0 % of 64 in "
         "iteration 3."
     ]
