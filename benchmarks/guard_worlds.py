@@ -1,0 +1,227 @@
+"""Simulated runs: what lies under a run's figures, taken from recorded runs, and faults as what they do to it. Pure.
+
+A healthy run is drawn from one recorded run that is healthy by its scores (`healthy_records`). Its quantities in
+iterations 1 to 3 are the recorded ones; 4 and 5 go on with half of the last change, and half of that. On top come the
+scatter between runs (a draw for the run and one for each iteration, each with half of the variance that recorded runs
+of one arm have in the same iteration) and the scatter of samples, with the sizes that the recorded runs had.
+
+guard_faults.py says what each fault does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guard_faults import FAULTS, SHARES, SIZES, State, logistic, logit
+
+RESULTS = Path(__file__).parent / "results"
+ITERATIONS = 5
+NAMES = {
+    "skill": "evaluate/mean",
+    "distinct": "solver-rollout/distinct_share",
+    "in_band": "solver-rollout/in_band_share",
+    "cut_off": "solver-rollout/answers/truncated",
+    "right_labels": "solver-rollout/label_accuracy",
+    "reward_first": "solver-train/reward_first",
+    "reward_last": "solver-train/reward_last",
+    "equal": "solver-train/frac_reward_zero_std_last",
+    "kl": "solver-train/kl_last",
+    "entropy_first": "solver-train/entropy_first",
+    "entropy_last": "solver-train/entropy_last",
+    "length_first": "solver-train/completions/mean_length_first",
+    "length_last": "solver-train/completions/mean_length_last",
+}
+HEALTHY_ARMS = {
+    "learning.json": ("main", "truth", "on-policy"),
+    "frontier.json": ("main", "truth", "committee"),
+}
+"""Arms of which every recorded run ends with its best score, or within two standard errors of it."""
+EQUAL = 0.5
+"""Share of groups with equal rewards where a record has none; recorded are .28 to .75 in healthy runs of frontier."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded healthy run: its quantities by iteration, on their scales, the base's skill first."""
+
+    arm: str
+    base: float
+    path: tuple[State, ...]
+    held_out: int
+    questions: int
+    samples: int
+
+
+def _quantities(row: Mapping[str, float]) -> State:
+    found = {name: row[key] for name, key in NAMES.items() if key in row}
+    found.setdefault("equal", EQUAL)
+    found["no_majority"] = row["solver-rollout/dropped_empty_majority"] / row["solver-rollout/questions"]
+    asked = row["solver-rollout/questions"]
+    counted = {"right_labels": row["solver-rollout/kept"], "cut_off": 2 * asked}
+    counted |= dict.fromkeys(("distinct", "in_band", "no_majority"), asked)
+    for name, of in counted.items():
+        found[name] = (found[name] * of + 1) / (of + 2)  # 18 right labels of 18 are no share of 1
+    return {n: logit(v) if n in SHARES else math.log(max(v, 1e-4)) for n, v in found.items()}
+
+
+def healthy_records() -> list[Record]:
+    """Of benchmarks/results: every run of `HEALTHY_ARMS`."""
+    found = []
+    for file, arms in HEALTHY_ARMS.items():
+        runs = json.loads((RESULTS / file).read_text())["runs"]
+        sorting = file == "frontier.json"
+        for arm in arms:
+            for run in runs[arm].values():
+                rows = run["metrics"] if sorting else run
+                path = tuple(_quantities(rows[str(number)]) for number in (1, 2, 3))
+                sizes = (300, 240, 8) if sorting else (500, 200, 10)
+                found.append(Record(f"{file}/{arm}", logit(rows["0"]["evaluate/mean"]), path, *sizes))
+    return found
+
+
+def scatter(records: Iterable[Record]) -> dict[str, float]:
+    """Standard deviation between recorded runs of one arm in the same iteration, pooled; by quantity."""
+    by_arm: dict[str, list[Record]] = {}
+    for record in records:
+        by_arm.setdefault(record.arm, []).append(record)
+    several = [group for group in by_arm.values() if len(group) > 1]
+    return {
+        name: math.sqrt(
+            statistics.fmean(
+                statistics.variance([record.path[i][name] for record in group]) for group in several for i in range(3)
+            )
+        )
+        for name in (*SHARES, *SIZES)
+    }
+
+
+@dataclass(frozen=True)
+class World:
+    """One simulated run, healthy where ``fault`` is None."""
+
+    seed: int
+    fault: str | None
+    start: int
+    """The iteration of which the fault is there first."""
+    magnitude: float
+    oracle: bool
+    """Every second run has one; the others have no figure of the labels."""
+
+
+def world(seed: int, fault: str | None) -> World:
+    """The one of a seed: start 1 to 3, magnitude over the fault's range."""
+    chance = random.Random(f"world {seed} {fault}")
+    low, high = (FAULTS[fault].low, FAULTS[fault].high) if fault else (0.0, 0.0)
+    return World(seed, fault, chance.randint(1, 3), chance.uniform(low, high), chance.random() < 0.5)
+
+
+@dataclass
+class Simulation:
+    """The figures of a world's run, by iteration, and again after rollbacks with other draws."""
+
+    world: World
+    records: list[Record]
+    spread: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        own = random.Random(f"run {self.world.seed}")
+        self.record = own.choice(self.records)
+        self.offset = {name: own.gauss(0, sd / math.sqrt(2)) for name, sd in self.spread.items()}
+        self.same_questions = own.gauss(0, 1)
+        self.skill: dict[int, float] = {0: self.record.base + self.offset["skill"]}
+        self.greedy_wrong = 0.0
+
+    def healthy(self, iteration: int, draw: random.Random) -> State:
+        """The quantities that lie under an iteration of the run without a fault."""
+        a, b, c = self.record.path
+        state = {}
+        for name in (*SHARES, *SIZES):
+            more = {4: 0.5, 5: 0.75}.get(iteration, 0.0)
+            at = (a, b, c)[min(iteration, 3) - 1][name] + more * (c[name] - b[name])
+            state[name] = at + self.offset[name] + draw.gauss(0, self.spread[name] / math.sqrt(2))
+        state |= {"learns": 1.0, "harm": 0.0}
+        return state
+
+    def gain(self, iteration: int) -> float:
+        """What the recorded run's score rises in an iteration, on the logit scale."""
+        path = [self.record.base, *(state["skill"] for state in self.record.path)]
+        return path[iteration] - path[iteration - 1] if iteration <= 3 else (path[3] - path[2]) * 0.5 ** (iteration - 3)
+
+    def rows(self, iteration: int, ways: int = 0) -> dict[str, float]:
+        """What an iteration measures, after so many rollbacks; with the first one the fault is gone."""
+        draw = random.Random(f"iteration {self.world.seed} {iteration} {ways}")
+        if iteration == 0:
+            return self.scores(0, draw)
+        state = self.healthy(iteration, draw)
+        name = self.world.fault
+        if name and iteration >= self.world.start and ways == 0:
+            FAULTS[name].act(state, self.world.magnitude, iteration - self.world.start + 1)
+        self.skill[iteration] = self.skill[iteration - 1] + self.gain(iteration) * state["learns"] - state["harm"]
+        self.greedy_wrong = min(0.9, state.get("flipped", 0.0))
+        return {**self.scores(iteration, draw), **figures(state, self.record, draw, oracle=self.world.oracle)}
+
+    def score(self, iteration: int) -> float:
+        """The true score."""
+        return logistic(self.skill[iteration]) * (1 - self.greedy_wrong)
+
+    def scores(self, iteration: int, draw: random.Random) -> dict[str, float]:
+        """Of the held-out questions, which are the same in every iteration: most of the error is theirs."""
+        n, true = self.record.held_out, self.score(iteration)
+        error = 0.54 * math.sqrt(max(true * (1 - true), 0.01) / n)  # .0124 at n 500, p .51, 8 samples
+        error = error if n == 500 else error * 1.75  # .0239 at n 300, p .25, 2 samples
+        mean = true + error * (0.87 * self.same_questions + 0.5 * draw.gauss(0, 1))
+        found = {"evaluate/mean": min(max(mean, 0.0), 1.0), "evaluate/mean_stderr": error}
+        if iteration:
+            found |= self.flips(draw, n, logistic(self.skill[0]), logistic(self.skill[iteration]))
+        return found
+
+    def flips(self, draw: random.Random, n: int, before: float, after: float) -> dict[str, float]:
+        """Greedy answers against the base's: gains and losses beside a churn of .05 each way, as frontier recorded."""
+        lost = 0.05 + max(0.0, before - after) + before * self.greedy_wrong
+        won = 0.05 + max(0.0, after - before)
+        each = [draw.random() for _ in range(n)]
+        up, down = sum(x < won for x in each) / n, sum(won <= x < won + lost for x in each) / n
+        gain = up - down
+        error = math.sqrt(max(up + down - gain**2, 1 / n) / n)
+        return {"evaluate/greedy_gain": gain, "evaluate/greedy_gain_stderr": error}
+
+
+def _counted(draw: random.Random, share: float, of: int) -> float:
+    return sum(draw.random() < share for _ in range(of)) / of
+
+
+def figures(state: State, record: Record, draw: random.Random, *, oracle: bool) -> dict[str, float]:
+    """The figures of rollout and Solver training: counts among as many questions, answers, groups as recorded."""
+    share = {name: logistic(state[name]) for name in SHARES}
+    size = {name: math.exp(state[name]) for name in SIZES}
+    n = record.questions
+    in_band = _counted(draw, share["in_band"], n)
+    kept = max(4, round(0.9 * in_band * n * share["distinct"]))
+    # Answers to one question are alike: as if there were two of them.
+    found: dict[str, Any] = {
+        "solver-rollout/questions": n,
+        "solver-rollout/valid": n * _counted(draw, 0.98, n),
+        "solver-rollout/kept": kept,
+        "solver-rollout/distinct_share": _counted(draw, share["distinct"], n),
+        "solver-rollout/in_band_share": in_band,
+        "solver-rollout/answers/truncated": _counted(draw, share["cut_off"], 2 * n),
+        "solver-rollout/dropped_empty_majority": n * _counted(draw, share["no_majority"], n),
+        "solver-train/frac_reward_zero_std_last": _counted(draw, share["equal"], 32),
+        "solver-train/reward_first": _counted(draw, share["reward_first"], 64),
+        "solver-train/reward_last": _counted(draw, share["reward_last"], 64),
+        "solver-train/kl_last": size["kl"],
+        "solver-train/entropy_first": size["entropy_first"],
+        "solver-train/entropy_last": size["entropy_last"],
+        "solver-train/completions/mean_length_first": size["length_first"],
+        "solver-train/completions/mean_length_last": size["length_last"],
+    }
+    if oracle:
+        found["solver-rollout/label_accuracy"] = _counted(draw, share["right_labels"], kept)
+    return found
