@@ -29,6 +29,7 @@ def pages(helm: GoTool, **values: Any) -> dict[str, Any]:
     return {o["kind"]: o for o in objects if (o["metadata"].get("labels") or {}).get(label) == "ui"}
 
 
+@pytest.mark.slow
 def test_they_are_off_by_default_and_lint_when_on(any_helm: GoTool) -> None:
     assert "selfevo-ui" not in chart.template({}, tool=any_helm)
     on = chart.given({"ui": {"enabled": True, "proxy": {"containers": [PROXY]}}})

@@ -470,6 +470,7 @@ def test_resume_has_a_run_that_failed_in_suspension_tried_again(api: ApiServer, 
     assert api.runs["default", "demo"]["spec"]["suspend"] is False
 
 
+@pytest.mark.slow
 def test_of_a_run_on_this_machine_they_say_how_it_is_done(project: Project) -> None:
     shown = project.look("suspend", "run.yaml")
     assert (shown.returncode, shown.stderr) == (

@@ -99,6 +99,7 @@ def test_a_step_that_was_in_the_store_has_no_log(api: ApiServer, project: Projec
     assert shown.stderr == "selfevo: evaluate-0 has no log: its output was in the store already\n"
 
 
+@pytest.mark.slow
 def test_following_waits_for_the_pod_and_ends_with_the_attempt(
     api: ApiServer, following: Callable[..., Follower]
 ) -> None:
@@ -124,6 +125,7 @@ def test_following_waits_for_the_pod_and_ends_with_the_attempt(
     assert lines[2:] == ["one", "two", "three", *map(str, range(4, 2000))]
 
 
+@pytest.mark.slow
 def test_following_reads_every_line_once_through_lost_connections(
     api: ApiServer, following: Callable[..., Follower]
 ) -> None:
@@ -213,6 +215,7 @@ def test_one_pod_an_index_the_newest() -> None:
     assert [found["metadata"]["name"] for found in newest([pod("a", None), pod("b", None)])] == ["b"]
 
 
+@pytest.mark.slow
 def test_following_a_log_on_this_machine(project: Project, following: Callable[..., Follower]) -> None:
     project.order("challenger-train-1", hang=True)
     driver = project.start("run", "run.yaml")

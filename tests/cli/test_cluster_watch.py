@@ -44,6 +44,7 @@ def test_watch_tells_every_transition_until_the_run_ends(api: ApiServer, followi
     assert lines[-2:] == ["Best model: the base model, score 47.8 %", "  file:///models/base"]
 
 
+@pytest.mark.slow
 def test_an_end_that_is_older_than_the_spec_is_no_end(
     api: ApiServer, project: Project, following: Callable[..., Follower]
 ) -> None:
@@ -75,6 +76,7 @@ def test_watch_ends_as_the_run_ends(api: ApiServer, project: Project, exit_code:
     ]
 
 
+@pytest.mark.slow
 def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_away(
     api: ApiServer, following: Callable[..., Follower]
 ) -> None:
@@ -129,6 +131,7 @@ def _expired_once() -> Callable[[Any], bool]:
     return fault
 
 
+@pytest.mark.slow
 def test_watch_goes_on_when_a_server_that_starts_does_not_know_its_rights_yet(
     api: ApiServer, following: Callable[..., Follower]
 ) -> None:
@@ -148,6 +151,7 @@ def test_watch_goes_on_when_a_server_that_starts_does_not_know_its_rights_yet(
     assert not any("looking every" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_watch_ends_when_a_right_is_gone_for_good(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", RUNNING)
     watching = following("watch", "demo", watch__REFUSED_S=0.1)
@@ -160,6 +164,7 @@ def test_watch_ends_when_a_right_is_gone_for_good(api: ApiServer, following: Cal
     assert lines[-1].startswith("selfevo: user 'ann' may not get selfevolutionruns in namespace default; ask for")
 
 
+@pytest.mark.slow
 def test_watch_without_the_right_to_watch_looks_again_and_again(
     api: ApiServer, following: Callable[..., Follower]
 ) -> None:

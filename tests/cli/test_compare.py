@@ -74,6 +74,7 @@ def test_a_question_that_stands_twice_is_paired_by_its_turn() -> None:
     assert found.gain is not None and found.gain.value == 0.5
 
 
+@pytest.mark.slow
 def test_runs_are_held_against_the_first(comparison: Comparison) -> None:
     reference, other = comparison.runs[0], comparison.runs[2]
     assert reference.by_iteration == {} and reference.best is None and reference.last is None

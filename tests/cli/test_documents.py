@@ -23,6 +23,7 @@ def both(project: Project) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_each_run_has_its_turn(project: Project, both: Path) -> None:
     done = project.drive("both.yaml")
     assert (done.returncode, done.stderr) == (0, "")

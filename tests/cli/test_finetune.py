@@ -66,6 +66,7 @@ def test_labelled_data_that_is_not_there_is_named_with_its_field(project: Projec
     assert "spec.finetune.data.uri is 'file:labelled.jsonl'" in told.stderr and "there is no file" in told.stderr
 
 
+@pytest.mark.slow
 def test_the_report_has_both_scores_and_the_paired_gain_over_the_control(tmp_path: Path) -> None:
     fake = fake_run(tmp_path, spec__finetune={"data": {"uri": "s3://bucket/labelled.jsonl"}})
     report = collect(fake.run, fake.plan, fake.store)

@@ -39,6 +39,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_a_run_here_is_forked_and_goes_on_when_the_other_one_is_gone(project: Project) -> None:
     project.write(spec__rollout__replay={"share": 0.5})
     assert project.drive("run.yaml").returncode == 0

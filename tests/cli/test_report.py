@@ -681,6 +681,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, said
     assert {plot["id"] for plot in plots(parsed)} <= ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -250,6 +250,7 @@ def parents(project: Project) -> list[str]:
     return [entry["argv"] for entry in project.diary("start")]
 
 
+@pytest.mark.slow
 def test_processes_are_forked_from_one_that_is_warm_or_started_anew_when_asked(project: Project) -> None:
     assert project.selfevo("run", "run.yaml").returncode == 0
     assert set(parents(project)) == {"fake_warm.py"}
@@ -261,6 +262,7 @@ def test_processes_are_forked_from_one_that_is_warm_or_started_anew_when_asked(p
     assert forked == new and all(fact["child of the command"] for *_, fact in forked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "why"),
     [("dies", "it ended while it imported; its log is "), ("thread", "imports left 1 threads (python")],
@@ -288,6 +290,7 @@ def test_who_asked_for_gpus_may_be_forked_where_there_are_none() -> None:
     assert said.stdout.splitlines() == ["", "CUDA is in use after the imports"]
 
 
+@pytest.mark.slow
 def test_a_warm_parent_that_is_killed_takes_no_process_with_it(project: Project) -> None:
     project.order("challenger-train-1", hang=True)
     process = project.start("run", "run.yaml")
@@ -358,6 +361,7 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(
     assert project.worked() == [*STEPS, "solver-train-1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [{"hang": True, "then": 4}, {"exit": 4, "linger": True}], ids=["then", "linger"])
 def test_a_failure_that_comes_while_it_stops_is_kept_as_what_it_is(project: Project, order: dict[str, object]) -> None:
     project.order("challenger-train-1", **order)

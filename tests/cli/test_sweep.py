@@ -175,6 +175,7 @@ def test_places_are_moved_and_other_text_is_not(tmp_path: Path) -> None:
     assert {key: spec[key] for key in ("exclude", "solver")} == {k: document["spec"][k] for k in ("exclude", "solver")}
 
 
+@pytest.mark.slow
 def test_what_two_runs_share_is_trained_once_and_the_table_has_mean_and_spread(project: Project) -> None:
     project.evaluated()
     # Of the Solver's training alone: everything before it is the same.

@@ -233,6 +233,7 @@ def test_one_held_out_question_has_its_answers_at_each_iteration(client: TestCli
         assert client.get(f"{RUN}/evaluation/{place}").status_code == 404
 
 
+@pytest.mark.slow
 def test_one_damaged_store_is_that_runs_sentence(several: TestClient) -> None:
     page = several.get("/")
     assert page.status_code == 200 and "Not read:" in page.text and "<script>alert" not in page.text
@@ -288,6 +289,7 @@ def test_rows_of_an_older_version_are_read(tmp_path: Path, fake: FakeRun) -> Non
     assert total(client_of(old, tmp_path / "work")) == 60
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_shows_what_is_new(tmp_path: Path) -> None:
     fake = fake_run(tmp_path, until="solver-rollout-2")
     client = client_of(fake, tmp_path / "work")
@@ -398,6 +400,7 @@ def test_a_slow_look_is_made_less_often_and_shared() -> None:
     assert live.state("y", lambda: "other") == "other"
 
 
+@pytest.mark.slow
 def test_every_page_that_follows_a_run_has_its_state(fake: FakeRun, client: TestClient, tmp_path: Path) -> None:
     def state(client: TestClient, place: str) -> str:
         found = re.search(r'<body data-live="([^"]+)" data-state="([0-9a-f]+)">', client.get(place).text)

@@ -328,6 +328,7 @@ def test_a_low_terminal_shows_the_steps_around_those_under_way() -> None:
     assert window(names, {}, 50) == (names, 0, 0)
 
 
+@pytest.mark.slow
 def test_in_a_terminal_the_picture_lives_and_ctrl_c_is_heard(project: Project) -> None:
     project.order("solver-train-1", hang=True)
     terminal, inside = os.openpty()

@@ -409,6 +409,7 @@ class Terminal:
         os.write(self.outside, keys.encode())
 
 
+@pytest.mark.slow
 def test_keys_that_are_pressed_show_the_log_and_stop_the_run(project: Project) -> None:
     project.order("solver-train-1", hang=True)
     driver = project.start("run", "run.yaml")

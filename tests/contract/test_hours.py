@@ -214,6 +214,7 @@ def test_traffic_of_an_iteration() -> None:
     assert kept[0] == questions and kept[2] == questions + answers
 
 
+@pytest.mark.slow
 def test_whatever_a_valid_run_asks_for_has_an_estimate_or_is_refused() -> None:
     """The operator asks it of every run of a known model, and `selfevo plan` works it out for each."""
 

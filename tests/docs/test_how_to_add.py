@@ -190,6 +190,7 @@ RECONCILED = """\
     """
 
 
+@pytest.mark.slow
 def test_a_guard(copy: Copy) -> None:
     folder = "contract/selfevo_core/policies/guards"
     copy.add(
@@ -240,6 +241,7 @@ def test_a_guard(copy: Copy) -> None:
     assert copy.run(code).startswith(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "decides", "message"),
     [

@@ -278,6 +278,7 @@ def test_long_answers_are_compared_by_form_only():
         assert workers() == before
 
 
+@pytest.mark.slow
 def test_a_batch_ends_when_its_time_is_over():
     """And what was not decided is asked again."""
     pairs = [(f"5^{{5^{{5^{{{i}}}}}}}", r"\sqrt{2}") for i in range(6, 12)]
@@ -346,6 +347,7 @@ def grade_mixed(hostile, timeout_s, memory_mib=512, processes_at_once=None):
     return stats
 
 
+@pytest.mark.slow
 def test_some_hostile_answers_among_good_ones(tmp_path):
     sentinel = tmp_path / "s"
     malformed = malformed_answers()
@@ -566,6 +568,7 @@ def running(pid):
         return False
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_are_an_error_and_not_a_verdict(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
