@@ -2,7 +2,9 @@ import os
 import sys
 
 from selfevo_trainer.main import main
+from selfevo_trainer.process.quiet import hide_trackers
 
+hide_trackers()
 code = main()
 sys.stdout.flush()
 sys.stderr.flush()

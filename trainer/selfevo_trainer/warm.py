@@ -41,9 +41,10 @@ def load() -> None:
     """Import what the phases import. No thread is left, and no CUDA context made."""
     from selfevo_contract.phases import PHASES
     from selfevo_trainer import phases
-    from selfevo_trainer.process.quiet import quieten
+    from selfevo_trainer.process.quiet import hide_trackers, quieten
 
     quieten()
+    hide_trackers()
     mine = _JEMALLOC not in os.environ
     if mine:
         os.environ[_JEMALLOC] = "background_thread:false"

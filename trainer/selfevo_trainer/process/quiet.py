@@ -1,9 +1,24 @@
-"""Libraries that draw progress bars into the log (our own lines say how far a phase is) or report their use."""
+"""Libraries that draw progress bars into the log (our own lines say how far a phase is), report their use, or load more
+than is needed."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
+from types import ModuleType
+from typing import cast
+
+TRACKERS = ("mlflow", "wandb", "trackio")
+
+
+def hide_trackers() -> None:
+    """Before TRL is imported, which imports each of these that it finds; trackers have processes of their own here.
+
+    They take two seconds of a core, and start threads, after which no process may be forked.
+    """
+    for name in TRACKERS:
+        sys.modules.setdefault(name, cast(ModuleType, None))  # so importlib.util.find_spec finds none
 
 
 def quieten() -> None:
