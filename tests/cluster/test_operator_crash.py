@@ -62,7 +62,8 @@ class Ended:
     stored: dict[str, int]
     """Writes of Jobs that the API server carried out."""
     trained: list[str]
-    events: set[tuple[str, str]]
+    events: set[str]
+    """What they tell, fact by fact."""
     writes: list[str]
     """All that were sent, in words."""
     crashes: int
@@ -150,10 +151,12 @@ class Crashes:
             eventually(lambda: " listed " in operators[-1].said, why=lambda: operators[-1].said)
             time.sleep(0.3)
             assert operators[-1].alive and plane.admin.get(RUNS, "demo", namespace) == run
+            # What happened while the operator was away is told in one Event; the facts in it are the same.
             told = {
                 # A Job that was told to end may have ended before the operator is back.
-                (reason, re.sub(r", \S+ is ending: it was told to, and saves$", "", text.replace(namespace, "NS")))
-                for reason, text in events(plane.admin, namespace)
+                re.sub(r", \S+ is ending: it was told to, and saves$", "", fact)
+                for _, text in events(plane.admin, namespace)
+                for fact in text.replace(namespace, "NS").split("; ")
             }
             for operator in operators:
                 operator.kill()

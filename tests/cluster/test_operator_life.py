@@ -105,10 +105,12 @@ def test_a_run_lives_from_its_creation_to_its_model(
     for before, after in itertools.pairwise(v for v in versions if phase_of(v)):
         _conditions_move_only_where_they_flip(before, after)
     told = events(api, namespace)
-    assert [reason for reason, _ in told if reason == "StepStarted"] == ["StepStarted"]
-    assert [text.split(" ")[0] for reason, text in told if reason == "StepSucceeded"] == list(STEPS[:-1])
+    # Several of them where the operator was slow: one Event tells all that is new.
+    facts = [fact for _, text in told for fact in text.split("; ")]
+    for said in ("started", "is done"):
+        assert sorted(fact.split(" ")[0] for fact in facts if fact.endswith(f" {said}")) == sorted(STEPS)
     reason, last = told[-1]
-    assert reason == "Succeeded" and last.startswith(f"{STEPS[-1]} is done; run Succeeded: 5 of 5 steps done")
+    assert reason == "Succeeded" and last.endswith(f"{STEPS[-1]} is done; run Succeeded: 5 of 5 steps done")
     assert len({text for _, text in told}) == len(told)
 
     # kopf writes nothing, and the operator only what is its own.
