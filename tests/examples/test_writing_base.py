@@ -12,11 +12,13 @@ import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import writing as benchmark
+from selfevo_contract.spec.rewards import JUDGED
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "writing"
 
@@ -140,6 +142,22 @@ def test_the_benchmark_reads_alignment_and_pays_the_truth_by_quality() -> None:
     assert [1 / (1 + math.exp(-score)) for score in scores] == pytest.approx(worth, abs=2e-4)
     assert benchmark.alignment(benchmark.by_task(texts, [-each for each in worth])) == -1.0
     assert benchmark.alignment(benchmark.by_task(texts, [0.5] * len(texts))) is None  # says nothing of anything
+
+
+@pytest.mark.slow
+def test_in_the_ceilings_place_the_true_quality_pays_every_role() -> None:
+    from selfevo_trainer.judges import scoring
+    from selfevo_trainer.phases import solver_train
+
+    inputs: Any = SimpleNamespace(
+        judge="a step", rubric=None, loading=None, judge_length=96, reward=SimpleNamespace(mode=JUDGED)
+    )
+    asked, text, context = "fox bell lamp owl", r"\boxed{ fox but bell and lamp }", cast(Any, None)
+    with benchmark.paid_by_the_truth():
+        paid = scoring.open_scorer(context, inputs, JUDGED).rewards([asked, asked], [text, ""])
+        with solver_train.open_reward(context, inputs) as reward:
+            assert isinstance(reward.judge, benchmark.TrueJudge)  # type: ignore[attr-defined]
+    assert paid == pytest.approx([task.quality(asked, text), task.quality(asked, "")], abs=1e-3)
 
 
 @pytest.mark.slow
