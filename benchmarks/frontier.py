@@ -22,7 +22,6 @@ arm did not find done.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -33,7 +32,7 @@ from typing import Any
 
 from learning import run_arm, series
 from machine import commit, machine
-from runs import example, load_heavy_modules, merged
+from runs import arms_parser, earlier, example, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import EVALUATE
 from selfevo_contract.plan import plan
@@ -114,28 +113,13 @@ def _number(item: tuple[str, Any]) -> int:
     return int(item[0])
 
 
-def earlier(path: Path, over: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The runs that ``path`` has of the same settings and commit, by arm and seed: several calls may fill it."""
-    known = json.loads(path.read_text()) if path.exists() else {}
-    same = known.get("set") == over and known.get("arms") == ARMS and known.get("commit") == commit()
-    runs: dict[str, dict[str, Any]] = known["runs"] if same else {}
-    return runs
-
-
 def main() -> int:
     """Run what is asked for, writing the result after every run; other runs of the same settings stay in it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/selfevo-frontier"), help="stores; kept")
-    parser.add_argument("--set", default="{}", help="JSON laid over the manifest's spec, in every arm")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "frontier.json")
-    arguments = parser.parse_args()
+    arguments = arms_parser(__doc__, "frontier", list(ARMS), 3).parse_args()
     load_heavy_modules()
     over = merged(json.loads(arguments.set), {"iterations": arguments.iterations})
-    about, runs = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}, earlier(arguments.out, over)
-    begun = time.time()
+    about = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}
+    runs, begun = earlier(arguments.out, about), time.time()
     for seed in arguments.seeds:
         folder = arguments.folder / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,17 +19,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from guard_watch import Watch
+from learning import run_step
 from machine import commit, machine
-from runs import example, forked, load_heavy_modules, phase_environment
+from runs import example, load_heavy_modules
 from selfevo_contract.artifacts import step_prefix
-from selfevo_contract.errors import ExitCode
-from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import PhaseConfig, phase_config
+from selfevo_contract.errors import DataError
+from selfevo_contract.plan import plan
+from selfevo_contract.process import PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import open_store, read_manifest
 from selfevo_trainer import main as trainer
@@ -136,23 +138,10 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def run_step(run: SelfEvolutionRun, step: Step, folder: Path, fault: Fault | None) -> str:
-    """One phase in a forked process; how it ended, where it ended for what its models wrote."""
-    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-
-    def phase() -> int:
-        os.environ |= phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder, 0)
-        if fault is not None:
-            trainer.read_config = lambda: fault(read_config())  # type: ignore[attr-defined]
-        return trainer.main()
-
-    log = folder / "log.txt"
-    code = forked(phase, log).code
-    if code == ExitCode.DATA:
-        return log.read_text(errors="replace").strip().splitlines()[-1]
-    if code != 0:
-        raise RuntimeError(f"{step.name} ended with {code}; see {log}")
-    return ""
+def with_fault(fault: Fault | None) -> None:
+    """Put it into this process."""
+    if fault is not None:
+        trainer.read_config = lambda: fault(read_config())  # type: ignore[attr-defined]
 
 
 def run_all(run: SelfEvolutionRun, folder: Path, fault: Fault | None, last: int) -> dict[str, Any]:
@@ -165,8 +154,10 @@ def run_all(run: SelfEvolutionRun, folder: Path, fault: Fault | None, last: int)
         prefix = step_prefix(run.metadata.namespace, step.phase, step.key)
         if read_manifest(store, prefix) is None:
             bad = fault if step.iteration >= BAD_FROM else None
-            if ended := run_step(run, step, folder, bad):
-                return {**rows, "ended": f"{step.name}: {ended}"[:300]}
+            try:
+                run_step(run, step, 0, folder, partial(with_fault, bad))
+            except DataError as error:
+                return {**rows, "ended": str(error)[:300]}
         manifest = read_manifest(store, prefix)
         assert manifest is not None
         row = rows.setdefault(str(step.iteration), {})

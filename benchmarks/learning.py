@@ -18,22 +18,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import example, forked, load_heavy_modules, merged, phase_environment
+from runs import example, forked_phase, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import DataError, ExitCode
 from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import open_store, read_manifest
-from selfevo_trainer.main import main as trainer_main
 
 ARMS: dict[str, dict[str, Any]] = {
     "main": {},
@@ -48,21 +46,17 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_step(run: SelfEvolutionRun, step: Step, shard: int, folder: Path) -> None:
-    """One phase in a forked process.
+def run_step(
+    run: SelfEvolutionRun, step: Step, shard: int, folder: Path, prepare: Callable[[], None] = lambda: None
+) -> None:
+    """One phase in a forked process, in which ``prepare`` is called first.
 
     Raises:
         DataError: the run ends here for what its models wrote, as the trainer says.
         RuntimeError: it failed otherwise; its log says why.
     """
-    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-
-    def phase() -> int:
-        os.environ |= phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder, shard)
-        return trainer_main()
-
     log = folder / "log.txt"
-    code = forked(phase, log).code
+    code = forked_phase(run, step, folder, shard, prepare=prepare).code
     if code == ExitCode.DATA:
         raise DataError(f"{step.name}: {log.read_text(errors='replace').strip().splitlines()[-1]}")
     if code != 0:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -19,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import Forked, arithmetic, forked, load_heavy_modules, phase_environment
+from runs import arithmetic, forked, forked_phase, load_heavy_modules
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import SolverTrainInputs
-from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import phase_config
+from selfevo_contract.plan import plan
 from selfevo_contract.rows import CURRICULUM, CurriculumRow
-from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import fetch_rows, open_store, read_manifest
-from selfevo_trainer.main import main as trainer_main
 
 
 def over(steps: int, checkpoint_every: int, round_: int) -> dict[str, Any]:
@@ -40,17 +36,6 @@ def over(steps: int, checkpoint_every: int, round_: int) -> dict[str, Any]:
         "rollout": {"questions": 400, "shards": 1, "band": {"min": 0.1, "max": 0.95}},
         "solver": {"grpo": {"maxSteps": steps}, "checkpointEvery": checkpoint_every},
     }
-
-
-def phase(run: SelfEvolutionRun, step: Step, folder: Path) -> Forked:
-    """The phase as a Job runs it."""
-    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-
-    def call() -> int:
-        os.environ |= phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder)
-        return trainer_main()
-
-    return forked(call, folder / "log.txt")
 
 
 def direct(inputs: SolverTrainInputs, curriculum: list[CurriculumRow], base: Path, out: Path) -> int:
@@ -86,7 +71,7 @@ def compare(steps: int, checkpoint_every: int, round_: int, folder: Path) -> dic
     folder.mkdir(parents=True)
     run = arithmetic(over(steps, checkpoint_every, round_), store=folder / "store")
     rollout, training = plan(run.spec).steps
-    assert phase(run, rollout, folder).code == 0, f"the rollout failed; see {folder}/log.txt"
+    assert forked_phase(run, rollout, folder).code == 0, f"the rollout failed; see {folder}/log.txt"
     store = open_store(run.spec.storage.uri)
     prefix = step_prefix(run.metadata.namespace, rollout.phase, rollout.key)
     manifest = read_manifest(store, prefix)
@@ -96,7 +81,7 @@ def compare(steps: int, checkpoint_every: int, round_: int, folder: Path) -> dic
     inputs = training.inputs
     ways = {
         "direct": lambda: forked(lambda: direct(inputs, curriculum, base, folder / "direct"), folder / "log.txt"),
-        "phase": lambda: phase(run, training, folder),
+        "phase": lambda: forked_phase(run, training, folder),
     }
     order = list(ways) if round_ % 2 else list(reversed(ways))
     ended = {name: ways[name]() for name in order}

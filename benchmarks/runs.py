@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import importlib.util
+import json
 import os
+import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
 from selfevo_contract.digests import file_digest, model_digest
-from selfevo_contract.process import CACHE_ENV, CONFIG_ENV, SHARD_ENV, TERMINATION_LOG_ENV, WORKDIR_ENV
+from selfevo_contract.plan import Step
+from selfevo_contract.process import (
+    CACHE_ENV,
+    CONFIG_ENV,
+    SHARD_ENV,
+    TERMINATION_LOG_ENV,
+    WORKDIR_ENV,
+    phase_config,
+)
 from selfevo_contract.run import SelfEvolutionRun
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -109,3 +122,61 @@ def phase_environment(config_json: str, folder: Path, shard: int = 0) -> dict[st
         CACHE_ENV: str(folder / "cache"),
         SHARD_ENV: str(shard),
     }
+
+
+def forked_phase(
+    run: SelfEvolutionRun,
+    step: Step,
+    folder: Path,
+    shard: int = 0,
+    *,
+    environment: Mapping[str, str] = {},
+    prepare: Callable[[], None] = lambda: None,
+) -> Forked:
+    """``step`` as a Job runs it, in a forked process with ``environment`` beside its own; its log is log.txt below
+    ``folder``.
+
+    Args:
+        prepare: is called in that process before the phase.
+    """
+    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
+    told = phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder, shard)
+
+    def call() -> int:
+        from selfevo_trainer.main import main
+
+        os.environ |= {**environment, **told}
+        prepare()
+        return main()
+
+    return forked(call, folder / "log.txt")
+
+
+def load_script(name: str, path: Path) -> ModuleType:
+    """The script at ``path``, which is in no package, as a module of this name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+def arms_parser(description: str | None, name: str, arms: Sequence[str], iterations: int) -> argparse.ArgumentParser:
+    """The command line of a benchmark that runs arms over seeds and writes results/``name``.json."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--iterations", type=int, default=iterations)
+    parser.add_argument("--arms", nargs="+", choices=sorted(arms), default=list(arms))
+    parser.add_argument("--folder", type=Path, default=Path(f"/tmp/selfevo-{name}"), help="stores; kept")
+    parser.add_argument("--set", default="{}", help="JSON laid over the manifest's spec, in every arm")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / f"{name}.json")
+    return parser
+
+
+def earlier(path: Path, about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs that ``path`` has of the same settings and commit, by arm and seed: several calls may fill it."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = all(known.get(name) == about[name] for name in ("commit", "set", "arms"))
+    runs: dict[str, dict[str, Any]] = known["runs"] if same else {}
+    return runs

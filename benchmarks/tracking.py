@@ -11,47 +11,24 @@ connections the server held.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import shutil
-import socket
 import statistics
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from machine import machine
-from runs import arithmetic, forked, load_heavy_modules, phase_environment
+from runs import arithmetic, forked_phase, load_heavy_modules
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.plan import Step, plan
-from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import open_store, read_manifest
-from selfevo_trainer.main import main as trainer_main
+from silent_server import silent_server
 
 KINDS = ("wandb", "mlflow", "trackio")
 TOKENS = {"WANDB_API_KEY": "x" * 40, "TRACKIO_WRITE_TOKEN": "x"}
-
-
-@contextlib.contextmanager
-def hanging() -> Iterator[tuple[str, list[socket.socket]]]:
-    """The address of a server that takes connections and says nothing, and the connections."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    held.append(server.accept()[0])
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", held
-        for each in held:
-            each.close()
 
 
 def run_of(steps: int, round_: int, store: Path, trackers: list[dict[str, str]]) -> SelfEvolutionRun:
@@ -70,13 +47,7 @@ def run_of(steps: int, round_: int, store: Path, trackers: list[dict[str, str]])
 
 def phase(run: SelfEvolutionRun, step: Step, folder: Path) -> dict[str, float]:
     """The phase as a Job runs it; wall seconds until it has committed, and of the whole."""
-    config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-
-    def call() -> int:
-        os.environ |= TOKENS | phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder)
-        return trainer_main()
-
-    ended = forked(call, folder / "log.txt")
+    ended = forked_phase(run, step, folder, environment=TOKENS)
     assert ended.code == 0, f"see {folder}/log.txt"
     manifest = read_manifest(
         open_store(run.spec.storage.uri), step_prefix(run.metadata.namespace, step.phase, step.key)
@@ -108,12 +79,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "tracking.json")
     arguments = parser.parse_args()
     load_heavy_modules()
-    with tempfile.TemporaryDirectory(prefix="selfevo-tracking-") as folder, hanging() as (address, held):
-        trackers = [{"kind": kind, "endpoint": address} for kind in KINDS]
+    with tempfile.TemporaryDirectory(prefix="selfevo-tracking-") as folder, silent_server() as server:
+        trackers = [{"kind": kind, "endpoint": server.address} for kind in KINDS]
         rounds = [
             compare(arguments.steps, round_, Path(folder) / str(round_), trackers) for round_ in range(arguments.rounds)
         ]
-        connections = len(held)
+        connections = len(server.held)
     assert connections, "nobody asked the server"
     result = {
         "machine": machine(),

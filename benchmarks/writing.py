@@ -23,8 +23,6 @@ of those of the same commit and settings.
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
 import math
 import os
@@ -37,13 +35,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from learning import run_arm, series
 from machine import commit, machine
-from runs import EXAMPLES, example, load_heavy_modules, merged
+from runs import EXAMPLES, arms_parser, earlier, example, load_heavy_modules, load_script, merged
 from selfevo_contract.artifacts import Manifest, step_prefix
 from selfevo_contract.digests import file_digest, model_digest
 from selfevo_contract.judging import JUDGE_FILE, Verdict
@@ -67,16 +64,7 @@ TASK = "writing"
 BANK_SEED, BANK_TASKS, BANK_TEXTS = 20_261_132, 60, 6
 
 
-def load_task() -> ModuleType:
-    """The example's task: `examples` is not a package."""
-    spec = importlib.util.spec_from_file_location("writing_task", WRITING / "task.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["writing_task"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-task = load_task()
+task = load_script("writing_task", WRITING / "task.py")
 
 
 class TrueJudge:
@@ -245,24 +233,9 @@ def summarise(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Any
     }
 
 
-def earlier(path: Path, about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The runs that ``path`` has of the same settings and commit, by arm and seed."""
-    known = json.loads(path.read_text()) if path.exists() else {}
-    same = all(known.get(name) == about[name] for name in ("commit", "set", "arms"))
-    runs: dict[str, dict[str, Any]] = known["runs"] if same else {}
-    return runs
-
-
 def main() -> int:
     """Run what is asked for and not there yet, writing the result after every run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--iterations", type=int, default=8)
-    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/selfevo-writing"), help="stores; kept")
-    parser.add_argument("--set", default="{}", help="JSON laid over the manifest's spec, in every arm")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "writing.json")
-    arguments = parser.parse_args()
+    arguments = arms_parser(__doc__, "writing", list(ARMS), 8).parse_args()
     load_heavy_modules()
     over = merged(json.loads(arguments.set), {"iterations": arguments.iterations})
     about = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}

@@ -60,5 +60,5 @@ def curriculum_of(verifier: Verifier | None) -> dict[str, Any]:
     """What a rollout's inputs say beside; nothing in a run without a Verifier."""
     if verifier is None:
         return {}
-    anchors = [] if verifier.is_trained else anchors_of(verifier)
-    return {"curriculum_share": verifier.curriculum_share, "anchors": anchors[0] if anchors else None}
+    anchors = None if verifier.is_trained else verifier.anchors
+    return {"curriculum_share": verifier.curriculum_share, "anchors": anchors and anchors.data}

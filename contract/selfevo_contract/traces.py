@@ -55,6 +55,11 @@ class Span:
     """Why it failed; None where it did not."""
 
 
+def nanoseconds(seconds: float) -> int:
+    """Of a Unix time, by the microsecond: a record's milliseconds arrive as they are."""
+    return round(seconds * 1_000_000) * 1000
+
+
 def run_span(uid: str) -> SpanId:
     """The root. Its trace is the run's UID without the dashes, so that a person can find it."""
     try:

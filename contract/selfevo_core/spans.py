@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
-from selfevo_contract.traces import Span, SpanId, Value, attempt_span, run_span, step_span
+from selfevo_contract.traces import Span, SpanId, Value, attempt_span, nanoseconds, run_span, step_span
 from selfevo_core.attempt_end import STOPPED
 from selfevo_core.attempts import parse_stamp
 
@@ -138,12 +138,7 @@ def _span(
     """``times`` are the record's; what never started begins where it ends."""
     end = parse_stamp(times[1]) or now
     start = min(parse_stamp(times[0]) or end, end)
-    return Span(identity, parent, name, nanoseconds(start), nanoseconds(end), attributes, error)
-
-
-def nanoseconds(moment: datetime) -> int:
-    """Since 1970; a record's milliseconds arrive as they are."""
-    return round(moment.timestamp() * 1_000_000) * 1000
+    return Span(identity, parent, name, nanoseconds(start.timestamp()), nanoseconds(end.timestamp()), attributes, error)
 
 
 def _place(step: StepStatus) -> dict[str, Value]:

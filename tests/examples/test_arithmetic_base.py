@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,10 +10,11 @@ import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from runs import load_script
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "arithmetic"
 SCRIPT = EXAMPLE / "make_base.py"
@@ -22,18 +22,7 @@ BASE = EXAMPLE / "base"
 HELDOUT = EXAMPLE / "heldout.jsonl"
 
 
-def _load_script() -> ModuleType:
-    """`examples` is not a package: take the script by its path."""
-    name = "arithmetic_make_base"
-    spec = importlib.util.spec_from_file_location(name, SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
-make_base = _load_script()
+make_base = load_script("arithmetic_make_base", SCRIPT)
 
 
 def _run_script(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from runs import load_script
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "frontier"
 
 
-def _load_script() -> ModuleType:
-    name = "frontier_make_base"
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE / "make_base.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-make_base = _load_script()
+make_base = load_script("frontier_make_base", EXAMPLE / "make_base.py")
 
 
 def test_shipped_heldout_is_what_the_script_generates(tmp_path: Path) -> None:

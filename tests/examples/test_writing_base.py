@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import json
 import math
 import random
 import statistics
-import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 import writing as benchmark
+from runs import load_script
 from selfevo_contract.spec.rewards import JUDGED
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "writing"
 
 
-def _load_script() -> ModuleType:
-    name = "writing_make_base"
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE / "make_base.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-make_base = _load_script()
+make_base = load_script("writing_make_base", EXAMPLE / "make_base.py")
 task = make_base.task
 
 WORTH = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -80,13 +79,6 @@ def collecting(answer: int = 200) -> Iterator[Inbox]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-@contextlib.contextmanager
-def hanging() -> Iterator[str]:
-    """The address of a server that takes a connection and says nothing, ever."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def _decoded(body: bytes) -> list[Received]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from runs import EXAMPLES, merged
+from runs import EXAMPLES, load_script, merged
 
 BASE = EXAMPLES / "arithmetic" / "base"
 """The demo's model: knows both roles, right about half of the time."""
@@ -61,12 +59,7 @@ def write_questions(path: Path, count: int = 8) -> Path:
 @cache
 def recipe() -> ModuleType:
     """examples/arithmetic/make_base.py."""
-    spec = importlib.util.spec_from_file_location("make_base", EXAMPLES / "arithmetic" / "make_base.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("make_base", EXAMPLES / "arithmetic" / "make_base.py")
 
 
 def make(folder: Path, architecture: Architecture) -> Path:

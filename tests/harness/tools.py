@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
+
+from runs import load_script
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def tool(name: str) -> Any:
     """The script ``name`` of tools/."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(name, TOOLS / f"{name}.py")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.tracking import __main__ as tracking_process
 from selfevo_trainer.tracking import relay
 from selfevo_trainer.tracking.base import Job
+from silent_server import SilentServer, silent_server
 
 
 def config_of(
@@ -147,32 +146,16 @@ def test_what_is_no_figure_is_not_told(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def hanging() -> Iterator[tuple[str, threading.Event]]:
-    """The address of a server that takes every connection and never says a word, and whether it has taken one."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        held: list[socket.socket] = []
-        asked = threading.Event()
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(server.accept()[0])
-                    asked.set()
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
-        server.shutdown(socket.SHUT_RDWR)
-        for each in held:
-            each.close()
+def silent() -> Iterator[SilentServer]:
+    with silent_server() as server:
+        yield server
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wandb", "mlflow", "trackio"])
 def test_a_server_that_hangs_costs_nothing_but_the_wait_at_the_end(
     tmp_path: Path,
-    hanging: tuple[str, threading.Event],
+    silent: SilentServer,
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -180,8 +163,7 @@ def test_a_server_that_hangs_costs_nothing_but_the_wait_at_the_end(
     monkeypatch.setattr(relay, "WAIT_S", 0.3)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("TRACKIO_WRITE_TOKEN", "x")
-    address, asked = hanging
-    config = config_of(tmp_path, kind=kind, endpoint=address)
+    config = config_of(tmp_path, kind=kind, endpoint=silent.address)
     spent = []
     with relay.tracking(config, StopRequest(), tmp_path) as told:
         for number in range(relay.QUEUED + 5000):
@@ -189,7 +171,7 @@ def test_a_server_that_hangs_costs_nothing_but_the_wait_at_the_end(
             told.update(number, {"reward": 0.5})
             spent.append(time.thread_time() - begun)
         (process,) = told._processes
-        assert asked.wait(120), "nobody asked the server"
+        assert silent.asked.wait(120), "nobody asked the server"
     # By this thread's own clock: none of the calls waited, however slow the machine.
     assert sum(spent) < 5
     assert process._process.poll() is not None

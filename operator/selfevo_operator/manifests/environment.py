@@ -27,6 +27,7 @@ from selfevo_contract.process import (
     WORKDIR_ENV,
     PhaseConfig,
 )
+from selfevo_contract.spec.engines.server import TokenSecret
 from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.oracles import EndpointOracle
 from selfevo_contract.spec.publish import Publish
@@ -146,20 +147,20 @@ def oracle_token(inputs: Inputs) -> list[Variable]:
     """The token of the endpoint that a rollout's oracle is, which only the kubelet reads."""
     oracle = getattr(inputs, "oracle", None)
     secret = oracle.token_secret if isinstance(oracle, EndpointOracle) else None
-    return [] if secret is None else [of_secret(secret.name, secret.key, variable=ORACLE_TOKEN_ENV)]
+    return token(secret, ORACLE_TOKEN_ENV)
 
 
 def judge_token(inputs: Inputs) -> list[Variable]:
     """The token of the endpoint that judges by criteria: only phases that ask it get it."""
     rubric: Rubric | None = getattr(inputs, "rubric", None)
     secret = rubric.endpoint.token_secret if rubric is not None else None
-    return [] if secret is None else [of_secret(secret.name, secret.key, variable=JUDGE_TOKEN_ENV)]
+    return token(secret, JUDGE_TOKEN_ENV)
 
 
 def publish_token(publish: Publish | None, inputs: Inputs) -> list[Variable]:
     """The token with which a Solver is published: no other phase's pods get it."""
     secret = publish.token_secret if publish is not None and isinstance(inputs, PublishInputs) else None
-    return [] if secret is None else [of_secret(secret.name, secret.key, variable=PUBLISH_TOKEN_ENV)]
+    return token(secret, PUBLISH_TOKEN_ENV)
 
 
 def traced(collector: tuple[str, str] | None, uid: str, attempt: str, users: Iterable[EnvVar]) -> list[Variable]:
@@ -183,6 +184,11 @@ def _credentials(storage: Storage) -> list[Variable]:
         of_secret(secret, "AWS_SECRET_ACCESS_KEY"),
         of_secret(secret, "AWS_SESSION_TOKEN", optional=True),
     ]
+
+
+def token(secret: TokenSecret | None, variable: str) -> list[Variable]:
+    """``variable`` with a token that only the kubelet reads; nothing where none is asked for."""
+    return [] if secret is None else [of_secret(secret.name, secret.key, variable=variable)]
 
 
 def of_secret(secret: str, key: str, *, optional: bool = False, variable: str = "") -> Variable:

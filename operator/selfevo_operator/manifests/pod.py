@@ -13,6 +13,7 @@ from selfevo_contract.process import (
     GRACE_SECONDS_ENV,
     MASTER_PORT_DEFAULT,
     PROCESSES_MAX,
+    SERVER_TOKEN_ENV,
     TERMINATION_LOG_DEFAULT,
     PhaseConfig,
 )
@@ -31,6 +32,7 @@ from selfevo_operator.manifests.environment import (
     oracle_token,
     plain,
     publish_token,
+    token,
     traced,
     variables,
 )
@@ -88,7 +90,7 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     init_containers: list[dict[str, Any]] = []
     ours += [*oracle_token(config.inputs), *judge_token(config.inputs), *publish_token(spec.publish, config.inputs)]
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
-        ours += server_sidecar.token(config.engine.endpoint)
+        ours += token(config.engine.endpoint.token_secret, SERVER_TOKEN_ENV)
     elif isinstance(config.engine, ServerEngine):
         ours += server_sidecar.client_variables()
         own = config.engine.gpus_in_all

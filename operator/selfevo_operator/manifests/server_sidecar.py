@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfevo_contract.process import SERVER_MODELS_ENV, SERVER_PORT_ENV, SERVER_TOKEN_ENV, SERVER_URL_ENV
-from selfevo_contract.spec.engines.server import ServerEndpoint
+from selfevo_contract.process import SERVER_MODELS_ENV, SERVER_PORT_ENV, SERVER_URL_ENV
 from selfevo_contract.spec.names import Quantity
-from selfevo_operator.manifests.environment import WORK, Variable, of_secret, plain
+from selfevo_operator.manifests.environment import WORK, Variable, plain
 
 FETCH = "fetch-model"
 SERVER = "server"
@@ -38,12 +37,6 @@ startupSeconds, which the trainer counts."""
 def client_variables() -> list[Variable]:
     """The trainer's variables: where to ask."""
     return [plain(SERVER_URL_ENV, f"http://127.0.0.1:{PORT}")]
-
-
-def token(endpoint: ServerEndpoint) -> list[Variable]:
-    """The trainer's variable with the token that ``endpoint`` asks for, which only the kubelet reads."""
-    secret = endpoint.token_secret
-    return [] if secret is None else [of_secret(secret.name, secret.key, variable=SERVER_TOKEN_ENV)]
 
 
 def server_variables() -> list[Variable]:

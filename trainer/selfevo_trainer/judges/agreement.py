@@ -11,7 +11,7 @@ from pathlib import Path
 
 from selfevo_contract.artifacts import ANCHOR_CHUNKS
 from selfevo_contract.canonical import derive_seed
-from selfevo_contract.judging import AGREED, AGREED_COUNT, AGREED_ERROR, ANCHORS, COUNTED, AnchorRow
+from selfevo_contract.judging import AGREED, AGREED_COUNT, AGREED_ERROR, ANCHORS, COUNTED, JUDGE, AnchorRow
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.rubric import Rubric
 from selfevo_trainer.chunks import Chunks, cut
@@ -47,7 +47,7 @@ def ask_anchors(context: Context, rubric: Rubric, data: Data, seed: int, counted
     asked = [pairs[i] for i in sorted(draw.sample(range(len(pairs)), min(rubric.anchor_pairs, len(pairs))))]
     chunks = Chunks(context, ANCHOR_CHUNKS, ANCHORS)
     found = chunks.read(range(len(asked)))
-    before = _added(counted, chunks.counted("judge/"))
+    before = _added(counted, chunks.counted(JUDGE))
     context.progress("asking about anchors", len(found), len(asked))
     with closing(RubricJudge.open(context, rubric, counted=before)) as judge:
         for numbers in cut([number for number in range(len(asked)) if number not in found], AT_ONCE):
@@ -58,7 +58,7 @@ def ask_anchors(context: Context, rubric: Rubric, data: Data, seed: int, counted
             context.progress("asking about anchors", len(found), len(asked))
     chunks.read(range(len(asked)))  # for what they say of time and tokens
     rows = [found[number] for number in range(len(asked))]
-    total = _added(counted, chunks.counted("judge/"))
+    total = _added(counted, chunks.counted(JUDGE))
     return Agreement({**total, **measured(rows)}, ANCHORS.write(context.workdir, rows), chunks.timings())
 
 

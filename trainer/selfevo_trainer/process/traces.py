@@ -11,7 +11,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 from selfevo_contract.process import SHARD_ENV, PhaseConfig, PhaseResult
-from selfevo_contract.traces import TRACEPARENT_ENV, Span, SpanId, Value, parent_of
+from selfevo_contract.traces import TRACEPARENT_ENV, Span, SpanId, Value, nanoseconds, parent_of
 from selfevo_traces import open_sender
 from selfevo_traces.base import CLOSING_S, NOWHERE, Sender
 
@@ -69,7 +69,7 @@ class Trace:
     def passed(self, activity: str, start: float, end: float) -> None:
         """``activity`` took from ``start`` to ``end``, Unix times."""
         if self._own is not None:
-            self._end(_Part(_new(self._own)), activity, _ns(start), _ns(end), None)
+            self._end(_Part(_new(self._own)), activity, nanoseconds(start), nanoseconds(end), None)
 
     def _end(self, part: _Part, activity: str, start: int, end: int, error: str | None) -> None:
         # Whatever holds a part that was sent is sent, so that none hangs in the air.
@@ -108,7 +108,9 @@ class Trace:
             **figures,
         }
         error = (result.message or result.reason or "failed") if result.outcome == "failed" else None
-        self._sender.send(Span(self._own, self._parent, name, _ns(self._started), time.time_ns(), attributes, error))
+        self._sender.send(
+            Span(self._own, self._parent, name, nanoseconds(self._started), time.time_ns(), attributes, error)
+        )
 
     def close(self, seconds: float = CLOSING_S) -> None:
         """Send what is left, for so long at most."""
@@ -147,7 +149,3 @@ def open_trace(environ: MutableMapping[str, str], rank: int | None, started: flo
 def _new(parent: SpanId) -> SpanId:
     # Of the system, not of `random`, which a phase seeds: every attempt would have the same.
     return SpanId(parent.trace, secrets.randbits(63) + 1)
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e6) * 1000
