@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpu_phases import Failed
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import SolverTrainInputs
 from selfevo_contract.plan import Step
@@ -88,7 +89,7 @@ def bare(inputs: SolverTrainInputs, rows: list[CurriculumRow], base: Path, folde
     """TRL alone, in a process of its own.
 
     Raises:
-        SystemExit: it failed; with the end of its log.
+        Failed: with the end of its log.
     """
     folder.mkdir(parents=True)
     (folder / "inputs.json").write_text(inputs.model_dump_json(by_alias=True))
@@ -98,7 +99,7 @@ def bare(inputs: SolverTrainInputs, rows: list[CurriculumRow], base: Path, folde
         [sys.executable, __file__, str(folder), str(base)], capture_output=True, text=True, check=False
     )
     if ended.returncode:
-        sys.exit(f"TRL alone ended with {ended.returncode}:\n{ended.stderr[-4000:]}")
+        raise Failed(f"TRL alone ended with {ended.returncode}:\n{ended.stderr[-4000:]}")
     said: dict[str, Any] = json.loads((folder / "took.json").read_text())
     return {"wall_s": round(time.perf_counter() - begun, 1), **said}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import gpu
+import gpu_phases as gpu
 import shapes
 from selfevo_contract.phases import Loading
 from selfevo_contract.plan import plan
