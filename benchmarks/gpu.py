@@ -96,7 +96,11 @@ def measure(
             result["parameters"] = other.submit(write_model, shape, base, dtype).result()
     rows = [{"question": f"what is v{i} ?", "answer": str(i % BOXES)} for i in range(SIZES[shape]["held_out"])]
     held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    runs = {part: manifest(shape, base, held_out, folder / "store", part, dtype) for part in PARTS if part != TRAINING}
+    runs = {
+        part: manifest(shape, base, held_out, folder / "store", part, dtype, result["enforce_eager"])
+        for part in PARTS
+        if part != TRAINING
+    }
     for engine in [part for part in parts if part != TRAINING]:
         phases = result["engines"][engine] = {}
         for step in steps_of(runs[engine], engine):
@@ -187,6 +191,7 @@ def main() -> int:
     parser.add_argument("--shape", choices=list(SIZES), default="qwen3-0.6b")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="all that this machine can run, when not given")
+    parser.add_argument("--enforce-eager", action="store_true", help="vLLM in this process compiles nothing")
     parser.add_argument("--folder", type=Path, help="what is made, kept: a later call with it goes on")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "gpu.json"), help="- for none")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which what runs is ended")
@@ -204,17 +209,18 @@ def main() -> int:
             "shape": arguments.shape,
             "dtype": arguments.dtype,
             "sizes": SIZES[arguments.shape],
+            "enforce_eager": arguments.enforce_eager,
         }
-        result: dict[str, Any] = {"seconds": {}, "engines": {}}
+        result: dict[str, Any] = {**about, "seconds": {}, "engines": {}}
         if kept.exists():
             earlier = json.loads(kept.read_text())
             if any(earlier.get(name) != about[name] for name in about):
                 sys.exit(f"--folder {folder} is of another commit, machine or shape; name another")
-            result = {name: value for name, value in earlier.items() if name not in about}
+            result = earlier
 
         def save() -> None:
             result["seconds"][" ".join(parts)] = round(time.perf_counter() - begun, 1)
-            text = json.dumps({**about, **result}, indent=1) + "\n"
+            text = json.dumps(result, indent=1) + "\n"
             kept.write_text(text)
             if arguments.out != "-":
                 Path(arguments.out).write_text(text)

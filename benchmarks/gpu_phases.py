@@ -58,18 +58,21 @@ PROMPT_WORDS = 200
 """Words, each of them a token, that stand before every question."""
 
 
-def manifest(shape: str, base: Path, held_out: Path, store: Path, engine: str, dtype: str) -> SelfEvolutionRun:
+def manifest(
+    shape: str, base: Path, held_out: Path, store: Path, engine: str, dtype: str, eager: bool = False
+) -> SelfEvolutionRun:
     """One iteration of the loop with every phase in it. The engine's name is in the seed, so that engines share nothing
     but the Challenger that SERVER serves, which is vLLM's."""
     size = SIZES[shape]
     less = size["less"] if engine == "transformers" else 1
-    vllm = {"kind": "vllm", "enableSleepMode": True}
+    plain = {"kind": "vllm", "enforceEager": eager}
+    vllm = {**plain, "enableSleepMode": True}
     if engine == "transformers":
         by = beside = {"kind": engine, "batchSize": size["rows"]}
     elif engine == SERVER:
         by, beside = {"kind": "server", "gpuMemoryUtilization": 0.8}, vllm
     else:
-        by, beside = {"kind": "vllm", **({"quantization": "fp8"} if engine == FP8 else {})}, vllm
+        by, beside = {**plain, **({"quantization": "fp8"} if engine == FP8 else {})}, vllm
     prompt = {"system": " ".join(["please"] * PROMPT_WORDS)}
     grpo = {
         "maxSteps": 2,

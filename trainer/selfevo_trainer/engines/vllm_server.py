@@ -29,6 +29,7 @@ from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
 from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK, check_split
+from selfevo_trainer.engines.vllm_process import SAMPLER
 from selfevo_trainer.models.loading import load_config, positions_of
 
 HOST = "127.0.0.1"
@@ -41,6 +42,7 @@ _TAIL = 200
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
     "HF_HUB_OFFLINE": "1",  # the model is here
+    **SAMPLER,
 }
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
 
