@@ -52,6 +52,7 @@ from gpu_phases import (
     check_weights,
     committed_rollout,
     manifest,
+    predicted,
     run_step,
     stopped_and_resumed,
 )
@@ -63,6 +64,8 @@ from selfevo_contract.sizing.architecture import Architecture
 
 TRAINING = "training"
 PARTS = ("vllm", SERVER, "transformers", FP8, TRAINING)
+CARD = "141 GB"
+"""What `selfevo size` says is for an H200 (`selfevo_contract.sizing.memory.CARDS`)."""
 PACKAGES = ("torch", "triton", "transformers", "trl", "accelerate", "peft", "vllm")
 
 Save = Callable[[], None]
@@ -96,21 +99,25 @@ def measure(
             result["parameters"] = other.submit(write_model, shape, base, dtype).result()
     rows = [{"question": f"what is v{i} ?", "answer": str(i % BOXES)} for i in range(SIZES[shape]["held_out"])]
     held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = Architecture.of(json.loads((base / "config.json").read_bytes()))
     runs = {
         part: manifest(shape, base, held_out, folder / "store", part, dtype, result["enforce_eager"])
         for part in PARTS
         if part != TRAINING
     }
     for engine in [part for part in parts if part != TRAINING]:
-        phases = result["engines"][engine] = {}
+        phases = result["engines"].setdefault(engine, {})
         for step in steps_of(runs[engine], engine):
+            if "failed" not in phases.get(step.name, {"failed": ""}):
+                continue  # an earlier call has measured it
             try:
                 at = fresh(folder / engine / step.name)
                 found = phases[step.name] = run_step(runs[engine], step, at, len(rows), until)
+                found["predicted"] = predicted(runs[engine], step, model, CARD)
                 if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
                     found["weights"] = check_weights(runs[engine], step, base, at / "weights")
             except Failed as error:
-                phases[step.name] = {**phases.get(step.name, {}), "failed": str(error)}
+                phases[step.name] = {"failed": str(error)}
                 break  # what comes behind needs its output
             finally:
                 save()
@@ -120,7 +127,7 @@ def measure(
         if run is None:
             result[TRAINING] = {"whole": {"failed": "no engine has made a curriculum"}}
         else:
-            train_in_each_way(run, base, folder, until, result.setdefault(TRAINING, {}), save)
+            train_in_each_way(run, model, base, folder, until, result.setdefault(TRAINING, {}), save)
 
 
 def fresh(folder: Path) -> Path:
@@ -131,7 +138,13 @@ def fresh(folder: Path) -> Path:
 
 
 def train_in_each_way(
-    run: SelfEvolutionRun, base: Path, folder: Path, until: float, found: dict[str, Any], save: Save
+    run: SelfEvolutionRun,
+    model: Architecture,
+    base: Path,
+    folder: Path,
+    until: float,
+    found: dict[str, Any],
+    save: Save,
 ) -> None:
     """The Solver's training on the curriculum of ``run``, which is there, and TRL's own on the same, into ``found``.
 
@@ -140,9 +153,10 @@ def train_in_each_way(
     import torch
 
     gpus, peak = torch.cuda.device_count(), gpu_training.peak_flops(device()["gpu"])
-    model = Architecture.of(json.loads((base / "config.json").read_bytes()))
 
     def measured(way: str, took: Callable[[], dict[str, Any]], inputs: SolverTrainInputs, processes: int = 1) -> None:
+        if "failed" not in found.get(way, {"failed": ""}):
+            return  # an earlier call has measured it
         try:
             flops = gpu_training.model_flops(inputs, model, PROMPT_WORDS)
             found[way] = gpu_training.with_utilization(took(), flops, peak, processes)

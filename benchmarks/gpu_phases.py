@@ -26,6 +26,9 @@ from selfevo_contract.phases import (
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.process import PROCESSES_ENV, phase_config
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.hours import Lengths, took
+from selfevo_contract.sizing.memory import GIB, needs
 from selfevo_store import fetch, open_store, read_manifest
 
 SIZES = {
@@ -52,6 +55,8 @@ SIZES = {
 }
 FINGERPRINTS = "as its fingerprint has it"
 """Stands in a phase's log beside how far an engine is from it (selfevo_trainer/inputs/fingerprints.py)."""
+MEMORY = "the GPU's memory: at most"
+"""Likewise (selfevo_trainer/process/gpu_memory.py)."""
 FP8 = "vllm-fp8"
 SERVER = "server"
 PROMPT_WORDS = 200
@@ -111,6 +116,19 @@ def manifest(
     }
     document = {"apiVersion": "selfevo.dev/v1alpha1", "kind": "SelfEvolutionRun"}
     return SelfEvolutionRun.model_validate(merged(document, {"metadata": {"name": f"gpu-{engine}"}, "spec": spec}))
+
+
+def predicted(run: SelfEvolutionRun, step: Step, model: Architecture, card: str) -> dict[str, float | None]:
+    """What `selfevo size` says of the step on ``card``, every completion as long as it may be; its prompts are longer
+    than PROMPT_WORDS."""
+    said = took(step, run.spec, model, card, Lengths(full=True))
+    need = next((need for need in needs(run.spec, model) if need.phase == step.phase), None)
+    return {
+        "generation_s": round(said.generating * 3600, 1),
+        "tokens_per_generation_second": round(said.tokens / said.generating / 3600, 1) if said.generating else None,
+        "training_s": round(said.training * 3600, 1),
+        "gib": None if need is None else round((need.held + max(need.backward, need.generation)) / GIB, 1),
+    }
 
 
 def generated(step: Step, held_out: int) -> int:
@@ -187,6 +205,7 @@ def run_step(
         "tokens_per_generation_second": round(tokens / seconds, 1) if tokens and seconds else None,
         "peak_device_mib": ended.peak_device_mib,
         "peak_process_mib": ended.peak_process_mib,
+        "torch": next((line.split("INFO ")[1] for line in ended.log.splitlines() if MEMORY in line), None),
         "fingerprints": [line for line in ended.log.splitlines() if FINGERPRINTS in line],
         "metrics": made.metrics,
     }

@@ -33,12 +33,9 @@ LORA = {"rank": 32, "alpha": 32.0}
 
 def ways(gpus: int) -> dict[str, dict[str, Any]]:
     """Those that can run here: what they add to solver.grpo."""
-    found: dict[str, dict[str, Any]] = {"whole": {}, "lora": {"lora": LORA}}
-    if gpus > 1:
-        found["fsdp"] = {"sharding": "fsdp"}
-    if gpus and importlib.util.find_spec("vllm"):
-        found["colocate"] = {"generation": "vllm"}
-    return found
+    fsdp = {"fsdp": {"sharding": "fsdp"}} if gpus > 1 else {}
+    colocate = {"colocate": {"generation": "vllm"}} if gpus and importlib.util.find_spec("vllm") else {}
+    return {"whole": {}, **colocate, **fsdp, "lora": {"lora": LORA}}
 
 
 def variant(run: SelfEvolutionRun, way: str, changes: dict[str, Any]) -> SelfEvolutionRun:

@@ -91,6 +91,7 @@ def test_a_trainer_starts_its_server_and_ends_it(phases: Callable[..., Phases], 
     [server] = started(fake_vllm)
     assert (server["model"], server["served_model_name"]) == (str(BASE), f"file://{BASE}")
     assert (server["dtype"], server["generation_config"], server["load_format"]) == ("float32", "vllm", "safetensors")
+    assert server["flashinfer_sampler"] == "0"  # each of our requests has a seed, which that one does not know
     assert "INFO loading" in done.log  # its log is in ours
     assert all_gone(fake_vllm)
     name = answers_of("tiny").name

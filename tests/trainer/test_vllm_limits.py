@@ -321,6 +321,8 @@ def test_the_environment_of_the_start_is_put_back(fake: type[FakeLLM], monkeypat
     monkeypatch.setenv("RANK", "3")
     open_engine(settings(), frozen())
     assert seen["how"] == "0"
+    # FlashInfer's sampler serves no request with a seed, and each of ours has one.
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ and os.environ["RANK"] == "3"
 
 

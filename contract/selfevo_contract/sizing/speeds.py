@@ -4,7 +4,7 @@
     published   by somebody else, whose page is named
     guessed     by nobody: a starting point
 
-No figure was measured with selfevo on a GPU.
+No figure was measured with selfevo; what one GPU showed with a small model stands beside them in docs/sizing.md.
 """
 
 from __future__ import annotations
