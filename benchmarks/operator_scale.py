@@ -53,7 +53,8 @@ CRDS = sorted((scale.ROOT / "crds").glob("*.yaml"))
 
 
 def four_steps(name: str, namespace: str, **changes: Any) -> dict[str, Any]:
-    """A run of four steps, one after the other: two iterations with an untrained Challenger."""
+    """A run of four steps, one after the other: two iterations with an untrained Challenger. Give each a seed of its
+    own, or one makes the steps of all."""
     return document(metadata={"name": name, "namespace": namespace}, **SEQUENCE, **changes)
 
 
@@ -188,7 +189,7 @@ def measure_operator(plane: ControlPlane, folder: Path, runs: int) -> dict[str, 
     namespace = plane.make_namespace()
     operator = Operator(plane, folder)
     observer, output = observed(plane, folder, runs * STEPS)
-    create_all(plane, [four_steps(f"run-{n}", namespace) for n in range(runs)])
+    create_all(plane, [four_steps(f"run-{n}", namespace, spec__seed=n) for n in range(runs)])
     observer.wait(3600)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -213,7 +214,7 @@ def measure_operator(plane: ControlPlane, folder: Path, runs: int) -> dict[str, 
 def measure_cold_start(plane: ControlPlane, folder: Path, runs: int) -> dict[str, float]:
     """Start with ``runs`` runs that are there already, none of which the operator has seen."""
     namespace = plane.make_namespace()
-    create_all(plane, [four_steps(f"run-{n}", namespace, spec__suspend=True) for n in range(runs)])
+    create_all(plane, [four_steps(f"run-{n}", namespace, spec__seed=n, spec__suspend=True) for n in range(runs)])
     found = {}
     for name in ("first", "again"):
         operator = Operator(plane, folder)
