@@ -1,7 +1,7 @@
 """Every phase on a model of real shape, on one GPU.
 
     python benchmarks/gpu.py                          # Qwen3-0.6B's shape, bfloat16; made here, nothing is downloaded
-    python benchmarks/gpu.py --shape tiny --out -     # the same on any machine, in a minute: for the script itself
+    python benchmarks/gpu.py --shape tiny --out -     # the same on any machine, in minutes: for the script itself
     python benchmarks/gpu.py --folder F --parts vllm  # one part; others go on in the same folder and the same result
 
 Each phase is a process of its own, as in a Job: Challenger training, rollout, Solver training, evaluation, with each
@@ -38,7 +38,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +60,14 @@ from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_ROLLOUT, SolverTrai
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import Architecture
+from selfevo_trainer.process.versions import installed
 
 TRAINING = "training"
 PARTS = ("vllm", SERVER, "transformers", FP8, TRAINING)
 CARD = "141 GB"
 """What `selfevo size` says is for an H200 (`selfevo_contract.sizing.memory.CARDS`)."""
 PACKAGES = ("torch", "triton", "transformers", "trl", "accelerate", "peft", "vllm")
+"""What computes: a machine may have other versions than constraints.txt."""
 
 Save = Callable[[], None]
 
@@ -117,7 +118,7 @@ def measure(
                 if step.type.trains_solver or step.phase == CHALLENGER_TRAIN.name:
                     found["weights"] = check_weights(runs[engine], step, base, at / "weights")
             except Failed as error:
-                phases[step.name] = {"failed": str(error)}
+                phases[step.name] = {**phases.get(step.name, {}), "failed": str(error)}
                 break  # what comes behind needs its output
             finally:
                 save()
@@ -190,15 +191,6 @@ def device() -> dict[str, Any]:
         return {"gpu": None}
 
 
-def packages() -> dict[str, str]:
-    """Versions of what computes: a machine may have others than constraints.txt."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
 def main() -> int:
     """Measure, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -219,7 +211,7 @@ def main() -> int:
         about = {
             "machine": machine() | device(),
             "commit": commit(),
-            "packages": packages(),
+            "packages": installed(PACKAGES),
             "shape": arguments.shape,
             "dtype": arguments.dtype,
             "sizes": SIZES[arguments.shape],

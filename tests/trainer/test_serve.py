@@ -100,6 +100,12 @@ def test_a_trainer_starts_its_server_and_ends_it(phases: Callable[..., Phases], 
     assert made("evaluate-0").code == 0 and made.read("evaluate-0", name) == first
 
 
+def test_what_serves_loads_no_torch_of_its_own() -> None:
+    """Beside a trainer it only starts vLLM and looks after it: torch would cost it seconds and memory."""
+    asked = "import sys, selfevo_trainer.serve; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", asked], text=True).strip() == "False"
+
+
 @pytest.mark.parametrize(
     ("wrong", "code", "says"),
     [

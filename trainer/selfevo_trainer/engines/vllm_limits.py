@@ -12,6 +12,13 @@ from selfevo_trainer.models.loading import first_line
 
 _AUTO = -1
 """vLLM's own word for «as long as the model and the memory allow»."""
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
+    # FlashInfer's sampler knows no seed of a request, so that vLLM passes it over for ours; yet it would be compiled at
+    # the start, by an nvcc that no image has (vllm/v1/worker/gpu/sample/sampler.py).
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
+"""Of every vLLM, in this process or a server of its own."""
 OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of a process among those that train, which a vLLM beside it is none of."""
 _LEAST = 256

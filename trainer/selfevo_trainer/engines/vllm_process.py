@@ -14,17 +14,13 @@ import torch
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines.drawing import vllm_seed
-from selfevo_trainer.engines.vllm_limits import OF_A_RANK
+from selfevo_trainer.engines.vllm_limits import ENVIRONMENT, OF_A_RANK
 from selfevo_trainer.models.loading import first_line
 
-SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-"""FlashInfer's sampler knows no seed of a request, so that vLLM passes it over for ours; yet it would be compiled at
-the start, by an nvcc that no image has (vllm/v1/worker/gpu/sample/sampler.py)."""
 _ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
+    **ENVIRONMENT,
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for progress
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are many, and about what is meant so
-    **SAMPLER,
 }
 
 

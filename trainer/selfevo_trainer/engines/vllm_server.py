@@ -28,8 +28,7 @@ from selfevo_contract.phases import Loading
 from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
-from selfevo_trainer.engines.vllm_limits import MEMORY, OF_A_RANK, check_split
-from selfevo_trainer.engines.vllm_process import SAMPLER
+from selfevo_trainer.engines.vllm_limits import ENVIRONMENT, MEMORY, OF_A_RANK, check_split
 from selfevo_trainer.models.loading import load_config, positions_of
 
 HOST = "127.0.0.1"
@@ -40,9 +39,8 @@ GRACE_S = 30.0
 _TAIL = 200
 """Lines of a server's log that are looked at for why it ended."""
 _ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent to anybody
+    **ENVIRONMENT,
     "HF_HUB_OFFLINE": "1",  # the model is here
-    **SAMPLER,
 }
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
 

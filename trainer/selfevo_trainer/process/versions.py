@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 
 _PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-verify")
@@ -11,8 +12,13 @@ _PACKAGES = ("selfevo", "torch", "transformers", "trl", "accelerate", "math-veri
 
 def versions() -> dict[str, str]:
     """Versions of what computed the output."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    return {"python": platform.python_version(), **installed(_PACKAGES)}
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of ``packages`` that are here."""
+    found: dict[str, str] = {}
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
