@@ -122,6 +122,24 @@ def test_progress_is_passed_on_and_other_output_only_logged(tmp_path: Path) -> N
     assert "noise" in Path(str(local.child.log)).read_text()
 
 
+def test_progress_is_that_of_all_shards_and_what_has_ended_generates_no_more(tmp_path: Path) -> None:
+    says = (
+        '{"event":"progress","phase":"solver-rollout","step":"solver-rollout-1","doing":"answering","done":%d,'
+        '"total":8,"tokens_per_second":%s,"seconds_left":9,"shard":%d}'
+    )
+    first, second = says % (8, "100", 0), says % (2, "40.5", 1)
+    script = f"if test $JOB_COMPLETION_INDEX = 0; then echo '{first}'; else echo '{second}'; sleep 60; fi"
+    local = Local(tmp_path, script, "solver-rollout-1", workers=2, spec__rollout__shards=3)
+    assert local.child.progress is None
+    while {type(event) for event in local.seen} != {Reported, Exited} or len(local.seen) < 3:
+        local.take()
+    progress = local.child.progress
+    assert progress is not None and (progress.done, progress.total) == (10, 24)  # of one nothing was heard yet
+    assert (progress.tokens_per_second, progress.ends_at) == (40.5, None)
+    local.processes.kill()
+    assert local.end().progress is None
+
+
 def test_what_a_process_leaves_running_is_cleared_away(tmp_path: Path, leftovers: list[int]) -> None:
     # The helper keeps its parent's output open and ignores SIGTERM.
     local = Local(tmp_path, "(trap '' TERM; while true; do sleep 1; done) & echo $! > $SELFEVO_CACHE_DIR/pid; exit 3")

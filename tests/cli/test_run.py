@@ -9,12 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+import selfevo.verbs.run
 from harness import unbuilt
 from harness.cli import COMMAND, Project, alive, wait_for
+from selfevo.local.workdir import RunFolder
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import RunStatus
 
 STEPS = ["challenger-train-1", "solver-rollout-1", "solver-rollout-1", "solver-train-1"]  # the rollout has two shards
 
@@ -120,6 +125,30 @@ def test_a_run_waits_for_a_person_and_goes_on_when_the_manifest_says_so(project:
     project.write(spec__review={"before": [1]}, spec__approvedIteration=1)
     assert project.drive("run.yaml").returncode == 0
     assert sorted(project.worked()) == sorted(STEPS)
+
+
+def test_how_far_a_step_is_stands_in_the_record_and_in_the_status(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    write = RunFolder.write
+
+    def look(folder: RunFolder, run: SelfEvolutionRun) -> None:
+        write(folder, run)
+        if any(step.progress for step in (run.status or RunStatus()).steps):
+            shown.append(project.look("status", "run.yaml").stdout)
+
+    monkeypatch.setattr(RunFolder, "write", look)
+    monkeypatch.setattr(selfevo.verbs.run, "PROGRESS", timedelta(0))
+    project.order("challenger-train-1", reports={"tokens_per_second": 210.4, "seconds_left": 3600.0})
+    project.write(spec__budget={"tokens": 100})  # used up by the first step
+    done = project.drive("run.yaml")
+    assert done.returncode == 0 and "3 of 3, training" not in done.stdout
+    said = (
+        r"challenger-train-1 +Running +- +1 +[123] of 3, training, 210 tokens a second, reward 0\.\d, until \d\d:\d\d"
+    )
+    assert re.search(said, "\n".join(shown)), shown
+    assert all(step.progress is None for step in (project.recorded().status or RunStatus()).steps)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from rich.console import Console
 from harness.cli import COMMAND, Project, wait_for
 from harness.runs import make_run
 from selfevo.text import aligned, count, fitted, flowed, percent, printable, seconds, size
+from selfevo.verbs.watch import ChangePrinter
 from selfevo.views import narrate
 from selfevo.views.lines import Lines
 from selfevo.views.opening import open_view
@@ -99,6 +100,24 @@ def test_what_an_operator_recorded_of_progress_is_told_when_it_changes() -> None
     full = f"9 of 15, answering\\x1b, 210 tokens a second, 4.0 % truncated, reward 0.41, until {until}"
     assert said(runs[1], runs[2]) == [f"evaluate-0: {full}"]
     assert narrate.remark(runs[2].steps[0]) == full
+
+
+def test_lines_about_progress_that_is_recorded_often_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    printer, view = ChangePrinter("default/demo", 30.0, lambda: now[0]), Lines(RUN)
+    printer.update(RunStatus(phase="Running", steps=[step("evaluate-0", "Running")]), PLAN)
+    capsys.readouterr()
+    for done in range(1, 9):  # every five seconds
+        progress = StepProgress(doing="answering", done=done, total=15, at=START)
+        status = RunStatus(phase="Running", steps=[step("evaluate-0", "Running", progress=progress)])
+        printer.update(status, PLAN)
+        now[0] += 5.0
+    printed = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["evaluate-0: 1 of 15, answering", "evaluate-0: 7 of 15, answering"]
+    view.show(RunStatus(steps=[step("evaluate-0", "Running")]), {})
+    capsys.readouterr()
+    view.show(status, {})  # it hears the processes themselves
+    assert capsys.readouterr().out == ""
 
 
 def test_figures_of_each_phase() -> None:

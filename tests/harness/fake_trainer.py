@@ -11,6 +11,7 @@ tells it how to misbehave (`<step>.json`) and keeps a diary (`diary.jsonl`):
     {"exit": 4, "linger": true}       say so, and be there still until SIGTERM ends it
     {"stubborn": true}                the same, deaf to SIGTERM
     {"seconds": 0.5}                  take so long
+    {"reports": {"seconds_left": 9}}  say this, too, with its progress
     {"mute": true, "times": 1}        commit, and say nothing about it
     {"shard": 1}                      only in this shard
 """
@@ -23,6 +24,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +101,9 @@ def result(outcome: str, **fields: object) -> dict[str, Any]:
     return {"phase": PHASE, "key": KEY, "outcome": outcome, "timings": {"total": 0.1}, "tokens": 100, **fields}
 
 
-def report(done: int) -> None:
+def report(done: int, more: Mapping[str, float] | None = None) -> None:
     line = {"event": "progress", "phase": PHASE, "step": STEP, "doing": "training", "done": done, "total": 3}
-    line["metrics"] = {"reward": 0.1 * done}
+    line |= {"metrics": {"reward": 0.1 * done}, **(more or {})}
     if SHARD is not None:
         line["shard"] = SHARD
     with contextlib.suppress(BrokenPipeError):
@@ -117,7 +119,7 @@ def work(told: dict[str, Any]) -> None:
             time.sleep(0.05)
         raise Stopped
     for done in range(1, 4):
-        report(done)
+        report(done, told.get("reports"))
         time.sleep(told.get("seconds", 0) / 3)
 
 

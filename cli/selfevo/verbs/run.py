@@ -30,13 +30,15 @@ from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
-from selfevo_core.reconcile import Backoff, reconcile
+from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_core.spans import Traced, ended_spans
 from selfevo_core.usage import newly_low
 from selfevo_traces import open_sender
 from selfevo_traces.base import CLOSING_S, NOWHERE, Sender
 
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
+PROGRESS = timedelta(seconds=5)
+"""How old what a process reports may be before it is recorded."""
 
 
 def run_manifest(
@@ -125,13 +127,7 @@ def drive(
         view.show(outcome.status, processes.reports())
         if outcome.status.phase in ("Succeeded", "Failed", "Suspended") and not processes.live:
             return outcome.status, interrupted
-        event = _next(events, outcome.wake_at)
-        while isinstance(event, Reported | Warned):  # how far a process is changes nothing that is to be done
-            if isinstance(event, Warned):
-                view.say(event.message)
-            processes.take(event)
-            view.show(outcome.status, processes.reports())
-            event = _next(events, outcome.wake_at)
+        event = _hear(events, processes, view, outcome)
         if isinstance(event, Exited):
             processes.take(event)
         elif isinstance(event, Signalled) and interrupted:
@@ -142,6 +138,22 @@ def drive(
             run = run.model_copy(update={"spec": run.spec.model_copy(update={"suspend": True})})
             if processes.live:
                 view.say("stopping at the next checkpoint (Ctrl-C again: at once, from the last checkpoint)")
+
+
+def _hear(events: SimpleQueue[Event], processes: Processes, view: View, outcome: Outcome) -> Event | None:
+    """Show how far the processes are, which changes nothing that is to be done, until something else happens or the
+    time has come to reconcile again: also when what they report is to be recorded."""
+    until = outcome.wake_at
+    event = _next(events, until)
+    while isinstance(event, Reported | Warned):
+        if isinstance(event, Warned):
+            view.say(event.message)
+        else:
+            until = min(filter(None, (until, datetime.now(UTC) + PROGRESS)))
+        processes.take(event)
+        view.show(outcome.status, processes.reports())
+        event = _next(events, until) if until is None or datetime.now(UTC) < until else None
+    return event
 
 
 def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:

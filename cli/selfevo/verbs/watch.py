@@ -18,6 +18,8 @@ from selfevo.target import ClusterRun
 from selfevo.text import printable, width
 from selfevo.views import narrate
 from selfevo.views.base import clock
+from selfevo.views.lines import PROGRESS_S
+from selfevo.views.narrate import Change
 from selfevo_contract import reasons
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
 from selfevo_contract.plan import Plan, decided, plan_of
@@ -36,37 +38,49 @@ PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class ChangePrinter:
-    """Prints what has changed since the last update."""
+    """Prints what has changed since the last update.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Args:
+        pause: Seconds between two lines about how far a step is.
+    """
+
+    def __init__(self, name: str, pause: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._pause, self._now = name, pause, now
+        self._reported: dict[str, float] = {}
         self._before: RunStatus | None = None
 
     def update(self, status: RunStatus, steps: Plan | None) -> None:
         if self._before is None:
             self.say(f"run {self._name}: {status.phase}, {narrate.counts(status, steps)}")
-        for line in changes(self._before, status, steps):
-            self.say(line)
+        for change in changes(self._before, status, steps):
+            if not change.progress or self._due(change.progress):
+                self.say(change.text)
         self._before = status
+
+    def _due(self, step: str) -> bool:
+        due = self._now() - self._reported.get(step, -self._pause) >= self._pause
+        if due:
+            self._reported[step] = self._now()
+        return due
 
     def say(self, line: str) -> None:
         print(f"{clock()} {printable(line)}", flush=True)
 
 
-def changes(before: RunStatus | None, after: RunStatus, steps: Plan | None) -> Iterator[str]:
+def changes(before: RunStatus | None, after: RunStatus, steps: Plan | None) -> Iterator[Change]:
     """What has happened since ``before``; at first, what is going on. Pure."""
     if before is None:
         done = [step for step in after.steps if step.state == "Succeeded"]
         before = RunStatus(phase=after.phase, steps=done, attempts=after.attempts)
-    yield from (change.text for change in narrate.transitions(before, after))
+    yield from narrate.transitions(before, after)
     if after.phase != before.phase and "Suspended" in (before.phase, after.phase):
         how = "suspended" if after.phase == "Suspended" else "goes on"
-        yield f"{how}, {narrate.counts(after, steps)}"
+        yield Change(f"{how}, {narrate.counts(after, steps)}")
     why = narrate.standing(after)
     # A step that is tried again has had its line, and an end gets its own.
     printed = after.phase not in ("Pending", "Running") or why.startswith("BackingOff: ")
     if why and why != narrate.standing(before) and not printed:
-        yield why
+        yield Change(why)
 
 
 def conclude(status: RunStatus, steps: Plan | None, hint: str) -> int:
@@ -203,7 +217,7 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
     """The same for a run that is known; returns the exit code."""
     folder = RunFolder(workdir, run.metadata)
     planned: tuple[object, Plan] | None = None
-    printer = ChangePrinter(folder.name)
+    printer = ChangePrinter(folder.name, PROGRESS_S)
     expect_driver(folder)
     while True:
         driver = folder.driver()

@@ -43,7 +43,8 @@ class Lines:
 
     def show(self, status: RunStatus, reports: Reports) -> None:
         for change in changes(self._before, status):
-            self._write(f"{clock()} {change.text}")
+            if not change.progress:  # what it is recorded from is heard below
+                self._write(f"{clock()} {change.text}")
         self._before = status
         for name, of_step in reports.items():
             done = sum(report.done for report in of_step)

@@ -37,6 +37,8 @@ class Change(NamedTuple):
     text: str
     passing: bool = False
     """A picture of how things stand would not show it afterwards."""
+    progress: str = ""
+    """The step that it says nothing of but how far it is."""
 
 
 def transitions(before: RunStatus, after: RunStatus) -> Iterator[Change]:
@@ -51,7 +53,7 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Change]:
         known = old_steps.get((step.name, step.key))
         if known is not None and known.state == step.state:
             if step.progress is not None and step.progress != known.progress:
-                yield Change(f"{step.name}: {recorded_progress(step.progress)}")
+                yield Change(f"{step.name}: {recorded_progress(step.progress)}", progress=step.name)
             continue
         if step.state == "Running":
             yield Change(f"{step.name} started" + (f", attempt {step.attempts}" if step.attempts > 1 else ""))
