@@ -78,6 +78,10 @@ def run(
         bool,
         typer.Option("--cold", help="Start each process anew, not forked from one that has torch loaded: slower."),
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Where spec.review lets an iteration wait, stay and go on when it is approved."),
+    ] = False,
 ) -> None:
     """Train: do every step of the run on this machine, or go on where it was left."""
     from selfevo.documents import each_run
@@ -85,7 +89,7 @@ def run(
 
     def do(name: str | None) -> int:
         return run_manifest(
-            manifest, name=name, storage=storage, workdir=workdir, workers=workers, quiet=quiet, cold=cold
+            manifest, name=name, storage=storage, workdir=workdir, workers=workers, quiet=quiet, cold=cold, wait=wait
         )
 
     raise typer.Exit(each_run(manifest, do, quiet))

@@ -3,6 +3,7 @@
 <workdir>/cache/                             files by digest, shared by all runs
 <workdir>/runs/<namespace>/<name>/
     status.json                              the run as it was resolved, and its status
+    approved.json                            what a person has approved (approvals.py)
     lock                                     held while a `selfevo run` drives it; names its process
     logs/<child>.log                         what each process printed
     children/<child>/                        what each process was given, and its termination message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from selfevo.target import ClusterRun, access_of, find
 from selfevo_contract.errors import InputError
 
 if TYPE_CHECKING:
+    from selfevo.local.workdir import RunFolder
+    from selfevo_contract.run import SelfEvolutionRun
     from selfevo_contract.spec.run import RunSpec
 
 
@@ -30,15 +33,33 @@ def approve(
     """Let an iteration begin that waits for a person."""
     found = find(target, access_of(cluster, namespace, context, kubeconfig), storage)
     if isinstance(found, Path):
+        from selfevo.local.workdir import RunFolder
         from selfevo.manifest import load
 
-        spec = load(found, storage=storage, cache=workdir).spec
-        number = approvable(spec, iteration, f"the run of {found}")
-        raise InputError(
-            f"{found} is the run on this machine; set spec.approvedIteration to {number} in it, then `selfevo run "
-            f"{found}` goes on"
-        )
+        run = load(found, storage=storage, cache=workdir)
+        typer.echo(approve_here(RunFolder(workdir, run.metadata), run, iteration, shlex.quote(str(found))))
+        return
     typer.echo(approve_in_cluster(found, iteration))
+
+
+def approve_here(folder: RunFolder, run: SelfEvolutionRun, iteration: int | None, manifest: str = "") -> str:
+    """Record an approval of a run on this machine, as the process that drives it knows the run, or as ``run`` says;
+    returns what follows from it.
+
+    Raises:
+        InputError: there is nothing to approve, it is not in the plan, or it cannot be written.
+    """
+    from selfevo.local.approvals import Approvals
+
+    driver, approvals = folder.driver(), Approvals(folder)
+    if driver is not None:
+        run = folder.read() or run
+    name = f"run {folder.name}"
+    number = approvable(approvals.obeyed(run).spec, iteration, name)
+    approvals.approve(run, number)
+    if driver is not None:
+        return f"{name} may go on with iteration {number}; process {driver or 'of another user'} does"
+    return f"{name} may go on with iteration {number}; `{f'selfevo run {manifest}'.rstrip()}` does"
 
 
 def approve_in_cluster(target: ClusterRun, iteration: int | None) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -16,6 +17,7 @@ from types import FrameType
 
 from selfevo.documents import INTERRUPTED
 from selfevo.local import processes as local
+from selfevo.local.approvals import Approvals
 from selfevo.local.process import Event, Exited, Reported, Signalled, Warned
 from selfevo.local.processes import Processes
 from selfevo.local.workdir import RunFolder
@@ -30,6 +32,7 @@ from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus
+from selfevo_core.policies.review import awaited
 from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_core.spans import Traced, ended_spans
 from selfevo_core.usage import newly_low
@@ -39,6 +42,8 @@ from selfevo_traces.base import CLOSING_S, NOWHERE, Sender
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 PROGRESS = timedelta(seconds=5)
 """How old what a process reports may be before it is recorded."""
+APPROVAL = timedelta(seconds=1)
+"""Between two looks at whether a person has approved the iteration that waits."""
 
 
 def run_manifest(
@@ -50,8 +55,13 @@ def run_manifest(
     workers: int | None = None,
     quiet: bool = False,
     cold: bool = False,
+    wait: bool = False,
 ) -> int:
-    """Drive the run to its end; returns the exit code. ``cold``: every process imports torch by itself.
+    """Drive the run to its end; returns the exit code.
+
+    Args:
+        cold: Every process imports torch by itself.
+        wait: Where an iteration waits for a person, wait with it.
 
     Raises:
         SelfevoError: it cannot start.
@@ -86,7 +96,7 @@ def run_manifest(
         )
         view = open_view(run, steps, quiet)
         try:
-            status, interrupted = drive(run, steps, folder, processes, events, view, sender)
+            status, interrupted = drive(run, steps, folder, processes, events, view, sender, wait)
         finally:
             processes.close()  # no process is left, unless we fail ourselves
             view.close()
@@ -104,15 +114,18 @@ def drive(
     events: SimpleQueue[Event],
     view: View,
     sender: Sender = NOWHERE,
+    wait: bool = False,
 ) -> tuple[RunStatus, bool]:
     """Reconcile whenever something happens, until nothing is left to happen.
 
     Returns:
         the status, and whether a signal ended it early.
     """
-    interrupted = False
+    interrupted, said = False, ""
+    approvals = Approvals(folder)
     record = _Recorder(folder, view, _Spans(run, sender))
     while True:
+        run = approvals.obeyed(run)
         outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), BACKOFF)
         for line in newly_low(run.spec.budget, run.status.usage if run.status else None, outcome.status.usage):
             view.say(line)
@@ -126,8 +139,12 @@ def drive(
             continue  # what has just been started is observed at once
         view.show(outcome.status, processes.reports())
         if outcome.status.phase in ("Succeeded", "Failed", "Suspended") and not processes.live:
-            return outcome.status, interrupted
-        event = _hear(events, processes, view, outcome)
+            if not wait or interrupted or not narrate.awaits_review(outcome.status):
+                return outcome.status, interrupted
+            if said != (said := narrate.standing(outcome.status)):
+                view.say(f"waiting. {said}")
+        asked = functools.partial(approvals.raised, run) if awaited(run.spec) is not None else None
+        event = _hear(events, processes, view, outcome, asked)
         if isinstance(event, Exited):
             processes.take(event)
         elif isinstance(event, Signalled) and interrupted:
@@ -140,24 +157,38 @@ def drive(
                 view.say("stopping at the next checkpoint (Ctrl-C again: at once, from the last checkpoint)")
 
 
-def _hear(events: SimpleQueue[Event], processes: Processes, view: View, outcome: Outcome) -> Event | None:
+def _hear(
+    events: SimpleQueue[Event],
+    processes: Processes,
+    view: View,
+    outcome: Outcome,
+    approved: Callable[[], bool] | None,
+) -> Event | None:
     """Show how far the processes are, which changes nothing that is to be done, until something else happens or the
-    time has come to reconcile again: also when what they report is to be recorded."""
+    time has come to reconcile again: also when what they report is to be recorded.
+
+    Args:
+        approved: Whether a person has approved what waits, where something does.
+    """
     until = outcome.wake_at
-    event = _next(events, until)
-    while isinstance(event, Reported | Warned):
+    while True:
+        look_at = None if approved is None else datetime.now(UTC) + APPROVAL
+        event = _next(events, min(filter(None, (until, look_at)), default=None))
+        if isinstance(event, Exited | Signalled) or (event is None and approved is not None and approved()):
+            return event
         if isinstance(event, Warned):
             view.say(event.message)
-        else:
+        elif isinstance(event, Reported):
             until = min(filter(None, (until, datetime.now(UTC) + PROGRESS)))
-        processes.take(event)
-        view.show(outcome.status, processes.reports())
-        event = _next(events, until) if until is None or datetime.now(UTC) < until else None
-    return event
+        if event is not None:
+            processes.take(event)
+            view.show(outcome.status, processes.reports())
+        if until is not None and datetime.now(UTC) >= until:
+            return None
 
 
 def _next(events: SimpleQueue[Event], wake_at: datetime | None) -> Event | None:
-    """The next thing that happens, or None when it is time to reconcile again. Blocks; never polls."""
+    """The next thing that happens, or None when it is time to reconcile again."""
     timeout = None if wake_at is None else max(0.0, (wake_at - datetime.now(UTC)).total_seconds())
     try:
         return events.get(timeout=timeout)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selfevo.local.approvals import Approvals
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, recorded
@@ -35,7 +36,8 @@ FOLLOW_S = 0.3
 def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, workdir: Path, as_json: bool) -> None:
     """The steps of the run, their keys, and which of them the store has."""
     run = load(manifest, name=name, storage=storage, cache=workdir)
-    record = RunFolder(workdir, run.metadata).record(run)
+    folder = RunFolder(workdir, run.metadata)
+    run, record = Approvals(folder).obeyed(run), folder.record(run)
     steps = plan_of(run.spec, record)
     there = committed_steps(run, steps, open_run_store(run))
     if as_json:
@@ -209,6 +211,7 @@ def current_status(
     before = folder.read()
     if before is not None and before.status is not None and driver is not None:
         return before.status
+    run = Approvals(folder).obeyed(run)
     if committed is None:
         committed = committed_steps(run, steps, open_run_store(run))
     status = recorded(folder.record(run), steps, committed)

@@ -250,8 +250,9 @@ def ended_local(run: SelfEvolutionRun, folder: RunFolder, status: RunStatus, ste
         failed = next((step.name for step in status.steps if step.state == "Failed"), None)
         logs = [attempt.log for attempt in status.attempts if attempt.step == failed and attempt.log]
         return conclude(status, steps, f"its log is {logs[-1]}" if logs else "")
-    line = f"not being driven any more, {narrate.counts(status, steps)}; `selfevo run` goes on"
+    first = "`selfevo approve` lets it go on, and " if narrate.awaits_review(status) else ""
+    line = f"not being driven any more, {narrate.counts(status, steps)}; {first}`selfevo run` goes on"
     ChangePrinter(folder.name).say(line)
     if status.phase != "Suspended":
         return int(ExitCode.SERVICE)  # killed
-    return int(ExitCode.DONE) if run.spec.suspend else INTERRUPTED
+    return int(ExitCode.DONE) if run.spec.suspend or not narrate.held_by_spec(status) else INTERRUPTED

@@ -290,6 +290,11 @@ def held_by_spec(status: RunStatus) -> bool:
     return held is None or held.reason == reasons.SUSPENDED
 
 
+def awaits_review(status: RunStatus) -> bool:
+    """Whether an iteration that wants an approval holds the run."""
+    return any(c.reason == reasons.AWAITING_REVIEW and c.status == "True" for c in status.conditions)
+
+
 def used(status: RunStatus, budget: Budget | None) -> list[str]:
     """What the run has used, and how much of its budget; nothing where there is neither GPU nor budget."""
     usage = status.usage

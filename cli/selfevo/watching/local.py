@@ -6,8 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from selfevo.local.approvals import Approvals
 from selfevo.local.workdir import RunFolder
-from selfevo.verbs.approve import approvable
+from selfevo.verbs.approve import approvable, approve_here
 from selfevo.verbs.show import log_files
 from selfevo.verbs.watch import POLL_S
 from selfevo.watching import questions
@@ -43,6 +44,7 @@ class LocalSource(Source):
             driver = self._folder.driver()
             record = self._folder.read()  # after the driver: whoever is gone has written its last
             if record is not None and record.status is not None:
+                self._run = record  # as the process that drives it knows it
                 self._saw(record.status, driver)
             if driver is None:
                 return
@@ -52,7 +54,8 @@ class LocalSource(Source):
         if self._planned is None or self._planned[0] != decided(status):
             self._planned = decided(status), plan_of(self._run.spec, status)
         remark = f"driven by process {driver}" if driver else ""
-        self.update(status=status, plan=self._planned[1], remark=remark, trail=self._trail(status))
+        spec, plan = self._run.spec, self._planned[1]
+        self.update(status=status, plan=plan, spec=spec, remark=remark, trail=self._trail(status))
 
     def _trail(self, status: RunStatus) -> Trail:
         attempt = newest(status)
@@ -69,9 +72,14 @@ class LocalSource(Source):
         driver = self._folder.driver()
         if verb == "suspend" and driver and not self._stopped:
             return f"stop process {driver}, which drives the run, at the next checkpoint?"
+        if verb == "approve":
+            number = approvable(Approvals(self._folder).obeyed(self._run).spec, None, f"run {self._folder.name}")
+            return f"let iteration {number} of run {self._folder.name} begin?"
         return self._refuse(verb, driver)
 
     def do(self, verb: str) -> str:
+        if verb == "approve":
+            return approve_here(self._folder, self._run, None)
         driver = self._folder.driver()
         if verb != "suspend" or not driver or self._stopped:
             return self._refuse(verb, driver)
@@ -80,12 +88,6 @@ class LocalSource(Source):
         return "it stops at the next checkpoint; `selfevo run` goes on"
 
     def _refuse(self, verb: str, driver: int | None) -> str:
-        if verb == "approve":
-            number = approvable(self._run.spec, None, f"run {self._folder.name}")
-            raise InputError(
-                f"this run is on this machine; set spec.approvedIteration to {number} in its manifest, then `selfevo "
-                "run` goes on"
-            )
         if self._stopped and driver is not None:
             raise InputError("it was asked to stop, and does at the next checkpoint; `selfevo run` goes on then")
         if driver is None:

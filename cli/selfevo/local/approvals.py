@@ -1,0 +1,86 @@
+"""What a person has approved of a run on this machine (spec.review), in a file beside its status: `selfevo approve` and
+`selfevo watch` write it, whoever drives the run reads it.
+
+What is approved is an iteration as the manifest plans it. With other settings, or another fork, it is another one and
+wants an approval of its own; computed anew after a rollback, it is the same.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from selfevo.local.workdir import RunFolder
+from selfevo_contract.base import Sha256, Wire
+from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.status import Fork
+
+
+class Approval(Wire):
+    """The file."""
+
+    approved_iteration: int
+    key: Sha256
+    """Of the iteration's first step, which follows from all before it."""
+
+
+class Approvals:
+    """Those of one run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._file: Path = folder.root / "approved.json"
+
+    def obeyed(self, run: SelfEvolutionRun) -> SelfEvolutionRun:
+        """``run``, its spec.approvedIteration raised to what is approved here of it."""
+        found = self._read()
+        if found is None or run.spec.review is None or found.approved_iteration <= (run.spec.approved_iteration or 0):
+            return run
+        status = run.status or self._folder.record(run)
+        if found.key != _key(run, status.fork, found.approved_iteration):
+            return run
+        spec = run.spec.model_copy(update={"approved_iteration": found.approved_iteration})
+        return run.model_copy(update={"spec": spec})
+
+    def raised(self, run: SelfEvolutionRun) -> bool:
+        """Whether more of ``run`` is approved here than its spec says."""
+        return self.obeyed(run) is not run
+
+    def approve(self, run: SelfEvolutionRun, iteration: int) -> None:
+        """Record that ``iteration`` of ``run``, and all before it, may begin.
+
+        Raises:
+            InputError: it cannot be written, or what the run goes on from is not known.
+        """
+        key = _key(run, self._folder.record(run).fork, iteration)
+        if key is None:
+            raise InputError(f"iteration {iteration} of run {self._folder.name} is not planned; name another one")
+        self._folder.make()
+        draft = self._file.with_suffix(f".{os.getpid()}.draft")
+        try:
+            with draft.open("w") as file:
+                file.write(Approval(approved_iteration=iteration, key=key).model_dump_json(by_alias=True))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._file)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(
+                f"{self._file} cannot be written ({error.strerror}); make room, or its folder yours"
+            ) from None
+
+    def _read(self) -> Approval | None:
+        try:
+            return Approval.model_validate_json(self._file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+def _key(run: SelfEvolutionRun, fork: Fork | None, iteration: int) -> str | None:
+    """The key of the iteration's first step as it was asked for: without what a rollback made of it."""
+    steps = plan(run.spec, (), fork).steps
+    return next((step.key for step in steps if step.iteration == iteration), None)
