@@ -31,6 +31,7 @@ from harness.cluster.cluster_runs import (
     status_of,
     wait_phase,
     wait_run,
+    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.faults import Request
@@ -92,7 +93,7 @@ def goes_on_from_another(api: Api, namespace: str, kubelet: FakeKubelet) -> Obje
     """Two steps, with what a run of two others has made, which is deleted as soon as it is not needed any more."""
     api.create(cluster_run("first", **BRIEF), namespace)
     wait_phase(api, namespace, "first", "Succeeded", LIMIT_S)
-    eventually(lambda: any("run Succeeded" in text for _, text in events(api, namespace, "first")))
+    wait_told(api, namespace, "run Succeeded", "first", LIMIT_S)
     api.create(cluster_run(**FORK), namespace)
     wait_run(api, namespace, "demo", lambda run: "fork" in status_of(run), LIMIT_S)
     api.delete(RUNS, "first", namespace)
@@ -149,6 +150,9 @@ class Crashes:
             # The last writes come after the end that the story waits for.
             eventually(lambda: len(operators) == 2 or crash is None, why=lambda: f"no crash at {crash}")
             eventually(lambda: " listed " in operators[-1].said, why=lambda: operators[-1].said)
+            if crash is None:
+                # The last Event comes after the status that it tells of. A crash may lose it.
+                wait_told(plane.admin, namespace, "run Succeeded", limit_s=LIMIT_S)
             time.sleep(0.3)
             assert operators[-1].alive and plane.admin.get(RUNS, "demo", namespace) == run
             # What happened while the operator was away is told in one Event; the facts in it are the same.

@@ -12,8 +12,6 @@ from harness.cluster.cluster_runs import (
     RUNS,
     cluster_run,
     conditions,
-    events,
-    eventually,
     jobs,
     keys_of,
     kstatus,
@@ -23,6 +21,7 @@ from harness.cluster.cluster_runs import (
     step,
     wait_phase,
     wait_run,
+    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
@@ -55,7 +54,7 @@ def test_what_no_retry_cures_stops_the_run_until_a_person_answers(
     assert (attempt["step"], attempt["exitCode"], attempt["reason"]) == ("solver-train-1", code, reason)
     assert [pod.exit_code for pod in kubelet.lived] == [0, 0, code], "one Job, one pod"
     assert len(jobs(api, namespace)) == 3
-    eventually(lambda: events(api, namespace)[-1][0] == "StepFailed", why=lambda: events(api, namespace))
+    wait_told(api, namespace, "StepFailed")
 
     api.patch(RUNS, "demo", {"spec": {"pods": {"env": [{"name": "A", "value": "answer"}]}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
@@ -77,7 +76,7 @@ def test_a_guard_stops_the_run_and_changing_it_lets_the_run_go_on(api: Api, name
     assert (said["inBand"]["state"], said["inBand"]["value"], said["kl"]["state"]) == ("Tripped", 0.5, "Waiting")
     assert len(jobs(api, namespace)) == 2
     told = f"guard inBand: {measured}"
-    eventually(lambda: any(told in text for _, text in events(api, namespace)), why=lambda: events(api, namespace))
+    wait_told(api, namespace, told)
 
     api.patch(RUNS, "demo", {"spec": {"guards": {"inBand": {"action": "warn"}}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
@@ -97,7 +96,7 @@ def test_a_guard_rolls_the_run_back_once_and_then_stops_it(api: Api, namespace: 
     assert not set(anew.values()) & set(abandoned.values()), "another seed, another key"
     assert len(jobs(api, namespace)) == 4 and len(kubelet.trained) == 4
     told = "goes back to the base, and on from there with another seed: guard inBand, in iteration 1 50.0 %"
-    eventually(lambda: any(told in text for _, text in events(api, namespace)), why=lambda: events(api, namespace))
+    wait_told(api, namespace, told)
 
     api.patch(RUNS, "demo", {"spec": {"guards": {"inBand": {"action": "warn"}}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.client import ApiError
-from harness.cluster.cluster_runs import RUNS, cluster_run, conditions, events, jobs, status_of, wait_phase, wait_run
+from harness.cluster.cluster_runs import (
+    RUNS,
+    cluster_run,
+    conditions,
+    jobs,
+    status_of,
+    wait_phase,
+    wait_run,
+    wait_told,
+)
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.operator_process import operating
@@ -35,9 +44,10 @@ def test_a_fork_waits_for_its_source_and_goes_on_when_that_is_deleted(
         assert status_of(found)["fork"]["solver"] == keys["solver-train-1"]
         api.delete(RUNS, "demo", namespace)
         done = wait_phase(api, namespace, "fork", "Succeeded")
+        told = wait_told(api, namespace, "run goes on from iteration 1 of run demo", "fork")
+    assert "Forked" in [reason for reason, _ in told]
     assert status_of(done)["fork"] == status_of(found)["fork"]
     assert [line["iteration"] for line in status_of(done)["iterations"]] == [0, 1, 2]
-    assert ("Forked", "run goes on from iteration 1 of run demo") in events(api, namespace, "fork")
 
 
 def test_a_fork_of_what_can_never_be_is_refused(

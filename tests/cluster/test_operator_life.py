@@ -26,6 +26,7 @@ from harness.cluster.cluster_runs import (
     phase_of,
     status_of,
     wait_phase,
+    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet, playing
@@ -69,7 +70,7 @@ def test_a_run_lives_from_its_creation_to_its_model(
     runs, all_jobs = _History(control_plane, RUNS, namespace), _History(control_plane, "jobs", namespace)
     run = api.create(cluster_run(), namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
-    eventually(lambda: "run Succeeded" in events(api, namespace)[-1][1])
+    wait_told(api, namespace, "run Succeeded")
     time.sleep(0.5)  # the last reply is counted
     writes = _writes(operator)
     time.sleep(2.5)  # two lists more
@@ -243,6 +244,7 @@ def test_metrics_are_clean_and_tell_of_a_life(
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     assert operator.metric("selfevo_api_calls_total", verb="create", resource="jobs", code="201") == 3
     assert operator.metric("selfevo_step_gap_seconds_count") == 2
-    assert operator.metric("selfevo_transitions_total") == len(events(control_plane.admin, namespace))
+    told = len(wait_told(control_plane.admin, namespace, "run Succeeded"))
+    eventually(lambda: operator.metric("selfevo_transitions_total") == told)
     assert operator.metric("selfevo_queue_depth") == operator.metric("selfevo_queue_oldest_seconds") == 0
     assert operator.metric("selfevo_reconcile_errors_total") == 0

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from harness.cluster.client import Api, ApiError
-from harness.cluster.cluster_runs import RUNS, cluster_run, conditions, events, eventually, jobs, message, wait_run
+from harness.cluster.cluster_runs import (
+    RUNS,
+    cluster_run,
+    conditions,
+    eventually,
+    jobs,
+    message,
+    wait_run,
+    wait_told,
+)
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.manifests import pod
 from harness.cluster.operator_process import OperatorProcess, operating
@@ -101,7 +110,7 @@ def test_it_is_said_in_the_clusters_words(
     assert conditions(stuck) == {"Stalled": "PodsNotCreated"}
     assert CAUSES[cause][2] in message(stuck)
     assert len(jobs(api, namespace)) == 1 and api.list("pods", namespace) == []
-    eventually(lambda: "PodsNotCreated" in dict(events(api, namespace)), 60)
+    wait_told(api, namespace, "PodsNotCreated")
 
 
 def test_when_the_cause_is_gone_it_goes_on(

@@ -126,6 +126,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
                     _restart(led)
                     _evict(led, second[EVICTED])
                     led.until(lambda: phase_of(led.run) == "Succeeded")
+                    led.until(lambda: any("run Succeeded" in text for _, text in _events(led)))
                 yield led
     except ToolUnavailable as reason:
         pytest.skip(str(reason))
