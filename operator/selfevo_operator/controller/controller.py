@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import Plan
@@ -99,8 +97,7 @@ class Controller:
             self._memories.pop(snapshot.uid, None)
             self._reader.forget(snapshot, jobs)
             return None
-        recorded = snapshot.recorded()
-        before = _recorded(recorded)
+        recorded, before = self._reader.record(snapshot)
         try:
             run, steps = self._reader.parse(snapshot, before)
         except SelfevoError as error:
@@ -207,11 +204,3 @@ def _settled(snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> bool:
     """The record is final, of this generation, and nothing runs: there is nothing to think about."""
     ended = snapshot.phase in ("Succeeded", "Failed") and snapshot.observed_generation == snapshot.generation
     return ended and not snapshot.unended and all(job.finished for job in jobs)
-
-
-def _recorded(status: dict[str, Any]) -> RunStatus:
-    """What the operator wrote last; an empty one when that cannot be read."""
-    try:
-        return RunStatus.model_validate(status)
-    except ValidationError:
-        return RunStatus()  # not written by us; what is committed is found again at the price of pod starts

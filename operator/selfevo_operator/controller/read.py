@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import SelfevoError
@@ -31,7 +34,9 @@ ProgressOf = Callable[[JobSnapshot], StepProgress | None]
 _UNLISTED_S = 20.0
 """A Job that has lost our label is asked for by its name so often: nothing else shows it."""
 _REMEMBERED = 4096
-"""Of plans and templates: what is forgotten is computed again."""
+"""Of templates and claims: what is forgotten is computed again."""
+_PARSED = 512
+"""The same of runs, with their records and plans, which are larger."""
 _DENIED, _DENIED_S = (401, 403), 30.0
 
 
@@ -50,7 +55,11 @@ class Reader:
     ) -> None:
         self._api, self._cache, self._settings, self._clock, self._memories = api, cache, settings, clock, memories
         self._pod_evidence, self._progress = PodEvidence(api, clock, beside), progress
-        self._plans: LruCache[str, tuple[object, Plan]] = LruCache(_REMEMBERED)
+        self._parsed: LruCache[str, tuple[object, SelfEvolutionRun, Plan]] = LruCache(_PARSED)
+        self._records: LruCache[str, tuple[int, dict[str, Any], RunStatus]] = LruCache(_PARSED)
+        """UID of a run -> its resource version, its status as it is written, and what that says."""
+        self._claimed: LruCache[tuple[str, int, str], int] = LruCache(_REMEMBERED)
+        """UID and generation of a run, a phase -> GPUs that the claims of one of its pods bring."""
         self._templates: LruCache[tuple[str, int, str], str] = LruCache(_REMEMBERED)
         """UID and generation of a run, name of a step -> digest of the Job that would be created."""
 
@@ -99,18 +108,31 @@ class Reader:
                     self._cache.meet_job(found)
                     self._memories[snapshot.uid].asked_at = self._clock()
 
+    def record(self, snapshot: RunSnapshot) -> tuple[dict[str, Any], RunStatus]:
+        """The status as it is written, and what that says: an empty one when it cannot be read."""
+        known = self._records.get(snapshot.uid)
+        if known is None or known[0] != snapshot.version:
+            written = snapshot.recorded()
+            try:
+                status = RunStatus.model_validate(written)
+            except ValidationError:
+                status = RunStatus()  # not written by us; what is committed is found again at the price of pod starts
+            known = self._records.put(snapshot.uid, (snapshot.version, written, status))
+        return known[1:]
+
     def parse(self, snapshot: RunSnapshot, recorded: RunStatus) -> tuple[SelfEvolutionRun, Plan]:
         """The run, as it is ``recorded``, and its plan.
 
         Raises:
             SelfevoError: the spec makes no sense, although the API server took it.
         """
-        run = parse_run(snapshot.document(), recorded)
-        known = self._plans.get(snapshot.uid)
-        mark = (snapshot.generation, decided(recorded))
+        known = self._parsed.get(snapshot.uid)
+        mark = (snapshot.generation, recorded.layout, decided(recorded))
         if known is None or known[0] != mark:
-            known = self._plans.put(snapshot.uid, (mark, plan_of(run.spec, recorded)))
-        return run, known[1]
+            run = parse_run(snapshot.document(), recorded)
+            known = self._parsed.put(snapshot.uid, (mark, run, plan_of(run.spec, recorded)))
+        _, run, steps = known
+        return run.model_copy(update={"status": recorded}), steps
 
     async def attempts(self, run: SelfEvolutionRun, steps: Plan, jobs: Sequence[JobSnapshot]) -> list[ObservedAttempt]:
         """What became of each Job, with what its pods show where that matters.
@@ -161,8 +183,12 @@ class Reader:
         gpus = counted(job.devices, self._settings.gpu_resources)
         if run is None or job.phase not in PHASES:
             return gpus
-        spec = run.spec.model_copy(update={"pods": merged(self._settings.defaults, run.spec.pods)})
-        return gpus + sum(claim.gpus or 0 for claim in pods_of(spec, job.phase).resource_claims)
+        of_claims = (run.metadata.uid, run.metadata.generation, job.phase)
+        if of_claims not in self._claimed:
+            spec = run.spec.model_copy(update={"pods": merged(self._settings.defaults, run.spec.pods)})
+            claims = pods_of(spec, job.phase).resource_claims
+            self._claimed.put(of_claims, sum(claim.gpus or 0 for claim in claims))
+        return gpus + self._claimed[of_claims]
 
     def _template(self, run: SelfEvolutionRun, steps: Plan, job: JobSnapshot, evidence: Evidence) -> str:
         """Digest of the Job as it would be made now; empty when it does not matter or cannot be made."""
@@ -204,6 +230,8 @@ class Reader:
 
     def forget(self, snapshot: RunSnapshot, jobs: Sequence[JobSnapshot]) -> None:
         """Nothing happens to the run any more."""
+        self._parsed.pop(snapshot.uid, None)
+        self._records.pop(snapshot.uid, None)
         self._pod_evidence.forget_run(snapshot.uid)
         for job in jobs:
             self._pod_evidence.forget_end(job)

@@ -74,31 +74,41 @@ def check_job(
 
 
 def _check(path: str, value: Any, rule: Rule) -> None:
+    if (wrong := _unlisted(value, rule)) is not None:
+        place, what = wrong
+        whose = "this is a defect of selfevo, so please report it"
+        raise NotAllowed(f"{path}{place} {what}, which is not what selfevo may create; {whose}")
+
+
+def _unlisted(value: Any, rule: Rule) -> tuple[str, str] | None:
+    """Where below ``value`` the first thing is that its rule does not allow, and what it is; None for nothing."""
     if isinstance(rule, Choice):
-        _check(path, value, rule.of(value))
-    elif callable(rule):
-        if not rule(value):
-            raise NotAllowed(_refusal(path, f"is {value!r:.80}"))
-    elif isinstance(rule, Mapping):
-        if not isinstance(value, Mapping):
-            raise NotAllowed(_refusal(path, f"is {value!r:.80} in place of a mapping"))
-        for name in rule:
-            if name.endswith("!") and name[:-1] not in value:
-                raise NotAllowed(_refusal(f"{path}.{name[:-1]}", "is missing"))
-        for name, item in value.items():
-            of_item = rule.get(name) or rule.get(f"{name}!")
-            if of_item is None:
-                raise NotAllowed(_refusal(f"{path}.{name}", "is there"))
-            _check(f"{path}.{name}", item, of_item)
-    else:
-        if not isinstance(value, list):
-            raise NotAllowed(_refusal(path, f"is {value!r:.80} in place of a list"))
-        for index, item in enumerate(value):
-            _check(f"{path}[{index}]", item, rule[0])
+        return _unlisted(value, rule.of(value))
+    if callable(rule):
+        return None if rule(value) else ("", f"is {value!r:.80}")
+    if isinstance(rule, Mapping):
+        return _unlisted_field(value, rule)
+    if not isinstance(value, list):
+        return "", f"is {value!r:.80} in place of a list"
+    for index, item in enumerate(value):
+        if (wrong := _unlisted(item, rule[0])) is not None:
+            return f"[{index}]{wrong[0]}", wrong[1]
+    return None
 
 
-def _refusal(path: str, what: str) -> str:
-    return f"{path} {what}, which is not what selfevo may create; this is a defect of selfevo, so please report it"
+def _unlisted_field(value: Any, rule: Mapping[str, Any]) -> tuple[str, str] | None:
+    if not isinstance(value, Mapping):
+        return "", f"is {value!r:.80} in place of a mapping"
+    for name in rule:
+        if name.endswith("!") and name[:-1] not in value:
+            return f".{name[:-1]}", "is missing"
+    for name, item in value.items():
+        of_item = rule.get(name) or rule.get(f"{name}!")
+        if of_item is None:
+            return f".{name}", "is there"
+        if (wrong := _unlisted(item, of_item)) is not None:
+            return f".{name}{wrong[0]}", wrong[1]
+    return None
 
 
 # --- tests of a value -------------------------------------------------------------------------------------------------

@@ -190,7 +190,8 @@ def attempt_of(
         template: digest of the Job as it would be rendered now; empty when that is not known.
         gpus_each: GPUs of one of its pods.
     """
-    evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
+    if evidence.ends:
+        evidence = replace(evidence, ends=tuple(_own(end, job.key) for end in evidence.ends))
     log = f"kubectl logs -n {job.namespace} job/{job.name} -c {TRAINER}"
     attempt = ObservedAttempt(
         name=job.name,
@@ -208,7 +209,8 @@ def attempt_of(
     )
     attempt = _observed(attempt, job, evidence)
     blockers = [each for each in (attempt.waiting, evidence.before) if each is not None]
-    return replace(attempt, outdated=_is_outdated(job, template, any(each.stuck for each in blockers)))
+    outdated = _is_outdated(job, template, any(each.stuck for each in blockers))
+    return replace(attempt, outdated=True) if outdated else attempt
 
 
 def _is_outdated(job: JobSnapshot, template: str, stuck: bool) -> bool:
