@@ -213,7 +213,12 @@ def crashes(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 def test_killed_at_any_write_it_comes_to_the_same_end(crashes: Crashes, story: Story, keys: list, stored: dict):
     undisturbed = crashes.play(story, None)
     assert (undisturbed.trained, undisturbed.stored) == (keys, stored)
-    matrix = [(stage, write) for write in range(1, undisturbed.crashes + 1) for stage in STAGES]
+    # Five steps have many writes of a kind: each is the end at one of its stages, in turn; of the others, at all three.
+    matrix = [
+        (stage, write)
+        for write in range(1, undisturbed.crashes + 1)
+        for stage in ([STAGES[write % 3]] if story is lives else STAGES)
+    ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for crash, ended in zip(matrix, pool.map(lambda crash: crashes.play(story, crash), matrix), strict=True):
             assert ended.status == undisturbed.status, f"killed at {crash}: {ended.writes}"

@@ -38,9 +38,9 @@ pytestmark = pytest.mark.slow
 
 (CRD,) = (Path(__file__).parents[2] / "crds").glob("*.yaml")
 LEAVES = dict(leaves(spec_schema(CRD)))
-VALUES = 2
+VALUES = 1
 """Of each leaf; other ones in each of the five places that have, for example, pods."""
-CHAINS = 6
+CHAINS = 4
 LONG_S = 3600
 
 
@@ -174,7 +174,7 @@ def test_every_leaf_is_taken_or_refused_at_once_and_the_way_back_is_open(
                 run.go_back()
             assert operator.alive and operator.pid == pid, operator.said
     assert len(LEAVES) > 150
-    assert len(run.taken) > 60 and run.refused > 500, (len(run.taken), run.refused)
+    assert len(run.taken) > 60 and run.refused > 250, (len(run.taken), run.refused)
     assert "a defect" not in operator.said, operator.said
 
 

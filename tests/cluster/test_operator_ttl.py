@@ -1,4 +1,4 @@
-"""150 steps whose Jobs are gone before their ends could be written: the store knows them, and none is trained again."""
+"""75 steps whose Jobs are gone before their ends could be written: the store knows them, and none is trained again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.cluster.proxy import proxied
 
 pytestmark = pytest.mark.slow
 
-RUNS_AT_ONCE = 30
+RUNS_AT_ONCE = 15
 LIMIT_S = 300.0
 """For machines with much else to do; an idle one takes a quarter of it."""
 
@@ -61,7 +61,7 @@ def test_steps_whose_ends_were_never_written_are_not_trained_again(
             eventually(lambda: all(map(ended, jobs(api, namespace))), LIMIT_S, progress)
             assert len(jobs(api, namespace)) == len(steps)
             assert not any(map(phase_of, api.list(RUNS, namespace))), "a status was written"
-            # Counted before: while 150 Jobs are deleted one by one, a slow machine has started the first ones again.
+            # Counted before: while 75 Jobs are deleted one by one, a slow machine has started the first ones again.
             again = len(kubelet.lived)
             api.delete_all("jobs", namespace, labels=OURS)
             eventually(lambda: len(kubelet.lived) > again + RUNS_AT_ONCE / 2, LIMIT_S, progress)

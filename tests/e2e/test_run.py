@@ -22,10 +22,10 @@ SMALL: dict[str, Any] = {
     "iterations": 1,
     "model": {"uri": (EXAMPLES / "arithmetic" / "base").as_uri()},
     "storage": {"uri": "file:store"},
-    "challenger": {"grpo": {"maxSteps": 3, "promptsPerStep": 4, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
+    "challenger": {"grpo": {"maxSteps": 2, "promptsPerStep": 4, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
     "rollout": {"questions": 120, "samples": 6, "band": {"min": 0.1, "max": 0.95}},
     "solver": {
-        "grpo": {"maxSteps": 6, "promptsPerStep": 16, "promptsPerUpdate": 16, "perDeviceTrainBatchSize": 128},
+        "grpo": {"maxSteps": 4, "promptsPerStep": 16, "promptsPerUpdate": 16, "perDeviceTrainBatchSize": 128},
         "checkpointEvery": 1,
     },
     "evaluation": {"samples": 1, "tasks": [{"name": "arithmetic", "data": {"uri": "file:heldout.jsonl"}}]},
@@ -125,6 +125,7 @@ def test_a_run_is_stopped_goes_on_is_extended_and_tells_what_came_out(tmp_path: 
 
 def test_processes_that_are_forked_write_the_same_bytes_as_new_ones(tmp_path: Path) -> None:
     project = Project(tmp_path)
+    project.write({"challenger": {"grpo": {"maxSteps": 1}}, "solver": {"grpo": {"maxSteps": 2}}})
     project("run", "run.yaml", "--storage", "file:warm")
     project("run", "run.yaml", "--storage", "file:cold", "--workdir", "another", "--cold")
     assert "without the warm parent" not in project.said
