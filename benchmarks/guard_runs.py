@@ -35,6 +35,7 @@ from selfevo_contract.process import PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import open_store, read_manifest
 from selfevo_trainer import main as trainer
+from selfevo_trainer import solver_rewards
 from selfevo_trainer.config import read_config
 from selfevo_trainer.phases import solver_train
 from selfevo_trainer.prompts import completion_text
@@ -74,14 +75,14 @@ def _pays(reward: Callable[[float, str], float]) -> Fault:
     """The Solver's reward is ``reward(right, completion)``."""
 
     def fault(config: PhaseConfig) -> PhaseConfig:
-        healthy = solver_train.SolverReward.__call__
+        healthy = solver_rewards.SolverReward.__call__
 
         def call(self: Any, completions: list[Any], label: list[str], log_metric: Any = None, **more: Any) -> Any:
             paid = healthy(self, completions, label, log_metric, **more)
             texts = [completion_text(each) for each in completions]
             return [reward(value, text) for value, text in zip(paid, texts, strict=True)]
 
-        solver_train.SolverReward.__call__ = call  # type: ignore[method-assign]
+        solver_rewards.SolverReward.__call__ = call  # type: ignore[method-assign]
         return config
 
     return fault

@@ -184,11 +184,11 @@ def judge_of(store: ObjectStore, namespace: str, prefix: str, manifest: Manifest
 @contextmanager
 def paid_by_the_truth() -> Iterator[None]:
     """Challenger, rollout and Solver of phases that are forked meanwhile ask `TrueJudge`."""
+    from selfevo_trainer import solver_rewards
     from selfevo_trainer.judges import scoring
-    from selfevo_trainer.phases import solver_train
 
     with ExitStack() as stack:
-        for module in (scoring, solver_train):
+        for module in (scoring, solver_rewards):
             stack.enter_context(mock.patch.object(module, "open_judge", lambda *_, **__: TrueJudge()))
         yield
 

@@ -135,8 +135,8 @@ def test_the_benchmark_reads_alignment_and_pays_the_truth_by_quality() -> None:
 
 @pytest.mark.slow
 def test_in_the_ceilings_place_the_true_quality_pays_every_role() -> None:
+    from selfevo_trainer import solver_rewards
     from selfevo_trainer.judges import scoring
-    from selfevo_trainer.phases import solver_train
 
     inputs: Any = SimpleNamespace(
         judge="a step", rubric=None, loading=None, judge_length=96, reward=SimpleNamespace(mode=JUDGED)
@@ -144,7 +144,7 @@ def test_in_the_ceilings_place_the_true_quality_pays_every_role() -> None:
     asked, text, context = "fox bell lamp owl", r"\boxed{ fox but bell and lamp }", cast(Any, None)
     with benchmark.paid_by_the_truth():
         paid = scoring.open_scorer(context, inputs, JUDGED).rewards([asked, asked], [text, ""])
-        with solver_train.open_reward(context, inputs) as reward:
+        with solver_rewards.open_reward(context, inputs) as reward:
             assert isinstance(reward.judge, benchmark.TrueJudge)  # type: ignore[attr-defined]
     assert paid == pytest.approx([task.quality(asked, text), task.quality(asked, "")], abs=1e-3)
 

@@ -278,7 +278,7 @@ def _install(script: Script, folder: str) -> None:
         fsdp.on_the_cpu()
         _tell_shares(folder)
     from selfevo_trainer.phases.challenger_train import ChallengerReward
-    from selfevo_trainer.phases.solver_train import SolverReward
+    from selfevo_trainer.solver_rewards import SolverReward
 
     rank = int(os.environ.get("RANK", "0"))
     for kind in (ChallengerReward, SolverReward):

@@ -350,7 +350,7 @@ def test_training_ends_answers_where_the_engine_does(
     """The folder of a base model declares the end of a document, and no end of a turn."""
     from selfevo_contract.spec.engines import TransformersEngine
     from selfevo_trainer.engines import Frozen, open_engine
-    from selfevo_trainer.phases.solver_train import SolverReward
+    from selfevo_trainer.solver_rewards import SolverReward
 
     for name, changes in {
         "tokenizer_config.json": {"eos_token": "<|pad|>"},

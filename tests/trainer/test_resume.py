@@ -74,11 +74,11 @@ def at_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callabl
     """Makes something happen while the n-th batch of this process is paid, once."""
 
     def arrange(
-        number: int, happen: Callable[[], None], phase: str = "solver_train", reward: str = "SolverReward"
+        number: int, happen: Callable[[], None], module: str = "solver_rewards", reward: str = "SolverReward"
     ) -> None:
         import importlib
 
-        kind = getattr(importlib.import_module(f"selfevo_trainer.phases.{phase}"), reward)
+        kind = getattr(importlib.import_module(f"selfevo_trainer.{module}"), reward)
         real, seen = kind.__call__, []
 
         def paid(self: Any, *args: Any, **kwargs: Any) -> list[float]:
@@ -270,7 +270,7 @@ def test_a_store_that_fails_is_no_reason_to_train_again(
 
 def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any) -> None:
     phases = make(tmp_path, questions, {})
-    at_batch(2, sigterm, "challenger_train", "ChallengerReward")
+    at_batch(2, sigterm, "phases.challenger_train", "ChallengerReward")
     assert phases("challenger-train-1").code == 143
     assert phases("challenger-train-1").result.resumed_from == 1
     assert phases.digests("challenger-train-1") == undisturbed({}, "challenger-train-1")

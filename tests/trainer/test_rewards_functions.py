@@ -295,7 +295,7 @@ SOLVED = [
 @pytest.mark.parametrize(("mode", "column"), [("paper", 2), ("code", 3)])
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
 def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> None:
-    from selfevo_trainer.phases.solver_train import SolverReward
+    from selfevo_trainer.solver_rewards import SolverReward
 
     logged: dict[str, float] = {}
     texts = [row[1] for row in SOLVED]
@@ -312,7 +312,7 @@ def test_the_solver_is_paid_by_the_table(mode: str, column: int, chat: bool) -> 
 
 def test_the_solver_is_graded_by_what_the_run_asks_for() -> None:
     from selfevo_trainer.answers.grades import open_grader
-    from selfevo_trainer.phases.solver_train import SolverReward
+    from selfevo_trainer.solver_rewards import SolverReward
 
     with open_grader(Grading(method="math-verify")) as grader:
         assert SolverReward("paper", grader)(completions=["\\boxed{0.5}", "\\boxed{1/3}"], label=["1/2", "1/2"]) == [
@@ -325,7 +325,7 @@ def agreement(checks: list[dict[str, Any]] | None = None) -> Any:
     from pydantic import TypeAdapter
 
     from selfevo_contract.spec.well_formed import Check
-    from selfevo_trainer.phases.solver_train import ConfidenceReward
+    from selfevo_trainer.solver_rewards import ConfidenceReward
 
     return ConfidenceReward("confidence", TypeAdapter(list[Check]).validate_python(checks or []), ExactGrader())
 

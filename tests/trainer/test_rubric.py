@@ -24,8 +24,8 @@ from selfevo_trainer.judges.criteria import Criterion, parse_criteria, read_crit
 from selfevo_trainer.judges.rubric import RubricJudge, totals
 from selfevo_trainer.judges.verdicts import read_scores
 from selfevo_trainer.labelling.scores import _Scoring
-from selfevo_trainer.phases.solver_train import RubricReward
 from selfevo_trainer.ratings import ByJudge
+from selfevo_trainer.solver_rewards import RubricReward
 
 CRITERIA = [
     Criterion("clear", "It is clear.", 3.0, ("unreadable", "fair", "clear")),

@@ -17,8 +17,7 @@ from selfevo_trainer.grpo import sharding
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.vllm_policy import check_difference
 from selfevo_trainer.process.pace import UpdatePace
-
-RewardFunction = Callable[..., list[float]]
+from selfevo_trainer.rewards.base import RewardFunction
 
 SHOWN = ("reward", "kl", "entropy", "completions/mean_length", "mean_token_accuracy")
 """What a line of progress shows of TRL's metrics."""

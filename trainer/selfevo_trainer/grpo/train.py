@@ -29,13 +29,14 @@ from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.generation import generate_in_parts
-from selfevo_trainer.grpo.hooks import Hooks, RewardFunction, check_finite, timed_reward
+from selfevo_trainer.grpo.hooks import Hooks, check_finite, timed_reward
 from selfevo_trainer.grpo.supervised import SupervisedTrainer, sft_config
 from selfevo_trainer.grpo.vllm_policy import PolicyByVllm
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
 from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.prompts import encode_all
+from selfevo_trainer.rewards.base import RewardFunction
 
 Trainer = DealingTrainer | SupervisedTrainer
 

@@ -21,8 +21,9 @@ from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.data import held_out_questions, read_held_out
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
-from selfevo_trainer.phases.solver_train import SUMMARY, SolverReward
+from selfevo_trainer.phases.solver_train import SUMMARY
 from selfevo_trainer.prompts import encode, encode_text, for_trainer, messages
+from selfevo_trainer.solver_rewards import SolverReward
 
 FIELD = "spec.finetune.data"
 SUPERVISED_SUMMARY = ("loss", "mean_token_accuracy", "entropy")

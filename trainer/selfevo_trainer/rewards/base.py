@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+RewardFunction = Callable[..., list[float]]
+"""As TRL calls it: completions, columns of the data set and more by name; a reward for each completion."""
+
 
 @dataclass(frozen=True)
 class ChallengerReward:
