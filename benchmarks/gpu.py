@@ -2,7 +2,11 @@
 
     python benchmarks/gpu.py                          # Qwen3-0.6B's shape, bfloat16; made here, nothing is downloaded
     python benchmarks/gpu.py --shape tiny --out -     # the same on any machine, in minutes: for the script itself
+    python benchmarks/gpu.py --parts all              # all that is below
     python benchmarks/gpu.py --folder F --parts vllm  # one part; others go on in the same folder and the same result
+
+Without --parts, each phase is run once, with vLLM (with transformers where that is not installed), which compiles
+nothing and does a share of the work: 7 minutes on an H200 by what was measured of its parts, and 8 at most.
 
 Each phase is a process of its own, as in a Job: Challenger training, rollout, Solver training, evaluation, with each
 engine that is installed. Written are seconds by activity, generated tokens a second, the device's peak memory (the
@@ -12,7 +16,7 @@ they were from them is written down, too.
 
     vllm           over as many GPUs as there are and divide its heads; it sleeps while the Challenger is trained
     server         vLLM's own servers write and answer in the rollout, with the Challenger that `vllm` has trained
-    transformers   with a share of the work (`less`)
+    transformers   with a share of the work (`less`), as vLLM with --enforce-eager
     vllm-fp8       vLLM with weights in 8 bits scores the base
     training       the Solver is trained on one curriculum in each way that can run here, and by TRL alone
                    (gpu_training.py): seconds by part, and the share of the GPU's peak that updates reach (MFU). One
@@ -62,7 +66,7 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_trainer.process.versions import installed
 
-TRAINING = "training"
+TRAINING, ALL = "training", "all"
 PARTS = ("vllm", SERVER, "transformers", FP8, TRAINING)
 CARD = "141 GB"
 """What `selfevo size` says is for an H200 (`selfevo_contract.sizing.memory.CARDS`)."""
@@ -77,6 +81,19 @@ def possible() -> list[str]:
     vllm = importlib.util.find_spec("vllm") is not None
     missing = {*(() if vllm else ("vllm", SERVER, FP8)), *(() if device()["gpu"] else (FP8,))}
     return [part for part in PARTS if part not in missing]
+
+
+def chosen(asked: Sequence[str] | None, there: Sequence[str]) -> list[str]:
+    """The parts to measure, of those that can run.
+
+    >>> chosen(None, ["vllm", "transformers"]), chosen(None, ["transformers", "training"])
+    (['vllm'], ['transformers'])
+    >>> chosen(["all"], ["vllm", "training"]), chosen(["server", "vllm"], ["transformers", "vllm"])
+    (['vllm', 'training'], ['vllm'])
+    """
+    if not asked:
+        return ["vllm" if "vllm" in there else "transformers"]
+    return [part for part in (PARTS if ALL in asked else asked) if part in there]
 
 
 def steps_of(run: SelfEvolutionRun, engine: str) -> list[Step]:
@@ -196,13 +213,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SIZES), default="qwen3-0.6b")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="all that this machine can run, when not given")
-    parser.add_argument("--enforce-eager", action="store_true", help="vLLM in this process compiles nothing")
+    parser.add_argument("--parts", nargs="+", choices=(ALL, *PARTS), help="each phase once, when not given")
+    parser.add_argument("--enforce-eager", action="store_true", help="vLLM compiles nothing; so without --parts")
     parser.add_argument("--folder", type=Path, help="what is made, kept: a later call with it goes on")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "gpu.json"), help="- for none")
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds after which what runs is ended")
+    parser.add_argument(
+        "--limit", type=float, help="seconds after which what runs is ended; 900, and 480 without --parts"
+    )
     arguments = parser.parse_args()
-    parts = [part for part in arguments.parts or PARTS if part in possible()]
+    parts = chosen(arguments.parts, possible())
+    eager, limit = arguments.enforce_eager or not arguments.parts, arguments.limit or (900 if arguments.parts else 480)
     begun = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfevo-gpu-")))
@@ -215,7 +235,7 @@ def main() -> int:
             "shape": arguments.shape,
             "dtype": arguments.dtype,
             "sizes": SIZES[arguments.shape],
-            "enforce_eager": arguments.enforce_eager,
+            "enforce_eager": eager,
         }
         result: dict[str, Any] = {**about, "seconds": {}, "engines": {}}
         if kept.exists():
@@ -231,7 +251,7 @@ def main() -> int:
             if arguments.out != "-":
                 Path(arguments.out).write_text(text)
 
-        measure(result, parts, arguments.shape, arguments.dtype, folder, begun + arguments.limit, save)
+        measure(result, parts, arguments.shape, arguments.dtype, folder, begun + limit, save)
         save()
     measured = [*result["engines"].values(), result.get(TRAINING, {})]
     failed = [phase["failed"] for by in measured for phase in by.values() if "failed" in phase]

@@ -181,7 +181,7 @@ def fired(promtool: Path, groups: list[dict[str, Any]], folder: Path, series: di
     ]
     case = {
         "rule_files": ["rules.yaml"],
-        "evaluation_interval": "1m",
+        "evaluation_interval": "5m",
         "tests": [
             {
                 "interval": "1m",
