@@ -28,6 +28,7 @@ from selfevo.ui import cluster_runs
 from selfevo.ui.app import app_of
 from selfevo.ui.filters import PAGE, Filter, read_filter
 from selfevo.ui.live import Live
+from selfevo.ui.models import TUNED
 from selfevo.ui.runs import Runs
 from selfevo_contract.artifacts import MANIFEST_NAME
 from selfevo_contract.errors import InputError
@@ -41,7 +42,8 @@ ATTACK = "%22%3E%3Csvg%20onload%3Dalert(1)%3E"
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
-    return fake_run(tmp_path_factory.mktemp("fake"), spec__rollout__questions=120)
+    labelled = {"data": {"uri": "s3://data/labelled.jsonl", "digest": "0" * 64}, "maxSteps": 2}
+    return fake_run(tmp_path_factory.mktemp("fake"), spec__rollout__questions=120, spec__finetune=labelled)
 
 
 def client_of(fake: FakeRun, workdir: Path) -> TestClient:
@@ -226,11 +228,39 @@ def test_held_out_questions_are_judged_sorted_and_searched(client: TestClient, f
 
 def test_one_held_out_question_has_its_answers_at_each_iteration(client: TestClient, fake: FakeRun) -> None:
     row = scored(fake, "evaluate-1")[3]
-    page = client.get(f"{RUN}/evaluation/held-out/3?iteration=1").text
+    page = client.get(f"{RUN}/evaluation/held-out/3?model=1").text
     assert [cells[3] for cells in rows_in(page, 'id="answers-over-time"')][1] == f"{row.samples_right} of 8"
     assert "Sampled answers of iteration 1" in page and page.count("so \\boxed{") == 8
+    assert "Sampled answers of iteration 2" in client.get(f"{RUN}/evaluation/held-out/3").text
     for place in ("held-out/80", "none/0", f"held-out/{10**30}"):
         assert client.get(f"{RUN}/evaluation/{place}").status_code == 404
+
+
+def test_fine_tuned_models_stand_beside_what_they_started_from(client: TestClient, fake: FakeRun) -> None:
+    steps = {0: "evaluate-0", 2: "evaluate-2", TUNED: "finetune-evaluate-0", TUNED + 2: "finetune-evaluate-2"}
+    right = {place: [row.greedy_right for row in scored(fake, step)] for place, step in steps.items()}
+    pairs = {"base → fine-tuned base": (0, TUNED), "2 → fine-tuned 2": (2, TUNED + 2)}
+    pairs["fine-tuned base → fine-tuned 2"] = (TUNED, TUNED + 2)
+    page = client.get(f"{RUN}/evaluation").text
+    told = rows_in(page, 'id="flips"')[2:]
+    assert [row[0] for row in told] == list(pairs)
+    for (name, asked, *counts), (a, b) in zip(told, pairs.values(), strict=True):
+        both = list(zip(right[a], right[b], strict=True))
+        assert (asked, counts) == ("80", [str(both.count((True, False))), str(both.count((False, True)))]), name
+    shown = rows_in(page, "<table class")[0]
+    marks = shown[3:8]  # base, 1, 2, fine-tuned base, fine-tuned 2
+    assert [mark[0] for mark in (marks[0], *marks[2:])] == ["✓" if each[0] else "✗" for each in right.values()]
+    solvers = [row[0].samples_right for row in (scored(fake, f"evaluate-{n}") for n in range(3))]
+    assert shown[9] == f"{100 * sum(solvers) / 24:.0f}\u202f%"  # of iterations alone
+    lost = [n for n, (a, b) in enumerate(zip(right[2], right[TUNED + 2], strict=True)) if a and not b]
+    page = client.get(f"{RUN}/evaluation", params={"since": 2, "until": TUNED + 2, "change": "lost"}).text
+    assert [row[0] for row in rows_in(page, "<table class")] == [f"held-out/{n}" for n in lost]
+    page = client.get(f"{RUN}/evaluation/held-out/3?model={TUNED + 2}").text
+    assert [cells[0] for cells in rows_in(page, 'id="answers-over-time"')][3:] == [
+        "the fine-tuned base",
+        "fine-tuned iteration 2",
+    ]
+    assert "Sampled answers of fine-tuned iteration 2" in page and "Fine-tuned iteration 2: greedy" in page
 
 
 @pytest.mark.slow
@@ -499,7 +529,7 @@ def test_axe_finds_nothing_that_keeps_people_from_a_page(browser: str, address: 
 def test_hostile_text_does_nothing_in_a_browser(browser: str, address: str) -> None:
     places = ["/", RUN, f"{RUN}/questions?longer=1", *(f"{RUN}/questions/1/{n}" for n in (0, 1, 3, 6, 9, 12))]
     places += [f"{RUN}/evaluation", f"/compare?run=default/demo&run={ATTACK}&against={ATTACK}"]
-    places += [f"{RUN}/evaluation/held-out/{n}?iteration={ATTACK}" for n in (0, 2, 5, 15)]
+    places += [f"{RUN}/evaluation/held-out/{n}?model={ATTACK}" for n in (0, 2, 5, 15)]
     places += [f"{RUN}/{page}?text={ATTACK}&task={ATTACK}" for page in ("questions", "evaluation")]
     for place in places:
         with chromium.opened(browser, address + place, width=390, height=800, mobile=True) as page:

@@ -316,6 +316,19 @@ def test_a_store_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path) ->
     assert source.scene.questions.why[:30] in "\n".join(lines(source.scene, 80, 40))
 
 
+def test_an_evaluation_after_fine_tuning_is_no_rollout(tmp_path: Path) -> None:
+    class Once(Recorded):
+        def update(self, **parts: Any) -> None:
+            super().update(**parts)
+            self.closed.set()
+
+    labelled = {"data": {"uri": "s3://data/labelled.jsonl", "digest": "0" * 64}, "maxSteps": 2, "control": False}
+    fake = fake_run(tmp_path, spec__iterations=1, spec__rollout__questions=20, spec__finetune=labelled)
+    source = Once(scene=Scene("default/demo", plan=fake.plan))
+    questions.look(source, fake.run)
+    assert source.scene.questions.title.startswith("questions of solver-rollout-1: ")
+
+
 def test_in_a_cluster_status_and_logs_are_seen_and_keys_do_what_the_verbs_do(api: ApiServer) -> None:
     api.put(document(spec__review={"every": True}))
     api.set_status("demo", RUNNING)

@@ -22,6 +22,7 @@ from selfevo.ui.filters import CHANGES, MEASURES, VERDICTS, read_filter, read_he
 from selfevo.ui.held_out import HeldOut
 from selfevo.ui.live import MOST as MOST_LIVE
 from selfevo.ui.live import Live, digest_of
+from selfevo.ui.models import TUNED, full_name_of, last_of, name_of, place_of
 from selfevo.ui.questions import Questions
 from selfevo.ui.runs import Runs, Shown, Unread
 from selfevo_contract.errors import SelfevoError
@@ -118,12 +119,12 @@ class Pages:
 
     def evaluation(self, request: Request) -> Response:
         shown, asked = self.shown(request), read_held_out(request.query_params)
-        there = [step.iteration for step, _ in shown.evaluations]
+        there = [place_of(step) for step, _ in shown.evaluations]
         if there:
             asked = replace(
                 asked,
                 since=asked.since if asked.since in there else there[0],
-                until=asked.until if asked.until in there else there[-1],
+                until=asked.until if asked.until in there else last_of(there),
             )
         self.held_out.take(shown.run.metadata.namespace, shown.store, shown.evaluations)
         return self.page(
@@ -132,6 +133,8 @@ class Pages:
             shown=shown,
             asked=asked,
             there=there,
+            at=name_of,
+            tuned=there[-1] >= TUNED if there else False,
             columns=columns_of(there, asked.since or 0, asked.until or 0),
             found=self.held_out.find(shown.evaluations, asked),
             flips=self.held_out.flips(shown.evaluations, asked.by, asked.task),
@@ -149,17 +152,17 @@ class Pages:
         rows = self.held_out.one(shown.evaluations, task, number)
         if not rows:
             raise HTTPException(404)
-        chosen = request.query_params.get("iteration", "")
-        step, manifest = next(
-            ((s, m) for s, m in shown.evaluations if str(s.iteration) == chosen), shown.evaluations[-1]
-        )
+        of = {place_of(step): (step, manifest) for step, manifest in shown.evaluations}
+        chosen = next((place for place in of if str(place) == request.query_params.get("model")), last_of([*of]))
+        step, manifest = of[chosen]
         return self.page(
             "held_out.html.j2",
             shown=shown,
             rows=rows,
             task=task,
             number=number,
-            chosen=step.iteration,
+            chosen=chosen,
+            at=full_name_of,
             answers=self.held_out.answers(namespace, shown.store, step, manifest, task, number),
         )
 
@@ -262,13 +265,15 @@ def curve(shown: Shown | Unread) -> Mapping[str, Any] | None:
 
 
 def columns_of(there: Sequence[int], since: int, until: int) -> list[int]:
-    """Of the evaluated iterations those that the table has a column for: all, or some, and always the two asked for.
+    """Of the evaluated models those that the table has a column for: all, or of many iterations some, and always the
+    two asked for.
 
-    >>> columns_of([0, 1, 2], 0, 2), columns_of(range(100), 0, 98)
-    ([0, 1, 2], [0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70, 77, 84, 91, 98])
+    >>> columns_of([0, 1, 2], 0, 2), columns_of([*range(100), TUNED], 0, 98)
+    ([0, 1, 2], [0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70, 77, 84, 91, 98, 10000])
     """
-    every = -(-len(there) // COLUMNS)
-    return sorted({*there[::every], *(each for each in (since, until) if each in there)})
+    solvers = [place for place in there if place < TUNED]
+    every = -(-len(solvers) // COLUMNS) or 1
+    return sorted({*solvers[::every], *there[len(solvers) :], *(each for each in (since, until) if each in there)})
 
 
 def _of_one(shown: Shown) -> dict[str, str]:

@@ -70,9 +70,9 @@ class HeldOutFilter(_Filter):
     by: str = "greedy"
     """What is right or wrong: the greedy answer, or that of the majority (maj)."""
     since: int | None = None
-    """Iteration that ``until`` is held against; the first that was evaluated when not given."""
+    """Model (a number of models.py) that ``until`` is held against; the first that was evaluated when not given."""
     until: int | None = None
-    """The last that was evaluated when not given."""
+    """The last iteration that was evaluated when not given."""
     change: str = ""
     text: str = ""
     sort: str = "number"

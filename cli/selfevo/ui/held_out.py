@@ -1,4 +1,4 @@
-"""Held-out questions over iterations: a table that DuckDB filters and searches.
+"""Held-out questions over iterations, and of fine-tuned models: a table that DuckDB filters and searches.
 
 An evaluation is read once, by its step's key, from files whose digests the store's reader checks. It is the same
 evaluation in every run that has the step.
@@ -17,6 +17,7 @@ from typing import Any
 from selfevo.report.reading import prefix_of
 from selfevo.ui.base import connected, rows_of, table_at
 from selfevo.ui.filters import HELD_OUT_SORTS, PAGE, HeldOutFilter, held_out_conditions
+from selfevo.ui.models import TUNED, held_against, place_of
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import HeldOutInputs
 from selfevo_contract.plan import Step
@@ -37,18 +38,19 @@ _TABLE = """CREATE TABLE held (key VARCHAR, task VARCHAR, task_order INTEGER, nu
 _TAKE = """INSERT INTO held SELECT $key, $task, $place, file_row_number, question, answer, lower(question),
     $samples, samples_right, greedy, greedy_right, majority, majority_right, mean_tokens, votes
     FROM read_parquet($answers, file_row_number = true)"""
-_EACH = """WITH of AS (SELECT unnest($keys) AS key, unnest($iterations) AS iteration),
-    marks AS (SELECT *, {right} AS ok, lag({right}) OVER w AS was, lag(iteration) OVER w AS since
-        FROM held JOIN of USING (key) WINDOW w AS (PARTITION BY task, number ORDER BY iteration)),
+_EACH = """WITH of AS (SELECT unnest($keys) AS key, unnest($models) AS model),
+    marks AS (SELECT *, {right} AS ok, model >= $tuned AS fine_tuned, lag({right}) OVER w AS was
+        FROM held JOIN of USING (key) WINDOW w AS (PARTITION BY task, number ORDER BY model)),
     each AS (SELECT task, number, any_value(task_order) AS task_order, any_value(question) AS question,
         any_value(answer) AS answer, any_value(lowered) AS lowered,
-        coalesce(count(*) FILTER (ok <> was), 0) AS flips, avg(samples_right / samples) AS share,
-        bool_or(ok) FILTER (iteration = $since) AS before, bool_or(ok) FILTER (iteration = $until) AS after,
-        max(samples_right / samples) FILTER (iteration = $until)
-            - max(samples_right / samples) FILTER (iteration = $since) AS moved,
-        map(list(iteration), list({{'right': ok, 'samples_right': samples_right, 'samples': samples}})) AS marks
+        coalesce(count(*) FILTER (ok <> was AND NOT fine_tuned), 0) AS flips,
+        avg(samples_right / samples) FILTER (NOT fine_tuned) AS share,
+        bool_or(ok) FILTER (model = $since) AS before, bool_or(ok) FILTER (model = $until) AS after,
+        max(samples_right / samples) FILTER (model = $until)
+            - max(samples_right / samples) FILTER (model = $since) AS moved,
+        map(list(model), list({{'right': ok, 'samples_right': samples_right, 'samples': samples}})) AS marks
         FROM marks GROUP BY task, number)"""
-"""A row a question: at each iteration, and at two of them in particular."""
+"""A row a question: of each model, and of two of them in particular. What is counted over time is of iterations."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class HeldOut:
                     self._taken.add(step.key)
 
     def find(self, evaluations: Evaluated, of: HeldOutFilter) -> HeldOutFound:
-        """A page of the questions of ``evaluations``; ``of`` says from which iteration to which."""
+        """A page of the questions of ``evaluations``; ``of`` says from which model to which."""
         where, values = held_out_conditions(of)
         given = {**_of(evaluations), "since": of.since, "until": of.until, **values}
         each = _EACH.format(right=_RIGHT[of.by])
@@ -106,24 +108,32 @@ class HeldOut:
         return HeldOutFound(found.total, [])
 
     def flips(self, evaluations: Evaluated, by: str, task: str = "") -> list[SimpleNamespace]:
-        """Of each evaluated iteration against the one before it: how many questions changed, and both ways."""
+        """Of each model against the one that it is compared with: how many questions changed, and both ways."""
+        given = _of(evaluations)
+        pairs = held_against(given["models"])
+        given |= {"first": [since for since, _ in pairs], "second": [until for _, until in pairs]}
         found = self._base.cursor().execute(
-            f"""{_EACH.format(right=_RIGHT[by])}
-            SELECT iteration, since, count(*) AS asked, count(*) FILTER (was AND NOT ok) AS lost,
-                count(*) FILTER (ok AND NOT was) AS gained
-            FROM marks WHERE was IS NOT NULL AND ok IS NOT NULL AND ($task = '' OR task = $task)
-            GROUP BY iteration, since ORDER BY iteration""",
-            {**_of(evaluations), "task": task, "since": 0, "until": 0},
+            f"""WITH of AS (SELECT unnest($keys) AS key, unnest($models) AS model),
+            pairs AS (SELECT unnest($first) AS since, unnest($second) AS until, generate_subscripts($first, 1) AS n),
+            marks AS (SELECT model, task, number, {_RIGHT[by]} AS ok FROM held JOIN of USING (key)
+                WHERE {_RIGHT[by]} IS NOT NULL AND ($task = '' OR task = $task))
+            SELECT since, until, count(*) AS asked, count(*) FILTER (a.ok AND NOT b.ok) AS lost,
+                count(*) FILTER (b.ok AND NOT a.ok) AS gained
+            FROM pairs JOIN marks a ON a.model = since JOIN marks b ON b.model = until
+                AND b.task = a.task AND b.number = a.number
+            GROUP BY since, until, n ORDER BY n""",
+            {name: value for name, value in given.items() if name != "tuned"} | {"task": task},
         )
         return rows_of(found)
 
     def one(self, evaluations: Evaluated, task: str, number: int) -> list[SimpleNamespace]:
-        """One question at each iteration, with all that is recorded of it; votes with the largest class first."""
+        """One question as each model answered it, with all that is recorded; votes with the largest class first."""
+        given = _of(evaluations)
         rows = rows_of(
             self._base.cursor().execute(
-                """WITH of AS (SELECT unnest($keys) AS key, unnest($iterations) AS iteration)
-                SELECT * FROM held JOIN of USING (key) WHERE task = $task AND number = $number ORDER BY iteration""",
-                {**_of(evaluations), "task": task, "number": number},
+                """WITH of AS (SELECT unnest($keys) AS key, unnest($models) AS model)
+                SELECT * FROM held JOIN of USING (key) WHERE task = $task AND number = $number ORDER BY model""",
+                {"keys": given["keys"], "models": given["models"], "task": task, "number": number},
             )
         )
         for row in rows:
@@ -161,4 +171,8 @@ class HeldOut:
 
 
 def _of(evaluations: Evaluated) -> dict[str, Any]:
-    return {"keys": [step.key for step, _ in evaluations], "iterations": [step.iteration for step, _ in evaluations]}
+    return {
+        "keys": [step.key for step, _ in evaluations],
+        "models": [place_of(step) for step, _ in evaluations],
+        "tuned": TUNED,
+    }

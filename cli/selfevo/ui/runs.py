@@ -13,11 +13,13 @@ from selfevo.report.collect import collect
 from selfevo.report.data import Report
 from selfevo.stores import committed_steps, open_run_store, recorded
 from selfevo.ui.live import digest_of
+from selfevo.ui.models import place_of
 from selfevo.verbs.local_runs import local_runs
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_contract.phases import HeldOutInputs, SolverRolloutInputs
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import IterationStatus, RunStatus, StepStatus
@@ -93,13 +95,14 @@ class Shown:
     @property
     def rollouts(self) -> list[tuple[Step, Manifest]]:
         """The committed rollouts, in order."""
-        steps = [step for step in self.plan.steps if step.type.sharded and not step.type.scores]
+        steps = [step for step in self.plan.steps if isinstance(step.inputs, SolverRolloutInputs)]
         return [(step, self.committed[step.name]) for step in steps if step.name in self.committed]
 
     @property
     def evaluations(self) -> list[tuple[Step, Manifest]]:
-        """The committed evaluations of the base and of Solvers, in order."""
-        steps = sorted((step for step in self.plan.steps if step.type.scores), key=lambda step: step.iteration)
+        """The committed evaluations in the order of their places: of the base and of Solvers, then of what was made of
+        them by fine-tuning."""
+        steps = sorted((step for step in self.plan.steps if isinstance(step.inputs, HeldOutInputs)), key=place_of)
         return [(step, self.committed[step.name]) for step in steps if step.name in self.committed]
 
 

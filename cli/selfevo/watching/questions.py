@@ -12,6 +12,7 @@ from selfevo.watching.scene import Asked, Questions
 from selfevo.watching.source import Source, sentence_of
 from selfevo_contract.artifacts import ANSWER_CHUNKS, chunk_prefix, chunks_prefix, committed_chunks
 from selfevo_contract.errors import SelfevoError
+from selfevo_contract.phases import SolverRolloutInputs
 from selfevo_contract.plan import Step
 from selfevo_contract.rows import ANSWERED, QUESTIONS, CheckedQuestion, InvalidCompletion, Question
 from selfevo_contract.run import SelfEvolutionRun
@@ -90,7 +91,7 @@ def look(source: Source, run: SelfEvolutionRun) -> None:
     while not source.closed.is_set():
         pause = LOOK_S
         plan = source.scene.plan
-        rollouts = [step for step in plan.steps if step.type.sharded and not step.type.scores] if plan else []
+        rollouts = [step for step in plan.steps if isinstance(step.inputs, SolverRolloutInputs)] if plan else []
         try:
             reader = reader or Reader(run)
             found = reader.newest(rollouts)
