@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import plan
+from selfevo_contract.plan import plan_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import Fork
+from selfevo_contract.status import Fork, RunStatus
 
 
 class Approval(Wire):
@@ -82,5 +82,5 @@ class Approvals:
 
 def _key(run: SelfEvolutionRun, fork: Fork | None, iteration: int) -> str | None:
     """The key of the iteration's first step as it was asked for: without what a rollback made of it."""
-    steps = plan(run.spec, (), fork).steps
+    steps = plan_of(run.spec, RunStatus(fork=fork)).steps
     return next((step.key for step in steps if step.iteration == iteration), None)
