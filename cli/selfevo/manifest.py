@@ -6,11 +6,13 @@ Everything that a person can get wrong here is told in one sentence with the fil
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +29,7 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.model import Model
 from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.storage import Storage
 from selfevo_contract.spec.verifier import RewardModel, Verifier
 from selfevo_contract.uris import StoreUri
 
@@ -304,14 +307,29 @@ def _file_uri(path: Path, *, quoted: bool) -> str:
     return f"file://{text.replace('%', '%25') if quoted else text}"
 
 
-def _storage_option(value: str) -> str:
+def store_of(place: str) -> Storage:
+    """The store that stands alone on a command line: s3://, file:///, or a folder that is there.
+
+    Raises:
+        InputError: it is none, or there is no such folder.
+    """
+    uri = _storage_option(place, "STORE")
+    if not uri.startswith("file:"):
+        told = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return Storage(uri=uri).model_copy(update={"endpoint": told})
+    if not Path(unquote(uri.removeprefix("file://"))).is_dir():
+        raise InputError(f"STORE is {place!r}, and there is no such folder; correct it")
+    return Storage(uri=uri)
+
+
+def _storage_option(value: str, option: str = "--storage") -> str:
     if "://" not in value:
         return _file_uri(Path(value.removeprefix("file:")).expanduser(), quoted=True)
     try:
         return TypeAdapter(StoreUri).validate_python(value)
     except ValidationError as error:
         why = str(error.errors()[0].get("ctx", {}).get("error", "write it as s3://<bucket>/<prefix>, or as a path"))
-        raise InputError(f"--storage is {value!r}; {why}") from None
+        raise InputError(f"{option} is {value!r}; {why}") from None
 
 
 def _verifier(verifier: Verifier, folder: Path, digests: DigestCache) -> Verifier:

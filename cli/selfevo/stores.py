@@ -12,6 +12,7 @@ from selfevo_contract.artifacts import SCHEMA_VERSION, Manifest, step_prefix
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.storage import Storage
 from selfevo_contract.status import RunStatus, StepStatus
 
 if TYPE_CHECKING:
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
 
 def open_run_store(run: SelfEvolutionRun, cache: Path | None = None) -> ObjectStore:
     """The store that ``spec.storage`` names."""
+    return open_at(run.spec.storage, cache)
+
+
+def open_at(storage: Storage, cache: Path | None = None) -> ObjectStore:
+    """The store at ``storage``."""
     from selfevo_store import open_storage
 
-    storage = run.spec.storage
     try:
         return open_storage(storage, cache_dir=cache)
     except ModuleNotFoundError as error:

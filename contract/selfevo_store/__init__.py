@@ -6,6 +6,7 @@ read_own_manifest                 the same, and another step's is refused      c
 fetch, read_file, download_tree   only what the manifest names, checked         reading.py cache.py
 fetch_rows                        a file of typed rows                          reading.py
 verify                            what is damaged, for people                   reading.py
+leave_record, known_records, read_record   what a run leaves of itself          run_records.py
 
 Left out: deleting what nobody refers to, and a bound on the cache, which lives as long as the volume it is on.
 """
@@ -21,6 +22,7 @@ from selfevo_store.committed import CommitResult, commit, read_manifest, read_ow
 from selfevo_store.probe import probe_conditional_put
 from selfevo_store.problems import CorruptArtifact, ObjectNotFound
 from selfevo_store.reading import Problem, download_tree, fetch, fetch_rows, read_file, verify
+from selfevo_store.run_records import known_records, leave_record, read_record
 
 __all__ = [
     "CommitResult",
@@ -33,12 +35,15 @@ __all__ = [
     "download_tree",
     "fetch",
     "fetch_rows",
+    "known_records",
+    "leave_record",
     "open_storage",
     "open_store",
     "probe_conditional_put",
     "read_file",
     "read_manifest",
     "read_own_manifest",
+    "read_record",
     "verify",
 ]
 

@@ -77,6 +77,10 @@ class ObjectStore(ABC):
         """The objects below ``prefix/`` (all of the store's with ""), sorted by key."""
 
     @abstractmethod
+    def folders(self) -> tuple[str, ...]:
+        """The first parts of all keys that have more than one, sorted: what namespaces there may be."""
+
+    @abstractmethod
     def put_bytes(self, key: str, data: bytes) -> None:
         """Writes or replaces the object."""
 

@@ -70,6 +70,13 @@ class FileStore(ObjectStore):
                         found.append(ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size))
         return sorted(found, key=lambda info: info.key)
 
+    def folders(self) -> tuple[str, ...]:
+        try:
+            with self._explained(""):
+                return tuple(sorted(each.name for each in os.scandir(str(self.root)) if each.is_dir()))
+        except ObjectNotFound:
+            return ()
+
     def put_bytes(self, key: str, data: bytes) -> None:
         with self._explained(key), self._draft(key) as (draft, file):
             file.write(data)

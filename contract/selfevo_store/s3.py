@@ -108,6 +108,14 @@ class S3Store(ObjectStore):
                         found.append(ObjectInfo(key, entry["Size"]))
         return sorted(found, key=lambda info: info.key)
 
+    def folders(self) -> tuple[str, ...]:
+        top = f"{self.root}/".lstrip("/")
+        asked = {"Bucket": self.bucket, "Prefix": top, "Delimiter": "/"}
+        with self._explained(""):
+            pages = self._client.get_paginator("list_objects_v2").paginate(**asked)
+            found = [each["Prefix"] for page in pages for each in page.get("CommonPrefixes", [])]
+        return tuple(sorted(each[len(top) :].rstrip("/") for each in found))
+
     def put_bytes(self, key: str, data: bytes) -> None:
         with self._explained(key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)

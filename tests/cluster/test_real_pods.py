@@ -41,6 +41,8 @@ from harness.podsecurity import violations
 from harness.s3proxy import proxied
 from harness.versitygw import S3Server
 from runs import EXAMPLES, HEAVY_MODULES
+from selfevo_contract.plan import plan_of
+from selfevo_contract.run_record import newest_records, parsed
 
 pytestmark = pytest.mark.slow
 Object = dict[str, Any]
@@ -267,7 +269,21 @@ def test_the_model_is_whole_and_can_be_used(life: Life):
     assert trained != base and len(trained) == len(base)
 
 
+def test_the_store_alone_knows_the_run(life: Life):
+    metadata = life.run["metadata"]
+    there = newest_records(key.removeprefix("selfevo/") for key in _keys(life))
+    key = there[life.namespace, metadata["name"]]
+    data = life.s3.client.get_object(Bucket=_bucket(life), Key=f"selfevo/{key}")["Body"].read()
+    record = parsed(data, key, key)
+    assert len(there) == 1 and record.uid == metadata["uid"]
+    planned = {step.name: step.key for step in plan_of(record.spec, record.run.status).steps}
+    assert planned == {step["name"]: step["key"] for step in status_of(life.run)["steps"]}
+
+
+def _bucket(life: Life) -> str:
+    return str(life.manifest["spec"]["storage"]["uri"].split("/")[2])
+
+
 def _keys(life: Life) -> list[str]:
-    bucket = life.manifest["spec"]["storage"]["uri"].split("/")[2]
-    pages = life.s3.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    pages = life.s3.client.get_paginator("list_objects_v2").paginate(Bucket=_bucket(life))
     return [each["Key"] for page in pages for each in page.get("Contents", [])]

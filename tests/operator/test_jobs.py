@@ -22,8 +22,9 @@ from harness.runs import RUBRIC, TRIAD, make_run
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.pods import merged
-from selfevo_contract.process import CONFIG_ENV, PhaseConfig
+from selfevo_contract.process import CONFIG_ENV, RUN_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.run_record import RunRecord
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_core.attempts import attempt_name
@@ -715,6 +716,25 @@ def test_the_trainer_is_told_exactly_what_the_plan_says() -> None:
     assert config.inputs.prompt.system == HOSTILE  # type: ignore[union-attr]
     assert (config.key, config.attempt, config.step, config.run) == (step.key, "demo-2", SOLVER, "demo")
     assert env[CONFIG_ENV].isascii()
+
+
+def test_only_the_trainer_is_told_the_run_that_it_leaves_in_the_store() -> None:
+    prompt: dict[str, Any] = {"spec__challenger__prompt": {"system": "$(HOME) $$x$$", "user": "ask"}}
+    run, value = run_of(**prompt), env_of(CHALLENGER, **prompt)[RUN_ENV]
+    assert "$" not in value and RunRecord.of(SelfEvolutionRun.model_validate_json(value), "1") == RunRecord.of(run, "1")
+    served = {"spec__challenger__engine": {"kind": "server", "gpus": 1}}
+    with_run = [
+        container["name"]
+        for kind in ("initContainers", "containers")
+        for container in pod_of(CHALLENGER, **served)[kind]
+        if RUN_ENV in {variable["name"] for variable in container["env"]}
+    ]
+    assert with_run == ["trainer"]
+
+
+def test_a_run_that_is_too_long_for_a_variable_is_not_told() -> None:
+    long: dict[str, Any] = {"spec__challenger__prompt": {"system": "x" * 60_000, "user": "y" * 60_000}}
+    assert RUN_ENV not in env_of(SOLVER, **long) and CONFIG_ENV in env_of(SOLVER, **long)
 
 
 def test_a_persons_variables_arrive_as_they_were_written() -> None:

@@ -19,6 +19,7 @@ from selfevo_trainer import phases
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed.layout import Layout, check_batch, read_layout, read_rank
 from selfevo_trainer.grpo import checkpoints
+from selfevo_trainer.process import run_record
 from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.process.traces import Trace
 from selfevo_trainer.tracking.relay import tracking
@@ -38,6 +39,7 @@ def run_phase(config: PhaseConfig, stop: StopRequest, started: float, trace: Tra
     context = Context.create(config, store, stop, shard, started, trace=trace)
     with context.workspace():
         found = _found(context)
+        run_record.leave(os.environ, config, store)
         if found is not None:
             return found
         _check_built(config)

@@ -72,7 +72,8 @@ class Pages:
             live=_of_all(everything),
             runs=[(one, curve(one)) for one in everything],
             nothing=self.runs.nothing,
-            stopped=any(isinstance(one, Shown) and one.phase == "Stopped" for one in everything),
+            phases={one.phase for one in everything if isinstance(one, Shown)},
+            unknown=self.runs.unknown,
         )
 
     def run(self, request: Request) -> Response:

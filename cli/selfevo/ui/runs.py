@@ -26,6 +26,9 @@ from selfevo_contract.status import IterationStatus, RunStatus, StepStatus
 from selfevo_core.summary import best_of, iterations_of
 from selfevo_store import ObjectStore
 
+UNKNOWN = "Unknown"
+"""The phase of a run whose outputs are not all there, where nothing but the store is asked."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -37,8 +40,9 @@ class Shown:
     status: RunStatus
     committed: dict[str, Manifest]
     """By the step's name."""
-    driven: bool
-    """Whether somebody is at work on it: a process of this machine, or a cluster's operator."""
+    driven: bool | None
+    """Whether somebody is at work on it: a process of this machine, or a cluster's operator; None where the store alone
+    is asked, which cannot say."""
 
     @property
     def namespace(self) -> str:
@@ -54,6 +58,8 @@ class Shown:
 
     @property
     def phase(self) -> str:
+        if self.driven is None and self.status.phase not in ("Succeeded", "Failed"):
+            return UNKNOWN
         resting = not self.driven and self.status.phase in ("Pending", "Running") and bool(self.committed)
         return "Stopped" if resting else self.status.phase
 
@@ -125,6 +131,9 @@ class Unread:
 
 class Runs:
     """Reads what is new at each request; a manifest that was read once is final, and kept."""
+
+    unknown = ""
+    """What to know of a run in the phase Unknown."""
 
     def __init__(self, workdir: Path, named: Sequence[SelfEvolutionRun] = ()) -> None:
         self.workdir, self.named = workdir, named

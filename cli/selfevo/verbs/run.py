@@ -20,6 +20,7 @@ from selfevo.local import processes as local
 from selfevo.local.approvals import Approvals
 from selfevo.local.process import Event, Exited, Reported, Signalled, Warned
 from selfevo.local.processes import Processes
+from selfevo.local.store_record import StoreRecord
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.publishing import refuse_without_token
@@ -37,7 +38,7 @@ from selfevo_core.reconcile import Backoff, Outcome, reconcile
 from selfevo_core.spans import Traced, ended_spans
 from selfevo_core.usage import newly_low
 from selfevo_traces import open_sender
-from selfevo_traces.base import CLOSING_S, NOWHERE, Sender
+from selfevo_traces.base import CLOSING_S, Sender
 
 BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 PROGRESS = timedelta(seconds=5)
@@ -96,7 +97,8 @@ def run_manifest(
         )
         view = open_view(run, steps, quiet)
         try:
-            status, interrupted = drive(run, steps, folder, processes, events, view, sender, wait)
+            recorder = _Recorder(folder, view, _Spans(run, sender), StoreRecord(store, view.say))
+            status, interrupted = drive(run, steps, folder, processes, events, view, recorder, wait)
         finally:
             processes.close()  # no process is left, unless we fail ourselves
             view.close()
@@ -113,7 +115,7 @@ def drive(
     processes: Processes,
     events: SimpleQueue[Event],
     view: View,
-    sender: Sender = NOWHERE,
+    record: _Recorder,
     wait: bool = False,
 ) -> tuple[RunStatus, bool]:
     """Reconcile whenever something happens, until nothing is left to happen.
@@ -123,7 +125,6 @@ def drive(
     """
     interrupted, said = False, ""
     approvals = Approvals(folder)
-    record = _Recorder(folder, view, _Spans(run, sender))
     while True:
         run = approvals.obeyed(run)
         outcome = reconcile(run, steps, processes.observe(), datetime.now(UTC), BACKOFF)
@@ -215,8 +216,8 @@ class _Recorder:
     """Writes the status down when it has changed. A lost status costs process starts, so a full disk is no reason to
     stop: it is printed once."""
 
-    def __init__(self, folder: RunFolder, view: View, spans: _Spans) -> None:
-        self._folder, self._view, self._spans = folder, view, spans
+    def __init__(self, folder: RunFolder, view: View, spans: _Spans, in_store: StoreRecord) -> None:
+        self._folder, self._view, self._spans, self._in_store = folder, view, spans, in_store
         self._written: RunStatus | None = None
         self._warned = False
 
@@ -224,6 +225,7 @@ class _Recorder:
         if run.status == self._written:
             return
         self._spans(run.status or RunStatus())
+        self._in_store(run)
         try:
             self._folder.write(run)
             self._written = run.status

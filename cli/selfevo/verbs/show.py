@@ -214,14 +214,19 @@ def current_status(
     run = Approvals(folder).obeyed(run)
     if committed is None:
         committed = committed_steps(run, steps, open_run_store(run))
-    status = recorded(folder.record(run), steps, committed)
-    # As if nothing had changed: reading the status is no answer to a failure.
-    metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
-    run = run.model_copy(update={"metadata": metadata, "status": status})
-    status = reconcile(run, steps, [], datetime.now(UTC)).status
+    status = as_committed(run, folder.record(run), steps, committed)
     if before is None and is_outdated(steps, status):  # the store alone knows what was fine-tuned
         return current_status_of(run, plan_of(run.spec, status), status)
     return status
+
+
+def as_committed(run: SelfEvolutionRun, record: RunStatus, steps: Plan, committed: Mapping[str, Manifest]) -> RunStatus:
+    """``record``, brought into agreement with what the store has, as the core sees it."""
+    status = recorded(record, steps, committed)
+    # As if nothing had changed: reading the status is no answer to a failure.
+    metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
+    run = run.model_copy(update={"metadata": metadata, "status": status})
+    return reconcile(run, steps, [], datetime.now(UTC)).status
 
 
 def current_status_of(run: SelfEvolutionRun, steps: Plan, status: RunStatus) -> RunStatus:

@@ -24,9 +24,12 @@ from selfevo_contract.process import (
     ORACLE_TOKEN_ENV,
     PROCESSES_ENV,
     PUBLISH_TOKEN_ENV,
+    RUN_ENV,
     WORKDIR_ENV,
     PhaseConfig,
 )
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.run_record import told_of
 from selfevo_contract.spec.engines.server import TokenSecret
 from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.oracles import EndpointOracle
@@ -113,6 +116,12 @@ def config_text(config: PhaseConfig) -> str:
             "environment variable); shorten the prompts of spec.challenger and spec.solver"
         )
     return text
+
+
+def run_told(run: SelfEvolutionRun) -> list[Variable]:
+    """The run, which its trainers leave in the store; nothing where it is longer than a variable may be."""
+    text = told_of(run).replace("$", "\\u0024")
+    return [{"name": RUN_ENV, "value": text}] if len(text) <= CONFIG_LIMIT else []
 
 
 def launch(processes: int, nodes: int, coordinator: str, join_seconds: int | None = None) -> list[Variable]:

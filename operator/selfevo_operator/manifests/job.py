@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import Step
 from selfevo_contract.pods import merged, nodes_of, pods_of
-from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, part_of, phase_config
+from selfevo_contract.process import CONFIG_ENV, MASTER_ADDR_ENV, MASTER_PORT_DEFAULT, RUN_ENV, part_of, phase_config
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.oracles import DataOracle
@@ -91,7 +91,7 @@ def render(run: SelfEvolutionRun, step: Step, attempt: int, name: str, settings:
             "podReplacementPolicy": "Failed",
             "template": {
                 "metadata": {"labels": labels, "annotations": {**pods.annotations, KEY: step.key}},
-                "spec": pod_spec(spec, config, place, settings, run.metadata.uid),
+                "spec": pod_spec(spec, config, place, settings, run),
             },
         },
     }
@@ -118,7 +118,7 @@ def template_digest(job: Manifest) -> str:
     pod = dict(template["spec"])
     for kind in ("containers", "initContainers"):
         if kind in pod:
-            pod[kind] = [{**container, "env": list(map(_unattempted_env, container["env"]))} for container in pod[kind]]
+            pod[kind] = [{**container, "env": _unattempted_envs(container["env"])} for container in pod[kind]]
     bare = {
         **job,
         "metadata": {**metadata, "annotations": _without(metadata["annotations"], TEMPLATE)},
@@ -160,6 +160,11 @@ def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _unattempted(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {**metadata, "labels": _without(metadata["labels"], ATTEMPT)}
+
+
+def _unattempted_envs(variables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without the run, which the trainer computes nothing by."""
+    return [_unattempted_env(variable) for variable in variables if variable["name"] != RUN_ENV]
 
 
 def _unattempted_env(variable: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from selfevo_contract.process import (
     TERMINATION_LOG_DEFAULT,
     PhaseConfig,
 )
+from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.pods import Pods
@@ -32,6 +33,7 @@ from selfevo_operator.manifests.environment import (
     oracle_token,
     plain,
     publish_token,
+    run_told,
     token,
     traced,
     variables,
@@ -61,8 +63,10 @@ class Place:
     """Host name of the first."""
 
 
-def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings, uid: str = "") -> dict[str, Any]:
-    """The spec of the pods that do what is in ``config``, of the run with this UID.
+def pod_spec(
+    spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSettings, run: SelfEvolutionRun
+) -> dict[str, Any]:
+    """The spec of the pods that do what is in ``config``, of ``run``; ``spec`` is its own with the operator's defaults.
 
     Raises:
         InputError: what the run asks for cannot be had; one sentence.
@@ -80,15 +84,13 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
     claims = claims_of_pod(pods, field, settings)
     gpus += gpus_by_claims(pods, field, gpus, trains=PHASES[phase].distributed)
     more, _ = volumes(pods, field)
-    certificates = believed(pods.ca_bundle)
 
     def container(name: str, ours: list[Variable], *, credentials: bool = True) -> dict[str, Any]:
-        given = variables(pods.env, config, [*certificates, *ours], credentials=credentials)
+        given = variables(pods.env, config, [*believed(pods.ca_bundle), *ours], credentials=credentials)
         return _container(name, pods, field, settings, given)
 
-    ours = [*_processes(config, gpus, place, pods, field), *traced(settings.collector, uid, config.attempt, pods.env)]
+    ours = [*_processes(config, gpus, place, pods, field), *_told(run, config, pods, settings)]
     init_containers: list[dict[str, Any]] = []
-    ours += [*oracle_token(config.inputs), *judge_token(config.inputs), *publish_token(spec.publish, config.inputs)]
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
         ours += token(config.engine.endpoint.token_secret, SERVER_TOKEN_ENV)
     elif isinstance(config.engine, ServerEngine):
@@ -121,6 +123,17 @@ def pod_spec(spec: RunSpec, config: PhaseConfig, place: Place, settings: PodSett
         **({"resourceClaims": claims} if claims else {}),
         **{name: value for name, value in _optional(pods, config, place).items() if value},
     }
+
+
+def _told(run: SelfEvolutionRun, config: PhaseConfig, pods: Pods, settings: PodSettings) -> list[Variable]:
+    """What the trainer alone is told, beside what it does."""
+    return [
+        *traced(settings.collector, run.metadata.uid, config.attempt, pods.env),
+        *run_told(run),
+        *oracle_token(config.inputs),
+        *judge_token(config.inputs),
+        *publish_token(run.spec.publish, config.inputs),
+    ]
 
 
 def _optional(pods: Pods, config: PhaseConfig, place: Place) -> dict[str, Any]:

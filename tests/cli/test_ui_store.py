@@ -1,0 +1,139 @@
+"""`selfevo ui STORE`: the runs that left a record, shown from the store alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from harness.cli import Project
+from harness.fake_run import FakeRun, fake_run
+from selfevo.local.store_record import StoreRecord
+from selfevo.main import app
+from selfevo.manifest import store_of
+from selfevo.ui.app import app_of
+from selfevo.ui.store_runs import StoreRuns
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.run_record import RunRecord
+from selfevo_contract.status import Rollback, RunStatus
+from selfevo_store import known_records, leave_record, open_store, read_record
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+RUN = "/runs/default/demo"
+
+
+def left(fake: FakeRun, now: datetime = NOW) -> FakeRun:
+    leave_record(fake.store, RunRecord.of(fake.run, "1.2"), now)
+    return fake
+
+
+def client_of(*stores: Path, workdir: Path) -> TestClient:
+    runs = StoreRuns([store_of(str(store)) for store in stores], workdir)
+    return TestClient(app_of(runs), base_url="http://127.0.0.1:8321")
+
+
+def test_a_store_shows_its_runs_and_says_what_it_cannot_know(tmp_path: Path) -> None:
+    left(fake_run(tmp_path / "a", until="solver-train-2", spec__rollout__questions=20))
+    place = tmp_path / "moved"
+    (tmp_path / "a" / "store").rename(place)  # it is read where it is now
+    client = client_of(place, workdir=tmp_path / "work")
+    page = client.get("/").text
+    assert f'href="{RUN}"' in page and ">Unknown<" in page and "not where they stand" in page and "<polyline" in page
+    assert "not finished" in client.get(RUN).text
+    for path in ("/questions", "/questions/1/1", "/evaluation"):
+        assert client.get(RUN + path).status_code == 200
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_follows_from_scores_is_planned_by_them(tmp_path: Path) -> None:
+    finetune: dict[str, Any] = {"data": {"uri": "s3://data/train.jsonl"}}
+    fake = left(fake_run(tmp_path, spec__iterations=1, spec__rollout__questions=20, spec__finetune=finetune))
+    shown = StoreRuns([store_of(str(tmp_path / "store"))], tmp_path / "work").one("default", "demo")
+    assert shown is not None and shown.phase == "Succeeded"
+    assert fake.plan.best is None and shown.plan.best == 1
+    assert set(shown.committed) == set(shown.plan.by_name) > {"finetune-1"}
+
+
+def test_the_same_name_in_two_stores_is_two_runs(tmp_path: Path) -> None:
+    places = []
+    for name in ("a", "b"):
+        left(fake_run(tmp_path / name, until="challenger-train-1"))
+        places.append(tmp_path / name / "store")
+    client = client_of(*places, workdir=tmp_path / "work")
+    assert 'href="/runs/default/demo@2"' in client.get("/").text
+    assert client.get(f"{RUN}@2").status_code == 200 and client.get(f"{RUN}@3").status_code == 404
+
+
+def test_what_cannot_be_read_is_that_runs_sentence(tmp_path: Path) -> None:
+    fake = left(fake_run(tmp_path, until="challenger-train-1"))
+    newer = RunRecord.of(fake.run, "9.9").model_copy(update={"name": "newer", "schema_version": 99})
+    leave_record(fake.store, newer, NOW)
+    [key] = known_records(fake.store, "default", "demo").values()
+    record = tmp_path / "store" / key
+    record.write_bytes(record.read_bytes()[:-1])
+    client = client_of(tmp_path / "store", workdir=tmp_path / "work")
+    page = client.get("/").text
+    assert "is damaged (its digest is not the one in its name)" in page and "has schemaVersion 99" in page
+    assert client.get(RUN).status_code == 503
+    record.unlink()
+    left(fake, NOW + timedelta(seconds=1))  # as the next `selfevo run` does
+    assert client_of(tmp_path / "store", workdir=tmp_path / "work").get(RUN).status_code == 200
+
+
+def test_a_store_without_records_says_how_to_show_its_runs(tmp_path: Path) -> None:
+    fake_run(tmp_path, until="challenger-train-1")
+    page = client_of(tmp_path / "store", workdir=tmp_path / "work").get("/").text
+    assert f"No run has left a record in file://{tmp_path}/store" in page and "--storage URI" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["file:///there/is/none"], "STORE is 'file:///there/is/none', and there is no such folder; correct it"),
+        (["http://x/y"], "STORE is 'http://x/y'; "),
+        ([".", "run.yaml"], "is a store, whose runs are all shown, and run.yaml names others; leave out one"),
+        ([".", "--storage", "s3://a/b"], "whose runs are all shown, and --storage s3://a/b names others; leave out"),
+        ([".", "-n", "research"], "name runs of two places; leave out one of them"),
+    ],
+)
+def test_a_wrong_address_is_one_sentence(arguments: list[str], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        CliRunner().invoke(app, ["ui", *arguments], catch_exceptions=False)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_stores_own_address_is_the_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    assert store_of("s3://models/selfevo").endpoint == "http://127.0.0.1:9000"
+    assert store_of("file:///tmp").endpoint is None
+
+
+def test_selfevo_run_leaves_a_record_once(project: Project) -> None:
+    for _ in range(2):
+        assert project.drive("run.yaml").returncode == 0
+    [record] = (project.store / "default" / "runs" / "demo").iterdir()
+    client = client_of(project.store, workdir=project.root / "elsewhere")
+    assert ">Succeeded<" in client.get("/").text and client.get(RUN).status_code == 200
+    record.unlink()
+    assert project.drive("run.yaml").returncode == 0  # nothing is left to do, and the record is there again
+    assert len(known_records(open_store(project.store.as_uri()))) == 1
+
+
+def test_a_run_that_goes_back_leaves_another_record_and_no_store_stops_it(tmp_path: Path) -> None:
+    fake, said = fake_run(tmp_path, until="challenger-train-1"), list[str]()
+    leave = StoreRecord(fake.store, said.append)
+    leave(fake.run)
+    back = RunStatus(rollbacks=[Rollback(iteration=1, guard="labelAccuracy")])
+    with mock.patch("selfevo.local.store_record.leave_record", side_effect=ServiceError("the store is away")):
+        leave(fake.run)
+        assert said == []  # nothing new was to be written
+        leave(fake.run.model_copy(update={"status": back}))
+    assert len(said) == 1 and said[0].endswith("cannot be written: the store is away")
+    StoreRecord(fake.store, said.append)(fake.run.model_copy(update={"status": back}))
+    keys = known_records(fake.store)
+    assert read_record(fake.store, keys["default", "demo"]).rollbacks == back.rollbacks and len(said) == 1
