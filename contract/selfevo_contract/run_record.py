@@ -7,9 +7,11 @@ An object is never replaced: a run that asks for something else, or went back, l
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
@@ -82,7 +84,10 @@ class RunRecord(Wire):
 
 
 def told_of(run: SelfEvolutionRun) -> str:
-    """What a trainer is told of ``run``, as `SelfEvolutionRun` reads it: all that the record needs but the version."""
+    """What a trainer is told of ``run``: all that the record needs but the version.
+
+    JSON by zlib in base64, a third of its length: every Job has it, and every event about a Job.
+    """
     status = _planned_by(run).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     told = {
         "apiVersion": API_VERSION,
@@ -91,7 +96,20 @@ def told_of(run: SelfEvolutionRun) -> str:
         "spec": _bare(run.spec).wire(),
         **({"status": status} if status else {}),
     }
-    return json.dumps(told, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(json.dumps(told, separators=(",", ":")).encode())).decode("ascii")
+
+
+def read_told(told: str) -> SelfEvolutionRun:
+    """The run of `told_of`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        text = zlib.decompress(base64.b64decode(told, validate=True))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    return SelfEvolutionRun.model_validate_json(text)
 
 
 def records_prefix(namespace: str, name: str = "") -> str:

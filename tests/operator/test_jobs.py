@@ -5,10 +5,13 @@ After a wanted change: SELFEVO_UPDATE_GOLDEN=1 .venv/bin/pytest tests/operator/t
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
 import re
+import secrets
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from selfevo_contract.plan import Step, plan
 from selfevo_contract.pods import merged
 from selfevo_contract.process import CONFIG_ENV, RUN_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import RunRecord
+from selfevo_contract.run_record import RunRecord, read_told
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_core.attempts import attempt_name
@@ -177,9 +180,18 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def readable(job: dict[str, Any]) -> dict[str, Any]:
+    """``job`` with the run that its trainer is told in plain JSON: another zlib packs it in other bytes."""
+    (container,) = job["spec"]["template"]["spec"]["containers"] if job["kind"] == "Job" else [{"env": []}]
+    for variable in container["env"]:
+        if variable["name"] == RUN_ENV:
+            variable["value"] = zlib.decompress(base64.b64decode(variable["value"])).decode()
+    return job
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_manifests_are_the_golden_ones(case: str) -> None:
-    text = json.dumps(manifests(**CASES[case]), indent=1) + "\n"
+    text = json.dumps([readable(each) for each in manifests(**CASES[case])], indent=1) + "\n"
     file = GOLDEN / f"{case}.json"
     if os.environ.get("SELFEVO_UPDATE_GOLDEN"):
         file.write_text(text)
@@ -721,7 +733,7 @@ def test_the_trainer_is_told_exactly_what_the_plan_says() -> None:
 def test_only_the_trainer_is_told_the_run_that_it_leaves_in_the_store() -> None:
     prompt: dict[str, Any] = {"spec__challenger__prompt": {"system": "$(HOME) $$x$$", "user": "ask"}}
     run, value = run_of(**prompt), env_of(CHALLENGER, **prompt)[RUN_ENV]
-    assert "$" not in value and RunRecord.of(SelfEvolutionRun.model_validate_json(value), "1") == RunRecord.of(run, "1")
+    assert "$" not in value and RunRecord.of(read_told(value), "1") == RunRecord.of(run, "1")
     served = {"spec__challenger__engine": {"kind": "server", "gpus": 1}}
     with_run = [
         container["name"]
@@ -733,7 +745,8 @@ def test_only_the_trainer_is_told_the_run_that_it_leaves_in_the_store() -> None:
 
 
 def test_a_run_that_is_too_long_for_a_variable_is_not_told() -> None:
-    long: dict[str, Any] = {"spec__challenger__prompt": {"system": "x" * 60_000, "user": "y" * 60_000}}
+    texts = {part: secrets.token_urlsafe(45_000) for part in ("system", "user")}
+    long: dict[str, Any] = {"spec__challenger__prompt": texts}
     assert RUN_ENV not in env_of(SOLVER, **long) and CONFIG_ENV in env_of(SOLVER, **long)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import zlib
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def test_without_a_run_or_with_one_that_it_is_not_of_it_leaves_none(tmp_path: Pa
         assert left(make_run(), told, tmp_path).list("") == []
 
 
-@pytest.mark.parametrize("told", ["{", '{"spec": {"teacher": {}}}'])
+@pytest.mark.parametrize("told", ["{", "e30=", base64.b64encode(zlib.compress(b'{"spec": {"teacher": {}}}')).decode()])
 def test_what_cannot_be_read_is_a_line_of_the_log(told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "selfevo"):
         assert left(make_run(), told, tmp_path).list("") == []

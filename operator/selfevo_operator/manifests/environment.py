@@ -120,7 +120,7 @@ def config_text(config: PhaseConfig) -> str:
 
 def run_told(run: SelfEvolutionRun) -> list[Variable]:
     """The run, which its trainers leave in the store; nothing where it is longer than a variable may be."""
-    text = told_of(run).replace("$", "\\u0024")
+    text = told_of(run)
     return [{"name": RUN_ENV, "value": text}] if len(text) <= CONFIG_LIMIT else []
 
 

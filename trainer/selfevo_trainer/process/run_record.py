@@ -9,8 +9,7 @@ from importlib import metadata
 
 from selfevo_contract.plan import plan_of
 from selfevo_contract.process import RUN_ENV, PhaseConfig
-from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import RunRecord
+from selfevo_contract.run_record import RunRecord, read_told
 from selfevo_store import ObjectStore, leave_record
 
 _log = logging.getLogger("selfevo")
@@ -22,7 +21,7 @@ def leave(environ: Mapping[str, str], config: PhaseConfig, store: ObjectStore) -
     if not told:
         return
     try:
-        run = SelfEvolutionRun.model_validate_json(told)
+        run = read_told(told)
         if config.key not in {step.key for step in plan_of(run.spec, run.status).steps}:
             return  # of what follows from scores, which the first steps' record is enough for; or another version's
         leave_record(store, RunRecord.of(run, metadata.version("selfevo")), datetime.now(UTC))
