@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from selfevo_contract.errors import InputError
@@ -22,8 +23,26 @@ def merged(base: Pods, part: Pods) -> Pods:
     as a whole. So a part cannot take away what it inherits except by naming it, as in {nvidia.com/gpu: 0}; a claim it
     can only replace.
     """
-    return base.model_copy(
-        update={name: _over(getattr(base, name), getattr(part, name)) for name in type(base).model_fields}
+    return _merged(_Same(base), _Same(part))
+
+
+class _Same:
+    """Pods as a key: the very same object, which is frozen."""
+
+    def __init__(self, pods: Pods) -> None:
+        self.pods = pods
+
+    def __hash__(self) -> int:
+        return id(self.pods)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.pods is self.pods
+
+
+@lru_cache(maxsize=32)  # whoever renders a Job asks nine times, in a row
+def _merged(base: _Same, part: _Same) -> Pods:
+    return base.pods.model_copy(
+        update={name: _over(getattr(base.pods, name), getattr(part.pods, name)) for name in Pods.model_fields}
     )
 
 

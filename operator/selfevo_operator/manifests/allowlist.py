@@ -29,7 +29,7 @@ class Choice:
     of: Callable[[Any], Rule]
 
 
-Rule = Callable[[Any], bool] | Mapping[str, Any] | Sequence[Any] | Choice
+Rule = Callable[[Any], bool] | dict[str, Any] | Sequence[Any] | Choice
 """A test of a value; the fields of a mapping, each with its rule; or, in a list of one, the rule of every item.
 
 A field whose name ends with ``!`` must be there: missing is not neutral where Kubernetes' default is a right."""
@@ -82,12 +82,12 @@ def _check(path: str, value: Any, rule: Rule) -> None:
 
 def _unlisted(value: Any, rule: Rule) -> tuple[str, str] | None:
     """Where below ``value`` the first thing is that its rule does not allow, and what it is; None for nothing."""
+    if isinstance(rule, dict):
+        return _unlisted_field(value, rule)
     if isinstance(rule, Choice):
         return _unlisted(value, rule.of(value))
     if callable(rule):
         return None if rule(value) else ("", f"is {value!r:.80}")
-    if isinstance(rule, Mapping):
-        return _unlisted_field(value, rule)
     if not isinstance(value, list):
         return "", f"is {value!r:.80} in place of a list"
     for index, item in enumerate(value):
@@ -96,7 +96,7 @@ def _unlisted(value: Any, rule: Rule) -> tuple[str, str] | None:
     return None
 
 
-def _unlisted_field(value: Any, rule: Mapping[str, Any]) -> tuple[str, str] | None:
+def _unlisted_field(value: Any, rule: dict[str, Any]) -> tuple[str, str] | None:
     if not isinstance(value, Mapping):
         return "", f"is {value!r:.80} in place of a mapping"
     for name in rule:
