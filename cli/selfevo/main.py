@@ -49,9 +49,9 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata
+        from selfevo_contract.version import selfevo_version
 
-        typer.echo(f"selfevo {metadata.version('selfevo')}")
+        typer.echo(f"selfevo {selfevo_version()}")
         raise typer.Exit()
 
 

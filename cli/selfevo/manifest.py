@@ -323,10 +323,11 @@ def store_of(place: str) -> Storage:
 
 
 def _storage_option(value: str, option: str = "--storage") -> str:
-    if "://" not in value:
-        return _file_uri(Path(value.removeprefix("file:")).expanduser(), quoted=True)
+    if not value:
+        raise InputError(f"{option} is empty; write it as s3://<bucket>/<prefix>, or as a path")
+    uri = value if "://" in value else _file_uri(Path(value.removeprefix("file:")).expanduser(), quoted=True)
     try:
-        return TypeAdapter(StoreUri).validate_python(value)
+        return TypeAdapter(StoreUri).validate_python(uri)
     except ValidationError as error:
         why = str(error.errors()[0].get("ctx", {}).get("error", "write it as s3://<bucket>/<prefix>, or as a path"))
         raise InputError(f"{option} is {value!r}; {why}") from None

@@ -46,8 +46,8 @@ PREFLIGHT_FILE_ENV = "SELFEVO_PREFLIGHT_FILE"
 """Names a file with a JSON list of inputs, those of the run's other phases: a phase looks, before it computes, whether
 its model can do what they will ask, too."""
 RUN_ENV = "SELFEVO_RUN"
-"""Holds the run that the phase is of, as JSON (run_record.told_of): the trainer leaves it in the store. Without it none
-is left."""
+"""Holds the run that the phase is of, packed (`run_record.told_of`): the trainer leaves it in the store. Without it
+none is left."""
 SERVER_URL_ENV = "SELFEVO_SERVER_URL"
 """Where the server beside the trainer says what it serves, and where: ``http://127.0.0.1:8000``. Without it a trainer
 whose engine is a server starts one itself."""

@@ -45,6 +45,8 @@ class RunRecord(Wire):
     name: DnsLabel
     uid: str = ""
     """The object's in a cluster; a run on one machine has one where it is traced."""
+    generation: int = 1
+    """The object's: a pod that was made for an earlier spec may start after one for a later spec."""
     spec: RunSpec
     """Without variables of pods, which the store's readers need not see, and not suspended."""
     fork: Fork | None = None
@@ -61,6 +63,7 @@ class RunRecord(Wire):
             namespace=metadata.namespace,
             name=metadata.name,
             uid=metadata.uid,
+            generation=metadata.generation,
             spec=_bare(run.spec),
             fork=known.fork,
             rollbacks=known.rollbacks,
@@ -73,10 +76,16 @@ class RunRecord(Wire):
         return SelfEvolutionRun.model_construct(
             api_version="selfevo.dev/v1alpha1",
             kind="SelfEvolutionRun",
-            metadata=Metadata(name=self.name, namespace=self.namespace, uid=self.uid),
+            metadata=Metadata(name=self.name, namespace=self.namespace, uid=self.uid, generation=self.generation),
             spec=self.spec,
             status=RunStatus(fork=self.fork, rollbacks=self.rollbacks),
         )
+
+    def follows(self, newest: RunRecord) -> bool:
+        """Whether it says something else than ``newest``, and nothing older of the same object."""
+        if self.uid and newest.uid == self.uid and newest.generation > self.generation:
+            return False
+        return newest.model_copy(update={"generation": self.generation, "selfevo": self.selfevo}) != self
 
     def to_bytes(self) -> bytes:
         """The one way to write it."""
@@ -92,7 +101,7 @@ def told_of(run: SelfEvolutionRun) -> str:
     told = {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": run.metadata.model_dump(include={"name", "namespace", "uid"}),
+        "metadata": run.metadata.model_dump(include={"name", "namespace", "uid", "generation"}),
         "spec": _bare(run.spec).wire(),
         **({"status": status} if status else {}),
     }
@@ -122,19 +131,28 @@ def record_key(record: RunRecord, now: datetime, newest: str = "") -> str:
     sha256 = hashlib.sha256(record.to_bytes()).hexdigest()
     when = now.astimezone(UTC).strftime(_WHEN)
     match = _NAME.fullmatch(newest)
-    if match and match[3] >= when:  # another machine's clock is ahead
-        when = (datetime.strptime(match[3], _WHEN) + timedelta(microseconds=1)).strftime(_WHEN)
+    newest_at = _moment(match[3]) if match else None
+    if newest_at is not None and newest_at.strftime(_WHEN) >= when:  # another machine's clock is ahead
+        when = (newest_at + timedelta(microseconds=1)).strftime(_WHEN)
     return f"{records_prefix(record.namespace, record.name)}/{when}-{sha256}.json"
 
 
 def newest_records(keys: Iterable[str]) -> dict[tuple[str, str], str]:
     """Namespace and name of each run -> its newest record among ``keys``, a listing of the store."""
     found = ((_NAME.fullmatch(key), key) for key in sorted(keys))
-    return {(match[1], match[2]): key for match, key in found if match}
+    return {(match[1], match[2]): key for match, key in found if match and _moment(match[3])}
 
 
-def digest_in(key: str) -> str:
-    """The sha256 that the record at ``key`` has to have."""
+def _moment(when: str) -> datetime | None:
+    """None where it is no time, or one after which there is none."""
+    try:
+        found = datetime.strptime(when, _WHEN)
+    except ValueError:
+        return None
+    return found if found.year < datetime.max.year else None
+
+
+def _digest_in(key: str) -> str:
     match = _NAME.fullmatch(key)
     return match[4] if match else ""
 
@@ -145,7 +163,7 @@ def parsed(data: bytes, key: str, uri: str) -> RunRecord:
     Raises:
         InputError: it is damaged, of another version, or another run's.
     """
-    if hashlib.sha256(data).hexdigest() != digest_in(key):
+    if hashlib.sha256(data).hexdigest() != _digest_in(key):
         raise InputError(
             f"{uri}: is damaged (its digest is not the one in its name); remove it, and the next `selfevo run` or pod "
             "of the run writes it anew",
@@ -172,6 +190,11 @@ def parsed(data: bytes, key: str, uri: str) -> RunRecord:
             f"{uri}: is the record of {record.namespace}/{record.name}, which lies elsewhere; remove it",
             reason=reasons.FOREIGN_MANIFEST,
         )
+    if not _is_possible(record):
+        raise InputError(
+            f"{uri}: goes on from, or went back to, an iteration that its spec does not have; remove it",
+            reason=reasons.FOREIGN_MANIFEST,
+        )
     if _digest(plan_of(record.spec, record.run.status)) != record.plan:
         raise InputError(
             f"{uri}: was written by selfevo {record.selfevo}, and this version computes other keys for its steps; use "
@@ -179,6 +202,14 @@ def parsed(data: bytes, key: str, uri: str) -> RunRecord:
             reason=reasons.PLAN_VERSION,
         )
     return record
+
+
+def _is_possible(record: RunRecord) -> bool:
+    """Whether fork and rollbacks are ones that a run with this spec may have."""
+    asked, fork = record.spec.fork_from, record.fork
+    if fork is not None and (asked is None or (fork.run, fork.iteration) != (asked.run, asked.iteration)):
+        return False
+    return all(1 <= rollback.iteration <= record.spec.iterations for rollback in record.rollbacks)
 
 
 def _check_version(content: dict[str, Any], uri: str) -> None:

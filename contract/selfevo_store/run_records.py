@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from selfevo_contract.errors import InputError
 from selfevo_contract.run_record import (
     RunRecord,
-    digest_in,
     newest_records,
     parsed,
     record_key,
@@ -19,7 +19,7 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def leave_record(store: ObjectStore, record: RunRecord, now: datetime) -> bool:
-    """Write ``record`` unless it is the newest of its run already; whether it was written.
+    """Write ``record`` unless the newest of its run says the same, or is of a later spec; whether it was written.
 
     Two that do it at the same time leave the same object, or two that say the same.
 
@@ -27,9 +27,9 @@ def leave_record(store: ObjectStore, record: RunRecord, now: datetime) -> bool:
         SelfevoError: the store cannot be used.
     """
     newest = known_records(store, record.namespace, record.name).get((record.namespace, record.name), "")
-    key = record_key(record, now, newest)
-    if digest_in(newest) == digest_in(key):
+    if newest and (before := _readable(store, newest)) is not None and not record.follows(before):
         return False
+    key = record_key(record, now, newest)
     store.put_bytes(key, record.to_bytes())  # the name has the content's digest: what it replaces is the same
     return True
 
@@ -42,6 +42,13 @@ def known_records(store: ObjectStore, namespace: str = "", name: str = "") -> di
     """
     there = [namespace] if namespace else [each for each in store.folders() if _NAMESPACE.fullmatch(each)]
     return newest_records(info.key for each in there for info in store.list(records_prefix(each, name)))
+
+
+def _readable(store: ObjectStore, key: str) -> RunRecord | None:
+    try:
+        return read_record(store, key)
+    except InputError:
+        return None
 
 
 def read_record(store: ObjectStore, key: str) -> RunRecord:

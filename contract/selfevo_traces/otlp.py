@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import socket
 import threading
@@ -17,6 +16,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from selfevo_contract.traces import Span, SpanId
+from selfevo_contract.version import selfevo_version
 from selfevo_traces.base import CLOSING_S, Say
 
 
@@ -27,7 +27,7 @@ class Collector:
 
     def __init__(self, service: str, address: str, say: Say) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # ``say`` says it, and once
-        version = importlib.metadata.version("selfevo")
+        version = selfevo_version()
         resource = Resource.create({"service.version": version, "host.name": socket.gethostname()})
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": service}))

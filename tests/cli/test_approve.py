@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -89,6 +91,8 @@ def test_an_approval_is_of_what_was_planned_then(project: Project) -> None:
 
     assert approved() == 3
     assert approved(spec__iterations=4, spec__backoffLimit=7) == 3  # computes the same
+    learns_faster = {"spec__solver__grpo": {"learningRate": 0.5}}
+    assert approved(**learns_faster) is None
     assert approved(spec__seed=1) is approved(spec__iterations=2) is approved(spec__review=None) is None
     (file,) = folder.root.glob("approved*")
     for torn in ("", file.read_text()[:20], '{"approvedIteration":"3"}'):
@@ -105,8 +109,12 @@ def test_a_run_may_wait_for_its_approval(project: Project, monkeypatch: pytest.M
     heard: list[str] = []
 
     def approve() -> None:
-        wait_for(lambda: waits(project))
-        heard.append(approve_here(folder, run, None))
+        try:
+            wait_for(lambda: waits(project))
+            heard.append(approve_here(folder, run, None))
+        finally:
+            if not heard:
+                os.kill(os.getpid(), signal.SIGINT)  # or it waits for ever
 
     person = threading.Thread(target=approve)
     person.start()

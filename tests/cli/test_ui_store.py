@@ -96,6 +96,8 @@ def test_a_store_without_records_says_how_to_show_its_runs(tmp_path: Path) -> No
     [
         (["file:///there/is/none"], "STORE is 'file:///there/is/none', and there is no such folder; correct it"),
         (["http://x/y"], "STORE is 'http://x/y'; "),
+        (["/"], "STORE is '/'; "),
+        ([""], "STORE is empty; write it as s3://<bucket>/<prefix>, or as a path"),
         ([".", "run.yaml"], "is a store, whose runs are all shown, and run.yaml names others; leave out one"),
         ([".", "--storage", "s3://a/b"], "whose runs are all shown, and --storage s3://a/b names others; leave out"),
         ([".", "-n", "research"], "name runs of two places; leave out one of them"),

@@ -101,3 +101,21 @@ def test_a_damaged_record_is_one_sentence() -> None:
     record = RunRecord.of(make_run(), "1.2")
     with pytest.raises(InputError, match=r"x: is damaged \(its digest is not the one in its name\); remove it, and"):
         parsed(record.to_bytes()[:-1], record_key(record, NOW), "x")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({}, {"fork": {"run": "first", "iteration": -3}}),
+        ({"spec__forkFrom": {"run": "first", "iteration": 1}}, {"fork": {"run": "first", "iteration": 10**12}}),
+        ({"spec__forkFrom": {"run": "first", "iteration": 1}}, {"fork": {"run": "other", "iteration": 1}}),
+        ({}, {"rollbacks": [{"iteration": -5, "guard": "kl"}]}),
+        ({}, {"rollbacks": [{"iteration": 10**9, "guard": "kl"}]}),
+    ],
+)
+def test_iterations_that_its_spec_does_not_have_are_a_sentence(spec: dict[str, Any], said: dict[str, Any]) -> None:
+    data = json.dumps({**RunRecord.of(make_run(**spec), "1.2").wire(), **said}).encode()
+    key = f"default/runs/demo/20260102T030405000000Z-{hashlib.sha256(data).hexdigest()}.json"
+    with pytest.raises(InputError, match="an iteration that its spec does not have; remove it") as error:
+        parsed(data, key, "s3://a/b")
+    assert error.value.reason == "ForeignManifest"

@@ -33,6 +33,24 @@ def test_a_record_is_left_once_and_the_newest_counts(store: ObjectStore) -> None
     assert read_record(store, found["default", "demo"]) == three
 
 
+def test_a_pod_of_an_earlier_spec_that_starts_late_leaves_nothing(store: ObjectStore) -> None:
+    first, second = (record(metadata__uid="77", metadata__generation=n, spec__iterations=n) for n in (1, 2))
+    assert leave_record(store, first, NOW) and leave_record(store, second, NOW)
+    assert not leave_record(store, first, NOW + timedelta(hours=1))
+    # The same spec again, of a later generation: the run was held and let go.
+    again = record(metadata__uid="77", metadata__generation=5, spec__iterations=2)
+    assert not leave_record(store, again, NOW + timedelta(hours=1))
+    assert leave_record(store, record(metadata__uid="78", spec__iterations=1), NOW)  # another object of that name
+    assert read_record(store, *known_records(store).values()).uid == "78"
+
+
+@pytest.mark.parametrize("when", ["99999999T999999999999", "99991231T235959999999", "20260230T000000000000"])
+def test_a_name_that_is_no_time_is_no_record(store: ObjectStore, when: str) -> None:
+    store.put_bytes(f"default/runs/demo/{when}Z-{'0' * 64}.json", b"{}")
+    assert known_records(store) == {}
+    assert leave_record(store, record(), NOW) and read_record(store, *known_records(store).values()) == record()
+
+
 def test_only_folders_are_namespaces(store: ObjectStore) -> None:
     for key in ("team/solver-train/x/MANIFEST.json", "Not_one/runs/demo/x", "notes.txt"):
         store.put_bytes(key, b"x")

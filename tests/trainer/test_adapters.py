@@ -120,14 +120,14 @@ def test_the_command_writes_whole_weights(whole: Phases, tmp_path: Path, monkeyp
 def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
     whole: Phases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfevo_trainer.phases import solver_train
+    from selfevo_trainer import solver_rewards
 
     phases = made(tmp_path)
     for name in ("challenger-train-1", "solver-rollout-1", "solver-rollout-1"):
         shards = phases.step(name).shards
         for shard in range(shards):
             assert phases(name, shard).code == 0
-    paid, seen = solver_train.SolverReward.__call__, []
+    paid, seen = solver_rewards.SolverReward.__call__, []
 
     def stopping(self: Any, *args: Any, **kwargs: Any) -> list[float]:
         seen.append(1)
@@ -135,7 +135,7 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
             os.kill(os.getpid(), signal.SIGTERM)
         return paid(self, *args, **kwargs)
 
-    monkeypatch.setattr(solver_train.SolverReward, "__call__", stopping)
+    monkeypatch.setattr(solver_rewards.SolverReward, "__call__", stopping)
     assert phases("solver-train-1").code == 143
     again = phases("solver-train-1")
     assert (again.code, again.result.resumed_from) == (0, 1), again.log

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.base import Sha256, Wire
+from selfevo_contract.canonical import digest
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan_of
 from selfevo_contract.run import SelfEvolutionRun
@@ -25,7 +26,7 @@ class Approval(Wire):
 
     approved_iteration: int
     key: Sha256
-    """Of the iteration's first step, which follows from all before it."""
+    """Of what the iteration computes, which follows from all before it."""
 
 
 class Approvals:
@@ -81,6 +82,6 @@ class Approvals:
 
 
 def _key(run: SelfEvolutionRun, fork: Fork | None, iteration: int) -> str | None:
-    """The key of the iteration's first step as it was asked for: without what a rollback made of it."""
-    steps = plan_of(run.spec, RunStatus(fork=fork)).steps
-    return next((step.key for step in steps if step.iteration == iteration), None)
+    """Digest of the keys of the iteration's steps as it was asked for: without what a rollback made of it."""
+    keys = [step.key for step in plan_of(run.spec, RunStatus(fork=fork)).steps if step.iteration == iteration]
+    return digest(keys) if keys else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
 
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.run_record import RunRecord
 from selfevo_contract.status import RunStatus
+from selfevo_contract.version import selfevo_version
 from selfevo_store import ObjectStore, leave_record
 
 
@@ -26,6 +26,6 @@ class StoreRecord:
             return
         self._rollbacks = rollbacks
         try:
-            leave_record(self._store, RunRecord.of(run, metadata.version("selfevo")), datetime.now(UTC))
+            leave_record(self._store, RunRecord.of(run, selfevo_version()), datetime.now(UTC))
         except SelfevoError as error:
             self._say(f"`selfevo ui STORE` will not show this run, whose record cannot be written: {error}")

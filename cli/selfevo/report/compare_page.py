@@ -13,9 +13,10 @@ from selfevo.report.compare import Compared, Comparison, Seeds
 from selfevo.report.downloads import downloads_of_comparison
 from selfevo.report.figures import Figure
 from selfevo.report.findings import CLEAR, gain_with_error, is_clear
-from selfevo.report.page import figures_json, page_of, selfevo_version
+from selfevo.report.page import figures_json, page_of
 from selfevo.report.text import listed
 from selfevo_contract.scores import Score
+from selfevo_contract.version import selfevo_version
 
 COLOURS = (
     figures.BLUE,

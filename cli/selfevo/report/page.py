@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from selfevo.report.timings import overhead
 from selfevo.report.verifier import judges_of
 from selfevo_contract.phases import PHASES
 from selfevo_contract.run import API_VERSION, KIND
+from selfevo_contract.version import selfevo_version
 
 TEMPLATES = Path(__file__).parent / "templates"
 VENDOR = Path(__file__).parent / "vendor"
@@ -171,11 +171,3 @@ def _manifest(report: Report) -> str:
         "spec": without_values(report.run.spec.wire()),
     }
     return yaml.safe_dump(document, sort_keys=False, width=100)
-
-
-def selfevo_version() -> str:
-    """Of this installation."""
-    try:
-        return metadata.version("selfevo")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -191,9 +191,9 @@ class Pages:
 
     def state(self, name: str) -> str:
         """Of the run of that name as in its address, or of all without one."""
-        if not name:
-            return _of_all(self.runs.all())["state"]
         try:
+            if not name:
+                return _of_all(self.runs.all())["state"]
             shown = self.runs.one(*name.split("/", 1)) if "/" in name else None
         except SelfevoError as error:
             return digest_of(str(error))

@@ -10,12 +10,13 @@ from pathlib import Path
 from selfevo.stores import committed_steps, open_at, open_run_store
 from selfevo.ui.runs import Runs, Shown, Unread
 from selfevo.verbs.show import as_committed
-from selfevo_contract.errors import SelfevoError, ServiceError
+from selfevo_contract.errors import SelfevoError
 from selfevo_contract.plan import is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.run_record import parsed
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.status import RunStatus
-from selfevo_store import ObjectStore, known_records, read_record
+from selfevo_store import ObjectStore, known_records
 
 LISTED_S = 2.0
 """For so long a list of records is taken as it is."""
@@ -73,9 +74,11 @@ class StoreRuns(Runs):
         if found is not None:
             return found
         try:
-            run = read_record(store, key).run
-        except ServiceError as error:  # another time it may be read
+            data = store.read_bytes(key)
+        except SelfevoError as error:  # another time it may be read
             return Unread(namespace, name, str(error))
+        try:
+            run = parsed(data, key, store.uri_of(key)).run
         except SelfevoError as error:
             found = Unread(namespace, name, str(error))
         else:  # as it lies there, which may be a copy of the store that the run was told

@@ -33,6 +33,8 @@ class LocalSource(Source):
         self._planned: tuple[object, Plan] | None = None
         self._read: tuple[object, Trail] | None = None
         self._stopped = False
+        self._asked: int | None = None
+        """The iteration that a person was asked about: no other one is approved."""
         super().__init__(Scene(self._folder.name, spec=run.spec))
 
     def start(self) -> None:
@@ -51,10 +53,11 @@ class LocalSource(Source):
             self.closed.wait(POLL_S)
 
     def _saw(self, status: RunStatus, driver: int | None) -> None:
-        if self._planned is None or self._planned[0] != decided(status):
-            self._planned = decided(status), plan_of(self._run.spec, status)
+        spec = self._run.spec
+        if self._planned is None or self._planned[0] != (spec, decided(status)):
+            self._planned = (spec, decided(status)), plan_of(spec, status)
         remark = f"driven by process {driver}" if driver else ""
-        spec, plan = self._run.spec, self._planned[1]
+        plan = self._planned[1]
         self.update(status=status, plan=plan, spec=spec, remark=remark, trail=self._trail(status))
 
     def _trail(self, status: RunStatus) -> Trail:
@@ -73,13 +76,14 @@ class LocalSource(Source):
         if verb == "suspend" and driver and not self._stopped:
             return f"stop process {driver}, which drives the run, at the next checkpoint?"
         if verb == "approve":
-            number = approvable(Approvals(self._folder).obeyed(self._run).spec, None, f"run {self._folder.name}")
-            return f"let iteration {number} of run {self._folder.name} begin?"
+            spec = Approvals(self._folder).obeyed(self._run).spec
+            self._asked = approvable(spec, None, f"run {self._folder.name}")
+            return f"let iteration {self._asked} of run {self._folder.name} begin?"
         return self._refuse(verb, driver)
 
     def do(self, verb: str) -> str:
         if verb == "approve":
-            return approve_here(self._folder, self._run, None)
+            return approve_here(self._folder, self._run, self._asked)
         driver = self._folder.driver()
         if verb != "suspend" or not driver or self._stopped:
             return self._refuse(verb, driver)

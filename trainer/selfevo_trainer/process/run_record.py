@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 
 from selfevo_contract.plan import plan_of
 from selfevo_contract.process import RUN_ENV, PhaseConfig
 from selfevo_contract.run_record import RunRecord, read_told
+from selfevo_contract.version import selfevo_version
 from selfevo_store import ObjectStore, leave_record
 
 _log = logging.getLogger("selfevo")
@@ -24,7 +24,7 @@ def leave(environ: Mapping[str, str], config: PhaseConfig, store: ObjectStore) -
         run = read_told(told)
         if config.key not in {step.key for step in plan_of(run.spec, run.status).steps}:
             return  # of what follows from scores, which the first steps' record is enough for; or another version's
-        leave_record(store, RunRecord.of(run, metadata.version("selfevo")), datetime.now(UTC))
+        leave_record(store, RunRecord.of(run, selfevo_version()), datetime.now(UTC))
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         _log.warning("the run leaves no record in the store, by which `selfevo ui STORE` would show it: %s", said)
