@@ -38,6 +38,7 @@ def manifest(fake: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path / "run.yaml"
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(manifest: Path, fake: FakeRun) -> None:
     (task,) = fake.run.spec.evaluation.tasks  # type: ignore[union-attr]
     names: dict[str, Any] = {}
@@ -92,6 +93,7 @@ def test_a_run_is_driven_and_its_end_is_told(project: Project, monkeypatch: pyte
     assert run.status.phase == "Succeeded"
 
 
+@pytest.mark.slow
 def test_the_package_alone_imports_nothing_of_it() -> None:
     script = (
         "import sys, selfevo; assert 'selfevo.api' not in sys.modules and 'pydantic' not in sys.modules; selfevo.open"

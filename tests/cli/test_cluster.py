@@ -207,6 +207,7 @@ def test_a_login_command_that_fails_is_one_sentence_and_one_that_works_gives_the
             assert shown.returncode == 0
 
 
+@pytest.mark.slow
 def test_without_the_client_a_sentence_says_what_to_install(project: Project) -> None:
     code = (
         "import sys; sys.modules['kubernetes'] = None\n"

@@ -15,6 +15,7 @@ from harness.records import FAILED, PLAN, RUNNING, SUCCEEDED, attempt, condition
 from harness.runs import document
 
 
+@pytest.mark.slow
 def test_watch_tells_every_transition_until_the_run_ends(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", {"phase": "Pending", "observedGeneration": 0})
     watching = following("watch", "demo")
@@ -107,6 +108,7 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
     assert lines.count("challenger-train-1 started") == 1
 
 
+@pytest.mark.slow
 def test_watch_notices_a_connection_that_has_gone_silent(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", {"phase": "Pending"})
     api.hold(path="watch=true")
@@ -198,6 +200,7 @@ def test_watch_ends_when_the_run_is_deleted_or_replaced(api: ApiServer, followin
         assert lines[-1] == f"selfevo: run default/demo was deleted{suffix}"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_watch_at_once_and_changes_nothing(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", RUNNING)
     watching = following("watch", "demo")

@@ -87,6 +87,7 @@ def test_runs_are_held_against_the_first(comparison: Comparison) -> None:
     assert comparison.shared == 4  # the base's evaluation and the first Challenger, a seed each
 
 
+@pytest.mark.slow
 def test_seeds_of_the_same_settings_are_one_line(comparison: Comparison) -> None:
     votes, random = comparison.groups
     assert (votes.members, random.members) == ((0, 1), (2, 3))

@@ -21,6 +21,7 @@ def labelled(project: Project) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_a_run_finetunes_its_best_solver_and_the_base_and_says_both_scores(labelled: Project) -> None:
     labelled.evaluated()
     assert labelled.drive("run.yaml").returncode == 0
@@ -41,6 +42,7 @@ def test_a_run_finetunes_its_best_solver_and_the_base_and_says_both_scores(label
     assert "/default/finetune/" in control and control.strip() != path
 
 
+@pytest.mark.slow
 def test_the_store_alone_knows_what_was_finetuned(labelled: Project) -> None:
     labelled.evaluated(spec__finetune=LABELLED)
     assert labelled.drive("run.yaml").returncode == 0
@@ -84,6 +86,7 @@ def test_the_report_has_both_scores_and_the_paired_gain_over_the_control(tmp_pat
     assert "s3://bucket/labelled.jsonl" in html
 
 
+@pytest.mark.slow
 def test_a_report_of_a_run_without_finetuning_has_no_such_part(tmp_path: Path) -> None:
     fake = fake_run(tmp_path, spec__iterations=1)
     path = tmp_path / "report.html"

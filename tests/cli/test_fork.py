@@ -90,6 +90,7 @@ def test_extending_a_run_that_has_ended_computes_nothing_again(project: Project)
     assert "best model:" in project.look("status", "run.yaml").stdout
 
 
+@pytest.mark.slow
 def test_every_verb_says_what_a_fork_waits_for(project: Project) -> None:
     project.write("new.yaml", metadata__name="new", spec__iterations=3, spec__forkFrom={"run": "demo", "iteration": 1})
     project.store.mkdir()

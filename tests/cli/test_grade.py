@@ -39,6 +39,7 @@ def test_two_answers(selfevo, arguments, out):
     assert selfevo("grade", *arguments) == (0, out, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_stdin", [False, True])
 def test_pairs_in_order(selfevo, tmp_path, by_stdin):
     # math-verify takes seconds to start: one process of it, in one of the two, is enough.
@@ -92,6 +93,7 @@ def test_bad_input_is_one_sentence(selfevo, arguments, stdin, sentence):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_it_imports_no_torch():
     code = "import sys; sys.argv = ['selfevo', 'grade', '1/2', '0.5']\nfrom selfevo.main import main\n"
     code += "try: main()\nfinally: print('torch' in sys.modules, 'sympy' in sys.modules)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from harness.cli import Project
 
 TRIPS = {"inBand": {"limit": 0.6, "action": "stop"}}
@@ -31,6 +33,7 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
     assert f"guard inBand warns: {SAID}" in done.stdout and "solver-train-1" in project.worked()
 
 
+@pytest.mark.slow
 def test_a_run_here_rolls_back_once_and_then_stops_and_what_it_made_is_kept(project: Project) -> None:
     project.write(spec__guards={"inBand": {"limit": 0.6, "action": "rollback"}, "maxRollbacks": 1})
     stopped = project.drive("run.yaml")

@@ -220,6 +220,7 @@ def test_other_documents_beside_the_run_are_left_alone(tmp_path: Path) -> None:
     assert load(written(tmp_path, text)).metadata.name == "demo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

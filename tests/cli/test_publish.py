@@ -39,6 +39,7 @@ def test_without_a_token_nothing_runs(project: Project, monkeypatch: pytest.Monk
     assert project.drive("run.yaml").returncode == 0  # it is done
 
 
+@pytest.mark.slow
 def test_a_publication_is_a_step_of_the_report(tmp_path: Path) -> None:
     fake = fake_run(tmp_path, spec__publish={"to": "hf://acme/sums", "what": "each"}, spec__iterations=1)
     report = collect(fake.run, fake.plan, fake.store)

@@ -96,6 +96,7 @@ def test_a_question_that_was_right_and_is_wrong_is_listed_with_both_answers() ->
     assert (many.lost, len(many.examples)) == (30, LISTED)
 
 
+@pytest.mark.slow
 def test_the_page_lists_what_went_from_right_to_wrong(report: Report, page: Path) -> None:
     assert [(flips.iteration, flips.before) for flips in report.flips] == [(1, 0), (2, 1)]
     assert all(0 < flips.lost <= flips.asked for flips in report.flips)
@@ -176,6 +177,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.slow
 def test_tasks_stand_with_their_group_and_every_score_has_its_error(tmp_path: Path) -> None:
     fake = fake_run(tmp_path, spec__evaluation__tasks=TASKS, spec__evaluation__metric="maj", spec__iterations=1)
     report = collect(fake.run, fake.plan, fake.store)
@@ -212,6 +214,7 @@ def test_tasks_stand_with_their_group_and_every_score_has_its_error(tmp_path: Pa
         assert said in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scores", "best"), [((0.73601, 0.73604), 2), ((0.73604, 0.73604), 1), ((0.2, math.nan), 0)])
 def test_report_and_status_agree_on_the_best_to_the_last_digit(
     tmp_path: Path, scores: tuple[float, float], best: int
@@ -255,6 +258,7 @@ def test_rollouts_are_the_manifests(fake: FakeRun, report: Report) -> None:
         assert iteration.rollout.kept + sum(iteration.rollout.dropped.values()) == iteration.rollout.valid
 
 
+@pytest.mark.slow
 def test_overlap_with_held_out_questions_is_shown_by_length_and_task(
     report: Report,
 ) -> None:
@@ -586,6 +590,7 @@ def test_plots_hold_the_numbers(page: Path, report: Report) -> None:
     assert [trace["y"][0] for trace in by_id["solver-kl"]["data"]] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_tie_is_told(tmp_path: Path, report: Report) -> None:
     first, last = report.iterations[1], report.iterations[2]
     results = {0: report.results[0], 1: report.results[1], 2: report.results[1]}
@@ -623,6 +628,7 @@ def test_a_cell_of_a_csv_is_no_formula(value: object, cell: str) -> None:
     assert written([{"a": value, "b": 1}]) == f"a,b\r\n{cell},1\r\n"
 
 
+@pytest.mark.slow
 def test_label_accuracy_of_a_sample_has_its_error(tmp_path: Path) -> None:
     oracle = {"kind": "endpoint", "url": "https://llm", "model": "strong<er"}
     fake = fake_run(tmp_path, spec__rollout__oracle=oracle)
@@ -786,6 +792,7 @@ def test_an_unwritable_path_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_older_report_is_replaced_and_the_same_store_gives_the_same_report(
     fake: FakeRun, page: Path, tmp_path: Path
 ) -> None:
@@ -797,6 +804,7 @@ def test_an_older_report_is_replaced_and_the_same_store_gives_the_same_report(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch() -> None:
     code = "import selfevo.report.page, selfevo.report.collect, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

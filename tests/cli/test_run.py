@@ -195,6 +195,7 @@ def test_workers_bound_the_shards_that_are_made_at_once(project: Project, worker
     assert overlap(project, "solver-rollout-1") == workers
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_shared_out_too(project: Project) -> None:
     project.evaluated(spec__evaluation__shards=3)
     project.order("evaluate-0", exit=3, times=1, shard=1)

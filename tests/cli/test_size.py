@@ -120,6 +120,7 @@ def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
     assert "budget." not in planned(written()) and "estimate: about " in planned(written())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "why"),
     [

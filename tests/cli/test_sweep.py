@@ -203,6 +203,7 @@ def test_what_two_runs_share_is_trained_once_and_the_table_has_mean_and_spread(p
     assert "Succeeded" in project.look("status", str(manifest)).stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_keep_the_others_from_their_turn(project: Project) -> None:
     project.order("solver-train-1", exit=2, times=1)
     done = project.drive("run.yaml", "--seeds", "0-1", verb="sweep")

@@ -79,6 +79,7 @@ def test_the_overview_says_where_each_run_stands(client: TestClient) -> None:
     assert f'href="{RUN}"' in page.text and "Succeeded" in page.text and "<polyline" in page.text
 
 
+@pytest.mark.slow
 def test_a_run_page_is_the_report_with_scripts_of_our_own(client: TestClient) -> None:
     page = client.get(RUN)
     assert page.status_code == 200
@@ -138,6 +139,7 @@ def test_a_question_that_comes_twice_leads_to_the_other(client: TestClient) -> N
     assert f'href="{RUN}/questions/1/51"' in client.get(f"{RUN}/questions/1/0").text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     ["", RUN, f"{RUN}/questions", f"{RUN}/questions/1/0", f"{RUN}/evaluation", "/compare", "/static/plotly.js"],
@@ -272,6 +274,7 @@ def test_one_damaged_store_is_that_runs_sentence(several: TestClient) -> None:
     assert several.get("/compare").text.count('type="checkbox"') == 4
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_differ_as_their_rows_do(several: TestClient, tmp_path: Path) -> None:
     names = [f"default/{name}" for name in ("seed-0", "seed-1", "seed-2", "other")]
     page = several.get("/compare", params={"run": names}).text

@@ -37,6 +37,7 @@ def client_of(*stores: Path, workdir: Path) -> TestClient:
     return TestClient(app_of(runs), base_url="http://127.0.0.1:8321")
 
 
+@pytest.mark.slow
 def test_a_store_shows_its_runs_and_says_what_it_cannot_know(tmp_path: Path) -> None:
     left(fake_run(tmp_path / "a", until="solver-train-2", spec__rollout__questions=20))
     place = tmp_path / "moved"
@@ -115,6 +116,7 @@ def test_a_stores_own_address_is_the_sdks(monkeypatch: pytest.MonkeyPatch) -> No
     assert store_of("file:///tmp").endpoint is None
 
 
+@pytest.mark.slow
 def test_selfevo_run_leaves_a_record_once(project: Project) -> None:
     for _ in range(2):
         assert project.drive("run.yaml").returncode == 0

@@ -134,6 +134,7 @@ def test_all_that_is_seen_is_on_the_screen(columns: int, rows: int) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066\ud800]", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 20, 40, 60, 80, 109, 110, 300])
 @pytest.mark.parametrize("rows", [1, 6, 9, 12, 16, 24, 50])
 def test_the_picture_fits_whatever_the_terminal(columns: int, rows: int) -> None:

@@ -34,6 +34,7 @@ def test_the_record_is_whole_or_as_before(tmp_path: Path) -> None:
     assert folder.read() is None
 
 
+@pytest.mark.slow
 def test_the_lock_is_held_by_one_process_and_goes_with_it(tmp_path: Path) -> None:
     folder = made(tmp_path)
     assert folder.driver() is None

@@ -28,10 +28,12 @@ def run(*command: str | Path, **options: object) -> str:
     return str(done.stdout)
 
 
+@pytest.mark.slow
 def test_importing_the_contract_imports_neither_kopf_nor_torch() -> None:
     run(sys.executable, "-c", IMPORT_ALL)
 
 
+@pytest.mark.slow
 def test_importing_reconcile_imports_the_contract_only() -> None:
     run(
         sys.executable,

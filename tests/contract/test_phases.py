@@ -53,6 +53,7 @@ def spelled(path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_nothing_but_the_registry_spells_a_phases_name():
     files = [path for source in SOURCES for path in (ROOT / source).rglob("*.py") if REGISTRY not in path.parents]
     assert len(files) > 100

@@ -78,6 +78,7 @@ def test_a_mode_of_reward(copy: Copy) -> None:
     assert copy.run(code) == "0.75 2.0"
 
 
+@pytest.mark.slow
 def test_an_engine(copy: Copy) -> None:
     copy.add(
         "contract/selfevo_contract/spec/engines/echo.py",

@@ -79,6 +79,7 @@ def test_heldout_has_500_distinct_questions_with_right_answers_at_the_stated_lev
     assert len({make_base.normalise(row["question"]) for row in rows}) == len(rows) == 500
 
 
+@pytest.mark.slow
 def test_no_heldout_question_is_in_the_pretraining_text_in_either_role() -> None:
     heldout = make_base.make_heldout()
     excluded = {make_base.normalise(question.text) for question in heldout}

@@ -175,6 +175,7 @@ ADDITIONS: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "value"), ADDITIONS)
 def test_a_field_or_value_outside_of_the_list_is_refused(pod: Pod, path: str, value: Any) -> None:
     add(path, value)(pod)

@@ -663,6 +663,7 @@ def test_status_keeps_ten_iterations_and_the_best_one() -> None:
     assert sight.status.phase == "Succeeded"
 
 
+@pytest.mark.slow
 def test_a_large_status_fits_into_etcd() -> None:
     sight = Sight(spec__iterations=500)
     metrics = {f"a-rather-long-name/{n}": n / 7 for n in range(24)}

@@ -36,6 +36,7 @@ def test_without_faults_every_shape_of_run_comes_to_its_end() -> None:
         assert calm(shape, unchanged()).ends
 
 
+@pytest.mark.slow
 def test_a_seed_is_all_that_is_needed_to_live_through_it_again() -> None:
     shape = shape_of(1)
     once, again = (World(1, shape, unchanged(), faulty=True) for _ in range(2))
@@ -43,6 +44,7 @@ def test_a_seed_is_all_that_is_needed_to_live_through_it_again() -> None:
     assert once.agenda.now == again.agenda.now
 
 
+@pytest.mark.slow
 def test_a_few_seeds() -> None:
     hold(TOLD or [*range(FEW), GUARD_SEEDS[0], FORK_SEEDS[0], FINETUNE_SEEDS[0]])
 

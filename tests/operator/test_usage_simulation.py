@@ -74,6 +74,7 @@ def disturb(world: World) -> None:
         world.agenda.after(world.rng.uniform(5, 25), lambda: disturb(world))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_retries_suspension_and_restarts_of_the_operator_are_counted_as_they_were(seed: int) -> None:
     world = world_of(seed)

@@ -243,6 +243,7 @@ def test_a_body_that_breaks_off_is_read_again(s3_server: S3Server) -> None:
     assert store.read_bytes("key") == b"all of it"
 
 
+@pytest.mark.slow
 def test_a_store_of_files_needs_no_boto3_and_no_store_needs_torch() -> None:
     program = (
         "import sys; from selfevo_store import open_store, fetch, commit; open_store('file:///tmp/x');"

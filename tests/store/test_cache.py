@@ -91,6 +91,7 @@ def test_a_part_of_a_directory_can_be_fetched(store: ObjectStore, manifest: Mani
             fetch(store, PREFIX, manifest, tmp_path / "4", **wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [WEIGHTS, "model/config.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
 def test_a_damaged_entry_is_downloaded_again(

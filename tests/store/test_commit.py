@@ -109,6 +109,7 @@ def test_a_foreign_manifest_is_named(store: ObjectStore, other: dict[str, str]) 
     assert (caught.value.exit_code, caught.value.reason) == (ExitCode.INPUT, "ForeignManifest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"schemaVersion": 1}', b"[" * 100_000, b'{"schemaVersion": "x"}'],

@@ -286,6 +286,7 @@ def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[tup
             server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("case", FOREIGN)
 def test_what_is_no_s3_store_is_told_at_once(tmp_path: Path, case: str) -> None:
@@ -365,6 +366,7 @@ def test_an_endpoint_that_is_no_address(endpoint: str) -> None:
     assert caught.value.exit_code is ExitCode.INPUT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "reason"),
     [

@@ -71,6 +71,7 @@ def test_compare(a, b, equal):
     assert compare(a, b).equal is compare(b, a).equal is equal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

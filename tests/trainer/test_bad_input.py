@@ -805,6 +805,7 @@ def test_what_is_wrong_and_shows_later_is_one_sentence_too(name: str, world: Wor
         assert len(rows) == 8 and all(row.question is None and row.raw for row in rows)
 
 
+@pytest.mark.slow
 def test_what_shows_without_torch_does_not_wait_for_it(tmp_path: Path, world: World) -> None:
     FAST["the model's folder is missing"].arrange(world)
     program = (
@@ -816,6 +817,7 @@ def test_what_shows_without_torch_does_not_wait_for_it(tmp_path: Path, world: Wo
     assert done.stdout.strip() == "2 []", done.stderr
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_the_exit_code(world: World) -> None:
     environment = {**os.environ, **world.phases().environment(world.step), CONFIG_ENV: "{}"}
     done = subprocess.run([sys.executable, "-m", "selfevo_trainer"], env=environment, capture_output=True, text=True)

@@ -235,6 +235,7 @@ def test_a_form_is_never_empty_for_an_answer(text):
     assert bool(normalise_answer(text)) == bool(text.strip())
 
 
+@pytest.mark.slow
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=4), st.decimals(allow_nan=False, allow_infinity=False))
 def test_plain_numbers_are_equal_exactly_when_their_forms_are(a, b):
     one, other = f"{a:f}", f"{b:f}"
@@ -246,6 +247,7 @@ def test_what_is_no_plain_number(text):
     assert canonical_number(text) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

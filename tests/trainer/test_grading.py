@@ -444,6 +444,7 @@ ATTEMPTS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_gate(tmp_path):
     (tmp_path / "kept").write_text("kept")
     code = GATED.format(folder=FOLDER, attempts=[attempt for attempt, _ in ATTEMPTS])
@@ -453,6 +454,7 @@ def test_the_gate(tmp_path):
     assert (tmp_path / "kept").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_worker_knows_no_secrets_and_no_torch_and_is_limited_by_the_kernel(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     before = workers()

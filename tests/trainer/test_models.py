@@ -327,6 +327,7 @@ def test_added_tokens_without_the_special_flag_stay_text_too(base_copy: Path, te
     assert read(f"1    {hostile}").count(indented) == 1  # whitespace means nothing else, and keeps its token
 
 
+@pytest.mark.slow
 def test_words_that_a_tokenizer_does_not_know_are_read_as_unknown() -> None:
     """Its unknown token is one that was added, of a word-level vocabulary that can spell nothing else."""
     from tokenizers import Tokenizer

@@ -171,6 +171,7 @@ def test_what_may_pass_is_asked_again(bad: tuple[int, Any]) -> None:
     assert found.metrics["label_accuracy"] == 0.75 and len(server.bodies) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "error", "said"),
     [

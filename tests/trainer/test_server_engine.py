@@ -185,6 +185,7 @@ def at_first(times: int, reply: Reply) -> Callable[[Body], Reply | None]:
     return lambda _: reply if next(count) < times else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [
@@ -277,6 +278,7 @@ ENDS: dict[str, tuple[Reply, type[SelfevoError], list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_an_answer_that_stays_wrong_is_one_sentence(server: Standin, name: str) -> None:
     reply, kind, says = ENDS[name]
