@@ -53,6 +53,7 @@ def test_namespace_context_and_kubeconfig_are_chosen_as_with_kubectl(
     assert "run research/demo" in project.look("status", "demo").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -283,6 +283,7 @@ def test_what_a_row_may_hold_is_one_line_of_ascii() -> None:
     assert json.loads(made.data)["question"] == row["problem"]
 
 
+@pytest.mark.slow
 def test_a_file_goes_to_a_bucket_too(s3_server: S3Server) -> None:
     entry = DATA_SETS["gsm8k"]
     made = prepare(entry, fetched(ROWS["gsm8k"]))

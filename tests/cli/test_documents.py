@@ -47,6 +47,7 @@ def test_each_run_has_its_turn(project: Project, both: Path) -> None:
     assert {path.name for path in project.root.glob("*.html")} == {"one-report.html", "two-report.html"}
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_keep_the_other_from_its_turn(project: Project, both: Path) -> None:
     project.order("solver-train-1", exit=2, times=1)
     done = project.drive("both.yaml", "--quiet")

@@ -79,6 +79,7 @@ def test_a_run_here_is_forked_and_goes_on_when_the_other_one_is_gone(project: Pr
     assert f"It {GOES_ON}." in (text := page.read_text()) and "Iteration 1 of run" in text
 
 
+@pytest.mark.slow
 def test_extending_a_run_that_has_ended_computes_nothing_again(project: Project) -> None:
     assert project.drive("run.yaml").returncode == 0
     project.write(spec__iterations=2)
@@ -114,6 +115,7 @@ def test_every_verb_says_what_a_fork_waits_for(project: Project) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_manifest_is_never_overwritten_without_being_told(project: Project) -> None:
     early = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
     assert early.returncode == 2 and "has no record of run default/demo; `selfevo run` it first" in early.stderr

@@ -12,6 +12,7 @@ TRIPS = {"inBand": {"limit": 0.6, "action": "stop"}}
 SAID = "in iteration 1 50.0 % of the valid questions are in the band, below 60.0 %"
 
 
+@pytest.mark.slow
 def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(project: Project) -> None:
     project.write(spec__guards=TRIPS)
     stopped = project.drive("run.yaml")

@@ -90,6 +90,7 @@ def test_shells_complete_verbs(project: Project) -> None:
     assert shown.stdout.split() == ["resume", "report"]
 
 
+@pytest.mark.slow
 def test_runs_of_this_machine_are_listed_without_a_name(project: Project, done: Project) -> None:
     empty = project.look("status")
     assert (empty.returncode, empty.stderr) == (0, "")

@@ -12,6 +12,7 @@ from selfevo.report import write_report
 from selfevo.report.collect import collect
 
 
+@pytest.mark.slow
 def test_a_run_publishes_its_best_solver_and_says_where(project: Project) -> None:
     project.evaluated()
     assert project.drive("run.yaml").returncode == 0
@@ -24,6 +25,7 @@ def test_a_run_publishes_its_best_solver_and_says_where(project: Project) -> Non
     assert f"published: iteration 1, file://{project.root}/out" in shown
 
 
+@pytest.mark.slow
 def test_without_a_token_nothing_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

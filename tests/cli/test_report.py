@@ -230,6 +230,7 @@ def test_report_and_status_agree_on_the_best_to_the_last_digit(
     assert status.best.iteration == collect(fake.run, fake.plan, fake.store).best == best
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_so_and_why(fake: FakeRun, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(fake.run, fake.plan, fake.store, path, "InvalidInput: solver-train-2: <b>told</b> to fail")

@@ -89,6 +89,7 @@ def test_the_longest_answers(fake: FakeRun, folder: Path, monkeypatch: pytest.Mo
     assert [row["tokens"] for row in rows] == every[:20]
 
 
+@pytest.mark.slow
 def test_pandas_polars_and_datasets_read_the_same(folder: Path, fake: FakeRun) -> None:
     import datasets
     import pandas

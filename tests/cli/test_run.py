@@ -224,6 +224,7 @@ def test_a_failed_shard_is_made_again_and_the_others_are_kept(project: Project) 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_failures_of_services_and_crashes_are_tried_again(project: Project) -> None:
     project.order("challenger-train-1", exit=3, times=2)
     project.order("solver-train-1", kill=9, times=1)

@@ -91,6 +91,7 @@ def planned(path: Path, *arguments: str) -> str:
     return ended.output
 
 
+@pytest.mark.slow
 def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
     document["spec"]["storage"] = {"uri": f"file://{tmp_path / 'store'}"}
@@ -158,6 +159,7 @@ def test_sizes_come_from_the_models_own_configuration(tmp_path: Path) -> None:
     assert code == 0, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "arguments", "words"),
     [
@@ -194,6 +196,7 @@ def test_examples_of_models_that_a_person_knows_have_a_table() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", tables.examples(), ids=lambda path: path.stem)
 def test_the_table_in_an_examples_header_is_what_the_command_says(path: Path) -> None:
     assert tables.header(path) == path.read_text(), "run `make references`"

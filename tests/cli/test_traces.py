@@ -21,6 +21,7 @@ def _unset(project: Project) -> None:
         project.environment.pop(name, None)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_goes_on_in_its_trace_and_each_process_is_told_its_attempt(project: Project) -> None:
     project.order("solver-train-1", exit=2)
     with collecting() as inbox:

@@ -73,6 +73,7 @@ def total(client: TestClient, **query: Any) -> int:
     return int(found[1].replace("\u202f", ""))
 
 
+@pytest.mark.slow
 def test_the_overview_says_where_each_run_stands(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200

@@ -46,6 +46,7 @@ def test_rights_are_the_same_in_a_namespace_and_in_the_cluster():
     assert "research" not in str(manifests("mine"))
 
 
+@pytest.mark.slow
 def test_whoever_grants_them_they_are_the_same():
     try:
         tools.program(tools.HELM)

@@ -41,6 +41,7 @@ NODES = dict(nodes(SCHEMA))
 OF_SPEC = {path: node for path, node in NODES.items() if path.startswith(".spec")}
 
 
+@pytest.mark.slow
 def test_the_file_is_what_the_models_say() -> None:
     assert (ROOT / FILE).read_text() == to_yaml(definition()), "write it again: python -m selfevo_contract.crd"
 

@@ -88,6 +88,7 @@ def test_an_older_file_may_lack_a_column_that_has_a_default() -> None:
     assert rows == [CurriculumRow(question="q", answer="2", share=0.5)]
 
 
+@pytest.mark.slow
 def test_the_bytes_follow_from_the_rows_alone(tmp_path: Path) -> None:
     rows = [TEXT.model_copy(update={"number": i, "text": f"{i} " * (i % 50)}) for i in range(10_000)]
     once = content(TEXTS, rows, tmp_path)

@@ -183,6 +183,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "sentence"), BAD, ids=[next(iter(changes)) for changes, _ in BAD])
 def test_a_mistake_is_one_sentence_with_field_value_and_remedy(changes: dict[str, Any], sentence: str) -> None:
     assert sentences(document(**changes)) == [sentence]

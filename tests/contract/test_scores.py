@@ -46,6 +46,7 @@ def test_pass_at_k_of_many_samples_is_the_formula(samples: int, right: int, k: i
     assert pass_at(samples, right, k) == pytest.approx(float(exact))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", range(1, 70))
 def test_the_k_of_pass_are_powers_of_two_and_all_samples(samples: int) -> None:
     wanted = {2**i for i in range(1, 8) if 2**i <= samples} | {samples}

@@ -132,6 +132,7 @@ def test_an_engine(copy: Copy) -> None:
     assert copy.run(code) == "['hello', 'hello']"
 
 
+@pytest.mark.slow
 def test_a_phase(copy: Copy) -> None:
     copy.add(
         "contract/selfevo_contract/phases/probe.py",

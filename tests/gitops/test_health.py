@@ -17,6 +17,7 @@ Object = dict[str, Any]
 every_state = pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys())
 
 
+@pytest.mark.slow
 @every_state
 def test_kstatus_reads_the_conditions_as_they_are_meant(state: State) -> None:
     assert kstatus(state.told().shown()) == state.kstatus
@@ -55,6 +56,7 @@ def test_the_states_are_all_that_the_documentation_has() -> None:
     assert len(lines) == 7 and met == lines
 
 
+@pytest.mark.slow
 def test_what_another_writer_adds_changes_nothing() -> None:
     """Its own condition, before ours: the order is not a promise, and kstatus goes by it."""
     foreign = {"type": "Audited", "status": "True", "reason": "Seen", "message": "by somebody"}

@@ -49,6 +49,7 @@ def test_a_run_whose_fault_goes_with_the_rollback_recovers_and_one_whose_guards_
     assert is_recovered(of, back, SIMULATE) and not is_recovered(of, only, SIMULATE)
 
 
+@pytest.mark.slow
 def test_limits_are_chosen_by_what_healthy_runs_show() -> None:
     chosen = choose(range(3), SIMULATE)
     for row in chosen.values():

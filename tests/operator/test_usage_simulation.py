@@ -88,6 +88,7 @@ def test_retries_suspension_and_restarts_of_the_operator_are_counted_as_they_wer
     assert sum(of.gpu_hours for of in usage(world).phases.values()) == pytest.approx(usage(world).gpu_hours, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_budget_that_is_used_up_stops_the_pods_and_a_raised_one_lets_them_go_on(seed: int) -> None:
     limit = 20.0

@@ -135,6 +135,7 @@ def test_a_newer_manifest_asks_for_an_upgrade(store: ObjectStore) -> None:
     assert caught.value.reason == "ManifestTooNew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "files",
     [

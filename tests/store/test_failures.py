@@ -174,6 +174,7 @@ def test_a_missing_bucket(s3_server: S3Server, tmp_path: Path, act: str) -> None
         ACTS[act](store, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_wrong_credentials(

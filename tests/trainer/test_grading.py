@@ -583,6 +583,7 @@ def test_workers_that_cannot_start_are_an_error_and_not_a_verdict(monkeypatch, t
     assert workers() == before
 
 
+@pytest.mark.slow
 def test_the_hostile_answers_are_what_they_say(tmp_path):
     hostile = hostile_answers(tmp_path / "s")
     assert len(hostile) == len(code_answers(tmp_path)) + len(hanging_answers()) + len(malformed_answers())

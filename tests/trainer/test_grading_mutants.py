@@ -85,6 +85,7 @@ def test_a_family_is_what_it_says():
     assert members("«a|b»c«1|2»") == ["ac1", "ac2", "bc1", "bc2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rules_merge_no_two_members_of_a_family(family):
     for a, b in itertools.combinations(members(family), 2):

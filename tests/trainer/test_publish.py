@@ -244,6 +244,7 @@ def test_a_token_that_may_not_write_there_is_told(
     assert "the hub lets this token not write there (403); take a token that may" in message and token not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

@@ -91,6 +91,7 @@ def test_a_request_for_each_prompt_and_sample_with_a_seed_of_its_own(server: Sta
     assert greedy and server.bodies()[-1]["temperature"] == 0 and "seed" not in server.bodies()[-1]
 
 
+@pytest.mark.slow
 def test_answers_are_in_order_and_the_same_whatever_is_under_way_beside_them(server: Standin) -> None:
     prompts = asks(6)
     whole = opened(server.url).generate(prompts, sampling(), 5, seed=7)
