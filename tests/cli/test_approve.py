@@ -150,4 +150,4 @@ def test_a_folder_that_cannot_be_written_is_named(project: Project) -> None:
     Path(folder.root / "approved.json").mkdir()
     with pytest.raises(InputError, match=r"approved.json cannot be written \(Is a directory\)"):
         approve_here(folder, run, None)
-    assert not list(folder.root.glob("*.draft"))
+    assert not list(folder.root.glob(".*.tmp"))

@@ -28,7 +28,7 @@ def test_the_record_is_whole_or_as_before(tmp_path: Path) -> None:
     run = make_run().model_copy(update={"status": RunStatus(phase="Running", steps=[step])})
     folder.write(run)
     assert folder.read() == run
-    (folder.root / "status.draft").write_text("{half")  # a writer died here
+    (folder.root / ".status.json.0a1b2c3d.tmp").write_text("{half")  # a writer died here
     assert folder.read() == run
     (folder.root / "status.json").write_text("{half")
     assert folder.read() is None

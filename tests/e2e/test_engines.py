@@ -53,11 +53,10 @@ class Demo:
         self.manifest.write_text(json.dumps(arithmetic(spec, store=folder / "store").wire()))
         self.python, self.environment = python, {**environment, "OMP_NUM_THREADS": "1", "CI": "true"}
 
-    def begin_from(self, other: Demo, *phases: str) -> None:
-        """With what ``other`` has made in these phases."""
-        for phase in phases:
-            (at,) = (other.manifest.parent / "store").glob(f"**/{phase}")
-            shutil.copytree(at, self.manifest.parent / at.relative_to(other.manifest.parent))
+    def begin_from(self, other: Demo, phase: str) -> None:
+        """With what ``other`` has made in this phase."""
+        (at,) = (other.manifest.parent / "store").glob(f"**/{phase}")
+        shutil.copytree(at, self.manifest.parent / at.relative_to(other.manifest.parent))
 
     def run(self) -> None:
         script = "from selfevo.main import main; main()"
@@ -94,8 +93,9 @@ def demos(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dem
 
     def by_vllm_twice() -> None:
         made["first"].run()
-        # The rollout and the training on it, again: each phase starts its engines anew, and they take their time.
-        made["second"].begin_from(made["first"], "evaluate", "challenger-train")
+        # All but the Challenger's training, which the server repeats: each phase starts its engines anew, and they take
+        # their time.
+        made["second"].begin_from(made["first"], "challenger-train")
         made["second"].run()
 
     def by_the_others() -> None:
@@ -109,7 +109,7 @@ def demos(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dem
 
 
 def test_the_same_run_gives_the_same_rows_by_vllm_in_process_and_by_its_server(demos: dict[str, Demo]) -> None:
-    for step in FILES:
+    for step in FILES.keys() - {"challenger-train-1"}:
         assert demos["first"].rows(step) == demos["second"].rows(step), step
     # A server's requests come in another company each time: that has no say, and neither has the way to vLLM.
     for step in ("challenger-train-1", "solver-rollout-1", "solver-train-1"):

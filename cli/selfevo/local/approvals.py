@@ -7,11 +7,11 @@ wants an approval of its own; computed anew after a rollback, it is the same.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from selfevo.files import replace_file
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.canonical import digest
@@ -61,15 +61,9 @@ class Approvals:
         if key is None:
             raise InputError(f"iteration {iteration} of run {self._folder.name} is not planned; name another one")
         self._folder.make()
-        draft = self._file.with_suffix(f".{os.getpid()}.draft")
         try:
-            with draft.open("w") as file:
-                file.write(Approval(approved_iteration=iteration, key=key).model_dump_json(by_alias=True))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._file)
+            replace_file(self._file, Approval(approved_iteration=iteration, key=key).model_dump_json(by_alias=True))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise InputError(
                 f"{self._file} cannot be written ({error.strerror}); make room, or its folder yours"
             ) from None

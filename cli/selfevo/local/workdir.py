@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from selfevo.files import replace_file
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, plan_of, rollbacks_of
@@ -167,9 +168,5 @@ class RunFolder:
 
     def write(self, run: SelfEvolutionRun) -> None:
         """Record the run, all of it or nothing."""
-        draft = self._status.with_suffix(".draft")
-        with draft.open("w") as file:
-            json.dump(run.model_dump(mode="json", by_alias=True, exclude_none=True), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._status)
+        document = run.model_dump(mode="json", by_alias=True, exclude_none=True)
+        replace_file(self._status, json.dumps(document, indent=1))

@@ -1,13 +1,11 @@
-"""Writing a file so that a reader finds the old one, the new one, or none: never a part."""
+"""Writing a report, whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import secrets
 from pathlib import Path
 
+from selfevo.files import replace_file
 from selfevo_contract.errors import InputError, ServiceError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -20,19 +18,8 @@ def write_atomically(path: Path, text: str) -> None:
         ServiceError: the disk is full.
         InputError: ``path`` cannot be written for any other reason.
     """
-    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp") if path.name else path
     try:
-        try:
-            with draft.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except BaseException:
-            if draft != path:
-                with contextlib.suppress(OSError):
-                    draft.unlink()
-            raise
+        replace_file(path, text)
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in _FULL:

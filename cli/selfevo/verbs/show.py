@@ -216,7 +216,8 @@ def current_status(
         committed = committed_steps(run, steps, open_run_store(run))
     status = as_committed(run, folder.record(run), steps, committed)
     if before is None and is_outdated(steps, status):  # the store alone knows what was fine-tuned
-        return current_status_of(run, plan_of(run.spec, status), status)
+        steps = plan_of(run.spec, status)
+        return as_committed(run, status, steps, committed_steps(run, steps, open_run_store(run)))
     return status
 
 
@@ -227,12 +228,6 @@ def as_committed(run: SelfEvolutionRun, record: RunStatus, steps: Plan, committe
     metadata = run.metadata.model_copy(update={"generation": status.observed_generation})
     run = run.model_copy(update={"metadata": metadata, "status": status})
     return reconcile(run, steps, [], datetime.now(UTC)).status
-
-
-def current_status_of(run: SelfEvolutionRun, steps: Plan, status: RunStatus) -> RunStatus:
-    """``status`` by ``steps``, a plan that it asks for, and by what of them the store has."""
-    status = recorded(status, steps, committed_steps(run, steps, open_run_store(run)))
-    return reconcile(run.model_copy(update={"status": status}), steps, [], datetime.now(UTC)).status
 
 
 def show_logs(
