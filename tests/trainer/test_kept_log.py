@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.cli import wait_for
 from harness.inprocess import Ended, run_main
 from harness.runs import make_run
 from selfevo_contract.artifacts import logs_prefix
@@ -107,6 +109,28 @@ def test_on_a_persons_machine_logs_are_files_and_nothing_is_uploaded(pod: Pod) -
     assert pod.kept() == [] and (sys.stdout, sys.stderr) == before
 
 
+def test_of_a_process_that_is_killed_the_store_has_what_it_had_said(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_log, "EVERY_S", 0.01)
+
+    def phase() -> None:  # SIGKILL would leave the store as it is seen from here
+        wait_for(lambda: any("signed with" in log for log in pod.kept()))
+        print("more", file=sys.stderr)
+        wait_for(lambda: pod.kept()[0].endswith("more\n"))
+
+    assert pod(phase).code == 0
+    assert len(pod.kept()) == 1
+
+
+def test_a_fork_may_print_while_the_log_is_being_read() -> None:
+    log = KeptLog({})
+    with log._lock:  # as a thread would that no fork has
+        child = os.fork()
+        if not child:
+            log.add("out", "x\n")
+            os._exit(0)
+    wait_for(lambda: os.waitpid(child, os.WNOHANG) == (child, 0))
+
+
 @pytest.mark.parametrize("code", [0, 143])
 def test_a_store_that_hangs_or_fails_costs_seconds_and_changes_nothing(
     pod: Pod, code: int, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +200,8 @@ def test_a_secret_that_comes_in_pieces_is_not_kept() -> None:
     for piece in ("a " + SECRET[:5], SECRET[5:], "\nb ", SECRET):
         log.add("out", piece)
         log.add("err", ".")
+        assert SECRET[:5].encode() not in log.content()
+    log.end()
     assert log.content() == b"a [KEY]\nb [KEY]\n....\n"
 
 
@@ -195,4 +221,5 @@ def test_a_line_without_an_end_is_cut() -> None:
     log = KeptLog({})
     for _ in range(50):
         log.add("err", "x" * LINE)
-    assert len(log.content()) < 2 * LINE
+    log.end()
+    assert 0 < len(log.content()) < 2 * LINE

@@ -37,11 +37,14 @@ def _main(started: float, log: kept_log.KeptLog | None) -> int:
     trace = open_trace(os.environ, number, started)
     config: PhaseConfig | None = None
     stop: StopRequest | None = None
+    upload: kept_log.Upload | None = None
     try:
         die_with_parent()
         stop = StopRequest.install()
         config = read_config()
         trace.told(config)
+        if log is not None and config.attempt:
+            upload = kept_log.Upload(log, config, number, started)
         try:
             result = run_phase(config, stop, started, trace)
         finally:
@@ -54,14 +57,8 @@ def _main(started: float, log: kept_log.KeptLog | None) -> int:
         print(f"{result.phase if config else 'selfevo_trainer'}: {result.message}", file=sys.stderr)
     progress.write_result(result)
     trace.ended(result, number)
-    if log is not None and config is not None and config.attempt:
-        kept_log.upload(
-            log,
-            config,
-            number,
-            started,
-            kept_log.patience(os.environ, stop.requested_at if stop else None),
-        )
+    if upload is not None:
+        upload.close(kept_log.patience(os.environ, stop.requested_at if stop else None))
     trace.close(min(CLOSING_S, kept_log.patience(os.environ, stop.requested_at if stop else None)))
     return result.exit_code
 

@@ -1,7 +1,8 @@
 """The log of a process in a pod, kept in the store: a pod goes, and with it what it said.
 
-Only what Python writes to standard output and error is kept; what a library's own code writes there, and what a
-process that SIGKILL ended had said, is in the pod's log alone. The pod's log is as it was: nothing is held back.
+Only what Python writes to standard output and error is kept; what a library's own code writes there is in the pod's
+log alone. The pod's log is as it was: nothing is held back. While the process runs, what it said is written every
+`EVERY_S`, so that of one that SIGKILL ends (out of memory, a lost node) the store has all but the last of it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ HEAD, TAIL = 256 << 10, 768 << 10
 """Bytes of the beginning and of the end that are kept of a longer log."""
 LINE = 16 << 10
 """Characters of a line."""
+EVERY_S = 60.0
+"""So often the log is written while the process runs."""
 UPLOAD_S = 10.0
 """So long the process waits for the upload at its end."""
 _SHARE_OF_GRACE = 0.95
@@ -74,6 +77,11 @@ class KeptLog:
         self._begun: dict[str, str] = {}
         """Stream -> the line that it has not ended yet. Only a whole line is searched for secrets."""
         self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """A fork may have been made while another thread held the lock."""
+        self._lock = threading.Lock()
 
     def add(self, stream: str, text: str) -> None:
         """``text`` was written to ``stream``."""
@@ -98,13 +106,17 @@ class KeptLog:
             self._tail_size -= gone
             self._left_out += gone
 
-    def content(self) -> bytes:
-        """The log, its middle left out where it is long."""
+    def end(self) -> None:
+        """A line that was begun is over."""
         with self._lock:
             for stream, rest in self._begun.items():
                 if rest:
                     self._keep(rest)
                 self._begun[stream] = ""
+
+    def content(self) -> bytes:
+        """The lines so far, those in the middle left out where there are many."""
+        with self._lock:
             gap = b"[... %d bytes left out ...]\n" % self._left_out if self._left_out else b""
             return bytes(self._head) + gap + b"".join(self._tail)
 
@@ -152,27 +164,44 @@ def patience(environ: Mapping[str, str], stop_requested_at: float | None) -> flo
     return max(0.0, min(UPLOAD_S, _SHARE_OF_GRACE * int(grace) - (time.monotonic() - stop_requested_at)))
 
 
-def upload(log: KeptLog, config: PhaseConfig, rank: int | None, started: float, seconds: float) -> None:
-    """Put the log into the store, within ``seconds``; a store that fails or hangs costs no more and changes nothing."""
-    if seconds <= 0:
-        return
-    index = os.environ.get(SHARD_ENV, "0")
-    begun = datetime.fromtimestamp(started, UTC).strftime("%Y%m%dT%H%M%SZ")
-    key = kept_log(config.prefix, config.attempt, index, begun, rank)
-    data, failed = log.content(), []
+class Upload:
+    """Puts a log into the store, again and again until `close`. A store that fails or hangs changes nothing."""
 
-    def put() -> None:
+    def __init__(self, log: KeptLog, config: PhaseConfig, rank: int | None, started: float) -> None:
+        begun = datetime.fromtimestamp(started, UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._key = kept_log(config.prefix, config.attempt, os.environ.get(SHARD_ENV, "0"), begun, rank)
+        self._log, self._storage = log, config.storage
+        self._written = b""
+        self._failed = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kept log", daemon=True)
+        self._thread.start()
+
+    def close(self, seconds: float) -> None:
+        """Put all of it there, within ``seconds``."""
+        self._log.end()
+        self._over.set()
+        if seconds <= 0:
+            return
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._failed = f"the store did not take it within {seconds:.0f} s"
+        if self._failed:
+            print(f"this log is not kept in the store: {self._failed}", file=sys.stderr)
+
+    def _run(self) -> None:
+        while not self._over.wait(EVERY_S):
+            self._put()
+        self._put()
+
+    def _put(self) -> None:
+        content = self._log.content()
+        if content == self._written:
+            return
         try:
-            open_storage(config.storage).put_bytes(key, data)
+            open_storage(self._storage).put_bytes(self._key, content)
+            self._written, self._failed = content, ""
         except SelfevoError as error:
-            failed.append(str(error))
+            self._failed = str(error)
         except Exception as error:  # what has been computed must not fail by it
-            failed.append(f"{type(error).__name__}: {error}")
-
-    thread = threading.Thread(target=put, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        failed.append(f"the store did not take it within {seconds:.0f} s")
-    if failed:
-        print(f"this log is not kept in the store: {failed[0]}", file=sys.stderr)
+            self._failed = f"{type(error).__name__}: {error}"
