@@ -124,6 +124,7 @@ def predicted(run: SelfEvolutionRun, step: Step, model: Architecture, card: str)
     said = took(step, run.spec, model, card, Lengths(full=True))
     need = next((need for need in needs(run.spec, model) if need.phase == step.phase), None)
     return {
+        "startup_s": round(said.starting * 3600, 1),
         "generation_s": round(said.generating * 3600, 1),
         "tokens_per_generation_second": round(said.tokens / said.generating / 3600, 1) if said.generating else None,
         "training_s": round(said.training * 3600, 1),

@@ -23,7 +23,8 @@ from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import Need, needs
 from selfevo_contract.sizing.speeds import ASSUMED, SPEEDS
 from selfevo_contract.sizing.suggestions import with_settings
-from selfevo_contract.sizing.traffic import checkpoints, model_bytes
+from selfevo_contract.sizing.traffic import checkpoints
+from selfevo_contract.sizing.weights import model_bytes
 from selfevo_contract.spec.engines import VllmEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import RunSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -15,6 +15,7 @@ from runs import EXAMPLES, merged
 from selfevo.local.workdir import RunFolder
 from selfevo.main import app
 from selfevo.manifest import load
+from selfevo_contract.sizing.speeds import Origin
 from selfevo_contract.status import Layout, RoleLayout, RunStatus
 
 
@@ -61,14 +62,16 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
     assert [line.split("  ")[0] for line in table[1:7]] == [*phases, "iteration 3", "the run"]
     rows = [line.replace(",", "").split() for line in table[1:5]]
     assert [row[1] for row in rows] == ["8", "8", "8", "1"]
-    for _, gpus, hours, generating, training, gpu_hours, *_ in rows:
-        assert float(generating) + float(training) == pytest.approx(float(hours), abs=0.11)
+    for _, gpus, hours, starting, generating, training, gpu_hours, *_ in rows:
+        assert 0.01 < float(starting) < 0.1
+        assert float(starting) + float(generating) + float(training) == pytest.approx(float(hours), abs=0.11)
         assert float(gpus) * float(hours) == pytest.approx(float(gpu_hours), rel=0.02)
     iteration = float(table[5].split()[3])
-    assert iteration == pytest.approx(sum(float(row[5]) for row in rows), rel=0.01)
-    assert "0 measured, 5 published, 5 guessed" in said
+    assert iteration == pytest.approx(sum(float(row[6]) for row in rows), rel=0.01)
+    assert "10 measured, 4 published, 6 guessed" in said
+    assert "starting is one attempt's" in said
     told = [line for line in lines if line.startswith("  ")]
-    assert len(told) == 10 and all("(published: " in line or "(guessed: " in line for line in told)
+    assert len(told) == 20 and all(sum(f"({kind}: " in line for kind in get_args(Origin)) == 1 for line in told)
     document = yaml.safe_load(Path(example).read_text())
     document["spec"]["rollout"]["engine"] = {"kind": "vllm"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))

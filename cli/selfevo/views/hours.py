@@ -21,7 +21,10 @@ from selfevo_core.usage import amounts
 
 USUAL = "80 GB"
 """The card of an estimate where the manifest says nothing of its GPUs."""
-HEAD = ("phase", "GPUs", "hours", "generating", "training", "GPU hours", "million tokens", "GB written", "GB read")
+HEAD = (
+    *("phase", "GPUs", "hours", "starting", "generating", "training", "GPU hours"),
+    *("million tokens", "GB written", "GB read"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,12 @@ def hours_table(
     last = {one.step.phase: (one, moved) for one, moved in (*iteration, *steps)}
     rows = [list(HEAD)]
     for one, moved in last.values():
-        parts = map(amount, (one.hours, one.generating, one.training))
+        parts = map(amount, (one.hours, one.starting, one.generating, one.training))
         rows.append([one.step.phase, str(one.gpus), *parts, *_sums([(one, moved)])])
-    rows.append([f"iteration {number}", "", amount(sum(one.hours for one, _ in iteration)), "", "", *_sums(iteration)])
-    rows.append(["the run", "", amount(whole.hours), "", "", *_sums(steps)])
+    rows.append(
+        [f"iteration {number}", "", amount(sum(one.hours for one, _ in iteration)), "", "", "", *_sums(iteration)]
+    )
+    rows.append(["the run", "", amount(whole.hours), "", "", "", *_sums(steps)])
     lines = aligned(rows, right=range(1, len(HEAD)))
     full = estimated(spec, model, card, Lengths(full=True))
     if full is not None and full.gpu_hours > 1.01 * whole.gpu_hours:
@@ -121,6 +126,7 @@ def hours_table(
     used = figures(card)
     kinds = Counter(figure.origin for figure in used)
     told = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Origin))
+    lines.append("starting is one attempt's: another one takes it again; queues and the pull of images are not in it")
     lines.append(f"hours are rough, by {len(used)} figures: {told}{'' if with_figures else ' (--figures)'}")
     return lines + ([f"  {figure}" for figure in used] if with_figures else [])
 

@@ -3,7 +3,8 @@
 Sources. A token's time is the time to read weights, keys and values and to multiply, as in Pope et al. (Efficiently
 Scaling Transformer Inference, arXiv 2211.05102, section 2), over what of it an engine reaches. A pass of training is
 6 P + 12 x layers x q x s FLOPs a token (Chowdhery et al., PaLM, arXiv 2204.02311, appendix B): a third of it forward.
-Not in it: waiting in queues, the start of pods, loading, grading, uploads that training waits for.
+An engine's token and a pass take some time however small the model is, and each attempt starts (`starting`): measured.
+Not in it: waiting in queues, the pull of images, attempts that fail, grading, uploads that training waits for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from selfevo_contract.plan import Plan, Step
 from selfevo_contract.pods import nodes_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod
-from selfevo_contract.sizing.speeds import DECODING, LAYER, LINK, LONGEST, MEAN_LENGTH, SPEEDS, TRAINING
+from selfevo_contract.sizing.speeds import (
+    DECODING,
+    EAGER_LAYER,
+    LAYER,
+    LINK,
+    LONGEST,
+    MEAN_LENGTH,
+    PASS,
+    SPEEDS,
+    TOKEN,
+    TRAINING,
+)
+from selfevo_contract.sizing.starting import starting_seconds
 from selfevo_contract.sizing.work import Asked, Work, work_of
 from selfevo_contract.spec.engines import Engine, ServerEngine, TransformersEngine, VllmEngine
 from selfevo_contract.spec.grpo import Grpo
@@ -34,6 +47,8 @@ class Took:
     step: Step
     gpus: int
     """Of all its pods, servers beside the trainer included."""
+    starting: float
+    """Hours of an attempt before anything is computed."""
     generating: float
     """Hours in which completions are written."""
     training: float
@@ -43,7 +58,7 @@ class Took:
 
     @property
     def hours(self) -> float:
-        return self.generating + self.training
+        return self.starting + self.generating + self.training
 
     @property
     def gpu_hours(self) -> float:
@@ -106,18 +121,22 @@ class Machine:
             token += self.bytes_each * self.model.parameters / (LINK.value * 1e9)
         return batches * longest * token + self.prefill_seconds(sequences * PROMPT_TOKENS)
 
-    def by_vllm(self, sequences: int, at_once: int, mean: float, memory: float, cards: int = 1) -> float:
+    def by_vllm(
+        self, sequences: int, at_once: int, mean: float, memory: float, cards: int = 1, *, eager: bool = False
+    ) -> float:
         """Seconds of one engine on ``cards``. A sequence that ends gives its place to the next.
 
         Args:
             memory: share of each card's memory that the engine takes.
+            eager: it has no CUDA graphs.
         """
         room = memory * CARDS[self.card] * GIB * cards - self.bytes_each * self.model.parameters
         each = self.model.cached(2) * (PROMPT_TOKENS + mean)
         size = min(sequences, at_once, max(1, int(room / each)))
         token = self.token_seconds(size, PROMPT_TOKENS + mean / 2, self.model.cached(2)) / DECODING.value
+        token = max(token / cards, TOKEN.value / 1e3, self.model.layers * EAGER_LAYER.value / 1e3 if eager else 0)
         rounds = max(1.0, sequences / size) if sequences else 0
-        return (rounds * mean * token + self.prefill_seconds(sequences * PROMPT_TOKENS)) / cards
+        return rounds * mean * token + self.prefill_seconds(sequences * PROMPT_TOKENS) / cards
 
     def pass_seconds(self, grpo: Grpo, sequences: int, longest: float) -> float:
         """Seconds of one card to train ``sequences`` that are padded to ``longest`` tokens, once a numIterations."""
@@ -127,7 +146,9 @@ class Machine:
         passes = (passes + grpo.gradient_checkpointing) * grpo.num_iterations
         passes += grpo.beta > 0  # the reference
         passes += grpo.updates_per_step > 1 or grpo.generation == "vllm"  # log-probabilities before the first update
-        return sequences * length * forward * passes / (self._flops * TRAINING.value)
+        at_once = ceil(sequences / grpo.per_device_train_batch_size)
+        least = at_once * self.model.layers * PASS.value / 1e3
+        return passes * max(sequences * length * forward / (self._flops * TRAINING.value), least)
 
     @property
     def _flops(self) -> float:
@@ -164,6 +185,7 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
     return Took(
         step,
         gpus=pods * (in_pod + servers),
+        starting=starting_seconds(step, spec, model) / 3600,
         generating=seconds / 3600,
         training=passes / 3600,
         tokens=sum(part.sequences * lengths.of(part.longest) for part in work.asked),
@@ -191,7 +213,8 @@ def _answering(
             return here.by_transformers(share, engine.sequences(full), longest, 2)
         case VllmEngine():
             over = engine.tensor_parallel_size or own
-            return here.by_vllm(share, engine.max_sequences, mean, engine.gpu_memory_utilization, over)
+            memory, eager = engine.gpu_memory_utilization, engine.enforce_eager
+            return here.by_vllm(share, engine.max_sequences, mean, memory, over, eager=eager)
         case ServerEngine():
             # An endpoint's size nobody knows here: it counts as one card.
             replicas = 1 if engine.endpoint is not None else pods * (engine.replicas or 1)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfevo_contract.phases import (
-    CHALLENGER_TRAIN,
     PHASES,
-    VERIFIER_TRAIN,
-    BaseModelRef,
     ChallengerTrainInputs,
     FinetuneInputs,
     HeldOutInputs,
@@ -20,6 +17,7 @@ from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import checkpoint_bytes
 from selfevo_contract.sizing.hours import Lengths, Took, pods_in_all
 from selfevo_contract.sizing.speeds import TEXT
+from selfevo_contract.sizing.weights import bytes_of, model_bytes, read_by
 from selfevo_contract.sizing.work import questions_of
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
@@ -48,8 +46,7 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
     """Of the step that ``took`` is of, whose hours say how many checkpoints by time there are."""
     step = took.step
     part = getattr(spec, PHASES[step.phase].part)
-    refs = (getattr(step.inputs, field) for field in step.type.models)
-    read = pods_in_all(step, spec) * sum(_model_bytes(ref, spec, model) for ref in refs if ref is not None)
+    read = pods_in_all(step, spec) * sum(bytes_of(ref, spec, model) for ref in read_by(step))
     match step.inputs:
         case ChallengerTrainInputs() | SolverTrainInputs() | FinetuneInputs():
             grpo = step.inputs.grpo
@@ -89,19 +86,3 @@ def checkpoints(grpo: Grpo, every: str | int, generating: float = 0, training: f
     interval = max(seconds_of(every), 1e-3) / 3600
     in_a_step = 1 + int(training / max(1, grpo.max_steps) / interval)
     return max(0, min(int((generating + training) / interval), grpo.max_steps * in_a_step, grpo.updates - 1))
-
-
-def model_bytes(grpo: Grpo, model: Architecture) -> int:
-    """Of what a training commits: all weights or an adapter, in float32."""
-    return checkpoint_bytes(grpo, model) // 3
-
-
-def _model_bytes(ref: object, spec: RunSpec, model: Architecture) -> int:
-    """Of a model that a step starts from: the base in `model.dtype`; else as its step saved it, in float32."""
-    base = (4 if spec.model.dtype == "float32" else 2) * model.parameters
-    if isinstance(ref, BaseModelRef):
-        return base
-    if getattr(ref, "phase", "") == VERIFIER_TRAIN.name:  # taken for as large as the base
-        return 4 * model.parameters
-    role = spec.challenger if getattr(ref, "phase", "") == CHALLENGER_TRAIN.name else spec.solver
-    return model_bytes(role.grpo, model) + (0 if role.grpo.lora is None else base)
