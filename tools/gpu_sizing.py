@@ -21,7 +21,7 @@ from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.fit import checkpoint_bytes, known
 from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import Need, needs
-from selfevo_contract.sizing.speeds import ASSUMED, SPEEDS
+from selfevo_contract.sizing.speeds import ASSUMED, OF_JUDGES, SPEEDS
 from selfevo_contract.sizing.suggestions import with_settings
 from selfevo_contract.sizing.traffic import checkpoints
 from selfevo_contract.sizing.weights import model_bytes
@@ -94,7 +94,7 @@ def hours() -> str:
         if path.stem == "qwen3-4b-base":
             rows += _hours_row("the same by vLLM, but for what is trained on", _by_vllm(spec), card)
     rows += ["", "| figure | value | | from |", "|---|---|---|---|"]
-    every = [*(it for card in SPEEDS.values() for it in (card.tflops, card.bandwidth)), *ASSUMED]
+    every = [*(it for card in SPEEDS.values() for it in (card.tflops, card.bandwidth)), *ASSUMED, *OF_JUDGES]
     rows += [f"| {it.what} | {it.value:,.4g} {it.unit} | {it.origin} | {it.source} |" for it in every]
     return "\n".join([*rows, ""])
 

@@ -88,6 +88,26 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
     assert sized(example, "--answer-tokens", "0")[0] == 2
 
 
+def test_budgets_that_do_not_suffice_are_told(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    for role in ("challenger", "solver"):
+        document["spec"][role]["reward"] = {"mode": "judged"}
+    endpoint = {"url": "https://llm.example.com", "maxTokens": 500_000_000}
+    rubric = {"criteria": [{"uri": "s3://bucket/criteria.yaml"}], "model": "strong", "endpoint": endpoint}
+    document["spec"] |= {"verifier": {"kind": "rubric", "rubric": rubric}, "budget": {"tokens": 10**9, "gpuHours": 9}}
+    (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    code, said = sized(str(path), "--card", "80")
+    assert code == 0, said
+    told = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert [line.split()[1:4] for line in told] == [
+        ["spec.budget.gpuHours", "is", "9"],  # the run's own tokens fit
+        ["spec.verifier.rubric.endpoint.maxTokens", "is", "500,000,000,"],
+    ]
+    assert told[0].endswith("it would stop with BudgetExceeded before its end; raise it, or make the run smaller")
+    assert "challenger-train-1 may ask the judge for about 600,000,000 tokens in 307,200 calls" in told[1]
+    assert "\nasks the judge    answers " in said
+
+
 def planned(path: Path, *arguments: str) -> str:
     ended = CliRunner().invoke(app, ["plan", str(path), "--workdir", str(path.parent / "work"), *arguments])
     assert ended.exit_code == 0, ended.output

@@ -17,6 +17,7 @@ from selfevo.stores import absent, committed_steps, open_run_store, recorded
 from selfevo.text import fitted, flowed, printable, seconds, width
 from selfevo.views import narrate
 from selfevo.views.hours import estimate_line, expected
+from selfevo.views.judge import judge_json, judge_lines
 from selfevo_contract.artifacts import Manifest, step_uri
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
@@ -61,6 +62,8 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         found, card = expected(run.spec, there)
         hours = found and {"hours": found.hours, "gpuHours": found.gpu_hours, "tokens": found.tokens, "card": card}
         watched["estimate"] = hours
+        if (judge := judge_json(run.spec, there)) is not None:
+            watched["judge"] = judge
         if record.fork is not None:
             watched["fork"] = record.fork.model_dump(mode="json", by_alias=True, exclude_none=True)
         if (layout := layout_of(run.spec)) is not None:
@@ -81,6 +84,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         *_guards(run),
         *_budget_lines(run.spec.budget),
         *_estimate(run.spec, there),
+        *judge_lines(run.spec, there),
         *_reviews(run),
     ):
         print(flowed(line, columns))

@@ -79,22 +79,37 @@ def card_of(spec: RunSpec) -> str:
 
 def estimate_line(found: Estimate, card: str, budget: Budget | None) -> str:
     """What is expected, each amount with its share of the budget."""
-    price = budget.dollars_per_gpu_hour if budget else None
     limits = {limit.field: limit.limit for limit in amounts(budget, None)}
-    parts = [
-        ("wallTime", found.hours, f"{amount(found.hours)} hours"),
-        ("gpuHours", found.gpu_hours, f"{amount(found.gpu_hours)} GPU hours"),
-        ("tokens", found.tokens, f"{amount(found.tokens / 1e6)} million tokens"),
-        *([("dollars", found.gpu_hours * price, f"{amount(found.gpu_hours * price)} dollars")] if price else []),
-    ]
     told = [
         f"{text} ({used / limits[field]:,.0%} of budget.{field})" if field in limits else text
-        for field, used, text in parts
+        for field, used, text in _parts(found, budget)
     ]
     return (
         f"estimate: about {', '.join(told)} for the {count(len(found.took), 'step')} not in the store, on cards of "
         f"{card}; rough, `selfevo size` says more"
     )
+
+
+def _parts(found: Estimate, budget: Budget | None) -> list[tuple[str, float, str]]:
+    """Fields of a budget, what is expected of each, and that in words."""
+    price = budget.dollars_per_gpu_hour if budget else None
+    return [
+        ("wallTime", found.hours, f"{amount(found.hours)} hours"),
+        ("gpuHours", found.gpu_hours, f"{amount(found.gpu_hours)} GPU hours"),
+        ("tokens", found.tokens, f"{amount(found.tokens / 1e6)} million tokens"),
+        *([("dollars", found.gpu_hours * price, f"{amount(found.gpu_hours * price)} dollars")] if price else []),
+    ]
+
+
+def budget_warnings(found: Estimate, budget: Budget | None) -> list[str]:
+    """Amounts that the run is expected to use up before its end."""
+    limits = {limit.field: limit for limit in amounts(budget, None)}
+    return [
+        f"warning: spec.budget.{field} is {limits[field].as_written}, and the run takes about {text}: it would stop "
+        "with BudgetExceeded before its end; raise it, or make the run smaller"
+        for field, used, text in _parts(found, budget)
+        if field in limits and used > limits[field].limit
+    ]
 
 
 def hours_table(
@@ -128,7 +143,8 @@ def hours_table(
     told = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Origin))
     lines.append("starting is one attempt's: another one takes it again; queues and the pull of images are not in it")
     lines.append(f"hours are rough, by {len(used)} figures: {told}{'' if with_figures else ' (--figures)'}")
-    return lines + ([f"  {figure}" for figure in used] if with_figures else [])
+    lines += [f"  {figure}" for figure in used] if with_figures else []
+    return lines + budget_warnings(whole, spec.budget)
 
 
 def _sums(steps: Sequence[tuple[Took, Traffic]]) -> list[str]:

@@ -183,6 +183,23 @@ QUESTIONS = Figure(
 )
 TEXT = Figure("text of a token", 4, "bytes", "guessed", "English; rows are compressed when they are stored")
 
+CRITERIA = Figure(
+    "what a judge with criteria reads in each call beside its system prompt, the task and the answer",
+    400,
+    "tokens",
+    "guessed",
+    "some criteria with a scale each, and the form of its answer",
+)
+VERDICT = Figure(
+    "what such a judge writes in each call",
+    150,
+    "tokens",
+    "guessed",
+    "a few sentences and the scores; one that thinks writes up to rubric.maxCompletionLength",
+)
+OF_JUDGES = (CRITERIA, VERDICT)
+"""In no hours: how fast a judge answers is its server's."""
+
 STARTING = (START, STORE, LOADING, GROWTH, VLLM_START, VLLM_AGAIN, VLLM_EAGER)
 """What comes before the first token or update."""
 ASSUMED = (
