@@ -15,6 +15,9 @@ from runs import EXAMPLES, merged
 from selfevo.local.workdir import RunFolder
 from selfevo.main import app
 from selfevo.manifest import load
+from selfevo.views.uploads import publish_lines
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import MODELS
 from selfevo_contract.sizing.speeds import Origin
 from selfevo_contract.status import Layout, RoleLayout, RunStatus
 
@@ -95,6 +98,7 @@ def test_budgets_that_do_not_suffice_are_told(tmp_path: Path) -> None:
     endpoint = {"url": "https://llm.example.com", "maxTokens": 500_000_000}
     rubric = {"criteria": [{"uri": "s3://bucket/criteria.yaml"}], "model": "strong", "endpoint": endpoint}
     document["spec"] |= {"verifier": {"kind": "rubric", "rubric": rubric}, "budget": {"tokens": 10**9, "gpuHours": 9}}
+    document["spec"]["publish"] = {"to": "s3://releases/sums"}
     (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
     code, said = sized(str(path), "--card", "80")
     assert code == 0, said
@@ -105,7 +109,7 @@ def test_budgets_that_do_not_suffice_are_told(tmp_path: Path) -> None:
     ]
     assert told[0].endswith("it would stop with BudgetExceeded before its end; raise it, or make the run smaller")
     assert "challenger-train-1 may ask the judge for about 600,000,000 tokens in 307,200 calls" in told[1]
-    assert "\nasks the judge    answers " in said
+    assert "\nasks the judge    answers " in said and "\npublished to s3://releases/sums: 1 model of 8.0 GB" in said
 
 
 def planned(path: Path, *arguments: str) -> str:
@@ -259,3 +263,26 @@ def test_a_layout_that_is_recorded_on_this_machine_stays_while_model_and_pods_do
     document["spec"]["pods"] = {"gpuMemory": "79Gi"}
     path.write_text(yaml.safe_dump(document))
     assert load(path, cache=work).spec.has_adapters
+
+
+@pytest.mark.parametrize(
+    ("publish", "line"),
+    [
+        (
+            {},
+            "1 model of 8.0 GB in bfloat16 and 3 curricula of at most 8.2 MB each, 8.1 GB in 1 step when nothing is "
+            "there yet; 16.1 GB are read for it",
+        ),
+        (
+            {"what": "each"},
+            "3 models of 8.0 GB in bfloat16 and 6 curricula of at most 8.2 MB each, 24.2 GB in 3 steps when nothing is "
+            "there yet; 48.3 GB are read for it",
+        ),
+    ],
+)
+def test_what_is_published_is_told(publish: dict[str, str], line: str) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document["spec"]["publish"] = {"to": "s3://releases/sums", **publish}
+    spec = SelfEvolutionRun.model_validate(document).spec
+    assert publish_lines(spec, MODELS["Qwen3-4B-Base"]) == [f"published to s3://releases/sums: {line}"]
+    assert publish_lines(spec.model_copy(update={"publish": None}), MODELS["Qwen3-4B-Base"]) == []

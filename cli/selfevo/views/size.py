@@ -12,6 +12,7 @@ from selfevo.manifest import load
 from selfevo.text import aligned
 from selfevo.views.hours import hours_table
 from selfevo.views.judge import judge_table
+from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import known
@@ -51,7 +52,7 @@ def show_size(
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")
-    for line in judge_table(spec, answer_tokens, figures):
+    for line in (*publish_lines(spec, model), *judge_table(spec, answer_tokens, figures)):
         print(line)
     if all(need.total <= CARDS[named] for need in found):
         print("every phase fits")
