@@ -292,6 +292,17 @@ class Layout(_Status):
     """The role that answers."""
 
 
+class ChosenEngines(_Status):
+    """Which kind of engine answers, part by part: what spec.engines auto comes to, by the run's pods as they are."""
+
+    challenger: str
+    """Of the frozen Solver in the Challenger's training."""
+    rollout: str
+    """Of both models in a rollout."""
+    evaluation: str | None = None
+    """Of the Solver in its evaluation."""
+
+
 class RunStatus(_Status):
     """Where a run stands."""
 
@@ -326,6 +337,8 @@ class RunStatus(_Status):
     """Where the run begins, of one with spec.forkFrom; none as long as that is not known, and nothing is planned."""
     layout: Layout | None = None
     """How both roles are trained on their pods' GPUs, of a run with spec.layout auto."""
+    engines: ChosenEngines | None = None
+    """What answers for frozen models, of a run with spec.engines auto."""
     rollbacks: list[Rollback] = []
     """How often the run went back to a good iteration, in the order in which it did. They are part of its plan."""
     finetune: FinetuneStatus | None = None

@@ -9,6 +9,7 @@ from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import SCORES
+from selfevo_contract.sizing.engines import engines_of
 from selfevo_contract.sizing.layout import layout_of
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
 from selfevo_core.attempt_end import UNKNOWN, attempt_history, with_
@@ -58,6 +59,7 @@ def status_of(
         attempts=attempt_history(before.attempts, state.attempts, {stop.name: stop.reason for stop in stops}),
         fork=decision.fork or before.fork,
         layout=layout_of(run.spec),
+        engines=engines_of(run.spec),
         rollbacks=[*before.rollbacks, *([decision.rollback] if decision.rollback else [])],
         finetune=finetune_of(run, state.plan, steps, decision.best),
         publish=publish_of(run, state.plan, steps, decision.best),

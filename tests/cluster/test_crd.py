@@ -680,6 +680,7 @@ CHANGES: list[tuple[str, Any, str]] = [
         "solver.grpo.sharding",
     ),
     ("verifier.rubric", JUDGE["rubric"], f"rubric cannot be added or removed after creation; {REMEDY}"),
+    ("engines", ABSENT, ""),
     ("tracking", [{"kind": "tensorboard"}], ""),
     ("tracking", ABSENT, ""),
     ("rollout.wellFormed", [{"kind": "number"}], FROZEN),

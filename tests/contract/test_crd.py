@@ -210,7 +210,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *("suspend", "parallelSteps", "backoffLimit", "ttlSecondsAfterFinished", "priorityClass"),
         *("approvedIteration", "review.before", "review.every"),
         *("storage.credentialsSecret", "storage.region", "storage.requireConditionalPut", "storage.checksum"),
-        *("storage.keepAnswers", "tracking"),
+        *("storage.keepAnswers", "tracking", "engines"),
         *("evaluation.metric", "evaluation.shards", "evaluation.minShards", "evaluation.chunkQuestions"),
         *("rollout.shards", "rollout.minShards", "rollout.chunkQuestions"),
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),

@@ -313,6 +313,7 @@ FULL: Document = {
         "backoffLimit": 1,
         "pods": _PODS,
         "layout": "auto",
+        "engines": "auto",
         "queue": "team-a",
         "priorityClass": "high",
         "ttlSecondsAfterFinished": 600,

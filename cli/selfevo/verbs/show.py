@@ -22,6 +22,7 @@ from selfevo_contract.artifacts import Manifest, step_uri
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.engines import engines_of
 from selfevo_contract.sizing.layout import layout_of, said_of
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
@@ -68,6 +69,8 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
             watched["fork"] = record.fork.model_dump(mode="json", by_alias=True, exclude_none=True)
         if (layout := layout_of(run.spec)) is not None:
             watched["layout"] = layout.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if (engines := engines_of(run.spec)) is not None:
+            watched["engines"] = engines.model_dump(mode="json", by_alias=True, exclude_none=True)
         print_json({"run": _name(run), "storage": run.spec.storage.uri, "steps": rows, **watched})
         return
     table = [["step", "key", "in store", "waits for"]]

@@ -48,7 +48,8 @@ def show_size(
     model = architecture(spec.model.uri, config)
     found = list(needs(spec, model))
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
-    print(*said_of(spec), sep="\n", end="\n" if spec.layout else "")
+    for line in said_of(spec):
+        print(line)
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")

@@ -16,6 +16,7 @@ Schema = dict[str, Any]
 MAY_CHANGE = frozenset(
     {
         "suspend",
+        "engines",
         "parallelSteps",
         "backoffLimit",
         "ttlSecondsAfterFinished",

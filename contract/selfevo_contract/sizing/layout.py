@@ -14,6 +14,7 @@ from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_TRAIN
 from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.engines import said_of_engines, with_engines
 from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.memory import Need, gpus_of, needs
 from selfevo_contract.spec.engines import TransformersEngine
@@ -35,17 +36,19 @@ _CHANGES: tuple[Mapping[str, Any], ...] = (
 
 
 def laid_out(run: SelfEvolutionRun) -> SelfEvolutionRun:
-    """``run`` with what its status says of its layout, or else what is chosen now, in its spec; without `layout: auto`
-    as it is.
+    """``run`` with what its status says of its layout, or else what is chosen now, in its spec, and engines.
+
+    Without `layout: auto` and `engines: auto` it is as it was.
 
     Raises:
         InputError: too little is known to choose.
     """
-    if run.spec.layout is None:
-        return run
-    recorded = run.status.layout if run.status is not None else None
-    spec = _chosen(run.spec) if recorded is None else _applied(run.spec, recorded)
-    return run.model_copy(update={"spec": spec})
+    spec = run.spec
+    if spec.layout is not None:
+        recorded = run.status.layout if run.status is not None else None
+        spec = _chosen(spec) if recorded is None else _applied(spec, recorded)
+    spec = with_engines(spec)
+    return run if spec is run.spec else run.model_copy(update={"spec": spec})
 
 
 def layout_of(spec: RunSpec) -> Layout | None:
@@ -56,7 +59,7 @@ def layout_of(spec: RunSpec) -> Layout | None:
 
 
 def said_of(spec: RunSpec) -> list[str]:
-    """The layout of a spec that is laid out, a line for each role; nothing where a person wrote it."""
+    """The layout of a spec that is laid out, a line for each role, and its engines; nothing where a person wrote it."""
     lines = []
     for role in ROLES if spec.layout else ():
         chosen = _role_layout(spec, role)
@@ -67,7 +70,7 @@ def said_of(spec: RunSpec) -> list[str]:
             f"engine.batchSize {chosen.engine_batch_size}" if chosen.engine_batch_size else "",
         ]
         lines.append(f"layout of {role}: {', '.join(word for word in words if word)}")
-    return lines
+    return lines + said_of_engines(spec)
 
 
 def _role_layout(spec: RunSpec, role: str) -> RoleLayout:

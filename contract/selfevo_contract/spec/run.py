@@ -84,6 +84,10 @@ class RunSpec(Closed):
     """`auto` chooses for each role, by the memory of its GPUs (pods.gpuMemory), what makes its training fit, the first
     that does: gradientCheckpointing, smaller batches of the Challenger's engine, sharding, lora. What is written stays,
     and the choice stands in status.layout. When not given, everything is as it is written."""
+    engines: Literal["auto"] | None = None
+    """`auto` has frozen models answer by vLLM, in place of an engine of kind transformers, where pods name GPUs with
+    room for it (pods.gpuMemory); their image needs vLLM. The choice stands in status.engines, and moves no step's key:
+    the field may come and go. When not given, engines are as they are written."""
     queue: LabelName | None = None
     """A Kueue LocalQueue that the run's Jobs wait in."""
     priority_class: LabelName | None = None
