@@ -105,5 +105,5 @@ def _rounded(tokens: float) -> int:
     >>> _rounded(123_456), _rounded(99.5), _rounded(7)
     (130000, 100, 7)
     """
-    unit = 10 ** max(0, int(log10(max(tokens, 1))) - 1)
+    unit = int(10 ** max(0, int(log10(max(tokens, 1))) - 1))
     return ceil(tokens / unit) * unit
