@@ -785,6 +785,7 @@ FREE = (
         "review",
         "publish",
         "approvedIteration",
+        "engines",
         "pods",
         "storage.credentialsSecret",
         "storage.region",
