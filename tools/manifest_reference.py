@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from selfevo_contract.crd.of_fields import messages_of
+
 ROOT = Path(__file__).parents[1]
 CRD = ROOT / "crds" / "selfevo.dev_selfevolutionruns.yaml"
 PAGE = ROOT / "docs" / "reference.md"
@@ -47,7 +49,7 @@ class Writer:
             required = name in schema.get("required", ())
             cells = [f"`{name}`", self._type(place, field, inner), _default(field, required)]
             yield f"| {' | '.join([*cells, _changes(schema, name, field), _about(field)])} |"
-        rules = [_text(rule["message"]) for rule in _rules(schema) if "oldSelf" not in rule["rule"]]
+        rules = [_text(said) for said in _messages(schema)]
         if rules:
             yield from ("", "Rules between them:", "", *(f"- {rule}" for rule in rules))
         yield ""
@@ -104,6 +106,11 @@ def _rules(schema: Schema) -> list[Mapping[str, Any]]:
     return list(schema.get("x-kubernetes-validations", ()))
 
 
+def _messages(schema: Schema) -> list[str]:
+    """By which what a person writes is refused, whatever was there before."""
+    return [said for rule in _rules(schema) if "oldSelf" not in rule["rule"] for said in messages_of(rule)]
+
+
 def _changes(parent: Schema, name: str, field: Schema) -> str:
     """Whether it may change after creation; empty for an object, whose fields say it each for itself."""
     if "properties" in field:
@@ -111,7 +118,7 @@ def _changes(parent: Schema, name: str, field: Schema) -> str:
     own = [rule["rule"] for rule in _rules(field) if "oldSelf" in rule["rule"]]
     if any(rule.startswith("self >= oldSelf") for rule in own):
         return "upwards"
-    outer = [rule for rule in _rules(parent) if "oldSelf" in rule["rule"] and rule.get("fieldPath") == f".{name}"]
+    outer = [rule for rule in _rules(parent) if f"has(oldSelf.{name})" in rule["rule"]]
     return "no" if own or outer else "yes"
 
 
@@ -119,7 +126,7 @@ def _about(field: Schema) -> str:
     """What it is, and how it is to be written; rules between an object's fields stand below its table."""
     said = [_text(field["description"])]
     if "properties" not in field:
-        messages = [_text(rule["message"]) for rule in _rules(field) if "oldSelf" not in rule["rule"]]
+        messages = [_text(said) for said in _messages(field)]
         said += [f"{message[0].upper()}{message[1:]}." for message in messages]
     return " ".join(said)
 

@@ -22,6 +22,7 @@ from harness.gotools import ToolUnavailable
 from harness.mutations import ABSENT, changed, places, schema_at, values_for
 from harness.runs import RUBRIC, TRIAD, document
 from selfevo_contract.crd.resource import definition
+from selfevo_contract.crd.of_fields import messages_of
 from selfevo_contract.crd.transitions import FROZEN
 from selfevo_contract.plan import sketch
 from selfevo_contract.run import SelfEvolutionRun
@@ -154,7 +155,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
     *(
         (
             document(spec__rollout__engine={"kind": other, name: value}),
-            f"spec.rollout.engine.{name}",
+            "spec.rollout.engine",
             f"{name} is a field of kind {kind}; remove it or choose that kind",
         )
         for other, kind, name, value in (
@@ -196,12 +197,12 @@ MISTAKES: list[tuple[Document, str, str]] = [
             ({"kind": "trackio", "space": "curves"}, ".space", "write it as <owner>/<space>"),
             (
                 {"kind": "tensorboard", "project": "x"},
-                ".project",
+                "",
                 "project is a field of kinds mlflow and trackio and wandb; remove it or choose one of them",
             ),
             (
                 {"kind": "tensorboard", "endpoint": "https://x"},
-                ".endpoint",
+                "",
                 "endpoint is a field of kinds mlflow and trackio and wandb; remove it or choose one of them",
             ),
             (
@@ -253,7 +254,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
     *(
         (
             document(spec__rollout__oracle={"kind": "arithmetic", name: value}),
-            f"spec.rollout.oracle.{name}",
+            "spec.rollout.oracle" + ".data" * (name == "data"),
             f"{name} is a field of kind {kind}; remove it or choose that kind",
         )
         for kind, name, value in (
@@ -576,7 +577,7 @@ def test_a_mistake_is_told_in_a_sentence_at_its_field(
 def messages(schema: dict[str, Any]) -> Iterator[tuple[bool, str]]:
     """Every message, and whether it is about a change."""
     for rule in schema.get("x-kubernetes-validations", []):
-        yield "oldSelf" in rule["rule"], rule["message"]
+        yield from (("oldSelf" in rule["rule"], said) for said in messages_of(rule))
     within = [schema[name] for name in ("items", "additionalProperties") if name in schema]
     for field in (*within, *schema.get("properties", {}).values()):
         yield from messages(field)

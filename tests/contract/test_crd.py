@@ -15,6 +15,7 @@ from harness.full_run import RUBRIC
 from harness.mutations import places
 from harness.runs import TRIAD, document
 from selfevo_contract.crd.resource import FILE, definition, to_yaml
+from selfevo_contract.crd.of_fields import messages_of
 from selfevo_contract.crd.transitions import FROZEN, MAY_CHANGE, MAY_GROW
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.run import RunSpec
@@ -201,7 +202,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         parent = path.rsplit(".", 1)[0]
         own = any("oldSelf" in rule["rule"] for rule in NODES[path].get("x-kubernetes-validations", []))
         rules = NODES[parent].get("x-kubernetes-validations", [])
-        return own or any("oldSelf" in rule["rule"] and rule.get("fieldPath") == f".{name}" for rule in rules)
+        return own or any(f"has(oldSelf.{name})" in rule["rule"] for rule in rules)
 
     leaves = {p for p, node in OF_SPEC.items() if not {"properties"} & set(node) and not set("[{") & set(p)}
     free = {path.removeprefix(".spec.") for path in leaves if not held(path)}
@@ -222,7 +223,8 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
 
 
 def test_every_message_is_one_sentence_with_a_remedy() -> None:
-    messages = {rule["message"] for node in NODES.values() for rule in node.get("x-kubernetes-validations", [])}
+    rules = [rule for node in NODES.values() for rule in node.get("x-kubernetes-validations", [])]
+    messages = {said for rule in rules for said in messages_of(rule)}
     assert FROZEN in messages and len(messages) > 30
     remedies = (
         "write ",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from selfevo.text import aligned, fitted, flowed, width
+from selfevo_contract.crd.of_fields import messages_of
 from selfevo_contract.errors import InputError
 
 Schema = Mapping[str, Any]
@@ -51,7 +52,8 @@ def explained(field: str, columns: int | None = None) -> list[str]:
         head += ", has to be given" if required else _default(schema, ", {} when not given")
         head += ", may change after creation" if _may_change(parts) else ""
     lines = [flowed(head, columns), *(flowed(line, columns) for line in schema.get("description", "").splitlines())]
-    rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", []) if "oldSelf" not in rule["rule"]]
+    checked = [rule for rule in schema.get("x-kubernetes-validations", []) if "oldSelf" not in rule["rule"]]
+    rules = [said for rule in checked for said in messages_of(rule)]
     lines += ["What it says when it is refused:"] * bool(rules) + [flowed(f"- {rule}", columns) for rule in rules]
     fields = _inside(schema).get("properties", {})
     if fields:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from selfevo_contract.base import Closed
+from selfevo_contract.crd.of_fields import of_fields
 from selfevo_contract.rules import IntOrString, Keyed, Rule, of_kinds
 
 Schema = dict[str, Any]
@@ -170,19 +171,23 @@ def _union(members: tuple[type[Closed], ...]) -> Schema:
             properties[name] = {"description": about, **field}
             kinds_of.setdefault(name, []).append(kind)
         for rule in member.rules:
-            own_rules.append({"rule": f"self.kind != '{kind}' || ({rule.cel})", "message": rule.message})
-    rules = [*(_of_its_kinds(name, its) for name, its in kinds_of.items()), *own_rules]
+            own_rules.append({"rule": f"({rule.cel}) || self.kind != '{kind}'", "message": rule.message})
+    rules = [*_of_their_kinds(kinds_of), *own_rules]
     about = " ".join(f"{kind}: {_about(member)}" for kind, member in zip(kinds, members, strict=True))
     kind_schema = {"description": f"Which one. {about}", "type": "string", "enum": kinds}
     schema = {"type": "object", "properties": {"kind": kind_schema, **properties}, "required": ["kind"]}
     return {**schema, "x-kubernetes-validations": rules} if rules else schema
 
 
-def _of_its_kinds(name: str, kinds: list[str]) -> Schema:
-    """The rule that other kinds do not have the field ``name``."""
-    is_one = " || ".join(f"self.kind == '{kind}'" for kind in kinds)
-    rule = f"{is_one} || !has(self.{name})"
-    return {"rule": rule, "message": of_kinds(name, kinds), "fieldPath": f".{name}"}
+def _of_their_kinds(kinds_of: dict[str, list[str]]) -> Iterator[Schema]:
+    """The rules that other kinds do not have the fields, by name, of some: one for all fields of the same kinds."""
+    names_of: dict[tuple[str, ...], list[str]] = {}
+    for name, kinds in kinds_of.items():
+        names_of.setdefault(tuple(kinds), []).append(name)
+    for its, names in names_of.items():
+        is_one = " || ".join(f"self.kind == '{kind}'" for kind in its)
+        sentence = of_kinds("", its).strip()
+        yield of_fields({name: f"!has(self.{name})" for name in names}, sentence, unless=is_one)
 
 
 def _about(model: Any) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfevo_contract.crd.of_fields import of_fields
+
 Schema = dict[str, Any]
 
 MAY_CHANGE = frozenset(
@@ -58,12 +60,11 @@ FROZEN = f"this cannot change after creation; {_REMEDY}"
 
 def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
     """Adds transition rules to ``schema`` (of ``spec``), in place, for all that may not change."""
-    required = schema.get("required", [])
+    required, present = schema.get("required", []), []
     for name, field in schema["properties"].items():
         place = ".".join((*path, name))
         if name == "engine":
-            for fixed in PART_OF_ENGINE:
-                _hold_presence(field, fixed)
+            _hold_presence(field, PART_OF_ENGINE)
         if place in MAY_CHANGE or name in MAY_CHANGE_ANYWHERE:
             continue
         if place in MAY_GROW:
@@ -82,11 +83,13 @@ def hold_still(schema: Schema, path: tuple[str, ...] = ()) -> None:
             message = f"{message}: it shares every step that it has in common"
             _add(schema, {"rule": rule, "message": message, "fieldPath": f".{name}"})
         elif not always_there:
-            _hold_presence(schema, name)
+            present.append(name)
         if "properties" in field and place not in AS_A_WHOLE:
             hold_still(field, (*path, name))
         else:
             _add(field, {"rule": "self == oldSelf", "message": FROZEN})
+    if present:
+        _hold_presence(schema, present)
 
 
 def keep_to_what_is_built(spec: Schema, engines: Mapping[str, Sequence[str]]) -> None:
@@ -106,10 +109,9 @@ def keep_to_what_is_built(spec: Schema, engines: Mapping[str, Sequence[str]]) ->
             _add(field, {"rule": rule, "message": message})
 
 
-def _hold_presence(schema: Schema, name: str) -> None:
-    message = f"{name} cannot be added or removed after creation; {_REMEDY}"
-    rule = f"has(self.{name}) == has(oldSelf.{name})"
-    _add(schema, {"rule": rule, "message": message, "fieldPath": f".{name}"})
+def _hold_presence(schema: Schema, names: Sequence[str]) -> None:
+    unchanged = {name: f"has(self.{name}) == has(oldSelf.{name})" for name in names}
+    _add(schema, of_fields(unchanged, f"cannot be added or removed after creation; {_REMEDY}"))
 
 
 def _hold_list(schema: Schema, name: str, field: Schema, always_there: bool) -> None:
