@@ -21,8 +21,8 @@ from harness.full_run import FULL, SMALL, Document
 from harness.gotools import ToolUnavailable
 from harness.mutations import ABSENT, changed, places, schema_at, values_for
 from harness.runs import RUBRIC, TRIAD, document
-from selfevo_contract.crd.resource import definition
 from selfevo_contract.crd.of_fields import messages_of
+from selfevo_contract.crd.resource import definition
 from selfevo_contract.crd.transitions import FROZEN
 from selfevo_contract.plan import sketch
 from selfevo_contract.run import SelfEvolutionRun

@@ -14,8 +14,8 @@ from harness.full_run import FULL as FULL_DOCUMENT
 from harness.full_run import RUBRIC
 from harness.mutations import places
 from harness.runs import TRIAD, document
-from selfevo_contract.crd.resource import FILE, definition, to_yaml
 from selfevo_contract.crd.of_fields import messages_of
+from selfevo_contract.crd.resource import FILE, definition, to_yaml
 from selfevo_contract.crd.transitions import FROZEN, MAY_CHANGE, MAY_GROW
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.run import RunSpec
