@@ -38,9 +38,13 @@ def open_at(storage: Storage, cache: Path | None = None) -> ObjectStore:
 
 def absent(run: SelfEvolutionRun) -> str:
     """A remark where the store is a folder that is not there: not begun yet, or mistyped. A bucket is asked for."""
-    uri = run.spec.storage.uri
-    there = not uri.startswith("file://") or Path(unquote(uri.removeprefix("file://"))).exists()
-    return "" if there else "does not exist yet, `selfevo run` makes it"
+    return "" if is_there(run.spec.storage) else "does not exist yet, `selfevo run` makes it"
+
+
+def is_there(storage: Storage) -> bool:
+    """Whether the store's folder exists; of a bucket nobody is asked."""
+    uri = storage.uri
+    return not uri.startswith("file://") or Path(unquote(uri.removeprefix("file://"))).exists()
 
 
 def prefix_of(run: SelfEvolutionRun, step: Step) -> str:

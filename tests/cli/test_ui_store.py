@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,11 @@ from selfevo.local.store_record import StoreRecord
 from selfevo.main import app
 from selfevo.manifest import store_of
 from selfevo.ui.app import app_of
+from selfevo.ui.listed import Listed
+from selfevo.ui.runs import Shown
 from selfevo.ui.store_runs import StoreRuns
 from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.run_record import RunRecord
 from selfevo_contract.status import Rollback, RunStatus
 from selfevo_store import known_records, leave_record, open_store, read_record
@@ -68,6 +73,99 @@ def test_the_same_name_in_two_stores_is_two_runs(tmp_path: Path) -> None:
     client = client_of(*places, workdir=tmp_path / "work")
     assert 'href="/runs/default/demo@2"' in client.get("/").text
     assert client.get(f"{RUN}@2").status_code == 200 and client.get(f"{RUN}@3").status_code == 404
+
+
+class Trouble:
+    """In the place of a store's ``folders``, by which a list of its records begins."""
+
+    def __init__(self, store: Listed, error: Exception | None = None) -> None:
+        self.answers, self.error, self.asked, self.goes_on = store.store.folders, error, 0, threading.Event()
+
+    def __call__(self) -> tuple[str, ...]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        assert self.goes_on.wait(60)
+        return self.answers()
+
+
+def two_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[StoreRuns, TestClient]:
+    """Of one run each, by the same name; lists of records are asked for at each request."""
+    for name in ("a", "b"):
+        left(fake_run(tmp_path / name, until="challenger-train-1"))
+    runs = StoreRuns([store_of(str(tmp_path / name / "store")) for name in ("a", "b")], tmp_path / "work")
+    monkeypatch.setattr("selfevo.ui.listed.LISTED_S", 0.0)
+    runs.look()
+    return runs, TestClient(app_of(runs), base_url="http://127.0.0.1:8321")
+
+
+@pytest.mark.parametrize("again_s", [0.0, 1000.0])
+def test_a_store_that_fails_leaves_the_others_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again_s: float
+) -> None:
+    runs, client = two_stores(tmp_path, monkeypatch)
+    monkeypatch.setattr("selfevo.ui.listed.FAILED_S", again_s)
+    trouble = Trouble(runs.stores[0], ServiceError("s3://b/<script>: the store is away; start it"))
+    monkeypatch.setattr(runs.stores[0].store, "folders", trouble)
+    before = trouble.asked
+    for _ in range(3):
+        page = client.get("/").text
+        assert f'href="{RUN}@2"' in page and f'href="{RUN}"' not in page  # by the name that it has beside the other
+        assert "cannot be read now; its run is not shown meanwhile: s3://b/&lt;script&gt;: the store is away" in page
+    assert (trouble.asked - before == 1) is (again_s > 0)
+    assert client.get(f"{RUN}@2").status_code == 200
+    failed = client.get(RUN)
+    assert failed.status_code == 503 and "the store is away; start it" in failed.text
+    chooser = client.get("/compare").text
+    assert "demo@2" in chooser and "the store is away" in chooser
+    if not again_s:
+        monkeypatch.setattr(runs.stores[0].store, "folders", trouble.answers)
+        page = client.get("/").text
+        assert f'href="{RUN}"' in page and "the store is away" not in page
+
+
+def test_a_store_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, client = two_stores(tmp_path, monkeypatch)
+    monkeypatch.setattr("selfevo.ui.listed.PATIENCE_S", 0.01)
+    runs.stores[1]._took = 0.0
+    trouble = Trouble(runs.stores[1])
+    monkeypatch.setattr(runs.stores[1].store, "folders", trouble)
+    for _ in range(3):
+        page = client.get("/").text
+        assert f'href="{RUN}"' in page and f"file://{tmp_path}/b/store does not answer; check the network" in page
+    assert trouble.asked == 1
+    trouble.goes_on.set()
+    deadline = time.monotonic() + 60
+    while "does not answer" in client.get("/").text:
+        assert time.monotonic() < deadline
+
+
+def test_all_stores_that_fail_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, client = two_stores(tmp_path, monkeypatch)
+    for name in ("a", "b"):
+        (tmp_path / name).rename(tmp_path / f"{name}-away")
+    page = client.get("/")
+    assert page.status_code == 503 and "none of the 2 stores can be read: " in page.text
+    assert page.text.count("is no folder any more; put it back") == 2
+
+
+def test_a_store_that_fails_under_a_run_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, client = two_stores(tmp_path, monkeypatch)
+    monkeypatch.setattr("selfevo.ui.listed.LISTED_S", 1000.0)
+    assert client.get("/").status_code == 200  # listed, and taken as it is from now on
+    shown = StoreRuns._shown
+
+    def away(self: StoreRuns, run: SelfEvolutionRun) -> Shown:
+        if run.spec.storage == runs.stores[0].storage:
+            raise ServiceError("the store is away")
+        return shown(self, run)
+
+    monkeypatch.setattr(StoreRuns, "_shown", away)
+    page = client.get("/").text
+    assert "Not read:" in page and f'href="{RUN}@2"' in page
+    monkeypatch.setattr(runs.stores[0].store, "folders", Trouble(runs.stores[0], ServiceError("and its list too")))
+    page = client.get("/").text
+    assert "and its list too" in page and "Not read:" not in page
 
 
 def test_what_cannot_be_read_is_that_runs_sentence(tmp_path: Path) -> None:

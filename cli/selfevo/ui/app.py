@@ -69,7 +69,8 @@ class Pages:
         everything = self.runs.all()
         return self.page(
             "runs.html.j2",
-            live=_of_all(everything),
+            live=_of_all(everything, failing := self.runs.failing),
+            failing=failing,
             runs=[(one, curve(one)) for one in everything],
             nothing=self.runs.nothing,
             phases={one.phase for one in everything if isinstance(one, Shown)},
@@ -175,7 +176,9 @@ class Pages:
         chosen = dict(list(chosen.items())[:MOST])
         template = "compared.html.j2" if chosen else "compare.html.j2"
         said = comparison_variables(compare([self.runs.report(run) for run in chosen.values()])) if chosen else {}
-        return self.page(template, live=_of_all(everything), everything=everything, chosen=list(chosen), **said)
+        failing = self.runs.failing
+        live = _of_all(everything, failing)
+        return self.page(template, live=live, everything=everything, failing=failing, chosen=list(chosen), **said)
 
     async def events(self, request: Request) -> Response:
         """What a page hears while it is open: of one run, or of all."""
@@ -193,7 +196,7 @@ class Pages:
         """Of the run of that name as in its address, or of all without one."""
         try:
             if not name:
-                return _of_all(self.runs.all())["state"]
+                return _of_all(self.runs.all(), self.runs.failing)["state"]
             shown = self.runs.one(*name.split("/", 1)) if "/" in name else None
         except SelfevoError as error:
             return digest_of(str(error))
@@ -282,8 +285,8 @@ def _of_one(shown: Shown) -> dict[str, str]:
     return {"events": f"/events?run={shown.path.removeprefix('/runs/')}", "state": shown.state}
 
 
-def _of_all(runs: Sequence[Shown | Unread]) -> dict[str, str]:
-    return {"events": "/events", "state": digest_of([(run.path, run.state) for run in runs])}
+def _of_all(runs: Sequence[Shown | Unread], failing: Sequence[str]) -> dict[str, str]:
+    return {"events": "/events", "state": digest_of([(run.path, run.state) for run in runs], failing)}
 
 
 def _tasks(shown: Shown) -> list[str]:

@@ -170,6 +170,11 @@ class Runs:
             "one that ran elsewhere."
         )
 
+    @property
+    def failing(self) -> list[str]:
+        """A sentence on each place that cannot be read now, where there are others to show."""
+        return []
+
     def _known(self) -> Mapping[tuple[str, str], SelfEvolutionRun | Unread]:
         found = {_key(one.run): one.run for one in local_runs(self.workdir)}
         return found | {_key(run): run for run in self.named}

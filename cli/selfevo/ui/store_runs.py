@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from selfevo.stores import committed_steps, open_at, open_run_store
+from selfevo.stores import committed_steps, open_run_store
+from selfevo.ui.listed import Found, Listed
 from selfevo.ui.runs import Runs, Shown, Unread
 from selfevo.verbs.show import as_committed
-from selfevo_contract.errors import SelfevoError
+from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_contract.plan import is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import parsed
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.status import RunStatus
-from selfevo_store import ObjectStore, known_records
-
-LISTED_S = 2.0
-"""For so long a list of records is taken as it is."""
-
-Found = SelfEvolutionRun | Unread
 
 
 class StoreRuns(Runs):
-    """Of several stores, a run that an earlier one has by the same name bears its store's number: demo@2."""
+    """Of several stores, a run that an earlier one has by the same name bears its store's number: demo@2.
+
+    A store that fails leaves the others' runs to be shown, by the names that they have beside its own.
+    """
 
     unknown = (
         "The store has what runs have made, and not where they stand: Unknown is a run whose outputs are not all "
@@ -34,59 +31,86 @@ class StoreRuns(Runs):
 
     def __init__(self, stores: Sequence[Storage], workdir: Path) -> None:
         super().__init__(workdir)
-        self.stores = [(storage, open_at(storage)) for storage in stores]
-        self._read: dict[tuple[str, str], Found] = {}
-        """By the record's address and the name that is shown. A record is final, damaged or not."""
-        self._listed: dict[tuple[str, str], Found] = {}
-        self._until = 0.0
-        self._listing = threading.Lock()
+        self.stores = [Listed(storage) for storage in stores]
 
     @property
     def nothing(self) -> str:
-        where = " and ".join(store.uri for _, store in self.stores)
+        where = " and ".join(store.uri for store in self.stores if store.failure() is None)
         return (
             f"No run has left a record in {where}: `selfevo run MANIFEST` leaves one, also of a run that is done, and "
             "`selfevo ui MANIFEST --storage URI` shows a run without one."
         )
 
     def look(self) -> None:
-        """Look for records now.
+        """Look for records now, in each store.
 
         Raises:
-            SelfevoError: a store cannot be used.
+            SelfevoError: one of them cannot be used.
         """
-        self._known()
+        for store in self.stores:
+            store.ask()
+        for store in self.stores:
+            failed = store.failure(patience=math.inf)
+            if failed is not None:
+                raise failed
+
+    def all(self) -> list[Shown | Unread]:
+        found: list[Shown | Unread] = []
+        for (namespace, name), (store, run) in sorted(self._named().items(), key=lambda item: item[0]):
+            if store.failure() is not None:
+                continue
+            try:
+                found.append(run if isinstance(run, Unread) else self._shown(run))
+            except SelfevoError as error:
+                if isinstance(error, ServiceError):
+                    store.doubt()
+                if store.failure() is None:  # then it is the run's own
+                    found.append(Unread(namespace, name, str(error)))
+        return found
+
+    def one(self, namespace: str, name: str) -> Shown | None:
+        found = self._named().get((namespace, name))
+        failed = None if found is None else found[0].failure()
+        if failed is not None:
+            raise failed
+        return super().one(namespace, name)
+
+    @property
+    def failing(self) -> list[str]:
+        found = []
+        for store in self.stores:
+            failed = store.failure()
+            if failed is not None:
+                runs = f"; its {len(store.found)} runs are not shown meanwhile" if len(store.found) > 1 else ""
+                runs = "; its run is not shown meanwhile" if len(store.found) == 1 else runs
+                found.append(f"Store {store.uri} cannot be read now{runs}: {failed}")
+        return found
 
     def _known(self) -> dict[tuple[str, str], Found]:
-        with self._listing:
-            if time.monotonic() >= self._until:
-                listed: dict[tuple[str, str], Found] = {}
-                for number, (storage, store) in enumerate(self.stores, 1):
-                    for (namespace, name), key in known_records(store).items():
-                        shown = f"{name}@{number}" if (namespace, name) in listed else name
-                        listed[namespace, shown] = self._at(key, storage, store, namespace, shown)
-                self._listed, self._until = listed, time.monotonic() + LISTED_S
-            return self._listed
+        return {key: run for key, (_, run) in self._named().items()}
 
-    def _at(self, key: str, storage: Storage, store: ObjectStore, namespace: str, name: str) -> Found:
-        place = store.uri_of(key), name
-        found = self._read.get(place)
-        if found is not None:
-            return found
-        try:
-            data = store.read_bytes(key)
-        except SelfevoError as error:  # another time it may be read
-            return Unread(namespace, name, str(error))
-        try:
-            run = parsed(data, key, store.uri_of(key)).run
-        except SelfevoError as error:
-            found = Unread(namespace, name, str(error))
-        else:  # as it lies there, which may be a copy of the store that the run was told
-            metadata = run.metadata.model_copy(update={"name": name})
-            spec = run.spec.model_copy(update={"storage": storage})
-            found = run.model_copy(update={"metadata": metadata, "spec": spec})
-        self._read[place] = found
-        return found
+    def _named(self) -> dict[tuple[str, str], tuple[Listed, Found]]:
+        """Each run by the name that it is shown by, with its store.
+
+        Raises:
+            SelfevoError: no store can be read.
+        """
+        for store in self.stores:
+            store.ask()
+        failures = [store.failure() for store in self.stores]
+        failed = [failure for failure in failures if failure is not None]
+        if len(failed) == len(self.stores):
+            raise (
+                failed[0]
+                if len(failed) == 1
+                else ServiceError(f"none of the {len(failed)} stores can be read: {'; '.join(map(str, failed))}")
+            )
+        named: dict[tuple[str, str], tuple[Listed, Found]] = {}
+        for number, store in enumerate(self.stores, 1):
+            for (namespace, name), run in store.found.items():
+                shown = f"{name}@{number}" if (namespace, name) in named else name
+                named[namespace, shown] = store, _named_as(shown, run)
+        return named
 
     def _shown(self, run: SelfEvolutionRun) -> Shown:
         store, record = open_run_store(run), run.status or RunStatus()
@@ -98,3 +122,9 @@ class StoreRuns(Runs):
             committed = committed_steps(run, plan, store, self._manifests)
             status = as_committed(run, status, plan, committed)
         return Shown(run, plan, store, status, committed, driven=None)
+
+
+def _named_as(name: str, found: Found) -> Found:
+    if isinstance(found, Unread):
+        return replace(found, name=name)
+    return found.model_copy(update={"metadata": found.metadata.model_copy(update={"name": name})})
