@@ -56,7 +56,7 @@ SIZES = {
 FINGERPRINTS = "as its fingerprint has it"
 """Stands in a phase's log beside how far an engine is from it (selfevo_trainer/inputs/fingerprints.py)."""
 MEMORY = "the GPU's memory: at most"
-"""Likewise (selfevo_trainer/process/gpu_memory.py)."""
+"""Likewise (selfevo_trainer/process/gpus.py)."""
 FP8 = "vllm-fp8"
 SERVER = "server"
 PROMPT_WORDS = 200

@@ -125,6 +125,10 @@ def safe_relative(path: str) -> str:
 
 RelativePath = Annotated[str, AfterValidator(safe_relative)]
 
+GPU_SECONDS = "gpu"
+"""Of a manifest's timings the one that is no activity: the processes' seconds, times the GPUs that their pods saw.
+Earlier trainers did not say it."""
+
 
 class _Stored(BaseModel):
     # ser_json_inf_nan: a diverged loss is NaN. The default would store it as null, which no reader could parse, and a
@@ -174,7 +178,7 @@ class ManifestDraft(_Stored):
     """The attempt (Job name or process) that wrote it, for people."""
     metrics: dict[str, float] = {}
     timings: dict[str, float] = {}
-    """Seconds by activity."""
+    """Seconds by activity, ``total`` and ``GPU_SECONDS``; of chunks, those of all processes that made them."""
     parents: dict[str, str] = {}
     """Role of the input -> ``<phase>/<key>`` of the step that made it, or a model's URI."""
     inputs: dict[str, Any] = {}

@@ -35,13 +35,14 @@ from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
 from selfevo.report.samples import KEPT, samples_of, spread
 from selfevo.report.text import duration, listed, percent, points, shown
-from selfevo.report.timings import overhead, seconds_of
+from selfevo.report.timings import gpu_hours, overhead, seconds_of
 from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_contract.scores import Score
+from selfevo_contract.status import Usage
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
 
@@ -336,6 +337,49 @@ def test_the_times_of_chunks_are_added_up_until_there_is_a_manifest() -> None:
     whole = manifest(generation=10.0, grading=1.0, store=0.5, total=13.0)
     assert sum(seconds_of(whole, []).values()) == pytest.approx(13.0)
     assert seconds_of(None, []) == {}
+
+
+def test_gpu_hours_are_no_activity_and_are_counted_or_said() -> None:
+    def manifest(**timings: float) -> Manifest:
+        stamp = "2026-01-01T00:00:00Z"
+        return Manifest(key="a" * 64, phase="evaluate", write_id="1", created_at=stamp, files=[], timings=timings)
+
+    said = manifest(generation=1800.0, total=3600.0, gpu=7200.0)
+    assert sum(seconds_of(said, []).values()) == pytest.approx(3600.0)
+    silent, none = manifest(total=5.0), manifest(total=5.0, gpu=0.0)
+    used, unused = (Usage(counted_at="", gpu_hours=hours) for hours in (7.0, 0.0))
+    rows: list[tuple[Usage | None, list[Manifest], str]] = [
+        (None, [], "None"),
+        (None, [silent], "None"),
+        (None, [none], "0.00"),
+        (None, [said, silent], "≥ 2.00"),
+        (None, [manifest(gpu=18.0)], "≥ 0.005"),
+        (used, [said], "7.00"),
+        (unused, [silent], "0.00"),
+        (unused, [said], "≥ 2.00"),  # on this machine nobody counts
+    ]
+    assert [str(gpu_hours(usage, manifests)) for usage, manifests, _ in rows] == [shown for *_, shown in rows]
+    partly, whole, counted = gpu_hours(None, [said, silent]), gpu_hours(None, [said]), gpu_hours(used, [])
+    assert partly is not None and "At least 2.00 GPU hours" in partly.sentence
+    assert ", nor a step whose trainer did not say it." in partly.sentence
+    assert whole is not None and whole.sentence.endswith("Failed attempts are not in it.")
+    assert counted is not None and counted.sentence == "The run has used 7.00 GPU hours, failed attempts included."
+
+
+def test_gpu_hours_stand_beside_the_time_of_each_phase(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-rollout-1", gpus=1800, spec__rollout__questions=20)
+    found = collect(fake.run, fake.plan, fake.store, questions=False)
+    done = [record for record in found.steps if record.manifest is not None]
+    seconds = sum(record.total or 0.0 for record in done)
+    assert sum(time.gpu_hours or 0.0 for time in found.times) == pytest.approx(seconds / 2)
+    page = render(found)
+    assert f"At least {seconds / 2:.2f} GPU hours" in page and "<th>GPU hours</th>" in page
+    [rollout] = [time for time in found.times if time.phase == "solver-rollout"]
+    assert rollout.gpu_hours is None and rollout.total > 0  # its first chunk is there, and it is not done
+
+
+def test_without_gpus_the_page_says_nothing_of_them(report: Report) -> None:
+    assert "GPU hours" not in render(report)
 
 
 def test_time_is_all_accounted_for(report: Report) -> None:

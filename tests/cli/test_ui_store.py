@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,17 @@ def test_the_same_name_in_two_stores_is_two_runs(tmp_path: Path) -> None:
     client = client_of(*places, workdir=tmp_path / "work")
     assert 'href="/runs/default/demo@2"' in client.get("/").text
     assert client.get(f"{RUN}@2").status_code == 200 and client.get(f"{RUN}@3").status_code == 404
+
+
+def test_gpu_hours_are_those_of_the_steps_that_are_done(tmp_path: Path) -> None:
+    cells = {}
+    for name, gpus in (("a", 1000), ("b", 0), ("c", None)):
+        left(fake_run(tmp_path / name, until="solver-rollout-1", gpus=gpus, spec__rollout__questions=20))
+        client = client_of(tmp_path / name / "store", workdir=tmp_path / "work")
+        page, of_run = client.get("/").text, client.get(RUN).text
+        cells[name] = re.findall(r"<td>(≥ [\d.]+|0\.00)</td>", page)
+        assert ("failed attempts are not in them" in page) is ("At least" in of_run) is bool(gpus)
+    assert cells["b"] == ["0.00"] and cells["c"] == [] and len(cells["a"]) == 1 and cells["a"][0].startswith("≥ ")
 
 
 class Trouble:

@@ -17,7 +17,14 @@ from typing import Any
 
 from harness.artifacts import write_files
 from harness.runs import make_run
-from selfevo_contract.artifacts import ANSWER_CHUNKS, ManifestDraft, checkpoint_prefix, chunk_prefix, step_prefix
+from selfevo_contract.artifacts import (
+    ANSWER_CHUNKS,
+    GPU_SECONDS,
+    ManifestDraft,
+    checkpoint_prefix,
+    chunk_prefix,
+    step_prefix,
+)
 from selfevo_contract.phases import (
     EVALUATE,
     BaseModelRef,
@@ -92,13 +99,14 @@ class FakeRun:
         return step_prefix(self.run.metadata.namespace, step.phase, step.key)
 
 
-def fake_run(folder: Path, *, until: str | None = None, luck: int = 0, **changes: Any) -> FakeRun:
+def fake_run(folder: Path, *, until: str | None = None, luck: int = 0, gpus: int | None = 0, **changes: Any) -> FakeRun:
     """Commits a run below ``folder``.
 
     Args:
         until: Name of the step at which it was interrupted: of this one there is the first chunk or a checkpoint, of
             those after it nothing. The whole run when not given.
         luck: What the made-up figures are drawn by.
+        gpus: That each process saw; None for trainers that did not say it.
         changes: To the manifest, as ``make_run`` takes them.
     """
     settings = {
@@ -114,15 +122,15 @@ def fake_run(folder: Path, *, until: str | None = None, luck: int = 0, **changes
     for number, step in enumerate(found.plan.steps):
         work = folder / "work" / step.name
         interrupted = step.name == until
-        _Committer(found, step, work, random.Random(number + 1000 * luck)).commit(interrupted=interrupted)
+        _Committer(found, step, work, random.Random(number + 1000 * luck), gpus).commit(interrupted=interrupted)
         if interrupted:
             break
     return found
 
 
 class _Committer:
-    def __init__(self, of: FakeRun, step: Step, work: Path, rng: random.Random) -> None:
-        self.of, self.step, self.work, self.rng = of, step, work, rng
+    def __init__(self, of: FakeRun, step: Step, work: Path, rng: random.Random, gpus: int | None) -> None:
+        self.of, self.step, self.work, self.rng, self.gpus = of, step, work, rng, gpus
         self.place = step_prefix(of.run.metadata.namespace, step.phase, step.key)
 
     def commit(self, *, interrupted: bool) -> None:
@@ -146,13 +154,15 @@ class _Committer:
     def put(
         self, place: str, files: Mapping[str, bytes], metrics: Mapping[str, float], timings: Mapping[str, float]
     ) -> None:
+        total = sum(timings.values()) + 0.25
+        of_gpus = {} if self.gpus is None else {GPU_SECONDS: self.gpus * total}
         draft = ManifestDraft(
             key=self.step.key,
             phase=self.step.phase,
             iteration=self.step.iteration,
             attempt=f"demo-{self.step.name}",
             metrics=dict(metrics),
-            timings={**timings, "total": sum(timings.values()) + 0.25} if timings else {},
+            timings={**timings, "total": total, **of_gpus} if timings else {},
             parents=_parents(self.step),
             inputs=self.step.inputs.wire(),
             versions={"python": "3.11.9", "selfevo": "0.1.0", "trl": "1.16.0" if self.step.iteration < 2 else "1.17.0"},

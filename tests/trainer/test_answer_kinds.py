@@ -15,10 +15,10 @@ from selfevo_contract.spec.evaluation import Task
 from selfevo_trainer.answers import kinds
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.kinds import KindComparer, truth_of
-from selfevo_trainer.context import Clock
 from selfevo_trainer.inputs import data
 from selfevo_trainer.inputs.data import read_held_out
 from selfevo_trainer.phases.evaluate import read_task
+from selfevo_trainer.process.clock import Clock
 
 
 @pytest.mark.parametrize("module", [kinds, data])

@@ -15,11 +15,12 @@ import pytest
 from harness.inprocess import Ended, Phases, sigterm
 from harness.tiny import settings
 from runs import arithmetic
-from selfevo_contract.artifacts import ANSWER_CHUNKS, QUESTION_CHUNKS, chunk_prefix, committed_chunks
+from selfevo_contract.artifacts import ANSWER_CHUNKS, GPU_SECONDS, QUESTION_CHUNKS, chunk_prefix, committed_chunks
 from selfevo_contract.rows import CURRICULUM, TEXTS
 from selfevo_contract.rows import QUESTIONS as QUESTION_ROWS
 from selfevo_store import read_manifest
 from selfevo_trainer.chunks import cut, share_of
+from selfevo_trainer.process import gpus
 
 STEP = "solver-rollout-1"
 FILES = (QUESTION_ROWS.name, CURRICULUM.name, TEXTS.name)
@@ -280,7 +281,8 @@ def test_two_processes_that_do_the_same_end_with_one_output(
 
 
 @pytest.mark.slow
-def test_progress_is_told_after_each_chunk(tmp_path: Path) -> None:
+def test_progress_is_told_after_each_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "seen", lambda processes: 2)
     phases = make(tmp_path, chunk=4)
     ended = phases(STEP)
     told = [line for line in ended.progress if line.doing == "answering"]
@@ -294,3 +296,4 @@ def test_progress_is_told_after_each_chunk(tmp_path: Path) -> None:
     seconds = phases.committed(STEP).timings
     assert seconds["generation"] == pytest.approx(ended.result.timings["generation"], abs=0.05)
     assert 0 < seconds["total"] <= ended.result.timings["total"] + 0.05
+    assert seconds[GPU_SECONDS] == pytest.approx(2 * seconds["total"], abs=0.1)

@@ -16,9 +16,9 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.spec.rollout import Band, Contamination
 from selfevo_trainer.contamination import NOTHING_HELD_OUT, HeldOutQuestions, ngrams_of, words_of
-from selfevo_trainer.context import Clock
 from selfevo_trainer.curriculum import Candidate, select, unfit
 from selfevo_trainer.inputs.data import held_out_questions
+from selfevo_trainer.process.clock import Clock
 
 HELD = "Let $x$ and $y$ be positive real numbers such that $x + y = 1$. Find the largest value of $x^2 y$."
 OTHER = "A train leaves the station at noon and arrives three hours later; how far did it go?"

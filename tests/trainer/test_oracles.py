@@ -17,10 +17,10 @@ from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.oracles import ArithmeticOracle, DataOracle, EndpointOracle, SortingOracle
 from selfevo_trainer import oracles
 from selfevo_trainer.answers.grades import ExactGrader
-from selfevo_trainer.context import Clock
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.oracles import endpoint as endpoint_oracle
 from selfevo_trainer.oracles.judgement import accuracy
+from selfevo_trainer.process.clock import Clock
 
 KEPT = [CurriculumRow(question=f"{i} + {i}", answer=str(2 * i if i % 4 else 7), share=0.5) for i in range(1, 13)]
 """Twelve questions; the labels of three are wrong."""

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from selfevo_trainer.context import Clock
 from selfevo_trainer.grpo.generation import cut, generate_in_parts
+from selfevo_trainer.process.clock import Clock
 
 pytestmark = pytest.mark.slow  # transformers and TRL are a worker's first ten seconds
 

@@ -15,7 +15,6 @@ from selfevo_contract.judging import AnchorRow
 from selfevo_contract.rows import WrittenQuestion
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.rubric import Rubric
-from selfevo_trainer.context import Clock
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines import Completion
 from selfevo_trainer.judges import agreement, rubric
@@ -24,6 +23,7 @@ from selfevo_trainer.judges.criteria import Criterion, parse_criteria, read_crit
 from selfevo_trainer.judges.rubric import RubricJudge, totals
 from selfevo_trainer.judges.verdicts import read_scores
 from selfevo_trainer.labelling.scores import _Scoring
+from selfevo_trainer.process.clock import Clock
 from selfevo_trainer.ratings import ByJudge
 from selfevo_trainer.solver_rewards import RubricReward
 

@@ -16,8 +16,8 @@ from runs import phase_environment
 from selfevo_contract.plan import plan
 from selfevo_contract.process import PhaseResult, phase_config
 from selfevo_contract.traces import Span, attempt_span
-from selfevo_trainer.context import Clock
 from selfevo_trainer.process import traces
+from selfevo_trainer.process.clock import Clock
 from selfevo_trainer.process.traces import Trace, open_trace
 from silent_server import silent_server
 

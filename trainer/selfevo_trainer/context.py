@@ -10,14 +10,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from selfevo_contract import reasons
-from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, step_prefix
+from selfevo_contract.artifacts import GPU_SECONDS, MANIFEST_NAME, Manifest, ManifestDraft, step_prefix
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
@@ -30,7 +29,8 @@ from selfevo_trainer.answers.grades import ExactGrader, open_grader
 from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.distributed.layout import ALONE, Rank
 from selfevo_trainer.engines import Completion, Engine
-from selfevo_trainer.process import progress
+from selfevo_trainer.process import gpus, progress
+from selfevo_trainer.process.clock import Clock
 from selfevo_trainer.process.pace import Speed
 from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.process.traces import Trace
@@ -43,37 +43,6 @@ SHARE_OF_GRACE = 0.9
 
 NO_DISTRIBUTION = "probability tensor contains"
 """How torch begins when it is to sample from NaN."""
-
-
-class Clock:
-    """Seconds by activity. Nested activities are not counted twice: the inner one's time is taken from the outer's."""
-
-    def __init__(self, trace: Trace | None = None) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._inner: list[float] = []
-        self._trace = trace or Trace()
-        self.tokens = 0
-        """Tokens that were generated."""
-
-    @contextlib.contextmanager
-    def during(self, activity: str) -> Iterator[None]:
-        """Count the time inside as ``activity``."""
-        begun = time.perf_counter()
-        self._inner.append(0.0)
-        try:
-            with self._trace.part(activity):
-                yield
-        finally:
-            spent = time.perf_counter() - begun
-            self.seconds[activity] += spent - self._inner.pop()
-            if self._inner:
-                self._inner[-1] += spent
-
-    def started(self, since: float) -> None:
-        """What the phase needs is imported; the process began at ``since``, a Unix time."""
-        now = time.time()
-        self.seconds["startup"] = now - since
-        self._trace.passed("startup", since, now)
 
 
 @dataclass
@@ -310,10 +279,12 @@ class Context:
         return open_grader(grading)
 
     def timings(self) -> dict[str, float]:
-        """Seconds by activity so far, and ``total`` since the process began."""
+        """Seconds by activity so far, ``total`` since the process began, and by how many GPUs it was."""
+        total = time.time() - self.started
         return {
             **{name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
-            "total": round(time.time() - self.started, 3),
+            "total": round(total, 3),
+            GPU_SECONDS: round(total * gpus.seen(self.rank.size), 3),
         }
 
     def lap(self) -> dict[str, float]:

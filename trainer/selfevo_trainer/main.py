@@ -16,7 +16,7 @@ from selfevo_trainer.config import read_config
 from selfevo_trainer.dispatch import run_phase
 from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.distributed.layout import Rank, read_rank
-from selfevo_trainer.process import gpu_memory, kept_log, progress
+from selfevo_trainer.process import gpus, kept_log, progress
 from selfevo_trainer.process.quiet import quieten
 from selfevo_trainer.process.signals import Interrupted, StopRequest, die_with_parent
 from selfevo_trainer.process.traces import open_trace
@@ -49,7 +49,7 @@ def _main(started: float, log: kept_log.KeptLog | None) -> int:
             result = run_phase(config, stop, started, trace)
         finally:
             stop.defer()  # it has ended, whichever way: a request changes nothing about how
-            if (memory := gpu_memory.peak()) is not None:
+            if (memory := gpus.peak()) is not None:
                 logging.getLogger("selfevo").info(memory)
     except BaseException as error:
         result = failure_of(config, error)

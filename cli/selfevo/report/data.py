@@ -199,6 +199,8 @@ class PhaseTime:
 
     phase: str
     seconds: Mapping[str, float]
+    gpu_hours: float | None = None
+    """None where no manifest says it."""
 
     @property
     def total(self) -> float:
@@ -216,6 +218,8 @@ class StepRecord:
     """By activity; shards added up."""
     progress: str = ""
     """How far a step without a manifest is, e.g. ``64 of 8000 questions answered``."""
+    gpu_hours: float | None = None
+    """Of a step that is done, if its trainer said it."""
 
     @property
     def total(self) -> float | None:

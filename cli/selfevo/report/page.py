@@ -24,7 +24,7 @@ from selfevo.report.figures import Figure
 from selfevo.report.lineage import lineage
 from selfevo.report.samples import INVALID, UNLABELLED
 from selfevo.report.settings import without_values
-from selfevo.report.timings import overhead
+from selfevo.report.timings import gpu_hours, overhead
 from selfevo.report.verifier import judges_of
 from selfevo_contract.phases import PHASES
 from selfevo_contract.run import API_VERSION, KIND
@@ -130,6 +130,10 @@ def variables(report: Report) -> dict[str, Any]:
         "times": times,
         "activities": figures.activities_of(report),
         "overhead": overhead(report.times),
+        "gpu_hours": gpu_hours(
+            report.run.status.usage if report.run.status else None,
+            [record.manifest for record in report.steps if record.manifest is not None],
+        ),
         "graph": lineage(report),
         "open_samples": report.samples[-1].iteration if report.samples else None,
         "overlaps": [(i.number, i.rollout.overlap) for i in report.iterations if i.rollout and i.rollout.overlap],

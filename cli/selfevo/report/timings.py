@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from selfevo.report.data import PhaseTime, StepRecord
-from selfevo_contract.artifacts import Manifest
+from selfevo_contract.artifacts import GPU_SECONDS, Manifest
+from selfevo_contract.status import Usage
 
 ACTIVITIES = {
     "training": "training",
@@ -39,22 +41,77 @@ def seconds_of(manifest: Manifest | None, chunks: Sequence[Manifest]) -> dict[st
 def _by_name(clock: Mapping[str, float]) -> dict[str, float]:
     seconds = dict.fromkeys(NAMES, 0.0)
     for activity, spent in clock.items():
-        if activity != "total":
+        if activity not in ("total", GPU_SECONDS):
             seconds[ACTIVITIES.get(activity, OTHER)] += spent
     # The clocks are read one after the other, so that the rest can come out a little under nothing.
     seconds[OTHER] += max(0.0, clock.get("total", 0.0) - sum(seconds.values()))
     return seconds
 
 
+@dataclass(frozen=True)
+class GpuHours:
+    """GPUs of a run, times the hours for which it had them."""
+
+    hours: float
+    counted: bool
+    """By whoever drove the run, all attempts; else by the processes that made its steps, which is less."""
+    silent: int = 0
+    """Steps that are done, and whose trainers did not say it."""
+
+    def __str__(self) -> str:
+        """As a cell has it: what may be more is marked."""
+        return f"{'' if self.counted or not self.hours else '≥ '}{self._figure}"
+
+    @property
+    def _figure(self) -> str:
+        return f"{self.hours:.2g}" if 0 < self.hours < 0.01 else f"{self.hours:.2f}"
+
+    @property
+    def sentence(self) -> str:
+        """Empty without a GPU."""
+        if not self.hours:
+            return ""
+        if self.counted:
+            return f"The run has used {self._figure} GPU hours, failed attempts included."
+        steps = "a step whose trainer" if self.silent == 1 else f"{self.silent} steps whose trainers"
+        return (
+            f"At least {self._figure} GPU hours: those of the processes that made the steps that are done, by the GPUs "
+            f"that they saw. Failed attempts are not in it{f', nor {steps} did not say it' if self.silent else ''}."
+        )
+
+
+def gpu_hours(usage: Usage | None, committed: Collection[Manifest]) -> GpuHours | None:
+    """As they were counted; else as the manifests of the steps that are done say. None where nobody knows.
+
+    Nobody counts the GPUs of this machine, so that a count of none is not believed where manifests know of some.
+    """
+    said = gpu_hours_of(committed)
+    if usage is not None and (usage.gpu_hours or not said):
+        return GpuHours(usage.gpu_hours, counted=True)
+    if said is None:
+        return None
+    return GpuHours(said, counted=False, silent=sum(GPU_SECONDS not in manifest.timings for manifest in committed))
+
+
+def gpu_hours_of(manifests: Iterable[Manifest]) -> float | None:
+    """What they say; None where none says it, as those of earlier trainers."""
+    said = [manifest.timings[GPU_SECONDS] for manifest in manifests if GPU_SECONDS in manifest.timings]
+    return sum(said) / 3600 if said else None
+
+
 def by_phase(steps: Iterable[StepRecord]) -> tuple[PhaseTime, ...]:
     """Added up over iterations, phases in the order in which they first ran."""
     phases: dict[str, dict[str, float]] = {}
+    gpus: dict[str, float] = {}
     for record in steps:
+        phase = record.step.phase
         if record.seconds:
-            of = phases.setdefault(record.step.phase, dict.fromkeys(NAMES, 0.0))
+            of = phases.setdefault(phase, dict.fromkeys(NAMES, 0.0))
             for name, spent in record.seconds.items():
                 of[name] += spent
-    return tuple(PhaseTime(phase, seconds) for phase, seconds in phases.items())
+        if record.gpu_hours is not None:
+            gpus[phase] = gpus.get(phase, 0.0) + record.gpu_hours
+    return tuple(PhaseTime(phase, seconds, gpus.get(phase)) for phase, seconds in phases.items())
 
 
 def overhead(times: Iterable[PhaseTime]) -> float | None:

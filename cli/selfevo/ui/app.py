@@ -75,6 +75,7 @@ class Pages:
             nothing=self.runs.nothing,
             phases={one.phase for one in everything if isinstance(one, Shown)},
             unknown=self.runs.unknown,
+            least=any(isinstance(one, Shown) and str(one.gpu_hours).startswith("≥") for one in everything),
         )
 
     def run(self, request: Request) -> Response:

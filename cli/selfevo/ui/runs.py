@@ -11,6 +11,7 @@ from pathlib import Path
 from selfevo.local.workdir import RunFolder
 from selfevo.report.collect import collect
 from selfevo.report.data import Report
+from selfevo.report.timings import GpuHours, gpu_hours
 from selfevo.stores import committed_steps, open_run_store, recorded
 from selfevo.ui.live import digest_of
 from selfevo.ui.models import place_of
@@ -92,6 +93,10 @@ class Shown:
     def figure(self, iteration: IterationStatus | None, name: str) -> float | None:
         """``_stderr`` and ``_gain`` behind the metric's name, of an evaluation."""
         return None if iteration is None else iteration.metrics.get(f"evaluation/{self.metric}{name}")
+
+    @property
+    def gpu_hours(self) -> GpuHours | None:
+        return gpu_hours(self.status.usage, self.committed.values())
 
     @property
     def newest(self) -> str:
