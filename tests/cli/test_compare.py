@@ -20,6 +20,7 @@ from selfevo.report.settings import flattened
 from selfevo.report.spread import Spread, spread_of
 from selfevo.verbs.report import report_comparison
 from selfevo_contract.errors import InputError
+from selfevo_contract.plan import plan as replan
 from selfevo_contract.scores import Results, standard_error
 
 RANDOM = {"spec__rollout__labels": "random"}
@@ -189,6 +190,82 @@ def test_a_run_without_scores_is_told_of(sources: list[Source], tmp_path: Path) 
     bare = fake_run(tmp_path / "bare", metadata__name="bare", spec__evaluation=None)
     none = compare([collect(bare.run, bare.plan, bare.store, questions=False)] * 2)
     assert "No held-out" in render_comparison(none) or "no evaluated iteration" in render_comparison(none)
+
+
+LABELLED: dict[str, Any] = {"data": {"uri": "s3://data/labelled.jsonl", "digest": "0" * 64}, "maxSteps": 2}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Three runs that fine-tune, one of them with random labels, one by more updates, and one that does not."""
+    folder, reports = tmp_path_factory.mktemp("tuned"), []
+    settings: list[tuple[Any, dict[str, Any]]] = [
+        (LABELLED, {}),
+        (None, {}),
+        (LABELLED, RANDOM),
+        ({**LABELLED, "maxSteps": 3}, {}),
+    ]
+    for luck, (finetune, others) in enumerate(settings):
+        changes = {"spec__iterations": 1, "spec__rollout__questions": 20, "spec__finetune": finetune, **others}
+        fake = fake_run(folder / str(luck), luck=luck, metadata__name=f"run-{luck}", **changes)
+        decided = replan(fake.run.spec, best=1)
+        reports.append(collect(fake.run, decided, fake.store, questions=False))
+    return compare(reports)
+
+
+def test_fine_tuned_models_are_held_against_those_of_the_reference(tuned: Comparison) -> None:
+    reference, plain, other, _ = (run.finetuned for run in tuned.runs)
+    assert plain is None and reference is not None and other is not None
+    assert (reference.best.difference, reference.base.difference) == (None, None)
+    pairs = [
+        (other.best.difference, other.best.model, reference.best.model),
+        (other.base.difference, other.base.model, reference.base.model),
+        (other.over_base, other.best.model, other.base.model),
+    ]
+    for found, now, before in pairs:
+        assert found is not None and found.gain is not None and now is not None and before is not None
+        assert now.after is not None and before.after is not None and found.questions == now.after.questions > 0
+        assert found.gain.value == pytest.approx(now.after.mean.value - before.after.mean.value)
+        alone = now.after.mean.stderr
+        assert found.gain.stderr is not None and alone is not None and 0 < found.gain.stderr < 1.5 * alone
+    assert other.best.model is not None and other.best.model.number == 1
+
+
+def test_the_page_shows_fine_tuned_models_and_says_what_they_cannot(tuned: Comparison) -> None:
+    page = render_comparison(tuned)
+    assert "After fine-tuning" in page and "it is not fine-tuned" in page and "comparison-finetuned.csv" in page
+    assert any("The runs do not fine-tune alike" in sentence for sentence in cautions(tuned))
+    assert [said for said in sentences(tuned) if "run-2 less run-0, the best of each fine-tuned: " in said]
+    alike = compare([run.report for run in (tuned.runs[0], tuned.runs[2])])
+    assert not any("fine-tune alike" in sentence for sentence in cautions(alike))
+    assert "After fine-tuning" not in render_comparison(compare([tuned.runs[1].report]))
+
+
+def test_of_fine_tuned_models_what_is_not_there_yet_is_left_open(tuned: Comparison) -> None:
+    import dataclasses
+
+    reports = [run.report for run in tuned.runs]
+    [best, control] = reports[2].finetuned
+    half = dataclasses.replace(reports[2], finetuned=(control,))
+    found = compare([reports[0], half]).runs[1].finetuned
+    assert found is not None and (found.best.model, found.best.difference, found.over_base) == (None, None, None)
+    assert found.base.model == control and found.base.difference is not None
+    assert "not yet" in render_comparison(compare([reports[0], half]))
+    without = dataclasses.replace(reports[2], finetuned=(best,))  # finetune.control: false
+    found = compare([reports[0], without]).runs[1].finetuned
+    assert found is not None and found.base.model is None and found.over_base is None
+    assert found.best.difference is not None
+    late = compare([half, reports[0]])  # the reference is the one that is not there yet
+    assert late.runs[1].finetuned is not None and late.runs[1].finetuned.best.difference is None
+    render_comparison(late)
+
+
+def test_where_the_base_is_the_best_it_is_both(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, spec__iterations=1, spec__rollout__questions=20, spec__finetune=LABELLED)
+    report = collect(fake.run, replan(fake.run.spec, best=0), fake.store, questions=False)
+    found = compare([report, report]).runs[1].finetuned
+    assert found is not None and found.best.model is not None and found.best.model.number == 0
+    assert found.best.model is found.base.model and found.over_base is None
 
 
 def test_one_run_named_twice_is_refused(tmp_path: Path) -> None:

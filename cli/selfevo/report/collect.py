@@ -138,6 +138,7 @@ class _Collector:
                 before=self.evaluations.get(number),
                 after=evaluation_of(answered, self.results.get(0), self.metric),
                 over_control=over(answered, control, self.metric) if number and control else None,
+                results={each.task: each.results for each in answered},
             )
             for number, answered in sorted(self.tuned.items(), reverse=True)
         )

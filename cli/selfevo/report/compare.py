@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from selfevo.report.data import Evaluation, Report
+from selfevo.report.data import Evaluation, Finetuned, Report
 from selfevo.report.settings import flattened
 from selfevo.report.spread import Spread, spread_of
+from selfevo_contract.phases import FinetuneEvaluateInputs
 from selfevo_contract.plan import sketch
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.scores import Results, Score, average, score_of
@@ -34,6 +35,28 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """One model that a run trained on labelled data at its end."""
+
+    model: Finetuned | None
+    """None while it has no score."""
+    difference: Difference | None
+    """To the reference's model in the same part; None of that itself, or without one of the two."""
+
+
+@dataclass(frozen=True)
+class FinetunedRun:
+    """What a run trained on labelled data at its end, in both parts."""
+
+    best: Tuned
+    """From its best iteration, or from the base where that is the best."""
+    base: Tuned
+    """The control, which may be left out (finetune.control)."""
+    over_base: Difference | None
+    """The best less the base of this run, both fine-tuned; None where the base is the best, or without one of them."""
+
+
+@dataclass(frozen=True)
 class Compared:
     """One run."""
 
@@ -43,6 +66,8 @@ class Compared:
     """To the reference at the same iteration; empty of the reference itself."""
     best: Difference | None
     """This run's best iteration to the best one of the reference; None of that itself, or without one of the two."""
+    finetuned: FinetunedRun | None
+    """None of a run without spec.finetune."""
 
     @property
     def scores(self) -> Mapping[int, Evaluation]:
@@ -103,6 +128,11 @@ class Comparison:
         return sorted({number for run in self.runs for number in run.scores})
 
     @property
+    def finetunes(self) -> bool:
+        """Whether a run trains on labelled data at its end."""
+        return any(run.finetuned is not None for run in self.runs)
+
+    @property
     def repeated(self) -> bool:
         """Whether there are seeds to speak of a spread."""
         return any(len(group.members) > 1 for group in self.groups)
@@ -133,8 +163,9 @@ def labels(runs: Sequence[SelfEvolutionRun]) -> list[str]:
 
 
 def _compared(name: str, report: Report, reference: Report, metric: str) -> Compared:
+    tuned = _finetuned(report, reference, metric)
     if report is reference:
-        return Compared(name, report, {}, None)
+        return Compared(name, report, {}, None, tuned)
     both = [number for number in report.results if number in reference.results]
     ours, theirs = report.best, reference.best
     best = None
@@ -146,7 +177,31 @@ def _compared(name: str, report: Report, reference: Report, metric: str) -> Comp
         report=report,
         by_iteration={n: difference(reference.results[n], report.results[n], metric) for n in sorted(both)},
         best=best,
+        finetuned=tuned,
     )
+
+
+def _finetuned(report: Report, reference: Report, metric: str) -> FinetunedRun | None:
+    if report.run.spec.finetune is None:
+        return None
+    (best, base), theirs = _models(report), _models(reference)
+
+    def tuned(model: Finetuned | None, other: Finetuned | None) -> Tuned:
+        return Tuned(model, None if report is reference else _between(other, model, metric))
+
+    over_base = _between(base, best, metric) if best is not base else None
+    return FinetunedRun(tuned(best, theirs[0]), tuned(base, theirs[1]), over_base)
+
+
+def _models(report: Report) -> tuple[Finetuned | None, Finetuned | None]:
+    """The fine-tuned best, and the fine-tuned base, of those that have a score."""
+    starts = [step.iteration for step in report.plan.steps if isinstance(step.inputs, FinetuneEvaluateInputs)]
+    scored = {model.number: model for model in report.finetuned if model.after is not None}
+    return scored.get(max(starts, default=0)), scored.get(0)
+
+
+def _between(before: Finetuned | None, now: Finetuned | None, metric: str) -> Difference | None:
+    return None if before is None or now is None else difference(before.results, now.results, metric)
 
 
 # --- questions ----------------------------------------------------------------------------------------------------

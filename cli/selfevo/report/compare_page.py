@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from selfevo.report import figures
-from selfevo.report.compare import Compared, Comparison, Seeds
+from selfevo.report.compare import Compared, Comparison, Difference, Seeds, differing
 from selfevo.report.downloads import downloads_of_comparison
 from selfevo.report.figures import Figure
 from selfevo.report.findings import CLEAR, gain_with_error, is_clear
@@ -64,8 +64,11 @@ def comparison_variables(comparison: Comparison) -> dict[str, Any]:
 def sentences(comparison: Comparison) -> list[str]:
     """The answer: what each run, or each group of seeds, is above the reference, and whether that is a difference."""
     first = comparison.groups[0]
-    told = [_of_group(group, first) for group in comparison.groups[1:] if group.difference is not None]
-    told = told if comparison.repeated else [_of_run(run, comparison.reference) for run in comparison.runs[1:]]
+    if comparison.repeated:
+        told = [_of_group(group, first) for group in comparison.groups[1:] if group.difference is not None]
+    else:
+        told = [_of_run(run, comparison.reference) for run in comparison.runs[1:]]
+        told += [said for run in comparison.runs[1:] if (said := _of_finetuned(run, comparison.reference))]
     if len(told) > _SENTENCES:
         told = [*told[:_SENTENCES], f"The tables have {len(told) - _SENTENCES} more."]
     return told or [
@@ -77,16 +80,27 @@ def _of_run(run: Compared, reference: Compared) -> str:
     last = run.last
     if last is None:
         return f"{run.name} and {reference.name} have no evaluated iteration with a question in common yet."
-    gain = run.by_iteration[last].gain
-    assert gain is not None
     where = f"iteration {last}" if last else "the base"
+    return f"{run.name} less {reference.name} at {where}: {_said(run.by_iteration[last])}."
+
+
+def _of_finetuned(run: Compared, reference: Compared) -> str:
+    """Empty where they have no fine-tuned models with a question in common."""
+    found = run.finetuned.best.difference if run.finetuned else None
+    if found is None or found.gain is None:
+        return ""
+    return f"{run.name} less {reference.name}, the best of each fine-tuned: {_said(found)}."
+
+
+def _said(found: Difference) -> str:
+    gain = found.gain
+    assert gain is not None
     clear = (
         "which is a clear difference" if is_clear(gain) else "which is within two standard errors: no clear difference"
     )
-    asked = f"{run.by_iteration[last].questions:,} held-out questions"
     if gain.stderr is None:
         clear = "of unknown error"
-    return f"{run.name} less {reference.name} at {where}: {gain_with_error(gain)} points on {asked}, {clear}."
+    return f"{gain_with_error(gain)} points on {found.questions:,} held-out questions, {clear}"
 
 
 def _of_group(group: Seeds, first: Seeds) -> str:
@@ -124,6 +138,12 @@ def cautions(comparison: Comparison) -> list[str]:
     other = [run.name for run in comparison.runs if run.report.metric != comparison.metric]
     if other:
         found.append(f"spec.evaluation.metric of {listed(other)} is another one; here all have {comparison.metric}.")
+    tuned = [run.report.run for run in comparison.runs if run.finetuned is not None]
+    if any(setting.path.startswith("finetune.") for setting in differing(tuned)):
+        found.append(
+            "The runs do not fine-tune alike (spec.finetune, among the settings that differ): a difference between "
+            "fine-tuned models is also that of what they were fine-tuned by."
+        )
     unfinished = [run.name for run in comparison.runs if run.report.missing]
     if unfinished:
         found.append(f"Not finished: {listed(unfinished)}.")

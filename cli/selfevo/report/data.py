@@ -136,6 +136,8 @@ class Finetuned:
     after: Evaluation | None
     over_control: Score | None
     """Its gain over the base that was trained on the same data; None of that one itself."""
+    results: Mapping[str, Results] = field(default_factory=dict)
+    """By task, question by question."""
 
 
 @dataclass(frozen=True)

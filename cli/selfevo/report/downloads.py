@@ -64,6 +64,7 @@ def downloads_of_comparison(comparison: Comparison) -> tuple[Download, ...]:
     found = (
         _download("comparison-scores.csv", "Scores by run, iteration and task", runs),
         _download("comparison-differences.csv", f"Differences to {comparison.reference.name}", differences),
+        _download("comparison-finetuned.csv", "Fine-tuned models", _finetuned(comparison)),
         _download("comparison-settings.csv", "Settings that differ", settings),
     )
     return tuple(each for each in found if each.rows)
@@ -89,6 +90,23 @@ def _scores(report: Report) -> list[dict[str, Any]]:
         for iteration in report.iterations
         if iteration.evaluation is not None
         for line in iteration.evaluation.lines
+    ]
+
+
+def _finetuned(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.name,
+            "model": part,
+            "started_from": tuned.model.number,
+            "questions": tuned.model.after.questions,
+            **_score(comparison.metric, tuned.model.after.score(comparison.metric)),
+            **_score("difference", tuned.difference.gain if tuned.difference else None),
+        }
+        for run in comparison.runs
+        if run.finetuned is not None
+        for part, tuned in (("best", run.finetuned.best), ("base", run.finetuned.base))
+        if tuned.model is not None and tuned.model.after is not None
     ]
 
 
