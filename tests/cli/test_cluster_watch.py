@@ -216,7 +216,7 @@ def test_watch_follows_a_run_on_this_machine(project: Project, following: Callab
     shown = project.look("watch", "run.yaml")
     assert (shown.returncode, shown.stderr) == (
         2,
-        "selfevo: run default/demo is not being driven; `selfevo run` starts it or goes on\n",
+        "selfevo: run default/demo is not being driven; `selfevo run run.yaml` starts it or goes on\n",
     )
     project.order("challenger-train-1", hang=True)
     driver = project.start("run", "run.yaml")
@@ -229,7 +229,7 @@ def test_watch_follows_a_run_on_this_machine(project: Project, following: Callab
         assert driver.wait(120) == 130
         code, lines = watching.end()
         assert code == 130
-        assert lines[-1] == "not being driven any more, 0 of 3 steps done; `selfevo run` goes on"
+        assert lines[-1] == "not being driven any more, 0 of 3 steps done; `selfevo run run.yaml` goes on"
     finally:
         driver.kill()
         driver.communicate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -12,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -21,7 +23,10 @@ from harness.fake_run import fake_run
 from harness.records import JOB, RUNNING, attempt, step
 from harness.runs import document, make_run
 from selfevo.cluster.errors import brief
+from selfevo.local.going_on import command_for, command_of
+from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
+from selfevo.options import DEFAULT_WORKDIR
 from selfevo.target import Access, ClusterRun
 from selfevo.watching import questions
 from selfevo.watching.blocks import clean
@@ -383,12 +388,46 @@ def test_without_the_right_to_read_logs_the_rest_is_seen(api: ApiServer) -> None
 
 def test_on_this_machine_what_keys_cannot_do_is_said(project: Project) -> None:
     project.drive("run.yaml")
-    source = LocalSource(load(project.root / "run.yaml", cache=project.workdir), project.workdir)
-    for verb, said in (("suspend", "nothing drives"), ("resume", "nothing drives"), ("approve", "waits for nobody")):
+    run, command = load(project.root / "run.yaml", cache=project.workdir), "selfevo run run.yaml --workdir w"
+    source = LocalSource(run, project.workdir, command)
+    nothing = f"nothing drives the run now; `{command}` goes on"
+    for verb, said in (("suspend", nothing), ("resume", nothing), ("approve", "waits for nobody")):
         with pytest.raises(InputError, match=said):
             source.request(verb)
         with pytest.raises(InputError, match=said):
             source.do(verb)
+
+
+def test_key_r_says_the_command_that_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, RUN.metadata)
+    folder.make()
+    source = LocalSource(RUN, tmp_path, "selfevo run 'a b.yaml'")
+    desk, goes_on = Desk(source), "`selfevo run 'a b.yaml'` goes on"
+    desk.press("r")
+    assert source.scene.note == f"nothing drives the run now; {goes_on}"
+    with folder.locked():  # by this process
+        desk.press("r")
+        said = f"process {os.getpid()} drives the run; nothing is to be resumed, and once it has stopped, {goes_on}"
+        assert source.scene.note == said
+        with mock.patch("os.kill") as kill:
+            assert source.do("suspend") == f"it stops at the next checkpoint; {goes_on}"
+        kill.assert_called_once_with(os.getpid(), signal.SIGINT)
+        desk.press("r")
+        assert source.scene.note == f"it was asked to stop, and does at the next checkpoint; {goes_on} then"
+
+
+def test_the_command_is_that_of_the_options_or_of_the_process_that_drives() -> None:
+    plain, full = Path("a b.yaml"), Path("/d/run.yaml")
+    assert command_for(plain, None, DEFAULT_WORKDIR) == "selfevo run 'a b.yaml'"
+    said = "selfevo run /d/run.yaml --storage s3://a/b --workdir w"
+    assert command_for(full, "s3://a/b", Path("w")) == said
+    assert command_of(None) == command_of(os.getpid()) == "selfevo run"  # nobody, and pytest
+    waiting = ["sh", "-c", "read line", "bin/selfevo", "run", "x.yaml"]
+    with subprocess.Popen(waiting, cwd="/", stdin=subprocess.PIPE) as driver:
+        try:
+            wait_for(lambda: command_of(driver.pid) == "cd / && selfevo run x.yaml")  # it may not be seen at once
+        finally:
+            driver.kill()
 
 
 # --- a terminal -------------------------------------------------------------------------------------------------------

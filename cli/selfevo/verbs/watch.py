@@ -12,6 +12,7 @@ from selfevo.cluster.client import Cluster, Resource
 from selfevo.cluster.connection import connect
 from selfevo.cluster.errors import Expired, Forbidden, NotFound, Unauthorized, brief
 from selfevo.documents import INTERRUPTED
+from selfevo.local.going_on import PLAIN, command_for, command_of
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.target import ClusterRun
@@ -210,21 +211,27 @@ def follow(
 
 def watch_local(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     """Follow what a `selfevo run` elsewhere on this machine records; returns the exit code."""
-    return watch_record(load(manifest, storage=storage, cache=workdir), workdir)
+    command = command_for(manifest, storage, workdir)
+    return watch_record(load(manifest, storage=storage, cache=workdir), workdir, command)
 
 
-def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
-    """The same for a run that is known; returns the exit code."""
+def watch_record(run: SelfEvolutionRun, workdir: Path, command: str = "") -> int:
+    """The same for a run that is known; returns the exit code.
+
+    Args:
+        command: What makes it go on; the one that drives it now, when not given.
+    """
     folder = RunFolder(workdir, run.metadata)
     planned: tuple[object, Plan] | None = None
     printer = ChangePrinter(folder.name, PROGRESS_S)
-    expect_driver(folder)
+    command = command or command_of(folder.driver())
+    expect_driver(folder, command)
     while True:
         driver = folder.driver()
         record = folder.read()  # after the driver: whoever is gone has written its last
         status = record.status if record else None
         if driver is None and status is None:
-            expect_driver(folder)
+            expect_driver(folder, command)
         if status is not None:
             if planned is None or planned[0] != decided(status):
                 planned = decided(status), plan_of(run.spec, status)
@@ -232,26 +239,28 @@ def watch_record(run: SelfEvolutionRun, workdir: Path) -> int:
         if driver is None and status is not None:
             break
         time.sleep(POLL_S)
-    return ended_local(run, folder, status, planned[1] if planned else None)
+    return ended_local(run, folder, status, planned[1] if planned else None, command)
 
 
-def expect_driver(folder: RunFolder) -> None:
+def expect_driver(folder: RunFolder, command: str) -> None:
     """Raises InputError when there is nothing to follow: nobody drives the run, and it has not ended."""
     driver = folder.driver()
     record = folder.read()  # after the driver: whoever is gone has written its last
     status = record.status if record else None
     if driver is None and (status is None or status.phase not in ("Succeeded", "Failed")):
-        raise InputError(f"run {folder.name} is not being driven; `selfevo run` starts it or goes on")
+        raise InputError(f"run {folder.name} is not being driven; `{command}` starts it or goes on")
 
 
-def ended_local(run: SelfEvolutionRun, folder: RunFolder, status: RunStatus, steps: Plan | None) -> int:
+def ended_local(
+    run: SelfEvolutionRun, folder: RunFolder, status: RunStatus, steps: Plan | None, command: str = PLAIN
+) -> int:
     """Say how it ended, or that nobody drives it any more; returns the exit code."""
     if status.phase in ("Succeeded", "Failed"):
         failed = next((step.name for step in status.steps if step.state == "Failed"), None)
         logs = [attempt.log for attempt in status.attempts if attempt.step == failed and attempt.log]
         return conclude(status, steps, f"its log is {logs[-1]}" if logs else "")
     first = "`selfevo approve` lets it go on, and " if narrate.awaits_review(status) else ""
-    line = f"not being driven any more, {narrate.counts(status, steps)}; {first}`selfevo run` goes on"
+    line = f"not being driven any more, {narrate.counts(status, steps)}; {first}`{command}` goes on"
     ChangePrinter(folder.name).say(line)
     if status.phase != "Suspended":
         return int(ExitCode.SERVICE)  # killed

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from selfevo.local.approvals import Approvals
+from selfevo.local.going_on import PLAIN
 from selfevo.local.workdir import RunFolder
 from selfevo.verbs.approve import approvable, approve_here
 from selfevo.verbs.show import log_files
@@ -25,10 +26,14 @@ _LOG = 1 << 20
 
 
 class LocalSource(Source):
-    """Reads the record and the logs."""
+    """Reads the record and the logs.
 
-    def __init__(self, run: SelfEvolutionRun, workdir: Path) -> None:
-        self._run = run
+    It starts no process: one that outlived the screen would have nobody who stops it, in surroundings (a virtual
+    environment, GPUs, credentials) that nobody chose for it. The person has the command.
+    """
+
+    def __init__(self, run: SelfEvolutionRun, workdir: Path, command: str = PLAIN) -> None:
+        self._run, self._goes_on = run, f"`{command}` goes on"
         self._folder = RunFolder(workdir, run.metadata)
         self._planned: tuple[object, Plan] | None = None
         self._read: tuple[object, Trail] | None = None
@@ -89,15 +94,16 @@ class LocalSource(Source):
             return self._refuse(verb, driver)
         self._stopped = True  # a second signal would end it at once
         os.kill(driver, signal.SIGINT)
-        return "it stops at the next checkpoint; `selfevo run` goes on"
+        return f"it stops at the next checkpoint; {self._goes_on}"
 
     def _refuse(self, verb: str, driver: int | None) -> str:
         if self._stopped and driver is not None:
-            raise InputError("it was asked to stop, and does at the next checkpoint; `selfevo run` goes on then")
+            raise InputError(f"it was asked to stop, and does at the next checkpoint; {self._goes_on} then")
         if driver is None:
-            raise InputError("nothing drives the run now; `selfevo run` goes on")
+            raise InputError(f"nothing drives the run now; {self._goes_on}")
         if verb == "resume":
-            raise InputError(f"process {driver or 'of another user'} drives the run; nothing is to be resumed")
+            by = f"process {driver or 'of another user'}"
+            raise InputError(f"{by} drives the run; nothing is to be resumed, and once it has stopped, {self._goes_on}")
         raise InputError("the process that drives the run is not known; Ctrl-C in its terminal stops it")
 
 

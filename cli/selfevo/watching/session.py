@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfevo.documents import INTERRUPTED
+from selfevo.local.going_on import command_for, command_of
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.target import ClusterRun
@@ -30,20 +31,26 @@ def screen_cluster(target: ClusterRun) -> int:
 
 def screen_local(manifest: Path, *, storage: str | None, workdir: Path) -> int:
     """Show what a `selfevo run` elsewhere on this machine does; returns the exit code."""
-    return screen_record(load(manifest, storage=storage, cache=workdir), workdir)
+    command = command_for(manifest, storage, workdir)
+    return screen_record(load(manifest, storage=storage, cache=workdir), workdir, command)
 
 
-def screen_record(run: SelfEvolutionRun, workdir: Path) -> int:
-    """The same for a run that is known; returns the exit code."""
+def screen_record(run: SelfEvolutionRun, workdir: Path, command: str = "") -> int:
+    """The same for a run that is known; returns the exit code.
+
+    Args:
+        command: What makes it go on; the one that drives it now, when not given.
+    """
     folder = RunFolder(workdir, run.metadata)
-    expect_driver(folder)
-    source = LocalSource(run, workdir)
+    command = command or command_of(folder.driver())
+    expect_driver(folder, command)
+    source = LocalSource(run, workdir, command)
     left = show(source)
     if source.error is not None:
         raise source.error
     if left is not None:
         return _left(left)
-    return ended_local(run, folder, source.scene.status, source.scene.plan)
+    return ended_local(run, folder, source.scene.status, source.scene.plan, command)
 
 
 def _left(by: str | int) -> int:
