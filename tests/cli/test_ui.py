@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import socket
 import statistics
@@ -168,12 +170,30 @@ def test_what_is_not_there_is_said_so(client: TestClient, place: str) -> None:
     assert answer.status_code == 404 and "There is no such page." in answer.text
 
 
-def test_a_damaged_store_is_a_sentence_on_the_page(tmp_path: Path) -> None:
-    fake = fake_run(tmp_path, spec__iterations=1)
-    place = tmp_path / "store" / fake.prefix("solver-rollout-1")
-    next(place.rglob("questions.parquet")).write_bytes(b"<script>")
-    answer = client_of(fake, tmp_path / "work").get(f"{RUN}/questions")
-    assert answer.status_code == 503 and "is damaged" in answer.text
+@pytest.mark.slow
+def test_a_rollout_without_rows_to_read_is_a_sentence_beside_the_others(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-train-2", spec__rollout__questions=20)
+    client, place = client_of(fake, tmp_path / "work"), tmp_path / "store" / fake.prefix("solver-rollout-2")
+    known = json.loads((place / MANIFEST_NAME).read_text())
+    [entry] = [file for file in known["files"] if file["name"] == QUESTIONS.name]
+    junk = b"no table"
+    (place / entry["path"]).write_bytes(junk)
+    rows = [
+        ({**entry, "size": len(junk), "sha256": hashlib.sha256(junk).hexdigest()}, "has rows that this version"),
+        (entry, "is damaged"),
+        (None, f"was committed without {QUESTIONS.name}, and there are no rows to show"),
+    ]
+    for changed, said in rows:
+        files = [changed if file is entry else file for file in known["files"]]
+        (place / MANIFEST_NAME).write_text(json.dumps({**known, "files": [file for file in files if file]}))
+        client = client_of(fake, tmp_path / "work")
+        page = client.get(f"{RUN}/questions")
+        assert page.status_code == 200 and f"{RUN}/questions/1/0" in page.text, said
+        assert "The questions of iteration 2 cannot be shown: " in page.text and said in page.text
+        assert total(client, iteration=2) == 0 and total(client, text="the") >= 0
+        one = client.get(f"{RUN}/questions/2/0")
+        assert one.status_code == 503 and said in one.text
+        assert client.get(f"{RUN}/questions/1/1").status_code == 200
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,8 @@ class Pages:
 
     def list(self, request: Request) -> Response:
         shown, asked = self.shown(request), read_filter(request.query_params)
-        self.questions.take(shown.run.metadata.namespace, shown.store, shown.rollouts)
-        found = self.questions.find(_keys(shown), asked)
+        refused = self.questions.take(shown.run.metadata.namespace, shown.store, shown.rollouts)
+        found = self.questions.find(_keys(shown, refused), asked)
         return self.page(
             "questions.html.j2",
             live=_of_one(shown),
@@ -95,6 +95,7 @@ class Pages:
             came=CAME,
             verdicts=VERDICTS,
             total=found.total,
+            refused=[(step.iteration, str(refused[step.key])) for step, _ in shown.rollouts if step.key in refused],
         )
 
     def question(self, request: Request) -> Response:
@@ -105,7 +106,9 @@ class Pages:
         )
         if step is None or manifest is None or number >= 1 << 62:
             raise HTTPException(404)
-        self.questions.take(namespace, shown.store, shown.rollouts)
+        refused = self.questions.take(namespace, shown.store, shown.rollouts)
+        if step.key in refused:
+            raise refused[step.key]
         row = self.questions.one(step.key, number)
         if row is None:
             raise HTTPException(404)
@@ -115,7 +118,7 @@ class Pages:
             row=row,
             iteration=step.iteration,
             samples=_samples(step),
-            same=self.questions.same(_keys(shown), row) if row.question is not None else [],
+            same=self.questions.same(_keys(shown, refused), row) if row.question is not None else [],
             answers=self.questions.answers(namespace, shown.store, step, manifest, number),
             came=CAME,
         )
@@ -304,8 +307,8 @@ def _file(text: str, kind: str) -> Any:
     return get
 
 
-def _keys(shown: Shown) -> list[str]:
-    return [step.key for step, _ in shown.rollouts]
+def _keys(shown: Shown, refused: Container[str]) -> list[str]:
+    return [step.key for step, _ in shown.rollouts if step.key not in refused]
 
 
 def _samples(step: Step) -> int:

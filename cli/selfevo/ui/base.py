@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import duckdb
 
 from selfevo.tables import copy_table
 from selfevo_contract.artifacts import Manifest
+from selfevo_contract.errors import InputError
 from selfevo_contract.rows import R, RowFile
 from selfevo_store import ObjectStore
 
@@ -23,9 +26,28 @@ def connected(*tables: str) -> duckdb.DuckDBPyConnection:
 
 
 def table_at(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[R], folder: Path) -> Path:
-    """The file as Parquet in ``folder``."""
-    copy_table(store, prefix, manifest, file, folder)
+    """The file as Parquet in ``folder``.
+
+    Raises:
+        SelfevoError: the step has no such file, or what it has is damaged.
+    """
+    if not copy_table(store, prefix, manifest, file, folder):
+        raise InputError(f"{store.uri_of(prefix)} was committed without {file.name}, and there are no rows to show")
     return folder / file.name
+
+
+@contextmanager
+def readable(store: ObjectStore, prefix: str) -> Iterator[None]:
+    """Within it rows of the step at ``prefix`` are read for the first time.
+
+    Raises:
+        InputError: they are not what this version reads, though their digest is the manifest's.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"{store.uri_of(prefix)} has rows that this version of selfevo cannot read ({why})") from error
 
 
 def rows_of(found: Any) -> list[SimpleNamespace]:

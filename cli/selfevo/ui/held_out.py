@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from selfevo.report.reading import prefix_of
-from selfevo.ui.base import connected, rows_of, table_at
+from selfevo.ui.base import connected, readable, rows_of, table_at
 from selfevo.ui.filters import HELD_OUT_SORTS, PAGE, HeldOutFilter, held_out_conditions
 from selfevo.ui.models import TUNED, held_against, place_of
 from selfevo_contract.artifacts import Manifest
@@ -159,7 +159,7 @@ class HeldOut:
     def _read(self, prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> None:
         assert isinstance(step.inputs, HeldOutInputs)
         cursor = self._base.cursor()
-        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder:
+        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder, readable(store, prefix):
             tables = [
                 (place, task, table_at(store, prefix, manifest, answers_of(task.name), Path(folder)))
                 for place, task in enumerate(step.inputs.tasks)

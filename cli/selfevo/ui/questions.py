@@ -17,9 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from selfevo.report.reading import prefix_of
-from selfevo.ui.base import connected, rows_of, table_at
+from selfevo.ui.base import connected, readable, rows_of, table_at
 from selfevo.ui.filters import PAGE, SORTS, Filter, conditions, lowered
 from selfevo_contract.artifacts import Manifest
+from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Step
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, TEXTS
 from selfevo_store import ObjectStore
@@ -86,16 +87,24 @@ class Questions:
         self._lock = threading.Lock()
         self._behind = ThreadPoolExecutor(1, "outcomes")
 
-    def take(self, namespace: str, store: ObjectStore, rollouts: Sequence[tuple[Step, Manifest]]) -> None:
-        """Copy those that are not there yet.
+    def take(
+        self, namespace: str, store: ObjectStore, rollouts: Sequence[tuple[Step, Manifest]]
+    ) -> dict[str, InputError]:
+        """Copy those that are not there yet. Returns why others cannot be shown, by their keys: they have no such rows,
+        or damaged ones.
 
         Raises:
-            SelfevoError: the store failed, or what it has is damaged.
+            SelfevoError: the store failed.
         """
+        refused = {}
         with self._lock:
             for step, manifest in rollouts:
                 if step.key not in self._taken:
-                    self._taken[step.key] = self._copied(prefix_of(namespace, step), store, step, manifest)
+                    try:
+                        self._taken[step.key] = self._copied(prefix_of(namespace, step), store, step, manifest)
+                    except InputError as error:
+                        refused[step.key] = error
+        return refused
 
     def find(self, keys: Sequence[str], of: Filter) -> Found:
         """A page of the rollouts' questions."""
@@ -143,12 +152,16 @@ class Questions:
 
     def _copied(self, prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> _Rollout:
         place = len(self._taken)
-        folder = Path(self._folder.name) / str(place)
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))  # another's, which could not be read, may be there
         files = {
             "questions": str(table_at(store, prefix, manifest, QUESTIONS, folder)),
             "curriculum": str(table_at(store, prefix, manifest, CURRICULUM, folder)),
         }
-        [count] = self._rows("SELECT count(*) AS rows FROM read_parquet($questions)", {"questions": files["questions"]})
+        with readable(store, prefix):
+            self._rows(f"{_ALL} SELECT *, {_OUTCOME} FROM rows LIMIT 0", files)  # the columns are all there
+            [count] = self._rows(
+                "SELECT count(*) AS rows FROM read_parquet($questions)", {"questions": files["questions"]}
+            )
         outcomes = self._behind.submit(self._gather, place, step.iteration, files)
         return _Rollout(place, step.iteration, files, count.rows, outcomes)
 
