@@ -362,7 +362,7 @@ def test_gpu_hours_are_no_activity_and_are_counted_or_said() -> None:
     partly, whole, counted = gpu_hours(None, [said, silent]), gpu_hours(None, [said]), gpu_hours(used, [])
     assert partly is not None and "At least 2.00 GPU hours" in partly.sentence
     assert ", nor a step whose trainer did not say it." in partly.sentence
-    assert whole is not None and whole.sentence.endswith("Failed attempts are not in it.")
+    assert whole is not None and whole.sentence.endswith("Failed attempts are not in them.")
     assert counted is not None and counted.sentence == "The run has used 7.00 GPU hours, failed attempts included."
 
 

@@ -76,7 +76,7 @@ class GpuHours:
         steps = "a step whose trainer" if self.silent == 1 else f"{self.silent} steps whose trainers"
         return (
             f"At least {self._figure} GPU hours: those of the processes that made the steps that are done, by the GPUs "
-            f"that they saw. Failed attempts are not in it{f', nor {steps} did not say it' if self.silent else ''}."
+            f"that they saw. Failed attempts are not in them{f', nor {steps} did not say it' if self.silent else ''}."
         )
 
 

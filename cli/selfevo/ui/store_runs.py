@@ -77,14 +77,7 @@ class StoreRuns(Runs):
 
     @property
     def failing(self) -> list[str]:
-        found = []
-        for store in self.stores:
-            failed = store.failure()
-            if failed is not None:
-                runs = f"; its {len(store.found)} runs are not shown meanwhile" if len(store.found) > 1 else ""
-                runs = "; its run is not shown meanwhile" if len(store.found) == 1 else runs
-                found.append(f"Store {store.uri} cannot be read now{runs}: {failed}")
-        return found
+        return [_said(store, failed) for store in self.stores if (failed := store.failure()) is not None]
 
     def _known(self) -> dict[tuple[str, str], Found]:
         return {key: run for key, (_, run) in self._named().items()}
@@ -122,6 +115,12 @@ class StoreRuns(Runs):
             committed = committed_steps(run, plan, store, self._manifests)
             status = as_committed(run, status, plan, committed)
         return Shown(run, plan, store, status, committed, driven=None)
+
+
+def _said(store: Listed, failed: SelfevoError) -> str:
+    which = "A store" if store.uri in str(failed) else f"Store {store.uri}"
+    runs = "its run is" if len(store.found) == 1 else f"its {len(store.found)} runs are"
+    return f"{which} cannot be read now{f'; {runs} not shown meanwhile' if store.found else ''}: {failed}"
 
 
 def _named_as(name: str, found: Found) -> Found:
