@@ -5,7 +5,7 @@
 examples/arithmetic.yaml made smaller (`TINY`): three iterations. Of each seed the first is healthy; a faulty run goes
 on from it with a fault in iterations 2 and 3, by other inputs or a patch in the phase's own process. The figures
 of the manifests then go through the operator's reconcile, as in guards.py. Each run is a row, appended; a call goes on
-where the last one ended.
+where the last one ended. `--minutes 0` holds the runs of a result against the guards of today.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from selfevo_contract.errors import DataError
 from selfevo_contract.plan import plan
 from selfevo_contract.process import PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.guards import Guards
 from selfevo_store import open_store, read_manifest
 from selfevo_trainer import main as trainer
 from selfevo_trainer import solver_rewards
@@ -218,20 +219,30 @@ def noticed(each: dict[str, Any]) -> int | None:
     return min(later, default=BAD_FROM if each["ended"] else None)
 
 
+def judge_anew(out: Path) -> None:
+    """What the guards say now of the runs of a result; what they were run by stays."""
+    result = json.loads(out.read_text())
+    result["judged_anew"] = {"commit": commit(), "guards": Guards().model_dump(by_alias=True)}
+    result["summary"] = summarise(result["runs"])
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> int:
     """Run what is missing, for so long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=int, default=20, help="seeds")
     parser.add_argument("--faulty", type=int, default=2, help="seeds of each fault")
     parser.add_argument(
-        "--minutes", type=float, default=25, help="of the clock, after which no run begins; 0 judges what there is"
+        "--minutes", type=float, default=25, help="of the clock, after which no run begins; 0 judges OUT's anew"
     )
     parser.add_argument("--folder", type=Path, default=Path("/tmp/selfevo-guards"), help="stores")
     parser.add_argument("--rows", type=Path, default=Path("/tmp/selfevo-guards/rows.jsonl"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "guard_runs.json")
     arguments = parser.parse_args()
-    if arguments.minutes > 0:
-        load_heavy_modules()
+    if arguments.minutes == 0:
+        judge_anew(arguments.out)
+        return 0
+    load_heavy_modules()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]

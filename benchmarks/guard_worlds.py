@@ -3,7 +3,8 @@
 A healthy run is drawn from one recorded run that is healthy by its scores (`healthy_records`). Its quantities in
 iterations 1 to 3 are the recorded ones; 4 and 5 go on with half of the last change, and half of that. On top come the
 scatter between runs (a draw for the run and one for each iteration, each with half of the variance that recorded runs
-of one arm have in the same iteration) and the scatter of samples, with the sizes that the recorded runs had.
+of one arm have in the same iteration, less what their samples explain) and the scatter of samples, with the sizes that
+the recorded runs had.
 
 guard_faults.py says what each fault does.
 """
@@ -14,8 +15,8 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ HEALTHY_ARMS = {
     "frontier.json": ("main", "truth", "committee"),
 }
 """Arms of which every recorded run ends with its best score, or within two standard errors of it."""
+MANY = 1500
+"""Above so many, counts are drawn from a normal distribution: of each by itself takes long."""
 EQUAL = 0.5
 """Share of groups with equal rewards where a record has none; recorded are .28 to .75 in healthy runs of frontier."""
 
@@ -54,21 +57,32 @@ class Record:
     arm: str
     base: float
     path: tuple[State, ...]
+    noise: tuple[State, ...]
+    """Of counted quantities the variance that comes of counting so few, in the same order."""
     held_out: int
     questions: int
     samples: int
+
+
+def _counted_among(row: Mapping[str, float]) -> State:
+    asked = row["solver-rollout/questions"]
+    counted = {"right_labels": row["solver-rollout/kept"], "cut_off": 2 * asked, "reward_first": 64, "reward_last": 64}
+    return counted | dict.fromkeys(("distinct", "in_band", "no_majority"), asked)
 
 
 def _quantities(row: Mapping[str, float]) -> State:
     found = {name: row[key] for name, key in NAMES.items() if key in row}
     found.setdefault("equal", EQUAL)
     found["no_majority"] = row["solver-rollout/dropped_empty_majority"] / row["solver-rollout/questions"]
-    asked = row["solver-rollout/questions"]
-    counted = {"right_labels": row["solver-rollout/kept"], "cut_off": 2 * asked}
-    counted |= dict.fromkeys(("distinct", "in_band", "no_majority"), asked)
-    for name, of in counted.items():
+    for name, of in _counted_among(row).items():
         found[name] = (found[name] * of + 1) / (of + 2)  # 18 right labels of 18 are no share of 1
     return {n: logit(v) if n in SHARES else math.log(max(v, 1e-4)) for n, v in found.items()}
+
+
+def _noise(row: Mapping[str, float]) -> State:
+    """Variances on the logit scale, 1 / (n p (1 - p))."""
+    of, found = _counted_among(row), _quantities(row)
+    return {n: 1 / ((of[n] + 2) * logistic(found[n]) * (1 - logistic(found[n]))) for n in of}
 
 
 def healthy_records() -> list[Record]:
@@ -80,26 +94,28 @@ def healthy_records() -> list[Record]:
         for arm in arms:
             for run in runs[arm].values():
                 rows = run["metrics"] if sorting else run
-                path = tuple(_quantities(rows[str(number)]) for number in (1, 2, 3))
+                trained = [rows[str(number)] for number in (1, 2, 3)]
+                path, noise = tuple(map(_quantities, trained)), tuple(map(_noise, trained))
                 sizes = (300, 240, 8) if sorting else (500, 200, 10)
-                found.append(Record(f"{file}/{arm}", logit(rows["0"]["evaluate/mean"]), path, *sizes))
+                found.append(Record(f"{file}/{arm}", logit(rows["0"]["evaluate/mean"]), path, noise, *sizes))
     return found
 
 
 def scatter(records: Iterable[Record]) -> dict[str, float]:
-    """Standard deviation between recorded runs of one arm in the same iteration, pooled; by quantity."""
+    """Standard deviation between recorded runs of one arm in the same iteration, pooled, without that of their samples;
+    by quantity."""
     by_arm: dict[str, list[Record]] = {}
     for record in records:
         by_arm.setdefault(record.arm, []).append(record)
-    several = [group for group in by_arm.values() if len(group) > 1]
-    return {
-        name: math.sqrt(
-            statistics.fmean(
-                statistics.variance([record.path[i][name] for record in group]) for group in several for i in range(3)
-            )
-        )
-        for name in (*SHARES, *SIZES)
-    }
+    found = {}
+    for name in (*SHARES, *SIZES):
+        more = []
+        for group in by_arm.values():
+            for i in range(3) if len(group) > 1 else ():
+                between = statistics.variance([record.path[i][name] for record in group])
+                more.append(max(0.0, between - statistics.fmean(record.noise[i].get(name, 0.0) for record in group)))
+        found[name] = math.sqrt(statistics.fmean(more))
+    return found
 
 
 @dataclass(frozen=True)
@@ -113,13 +129,16 @@ class World:
     magnitude: float
     oracle: bool
     """Every second run has one; the others have no figure of the labels."""
+    size: float = 1.0
+    """Times the questions that the recorded run asked."""
 
 
-def world(seed: int, fault: str | None) -> World:
-    """The one of a seed: start 1 to 3, magnitude over the fault's range."""
+def world(seed: int, fault: str | None, sizes: Sequence[float] = (1.0,)) -> World:
+    """The one of a seed: start 1 to 3, magnitude over the fault's range, one of the sizes."""
     chance = random.Random(f"world {seed} {fault}")
     low, high = (FAULTS[fault].low, FAULTS[fault].high) if fault else (0.0, 0.0)
-    return World(seed, fault, chance.randint(1, 3), chance.uniform(low, high), chance.random() < 0.5)
+    start, magnitude, oracle = chance.randint(1, 3), chance.uniform(low, high), chance.random() < 0.5
+    return World(seed, fault, start, magnitude, oracle, chance.choice(sizes))
 
 
 @dataclass
@@ -132,7 +151,8 @@ class Simulation:
 
     def __post_init__(self) -> None:
         own = random.Random(f"run {self.world.seed}")
-        self.record = own.choice(self.records)
+        recorded = own.choice(self.records)
+        self.record = replace(recorded, questions=max(8, round(recorded.questions * self.world.size)))
         self.offset = {name: own.gauss(0, sd / math.sqrt(2)) for name, sd in self.spread.items()}
         self.same_questions = own.gauss(0, 1)
         self.skill: dict[int, float] = {0: self.record.base + self.offset["skill"]}
@@ -177,8 +197,11 @@ class Simulation:
         error = 0.54 * math.sqrt(max(true * (1 - true), 0.01) / n)  # .0124 at n 500, p .51, 8 samples
         error = error if n == 500 else error * 1.75  # .0239 at n 300, p .25, 2 samples
         mean = true + error * (0.87 * self.same_questions + 0.5 * draw.gauss(0, 1))
-        found = {"evaluate/mean": min(max(mean, 0.0), 1.0), "evaluate/mean_stderr": error}
+        mean = min(max(mean, 0.0), 1.0)
+        found = {"evaluate/mean": mean, "evaluate/mean_stderr": error}
         if iteration:
+            found |= {"evaluate/mean_gain": mean - logistic(self.skill[0])}  # told to nobody but for its error
+            found["evaluate/mean_gain_stderr"] = 0.71 * error  # .55 to .86 of it in frontier, more from run to run
             found |= self.flips(draw, n, logistic(self.skill[0]), logistic(self.skill[iteration]))
         return found
 
@@ -194,6 +217,8 @@ class Simulation:
 
 
 def _counted(draw: random.Random, share: float, of: int) -> float:
+    if of > MANY:
+        return min(1.0, max(0.0, round(draw.gauss(share * of, math.sqrt(share * (1 - share) * of))) / of))
     return sum(draw.random() < share for _ in range(of)) / of
 
 

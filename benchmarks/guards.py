@@ -3,13 +3,16 @@
     python benchmarks/guards.py
 
 guard_worlds.py makes the figures of a run from recorded ones; the operator's reconcile watches them (guard_watch.py).
-Limits are chosen on even seeds: of each guard the most sensitive one of `GRID` of which at most `ALLOWED` of the
-healthy runs raise an alarm. They and the defaults are judged on odd seeds, which the choice has not seen.
+guard_choice.py chooses limits on even seeds, of runs with a quarter to four times the recorded number of questions.
+They are the defaults of `spec.guards`, which tests/operator/test_guard_benchmark.py sees to. On odd seeds, which the
+choice has not seen, they, the limits of the literature and limits chosen without standard errors are judged, with the
+recorded number of questions and with others.
 
     found       a guard that was silent before the fault warns or trips in its first iteration or later
     late        iterations between the fault's first and the alarm's
     recovered   all guards roll back, and the fault is gone with the first rollback (whether another seed or a person
                 takes it away is not simulated): the run ends no more than three points below its healthy twin
+    harmful     without guards the run ends more than three points below its healthy twin
 """
 
 from __future__ import annotations
@@ -21,13 +24,16 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from guard_choice import ERRORS, GRID, LITERATURE, NEVER, STANDARD_ERRORS, Choice, Seen, as_spec, first_alarms
 from guard_faults import FAULTS
 from guard_watch import Watch
-from guard_worlds import ITERATIONS, Simulation, World, healthy_records, scatter, world
+from guard_worlds import ITERATIONS, RESULTS, Simulation, World, healthy_records, scatter, world
 from machine import commit, machine
 from runs import example
 from selfevo_contract.phases import PHASES
@@ -35,46 +41,29 @@ from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.guards import Guards
 from selfevo_core.policies.guards import GUARDS
 
-ALLOWED = 0.001
-"""Of the healthy runs of the choosing half, for each guard by itself."""
-GRID: dict[tuple[str, str], list[float]] = {
-    ("heldOut", "limit"): [1.5, 2, 2.5, 3, 4, 6],
-    ("flips", "limit"): [1.5, 2, 2.5, 3, 4, 6],
-    ("labelAccuracy", "warnAt"): [0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-    ("malformed", "limit"): [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-    ("malformed", "rise"): [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5],
-    ("diversity", "limit"): [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
-    ("inBand", "limit"): [0.2, 0.15, 0.1, 0.08, 0.05, 0.03, 0.02, 0.01],
-    ("truncation", "warnAt"): [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5],
-    ("entropy", "limit"): [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03],
-    ("zeroSpread", "limit"): [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99],
-    ("kl", "limit"): [2, 3, 5, 7, 10, 15, 20, 30],
-    ("length", "limit"): [1.3, 1.5, 2, 2.5, 3, 4, 6],
-}
-"""Guard and the field that alarms -> its values, from sensitive to not."""
-LITERATURE: dict[str, dict[str, Any]] = {
-    "heldOut": {"limit": 2, "patience": 2, "action": "promoteBest"},
-    "flips": {"limit": 2, "action": "rollback"},
-    "labelAccuracy": {"warnAt": 0.1, "limit": 0.15, "action": "stop"},
-    "malformed": {"limit": 0.3, "rise": 0.2},
-    "diversity": {"limit": 0.5},
-    "inBand": {"limit": 0.1},
-    "truncation": {"warnAt": 0.05, "limit": 0.15, "action": "stop"},
-    "entropy": {"limit": 0.3},
-    "zeroSpread": {"limit": 0.9},
-    "kl": {"limit": 10},
-    "length": {"limit": 2},
-}
-"""What the defaults were before this benchmark."""
+ALLOWED = 0.005
+"""Of the healthy runs of the choosing half, for all guards together: half of the aim."""
+BOUNDS = (0.005, 0.02, 0.05, 0.1)
+"""What would be found if so many healthy runs might raise an alarm."""
+SIZES = (0.25, 1.0, 4.0)
+"""Times the recorded number of questions."""
 NONE = Path("/nonexistent")
 CLOSE = 0.03
+SMALLER_IS_WORSE = ("truncation", "label off by one")
+"""Faults whose magnitude is what is left."""
 
 
-def the_run(of: World, guards: Mapping[str, Any]) -> SelfEvolutionRun:
-    """A run whose figures a world makes."""
-    over: dict[str, Any] = {"iterations": ITERATIONS, "guards": dict(guards)}
-    if not of.oracle:
-        over["rollout"] = {"oracle": None}
+def the_run(of: Simulation, guards: Mapping[str, Any]) -> SelfEvolutionRun:
+    """A run whose figures a simulation makes."""
+    run = _without_guards(of.world.oracle, of.record.arm.startswith("frontier"))
+    spec = run.spec.model_copy(update={"guards": Guards.model_validate(guards)})
+    return run.model_copy(update={"spec": spec})
+
+
+@cache
+def _without_guards(oracle: bool, well_formed: bool) -> SelfEvolutionRun:
+    rollout = {} if oracle else {"oracle": None}
+    over = {"iterations": ITERATIONS, "rollout": rollout if well_formed else {**rollout, "wellFormed": None}}
     return example("frontier", over, store=NONE)
 
 
@@ -84,50 +73,6 @@ def history(rows: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, floa
         number: {f"{PHASES[name.split('/')[0]].metrics}/{name.split('/', 1)[1]}": value for name, value in row.items()}
         for number, row in rows.items()
     }
-
-
-def settings_at(name: str, field: str, value: float) -> dict[str, Any]:
-    """One guard's settings with the alarm of ``field`` at ``value`` and what else may be wrong out of the way."""
-    settings: dict[str, Any] = {field: value}
-    if field == "warnAt":
-        settings["limit"] = max(LITERATURE[name]["limit"], value)
-    if name == "malformed":
-        settings["rise" if field == "limit" else "limit"] = 1.0
-    return settings
-
-
-def choose(seeds: Iterable[int], simulate: Simulate) -> dict[str, dict[str, Any]]:
-    """Of each guard the most sensitive value with few false alarms, and how many healthy runs alarm at each value."""
-    healthy = [history(simulate.rows(world(seed, None))) for seed in seeds]
-    by_name = {guard.name: guard for guard in GUARDS}
-    found: dict[str, dict[str, Any]] = {}
-    for (name, field), values in GRID.items():
-        guard, counts = by_name[name], {}
-        for value in values:
-            settings = settings_at(name, field, value)
-            spec = the_run(World(0, None, 1, 0.0, True), {name: settings}).spec
-            limit = value if field == "warnAt" else settings["limit"]
-            counts[value] = sum(
-                any(guard.beyond(reading, limit) for reading in guard.readings(seen, spec, None)) for seen in healthy
-            )
-        few = [value for value, count in counts.items() if count <= ALLOWED * len(healthy)]
-        found[f"{name}.{field}"] = {
-            "chosen": few[0] if few else None,
-            "healthy_runs_with_alarm": {str(value): count for value, count in counts.items()},
-        }
-    return found
-
-
-def chosen_limits(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`spec.guards` with them; actions and patience as they were."""
-    limits = {name: dict(settings) for name, settings in LITERATURE.items()}
-    for path, row in chosen.items():
-        name, field = path.split(".")
-        if row["chosen"] is not None:
-            limits[name][field] = row["chosen"]
-    for settings in limits.values():
-        settings["limit"] = max(settings["limit"], settings.get("warnAt", 0))
-    return limits
 
 
 class Simulate:
@@ -146,10 +91,79 @@ class Simulate:
         simulation = self.of(each)
         return {number: simulation.rows(number) for number in range(ITERATIONS + 1)}
 
+    def choice(self, healthy: list[World], faulty: list[World], errors: float) -> Choice:
+        """Limits are chosen on these."""
+        return Choice(self.seen(healthy), self.seen(faulty), [each.start for each in faulty], errors)
+
+    def seen(self, worlds: list[World]) -> list[Seen]:
+        """Runs, and what they measured."""
+        return [(the_run(self.of(each), {}).spec, history(self.rows(each))) for each in worlds]
+
+
+def choose(healthy: list[World], faulty: list[World], simulate: Simulate) -> dict[str, Any]:
+    """The limits that find most, and what was tried."""
+    drawn = simulate.choice(healthy, faulty, 0.0)
+    tried: dict[float, Choice] = {errors: replace(drawn, errors=errors, known={}) for errors in ERRORS}
+    limits = {errors: choice.limits(ALLOWED) for errors, choice in tried.items()}
+    found = {errors: choice.found(limits[errors]) for errors, choice in tried.items()}
+    best = STANDARD_ERRORS
+    alone = {
+        ".".join(key): {str(value): sum(at < NEVER for at in tried[best].alarms(key, value)[0]) for value in values}
+        for key, values in GRID.items()
+    }
+    wider = {allowed: tried[best].limits(allowed) for allowed in BOUNDS}
+    return {
+        "standard_errors": best,
+        "limits": as_spec(limits[best]),
+        "healthy_runs": len(healthy),
+        "faulty_runs": len(faulty),
+        "found_by_standard_errors": {str(errors): found[errors] for errors in ERRORS},
+        "limits_by_standard_errors": {str(errors): as_spec(limits[errors]) for errors in ERRORS},
+        "healthy_runs_with_alarm_of_one_guard": alone,
+        "bounds": {
+            str(allowed): {"false": tried[best].false_alarms(each), "found": tried[best].found(each)}
+            for allowed, each in wider.items()
+        },
+    }
+
+
+def by_size(seeds: list[int], each_fault: int, guards: Mapping[str, Any], simulate: Simulate) -> dict[str, Any]:
+    """Alarms of healthy runs and faulty runs found, for each number of questions, read off the guards directly."""
+    found = {}
+    for size in (*SIZES, 16.0):
+        healthy = [world(seed, None, (size,)) for seed in seeds]
+        faulty = [world(seed, fault, (size,)) for fault in FAULTS for seed in seeds[:each_fault]]
+        choice = simulate.choice(healthy, faulty, guards["standardErrors"])
+        alarms = [
+            [first_alarms(guard.name, guards[guard.name], choice.errors, runs) for guard in GUARDS]
+            for runs in (choice.healthy, choice.faulty)
+        ]
+        late = [any(of.start <= own[i] < NEVER for own in alarms[1]) for i, of in enumerate(faulty)]
+        thirds = {fault: [[0, 0] for _ in range(3)] for fault in FAULTS}
+        for of, noticed in zip(faulty, late, strict=True):
+            assert of.fault is not None
+            third = thirds[of.fault][_third(of)]
+            third[0], third[1] = third[0] + noticed, third[1] + 1
+        found[str(size)] = {
+            "healthy": len(healthy),
+            "with_alarm": sum(any(own[i] < NEVER for own in alarms[0]) for i in range(len(healthy))),
+            "faulty": len(faulty),
+            "found": sum(late),
+            "found_and_runs_by_third_of_magnitude": thirds,
+        }
+    return found
+
+
+def _third(of: World) -> int:
+    """0 to 2: the smallest third of a fault's magnitudes to the largest. What remains of learning is small when low."""
+    fault = FAULTS[of.fault or ""]
+    place = min(2, int(3 * (of.magnitude - fault.low) / (fault.high - fault.low)))
+    return 2 - place if of.fault in SMALLER_IS_WORSE else place
+
 
 def live(simulation: Simulation, guards: Mapping[str, Any]) -> Watch:
     """A run's whole life under its guards: stops end it, rollbacks send it back."""
-    watch, iteration = Watch(the_run(simulation.world, guards)), 0
+    watch, iteration = Watch(the_run(simulation, guards)), 0
     while iteration <= ITERATIONS and watch.phase not in ("Failed", "Succeeded"):
         back = len(watch.rollbacks)
         watch.measured(iteration, simulation.rows(iteration, back))
@@ -164,16 +178,17 @@ def first_alarm(watch: Watch, start: int) -> int | None:
 
 def with_action(guards: Mapping[str, Any], action: str) -> dict[str, Any]:
     """The same guards, each with ``action``."""
-    return {guard.name: {**guards.get(guard.name, {}), "action": action} for guard in GUARDS}
+    own = {guard.name: {**guards.get(guard.name, {}), "action": action} for guard in GUARDS}
+    return own | {name: value for name, value in guards.items() if name not in own}
 
 
 def judge(seeds: list[int], each_fault: int, guards: Mapping[str, Any], simulate: Simulate) -> dict[str, Any]:
     """Healthy runs and runs with each fault: alarms, and what a rollback makes of them."""
     faults = {fault: judge_fault(fault, seeds[:each_fault], guards, simulate) for fault in FAULTS}
-    found, recovered, runs = (sum(row[key] for row in faults.values()) for key in ("found", "recovered", "runs"))
+    sums = ("runs", "found", "recovered", "harmful", "harmful_found", "harmful_recovered")
     return {
         "healthy": judge_healthy(seeds, guards, simulate),
-        "faulty": {"runs": runs, "found": found, "recovered": recovered},
+        "faulty": {key: sum(row[key] for row in faults.values()) for key in sums},
         "faults": faults,
     }
 
@@ -206,37 +221,57 @@ def judge_fault(fault: str, seeds: list[int], guards: Mapping[str, Any], simulat
     late: list[int] = []
     noticed: Counter[str] = Counter()
     recovered = 0
+    harmful: Counter[str] = Counter()
     for seed in seeds:
         of = world(seed, fault)
         watch = live(simulate.of(of), with_action(guards, "warn"))
         if (at := first_alarm(watch, of.start)) is not None:
             late.append(at - of.start)
             noticed.update(name for name, when in watch.alarms.items() if when == at)
-        recovered += is_recovered(of, with_action(guards, "rollback"), simulate)
+        healed = is_recovered(of, with_action(guards, "rollback"), simulate)
+        recovered += healed
+        if is_harmful(of, simulate):
+            harmful.update({"runs": 1, "found": at is not None, "recovered": healed})
     return {
         "runs": len(seeds),
         "found": len(late),
         "late_mean": round(statistics.fmean(late), 2) if late else None,
         "late": _sorted(Counter(map(str, late))),
         "recovered": recovered,
+        "harmful": harmful["runs"],
+        "harmful_found": harmful["found"],
+        "harmful_recovered": harmful["recovered"],
         "by_guard": _sorted(noticed),
     }
 
 
 def is_recovered(of: World, back: Mapping[str, Any], simulate: Simulate) -> bool:
     """It went back, came to its last iteration, and its true score there is close to its healthy twin's."""
-    sick, twin = simulate.of(of), simulate.of(World(of.seed, None, 1, 0.0, of.oracle))
+    sick = simulate.of(of)
     watch = live(sick, back)
+    there = bool(watch.rollbacks) and watch.phase != "Failed" and ITERATIONS in sick.skill
+    return there and sick.score(ITERATIONS) > _score_of_twin(of, simulate) - CLOSE
+
+
+def is_harmful(of: World, simulate: Simulate) -> bool:
+    """Without guards its true score at the end is below its healthy twin's."""
+    sick = simulate.of(of)
+    for number in range(ITERATIONS + 1):
+        sick.rows(number)
+    return sick.score(ITERATIONS) <= _score_of_twin(of, simulate) - CLOSE
+
+
+def _score_of_twin(of: World, simulate: Simulate) -> float:
+    twin = simulate.of(replace(of, fault=None))
     for number in range(ITERATIONS + 1):
         twin.rows(number)
-    there = bool(watch.rollbacks) and watch.phase != "Failed" and ITERATIONS in sick.skill
-    return there and sick.score(ITERATIONS) > twin.score(ITERATIONS) - CLOSE
+    return twin.score(ITERATIONS)
 
 
 def defaults() -> dict[str, Any]:
     """Those of `spec.guards`."""
     written = Guards().model_dump(by_alias=True)
-    return {guard.name: written[guard.name] for guard in GUARDS}
+    return {"standardErrors": written["standardErrors"], **{guard.name: written[guard.name] for guard in GUARDS}}
 
 
 def _sorted(counter: Counter[str]) -> dict[str, int]:
@@ -246,15 +281,27 @@ def _sorted(counter: Counter[str]) -> dict[str, int]:
 def main() -> int:
     """Choose, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--choose", type=int, default=1000, help="healthy runs that limits are chosen on")
+    parser.add_argument("--choose", type=int, default=600, help="healthy runs that limits are chosen on")
+    parser.add_argument("--choose-each", type=int, default=24, help="runs of each fault that they are chosen on")
     parser.add_argument("--healthy", type=int, default=200, help="healthy runs that they are judged on")
     parser.add_argument("--each", type=int, default=14, help="runs of each fault that they are judged on")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "guards.json")
+    parser.add_argument("--each-size", type=int, default=60, help="the same for each number of questions")
+    parser.add_argument("--only-choose", action="store_true", help="print the choice, and write nothing")
+    parser.add_argument("--out", type=Path, default=RESULTS / "guards.json")
     arguments = parser.parse_args()
     begun, simulate = time.process_time(), Simulate()
-    chosen = choose(range(0, 2 * arguments.choose, 2), simulate)
+    healthy = [world(2 * i, None, SIZES) for i in range(arguments.choose)]
+    faulty = [world(2 * i, fault, SIZES) for fault in FAULTS for i in range(arguments.choose_each)]
+    chosen = choose(healthy, faulty, simulate)
+    if arguments.only_choose:
+        print(json.dumps(chosen, indent=1), round(time.process_time() - begun), "CPU seconds")
+        return 0
     odd = [2 * i + 1 for i in range(arguments.healthy)]
-    limits = {"defaults": defaults(), "chosen": chosen_limits(chosen)}
+    limits = {
+        "literature": {"standardErrors": 0, **LITERATURE},
+        "without_errors": {"standardErrors": 0, **chosen["limits_by_standard_errors"]["0.0"]},
+        "defaults": {"standardErrors": chosen["standard_errors"], **chosen["limits"]},
+    }
     result: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/guards.py", *sys.argv[1:]]),
         "machine": machine(),
@@ -262,11 +309,16 @@ def main() -> int:
         "records": Counter(record.arm for record in simulate.records),
         "spread": {name: round(value, 3) for name, value in simulate.spread.items()},
         "magnitudes": {name: [fault.low, fault.high] for name, fault in FAULTS.items()},
-        "chosen_on": {"healthy_runs": arguments.choose, "seeds": "even", "allowed": ALLOWED},
+        "chosen_on": {"seeds": "even", "allowed": ALLOWED, "sizes": SIZES},
         "chosen": chosen,
         "judged_on": "odd seeds",
         "judged": {
-            name: {"guards": guards, **judge(odd, arguments.each, guards, simulate)} for name, guards in limits.items()
+            name: {
+                "guards": guards,
+                **judge(odd, arguments.each, guards, simulate),
+                "by_size": by_size(odd, arguments.each_size, guards, simulate),
+            }
+            for name, guards in limits.items()
         },
     }
     result["cpu_s"] = round(time.process_time() - begun)

@@ -170,6 +170,8 @@ class GuardStatus(_Status):
     """That measurement."""
     baseline: float | None = None
     """What it is held against, where that is not the limit alone."""
+    baseline_error: float | None = None
+    """Its standard error, where it is known."""
     since: int | None = None
     """The first iteration that may be to blame for what is beyond the limit now."""
     last_beyond: int | None = None

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli import Project
 
-TRIPS = {"inBand": {"limit": 0.6, "action": "stop"}}
+TRIPS = {"standardErrors": 0, "inBand": {"limit": 0.6, "action": "stop"}}
 SAID = "in iteration 1 50.0 % of the valid questions are in the band, below 60.0 %"
 
 
@@ -28,7 +28,7 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
     assert project.look("report", "run.yaml", "-o", str(page)).returncode == 0
     assert ">inBand</td><td>" in (text := page.read_text()) and SAID in text
 
-    project.write(spec__guards={"inBand": {"limit": 0.6, "action": "warn"}})
+    project.write(spec__guards={"standardErrors": 0, "inBand": {"limit": 0.6, "action": "warn"}})
     done = project.drive("run.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"guard inBand warns: {SAID}" in done.stdout and "solver-train-1" in project.worked()
@@ -36,7 +36,7 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
 
 @pytest.mark.slow
 def test_a_run_here_rolls_back_once_and_then_stops_and_what_it_made_is_kept(project: Project) -> None:
-    project.write(spec__guards={"inBand": {"limit": 0.6, "action": "rollback"}, "maxRollbacks": 1})
+    project.write(spec__guards={**TRIPS, "inBand": {"limit": 0.6, "action": "rollback"}, "maxRollbacks": 1})
     stopped = project.drive("run.yaml")
     back = f"goes back to the base, and on from there with another seed: guard inBand, {SAID}"
     assert (stopped.returncode, stopped.stdout.count(back)) == (4, 1)
@@ -45,7 +45,7 @@ def test_a_run_here_rolls_back_once_and_then_stops_and_what_it_made_is_kept(proj
     assert len(list((project.store / "default" / "challenger-train").iterdir())) == 2  # nothing was deleted
     assert back in " ".join(project.look("status", "run.yaml").stdout.split())
 
-    project.write(spec__guards={"inBand": {"limit": 0.6, "action": "warn"}})
+    project.write(spec__guards={"standardErrors": 0, "inBand": {"limit": 0.6, "action": "warn"}})
     done = project.drive("run.yaml")
     assert done.returncode == 0 and project.worked().count("challenger-train-1") == 2
     plan = json.loads(project.look("plan", "run.yaml", "-o", "json").stdout)
@@ -70,8 +70,9 @@ def test_a_guard_that_makes_no_sense_is_told_in_a_sentence(project: Project) -> 
         ({"speed": {}}, "spec.guards.speed"),
         ({"kl": {"limit": 0.5}}, "spec.guards.kl.limit"),
         ({"kl": {"action": "panic"}}, "spec.guards.kl.action"),
-        ({"truncation": {"limit": 0.01}}, "spec.guards.truncation: warnAt 0.05 is above limit 0.01, so it would never"),
+        ({"truncation": {"limit": 0.01}}, "spec.guards.truncation: warnAt 0.12 is above limit 0.01, so it would never"),
         ({"length": {"patience": 0}}, "spec.guards.length.patience"),
+        ({"standardErrors": -1}, "spec.guards.standardErrors"),
     ):
         project.write(spec__guards=guards)
         refused = project.look("plan", "run.yaml")

@@ -618,6 +618,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("approvedIteration", ABSENT, ""),
     ("budget.tokens", ABSENT, ""),
     ("guards.truncation.limit", 0.9, ""),
+    ("guards.standardErrors", 0, ""),
     ("guards", ABSENT, ""),
     ("ttlSecondsAfterFinished", 60, ""),
     ("parallelSteps", 3, ""),

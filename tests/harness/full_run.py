@@ -284,6 +284,7 @@ FULL: Document = {
         "grading": {"method": "exact", "timeoutSeconds": 1.5, "memoryMebibytes": 512, "batchTimeoutSeconds": 60.5},
         "guards": {
             "maxRollbacks": 3,
+            "standardErrors": 1.5,
             "heldOut": {"limit": 3, "patience": 1, "action": "warn"},
             "flips": {"limit": 3, "patience": 2, "action": "warn"},
             "labelAccuracy": {"warnAt": 0.2, "limit": 0.3, "patience": 2, "action": "ignore"},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from guard_choice import GRID, LITERATURE, Choice, as_spec
 from guard_faults import FAULTS
-from guard_worlds import World
-from guards import LITERATURE, Simulate, choose, chosen_limits, first_alarm, is_recovered, live, with_action
+from guard_worlds import World, world
+from guards import RESULTS, Simulate, defaults, first_alarm, is_harmful, is_recovered, live, with_action
 from selfevo_contract.spec.guards import Guards
 
 SIMULATE = Simulate()
@@ -49,12 +52,41 @@ def test_a_run_whose_fault_goes_with_the_rollback_recovers_and_one_whose_guards_
     assert is_recovered(of, back, SIMULATE) and not is_recovered(of, only, SIMULATE)
 
 
-@pytest.mark.slow
+def test_a_fault_is_harmful_when_the_run_ends_below_its_healthy_twin() -> None:
+    assert is_harmful(World(1, "learning rate too high", 2, 25.0, True), SIMULATE)
+    assert not is_harmful(World(1, "label drift", 2, 0.0, True), SIMULATE)
+
+
+def test_a_run_with_more_questions_counts_more_exactly() -> None:
+    few, many = (SIMULATE.rows(World(1, None, 1, 0.0, True, size)) for size in (0.25, 16.0))
+    assert many[1]["solver-rollout/questions"] == 64 * few[1]["solver-rollout/questions"]
+
+
+def choice(runs: int, errors: float) -> Choice:
+    healthy = [world(2 * seed, None, (0.25, 1.0, 4.0)) for seed in range(runs)]
+    return SIMULATE.choice(healthy, [world(0, fault) for fault in FAULTS], errors)
+
+
 def test_limits_are_chosen_by_what_healthy_runs_show() -> None:
-    chosen = choose(range(3), SIMULATE)
-    for row in chosen.values():
-        counts = [row["healthy_runs_with_alarm"][value] for value in row["healthy_runs_with_alarm"]]
-        assert counts == sorted(counts, reverse=True), "values go from sensitive to not"
-        assert row["chosen"] is None or row["healthy_runs_with_alarm"][str(row["chosen"])] == 0
-    Guards.model_validate(chosen_limits(chosen))
-    assert len(FAULTS) == 15 and set(LITERATURE) == set(WARNED)
+    chosen = choice(4, 2.0)
+    for key, values in GRID.items():
+        counts = [chosen.false_alarms({key: value}) for value in values]
+        found = [chosen.found({key: value}) for value in values]
+        assert counts == sorted(counts, reverse=True) and found[0] >= found[-1], "values go from sensitive to not"
+    limits = chosen.limits(0.0)
+    assert chosen.false_alarms(limits) == 0 and chosen.found(limits) > 5
+    assert chosen.found(chosen.limits(0.5)) >= chosen.found(limits) and chosen.false_alarms(chosen.limits(0.5)) <= 2
+    Guards.model_validate(as_spec(limits))
+    assert len(FAULTS) == 15 and set(LITERATURE) == {name for name, _ in GRID}
+
+
+def test_the_defaults_are_the_limits_that_were_chosen() -> None:
+    result = json.loads((RESULTS / "guards.json").read_text())
+    assert {"standardErrors": result["chosen"]["standard_errors"], **result["chosen"]["limits"]} == {
+        name: {key: value for key, value in settings.items() if key in result["chosen"]["limits"][name]}
+        if isinstance(settings, dict)
+        else settings
+        for name, settings in defaults().items()
+    }
+    judged = result["judged"]["defaults"]
+    assert judged["healthy"]["with_alarm"] <= 0.02 * judged["healthy"]["runs"]

@@ -79,6 +79,26 @@ def test_a_run_without_guards_has_nothing_of_them() -> None:
 
 
 FALL = {"evaluate/mean": 0.3}
+LIMITS: dict[str, dict[str, float]] = {
+    "heldOut": {"limit": 2},
+    "flips": {"limit": 2},
+    "labelAccuracy": {"warnAt": 0.1, "limit": 0.15},
+    "malformed": {"limit": 0.3, "rise": 0.2},
+    "diversity": {"limit": 0.5},
+    "inBand": {"limit": 0.1},
+    "truncation": {"warnAt": 0.05, "limit": 0.15},
+    "entropy": {"limit": 0.3},
+    "zeroSpread": {"limit": 0.9},
+    "kl": {"limit": 10},
+    "length": {"limit": 2},
+}
+"""Of the tables, so that they say what a limit means, whatever the defaults are."""
+
+
+def limits(guard: str, errors: float, action: str) -> dict[str, Any]:
+    return {**LIMITS, "standardErrors": errors, guard: {**LIMITS[guard], "action": action}}
+
+
 TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
     # guard, what is odd, state with action stop, part of the sentence
     (
@@ -122,37 +142,117 @@ TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
 
 @pytest.mark.parametrize(("guard", "odd", "state", "sentence"), TABLE)
 def test_what_a_guard_says(guard: str, odd: dict[int, dict[str, float]], state: str, sentence: str) -> None:
-    sight = life(odd, spec__guards={guard: {"action": "stop"}})
+    sight = life(odd, spec__guards=limits(guard, 0, "stop"))
     verdict = said(sight)[guard]
     assert verdict.state == state and sentence in verdict.message, verdict
     assert (sight.status.phase == "Failed") is (state == "Tripped")
     assert {name for name, other in said(sight).items() if other.state != "Passing"} <= {guard}
     # The same and no more with the action warn.
-    warned = said(life(odd, spec__guards={guard: {"action": "warn"}}))[guard]
+    warned = said(life(odd, spec__guards=limits(guard, 0, "warn")))[guard]
     assert warned.state == ("Warned" if state == "Tripped" else state) and warned.message == verdict.message
-    assert guard not in said(life(odd, spec__guards={guard: {"action": "ignore"}}))
+    assert guard not in said(life(odd, spec__guards=limits(guard, 0, "ignore")))
 
 
 def test_every_guard_is_in_the_table_with_a_trip_and_a_pass() -> None:
     states = {guard: {state for name, _, state, _ in TABLE if name == guard} for guard in {row[0] for row in TABLE}}
     assert set(states) == {guard.name for guard in GUARDS}
-    assert ["max_rollbacks", *(guard.field for guard in GUARDS)] == list(Guards.model_fields)
+    assert ["max_rollbacks", "standard_errors", *(guard.field for guard in GUARDS)] == list(Guards.model_fields)
     assert all("Tripped" in found for found in states.values())
 
 
-TRUNCATED = {"solver-rollout/answers/truncated": 0.2}
+FEW, MANY = {"solver-rollout/valid": 38}, {"solver-rollout/valid": 3800}
+LABELS = "solver-rollout/label_accuracy"
+UNCERTAIN: list[tuple[str, dict[str, float], dict[str, float], str, str]] = [
+    # guard, the first iteration's figures, the second one's, state, part of the sentence; at 2 standard errors
+    ("truncation", {}, {**FEW, "solver-rollout/answers/truncated": 0.25}, "Warned", "% by more than 2 standard errors"),
+    (
+        "truncation",
+        {},
+        {**FEW, "solver-rollout/answers/truncated": 0.1},
+        "Passing",
+        "5.0 %, but by no more than 2 stan",
+    ),
+    ("truncation", {}, {**MANY, "solver-rollout/answers/truncated": 0.1}, "Warned", "beyond 5.0 % by more than 2"),
+    ("truncation", {}, {**MANY, "solver-rollout/answers/truncated": 0.2}, "Tripped", "beyond 15.0 % by more than 2"),
+    ("inBand", {}, {**FEW, "solver-rollout/in_band_share": 0.05}, "Passing", "below 10.0 %, but by no more than 2"),
+    ("inBand", {}, {**MANY, "solver-rollout/in_band_share": 0.05}, "Tripped", "below 10.0 % by more than 2 standard"),
+    ("diversity", {}, {"solver-rollout/distinct_share": 0.45}, "Passing", "below 50.0 %, but by no more than 2"),
+    ("diversity", {}, {"solver-rollout/distinct_share": 0.3}, "Tripped", "30.0 % of the Challenger's completions"),
+    ("malformed", {}, {"solver-rollout/valid": 72}, "Passing", "by no more than 2 standard errors"),
+    ("malformed", {}, {"solver-rollout/valid": 50}, "Tripped", "51.0 % of the Challenger's completions"),
+    # The share is no more than its error beyond .3, nor the rise beyond .2: here and at first there were 100.
+    ("malformed", {"solver-rollout/valid": 88}, {"solver-rollout/valid": 62}, "Passing", "(13.0 % at first); beyond"),
+    ("malformed", {"solver-rollout/valid": 99}, {"solver-rollout/valid": 64}, "Tripped", "37.0 % of the Challenger's"),
+    # Labels: 40 in iteration 1, of which .8 are right; 14 and 4000 in iteration 2. Then the first ones are few.
+    ("labelAccuracy", {}, {"solver-rollout/kept": 14, LABELS: 0.6}, "Passing", "20.0 points fewer than at first"),
+    ("labelAccuracy", {}, {"solver-rollout/kept": 4000, LABELS: 0.5}, "Tripped", "30.0 points fewer than at first"),
+    ("labelAccuracy", {"solver-rollout/kept": 9}, {"solver-rollout/kept": 4000, LABELS: 0.5}, "Passing", "30.0 points"),
+    ("labelAccuracy", {}, {"solver-rollout/label_checked": 5, LABELS: 0.4}, "Passing", "40.0 points fewer"),
+    ("labelAccuracy", {LABELS: 1.0, "solver-rollout/kept": 3}, {LABELS: 0.6}, "Passing", "40.0 points fewer"),
+    # Four groups in an update (DOCUMENT).
+    (
+        "zeroSpread",
+        {},
+        {"solver-train/frac_reward_zero_std_last": 1.0},
+        "Passing",
+        "beyond 90.0 %, but by no more than",
+    ),
+    # Nobody says how sure these are.
+    ("entropy", {}, {"solver-train/entropy_last": 0.29}, "Tripped", "below 30.0 %"),
+    ("heldOut", {}, {"evaluate/mean": 0.43}, "Warned", "2.5 standard errors below the best before it, 50.0 %, beyond"),
+    # All models answer the same questions.
+    ("heldOut", {}, {"evaluate/mean": 0.47, "evaluate/mean_gain_stderr": 0.01}, "Warned", "3.0 standard errors below"),
+    ("heldOut", {"evaluate/mean": 0.55}, {"evaluate/mean": 0.53}, "Passing", "0.7 standard errors below"),
+    (
+        "heldOut",
+        {"evaluate/mean": 0.55, "evaluate/mean_gain_stderr": 0.006},
+        {"evaluate/mean": 0.53, "evaluate/mean_gain_stderr": 0.008},
+        "Warned",
+        "2.0 standard errors below the best before it, 55.0 %",
+    ),
+]
+
+
+@pytest.mark.parametrize(("guard", "first", "second", "state", "sentence"), UNCERTAIN)
+def test_what_few_questions_say_may_be_chance(
+    guard: str, first: dict[str, float], second: dict[str, float], state: str, sentence: str
+) -> None:
+    verdict = said(life({1: first, 2: second}, spec__guards=limits(guard, 2, "stop")))[guard]
+    assert verdict.state == state and sentence in verdict.message, verdict
+
+
+def test_the_error_of_the_baseline_is_kept_with_it() -> None:
+    sight = Sight(spec__iterations=14, spec__guards=limits("labelAccuracy", 2, "stop"), **ORACLE)
+    odd = {1: {"kept": 9}, 13: {"kept": 4000, "label_accuracy": 0.5}}
+    for step in sight.plan.steps:
+        if step.iteration <= 13:
+            own = odd.get(step.iteration, {}) if step.phase == "solver-rollout" else {}
+            sight.done(step.name, **{**HEALTHY[step.phase], **own})
+    assert sight.step("solver-rollout-1").metrics == {}
+    verdict = said(sight)["labelAccuracy"]
+    assert (verdict.baseline, verdict.baseline_error, verdict.state) == (0.8, 0.13134, "Passing")
+
+
+def test_a_question_without_a_well_formed_answer_is_hard_and_not_malformed() -> None:
+    hard = {1: {"solver-rollout/dropped_empty_majority": 60}}
+    assert said(life(hard))["malformed"].state == "Warned"
+    assert said(life(hard, spec__rollout__wellFormed=[{"kind": "length"}]))["malformed"].value == 0.06
+
+
+TRUNCATED = {"solver-rollout/answers/truncated": 0.4}
 
 
 def test_a_guard_that_trips_stops_what_runs_and_says_how_to_go_on() -> None:
     sight = life({1: {}}, spec__parallelSteps=2)
     sight.done("challenger-train-2")
-    sight.done("solver-rollout-2", **{**HEALTHY["solver-rollout"], "answers/truncated": 0.2})
+    sight.done("solver-rollout-2", **{**HEALTHY["solver-rollout"], "answers/truncated": 0.4})
     assert sight.status.phase == "Failed" and sight.status.finished_at is not None
     assert sight.status.watch == "tripped: truncation"
     ready = next(c for c in sight.status.conditions if c.type == "Ready")
     assert ready.reason == "GuardTripped"
     assert ready.message == (
-        "guard truncation: in iteration 2 20.0 % of the rollout's answers ended at their length limit, beyond 15.0 %; "
+        "guard truncation: in iteration 2 40.0 % of the rollout's answers ended at their length limit, beyond 15.0 % "
+        "by more than 2 standard errors; "
         "change spec.guards.truncation (a limit, or action: warn) to go on with what there is, or start another run"
     )
     tripped = next(c for c in sight.status.conditions if c.type == "GuardTripped")
@@ -207,7 +307,7 @@ def test_what_is_not_known_neither_trips_nor_passes() -> None:
 
 
 def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
-    sight = Sight(spec__iterations=14, spec__guards={}, **ORACLE)
+    sight = Sight(spec__iterations=14, spec__guards=limits("labelAccuracy", 0, "stop"), **ORACLE)
     for step in sight.plan.steps:
         if step.iteration <= 13:
             odd = {"label_accuracy": 0.6} if step.name == "solver-rollout-13" else {}
@@ -355,7 +455,7 @@ def test_an_approval_holds_for_an_iteration_that_is_computed_anew() -> None:
 
 def test_a_budget_counts_what_was_abandoned_and_holds_the_new_steps_until_it_is_raised() -> None:
     sight = life({1: {}}, spec__guards=BACK, spec__budget={"tokens": 10}).done("challenger-train-2")
-    bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.2}
+    bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.4}
     used = {"tokens": 12, "result": sight.result("solver-rollout-2", metrics=bad)}
     sight.attempt("solver-rollout-2", state="Succeeded", **used)
     sight.look()
@@ -390,7 +490,7 @@ def test_promoting_the_best_ends_the_run_with_it() -> None:
 
 def test_what_abandoned_steps_have_used_is_counted_once() -> None:
     sight = Sight(spec__guards={"truncation": {"action": "rollback"}}).done("evaluate-0", "challenger-train-1")
-    bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.2}
+    bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.4}
     sight.attempt("solver-rollout-1", state="Succeeded", tokens=7, result=sight.result("solver-rollout-1", metrics=bad))
     sight.look()
     assert sight.status.usage is not None and (sight.status.usage.tokens, len(sight.status.rollbacks)) == (7, 1)

@@ -46,7 +46,7 @@ class _Stops(Guard):
 class HeldOut(Guard):
     """The held-out score falls behind the best iteration's."""
 
-    limit: Errors = 2
+    limit: Errors = 3
     """Standard errors of the difference below the best earlier score."""
     patience: Annotated[Whole, Field(ge=1, le=10)] = 2
     """How many evaluations in a row must be beyond the limit before the action is taken; it warns before."""
@@ -66,9 +66,9 @@ class Flips(Guard):
 class LabelAccuracy(_Stops):
     """The share of labels that the oracle finds right falls."""
 
-    warn_at: Share = 0.10
+    warn_at: Share = 0.7
     """Fall since the first iteration from which it warns, as a share."""
-    limit: Share = 0.15
+    limit: Share = 0.7
     """Fall since the first iteration beyond which the action is taken."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
@@ -79,7 +79,7 @@ class Malformed(Guard):
 
     limit: Share = 0.30
     """Share of them beyond which the action is taken."""
-    rise: Share = 0.20
+    rise: Share = 0.1
     """Rise since the first iteration beyond which it is taken as well."""
 
 
@@ -93,14 +93,14 @@ class Diversity(Guard):
 class InBand(Guard):
     """Too little of what the Challenger asks is at the edge of what the Solver can do."""
 
-    limit: Share = 0.10
+    limit: Share = 0.03
     """Share of the valid questions in the band below which the action is taken."""
 
 
 class Truncation(_Stops):
     """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
 
-    warn_at: Share = 0.05
+    warn_at: Share = 0.12
     """Share of them from which it warns."""
     limit: Share = 0.15
     """Share of them beyond which the action is taken."""
@@ -111,28 +111,28 @@ class Truncation(_Stops):
 class Entropy(Guard):
     """The Solver's answers collapse into one."""
 
-    limit: Share = 0.3
+    limit: Share = 0.1
     """Share of the entropy that the first iteration's training began with, below which the action is taken."""
 
 
 class ZeroSpread(Guard):
     """Groups of answers with equal rewards, from which the Solver learns nothing."""
 
-    limit: Share = 0.9
+    limit: Share = 0.85
     """Share of them, at the end of the Solver's training, beyond which the action is taken."""
 
 
 class Kl(Guard):
     """The Solver moves away from where its training began, and its reward does not rise."""
 
-    limit: Ratio = 10
+    limit: Ratio = 2
     """Times the first iteration's KL divergence, at the end of training, beyond which the action is taken."""
 
 
 class Length(Guard):
     """The Solver's answers become much longer, or much shorter."""
 
-    limit: Ratio = 2
+    limit: Ratio = 2.5
     """Times, or parts, of the mean length that the first iteration's training began with."""
 
 
@@ -142,6 +142,9 @@ class Guards(Closed):
 
     max_rollbacks: Annotated[Whole, Field(ge=1, le=100)] = 2
     """How often the run goes back, whichever guard asks for it; after that such a guard stops it."""
+    standard_errors: Errors = 2
+    """By how many of its own standard errors a share must be beyond a limit: a share of few questions or labels is
+    beyond it by chance. The error follows from their number (docs/guards.md); 0 takes each share as it was measured."""
     held_out: HeldOut = HeldOut()
     """The held-out score falls behind the best; needs evaluation."""
     flips: Flips = Flips()
@@ -163,7 +166,7 @@ class Guards(Closed):
     kl: Kl = Kl()
     """The Solver moves away without gain."""
     length: Length = Length()
-    """Answers double or halve in length."""
+    """Answers become much longer, or much shorter."""
 
     def promote_without_scores(self) -> list[str]:
         """Guards that would promote the best iteration, and work without the evaluation that tells it."""
@@ -171,7 +174,7 @@ class Guards(Closed):
         return [name for name in PROMOTING if of[name].action == "promoteBest"]
 
 
-_SCORED = ("max_rollbacks", "held_out", "flips")
+_SCORED = ("max_rollbacks", "standard_errors", "held_out", "flips")
 """What is no guard, or blind without evaluation anyway."""
 PROMOTING = tuple(field.alias or name for name, field in Guards.model_fields.items() if name not in _SCORED)
 """Names of the guards that a run without evaluation can have."""

@@ -13,7 +13,7 @@ from selfevo_contract.status import GuardStatus, Rollback
 from selfevo_core.attempts import stamp
 from selfevo_core.policies.base import Decision, RunState
 from selfevo_core.policies.guards import GUARDS
-from selfevo_core.policies.guards.base import Guard, Reading, history_of
+from selfevo_core.policies.guards.base import Estimate, Guard, Reading, history_of
 
 
 def watching(spec: RunSpec) -> list[Guard]:
@@ -94,15 +94,16 @@ def _verdict(
 ) -> GuardStatus:
     """``start`` is the iteration that the run goes on from: nothing is to blame before the one after it."""
     assert spec.guards is not None
-    settings = guard.settings(spec.guards)
+    settings, errors = guard.settings(spec.guards), spec.guards.standard_errors
     if why := guard.blind(spec):
         return GuardStatus(name=guard.name, state="Blind", message=why)
-    readings = guard.readings(history, spec, before.baseline if before else None)
+    recorded = _recorded_baseline(before)
+    readings = guard.readings(history, spec, recorded)
     if not readings:
-        return GuardStatus(name=guard.name, state="Waiting", baseline=before.baseline if before else None)
+        return GuardStatus(name=guard.name, state="Waiting", **_baseline(recorded))
     newest = readings[-1]
-    beyond = [guard.beyond(reading, settings.limit) for reading in readings]
-    warned = guard.beyond(newest, getattr(settings, "warn_at", settings.limit))
+    beyond = [guard.beyond(reading, settings.limit, errors) for reading in readings]
+    warned = guard.beyond(newest, getattr(settings, "warn_at", settings.limit), errors)
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
     tripped = out_of_patience and settings.action != "warn" and newest.iteration > start
@@ -114,21 +115,36 @@ def _verdict(
         state="Tripped" if tripped else "Warned" if warned else "Passing",
         iteration=newest.iteration,
         value=_rounded(newest.value),
-        baseline=newest.baseline,
+        **_baseline(newest.baseline),
         # Between the last good measurement and the first bad one may lie iterations that were not measured.
         since=max([start, *good]) + 1 if beyond[-1] else None,
         last_beyond=max([*crossed, *([earlier] if earlier is not None else [])], default=None),
-        message=_sentence(guard, newest, settings, warned=warned, beyond=beyond[-1]),
+        message=_sentence(guard, newest, settings, errors, warned=warned, beyond=beyond[-1]),
     )
 
 
-def _sentence(guard: Guard, reading: Reading, settings: object, *, warned: bool, beyond: bool) -> str:
+def _recorded_baseline(before: GuardStatus | None) -> Estimate | None:
+    if before is None or before.baseline is None:
+        return None
+    return Estimate(before.baseline, before.baseline_error or 0.0)
+
+
+def _baseline(found: Estimate | None) -> dict[str, float]:
+    """As fields of the status."""
+    if found is None:
+        return {}
+    return {"baseline": found.value} | ({"baseline_error": _rounded(found.error)} if found.error else {})
+
+
+def _sentence(guard: Guard, reading: Reading, settings: object, errors: float, *, warned: bool, beyond: bool) -> str:
     said = f"in iteration {reading.iteration} {guard.says(reading)}"
-    if not warned:
-        return said
-    field = "limit" if beyond else "warn_at"
+    limit = guard.limit(getattr(settings, "limit" if beyond or not hasattr(settings, "warn_at") else "warn_at"))
     side = "below" if guard.below else "beyond"
-    return f"{said}, {side} {guard.limit(getattr(settings, field))}"
+    margin = f"{errors:g} standard error{'' if errors == 1 else 's'}"
+    if warned:
+        return f"{said}, {side} {limit}" + (f" by more than {margin}" if errors and reading.error else "")
+    by_itself = guard.beyond(reading, getattr(settings, "warn_at", getattr(settings, "limit", 0.0)))
+    return f"{said}; {side} {limit}, but by no more than {margin}" if by_itself else said
 
 
 def _rounded(value: float) -> float:

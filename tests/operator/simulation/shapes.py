@@ -73,20 +73,20 @@ GUARDED = (
         "guarded",
         iterations=2,
         changes=CURES | {"spec__guards": {"truncation": {"action": "stop"}}, "spec__parallelSteps": 2},
-        figures={"solver-rollout-1": {"answers/truncated": 0.2}},
+        figures={"solver-rollout-1": {"answers/truncated": 0.9}},
     ),
     Shape(
         "rolled back",
         iterations=2,
         changes=CURES
         | {"spec__guards": {"maxRollbacks": 2, "truncation": {"action": "rollback"}}, "spec__parallelSteps": 2},
-        figures={"solver-rollout-1": {"answers/truncated": 0.2}},
+        figures={"solver-rollout-1": {"answers/truncated": 0.9}},
     ),
     Shape(
         "promoted",
         iterations=2,
         changes=CURES | ONE_SHARD | {"spec__guards": {"inBand": {"action": "promoteBest"}}, "spec__parallelSteps": 2},
-        figures={"solver-rollout-2": {"in_band_share": 0.05}},
+        figures={"solver-rollout-2": {"in_band_share": 0.0}},
     ),
 )
 """Runs with guards. Their seeds are `GUARD_SEEDS`, so that each of the others lives on as it did."""
@@ -101,7 +101,7 @@ FORKS = (
         "forked and rolled back",
         iterations=2,
         changes=GOES_BACK,
-        figures={"solver-rollout-1": {"answers/truncated": 0.01}, "solver-rollout-2": {"answers/truncated": 0.2}},
+        figures={"solver-rollout-1": {"answers/truncated": 0.01}, "solver-rollout-2": {"answers/truncated": 0.9}},
         fork={"spec__seed": 7, "spec__guards": None},
     ),
     # and to the base: who forks it late begins with something else
@@ -109,7 +109,7 @@ FORKS = (
         "rolled back past its fork",
         iterations=2,
         changes=GOES_BACK,
-        figures={"solver-rollout-2": {"answers/truncated": 0.2}},
+        figures={"solver-rollout-2": {"answers/truncated": 0.9}},
         fork={"spec__seed": 7, "spec__guards": None},
         moving=True,
     ),

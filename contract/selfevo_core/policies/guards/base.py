@@ -1,4 +1,8 @@
-"""What a guard is: a signal, read off what an iteration's steps measured, and how it is held against its limit."""
+"""What a guard is: a signal, read off what an iteration's steps measured, and how it is held against its limit.
+
+A share of few questions is far from the true one by chance. So a signal is an estimate with its standard error, as far
+as the number that it was counted from is known, and is beyond a limit when it is so by several of these errors.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,31 @@ History = Mapping[int, Metrics]
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A figure, and its standard error; 0 where it is not known."""
+
+    value: float
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
 class Reading:
     """One iteration's signal."""
 
     iteration: int
     value: float
     """As it was measured."""
-    baseline: float | None
+    baseline: Estimate | None
     """What it is held against, where it is held against anything."""
     level: float
     """What is compared with the limit."""
+    error: float = 0.0
+    """Standard error of the level."""
+
+    @property
+    def at_first(self) -> float:
+        """The baseline's value; 0 without one."""
+        return self.baseline.value if self.baseline else 0.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class Guard:
     """Of `Guards`; its alias is the guard's name."""
     blind: Callable[[RunSpec], str]
     """Why a run of this spec never has the signal; empty where it has."""
-    readings: Callable[[History, RunSpec, float | None], list[Reading]]
+    readings: Callable[[History, RunSpec, Estimate | None], list[Reading]]
     """``readings(history, spec, recorded baseline)``: of every iteration that has the signal, in their order."""
     says: Callable[[Reading], str]
     """What was measured, as a clause."""
@@ -58,9 +77,10 @@ class Guard:
         """Its own part of the spec."""
         return getattr(guards, self.field)
 
-    def beyond(self, reading: Reading, limit: float) -> bool:
-        """Whether the signal is on the wrong side of ``limit``."""
-        return reading.level < limit if self.below else reading.level > limit
+    def beyond(self, reading: Reading, limit: float, errors: float = 0.0) -> bool:
+        """Whether the signal is on the wrong side of ``limit``, by more than so many of its standard errors."""
+        margin = errors * reading.error
+        return reading.level < limit - margin if self.below else reading.level > limit + margin
 
 
 def history_of(state: RunState) -> dict[int, dict[str, float]]:
@@ -74,10 +94,10 @@ def history_of(state: RunState) -> dict[int, dict[str, float]]:
 
 
 def of_metric(
-    measure: Callable[[Metrics], float | None],
-    level: Callable[[float, float | None, RunSpec], float | None] = lambda value, baseline, spec: value,
-    base: Callable[[Metrics], float | None] | None = None,
-) -> Callable[[History, RunSpec, float | None], list[Reading]]:
+    measure: Callable[[Metrics], float | Estimate | None],
+    level: Callable[[Estimate, Estimate | None, RunSpec], Estimate | None] = lambda value, baseline, spec: value,
+    base: Callable[[Metrics], float | Estimate | None] | None = None,
+) -> Callable[[History, RunSpec, Estimate | None], list[Reading]]:
     """Readings of a signal that stands in one iteration's metrics.
 
     Args:
@@ -87,29 +107,50 @@ def of_metric(
             recorded in the status, it outlives the metrics that it was read from.
     """
 
-    def readings(history: History, spec: RunSpec, recorded: float | None) -> list[Reading]:
+    def readings(history: History, spec: RunSpec, recorded: Estimate | None) -> list[Reading]:
         trained = {number: metrics for number, metrics in history.items() if number > 0}
         baseline = None
         if base is not None:
-            known = [found for metrics in trained.values() if (found := base(metrics)) is not None]
-            first = base(trained.get(1, {}))
+            known = [found for metrics in trained.values() if (found := _estimate(base(metrics))) is not None]
+            first = _estimate(base(trained.get(1, {})))
             baseline = first if first is not None else recorded if recorded is not None else next(iter(known), None)
         made = []
         for number, metrics in trained.items():
-            value = measure(metrics)
+            value = _estimate(measure(metrics))
             if value is None:
                 continue
             reached = level(value, baseline, spec)
-            if reached is not None and math.isfinite(reached):
-                made.append(Reading(number, value, baseline, reached))
+            if reached is not None and math.isfinite(reached.value):
+                made.append(Reading(number, value.value, baseline, reached.value, reached.error))
         return made
 
     return readings
 
 
-def of_baseline(value: float, baseline: float | None, spec: RunSpec) -> float | None:
+def _estimate(found: float | Estimate | None) -> Estimate | None:
+    return found if found is None or isinstance(found, Estimate) else Estimate(found)
+
+
+def of_baseline(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate | None:
     """A level: the value in parts of the baseline."""
-    return value / baseline if baseline else None
+    return Estimate(value.value / baseline.value) if baseline and baseline.value else None
+
+
+def share(value: float, of: float | None) -> Estimate:
+    """A share that was counted among ``of``. One of each kind is added for its error: none of 18 is no error of 0.
+
+    >>> share(0.0, 18)
+    Estimate(value=0.0, error=0.0487950036474267)
+    """
+    if not of or not 0 <= value <= 1:
+        return Estimate(value)
+    smoothed = (value * of + 1) / (of + 2)
+    return Estimate(value, math.sqrt(smoothed * (1 - smoothed) / (of + 2)))
+
+
+def share_of(name: str, count: str) -> Callable[[Metrics], Estimate | None]:
+    """A measure: the share ``name``, with the error of as many as ``count`` says."""
+    return lambda metrics: None if (value := metrics.get(name)) is None else share(value, metrics.get(count))
 
 
 def always(spec: RunSpec) -> str:

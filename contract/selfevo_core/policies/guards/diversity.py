@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, always, of_metric, percent
+from selfevo_core.policies.guards.base import Guard, always, of_metric, percent, share_of
 
 DIVERSITY = Guard(
     "diversity",
     always,
-    of_metric(lambda m: m.get("rollout/distinct_share")),
+    of_metric(share_of("rollout/distinct_share", "rollout/questions")),
     lambda reading: f"{percent(reading.value)} of the Challenger's completions are different questions",
     percent,
     below=True,

@@ -10,7 +10,7 @@ ENTROPY = Guard(
     of_metric(lambda m: m.get("solver/entropy_last"), of_baseline, lambda m: m.get("solver/entropy_first")),
     lambda reading: (
         f"the Solver's entropy is {reading.value:.3g} nats a token after training, "
-        f"{percent(reading.level)} of {reading.baseline:.3g} at first"
+        f"{percent(reading.level)} of {reading.at_first:.3g} at first"
     ),
     percent,
     below=True,

@@ -2,34 +2,64 @@
 
     errors below = (best - score) / sqrt(stderr(best)^2 + stderr(score)^2)
 
-The errors are those of the two scores, as if each model had answered questions of its own. They answered the same
-ones, so that the error of the difference is mostly smaller: the guard is slower than it might be, not faster.
+All models answer the same questions, so where both gains against the base are known, the errors are those of the gains,
+which are paired: an easy question is easy for both. What the two gains have in common is not taken off, so that the
+error is rather too large. Otherwise they are those of the scores, as if each model had questions of its own.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from selfevo_contract.phases import EVALUATE
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, History, Reading, needs_evaluation, percent
+from selfevo_core.policies.guards.base import Estimate, Guard, History, Metrics, Reading, needs_evaluation, percent
 
 
-def _readings(history: History, spec: RunSpec, recorded: float | None) -> list[Reading]:
+@dataclass(frozen=True)
+class _Scored:
+    """One evaluation."""
+
+    score: float
+    error: float | None
+    gain_error: float | None
+    """That of the gain against the base."""
+
+    def behind(self, best: _Scored) -> float | None:
+        """Standard errors below ``best``; None where they are not known."""
+        errors = (self.gain_error, best.gain_error)
+        if None in errors or not any(errors):
+            errors = (self.error, best.error)
+        if errors[0] is None or errors[1] is None:
+            return None
+        if best.score <= self.score:
+            return 0.0
+        both = math.hypot(errors[0], errors[1])
+        return min((best.score - self.score) / both, 1e6) if both else 1e6
+
+
+def _scored(number: int, metrics: Metrics, name: str) -> _Scored | None:
+    score = metrics.get(name)
+    if score is None:
+        return None
+    gain_error = 0.0 if number == 0 else metrics.get(f"{name}_gain_stderr")
+    return _Scored(score, metrics.get(f"{name}_stderr"), gain_error)
+
+
+def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> list[Reading]:
     if spec.evaluation is None:
         return []
-    name = f"{EVALUATE.metrics}/{spec.evaluation.metric}"
-    found, best, error_of_best = [], None, None
+    found: list[Reading] = []
+    best: _Scored | None = None
     for number, metrics in history.items():
-        score, error = metrics.get(name), metrics.get(f"{name}_stderr")
-        if score is None:
+        now = _scored(number, metrics, f"{EVALUATE.metrics}/{spec.evaluation.metric}")
+        if now is None:
             continue
-        if best is not None and error is not None and error_of_best is not None:
-            both = math.hypot(error, error_of_best)
-            below = (best - score) / both if both else math.inf * (best - score) if best > score else 0.0
-            found.append(Reading(number, score, best, min(below, 1e6)))
-        if best is None or score > best:
-            best, error_of_best = score, error
+        if best is not None and (below := now.behind(best)) is not None:
+            found.append(Reading(number, now.score, Estimate(best.score), below))
+        if best is None or now.score > best.score:
+            best = now
     return found
 
 
@@ -39,7 +69,7 @@ HELD_OUT = Guard(
     _readings,
     lambda reading: (
         f"the held-out score is {percent(reading.value)}, {reading.level:.1f} standard errors below the "
-        f"best before it, {percent(reading.baseline or 0.0)}"
+        f"best before it, {percent(reading.at_first)}"
     ),
     lambda limit: f"{limit:g} standard errors",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, of_metric, percent
+from selfevo_core.policies.guards.base import Guard, of_metric, percent, share_of
 
 
 def _blind(spec: RunSpec) -> str:
@@ -13,7 +13,7 @@ def _blind(spec: RunSpec) -> str:
 IN_BAND = Guard(
     "in_band",
     _blind,
-    of_metric(lambda m: m.get("rollout/in_band_share")),
+    of_metric(share_of("rollout/in_band_share", "rollout/valid")),
     lambda reading: f"{percent(reading.value)} of the valid questions are in the band",
     percent,
     below=True,

@@ -27,7 +27,7 @@ KL = Guard(
     lambda reading: (
         "the reward of the Solver's training rose"
         if reading.value == 0
-        else f"the Solver's KL divergence is {reading.value:.3g} ({reading.baseline:.3g} at first), and its reward "
+        else f"the Solver's KL divergence is {reading.value:.3g} ({reading.at_first:.3g} at first), and its reward "
         "did not rise"
     ),
     lambda limit: f"{limit:g} times the first iteration's",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, Metrics, of_metric, percent
+from selfevo_core.policies.guards.base import Estimate, Guard, Metrics, of_metric, percent, share
 
 
-def _measure(metrics: Metrics) -> float | None:
-    return metrics.get("rollout/label_accuracy")
+def _measure(metrics: Metrics) -> Estimate | None:
+    """An oracle that asks somebody checks some of the labels; any other all that were kept."""
+    value = metrics.get("rollout/label_accuracy")
+    return None if value is None else share(value, metrics.get("rollout/label_checked", metrics.get("rollout/kept")))
+
+
+def _fallen(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate:
+    first = baseline or value
+    return Estimate(first.value - value.value, math.hypot(first.error, value.error))
 
 
 def _blind(spec: RunSpec) -> str:
@@ -17,7 +26,7 @@ def _blind(spec: RunSpec) -> str:
 LABEL_ACCURACY = Guard(
     "label_accuracy",
     _blind,
-    of_metric(_measure, lambda value, baseline, _: (value if baseline is None else baseline) - value, _measure),
+    of_metric(_measure, _fallen, _measure),
     lambda reading: f"{percent(reading.value)} of the labels are right, {_fall(reading.level)} than at first",
     lambda limit: f"a fall of {100 * limit:.1f} points",
 )

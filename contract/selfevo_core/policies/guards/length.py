@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, Metrics, needs_training, of_metric
+from selfevo_core.policies.guards.base import Estimate, Guard, Metrics, needs_training, of_metric
 
 
-def _level(value: float, baseline: float | None, spec: RunSpec) -> float | None:
-    return max(value / baseline, baseline / value) if baseline and value else None
+def _level(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate | None:
+    if baseline is None or not baseline.value or not value.value:
+        return None
+    return Estimate(max(value.value / baseline.value, baseline.value / value.value))
 
 
 def _at_first(metrics: Metrics) -> float | None:
@@ -19,7 +21,7 @@ LENGTH = Guard(
     needs_training,
     of_metric(lambda m: m.get("solver/completions/mean_length_last"), _level, _at_first),
     lambda reading: (
-        f"the Solver's answers are {reading.value:.0f} tokens long after training, {reading.baseline:.0f} at first"
+        f"the Solver's answers are {reading.value:.0f} tokens long after training, {reading.at_first:.0f} at first"
     ),
     lambda limit: f"{limit:g} times as long, or as short",
 )

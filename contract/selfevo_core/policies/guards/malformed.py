@@ -1,37 +1,62 @@
 """Completions of the Challenger that cannot become a question of the curriculum: no question and answer in them, no
-answer with a box among the Solver's, a proof, a prompt's own markup. A sign of ambiguity hacking."""
+answer with a box among the Solver's, a proof, a prompt's own markup. A sign of ambiguity hacking.
+
+With `rollout.wellFormed` a question to which no answer is well-formed is a hard one, and not counted.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import partial
+
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, Metrics, always, of_metric, percent
+from selfevo_core.policies.guards.base import (
+    Estimate,
+    Guard,
+    History,
+    Metrics,
+    Reading,
+    always,
+    of_metric,
+    percent,
+    share,
+)
 
-_REASONS = ("empty_majority", "proof", "markup", "too_long")
+_REASONS = ("proof", "markup", "too_long")
+_NO_ANSWER = "empty_majority"
 
 
-def _measure(metrics: Metrics) -> float | None:
+def _measure(reasons: Sequence[str], metrics: Metrics) -> Estimate | None:
     written, valid = metrics.get("rollout/questions"), metrics.get("rollout/valid")
     if not written or valid is None:
         return None
-    dropped = sum(metrics.get(f"rollout/dropped_{reason}", 0.0) for reason in _REASONS)
-    return (written - valid + dropped) / written
+    dropped = sum(metrics.get(f"rollout/dropped_{reason}", 0.0) for reason in reasons)
+    return share((written - valid + dropped) / written, written)
 
 
-def _level(value: float, baseline: float | None, spec: RunSpec) -> float:
-    """A rise as large as may be counts as much as a share as large as may be."""
+def _level(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate:
+    """A rise as large as may be counts as much as a share as large as may be; of both, what is further beyond."""
     assert spec.guards is not None
-    settings = spec.guards.malformed
-    risen = value - (value if baseline is None else baseline)
-    return max(value, settings.limit + risen - settings.rise)
+    settings, errors = spec.guards.malformed, spec.guards.standard_errors
+    first = baseline or value
+    risen = settings.limit - settings.rise + value.value - first.value
+    both = (value, Estimate(risen, math.hypot(value.error, first.error)))
+    return max(both, key=lambda found: found.value - errors * found.error)
+
+
+def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> list[Reading]:
+    measure = partial(_measure, _REASONS if spec.rollout.well_formed else (*_REASONS, _NO_ANSWER))
+    return of_metric(measure, _level, measure)(history, spec, recorded)
 
 
 MALFORMED = Guard(
     "malformed",
     always,
-    of_metric(_measure, _level, _measure),
+    _readings,
     lambda reading: (
         f"{percent(reading.value)} of the Challenger's completions are no usable question"
-        + ("" if reading.baseline is None else f" ({percent(reading.baseline)} at first)")
+        + ("" if reading.baseline is None else f" ({percent(reading.at_first)} at first)")
     ),
     lambda limit: f"{percent(limit)}, or a rise beyond spec.guards.malformed.rise",
 )

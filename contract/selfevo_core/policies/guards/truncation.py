@@ -1,13 +1,16 @@
-"""Answers of the rollout that end at their length limit: counted by the engine's reason, not by the tensor's width."""
+"""Answers of the rollout that end at their length limit: counted by the engine's reason, not by the tensor's width.
+
+Answers to one question are alike, so the error is that of as many answers as there are questions.
+"""
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, always, of_metric, percent
+from selfevo_core.policies.guards.base import Guard, always, of_metric, percent, share_of
 
 TRUNCATION = Guard(
     "truncation",
     always,
-    of_metric(lambda m: m.get("rollout/answers/truncated")),
+    of_metric(share_of("rollout/answers/truncated", "rollout/valid")),
     lambda reading: f"{percent(reading.value)} of the rollout's answers ended at their length limit",
     percent,
 )

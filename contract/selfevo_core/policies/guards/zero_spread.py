@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, needs_training, of_metric, percent
+from selfevo_contract.spec.run import RunSpec
+from selfevo_core.policies.guards.base import Estimate, Guard, needs_training, of_metric, percent, share
+
+
+def _of_groups(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate:
+    grpo = spec.solver.grpo
+    return share(value.value, grpo.prompts_per_update or grpo.prompts_per_step)
+
 
 ZERO_SPREAD = Guard(
     "zero_spread",
     needs_training,
-    of_metric(lambda m: m.get("solver/frac_reward_zero_std_last")),
+    of_metric(lambda m: m.get("solver/frac_reward_zero_std_last"), _of_groups),
     lambda reading: f"{percent(reading.value)} of the groups had equal rewards at the end of the Solver's training",
     percent,
 )
