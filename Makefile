@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # good part of the time is waiting for servers, processes and pods. Files come in the order of tests/conftest.py.
 PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast lint crds cluster-tools vllm-environment docs pictures references sbom format clean
+.PHONY: help setup demo test test-fast lint lint-style crds cluster-tools vllm-environment docs pictures references sbom format clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -34,17 +34,19 @@ demo: $(VENV)/.installed  ## Run the whole loop on this machine: three iteration
 	$(BIN)/selfevo run examples/arithmetic.yaml
 	$(BIN)/selfevo report examples/arithmetic.yaml -o selfevo-report.html
 
-test: setup lint  ## Run every test
+test: setup lint-style  ## Run every test, the type checker among them
 	./tests/install-debian-packages
 	$(BIN)/pytest $(PARALLEL)
 
 test-fast: setup  ## Run the fast tests (under 90 seconds)
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-lint: setup  ## Formatting, ruff, the type checker, the import rules, YAML
+lint: lint-style  ## Formatting, ruff, the type checker, the import rules, YAML
+	$(BIN)/mypy
+
+lint-style: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint .
 
