@@ -47,7 +47,12 @@ LONGEST = (
     *("cluster/test_chart_real.py", "images/test_environments.py", "cluster/test_operator_spec_changes.py"),
     *("e2e/test_engines.py", "cluster/test_operator_crash.py", "cluster/test_real_pods.py", "images/test_build.py"),
     *("e2e/test_run.py", "cluster/test_chart_install.py", "cluster/test_operator_ttl.py"),
-    *("contract/test_types.py", "trainer/test_vllm_policy.py", "trainer/test_server_vllm.py", "trainer/test_sharding.py"),
+    *(
+        "contract/test_types.py",
+        "trainer/test_vllm_policy.py",
+        "trainer/test_server_vllm.py",
+        "trainer/test_sharding.py",
+    ),
 )
 """Files that take minutes each: they come first, so that no process is left alone with one at the end. Those that
 train in pods or by vLLM want a core, and stand between those that mostly wait."""
