@@ -85,8 +85,7 @@ def first_alarms(name: str, settings: Mapping[str, Any], errors: float, runs: Se
     """Of each run the first iteration of which the guard warns; `NEVER` without one."""
     guard = BY_NAME[name]
     guards = Guards.model_validate({name: settings, "standardErrors": errors})
-    own = guard.settings(guards)
-    limit = getattr(own, "warn_at", own.limit)
+    limit = guard.warns_from(guard.settings(guards))
     found = []
     for spec, history in runs:
         readings = guard.readings(history, spec.model_copy(update={"guards": guards}), None)

@@ -270,7 +270,11 @@ def _score_of_twin(of: World, simulate: Simulate) -> float:
 
 def defaults() -> dict[str, Any]:
     """Those of `spec.guards`."""
-    written = Guards().model_dump(by_alias=True)
+    guards = Guards()
+    written = guards.model_dump(by_alias=True)
+    for guard in GUARDS:
+        if "warnAt" in written[guard.name]:
+            written[guard.name]["warnAt"] = guard.settings(guards).warns_from
     return {"standardErrors": written["standardErrors"], **{guard.name: written[guard.name] for guard in GUARDS}}
 
 

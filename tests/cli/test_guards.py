@@ -59,10 +59,14 @@ def test_plan_says_which_guards_will_be_blind(project: Project) -> None:
     assert "guards:" not in project.look("plan", "run.yaml").stdout
     project.write(spec__guards={"length": {"action": "ignore"}})
     shown = project.look("plan", "run.yaml").stdout
-    assert "guards: malformed, diversity, inBand, truncation, entropy, zeroSpread, kl\n" in shown
+    assert "guards: malformed, diversity, inBand, truncation, entropy, kl\n" in shown
+    assert "guard zeroSpread will be blind: an update has " in shown
     assert "guard labelAccuracy will be blind: there is no spec.rollout.oracle\n" in shown
     told = json.loads(project.look("plan", "run.yaml", "-o", "json").stdout)
-    assert list(told["blindGuards"]) == ["heldOut", "flips", "labelAccuracy"] and "length" not in told["guards"]
+    assert (
+        list(told["blindGuards"]) == ["heldOut", "flips", "labelAccuracy", "zeroSpread"]
+        and "length" not in told["guards"]
+    )
 
 
 def test_a_guard_that_makes_no_sense_is_told_in_a_sentence(project: Project) -> None:
@@ -70,7 +74,7 @@ def test_a_guard_that_makes_no_sense_is_told_in_a_sentence(project: Project) -> 
         ({"speed": {}}, "spec.guards.speed"),
         ({"kl": {"limit": 0.5}}, "spec.guards.kl.limit"),
         ({"kl": {"action": "panic"}}, "spec.guards.kl.action"),
-        ({"truncation": {"limit": 0.01}}, "spec.guards.truncation: warnAt 0.12 is above limit 0.01, so it would never"),
+        ({"truncation": {"warnAt": 0.2}}, "spec.guards.truncation: warnAt 0.2 is above limit 0.15, so it would never"),
         ({"length": {"patience": 0}}, "spec.guards.length.patience"),
         ({"standardErrors": -1}, "spec.guards.standardErrors"),
     ):

@@ -15,6 +15,8 @@ from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
 from selfevo_core.policies.guarding import blind_guards, watching
 from selfevo_core.policies.guards import GUARDS
+from selfevo_core.policies.guards.base import Estimate
+from selfevo_core.policies.guards.malformed import MALFORMED
 
 HEALTHY: dict[str, dict[str, float]] = {
     "evaluate": {"mean": 0.5, "mean_stderr": 0.02, "greedy": 0.5, "greedy_gain": 0.0, "greedy_gain_stderr": 0.02},
@@ -42,7 +44,9 @@ HEALTHY: dict[str, dict[str, float]] = {
         "completions/mean_length_last": 110,
     },
 }
-ORACLE = {"spec__rollout__oracle": {"kind": "arithmetic"}}
+GROUPS = {"spec__solver__grpo__promptsPerStep": 32}
+ORACLE = {"spec__rollout__oracle": {"kind": "arithmetic"}, **GROUPS}
+"""What every guard needs."""
 
 
 def life(iterations: dict[int, dict[str, float]], last: int = 0, **changes: Any) -> Sight:
@@ -193,7 +197,7 @@ UNCERTAIN: list[tuple[str, dict[str, float], dict[str, float], str, str]] = [
     (
         "zeroSpread",
         {},
-        {"solver-train/frac_reward_zero_std_last": 1.0},
+        {"solver-train/frac_reward_zero_std_last": 0.95},
         "Passing",
         "beyond 90.0 %, but by no more than",
     ),
@@ -237,6 +241,26 @@ def test_a_question_without_a_well_formed_answer_is_hard_and_not_malformed() -> 
     hard = {1: {"solver-rollout/dropped_empty_majority": 60}}
     assert said(life(hard))["malformed"].state == "Warned"
     assert said(life(hard, spec__rollout__wellFormed=[{"kind": "length"}]))["malformed"].value == 0.06
+
+
+@pytest.mark.parametrize(("recorded", "checked", "baseline"), [(0.0, True, 0.1), (0.01, True, 0.5), (0.0, False, 0.5)])
+def test_a_baseline_that_counted_hard_questions_is_not_taken_over(
+    recorded: float, checked: bool, baseline: float
+) -> None:
+    """One that a version recorded which knew no errors."""
+    form = {"spec__rollout__wellFormed": [{"kind": "length"}]} if checked else {}
+    spec = make_run(spec__guards={}, **form).spec
+    history = {2: {"rollout/questions": 100.0, "rollout/valid": 90.0}}
+    (reading,) = MALFORMED.readings(history, spec, Estimate(0.5, recorded))
+    assert reading.baseline is not None and reading.baseline.value == baseline
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"), [({}, 0.12), ({"limit": 0.1}, 0.1), ({"limit": 0.5, "warnAt": 0.3}, 0.3)]
+)
+def test_a_guard_warns_at_its_limit_at_the_latest(settings: dict[str, float], warns: float) -> None:
+    assert Guards.model_validate({"truncation": settings}).truncation.warns_from == warns
+    assert Guards.model_validate({"labelAccuracy": {"limit": 0.15}}).label_accuracy.warns_from == 0.15
 
 
 TRUNCATED = {"solver-rollout/answers/truncated": 0.4}
@@ -330,13 +354,22 @@ def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
             ),
         ),
         (
+            {"spec__solver__grpo__promptsPerStep": 8},
+            {
+                "zeroSpread": "an update has 8 groups, of which even all are not beyond 85.0 % by 2 standard errors; "
+                "raise spec.solver.grpo.promptsPerUpdate, or lower spec.guards.zeroSpread.limit or "
+                "spec.guards.standardErrors"
+            },
+        ),
+        ({"spec__solver__grpo__promptsPerStep": 8, "spec__guards": {"standardErrors": 0}}, {}),
+        (
             {"spec__solver__grpo__beta": 0},
             {"kl": "the KL divergence is not computed (spec.solver.grpo.beta is 0)"},
         ),
     ],
 )
 def test_a_guard_never_needs_what_a_run_does_not_have(changes: dict[str, Any], blind: dict[str, str]) -> None:
-    sight = Sight(spec__guards={}, **{**ORACLE, **changes})
+    sight = Sight(**{"spec__guards": {}, **ORACLE, **changes})
     assert blind_guards(sight.run.spec) == blind
     sight.look()
     assert {guard.name: guard.message for guard in sight.status.guards if guard.state == "Blind"} == blind
@@ -344,7 +377,7 @@ def test_a_guard_never_needs_what_a_run_does_not_have(changes: dict[str, Any], b
 
 
 def test_one_that_is_ignored_is_not_blind_either() -> None:
-    spec = Sight(spec__guards={"labelAccuracy": {"action": "ignore"}}).run.spec
+    spec = Sight(spec__guards={"labelAccuracy": {"action": "ignore"}}, **GROUPS).run.spec
     assert blind_guards(spec) == {} and "labelAccuracy" not in {guard.name for guard in watching(spec)}
 
 
@@ -527,6 +560,6 @@ def test_the_page_has_every_guard_with_its_defaults() -> None:
         settings = guard.settings(Guards())
         _, _, trips, patience, action = told[guard.name]
         assert trips.startswith(f"{'below' if guard.below else 'above'} {settings.limit:g}"), trips
-        assert not hasattr(settings, "warn_at") or f"warns at {settings.warn_at:g}" in trips
+        assert not hasattr(settings, "warn_at") or f"warns at {settings.warns_from:g}" in trips
         assert (patience, action.strip(" |")) == (str(settings.patience), settings.action)
     assert all(f"| `{action}` |" in page for action in get_args(GuardAction))

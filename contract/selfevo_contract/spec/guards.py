@@ -15,8 +15,8 @@ Errors = Annotated[float, Field(ge=0, le=100)]
 Ratio = Annotated[float, Field(ge=1, le=1_000_000)]
 
 _WARNS_FIRST = Rule(
-    "self.warnAt <= self.limit",
-    lambda guard: guard.warn_at <= guard.limit,
+    "!has(self.warnAt) || self.warnAt <= self.limit",
+    lambda guard: guard.warn_at is None or guard.warn_at <= guard.limit,
     "warnAt is above limit, so it would never be reached first; lower warnAt or raise limit",
     lambda guard: (
         f"warnAt {guard.warn_at} is above limit {guard.limit}, so it would never be reached first; lower "
@@ -66,12 +66,17 @@ class Flips(Guard):
 class LabelAccuracy(_Stops):
     """The share of labels that the oracle finds right falls."""
 
-    warn_at: Share = 0.7
-    """Fall since the first iteration from which it warns, as a share."""
+    warn_at: Share | None = None
+    """Fall since the first iteration from which it warns, as a share; the limit when not given."""
     limit: Share = 0.7
     """Fall since the first iteration beyond which the action is taken."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
+
+    @property
+    def warns_from(self) -> float:
+        """Beyond this it warns."""
+        return self.limit if self.warn_at is None else self.warn_at
 
 
 class Malformed(Guard):
@@ -100,12 +105,17 @@ class InBand(Guard):
 class Truncation(_Stops):
     """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
 
-    warn_at: Share = 0.12
-    """Share of them from which it warns."""
+    warn_at: Share | None = None
+    """Share of them from which it warns; 0.12 when not given, or the limit where that is lower."""
     limit: Share = 0.15
     """Share of them beyond which the action is taken."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
+
+    @property
+    def warns_from(self) -> float:
+        """Beyond this it warns."""
+        return min(0.12, self.limit) if self.warn_at is None else self.warn_at
 
 
 class Entropy(Guard):

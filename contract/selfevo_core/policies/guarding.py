@@ -103,7 +103,7 @@ def _verdict(
         return GuardStatus(name=guard.name, state="Waiting", **_baseline(recorded))
     newest = readings[-1]
     beyond = [guard.beyond(reading, settings.limit, errors) for reading in readings]
-    warned = guard.beyond(newest, getattr(settings, "warn_at", settings.limit), errors)
+    warned = guard.beyond(newest, guard.warns_from(settings), errors)
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
     tripped = out_of_patience and settings.action != "warn" and newest.iteration > start
@@ -136,14 +136,14 @@ def _baseline(found: Estimate | None) -> dict[str, float]:
     return {"baseline": found.value} | ({"baseline_error": _rounded(found.error)} if found.error else {})
 
 
-def _sentence(guard: Guard, reading: Reading, settings: object, errors: float, *, warned: bool, beyond: bool) -> str:
+def _sentence(guard: Guard, reading: Reading, settings: Any, errors: float, *, warned: bool, beyond: bool) -> str:
     said = f"in iteration {reading.iteration} {guard.says(reading)}"
-    limit = guard.limit(getattr(settings, "limit" if beyond or not hasattr(settings, "warn_at") else "warn_at"))
+    limit = guard.limit(settings.limit if beyond else guard.warns_from(settings))
     side = "below" if guard.below else "beyond"
     margin = f"{errors:g} standard error{'' if errors == 1 else 's'}"
     if warned:
         return f"{said}, {side} {limit}" + (f" by more than {margin}" if errors and reading.error else "")
-    by_itself = guard.beyond(reading, getattr(settings, "warn_at", getattr(settings, "limit", 0.0)))
+    by_itself = guard.beyond(reading, guard.warns_from(settings))
     return f"{said}; {side} {limit}, but by no more than {margin}" if by_itself else said
 
 

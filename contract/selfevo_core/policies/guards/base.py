@@ -82,6 +82,11 @@ class Guard:
         margin = errors * reading.error
         return reading.level < limit - margin if self.below else reading.level > limit + margin
 
+    @staticmethod
+    def warns_from(settings: Any) -> float:
+        """Beyond this it warns: the limit of the action, where the guard has no other one."""
+        return float(getattr(settings, "warns_from", settings.limit))
+
 
 def history_of(state: RunState) -> dict[int, dict[str, float]]:
     """What every step that is done has measured."""

@@ -47,6 +47,8 @@ def _level(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimat
 
 def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> list[Reading]:
     measure = partial(_measure, _REASONS if spec.rollout.well_formed else (*_REASONS, _NO_ANSWER))
+    if recorded is not None and not recorded.error and spec.rollout.well_formed:
+        recorded = None  # by a version that counted such questions, too
     return of_metric(measure, _level, measure)(history, spec, recorded)
 
 
