@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from harness.attacks import (
     server,
     volume,
 )
+from harness.cluster import controlplane
 from harness.cluster.client import Api, ApiError
 from harness.cluster.cluster_runs import RUNS, conditions, jobs, phase_of, wait_run
 from harness.cluster.controlplane import ControlPlane
@@ -40,6 +42,8 @@ from harness.cluster.world import PLURALS, World, bind, own_pod, world
 from harness.gotools import ToolUnavailable
 
 pytestmark = pytest.mark.slow
+
+CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -486,10 +490,17 @@ def typing_of(admin: Api, name: str, spec: Object) -> str:
         admin.delete(PLURALS[about["kind"]], name)
 
 
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Of a control plane that checks the types of policies."""
+    with controlplane.running(tmp_path_factory.mktemp("typed"), crds=CRDS, policy_types=True) as plane:
+        yield plane.admin
+
+
 @pytest.mark.parametrize("policy", ["serviceaccounts", "secrets", "allowed"])
-def test_the_apiserver_finds_the_policies_well_typed(by_default: World, policy: str):
+def test_the_apiserver_finds_the_policies_well_typed(by_default: World, typed: Api, policy: str):
     name = f"{by_default.namespace}-selfevo-{policy}"
     spec = by_default.admin.get("validatingadmissionpolicies", name)["spec"]
-    assert typing_of(by_default.admin, f"{name}-probe", spec) == "{}"
+    assert typing_of(typed, f"{name}-probe", spec) == "{}"
     misspelt = json.loads(json.dumps(spec).replace("?challenger", "?chalenger"))
-    assert "undefined field 'chalenger'" in typing_of(by_default.admin, f"{name}-misspelt", misspelt)
+    assert "undefined field 'chalenger'" in typing_of(typed, f"{name}-misspelt", misspelt)
