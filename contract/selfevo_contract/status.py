@@ -282,7 +282,8 @@ class RoleLayout(_Status):
     gradient_checkpointing: bool = False
     """As in grpo.gradientCheckpointing."""
     engine_batch_size: int | None = None
-    """Of the Challenger: batchSize of the engine transformers, by which the frozen Solver answers."""
+    """Of the Challenger: batchSize of the engine transformers, by which the frozen Solver answers, or would where
+    spec.engines has vLLM answer."""
 
 
 class Layout(_Status):

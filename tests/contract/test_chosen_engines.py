@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from harness.runs import document
+from harness.runs import RUBRIC, TRIAD, document
 from harness.states import NOW
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS
 from selfevo_contract.sizing.engines import engines_of, said_of_engines
+from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.hours import Lengths, estimate
-from selfevo_contract.sizing.layout import laid_out
-from selfevo_contract.spec.engines import VllmEngine
+from selfevo_contract.sizing.layout import laid_out, said_of
+from selfevo_contract.sizing.memory import CONTEXT_GIB, GIB, JUDGED_TOKENS
+from selfevo_contract.spec.engines import TransformersEngine, VllmEngine
 from selfevo_core.invalid_spec import parse_run
 from selfevo_core.reconcile import reconcile
 
@@ -112,7 +114,7 @@ def test_the_choice_is_in_the_status_and_follows_the_pods() -> None:
     run = parse_run(on("Qwen3-4B-Base", "80Gi", 8))
     status = reconcile(run, plan(run.spec), [], NOW).status
     assert status.engines == engines_of(run.spec) and status.layout is not None
-    assert status.layout.challenger.engine_batch_size is None
+    assert status.layout.challenger.engine_batch_size == 64  # of the engine that is back where the field goes
     smaller = {"gpuMemory": "12Gi", "resources": {"limits": {"nvidia.com/gpu": 1}}}
     later = parse_run(on("Qwen3-4B-Base", "80Gi", 8, spec__rollout__pods=smaller), status)
     assert kinds(later) == ["vllm", "transformers", "vllm"]
@@ -120,6 +122,57 @@ def test_the_choice_is_in_the_status_and_follows_the_pods() -> None:
     without = parse_run(on("Qwen3-4B-Base", "80Gi", 8, spec__engines=None), status)
     assert without.spec.rollout.engine.kind == "transformers"
     assert reconcile(without, plan(without.spec), [], NOW).status.engines is None
+
+
+@pytest.mark.parametrize(
+    ("model", "memory"),
+    [("Qwen3-4B-Base", "40Gi"), ("Qwen3-4B-Base", "48Gi"), ("OctoThinker-3B-Hybrid-Base", "40Gi")],
+)
+def test_a_run_whose_layout_has_smaller_batches_goes_on_without_it(model: str, memory: str) -> None:
+    run = parse_run(on(model, memory, 8))
+    status = reconcile(run, plan(run.spec), [], NOW).status
+    assert kinds(run)[0] == "vllm" and "engine.batchSize" not in said_of(run.spec)[0]
+    assert status.layout is not None and status.layout.challenger.engine_batch_size == 32
+    again = parse_run(on(model, memory, 8), status)
+    assert again.spec == run.spec and reconcile(again, plan(again.spec), [], NOW).status.layout == status.layout
+    without = parse_run(on(model, memory, 8, spec__engines=None), status)  # GpuTooSmall with batches of 64
+    assert isinstance(without.spec.challenger.engine, TransformersEngine)
+    assert without.spec.challenger.engine.batch_size == 32 and "engine.batchSize 32" in said_of(without.spec)[0]
+    assert [step.key for step in plan(without.spec).steps] == [step.key for step in plan(run.spec).steps]
+
+
+def judged_by(model: str) -> dict[str, Any]:
+    return {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "model": {"uri": f"hf://owner/{model}@main"}}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "expected"),
+    [
+        # gpuMemoryUtilization of the challenger, the rollout, the evaluation; None is transformers
+        (("Qwen3-4B-Base", "80Gi", 1), {}, (0.5, 0.9, 0.9)),
+        (("Qwen3-4B-Base", "80Gi", 1), TRIAD, (0.5, 0.71, 0.9)),  # a judge as the base is: 14.9 GiB
+        (("Qwen3-4B-Base", "80Gi", 1), judged_by("Qwen3-8B-Base"), (0.5, 0.59, 0.9)),  # 24.2 GiB
+        (("Qwen3-4B-Base", "80Gi", 1), judged_by("mine"), (None, None, 0.9)),
+        (("Qwen3-4B-Base", "80Gi", 1), RUBRIC, (0.5, 0.9, 0.9)),  # elsewhere
+        (("Qwen3-4B-Base", "24Gi", 1), {}, (None, 0.9, 0.9)),
+        (("Qwen3-4B-Base", "24Gi", 1), TRIAD, (None, None, 0.9)),
+        (("Qwen3-4B-Base", "40Gi", 8), TRIAD, (0.5, 0.52, 0.9)),
+        (("Qwen3-4B-Base", "40Gi", 8), judged_by("Qwen3-8B-Base"), (None, 0.29, 0.9)),  # the weights in eight parts
+        (("Qwen3-8B-Base", "80Gi", 8), judged_by("Qwen3-0.6B-Base"), (0.5, 0.83, 0.9)),
+    ],
+)
+def test_what_a_trained_judge_takes_beside_vllm_is_left_free(
+    arguments: tuple[Any, ...], changes: dict[str, Any], expected: tuple[float | None, ...]
+) -> None:
+    spec = chosen(*arguments, **changes).spec
+    assert tuple(getattr(getattr(spec, part).engine, "gpu_memory_utilization", None) for part in PARTS) == expected
+    if expected[1] is not None and spec.verifier is not None and spec.verifier.is_trained:
+        named = spec.verifier.model
+        judge = known(named.uri) if named is not None else MODELS[arguments[0]]
+        assert judge is not None
+        left = (1 - expected[1]) * gib(arguments[1]) - CONTEXT_GIB
+        # A tenth of the card, which vLLM leaves in any case, and the judge's weights, keys and values.
+        assert left > gib(arguments[1]) / 10 + (2 * judge.parameters + JUDGED_TOKENS * judge.cached(2)) / GIB
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_TRAIN
 from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.engines import said_of_engines, with_engines
+from selfevo_contract.sizing.engines import asked_of, said_of_engines, with_engines
 from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.memory import Need, gpus_of, needs
 from selfevo_contract.spec.engines import TransformersEngine
@@ -67,15 +67,20 @@ def said_of(spec: RunSpec) -> list[str]:
             f"an adapter (lora, rank {getattr(spec, role).grpo.lora.rank})" if chosen.lora else "all weights",
             f"shared out over {gpus_of(spec, getattr(spec, role).pods)} GPUs" if chosen.sharding == "fsdp" else "",
             "gradientCheckpointing" if chosen.gradient_checkpointing else "",
-            f"engine.batchSize {chosen.engine_batch_size}" if chosen.engine_batch_size else "",
+            f"engine.batchSize {chosen.engine_batch_size}" if _answers_in_batches(spec, role) else "",
         ]
         lines.append(f"layout of {role}: {', '.join(word for word in words if word)}")
     return lines + said_of_engines(spec)
 
 
+def _answers_in_batches(spec: RunSpec, role: str) -> bool:
+    return role == "challenger" and isinstance(spec.challenger.engine, TransformersEngine)
+
+
 def _role_layout(spec: RunSpec, role: str) -> RoleLayout:
     part = getattr(spec, role)
-    engine = part.engine if role == "challenger" else None
+    # Of vLLM that is chosen, too: the batches count again where it is not chosen any more.
+    engine = asked_of(part.engine) if role == "challenger" else None
     return RoleLayout(
         lora=part.grpo.lora is not None,
         sharding="fsdp" if part.grpo.sharded else "none",

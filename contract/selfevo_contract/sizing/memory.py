@@ -28,6 +28,8 @@ GIB = 1 << 30
 
 PROMPT_TOKENS = 256
 """Of the Challenger's own prompt, or of a question with its system message. A guess on the large side."""
+JUDGED_TOKENS = 16_384
+"""Most tokens that a judge reads at once, each answer counted as its batch's longest."""
 RESERVE = 0.10
 """Share on top, for what no count has: fragments of the allocator, workspaces, the batch itself. A rule of thumb."""
 CONTEXT_GIB = 1.0
@@ -129,6 +131,14 @@ def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_
     writing = generation(VERIFIER_TRAIN.name, model, verifier.engine, longest, dtype_bytes)
     writers = 2 if {"role", "temporal"} & set(verifier.pairs) else 1
     return Need(VERIFIER_TRAIN.name, 1, max(held, writers * writing.held), 4 * count + backward, writing.generation)
+
+
+def judge_reading(model: Architecture, verifier: Verifier, longest: int) -> int:
+    """Bytes of a judge that scores: its weights, and of a batch keys and values, which its classifier keeps, and what a
+    layer computes, as if all of it stayed to the layer's end."""
+    sequence = min(verifier.max_length, PROMPT_TOKENS + longest)
+    each = model.cached(2) + model.saved_by_a_layer(sequence, autocast=False)
+    return 2 * model.parameters + max(JUDGED_TOKENS, sequence) * each
 
 
 def generation(

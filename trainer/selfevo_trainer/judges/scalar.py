@@ -10,11 +10,10 @@ import torch
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
+from selfevo_contract.sizing.memory import JUDGED_TOKENS
 from selfevo_trainer.judges.encoding import Encoder
 from selfevo_trainer.models.loading import device, load_tokenizer, not_loaded
 
-BATCH_TOKENS = 16_384
-"""Most tokens that are read at once, each answer counted as its batch's longest."""
 FIELD = "spec.verifier.model.uri"
 
 
@@ -71,7 +70,7 @@ def scores_of(model: Any, rows: Sequence[Sequence[int]], pad: int) -> list[float
     with torch.inference_mode():
         while start < len(order):
             longest = len(rows[order[start]])
-            batch = order[start : start + max(1, BATCH_TOKENS // longest)]
+            batch = order[start : start + max(1, JUDGED_TOKENS // longest)]
             ids = torch.tensor([[*rows[i], *[pad] * (longest - len(rows[i]))] for i in batch], device=model.device)
             mask = torch.tensor(
                 [[1] * len(rows[i]) + [0] * (longest - len(rows[i])) for i in batch], device=model.device
