@@ -42,7 +42,7 @@ from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_contract.scores import Score
-from selfevo_contract.status import Usage
+from selfevo_contract.status import RunStatus, StepStatus, Usage
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
 
@@ -347,8 +347,8 @@ def test_gpu_hours_are_no_activity_and_are_counted_or_said() -> None:
     said = manifest(generation=1800.0, total=3600.0, gpu=7200.0)
     assert sum(seconds_of(said, []).values()) == pytest.approx(3600.0)
     silent, none = manifest(total=5.0), manifest(total=5.0, gpu=0.0)
-    used, unused = (Usage(counted_at="", gpu_hours=hours) for hours in (7.0, 0.0))
-    rows: list[tuple[Usage | None, list[Manifest], str]] = [
+    used, unused = (RunStatus(usage=Usage(counted_at="", gpu_hours=hours)) for hours in (7.0, 0.0))
+    rows: list[tuple[RunStatus | None, list[Manifest], str]] = [
         (None, [], "None"),
         (None, [silent], "None"),
         (None, [none], "0.00"),
@@ -358,12 +358,51 @@ def test_gpu_hours_are_no_activity_and_are_counted_or_said() -> None:
         (unused, [silent], "0.00"),
         (unused, [said], "≥ 2.00"),  # on this machine nobody counts
     ]
-    assert [str(gpu_hours(usage, manifests)) for usage, manifests, _ in rows] == [shown for *_, shown in rows]
+    assert [str(gpu_hours(status, manifests)) for status, manifests, _ in rows] == [shown for *_, shown in rows]
+    assert str(gpu_hours(unused, [said], counts=True)) == "0.00"  # and in a cluster it is
     partly, whole, counted = gpu_hours(None, [said, silent]), gpu_hours(None, [said]), gpu_hours(used, [])
     assert partly is not None and "At least 2.00 GPU hours" in partly.sentence
     assert ", nor a step whose trainer did not say it." in partly.sentence
     assert whole is not None and whole.sentence.endswith("Failed attempts are not in them.")
     assert counted is not None and counted.sentence == "The run has used 7.00 GPU hours, failed attempts included."
+
+
+def test_gpu_hours_of_what_was_in_the_store_are_another_runs(tmp_path: Path) -> None:
+    fake = fake_run(tmp_path, until="solver-rollout-1", gpus=1800, spec__rollout__questions=20)
+    done = [step for step in fake.plan.steps if step.name in ("evaluate-0", "challenger-train-1")]
+
+    def hours(found: list[str], generation: int = 1, **usage: Any) -> tuple[str, dict[str, float | None], str]:
+        steps = [
+            StepStatus(
+                name=step.name,
+                phase=step.phase,
+                iteration=0,
+                key=step.key,
+                reused=step.name in found,
+                state="Succeeded",
+            )
+            for step in done
+        ]
+        used = Usage(counted_at="", **usage) if usage else None
+        status = RunStatus(observed_generation=generation, steps=steps, usage=used)
+        report = collect(fake.run.model_copy(update={"status": status}), fake.plan, fake.store, questions=False)
+        committed = [record.manifest for record in report.steps if record.manifest is not None]
+        assert len(committed) == len(done)
+        of = gpu_hours(status, committed)
+        assert of is not None
+        return str(of), {time.phase: time.gpu_hours for time in report.times}, of.sentence
+
+    names = [step.name for step in done]
+    whole, phases, _ = hours([])
+    evaluated, trained = phases["evaluate"], phases["challenger-train"]
+    assert evaluated and trained and whole == f"≥ {evaluated + trained:.2f}"
+    shown, phases, sentence = hours(["evaluate-0"])
+    assert shown == f"≥ {trained:.2f}" and (phases["evaluate"], phases["challenger-train"]) == (None, trained)
+    assert sentence.endswith(" The table leaves out a step that the run found in the store already.")
+    assert hours(names)[0] == hours(names, gpu_hours=0.0)[0] == "0.00"
+    shown, phases, sentence = hours(names, gpu_hours=0.5)
+    assert shown == "0.50" and not any(phases.values()) and "leaves out 2 steps that the run found" in sentence
+    assert hours(names, generation=0)[0] == whole  # made up from the store, by whoever has no record of the run
 
 
 def test_gpu_hours_stand_beside_the_time_of_each_phase(tmp_path: Path) -> None:

@@ -373,6 +373,9 @@ class Listing:
         return self.found
 
 
+NO_GPU = {"countedAt": "2026-01-01T00:00:00Z", "wallHours": 1.0, "gpuHours": 0.0}
+
+
 def in_cluster(fake: FakeRun, **status: Any) -> Resource:
     document = fake.run.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["metadata"] |= {"namespace": "research"}
@@ -381,12 +384,13 @@ def in_cluster(fake: FakeRun, **status: Any) -> Resource:
 
 def test_the_runs_of_a_cluster_are_those_of_its_api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_runs, "LISTED_S", 3600.0)
-    fake = fake_run(tmp_path, until="solver-rollout-2", metadata__namespace="research")
+    fake = fake_run(tmp_path, until="solver-rollout-2", gpus=1800, metadata__namespace="research")
     newer = replace(in_cluster(fake), name="newer", run=None)
-    cluster: Any = Listing(in_cluster(fake, phase="Running", iteration=2), newer)
+    cluster: Any = Listing(in_cluster(fake, phase="Running", iteration=2, usage=NO_GPU), newer)
     client = TestClient(app_of(cluster_runs.ClusterRuns(cluster, tmp_path / "work")), base_url="http://127.0.0.1:8321")
     page = client.get("/").text
     assert "Running" in page and "Stopped" not in page
+    assert "<td>0.00</td>" in page and "GPU hours" not in client.get("/runs/research/demo").text  # as it counted them
     assert "Not read:" in page and "cannot read its spec" in page
     assert client.get("/runs/research/demo/questions").status_code == 200
     assert client.get("/runs/research/newer").status_code == 503

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,7 @@ def test_a_store_that_fails_leaves_the_others_shown(
 def test_a_store_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, client = two_stores(tmp_path, monkeypatch)
     monkeypatch.setattr("selfevo.ui.listed.PATIENCE_S", 0.01)
+    runs.stores[0]._until = math.inf  # what was found is new enough: however slow this machine is, nobody waits for it
     runs.stores[1]._took = 0.0
     trouble = Trouble(runs.stores[1])
     monkeypatch.setattr(runs.stores[1].store, "folders", trouble)
@@ -151,9 +152,9 @@ def test_a_store_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pyte
         assert f'href="{RUN}"' in page and f"file://{tmp_path}/b/store does not answer; check the network" in page
     assert trouble.asked == 1
     trouble.goes_on.set()
-    deadline = time.monotonic() + 60
-    while "does not answer" in client.get("/").text:
-        assert time.monotonic() < deadline
+    monkeypatch.setattr("selfevo.ui.listed.PATIENCE_S", 600.0)
+    page = client.get("/").text
+    assert "does not answer" not in page and f'href="{RUN}@2"' in page
 
 
 def test_all_stores_that_fail_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

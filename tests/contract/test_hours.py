@@ -69,10 +69,13 @@ def test_vllm_is_as_fast_as_somebody_measured(at_once: int, published: float) ->
 
 
 def test_transformers_is_as_fast_as_somebody_measured() -> None:
-    """Qwen2's documentation: Qwen2-0.5B in bfloat16, one sequence of 2,048 tokens, 49.94 tokens a second on an A100.
-    What an H200 showed (tests/contract/test_starting.py) is slower."""
+    """Qwen2's documentation: Qwen2-0.5B in bfloat16, one sequence of 2,048 tokens, 49.94 tokens a second on an A100,
+    which are 0.834 ms a layer. We say 1.0 ms, between the 0.87 and 1.20 ms that an H200 showed in two phases
+    (speeds.LAYER), so that we expect 0.834 of the published speed; weights and cache of so small a model are read in
+    a small part of that time, and do not count."""
     model = Architecture(896, 4864, 24, 14, 2, 64, 151936, True, False)
-    assert 2048 / Machine(model, "80 GB").by_transformers(1, 64, 2048, 2) == pytest.approx(49.94, rel=0.2)
+    expected = 2048 / Machine(model, "80 GB").by_transformers(1, 64, 2048, 2)
+    assert expected == pytest.approx(49.94 * 0.834, rel=0.02)
 
 
 def test_training_is_as_fast_as_somebody_measured() -> None:

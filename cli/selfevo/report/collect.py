@@ -11,7 +11,7 @@ from selfevo.report.flips import Answers, Flips, flips_of, greedy_answers
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_chunks, read_failed, read_rows
 from selfevo.report.samples import samples_of, unusable_of
 from selfevo.report.scores import Answered, evaluation_of, over
-from selfevo.report.timings import by_phase, gpu_hours_of, seconds_of
+from selfevo.report.timings import by_phase, found_by, gpu_hours_of, seconds_of
 from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import (
@@ -50,6 +50,7 @@ class _Collector:
     ) -> None:
         self.questions = questions
         self.run, self.plan, self.store, self.failure = run, plan, store, failure
+        self.found = found_by(run.status)
         self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
         self.tasks = [task.name for task in run.spec.evaluation.tasks] if run.spec.evaluation else []
         self.groups = {task.name: task.group for task in run.spec.evaluation.tasks} if run.spec.evaluation else {}
@@ -118,7 +119,7 @@ class _Collector:
             if rows:
                 self.unusable.append(unusable_of(step.iteration, rows))
         progress = progress_of(self.store, prefix, step) if manifest is None and begun else ""
-        gpu_hours = None if manifest is None else gpu_hours_of([manifest])
+        gpu_hours = None if manifest is None or step.key in self.found else gpu_hours_of([manifest])
         place = self.store.uri_of(prefix)
         return StepRecord(step, place, manifest, seconds_of(manifest, chunks), progress, gpu_hours)
 

@@ -221,7 +221,7 @@ class StepRecord:
     progress: str = ""
     """How far a step without a manifest is, e.g. ``64 of 8000 questions answered``."""
     gpu_hours: float | None = None
-    """Of a step that is done, if its trainer said it."""
+    """Of a step that the run made, if its trainer said it."""
 
     @property
     def total(self) -> float | None:
@@ -254,6 +254,8 @@ class Report:
     """By iteration and task, question by question; those after fine-tuning are not in it."""
     finetuned: tuple[Finetuned, ...] = ()
     """What was trained on labelled data at the end, the base last."""
+    counts_gpus: bool = False
+    """Whether the run's usage knows of its GPUs: a cluster's does."""
 
     @property
     def tied(self) -> tuple[int, ...]:

@@ -131,8 +131,9 @@ def variables(report: Report) -> dict[str, Any]:
         "activities": figures.activities_of(report),
         "overhead": overhead(report.times),
         "gpu_hours": gpu_hours(
-            report.run.status.usage if report.run.status else None,
+            report.run.status,
             [record.manifest for record in report.steps if record.manifest is not None],
+            counts=report.counts_gpus,
         ),
         "graph": lineage(report),
         "open_samples": report.samples[-1].iteration if report.samples else None,

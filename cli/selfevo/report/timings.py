@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from selfevo.report.data import PhaseTime, StepRecord
 from selfevo_contract.artifacts import GPU_SECONDS, Manifest
-from selfevo_contract.status import Usage
+from selfevo_contract.status import RunStatus
 
 ACTIVITIES = {
     "training": "training",
@@ -57,6 +57,8 @@ class GpuHours:
     """By whoever drove the run, all attempts; else by the processes that made its steps, which is less."""
     silent: int = 0
     """Steps that are done, and whose trainers did not say it."""
+    found: int = 0
+    """Steps that the run did not make: they were in the store already."""
 
     def __str__(self) -> str:
         """As a cell has it: what may be more is marked."""
@@ -71,26 +73,43 @@ class GpuHours:
         """Empty without a GPU."""
         if not self.hours:
             return ""
+        stored = "a step" if self.found == 1 else f"{self.found} steps"
+        found = f" The table leaves out {stored} that the run found in the store already." if self.found else ""
         if self.counted:
-            return f"The run has used {self._figure} GPU hours, failed attempts included."
+            return f"The run has used {self._figure} GPU hours, failed attempts included.{found}"
         steps = "a step whose trainer" if self.silent == 1 else f"{self.silent} steps whose trainers"
         return (
             f"At least {self._figure} GPU hours: those of the processes that made the steps that are done, by the GPUs "
             f"that they saw. Failed attempts are not in them{f', nor {steps} did not say it' if self.silent else ''}."
+            f"{found}"
         )
 
 
-def gpu_hours(usage: Usage | None, committed: Collection[Manifest]) -> GpuHours | None:
-    """As they were counted; else as the manifests of the steps that are done say. None where nobody knows.
+def gpu_hours(status: RunStatus | None, committed: Collection[Manifest], *, counts: bool = False) -> GpuHours | None:
+    """As they were counted; else as the manifests of the steps that the run made say. None where nobody knows.
 
-    Nobody counts the GPUs of this machine, so that a count of none is not believed where manifests know of some.
+    Args:
+        counts: Whoever drives the run knows its GPUs, as a cluster's operator does. Nobody counts those of this
+            machine, so that a count of none is not believed where manifests know of some.
     """
-    said = gpu_hours_of(committed)
-    if usage is not None and (usage.gpu_hours or not said):
-        return GpuHours(usage.gpu_hours, counted=True)
+    others = found_by(status)
+    own = [manifest for manifest in committed if manifest.key not in others]
+    said, found = gpu_hours_of(own), len(committed) - len(own)
+    usage = status.usage if status else None
+    if usage is not None and (usage.gpu_hours or counts or not said):
+        return GpuHours(usage.gpu_hours, counted=True, found=found)
     if said is None:
-        return None
-    return GpuHours(said, counted=False, silent=sum(GPU_SECONDS not in manifest.timings for manifest in committed))
+        return GpuHours(0.0, counted=False, found=found) if found and not own else None
+    silent = sum(GPU_SECONDS not in manifest.timings for manifest in own)
+    return GpuHours(said, counted=False, silent=silent, found=found)
+
+
+def found_by(status: RunStatus | None) -> set[str]:
+    """Keys of the steps that a run found in the store when it came to them. None of one that nobody has driven here,
+    whose status is made up from the store."""
+    if status is None or not status.observed_generation:
+        return set()
+    return {step.key for step in status.steps if step.reused}
 
 
 def gpu_hours_of(manifests: Iterable[Manifest]) -> float | None:

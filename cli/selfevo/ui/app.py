@@ -84,8 +84,7 @@ class Pages:
 
     def list(self, request: Request) -> Response:
         shown, asked = self.shown(request), read_filter(request.query_params)
-        refused = self.questions.take(shown.run.metadata.namespace, shown.store, shown.rollouts)
-        found = self.questions.find(_keys(shown, refused), asked)
+        found, refused = self.questions.page(shown.run.metadata.namespace, shown.store, shown.rollouts, asked)
         return self.page(
             "questions.html.j2",
             live=_of_one(shown),

@@ -37,8 +37,8 @@ def table_at(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[
 
 
 @contextmanager
-def readable(store: ObjectStore, prefix: str) -> Iterator[None]:
-    """Within it rows of the step at ``prefix`` are read for the first time.
+def readable(place: str) -> Iterator[None]:
+    """Within it rows of the step at ``place``, its address, are read.
 
     Raises:
         InputError: they are not what this version reads, though their digest is the manifest's.
@@ -47,7 +47,7 @@ def readable(store: ObjectStore, prefix: str) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         why = str(error).partition("\n")[0]
-        raise InputError(f"{store.uri_of(prefix)} has rows that this version of selfevo cannot read ({why})") from error
+        raise InputError(f"{place} has rows that this version of selfevo cannot read ({why})") from error
 
 
 def rows_of(found: Any) -> list[SimpleNamespace]:

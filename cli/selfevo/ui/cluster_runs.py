@@ -41,7 +41,8 @@ class ClusterRuns(Runs):
     def _shown(self, run: SelfEvolutionRun) -> Shown:
         status = run.status or RunStatus()
         plan, store = plan_of(run.spec, status), open_run_store(run)
-        return Shown(run, plan, store, status, committed_steps(run, plan, store, self._manifests), driven=True)
+        committed = committed_steps(run, plan, store, self._manifests)
+        return Shown(run, plan, store, status, committed, driven=True, counts_gpus=True)
 
 
 def _read(found: Resource) -> SelfEvolutionRun | Unread:

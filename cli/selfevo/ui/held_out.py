@@ -147,8 +147,9 @@ class HeldOut:
         file = texts_of(task)
         if file.as_in(manifest) is None:
             return []
-        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder:
-            path = table_at(store, prefix_of(namespace, of), manifest, file, Path(folder))
+        prefix = prefix_of(namespace, of)
+        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder, readable(store.uri_of(prefix)):
+            path = table_at(store, prefix, manifest, file, Path(folder))
             found = self._base.cursor().execute(
                 f"""SELECT sample, text, answer, "right", tokens, truncated FROM read_parquet(?)
                 WHERE number = ? AND sample IS NOT NULL ORDER BY sample LIMIT {_ANSWERS}""",
@@ -159,7 +160,7 @@ class HeldOut:
     def _read(self, prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> None:
         assert isinstance(step.inputs, HeldOutInputs)
         cursor = self._base.cursor()
-        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder, readable(store, prefix):
+        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder, readable(store.uri_of(prefix)):
             tables = [
                 (place, task, table_at(store, prefix, manifest, answers_of(task.name), Path(folder)))
                 for place, task in enumerate(step.inputs.tasks)

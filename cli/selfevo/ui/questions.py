@@ -2,28 +2,40 @@
 
 A rollout is copied once, its digests checked; its key says that it does not change. What a page shows is read from the
 files when it is asked for. How each question came out, and its share and length, are in memory, by which filters and
-sorts go: they are gathered behind the first page's back.
+sorts go: they are gathered behind the first page's back. One that cannot be shown is not fetched again for each page:
+its manifest is final, and what is damaged stays so.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
+
 from selfevo.report.reading import prefix_of
 from selfevo.ui.base import connected, readable, rows_of, table_at
 from selfevo.ui.filters import PAGE, SORTS, Filter, conditions, lowered
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.errors import InputError
+from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.plan import Step
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, TEXTS
 from selfevo_store import ObjectStore
+
+FAILED_S = 10.0
+"""For so long a rollout is not asked for again after its store, or this machine, failed."""
 
 INVALID, UNLABELLED, KEPT = "invalid", "unlabelled", "kept"
 _CUT = 600
@@ -67,14 +79,27 @@ class Found:
 class _Rollout:
     """One that was copied."""
 
+    id: tuple[str, str]
+    """Where it was copied from: its address, and the write that made its manifest."""
     place: int
     """Among those that were."""
     iteration: int
+    folder: Path
     files: dict[str, str]
     """By their names in SQL."""
     rows: int
     outcomes: Future[None]
     """Done when the table has its outcomes."""
+
+    @property
+    def failure(self) -> SelfevoError | None:
+        """Why the table will never have them."""
+        found = self.outcomes.exception() if self.outcomes.done() else None
+        return found if isinstance(found, SelfevoError) else None
+
+
+class _UnreadableError(InputError):
+    """Rows of a rollout that was copied; it is refused from now on."""
 
 
 class Questions:
@@ -84,6 +109,10 @@ class Questions:
         self._base = connected(_TABLE)
         self._folder = tempfile.TemporaryDirectory(prefix="selfevo-ui-", ignore_cleanup_errors=True)
         self._taken: dict[str, _Rollout] = {}
+        """By the step's key."""
+        self._places = itertools.count()
+        self._refused: dict[tuple[str, str], tuple[SelfevoError, float]] = {}
+        """Why rollouts, by their ids, could not be read, and until when they are not asked for again."""
         self._lock = threading.Lock()
         self._behind = ThreadPoolExecutor(1, "outcomes")
 
@@ -99,12 +128,25 @@ class Questions:
         refused = {}
         with self._lock:
             for step, manifest in rollouts:
-                if step.key not in self._taken:
-                    try:
-                        self._taken[step.key] = self._copied(prefix_of(namespace, step), store, step, manifest)
-                    except InputError as error:
-                        refused[step.key] = error
+                try:
+                    self._take(prefix_of(namespace, step), store, step, manifest)
+                except InputError as error:
+                    refused[step.key] = error
         return refused
+
+    def page(
+        self, namespace: str, store: ObjectStore, rollouts: Sequence[tuple[Step, Manifest]], of: Filter
+    ) -> tuple[Found, dict[str, InputError]]:
+        """A page of the rollouts' questions, and why some cannot be shown, which may come out when they are read."""
+        tries = 0
+        while True:
+            refused = self.take(namespace, store, rollouts)
+            try:
+                return self.find([step.key for step, _ in rollouts if step.key not in refused], of), refused
+            except _UnreadableError:  # one fewer
+                tries += 1
+                if tries > len(rollouts):
+                    raise
 
     def find(self, keys: Sequence[str], of: Filter) -> Found:
         """A page of the rollouts' questions."""
@@ -118,7 +160,9 @@ class Questions:
     def one(self, key: str, number: int) -> SimpleNamespace | None:
         """All of one question, its votes with the largest class first."""
         sql = _LABELLED.format(asked=f"file_row_number = {int(number)}", labels=_SOME)
-        rows = self._rows(f"{sql} SELECT *, {_OUTCOME}, lower({_TEXT}) AS lowered FROM rows", self._taken[key].files)
+        of = self._taken[key]
+        with self._reading(of):
+            rows = self._rows(f"{sql} SELECT *, {_OUTCOME}, lower({_TEXT}) AS lowered FROM rows", of.files)
         if not rows:
             return None
         found = rows[0]
@@ -127,56 +171,106 @@ class Questions:
 
     def same(self, keys: Sequence[str], question: SimpleNamespace) -> list[SimpleNamespace]:
         """Where else it was asked, word for word but for capitals."""
-        wanted = [self._taken[key] for key in keys]
-        own, places = (self._taken[question.key].place, question.number), []
-        for each in wanted:
-            rows = self._rows(
-                f"""SELECT file_row_number AS number FROM read_parquet($questions, file_row_number = true)
-                WHERE lower({_TEXT}) = $words ORDER BY number LIMIT {_SAME + 1}""",
-                {"questions": each.files["questions"], "words": question.lowered},
-            )
-            places += [(each.place, row.number) for row in rows if (each.place, row.number) != own]
-        return self._shown(wanted, places[:_SAME])
+        own = self._taken[question.key].place, question.number
+        found: list[SimpleNamespace] = []
+        for each in [self._taken[key] for key in keys]:
+            with suppress(_UnreadableError), self._reading(each):  # the page is another's
+                rows = self._rows(
+                    f"""SELECT file_row_number AS number FROM read_parquet($questions, file_row_number = true)
+                    WHERE lower({_TEXT}) = $words ORDER BY number LIMIT {_SAME + 1}""",
+                    {"questions": each.files["questions"], "words": question.lowered},
+                )
+                places = [(each.place, row.number) for row in rows if (each.place, row.number) != own]
+                found += self._shown([each], places[: _SAME - len(found)])
+        return found
 
     def answers(self, namespace: str, store: ObjectStore, of: Step, manifest: Manifest, number: int) -> list[Any]:
         """The answers to a question that are kept (storage.keepAnswers), by class."""
         if TEXTS.as_in(manifest) is None:
             return []
-        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder:
-            path = table_at(store, prefix_of(namespace, of), manifest, TEXTS, Path(folder))
+        prefix = prefix_of(namespace, of)
+        with tempfile.TemporaryDirectory(prefix="selfevo-ui-") as folder, readable(store.uri_of(prefix)):
+            path = table_at(store, prefix, manifest, TEXTS, Path(folder))
             return self._rows(
                 f"""SELECT sample, text, answer, coalesce(vote, 1000000) AS class, tokens, truncated
                 FROM read_parquet($texts) WHERE number = $number ORDER BY vote NULLS LAST, sample LIMIT {_ANSWERS}""",
                 {"texts": str(path), "number": number},
             )
 
-    def _copied(self, prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> _Rollout:
-        place = len(self._taken)
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))  # another's, which could not be read, may be there
-        files = {
-            "questions": str(table_at(store, prefix, manifest, QUESTIONS, folder)),
-            "curriculum": str(table_at(store, prefix, manifest, CURRICULUM, folder)),
-        }
-        with readable(store, prefix):
-            self._rows(f"{_ALL} SELECT *, {_OUTCOME} FROM rows LIMIT 0", files)  # the columns are all there
-            [count] = self._rows(
-                "SELECT count(*) AS rows FROM read_parquet($questions)", {"questions": files["questions"]}
-            )
-        outcomes = self._behind.submit(self._gather, place, step.iteration, files)
-        return _Rollout(place, step.iteration, files, count.rows, outcomes)
+    def _take(self, prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> None:
+        known, id = self._taken.get(step.key), (store.uri_of(prefix), manifest.write_id)
+        if known is not None:
+            if known.failure is not None and known.id not in self._refused:
+                self._refuse(known.id, known.failure)
+            if known.id not in self._refused:
+                return
+        why, until = self._refused.get(id, (None, 0.0))
+        if why is not None and time.monotonic() < until:
+            raise why.with_traceback(None)
+        try:
+            self._taken[step.key] = self._copied(id, prefix, store, step, manifest)
+        except SelfevoError as error:
+            self._refuse(id, error)
+            raise
+        self._refused.pop(id, None)
+        if known is not None:
+            shutil.rmtree(known.folder, ignore_errors=True)
 
-    def _gather(self, place: int, iteration: int, files: dict[str, str]) -> None:
+    def _copied(self, id: tuple[str, str], prefix: str, store: ObjectStore, step: Step, manifest: Manifest) -> _Rollout:
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        try:
+            files = {
+                "questions": str(table_at(store, prefix, manifest, QUESTIONS, folder)),
+                "curriculum": str(table_at(store, prefix, manifest, CURRICULUM, folder)),
+            }
+            with readable(id[0]):
+                self._rows(f"{_ALL} SELECT *, {_OUTCOME} FROM rows LIMIT 0", files)  # the columns are all there
+                [count] = self._rows(
+                    "SELECT count(*) AS rows FROM read_parquet($questions)", {"questions": files["questions"]}
+                )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        place = next(self._places)
+        outcomes = self._behind.submit(self._gather, id[0], place, step.iteration, files)
+        return _Rollout(id, place, step.iteration, folder, files, count.rows, outcomes)
+
+    def _gather(self, uri: str, place: int, iteration: int, files: dict[str, str]) -> None:
         columns = "number, length, share, came, verdict"
-        self._base.cursor().execute(
-            f"""INSERT INTO outcomes {_ALL}
-            SELECT $place, $iteration, {columns} FROM (SELECT number, {_OUTCOME} FROM rows) ORDER BY number""",
-            {**files, "place": place, "iteration": iteration},
-        )
+        with readable(uri):
+            self._base.cursor().execute(
+                f"""INSERT INTO outcomes {_ALL}
+                SELECT $place, $iteration, {columns} FROM (SELECT number, {_OUTCOME} FROM rows) ORDER BY number""",
+                {**files, "place": place, "iteration": iteration},
+            )
+
+    def _refuse(self, id: tuple[str, str], why: SelfevoError) -> None:
+        """For good if its rows are to blame, and not what they are read by."""
+        passing = not isinstance(why, InputError) or why.reason == reasons.STORE_INVALID
+        passing |= isinstance(why.__cause__, duckdb.OutOfMemoryException | duckdb.IOException)
+        self._refused[id] = why, time.monotonic() + FAILED_S if passing else math.inf
+
+    @contextmanager
+    def _reading(self, of: _Rollout) -> Iterator[None]:
+        """Within it rows of one that was copied are read, of which only the columns were looked at before.
+
+        Raises:
+            _UnreadableError: they are damaged within, and the rollout is refused from now on.
+        """
+        try:
+            with readable(of.id[0]):
+                yield
+        except _UnreadableError:
+            raise
+        except InputError as error:
+            self._refuse(of.id, error)
+            raise _UnreadableError(str(error)) from error
 
     def _looked_for(self, wanted: Sequence[_Rollout], of: Filter) -> tuple[int, list[tuple[int, int]]]:
         """How many questions the filter finds, and where those of its page are: rollout and number."""
         for each in wanted:
-            each.outcomes.result()
+            with self._reading(each):
+                each.outcomes.result()
         where, values = conditions(of)
         given: dict[str, Any] = {**values, "places": [each.place for each in wanted]}
         found = f"""SELECT place, number, iteration, share, length FROM outcomes
@@ -211,7 +305,9 @@ class Questions:
             if numbers:
                 sql = _LABELLED.format(asked=f"file_row_number IN ({numbers})", labels=_SOME)
                 columns = f"number, left({_TEXT}, {_CUT}) AS text, left(majority, {_CUT}) AS majority, {_OUTCOME}"
-                for row in self._rows(f"{sql} SELECT {columns} FROM rows", each.files):
+                with self._reading(each):
+                    rows = self._rows(f"{sql} SELECT {columns} FROM rows", each.files)
+                for row in rows:
                     row.iteration = each.iteration
                     found[each.place, row.number] = row
         return [found[place] for place in places]

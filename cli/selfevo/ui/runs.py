@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Shown:
     driven: bool | None
     """Whether somebody is at work on it: a process of this machine, or a cluster's operator; None where the store alone
     is asked, which cannot say."""
+    counts_gpus: bool = False
+    """Whether the status's usage knows of its GPUs: a cluster's does."""
 
     @property
     def namespace(self) -> str:
@@ -96,7 +98,7 @@ class Shown:
 
     @property
     def gpu_hours(self) -> GpuHours | None:
-        return gpu_hours(self.status.usage, self.committed.values())
+        return gpu_hours(self.status, self.committed.values(), counts=self.counts_gpus)
 
     @property
     def newest(self) -> str:
@@ -194,6 +196,7 @@ class Runs:
                 return kept[1]
             run = shown.run.model_copy(update={"status": shown.status})
             report = collect(run, shown.plan, shown.store, shown.why, questions=False)
+            report = replace(report, counts_gpus=shown.counts_gpus)
             self._reports[key] = (state, report)
             return report
 
