@@ -28,9 +28,8 @@ from typing import Any
 
 import psutil
 
-import scale
 from harness.cluster import controlplane, kwok
-from harness.cluster.controlplane import ControlPlane
+from harness.cluster.controlplane import CRDS, ControlPlane
 from harness.ports import free_port
 from harness.runs import document, make_run
 from machine import machine
@@ -49,7 +48,6 @@ SEQUENCE: dict[str, Any] = {
 }
 """Two iterations with an untrained Challenger: rollout and training in turn, each waiting for the one before."""
 IMAGE = "selfevo-trainer:benchmark"
-CRDS = sorted((scale.ROOT / "crds").glob("*.yaml"))
 
 
 def four_steps(name: str, namespace: str, **changes: Any) -> dict[str, Any]:

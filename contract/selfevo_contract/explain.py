@@ -33,7 +33,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     shown = _shown(value)
     if kind == "extra_forbidden":
         if kinds := _kinds_with(detail["loc"], model):
-            return of_kinds(path, kinds)
+            return f"{path} {of_kinds(kinds)}"
         return f"{path} is not a field; {_suggestion(detail['loc'], model)}"
     if kind == "missing":
         return f"{path} is missing; add it"

@@ -115,8 +115,8 @@ class Keyed:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
-def of_kinds(name: str, kinds: Sequence[str]) -> str:
-    """That ``name`` is a field of other kinds of a union."""
+def of_kinds(kinds: Sequence[str]) -> str:
+    """What is said behind the name of a field that is one of other kinds of a union."""
     if len(kinds) == 1:
-        return f"{name} is a field of kind {kinds[0]}; remove it or choose that kind"
-    return f"{name} is a field of kinds {' and '.join(kinds)}; remove it or choose one of them"
+        return f"is a field of kind {kinds[0]}; remove it or choose that kind"
+    return f"is a field of kinds {' and '.join(kinds)}; remove it or choose one of them"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +15,12 @@ from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet, playing
 from harness.gotools import ToolUnavailable
 
-CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
-
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """etcd, kube-apiserver and kube-controller-manager, with the CRDs installed."""
     try:
-        with controlplane.running(tmp_path_factory.mktemp("control-plane"), crds=CRDS) as plane:
+        with controlplane.running(tmp_path_factory.mktemp("control-plane"), crds=controlplane.CRDS) as plane:
             yield plane
     except ToolUnavailable as reason:
         pytest.skip(str(reason))

@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +43,6 @@ from harness.gotools import ToolUnavailable
 
 pytestmark = pytest.mark.slow
 
-CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 UNDEFINED = "undefined field 'chalenger'"
 
 
@@ -502,7 +500,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         "variables": [{"name": "wrong", "expression": "object.spec.chalenger"}],
     }
     tried = itertools.count()
-    with controlplane.running(tmp_path_factory.mktemp("typed"), crds=CRDS, policy_types=True) as plane:
+    with controlplane.running(tmp_path_factory.mktemp("typed"), crds=controlplane.CRDS, policy_types=True) as plane:
         eventually(lambda: UNDEFINED in typing_of(plane.admin, f"wrong-{next(tried)}", wrong))
         yield plane.admin
 

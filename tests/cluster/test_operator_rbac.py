@@ -36,8 +36,6 @@ from harness.cluster.rights import EXPLAINED, granted, rights
 from harness.gotools import ToolUnavailable
 from selfevo_core.attempts import attempt_name
 
-CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
-
 
 def test_rights_are_the_same_in_a_namespace_and_in_the_cluster():
     (role,) = [m for m in manifests("mine") if m["kind"] == "Role"]
@@ -74,7 +72,7 @@ def strict_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPl
     flags = ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
     folder = tmp_path_factory.mktemp("strict-plane")
     try:
-        with controlplane.running(folder, crds=CRDS, apiserver_flags=flags) as plane:
+        with controlplane.running(folder, crds=controlplane.CRDS, apiserver_flags=flags) as plane:
             yield plane
     except ToolUnavailable as reason:
         pytest.skip(str(reason))

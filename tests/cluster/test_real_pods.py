@@ -40,14 +40,13 @@ from harness.holding import Hold, faults
 from harness.podsecurity import violations
 from harness.s3proxy import proxied
 from harness.versitygw import S3Server
-from runs import EXAMPLES, HEAVY_MODULES
+from runs import HEAVY_MODULES
 from selfevo_contract.plan import plan_of
 from selfevo_contract.run_record import newest_records, parsed
 
 pytestmark = pytest.mark.slow
 Object = dict[str, Any]
 
-CRDS = sorted((EXAMPLES.parent / "crds").glob("*.yaml"))
 KILLED, EVICTED = "challenger-train-1", "solver-train-1"
 
 
@@ -111,7 +110,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         with (
             versitygw.running(folder / "s3") as s3,
             proxied(s3, faults(*second.values())) as proxy,
-            controlplane.running(folder / "plane", crds=CRDS, scheduler=True) as plane,
+            controlplane.running(folder / "plane", crds=controlplane.CRDS, scheduler=True) as plane,
             node.running(plane, folder / "node") as real_node,
         ):
             node.compile_ahead("selfevo_trainer.main", *HEAVY_MODULES, "transformers.models.qwen3.modeling_qwen3")

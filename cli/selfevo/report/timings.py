@@ -60,9 +60,14 @@ class GpuHours:
     found: int = 0
     """Steps that the run did not make: they were in the store already."""
 
+    @property
+    def at_least(self) -> bool:
+        """It may be more."""
+        return not self.counted and self.hours > 0
+
     def __str__(self) -> str:
         """As a cell has it: what may be more is marked."""
-        return f"{'' if self.counted or not self.hours else '≥ '}{self._figure}"
+        return f"{'≥ ' if self.at_least else ''}{self._figure}"
 
     @property
     def _figure(self) -> str:

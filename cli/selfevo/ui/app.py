@@ -66,16 +66,16 @@ class Pages:
         self.templates = environment(HERE)
 
     def overview(self, request: Request) -> Response:
-        everything = self.runs.all()
+        everything, failing = self.runs.all(), self.runs.failing
         return self.page(
             "runs.html.j2",
-            live=_of_all(everything, failing := self.runs.failing),
+            live=_of_all(everything, failing),
             failing=failing,
             runs=[(one, curve(one)) for one in everything],
             nothing=self.runs.nothing,
             phases={one.phase for one in everything if isinstance(one, Shown)},
             unknown=self.runs.unknown,
-            least=any(isinstance(one, Shown) and str(one.gpu_hours).startswith("≥") for one in everything),
+            least=any(isinstance(one, Shown) and one.gpu_hours and one.gpu_hours.at_least for one in everything),
         )
 
     def run(self, request: Request) -> Response:

@@ -96,7 +96,7 @@ class Shown:
         """``_stderr`` and ``_gain`` behind the metric's name, of an evaluation."""
         return None if iteration is None else iteration.metrics.get(f"evaluation/{self.metric}{name}")
 
-    @property
+    @cached_property
     def gpu_hours(self) -> GpuHours | None:
         return gpu_hours(self.status, self.committed.values(), counts=self.counts_gpus)
 

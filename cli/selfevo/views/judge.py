@@ -9,7 +9,7 @@ from selfevo.text import aligned, count
 from selfevo.views.hours import amount
 from selfevo_contract.plan import sketch
 from selfevo_contract.sizing.hours import Lengths
-from selfevo_contract.sizing.judged import Judged, judged, tokens_of, warnings
+from selfevo_contract.sizing.judged import Judged, judged, limit_of, tokens_of, warnings
 from selfevo_contract.sizing.speeds import OF_JUDGES
 from selfevo_contract.spec.run import RunSpec
 
@@ -23,7 +23,7 @@ def judge_table(spec: RunSpec, answer_tokens: int | None, with_figures: bool) ->
     if not found:
         return []
     last = {one.step.phase: one for one in found}
-    rows = [list(HEAD), *(_row(one.step.phase, [one], _limit(spec)) for one in last.values())]
+    rows = [list(HEAD), *(_row(one.step.phase, [one], limit_of(spec)) for one in last.values())]
     lines = aligned([*rows, _row("the run", found, None)], right=range(1, len(HEAD)))
     lines.append("maxTokens is of a step; spec.budget.tokens counts none of the judge's, and no hours are its own")
     lines += [f"  {figure}" for figure in OF_JUDGES] if with_figures else []
@@ -50,11 +50,6 @@ def judge_json(spec: RunSpec, done: Collection[str]) -> dict[str, Any] | None:
         return None
     calls = sum(one.calls for one in found)
     return {"calls": calls, "tokens": tokens_of(found), "warnings": warnings(spec, found)}
-
-
-def _limit(spec: RunSpec) -> int | None:
-    rubric = spec.verifier.rubric if spec.verifier is not None else None
-    return rubric.endpoint.max_tokens if rubric is not None else None
 
 
 def _row(name: str, found: Sequence[Judged], limit: int | None) -> list[str]:

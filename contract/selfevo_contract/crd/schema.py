@@ -186,8 +186,7 @@ def _of_their_kinds(kinds_of: dict[str, list[str]]) -> Iterator[Schema]:
         names_of.setdefault(tuple(kinds), []).append(name)
     for its, names in names_of.items():
         is_one = " || ".join(f"self.kind == '{kind}'" for kind in its)
-        sentence = of_kinds("", its).strip()
-        yield of_fields({name: f"!has(self.{name})" for name in names}, sentence, unless=is_one)
+        yield of_fields({name: f"!has(self.{name})" for name in names}, of_kinds(its), unless=is_one)
 
 
 def _about(model: Any) -> str:

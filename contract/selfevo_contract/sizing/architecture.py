@@ -13,6 +13,11 @@ KINDS = ("llama", "qwen3", "mistral")
 """Values of `model_type`: decoders of one form (RMS norm, gated MLP, rotary positions, no biases)."""
 
 
+def bytes_in(dtype: str) -> int:
+    """Bytes of one weight in ``dtype``, a value of `model.dtype`."""
+    return 4 if dtype == "float32" else 2
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Sizes from a model's config.json. Letters in the formulas: h hidden, f intermediate, q heads x head size,

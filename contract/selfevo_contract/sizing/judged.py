@@ -34,17 +34,26 @@ class Judged:
 
 def judged(spec: RunSpec, steps: Plan, lengths: Lengths, done: Collection[str] = ()) -> list[Judged]:
     """Of each step that is not ``done`` and asks the judge, in the order of the plan; nothing in a run without one."""
-    rubric = spec.verifier.rubric if spec.verifier is not None else None
+    rubric = _rubric(spec)
     if rubric is None:
         return []
     left = [step for step in steps.steps if step.name not in done]
     return [found for step in left if (found := _of(step, rubric, lengths)) is not None]
 
 
+def limit_of(spec: RunSpec) -> int | None:
+    """Tokens that a step may ask the judge for at most; None without such a judge, and where nobody says."""
+    rubric = _rubric(spec)
+    return rubric.endpoint.max_tokens if rubric is not None else None
+
+
+def _rubric(spec: RunSpec) -> Rubric | None:
+    return spec.verifier.rubric if spec.verifier is not None else None
+
+
 def warnings(spec: RunSpec, found: Sequence[Judged]) -> list[str]:
     """Budgets that a run cannot come to its end with: a sentence for each phase whose step asks for more."""
-    rubric = spec.verifier.rubric if spec.verifier is not None else None
-    limit = rubric.endpoint.max_tokens if rubric is not None else None
+    rubric, limit = _rubric(spec), limit_of(spec)
     if rubric is None or limit is None:
         return []
     largest: dict[str, Judged] = {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import merged
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import Architecture, bytes_in
 from selfevo_contract.sizing.backward import gathered_bytes, pass_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
@@ -167,7 +167,7 @@ def _cache_bytes(model: Architecture, bytes_each: int) -> int:
 
 def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     """What each phase of ``spec`` takes on one GPU."""
-    dtype_bytes = 4 if spec.model.dtype == "float32" else 2
+    dtype_bytes = bytes_in(spec.model.dtype)
     challenger, solver = spec.challenger, spec.solver
     on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None and spec.verifier.is_trained
     yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine, judged=judged)

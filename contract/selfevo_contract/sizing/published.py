@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from selfevo_contract.phases import PublishInputs
 from selfevo_contract.plan_steps import Plan, Step
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import Architecture, bytes_in
 from selfevo_contract.sizing.memory import PROMPT_TOKENS
 from selfevo_contract.sizing.speeds import TEXT
 from selfevo_contract.sizing.weights import bytes_of, model_bytes
@@ -39,7 +39,7 @@ def published(spec: RunSpec, steps: Plan, model: Architecture) -> list[Published
 def _of(step: Step, inputs: PublishInputs, spec: RunSpec, model: Architecture) -> Published:
     grpo = spec.solver.grpo
     adapter = grpo.lora is not None and inputs.base.uri.startswith(HUB)
-    whole = (4 if inputs.loading.dtype == "float32" else 2) * model.parameters
+    whole = bytes_in(inputs.loading.dtype) * model.parameters
     curricula = len(inputs.rollouts) if inputs.curriculum else 0
     kept = spec.rollout.questions * (spec.verifier.curriculum_share if spec.verifier is not None else 1)
     rows = curricula * kept * PROMPT_TOKENS * TEXT.value

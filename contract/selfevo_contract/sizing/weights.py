@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, VERIFIER_TRAIN, BaseModelRef, ModelRef
 from selfevo_contract.plan_steps import Step
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import Architecture, bytes_in
 from selfevo_contract.sizing.fit import checkpoint_bytes
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.run import RunSpec
@@ -23,7 +23,7 @@ def model_bytes(grpo: Grpo, model: Architecture) -> int:
 
 def bytes_of(ref: ModelRef, spec: RunSpec, model: Architecture) -> int:
     """Of a model that a step starts from: the base in `model.dtype`; else as its step saved it, in float32."""
-    base = (4 if spec.model.dtype == "float32" else 2) * model.parameters
+    base = bytes_in(spec.model.dtype) * model.parameters
     if isinstance(ref, BaseModelRef):
         return base
     if ref.phase == VERIFIER_TRAIN.name:  # taken for as large as the base

@@ -43,6 +43,24 @@ class _Stops(Guard):
     """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""
 
 
+class _WarnsFirst(_Stops):
+    """A guard that may warn before its limit."""
+
+    warn_at: Share | None = None
+    """Beyond it it warns."""
+    limit: Share = 1
+    """Beyond it the action is taken."""
+
+    usual: ClassVar[float] = 1
+    """Where it warns when nobody says where, unless the limit is lower."""
+    rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
+
+    @property
+    def warns_from(self) -> float:
+        """Beyond this it warns."""
+        return min(self.usual, self.limit) if self.warn_at is None else self.warn_at
+
+
 class HeldOut(Guard):
     """The held-out score falls behind the best iteration's."""
 
@@ -63,20 +81,13 @@ class Flips(Guard):
     """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""
 
 
-class LabelAccuracy(_Stops):
+class LabelAccuracy(_WarnsFirst):
     """The share of labels that the oracle finds right falls."""
 
     warn_at: Share | None = None
     """Fall since the first iteration from which it warns, as a share; the limit when not given."""
     limit: Share = 0.7
     """Fall since the first iteration beyond which the action is taken."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
-
-    @property
-    def warns_from(self) -> float:
-        """Beyond this it warns."""
-        return self.limit if self.warn_at is None else self.warn_at
 
 
 class Malformed(Guard):
@@ -102,7 +113,7 @@ class InBand(Guard):
     """Share of the valid questions in the band below which the action is taken."""
 
 
-class Truncation(_Stops):
+class Truncation(_WarnsFirst):
     """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
 
     warn_at: Share | None = None
@@ -110,12 +121,7 @@ class Truncation(_Stops):
     limit: Share = 0.15
     """Share of them beyond which the action is taken."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_WARNS_FIRST,)
-
-    @property
-    def warns_from(self) -> float:
-        """Beyond this it warns."""
-        return min(0.12, self.limit) if self.warn_at is None else self.warn_at
+    usual: ClassVar[float] = 0.12
 
 
 class Entropy(Guard):

@@ -33,6 +33,10 @@ START_LIMIT_S = 120.0
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
+CRDS = sorted((Path(__file__).parents[3] / "crds").glob("*.yaml"))
+"""The project's own."""
+
+
 class ControlPlane:
     """The servers, their logs below ``folder``, and clients for them."""
 

@@ -16,7 +16,7 @@ from selfevo_contract.phases import (
     SolverTrainInputs,
     VerifierTrainInputs,
 )
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import Architecture, bytes_in
 from selfevo_contract.sizing.fit import least_gib, too_small
 from selfevo_contract.sizing.memory import GIB, Need, generation, judge_training, training
 from selfevo_contract.spec.engines import Engine, TransformersEngine
@@ -53,7 +53,7 @@ def card() -> tuple[str, float] | None:
 
 def need_of(inputs: BuiltInputs, engine: Engine, model: Architecture, processes: int) -> Need | None:
     """What ``inputs`` takes of a GPU; None of an engine that splits its models by itself."""
-    dtype_bytes = 4 if inputs.loading.dtype == "float32" else 2
+    dtype_bytes = bytes_in(inputs.loading.dtype)
     match inputs:
         case ChallengerTrainInputs():
             judged = inputs.judge is not None

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from selfevo_contract.artifacts import kept_log
 from selfevo_contract.errors import SelfevoError
 from selfevo_contract.process import GRACE_SECONDS_ENV, SHARD_ENV, PhaseConfig
-from selfevo_store import open_storage
+from selfevo_store import ObjectStore, open_storage
 
 HEAD, TAIL = 256 << 10, 768 << 10
 """Bytes of the beginning and of the end that are kept of a longer log."""
@@ -171,6 +171,7 @@ class Upload:
         begun = datetime.fromtimestamp(started, UTC).strftime("%Y%m%dT%H%M%SZ")
         self._key = kept_log(config.prefix, config.attempt, os.environ.get(SHARD_ENV, "0"), begun, rank)
         self._log, self._storage = log, config.storage
+        self._store: ObjectStore | None = None
         self._written = b""
         self._failed = ""
         self._over = threading.Event()
@@ -199,7 +200,8 @@ class Upload:
         if content == self._written:
             return
         try:
-            open_storage(self._storage).put_bytes(self._key, content)
+            self._store = self._store or open_storage(self._storage)
+            self._store.put_bytes(self._key, content)
             self._written, self._failed = content, ""
         except SelfevoError as error:
             self._failed = str(error)

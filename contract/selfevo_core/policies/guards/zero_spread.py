@@ -8,7 +8,7 @@ from selfevo_core.policies.guards.base import Estimate, Guard, needs_training, o
 
 def _groups(spec: RunSpec) -> int:
     grpo = spec.solver.grpo
-    return grpo.prompts_per_update or grpo.prompts_per_step
+    return grpo.completions_per_update // grpo.num_generations
 
 
 def _of_groups(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate:
