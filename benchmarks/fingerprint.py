@@ -29,7 +29,7 @@ import torch
 import transformers
 
 from machine import commit, machine
-from selfevo_contract.fingerprint import FINGERPRINT, LIMITS, NOISE, Precision, ProbeRow, judge, smallest_told
+from selfevo_contract.fingerprint import FINGERPRINT, LIMITS, NOISE, Precision, ProbeRow, judge, smallest_detectable
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_store import fetch, fetch_rows, open_store, read_manifest
@@ -295,7 +295,7 @@ def main() -> None:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "limits": LIMITS,
             "noise": NOISE,
-            "smallest_told": {each: round(smallest_told(100, each), 5) for each in LIMITS},
+            "smallest_detectable": {each: round(smallest_detectable(100, each), 5) for each in LIMITS},
             "demo": demo(arguments.store, folder),
         }
         models = {"demo": BASE}

@@ -9,7 +9,7 @@
                                                                      of the step under way at it: likewise
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
     <storage.uri>/<namespace>/<phase>/<key>/logs/<attempt>/<pod's index>.<begin>.log
-                                                                     what its pods said, for people; one object each
+                                                                     the logs of its pods, for people; one object each
     <storage.uri>/<namespace>/runs/<name>/<when>-<digest>.json       what runs there were (run_record.py)
 
 What lies there without a MANIFEST.json beside it does not exist: readers take files only through the manifest.

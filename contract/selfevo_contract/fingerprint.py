@@ -52,7 +52,7 @@ _BY_DIRECTION: frozenset[Precision] = frozenset({"float32", "float16", "bfloat16
 """Fingerprints are of weights rounded to the run's dtype, as these engines load them. In 8 bits an update may be lost
 altogether in the right model's weights too."""
 _APART = 8.0
-"""Least distance of two models over the probe, in NOISE, at which it is told which of them is served: each is then four
+"""Least distance of two models over the probe, in NOISE, at which the verdict is between them: each is then four
 standard deviations from the middle between them."""
 
 
@@ -116,11 +116,11 @@ def _nearer_to_before(served: list[float], wanted: list[float], before: list[flo
     return along < length * length / 2
 
 
-def smallest_told(tokens: int, precision: Precision) -> float:
-    """Least root-mean-square change of a token's log-probability at which the model before an update is told from the
-    one after it; infinite where it never is.
+def smallest_detectable(tokens: int, precision: Precision) -> float:
+    """Least root-mean-square change of a token's log-probability at which the model before an update is distinguished
+    from the one after it; infinite where it never is.
 
-    >>> round(smallest_told(100, "bfloat16"), 3)
+    >>> round(smallest_detectable(100, "bfloat16"), 3)
     0.032
     """
     return _APART * NOISE[precision] / math.sqrt(tokens) if precision in _BY_DIRECTION else math.inf

@@ -102,7 +102,7 @@ class ScoredQuestion(Question):
     """The digest of the judge that gave them."""
 
     def checked(self, dropped: str | None) -> CheckedScoredQuestion:
-        """With what the checks for the curriculum said."""
+        """With the result of the curriculum's checks."""
         return CheckedScoredQuestion(**{**dict(self), "dropped": dropped})
 
 

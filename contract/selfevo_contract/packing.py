@@ -21,7 +21,7 @@ PLAIN = 400
 NEWEST = 20
 """Iterations that stay as they are in any case."""
 _CLOSING = {phase.name for phase in PHASES.values() if phase.closes and not phase.publishes}
-"""Of whose records all is told, however old their iteration is."""
+"""Phases whose records stay as they are, however old their iteration is."""
 _FIGURES = {phase.name for phase in PHASES.values() if phase.scores or phase.kept}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"([a-z-]+)-([0-9]+)")

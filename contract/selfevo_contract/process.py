@@ -1,4 +1,4 @@
-"""What one trainer process is told (PhaseConfig) and what it reports back (PhaseResult)."""
+"""What one trainer process gets as its input (PhaseConfig) and what it reports back (PhaseResult)."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ PROCESSES_MAX = 64
 PARENT_ENV = "SELFEVO_PARENT_PID"
 """Process that started the phase on this machine: the phase ends when it is gone."""
 PREFLIGHT_FILE_ENV = "SELFEVO_PREFLIGHT_FILE"
-"""Names a file with a JSON list of inputs, those of the run's other phases: a phase looks, before it computes, whether
-its model can do what they will ask, too."""
+"""Names a file with a JSON list of inputs, those of the run's other phases: before it computes, a phase checks
+whether its model can do what they will ask, too."""
 RUN_ENV = "SELFEVO_RUN"
-"""Holds the run that the phase is of, packed (`run_record.told_of`): the trainer leaves it in the store. Without it
+"""Holds the run that the phase is of, packed (`run_record.encoded_run`): the trainer leaves it in the store. Without it
 none is left."""
 SERVER_URL_ENV = "SELFEVO_SERVER_URL"
 """Where the server beside the trainer says what it serves, and where: ``http://127.0.0.1:8000``. Without it a trainer
@@ -171,7 +171,7 @@ def part_of(spec: RunSpec, phase: Phase) -> Closed | None:
 
 
 def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: str = "") -> PhaseConfig:
-    """What the process of ``step`` is told. Pure."""
+    """The configuration of the process of ``step``. Pure."""
     role = part_of(spec, step.phase)
     return PhaseConfig(
         run=run,

@@ -1,12 +1,12 @@
 """The rows of every file that phases hand to each other and to the report (docs/data.md).
 
-What people look into is Parquet (``parquet``). What a phase keeps for itself, or what has fields by somebody else's
+What people query is Parquet (``parquet``). What a phase keeps for itself, or what has fields by somebody else's
 names, is JSON lines: one object a line, its fields in the order in which they stand here, in ASCII. Texts are a
 model's, lone surrogates too, which UTF-8 cannot hold and pydantic's JSON parser refuses: lines are parsed by `json`.
 
 A field of a newer version, which this one does not know, is no error. It stays with the row and is written again,
 behind the fields that are known, so that a rollout that finishes a newer version's chunks loses nothing. The report
-does not look at it.
+ignores it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class InvalidCompletion(Row):
     """A completion of the Challenger that is no valid question."""
 
     question: None = None
-    """Always null: by it the two kinds of rows of questions.parquet are told apart."""
+    """Always null: it distinguishes the two kinds of rows of questions.parquet."""
     raw: str = ""
     """The completion; of a long one its first 2000 characters."""
 
@@ -122,7 +122,7 @@ class Question(Row):
     """With labels committee: whether both majorities are there and equal."""
 
     def checked(self, dropped: str | None) -> CheckedQuestion:
-        """With what the checks for the curriculum said."""
+        """With the result of the curriculum's checks."""
         return CheckedQuestion(**{**dict(self), "dropped": dropped})
 
 
@@ -149,7 +149,7 @@ class CurriculumRow(Row):
 
 
 class OracleRow(Row):
-    """A question of the curriculum that an oracle was asked, with what it said. Nothing is trained on it."""
+    """A question of the curriculum that an oracle was asked, with its verdict. Nothing is trained on it."""
 
     question: str
     label: str
@@ -195,7 +195,7 @@ class ScoreRow(HeldOut):
     majority: str | None = None
     """The answer of the largest class of equal sampled answers; null when none had a box."""
     majority_right: bool | None = None
-    """Whether that answer is right; false when there is none, null when it is not told."""
+    """Whether that answer is right; false when there is none, null when it is unknown."""
     votes: Votes = ()
     """Classes of equal sampled answers, each with its number of answers, in the order first seen."""
 
@@ -250,7 +250,7 @@ class RowFile(Generic[R]):
     name: str
     """In the committed directory; Parquet when it ends so, else JSON lines."""
     types: tuple[type[R], ...]
-    """What its rows are. Of two the second has no question, and by that a row is told."""
+    """What its rows are. Of two the second has no question, by which its type is known."""
 
     @property
     def is_table(self) -> bool:

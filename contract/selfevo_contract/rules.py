@@ -1,7 +1,7 @@
-"""Rules on what a person writes, each said once for both readers: as Python for the command, as CEL for the API server.
+"""Rules on what a person writes, each written once in both forms: as Python for the command, as CEL for the API server.
 
-A rule that is said twice drifts: one side then takes what the other refuses. So a rule carries both forms and one
-sentence, stands beside the field that it is about, and a test sends thousands of documents to both sides
+A rule that is written in two places drifts: one side then takes what the other refuses. So a rule carries both forms
+and one sentence, stands beside the field that it is about, and a test sends thousands of documents to both sides
 (tests/cluster/test_crd_fuzz.py).
 
 Patterns are written in what Python's ``re`` and RE2 read alike: ASCII classes spelled out, no ``\\w``, ``\\s``, ``$``
@@ -116,7 +116,7 @@ class Keyed:
 
 
 def of_kinds(kinds: Sequence[str]) -> str:
-    """What is said behind the name of a field that is one of other kinds of a union."""
+    """The message, behind the field's name, about a field that belongs to other kinds of a union."""
     if len(kinds) == 1:
         return f"is a field of kind {kinds[0]}; remove it or choose that kind"
     return f"is a field of kinds {' and '.join(kinds)}; remove it or choose one of them"

@@ -72,7 +72,7 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
             )
     if spec.finetune is not None and spec.finetune.kind == "grpo" and spec.solver.reward.mode == CONFIDENCE:
         raise InputError(
-            "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' looks at no label; set "
+            "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' uses no label; set "
             "it to sft"
         )
     for phase in PHASES.values():

@@ -52,7 +52,7 @@ class RunRecord(Wire):
     fork: Fork | None = None
     rollbacks: list[Rollback] = []
     plan: Sha256
-    """Digest of its steps' keys: a version that computes others would look for steps that nobody made."""
+    """Digest of its steps' keys: a version that computes others would search for steps that nobody made."""
 
     @classmethod
     def of(cls, run: SelfEvolutionRun, version: str) -> Self:
@@ -92,30 +92,30 @@ class RunRecord(Wire):
         return canonical_json(self.wire())
 
 
-def told_of(run: SelfEvolutionRun) -> str:
-    """What a trainer is told of ``run``: all that the record needs but the version.
+def encoded_run(run: SelfEvolutionRun) -> str:
+    """``run`` as a trainer's environment holds it: all that the record needs but the version.
 
     JSON by zlib in base64, a third of its length: every Job has it, and every event about a Job.
     """
     status = _planned_by(run).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-    told = {
+    document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": run.metadata.model_dump(include={"name", "namespace", "uid", "generation"}),
         "spec": _bare(run.spec).wire(),
         **({"status": status} if status else {}),
     }
-    return base64.b64encode(zlib.compress(json.dumps(told, separators=(",", ":")).encode())).decode("ascii")
+    return base64.b64encode(zlib.compress(json.dumps(document, separators=(",", ":")).encode())).decode("ascii")
 
 
-def read_told(told: str) -> SelfEvolutionRun:
-    """The run of `told_of`.
+def decoded_run(encoded: str) -> SelfEvolutionRun:
+    """The run of `encoded_run`.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        text = zlib.decompress(base64.b64decode(told, validate=True))
+        text = zlib.decompress(base64.b64decode(encoded, validate=True))
     except zlib.error as error:
         raise ValueError(str(error)) from None
     return SelfEvolutionRun.model_validate_json(text)

@@ -130,15 +130,15 @@ def metrics_of(tasks: Mapping[str, Results], base: Mapping[str, Results] | None 
     metrics: dict[str, float] = {}
     for name in dict.fromkeys(name for results in tasks.values() for name in results.values):
         found = {task: results.score(name) for task, results in tasks.items()}
-        metrics |= _told(name, found)
+        metrics |= _metrics_of(name, found)
         if base is not None and name in SCORES:
             none = Results((), {})
             gains = {task: gain_of(base.get(task, none), results, name) for task, results in tasks.items()}
-            metrics |= _told(f"{name}_gain", gains)
+            metrics |= _metrics_of(f"{name}_gain", gains)
     return metrics
 
 
-def _told(name: str, found: Mapping[str, Score | None]) -> dict[str, float]:
+def _metrics_of(name: str, found: Mapping[str, Score | None]) -> dict[str, float]:
     known = {f"{task}/{name}": score for task, score in found.items() if score is not None}
     if len(known) == len(found):
         known[name] = average(list(known.values()))

@@ -312,8 +312,8 @@ class RunStatus(_Status):
     observed_generation: int = 0
     """The metadata.generation that this status is about."""
     schema_version: int | None = None
-    """Version of the artifact schema by which its steps are planned; 1 where it is not said. An operator of another one
-    lets what runs end, and starts nothing."""
+    """Version of the artifact schema by which its steps are planned; 1 where it is not recorded. An operator of another
+    one lets what runs end, and starts nothing."""
     phase: RunPhase = "Pending"
     """Pending, Running, Suspended, Succeeded or Failed."""
     iteration: int = 0

@@ -1,7 +1,7 @@
 """One trace a run: the identities of its spans, and where they are sent. Pure.
 
 Every identity is made of what a run is anyway, so that the operator, one that is started anew, and each trainer come to
-the same without having told each other, and no status has to keep them.
+the same without any exchange, and no status has to keep them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SpanId:
 
     @property
     def traceparent(self) -> str:
-        """As a process is told it."""
+        """The header of W3C Trace Context, as a process finds it in its environment."""
         return f"00-{self.trace:032x}-{self.span:016x}-{_SAMPLED:02x}"
 
 
@@ -85,7 +85,7 @@ def _number(length: int, *parts: str) -> int:
 
 
 def parent_of(environ: Mapping[str, str]) -> SpanId | None:
-    """The span that this process belongs to; None where it is told none, or one that is not recorded."""
+    """The span that this process belongs to; None where the environment names none, or one that is not recorded."""
     found = _TRACEPARENT.fullmatch(environ.get(TRACEPARENT_ENV, ""))
     if found is None or not int(found[3], 16) & _SAMPLED:
         return None

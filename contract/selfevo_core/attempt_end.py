@@ -119,7 +119,7 @@ def _cause(attempt: ObservedAttempt) -> tuple[str, str]:
 def attempt_history(
     before: Sequence[AttemptStatus], attempts: Sequence[ObservedAttempt], stops: Mapping[str, str]
 ) -> list[AttemptStatus]:
-    """The newest attempts in the order of their starts. Sorting makes a repeated look give the same list.
+    """The newest attempts in the order of their starts. Sorting makes a repeated reconcile give the same list.
 
     ``stops`` says of attempts that are being stopped, why: when they are gone, nobody else will know.
     """

@@ -15,7 +15,7 @@ from selfevo_contract.status import StepProgress
 KILLED = 137
 """Exit code of what SIGKILL ended."""
 TAKEN_DOWN = (ExitCode.TERMINATED, KILLED)
-"""Exit codes of what others ended, perhaps after it had said how it failed."""
+"""Exit codes of a process that others ended, perhaps after it had reported its failure."""
 
 # An attempt's name is a label's value and a host's name, both 63 at most; an indexed Job appends up to "-1023" to it.
 NAME_LIMIT = 57
@@ -59,9 +59,9 @@ class ObservedAttempt:
     waiting: Blocker | None = None
     """Why it does not run: not yet, or (state Running) not any more."""
     outdated: bool = False
-    """It would look otherwise if it were started now: the spec has changed since."""
+    """It would have another pod if it were started now: the spec has changed since."""
     stopping: bool = False
-    """It has been told to end, and is still there."""
+    """It has been asked to end, and is still there."""
     progress: StepProgress | None = None
     """How far it is, where that is known."""
     gpus: int = 0
@@ -109,7 +109,7 @@ Action = Start | Stop
 
 
 def attempt_name(run: str, step: Step, attempt: int) -> str:
-    """The attempt's name, the same at every look: ``demo-solver-train-2-1f0c33aa-1``.
+    """The attempt's name, the same in every reconcile: ``demo-solver-train-2-1f0c33aa-1``.
 
     A run name that is too long gives way to its beginning and its digest.
     """
@@ -123,7 +123,7 @@ def attempt_name(run: str, step: Step, attempt: int) -> str:
 
 
 def verdict_of(code: int | None, result: PhaseResult | None) -> int | None:
-    """As the container ended, or as the trainer said: it may have been taken down after it had told how it failed."""
+    """The container's exit code, or the trainer's: a container may be killed after its trainer reported a failure."""
     if result is None:
         return code
     taken_down = code in TAKEN_DOWN and result.outcome == "failed"

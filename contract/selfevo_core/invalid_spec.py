@@ -1,4 +1,4 @@
-"""A run that cannot be understood: what is said about it; nothing of it is touched but what it stops. Pure."""
+"""The status of a run whose spec cannot be parsed; nothing of such a run is touched but what it stops. Pure."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ def promotion_line(step: StepStatus) -> str:
     promoted, after, before = is_promoted(step), step.metrics.get(AFTER), step.metrics.get(BEFORE)
     if promoted is None:
         return ""
-    said = "" if after is None else f": {100 * after:.1f} % of the sealed anchors right"
+    shares = "" if after is None else f": {100 * after:.1f} % of the sealed anchors right"
     if after is not None and before is not None:
-        said += f", {100 * before:.1f} % before (± {100 * step.metrics.get(ERROR, 0.0):.1f})"
-    return f"its judge is {'' if promoted else 'not '}promoted{said}"
+        shares += f", {100 * before:.1f} % before (± {100 * step.metrics.get(ERROR, 0.0):.1f})"
+    return f"its judge is {'' if promoted else 'not '}promoted{shares}"
 
 
 def agreement_line(metrics: Mapping[str, float]) -> str:

@@ -50,6 +50,6 @@ def observe(
 
 
 def current_of(status: StepStatus, attempts: Iterable[ObservedAttempt]) -> ObservedAttempt | None:
-    """The live attempt that stands for the step. One that is recorded as ended is a stale sight or a ghost."""
+    """The live attempt that stands for the step. One that is recorded as ended comes from a stale list."""
     mine = [a for a in attempts if a.live and (a.step, a.key) == (status.name, status.key) and a.number > status.ended]
     return max(mine, key=lambda attempt: attempt.number, default=None)

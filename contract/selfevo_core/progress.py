@@ -59,9 +59,9 @@ def _counts(reports: Sequence[Progress]) -> tuple[list[int], list[int]]:
     return [report.done for report in reports], [report.total for report in reports]
 
 
-def _metrics(said: Mapping[str, float]) -> dict[str, float] | None:
+def _metrics(reported: Mapping[str, float]) -> dict[str, float] | None:
     """Of what the newest report says, what is a figure with a name, in few digits: its status is written often."""
-    known = [(name, value) for name, value in said.items() if _METRIC.fullmatch(name) and math.isfinite(value)]
+    known = [(name, value) for name, value in reported.items() if _METRIC.fullmatch(name) and math.isfinite(value)]
     found = {name: float(f"{min(max(value, -_MOST), _MOST):.4g}") for name, value in known[:_METRICS]}
     return found or None
 

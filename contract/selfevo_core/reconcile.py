@@ -1,8 +1,8 @@
-"""One look at a run: what is observed -> what to do next, and what to say about it. Pure (docs/design.md, decision 5).
+"""One reconcile of a run: what is observed -> what to do next, and the new status. Pure (docs/design.md, decision 5).
 
 Level-based: the status is the record of what is done, attempts are evidence that updates it, and nothing is remembered
-between two calls. So a repeated call changes nothing, a lost event is caught by the next look, and an attempt that is
-gone never means that its step is not done. At worst, a process starts, finds its output committed, and says so.
+between two calls. So a repeated call changes nothing, the next one makes a lost event good, and an attempt that is gone
+never means that its step is not done. At worst, a process starts, finds its output committed, and reports that.
 
 The same function drives Jobs in a cluster and processes on one machine: it knows neither. What moves a step from state
 to state is `transitions`; what holds a run or ends it is `policies`.
@@ -36,7 +36,7 @@ BACKOFF = Backoff()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What to do, what to write, and when to look again although nothing has happened."""
+    """What to do, what to write, and when to reconcile again although nothing has happened."""
 
     actions: tuple[Action, ...]
     status: RunStatus
@@ -56,7 +56,7 @@ def reconcile(
 ) -> Outcome:
     """What to do about ``run``, given its recorded status and the ``attempts`` that exist.
 
-    ``problem`` is what kept the actions of the last look from being carried out; it is said, and changes nothing else.
+    ``problem`` is what kept the last reconcile's actions from being carried out; the status shows it, no more.
     ``elsewhere`` has the keys of steps that another run has in work, and who that is: these wait. ``beginning`` is what
     is known now of the run that this one goes on from, as long as its record does not say that.
     """

@@ -1,4 +1,4 @@
-"""What is said of a run, from where it stands: `RunStatus`, with its reason and its message. Pure."""
+"""The status of a run, made of its state: `RunStatus`, with its reason and its message. Pure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def status_of(
             *guard_condition(before.conditions, state.guards, run.metadata.generation, at),
         ],
     )
-    # What is used grows at every look; it is written with whatever else has changed.
+    # What is used grows with every reconcile; it is written with whatever else has changed.
     if status != before or is_due(before.usage, state.usage, bool(state.live), run.spec.budget):
         status = status.model_copy(update={"usage": state.usage})
     return status
@@ -87,8 +87,7 @@ def _blocker(live: Sequence[ObservedAttempt]) -> Blocker | None:
     found.sort(key=lambda blocker: (not blocker.stuck, blocker.reason == reasons.ENDING))
     ending = next((attempt for attempt in live if attempt.stopping), None)
     if not found and ending is not None:
-        told = f"{ending.name} is ending: it was told to, and saves"
-        return Blocker(reasons.ENDING, told, stuck=False)
+        return Blocker(reasons.ENDING, f"{ending.name} is ending: it was asked to, and saves its state", stuck=False)
     return found[0] if found else None
 
 

@@ -73,7 +73,7 @@ def _of_attempt(run: Traced, attempt: AttemptStatus, step: StepStatus | None, no
             "selfevo.attempt.name": attempt.name,
             "selfevo.state": attempt.state,
             **code,
-            **_said(reason=attempt.reason, log=attempt.log or ""),
+            **_nonempty(reason=attempt.reason, log=attempt.log or ""),
         },
         attempt.message or attempt.reason if failed else None,
     )
@@ -94,7 +94,7 @@ def _of_step(run: Traced, step: StepStatus, now: datetime) -> Span:
             "selfevo.attempts": step.attempts,
             "selfevo.failures": step.failures,
             "selfevo.reused": step.reused,
-            **_said(reason=step.reason),
+            **_nonempty(reason=step.reason),
             **{f"selfevo.metrics.{name}": value for name, value in step.metrics.items()},
             **{f"selfevo.seconds.{name}": value for name, value in step.timings.items()},
         },
@@ -120,7 +120,7 @@ def _of_run(run: Traced, status: RunStatus, now: datetime) -> Span:
             "selfevo.iteration": status.iteration,
             **({} if status.score is None else {"selfevo.score": status.score}),
             **used,
-            **_said(reason=failed.reason if failed else ""),
+            **_nonempty(reason=failed.reason if failed else ""),
         },
         (failed.message or failed.reason if failed else "failed") if status.phase == "Failed" else None,
     )
@@ -145,5 +145,5 @@ def _place(step: StepStatus) -> dict[str, Value]:
     return {"selfevo.step": step.name, "selfevo.phase": step.phase, "selfevo.iteration": step.iteration}
 
 
-def _said(**texts: str) -> dict[str, Value]:
+def _nonempty(**texts: str) -> dict[str, Value]:
     return {f"selfevo.{name}": text for name, text in texts.items() if text}

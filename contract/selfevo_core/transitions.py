@@ -21,7 +21,7 @@ class Event(Enum):
     COMMITTED = "an attempt ended well, and its result says that the output is in the store"
     RESULT_LOST = "an attempt ended well, and its result did not arrive"
     FIGURES_LOST = "the same, and spec.backoffLimit allows no other attempt"
-    TERMINATED = "an attempt ended because it was told to: exit code 143, or its Job was deleted (suspended, replaced)"
+    TERMINATED = "an attempt ended because it was asked to: exit code 143, or its Job was deleted (suspended, replaced)"
     FAILED = "an attempt failed in a way that another one may mend: exit code 3, a crash, a signal, a foreign container"
     FAILED_TOO_OFTEN = "the same, more than spec.backoffLimit times"
     INVALID_INPUT = "an attempt failed with exit code 2: its configuration or its input is wrong"

@@ -1,10 +1,10 @@
 """What a run has used so far: hours of work, GPU hours, tokens, by phase. Pure.
 
 The record says until when it is counted (`Usage.counted_at`). From there to now, the times in which attempts were at
-work are added; the sum and its new end are written in one write. So a look that is repeated, a write that is lost and
-an operator that was away count nothing twice. What is seen late is counted by its own times: those of the pods where
-they are known, else those of the Job. Between two looks, what runs holds the GPUs that it held at the first of them,
-since whatever changes that (a pod ends, a queue takes its place away) makes another look.
+work are added; the sum and its new end are written in one write. So a repeated reconcile, a lost write and an operator
+that was away count nothing twice. What is seen late is counted by its own times: those of the pods where they are
+known, else those of the Job. Between two reconciles, an attempt holds the GPUs that it held at the first of them, since
+whatever changes that (a pod ends, a queue takes its place away) makes another reconcile.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def open_store(
         endpoint: Address of an S3-compatible store, which is then used with path-style addressing; AWS when None.
         region: Of the bucket; the store's default when None.
         require_conditional_put: Refuse a store that ignores ``If-None-Match: *``.
-        checksum: Whether uploads carry a checksum header (``storage.checksum``); as the SDK is told when None.
+        checksum: Whether uploads carry a checksum header (``storage.checksum``); the SDK's setting when None.
         cache_dir: Keep what ``fetch`` reads here, by digest; no cache when None.
 
     Raises:

@@ -89,7 +89,7 @@ class ObjectStore(ABC):
         """Writes the object unless there is one; False when there was.
 
         False is not yet a defeat: a put whose reply was lost is sent again and meets its own success. Whoever needs to
-        know reads the object back and looks for a mark of its own, as ``commit`` does.
+        know reads the object back and searches it for a mark of its own, as ``commit`` does.
         """
 
     @abstractmethod

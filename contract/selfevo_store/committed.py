@@ -149,7 +149,7 @@ def _put(store: ObjectStore, prefix: str, manifest: Manifest) -> Manifest:
     _parse(data, store.uri_of(name))  # what cannot be read back would block this key for good
     for _ in range(_TRIES):
         try:
-            # A store that may ignore the condition is looked at first: a check that can be raced is better than none.
+            # A store that may ignore the condition is read first: a check that can be raced is better than none.
             if store.require_conditional_put or _standing(store, prefix, manifest) is None:
                 store.put_if_absent(name, data)
         except ServiceError:
@@ -164,7 +164,7 @@ def _put(store: ObjectStore, prefix: str, manifest: Manifest) -> Manifest:
         if in_store is not None:
             return in_store
         if not store.require_conditional_put:
-            store.put_bytes(name, data)  # the store refuses what it should accept, and its owner said to go on
+            store.put_bytes(name, data)  # the store refuses a conditional put, and its owner allows others
     raise ServiceError(f"{store.uri_of(name)}: the store says that it exists, and that it does not; try again later")
 
 

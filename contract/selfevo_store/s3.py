@@ -159,7 +159,7 @@ class S3Store(ObjectStore):
                 draft.unlink()
 
     def _expect_bucket(self, key: str) -> None:
-        """The answer to HEAD has no body: a missing bucket, or no store at all, looks like a missing object."""
+        """The response to HEAD has no body: a missing bucket, or no store at all, seems to be a missing object."""
         with self._explained(""):
             self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(key), MaxKeys=1)
 
@@ -175,8 +175,8 @@ class S3Store(ObjectStore):
     def _completed(self, error: Exception, key: str, size: int) -> bool:
         """Whether an upload failed only in learning that it was done.
 
-        The last request of an upload in parts, repeated because its reply was lost, is told NoSuchUpload by some
-        stores: the upload is an object by now.
+        The last request of an upload in parts, repeated because its reply was lost, is answered with
+        NoSuchUpload by some stores: the upload is an object by now.
         """
         from botocore.exceptions import ClientError
 
@@ -273,7 +273,7 @@ def _client(endpoint: str | None, region: str | None, checksum: Checksum | None)
             s3={"addressing_style": "path" if endpoint else "auto"},
             # The SDK's default, a CRC in a trailer, is what many S3-compatible stores do not know. Without it the
             # body's sha256 is part of the signature, which every store checks; our own digests check what comes back.
-            request_checksum_calculation=calculation,  # None: what the SDK is told
+            request_checksum_calculation=calculation,  # None: the SDK's own setting
             response_checksum_validation="when_required",
         ),
     )

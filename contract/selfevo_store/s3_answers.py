@@ -25,7 +25,7 @@ _MESSAGE_CHARS = 60
 
 
 class AnswerCheck:
-    """Looks at each answer of a client, which it is registered with.
+    """Checks each response of a client, which it is registered with.
 
     Args:
         store: The field and the address that a person knows the store by: ``storage.endpoint http://...``.

@@ -15,7 +15,8 @@ from selfevo_traces.base import NOWHERE, Say, Sender
 
 
 def open_sender(service: str, say: Say) -> Sender:
-    """Where the environment says; nowhere by default, and where it cannot be done, which is told by ``say``.
+    """A sender to the collector that the environment names; to nowhere by default, and where that fails, which ``say``
+    reports.
 
     Args:
         service: service.name, where OTEL_SERVICE_NAME says nothing.

@@ -67,7 +67,7 @@ def _context(identity: SpanId) -> SpanContext:
 
 
 class _Watched(SpanExporter):
-    """The exporter; when it begins to fail, a person is told."""
+    """The exporter; when it begins to fail, ``say`` reports it."""
 
     def __init__(self, exporter: SpanExporter, address: str, say: Say) -> None:
         self._exporter, self._address, self._say = exporter, address, say

@@ -322,7 +322,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
     (
         document(spec__pods={"tolerations": [{**TOLERATION, "operator": "Exists"}]}),
         "spec.pods.tolerations[0]",
-        "operator Exists looks at no value; remove value or use operator Equal",
+        "operator Exists takes no value; remove value or use operator Equal",
     ),
     (
         document(spec__pods={"tolerations": [{**TOLERATION, "effect": "NoSchedule"}]}),

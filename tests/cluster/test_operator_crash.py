@@ -158,7 +158,7 @@ class Crashes:
             # What happened while the operator was away is told in one Event; the facts in it are the same.
             told = {
                 # A Job that was told to end may have ended before the operator is back.
-                re.sub(r", \S+ is ending: it was told to, and saves$", "", fact)
+                re.sub(r", \S+ is ending: it was asked to, and saves its state$", "", fact)
                 for _, text in events(plane.admin, namespace)
                 for fact in text.replace(namespace, "NS").split("; ")
             }

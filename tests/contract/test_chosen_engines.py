@@ -12,10 +12,10 @@ from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS
-from selfevo_contract.sizing.engines import engines_of, said_of_engines
+from selfevo_contract.sizing.engines import engine_lines, engines_of
 from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.hours import Lengths, estimate
-from selfevo_contract.sizing.layout import laid_out, said_of
+from selfevo_contract.sizing.layout import laid_out, layout_lines
 from selfevo_contract.sizing.memory import CONTEXT_GIB, GIB, JUDGED_TOKENS
 from selfevo_contract.spec.engines import TransformersEngine, VllmEngine
 from selfevo_core.invalid_spec import parse_run
@@ -76,7 +76,7 @@ def test_vllm_answers_where_there_is_room_for_it(
     run = chosen(*arguments, **changes)
     assert kinds(run) == [KINDS.get(kind, kind) for kind in expected.split()]
     said = "engines: " + ", ".join(f"{part} {kind}" for part, kind in zip(PARTS, kinds(run), strict=True))
-    assert said_of_engines(run.spec) == [said]
+    assert engine_lines(run.spec) == [said]
 
 
 PARTS = ("challenger", "rollout", "evaluation")
@@ -102,7 +102,7 @@ def test_what_is_written_stays_and_what_is_chosen_gives_the_memory_back() -> Non
 def test_no_key_knows_of_it_and_the_run_is_over_sooner() -> None:
     run, plain = chosen("Qwen3-4B-Base", "80Gi", 8), chosen("Qwen3-4B-Base", "80Gi", 8, spec__engines=None)
     assert [step.key for step in plan(run.spec).steps] == [step.key for step in plan(plain.spec).steps]
-    assert engines_of(plain.spec) is None and said_of_engines(plain.spec) == []
+    assert engines_of(plain.spec) is None and engine_lines(plain.spec) == []
     quick, slow = (
         sum(one.hours for one in estimate(each.spec, plan(each.spec), MODELS["Qwen3-4B-Base"], "80 GB", Lengths()))
         for each in (run, plain)
@@ -131,13 +131,13 @@ def test_the_choice_is_in_the_status_and_follows_the_pods() -> None:
 def test_a_run_whose_layout_has_smaller_batches_goes_on_without_it(model: str, memory: str) -> None:
     run = parse_run(on(model, memory, 8))
     status = reconcile(run, plan(run.spec), [], NOW).status
-    assert kinds(run)[0] == "vllm" and "engine.batchSize" not in said_of(run.spec)[0]
+    assert kinds(run)[0] == "vllm" and "engine.batchSize" not in layout_lines(run.spec)[0]
     assert status.layout is not None and status.layout.challenger.engine_batch_size == 32
     again = parse_run(on(model, memory, 8), status)
     assert again.spec == run.spec and reconcile(again, plan(again.spec), [], NOW).status.layout == status.layout
     without = parse_run(on(model, memory, 8, spec__engines=None), status)  # GpuTooSmall with batches of 64
     assert isinstance(without.spec.challenger.engine, TransformersEngine)
-    assert without.spec.challenger.engine.batch_size == 32 and "engine.batchSize 32" in said_of(without.spec)[0]
+    assert without.spec.challenger.engine.batch_size == 32 and "engine.batchSize 32" in layout_lines(without.spec)[0]
     assert [step.key for step in plan(without.spec).steps] == [step.key for step in plan(run.spec).steps]
 
 

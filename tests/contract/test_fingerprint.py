@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from selfevo_contract.fingerprint import LIMITS, NOISE, Precision, ProbeRow, judge, smallest_told
+from selfevo_contract.fingerprint import LIMITS, NOISE, Precision, ProbeRow, judge, smallest_detectable
 
 Rows = tuple[list[ProbeRow], list[list[float]]]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -55,7 +55,7 @@ def test_the_model_itself_is_found_through_rounding(precision: Precision) -> Non
 @pytest.mark.parametrize("precision", [each for each in PRECISIONS if each != "fp8"])
 def test_the_weights_before_an_update_are_found_below_the_limit_too(precision: Precision) -> None:
     draw = random.Random(2)
-    change = smallest_told(96, precision) * 1.3
+    change = smallest_detectable(96, precision) * 1.3
     rows, before = probe(change)
     assert math.sqrt(2 / math.pi) * change < LIMITS[precision], "the mean alone would take it for rounding"
     for _ in range(200):
@@ -71,14 +71,14 @@ def test_another_model_is_found() -> None:
 
 
 def test_a_change_within_the_noise_is_not_judged_by_its_direction() -> None:
-    rows, before = probe(smallest_told(96, "bfloat16") * 0.5)
+    rows, before = probe(smallest_detectable(96, "bfloat16") * 0.5)
     assert judge(rows, whole(before), "bfloat16").served == "wanted"
     assert judge(rows, whole(before), "float32").served == "before"
 
 
 def test_in_8_bits_the_mean_decides_alone() -> None:
     rows, before = probe(0.2)
-    assert smallest_told(96, "fp8") == math.inf
+    assert smallest_detectable(96, "fp8") == math.inf
     assert judge(rows, whole(before), "fp8").served == "wanted"
     assert judge(rows, whole(before), "bfloat16").served == "before"
 

@@ -13,7 +13,7 @@ from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS
 from selfevo_contract.sizing.fit import gib
-from selfevo_contract.sizing.layout import laid_out, layout_of, said_of
+from selfevo_contract.sizing.layout import laid_out, layout_lines, layout_of
 from selfevo_contract.sizing.memory import needs
 from selfevo_contract.status import Layout, RoleLayout, RunStatus
 from selfevo_core.invalid_spec import parse_run
@@ -62,13 +62,13 @@ def test_the_first_layout_that_fits_is_taken(
     assert roles == [challenger, solver]
     trained = [need for need in needs(run.spec, MODELS[model]) if need.backward]
     assert all(need.total <= gib(memory) for need in trained)
-    assert len(said_of(run.spec)) == 2
+    assert len(layout_lines(run.spec)) == 2
 
 
 def test_batches_of_the_challengers_engine_are_smaller_where_that_is_enough() -> None:
     run = laid_out(run_on("Qwen3-8B-Base", "80Gi", 8))
     assert (engine := run.spec.challenger.engine).kind == "transformers" and engine.batch_size == 32
-    assert "engine.batchSize 32" in said_of(run.spec)[0]
+    assert "engine.batchSize 32" in layout_lines(run.spec)[0]
 
 
 def test_what_a_person_wrote_stays() -> None:

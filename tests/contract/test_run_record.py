@@ -16,7 +16,7 @@ from harness.runs import make_run
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan_of
-from selfevo_contract.run_record import RunRecord, newest_records, parsed, read_told, record_key, told_of
+from selfevo_contract.run_record import RunRecord, decoded_run, encoded_run, newest_records, parsed, record_key
 from selfevo_contract.status import Rollback, RunStatus
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -35,20 +35,20 @@ def test_a_record_has_all_that_the_plan_needs() -> None:
 
 def test_what_a_trainer_is_told_makes_the_same_record() -> None:
     run = make_run(metadata__uid="77").model_copy(update={"status": WENT_BACK})
-    told = read_told(told_of(run))
+    told = decoded_run(encoded_run(run))
     assert RunRecord.of(told, "1.2") == RunRecord.of(run, "1.2")
 
 
 @pytest.mark.parametrize("text", ["", "{", "e30=", "e30"])
 def test_what_is_no_run_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):
-        read_told(text)
+        decoded_run(text)
 
 
 def test_values_of_variables_stay_with_the_pods() -> None:
     secret: dict[str, Any] = {"env": [{"name": "HF_TOKEN", "value": "hf_secret"}], "priorityClassName": "high"}
     run = make_run(spec__pods=secret, spec__solver__pods=secret)
-    told = zlib.decompress(base64.b64decode(told_of(run)))
+    told = zlib.decompress(base64.b64decode(encoded_run(run)))
     for text in (RunRecord.of(run, "1.2").to_bytes().decode(), told.decode()):
         assert "hf_secret" not in text and "HF_TOKEN" not in text and text.count('"high"') == 2
 

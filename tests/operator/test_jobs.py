@@ -27,7 +27,7 @@ from selfevo_contract.plan import Step, plan
 from selfevo_contract.pods import merged
 from selfevo_contract.process import CONFIG_ENV, RUN_ENV, PhaseConfig
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import RunRecord, read_told
+from selfevo_contract.run_record import RunRecord, decoded_run
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import Resources
 from selfevo_core.attempts import attempt_name
@@ -733,7 +733,7 @@ def test_the_trainer_is_told_exactly_what_the_plan_says() -> None:
 def test_only_the_trainer_is_told_the_run_that_it_leaves_in_the_store() -> None:
     prompt: dict[str, Any] = {"spec__challenger__prompt": {"system": "$(HOME) $$x$$", "user": "ask"}}
     run, value = run_of(**prompt), env_of(CHALLENGER, **prompt)[RUN_ENV]
-    assert "$" not in value and RunRecord.of(read_told(value), "1") == RunRecord.of(run, "1")
+    assert "$" not in value and RunRecord.of(decoded_run(value), "1") == RunRecord.of(run, "1")
     served = {"spec__challenger__engine": {"kind": "server", "gpus": 1}}
     with_run = [
         container["name"]

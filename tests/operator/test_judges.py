@@ -137,6 +137,5 @@ def test_agreement_pays_no_finetuning() -> None:
     with pytest.raises(InputError) as error:
         refuse_what_is_not_built(make_run(**changes).spec)
     assert str(error.value) == (
-        "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' looks at no label; set it "
-        "to sft"
+        "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' uses no label; set it to sft"
     )

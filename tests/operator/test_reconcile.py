@@ -737,7 +737,10 @@ def test_a_run_whose_only_attempt_is_ending_says_so_and_not_that_it_runs() -> No
     assert "is ending" in reconciling.message
     sight.change(spec__suspend=True).look()
     (suspended,) = [c for c in sight.status.conditions if c.type == "Suspended"]
-    assert (suspended.reason, suspended.message.endswith("is ending: it was told to, and saves")) == ("Suspended", True)
+    assert (suspended.reason, suspended.message.endswith("is ending: it was asked to, and saves its state")) == (
+        "Suspended",
+        True,
+    )
 
 
 @pytest.mark.parametrize("stuck", [True, False])

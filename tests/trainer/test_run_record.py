@@ -13,7 +13,7 @@ from harness.runs import make_run
 from selfevo_contract.plan import plan
 from selfevo_contract.process import RUN_ENV, phase_config
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import told_of
+from selfevo_contract.run_record import encoded_run
 from selfevo_store import ObjectStore, known_records, open_store, read_record
 from selfevo_trainer.process import run_record
 
@@ -29,14 +29,14 @@ def left(run: SelfEvolutionRun, told: str | None, folder: Path) -> ObjectStore:
 def test_a_phase_leaves_its_run(tmp_path: Path) -> None:
     run = make_run(metadata__uid="77")
     for _ in range(2):
-        store = left(run, told_of(run), tmp_path)
+        store = left(run, encoded_run(run), tmp_path)
     [key] = known_records(store).values()
     record = read_record(store, key)
     assert len(store.list("")) == 1 and record.uid == "77" and record.spec == run.spec
 
 
 def test_without_a_run_or_with_one_that_it_is_not_of_it_leaves_none(tmp_path: Path) -> None:
-    for told in (None, "", told_of(make_run(spec__seed=5))):
+    for told in (None, "", encoded_run(make_run(spec__seed=5))):
         assert left(make_run(), told, tmp_path).list("") == []
 
 
@@ -49,5 +49,5 @@ def test_what_cannot_be_read_is_a_line_of_the_log(told: str, tmp_path: Path, cap
 
 def test_a_store_that_fails_is_a_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "store").write_text("a file")
-    left(make_run(), told_of(make_run()), tmp_path)
+    left(make_run(), encoded_run(make_run()), tmp_path)
     assert len(caplog.records) == 1 and "storage.uri" in caplog.text

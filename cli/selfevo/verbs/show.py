@@ -23,7 +23,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.engines import engines_of
-from selfevo_contract.sizing.layout import layout_of, said_of
+from selfevo_contract.sizing.layout import layout_lines, layout_of
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
@@ -83,7 +83,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
     print(f"{len(there)} of {len(steps.steps)} steps are in the store")
     for line in (
         *narrate.fork_lines(record),
-        *said_of(run.spec),
+        *layout_lines(run.spec),
         *_guards(run),
         *_budget_lines(run.spec.budget),
         *_estimate(run.spec, there),

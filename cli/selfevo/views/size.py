@@ -16,7 +16,7 @@ from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import known
-from selfevo_contract.sizing.layout import said_of
+from selfevo_contract.sizing.layout import layout_lines
 from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
 from selfevo_contract.sizing.suggestions import suggestions
 
@@ -48,7 +48,7 @@ def show_size(
     model = architecture(spec.model.uri, config)
     found = list(needs(spec, model))
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
-    for line in said_of(spec):
+    for line in layout_lines(spec):
         print(line)
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")

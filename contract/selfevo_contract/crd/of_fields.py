@@ -18,7 +18,7 @@ def of_fields(conditions: Mapping[str, str], sentence: str, unless: str = "") ->
 
     Args:
         conditions: the field -> CEL over ``self`` and ``oldSelf``, without strings in it.
-        sentence: what is said of the first field whose condition does not hold, behind its name.
+        sentence: the message about the first field whose condition does not hold, behind its name.
         unless: CEL; where it is true, nothing is asked of the fields.
     """
     *others, last = conditions

@@ -97,7 +97,7 @@ def _root() -> Schema:
             "kind": {"description": about["kind"].description, "type": "string"},
             "metadata": {"type": "object"},  # Kubernetes describes it
             "spec": {"description": about["spec"].description, **spec},
-            # Of no generation: until the operator has looked, kstatus must not take a run without conditions for done.
+            # Of no generation: before the first reconcile, kstatus must not take a run without conditions for done.
             "status": {"description": about["status"].description, "default": {"observedGeneration": 0}, **status},
         },
         "x-kubernetes-validations": [

@@ -139,7 +139,7 @@ def _mapping(key: Any, value: Any, checked: bool) -> Schema:
         values = {"description": _about(value), **values}
     schema: Schema = {"type": "object", "additionalProperties": values}
     names = _unwrap(key, [])[1] if checked else []
-    # A schema has no place for what names must look like.
+    # A schema has no place for a pattern of names.
     rules = [validation(item) for item in names if isinstance(item, Rule)]
     for rule in rules:
         rule["rule"] = f"self.all(name, {rule['rule'].replace('self.', 'name.')})"
@@ -149,7 +149,7 @@ def _mapping(key: Any, value: Any, checked: bool) -> Schema:
 
 
 def _union(members: tuple[type[Closed], ...]) -> Schema:
-    """A union told apart by ``kind``: the fields of all, and rules that keep each to its kinds.
+    """A union discriminated by ``kind``: the fields of all, and rules that keep each to its kinds.
 
     Kinds may share a field: its schema is then the same in all of them, and its description stands once for each.
     """
@@ -225,14 +225,14 @@ def _constrain(schema: Schema, item: Any) -> None:
             pass  # 3.0 for 3 and nulls: the API server does the same by itself
         case _:
             if getattr(item, "discriminator", None) is None:
-                raise TypeError(f"{item!r} is not said to the API server")
+                raise TypeError(f"{item!r} has no form in the API server's schema")
 
 
 def _default(field: FieldInfo) -> Any:
     """What the API server sets where the field is missing; None where that says nothing.
 
     It goes on to set the defaults within what it set, so a default holds only what differs from those, and what the
-    rules look at: they are checked on the default as it stands.
+    rules read: they are checked on the default as it stands.
     """
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
@@ -254,7 +254,7 @@ def _beyond_own_defaults(value: BaseModel) -> Schema:
     default = {}
     for name, field in type(value).model_fields.items():
         given, alias = getattr(value, name), _alias(name, field)
-        looked_at = given is not None and f"self.{alias}" in rules
-        if looked_at or field.is_required() or given != field.get_default(call_default_factory=True):
+        in_rules = given is not None and f"self.{alias}" in rules
+        if in_rules or field.is_required() or given != field.get_default(call_default_factory=True):
             default[alias] = given.wire() if isinstance(given, Closed) else given
     return default

@@ -55,7 +55,7 @@ class PhaseType:
     makes: str
     """What people call its output; ``{}`` is the iteration."""
     models: tuple[str, ...]
-    """The fields of its inputs that are models, in the order in which they are told."""
+    """The fields of its inputs that are models, in the order in which they are shown."""
     generates: tuple[tuple[str, str], ...] = ()
     """Those of them that it generates with, by the engine of its part. Each with the field of the sampling that,
     with `max_prompt_length`, bounds its sequences: empty where nothing bounds its prompts. A model may be None."""

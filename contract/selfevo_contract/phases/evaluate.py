@@ -29,7 +29,7 @@ class HeldOutInputs(Wire):
     """How many processes share the questions of all tasks, of which tasks with shards of their own have the first; no
     part of the key, for it changes no row."""
     base: Sha256 | None = None
-    """Key of the base's evaluation, over which gains are told; None for the base itself."""
+    """Key of the base's evaluation, over which gains are computed; None for the base itself."""
 
     def samples_of(self, task: Task) -> int:
         """Answers sampled for each question of ``task``."""

@@ -96,7 +96,7 @@ def engines_of(spec: RunSpec) -> ChosenEngines | None:
     return ChosenEngines.model_validate(dict(_kinds(spec)))
 
 
-def said_of_engines(spec: RunSpec) -> list[str]:
+def engine_lines(spec: RunSpec) -> list[str]:
     """The engines of such a spec in a line; nothing where a person chooses."""
     return [] if spec.engines is None else [f"engines: {', '.join(f'{part} {kind}' for part, kind in _kinds(spec))}"]
 

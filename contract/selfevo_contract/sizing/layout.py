@@ -14,7 +14,7 @@ from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_TRAIN
 from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.engines import asked_of, said_of_engines, with_engines
+from selfevo_contract.sizing.engines import asked_of, engine_lines, with_engines
 from selfevo_contract.sizing.fit import gib, known
 from selfevo_contract.sizing.memory import Need, gpus_of, needs
 from selfevo_contract.spec.engines import TransformersEngine
@@ -58,7 +58,7 @@ def layout_of(spec: RunSpec) -> Layout | None:
     return Layout.model_validate({role: _role_layout(spec, role) for role in ROLES})
 
 
-def said_of(spec: RunSpec) -> list[str]:
+def layout_lines(spec: RunSpec) -> list[str]:
     """The layout of a spec that is laid out, a line for each role, and its engines; nothing where a person wrote it."""
     lines = []
     for role in ROLES if spec.layout else ():
@@ -70,7 +70,7 @@ def said_of(spec: RunSpec) -> list[str]:
             f"engine.batchSize {chosen.engine_batch_size}" if _answers_in_batches(spec, role) else "",
         ]
         lines.append(f"layout of {role}: {', '.join(word for word in words if word)}")
-    return lines + said_of_engines(spec)
+    return lines + engine_lines(spec)
 
 
 def _answers_in_batches(spec: RunSpec, role: str) -> bool:

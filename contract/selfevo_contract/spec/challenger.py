@@ -50,8 +50,8 @@ class ChallengerReward(Closed):
     memory: Memory | None = None
     """A penalty on what earlier iterations asked; none when not given."""
     unboxed: Literal["counts", "drops"] = "counts"
-    """Answers without a box in the majority share: `counts` divides by all answers, so that they make a question look
-    hard (R-Zero's reward); `drops` by those with a box, as R-Zero's code does where it labels."""
+    """Answers without a box in the majority share: `counts` divides by all answers, so that they count as
+    disagreement (R-Zero's reward); `drops` by those with a box, as R-Zero's code does where it labels."""
 
 
 CHALLENGER_SYSTEM = (

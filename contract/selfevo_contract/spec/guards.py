@@ -37,7 +37,7 @@ class Guard(Closed):
 
 
 class _Stops(Guard):
-    """A guard that stops the run unless it is told otherwise."""
+    """A guard that stops the run unless its action is set otherwise."""
 
     action: GuardAction = "stop"
     """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""

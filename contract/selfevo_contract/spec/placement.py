@@ -34,7 +34,7 @@ class Toleration(Closed):
         Rule(
             "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
             lambda one: one.operator != "Exists" or not one.value,
-            "operator Exists looks at no value; remove value or use operator Equal",
+            "operator Exists takes no value; remove value or use operator Equal",
         ),
         Rule(
             "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",

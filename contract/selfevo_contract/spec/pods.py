@@ -40,7 +40,7 @@ class Pods(Closed):
     where nodes come one by one, or an image takes longer than that on some of them."""
     gpu_memory: Quantity | None = None
     """Memory of each GPU that the pods get, e.g. 80Gi. A run of a known model that takes more is refused before
-    anything is queued; it chooses no GPU, which nodeSelector does. Not looked at when not given."""
+    anything is queued; it chooses no GPU, which nodeSelector does. Nothing is checked when not given."""
     shared_memory: Quantity | None = None
     """Size of /dev/shm, e.g. 16Gi; the container runtime's 64Mi when not given."""
     scratch: Quantity | None = None
@@ -60,7 +60,7 @@ class Pods(Closed):
     labels: Annotated[dict[FreeLabelKey, LabelValue], NoNulls, Field(max_length=16)] = {}
     """Further labels of Jobs and pods, e.g. {cost-center: nlp}."""
     annotations: Annotated[dict[FreeAnnotationKey, AnnotationValue], NoNulls, Field(max_length=16)] = {}
-    """Further annotations of the pods: what autoscalers and Kueue's topology-aware scheduling are told, e.g.
+    """Further annotations of the pods: settings of autoscalers and of Kueue's topology-aware scheduling, e.g.
     {kueue.x-k8s.io/podset-required-topology: cloud.example/rack}."""
     volumes: Annotated[list[Volume], Field(max_length=8), Keyed("name")] = []
     """Volumes beside the working folder."""

@@ -15,7 +15,7 @@ class Example(Closed):
     user: Annotated[str, Field(min_length=1, max_length=65536)]
     """What was asked."""
     assistant: Annotated[str, Field(min_length=1, max_length=65536)]
-    """What a good answer looks like."""
+    """An example of a good answer."""
 
 
 class Prompt(Closed):

@@ -11,7 +11,7 @@ from selfevo_contract.uris import PublishUri
 
 HUB = "hf://"
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Variables in which the hub's client looks for a token."""
+"""Variables from which the hub's client reads a token."""
 
 
 class Publish(Closed):

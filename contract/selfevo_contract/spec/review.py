@@ -14,7 +14,7 @@ class Review(Closed):
     """When a run waits for a person: iterations that do not begin before spec.approvedIteration has reached them."""
 
     before: Annotated[list[Annotated[Whole, Field(ge=1, le=1000)]], Field(max_length=64), Keyed()] = []
-    """Iterations that wait, e.g. [2]; before 1, what the base model scores can be looked at."""
+    """Iterations that wait, e.g. [2]; before 1, a person can review the base model's scores."""
     every: bool = False
     """Every iteration waits but the first."""
 

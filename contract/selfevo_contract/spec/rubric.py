@@ -47,7 +47,7 @@ class Rubric(Closed):
     endpoint: RubricEndpoint
     """Where it is asked."""
     system: Annotated[str, Field(min_length=1, max_length=65536)] = SYSTEM
-    """What it is told before the criteria, the task and the answer."""
+    """The judge's system message, before the criteria, the task and the answer."""
     votes: Annotated[Whole, Field(ge=1, le=64)] = 3
     """How often it is asked about each answer; the score is the mean."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7

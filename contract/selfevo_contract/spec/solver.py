@@ -21,7 +21,7 @@ class SolverReward(Closed):
 
     mode: SolverRewardMode = "paper"
     """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format. `judged`: by the judge of a run with
-    verifier. `confidence`: the share of the group's answers that are equal to it; no label is looked at, which is an
+    verifier. `confidence`: the share of the group's answers that are equal to it; no label is used, which is an
     arm to compare labels with."""
 
 

@@ -76,7 +76,7 @@ class Hold:
     """A step's next attempt does not start now."""
 
     until: datetime | None
-    """When to look again, should nothing happen before; None when only a person or another step can change it."""
+    """When to reconcile again, should nothing happen before; None when only a person or another step can change it."""
     keeps_slot: bool = False
     """No other step starts in its place."""
 
@@ -97,16 +97,16 @@ class Decision:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """Steps, by name, that do not start now. Of several policies, the first decides about a step."""
     rollback: Rollback | None = None
-    """The run goes back: it is recorded, and the next look has another plan."""
+    """The run goes back: it is recorded, and the next reconcile has another plan."""
     fork: Fork | None = None
-    """What the run begins with: it is recorded, and the next look has a plan."""
+    """What the run begins with: it is recorded, and the next reconcile has a plan."""
     best: int | None = None
-    """The iteration whose Solver is fine-tuned and published: it is recorded, and the next look has another plan."""
+    """The iteration whose Solver is fine-tuned and published: it is recorded, and the next reconcile plans by it."""
     blocker: Blocker | None = None
-    """Why nothing goes on; it is said when nothing runs and nothing starts."""
+    """Why nothing goes on; the status shows it when nothing runs and nothing starts."""
     wake_at: datetime | None = None
     """When to ask again although nothing has happened."""
 
 
 Policy = Callable[[RunState, datetime], Decision | None]
-"""``policy(state, now)``: pure, and asked at every look; None where it has no wish."""
+"""``policy(state, now)``: pure, and called in every reconcile; None where it decides nothing."""

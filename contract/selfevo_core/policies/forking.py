@@ -1,6 +1,6 @@
 """`spec.forkFrom`: a run begins with another run's models, and waits until they are there (docs/forks.md).
 
-It is looked up once, and recorded before anything starts: from then on the other run may go back, or be deleted.
+The other run is read once, and recorded before anything starts: from then on it may go back, or be deleted.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from selfevo_core.attempts import Blocker, stamp
 from selfevo_core.policies.base import Decision, NotFound, RunState
 from selfevo_core.skew import FIRST_RECORDED
 
-LOOK_AGAIN = timedelta(seconds=60)
-"""The other run's changes are heard of at once; so often it is looked at all the same."""
+RESYNC = timedelta(seconds=60)
+"""A change of the other run causes a reconcile at once; should the event be lost, one follows so often all the same."""
 
 
 def forking(state: RunState, now: datetime) -> Decision | None:
     if state.spec.fork_from is None:
         return None
     if state.recorded.fork is not None:
-        # What is planned is not up to date: the next look's is.
+        # The plan is not up to date: the next reconcile's is.
         return None if state.plan.steps else Decision(starts_nothing=True, wake_at=now)
     found = state.beginning
     if isinstance(found, Fork):
         return Decision(starts_nothing=True, fork=found.model_copy(update={"at": stamp(now) or ""}), wake_at=now)
-    problem = found or NotFound("spec.forkFrom is not looked up yet")
+    problem = found or NotFound("spec.forkFrom is not resolved yet")
     if problem.final:
         return Decision(phase="Failed", reason=reasons.FORK_REFUSED, message=problem.message)
     blocker = Blocker(reasons.FORK_PENDING, problem.message, stuck=problem.stuck)
-    return Decision(starts_nothing=True, blocker=blocker, wake_at=now + LOOK_AGAIN)
+    return Decision(starts_nothing=True, blocker=blocker, wake_at=now + RESYNC)
 
 
 def beginning_of(run: SelfEvolutionRun, other: SelfEvolutionRun | None) -> Fork | NotFound:
     """What ``run`` begins with, by the record of the run that its forkFrom names."""
     spec, asked = run.spec, run.spec.fork_from
     assert asked is not None
-    said = f"spec.forkFrom.run is {asked.run!r}"
+    given = f"spec.forkFrom.run is {asked.run!r}"
     if asked.run == run.metadata.name:
-        return NotFound(f"{said}, the run itself; name another one in a new run", final=True)
+        return NotFound(f"{given}, the run itself; name another one in a new run", final=True)
     if other is None:
-        return NotFound(f"{said}, and there is no such run in this namespace; create it, or name another in a new run")
+        return NotFound(f"{given}, and there is no such run in this namespace; create it, or name another in a new run")
     if why := _unlike(spec, other.spec):
-        return NotFound(f"{said}, {why}", final=True)
+        return NotFound(f"{given}, {why}", final=True)
     fork = Fork(run=asked.run, iteration=asked.iteration)
     if asked.iteration == 0:
         return fork
@@ -58,7 +58,7 @@ def beginning_of(run: SelfEvolutionRun, other: SelfEvolutionRun | None) -> Fork 
     record = other.status or RunStatus()
     begun = any(step.state == "Succeeded" for step in record.steps)
     if begun and (record.schema_version or FIRST_RECORDED) != SCHEMA_VERSION:
-        return NotFound(f"{said}, which another version of selfevo has made; start it anew with this one", final=True)
+        return NotFound(f"{given}, which another version of selfevo has made; start it anew with this one", final=True)
     planned = plan_of(other.spec, record) if _is_near(asked, other.spec, record) else None
     if planned is None or not planned.steps or not _is_done(planned, record, asked.iteration):
         ended = record.phase in ("Succeeded", "Failed")

@@ -41,12 +41,12 @@ def verdicts(state: RunState) -> list[GuardStatus]:
 def guarding(state: RunState, now: datetime) -> Decision | None:
     """The action of the first guard that has tripped. A run that is done has nothing to stop."""
     if len(state.recorded.rollbacks) > state.plan.rollbacks:
-        return Decision(phase="Running", wake_at=now)  # what is planned is not up to date: the next look's is
+        return Decision(phase="Running", wake_at=now)  # the plan is not up to date: the next reconcile's is
     tripped = next((verdict for verdict in state.guards if verdict.state == "Tripped"), None)
     if tripped is None or state.spec.guards is None:
         return None
     action = _settings(tripped.name, state.spec.guards).action
-    said = f"guard {tripped.name}: {tripped.message}"
+    cause = f"guard {tripped.name}: {tripped.message}"
     known = f"change spec.guards.{tripped.name} (a limit, or action: warn) to go on with what there is"
     most = state.spec.guards.max_rollbacks
     if action == "rollback" and len(state.recorded.rollbacks) < most and tripped.since is not None:
@@ -55,11 +55,11 @@ def guarding(state: RunState, now: datetime) -> Decision | None:
         return None
     if action == "promoteBest":
         return Decision(
-            phase="Succeeded", reason=reasons.GUARD_TRIPPED, message=f"{said}; the best is promoted, or {known}"
+            phase="Succeeded", reason=reasons.GUARD_TRIPPED, message=f"{cause}; the best is promoted, or {known}"
         )
     if action == "rollback":
         known = f"raise spec.guards.maxRollbacks, {most} rollbacks are done, or {known}"
-    return Decision(phase="Failed", reason=reasons.GUARD_TRIPPED, message=f"{said}; {known}, or start another run")
+    return Decision(phase="Failed", reason=reasons.GUARD_TRIPPED, message=f"{cause}; {known}, or start another run")
 
 
 def _rollback(state: RunState, tripped: GuardStatus, now: datetime) -> Rollback:
@@ -137,14 +137,14 @@ def _baseline(found: Estimate | None) -> dict[str, float]:
 
 
 def _sentence(guard: Guard, reading: Reading, settings: Any, errors: float, *, warned: bool, beyond: bool) -> str:
-    said = f"in iteration {reading.iteration} {guard.says(reading)}"
+    measured = f"in iteration {reading.iteration} {guard.says(reading)}"
     limit = guard.limit(settings.limit if beyond else guard.warns_from(settings))
     side = "below" if guard.below else "beyond"
     margin = f"{errors:g} standard error{'' if errors == 1 else 's'}"
     if warned:
-        return f"{said}, {side} {limit}" + (f" by more than {margin}" if errors and reading.error else "")
+        return f"{measured}, {side} {limit}" + (f" by more than {margin}" if errors and reading.error else "")
     by_itself = guard.beyond(reading, guard.warns_from(settings))
-    return f"{said}; {side} {limit}, but by no more than {margin}" if by_itself else said
+    return f"{measured}; {side} {limit}, but by no more than {margin}" if by_itself else measured
 
 
 def _rounded(value: float) -> float:

@@ -9,7 +9,7 @@ from selfevo_core.attempts import Blocker
 from selfevo_core.policies.base import Decision, Hold, RunState
 
 AGAIN = timedelta(seconds=30)
-"""Whoever waits for another run is told when that ends; should that be lost, it looks so often."""
+"""A run that waits for another is reconciled when that one ends; should the event be lost, so often all the same."""
 
 
 def sharing(state: RunState, now: datetime) -> Decision | None:

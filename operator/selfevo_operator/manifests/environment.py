@@ -29,7 +29,7 @@ from selfevo_contract.process import (
     PhaseConfig,
 )
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import told_of
+from selfevo_contract.run_record import encoded_run
 from selfevo_contract.spec.engines.server import TokenSecret
 from selfevo_contract.spec.environment import CaBundle, EnvVar
 from selfevo_contract.spec.oracles import EndpointOracle
@@ -118,9 +118,9 @@ def config_text(config: PhaseConfig) -> str:
     return text
 
 
-def run_told(run: SelfEvolutionRun) -> list[Variable]:
+def run_variables(run: SelfEvolutionRun) -> list[Variable]:
     """The run, which its trainers leave in the store; nothing where it is longer than a variable may be."""
-    text = told_of(run)
+    text = encoded_run(run)
     return [{"name": RUN_ENV, "value": text}] if len(text) <= CONFIG_LIMIT else []
 
 

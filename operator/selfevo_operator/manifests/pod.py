@@ -33,7 +33,7 @@ from selfevo_operator.manifests.environment import (
     oracle_token,
     plain,
     publish_token,
-    run_told,
+    run_variables,
     token,
     traced,
     variables,
@@ -129,7 +129,7 @@ def _told(run: SelfEvolutionRun, config: PhaseConfig, pods: Pods, settings: PodS
     """What the trainer alone is told, beside what it does."""
     return [
         *traced(settings.collector, run.metadata.uid, config.attempt, pods.env),
-        *run_told(run),
+        *run_variables(run),
         *oracle_token(config.inputs),
         *judge_token(config.inputs),
         *publish_token(run.spec.publish, config.inputs),

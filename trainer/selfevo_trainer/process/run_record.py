@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from selfevo_contract.plan import plan_of
 from selfevo_contract.process import RUN_ENV, PhaseConfig
-from selfevo_contract.run_record import RunRecord, read_told
+from selfevo_contract.run_record import RunRecord, decoded_run
 from selfevo_contract.version import selfevo_version
 from selfevo_store import ObjectStore, leave_record
 
@@ -21,7 +21,7 @@ def leave(environ: Mapping[str, str], config: PhaseConfig, store: ObjectStore) -
     if not told:
         return
     try:
-        run = read_told(told)
+        run = decoded_run(told)
         if config.key not in {step.key for step in plan_of(run.spec, run.status).steps}:
             return  # of what follows from scores, which the first steps' record is enough for; or another version's
         leave_record(store, RunRecord.of(run, selfevo_version()), datetime.now(UTC))

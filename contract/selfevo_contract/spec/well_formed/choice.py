@@ -9,7 +9,7 @@ from selfevo_contract.base import Closed
 
 class ChoiceCheck(Closed):
     """The answer names one of the choices that the question lists as (A), A) or A. at the beginning of a line or behind
-    a space. Questions that list fewer than two are not looked at."""
+    a space. Questions that list fewer than two are not checked."""
 
     kind: Literal["choice"]
     """Which check."""
