@@ -85,7 +85,7 @@ class OpenRun:
 
     @cached_property
     def oracle(self) -> pd.DataFrame:
-        """What an oracle said of the labels."""
+        """An oracle's verdicts on the labels."""
         return self._table(ORACLE)
 
     @cached_property

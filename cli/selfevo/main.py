@@ -179,7 +179,7 @@ def logs(
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
-    """Print what a step's newest attempt said."""
+    """Print the log of a step's newest attempt."""
     found = find(target, access_of(cluster, namespace, context, kubeconfig), storage)
     if isinstance(found, Path):
         from selfevo.verbs.show import show_logs
@@ -241,7 +241,7 @@ app.command(context_settings={"ignore_unknown_options": True})(grade)  # "-3" is
 app.command()(vote)
 app.add_typer(data, name="data")
 
-artifacts = typer.Typer(help="Look into the object store.", no_args_is_help=True, rich_markup_mode=None)
+artifacts = typer.Typer(help="Inspect the object store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(artifacts, name="artifacts")
 artifacts.command("rows")(rows)
 

@@ -1,6 +1,6 @@
 """A run's manifest: read, checked, its places resolved, its inputs pinned by digest.
 
-Everything that a person can get wrong here is told in one sentence with the file, the line, the value and the remedy.
+Everything that a person can get wrong here is one sentence with the file, the line, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def read_yaml(text: str) -> Any:
 
 
 def name_of(path: Path) -> tuple[str, str | None]:
-    """The name and, where it is written, the namespace of the manifest's run. Nothing else of it is looked at.
+    """The name and, where it is written, the namespace of the manifest's run. Nothing else of it is checked.
 
     Raises:
         InputError: the file is no manifest of a run.
@@ -315,8 +315,8 @@ def store_of(place: str) -> Storage:
     """
     uri = _storage_option(place, "STORE")
     if not uri.startswith("file:"):
-        told = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return Storage(uri=uri).model_copy(update={"endpoint": told})
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return Storage(uri=uri).model_copy(update={"endpoint": endpoint})
     if not Path(unquote(uri.removeprefix("file://"))).is_dir():
         raise InputError(f"STORE is {place!r}, and there is no such folder; correct it")
     return Storage(uri=uri)

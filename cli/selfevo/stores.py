@@ -55,7 +55,7 @@ def prefix_of(run: SelfEvolutionRun, step: Step) -> str:
 def committed_steps(
     run: SelfEvolutionRun, plan: Plan, store: ObjectStore, known: MutableMapping[str, Manifest] | None = None
 ) -> dict[str, Manifest]:
-    """Step name -> manifest, of every step whose output is committed. A step without its parents is not looked for.
+    """Step name -> manifest, of every step whose output is committed. A step without its parents is not searched for.
 
     Args:
         known: Manifests by the address of their step's output, which are not read again; those that are read are put

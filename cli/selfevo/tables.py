@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tables_of(step: Step) -> list[RowFile[Any]]:
-    """The files of rows that a step of this kind may have and people look into."""
+    """The files of rows that a step of this kind may have and people query."""
     match step.inputs:
         case SolverRolloutInputs():
             return [QUESTIONS, CURRICULUM, ORACLE, TEXTS]

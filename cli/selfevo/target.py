@@ -36,7 +36,7 @@ class Access:
 
 
 def access_of(cluster: bool, namespace: str | None, context: str | None, kubeconfig: Path | None) -> Access:
-    """What the options of a verb say; called as `kubectl selfevo`, a cluster is meant without being said."""
+    """The access that a verb's options name; called as `kubectl selfevo`, a cluster is the default."""
     return Access(cluster or is_plugin(), namespace, context, kubeconfig)
 
 
@@ -49,7 +49,7 @@ class ClusterRun:
 
 
 def find(target: str, access: Access, storage: str | None = None) -> Path | ClusterRun:
-    """The manifest or the cluster's run that ``target`` means. A file is this machine's run, unless said otherwise.
+    """The manifest or the cluster's run that ``target`` means. A file is this machine's run, unless --cluster is given.
 
     Raises:
         InputError: it can be neither, or options are given that it does not have.
@@ -60,7 +60,7 @@ def find(target: str, access: Access, storage: str | None = None) -> Path | Clus
             if access.given():
                 raise InputError(
                     f"{target} is a file, so the run on this machine is meant, which has no {access.given()}; add "
-                    "--cluster to look it up in the cluster"
+                    "--cluster to find it in the cluster"
                 )
             return path
         from selfevo.manifest import name_of
@@ -76,9 +76,7 @@ def find(target: str, access: Access, storage: str | None = None) -> Path | Clus
             f"{target!r} is neither a file nor a run's name (at most 63 of a-z, 0-9 and '-'); name a manifest or a run"
         )
     if storage is not None:
-        raise InputError(
-            f"--storage is for runs on this machine, and {target} is looked up in the cluster; leave it out"
-        )
+        raise InputError(f"--storage is for runs on this machine, and {target} is a run in the cluster; leave it out")
     return found
 
 

@@ -1,6 +1,6 @@
 -- Argo CD's health of a SelfEvolutionRun (docs/gitops.md). It uses nothing but the base library, which is all that
 -- Argo CD gives to a script.
-local health = { status = "Progressing", message = "the operator has not looked at it yet" }
+local health = { status = "Progressing", message = "the operator has not reconciled it yet" }
 
 if obj.metadata.deletionTimestamp ~= nil then
   health.message = "being deleted"

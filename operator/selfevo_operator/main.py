@@ -109,9 +109,9 @@ async def run(settings: Settings, sender: Sender = NOWHERE) -> None:
         called = operator.called
         runner = await serve(operator.probes, operator.metrics, settings.host, settings.port)
         stack.push_async_callback(lambda: _briefly(runner.cleanup()))
-        told_to_end = asyncio.Event()
+        stop_requested = asyncio.Event()
         others = [
-            asyncio.create_task(told_to_end.wait()),
+            asyncio.create_task(stop_requested.wait()),
             asyncio.create_task(operator.resync.run(kube)),
             asyncio.create_task(operator.work()),
         ]
@@ -125,17 +125,17 @@ async def run(settings: Settings, sender: Sender = NOWHERE) -> None:
         )
         # In place of kopf's own, after which it waits five seconds for whoever is connected to /metrics.
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+            asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
         watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=ours), name="watching")
         try:
             # Of kopf, too: where a watch fails while another is opened, `watching` ends late and without the error.
             done, _ = await asyncio.wait([watching, *others, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 _raise(task)
-            if not told_to_end.is_set():
+            if not stop_requested.is_set():
                 raise OperatorError("watching ended by itself; starting anew")
         finally:
-            # What breaks in a task because it is being ended is no news, and has no place behind the cause.
+            # An error in a task that is being cancelled is a consequence, and has no place behind the cause.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             for task in [watching, *others]:
                 task.cancel()
@@ -143,7 +143,7 @@ async def run(settings: Settings, sender: Sender = NOWHERE) -> None:
 
 
 def _collect_seldom() -> None:
-    """Let Python look for garbage in cycles less often, and never in what was imported: it stops the loop meanwhile.
+    """Let Python collect garbage in cycles less often, and never in what was imported: it stops the loop meanwhile.
 
     By default it did so for 280 ms at a time, a fifth of the operator's time with 400 runs at once (docs/lab-notes.md).
     """

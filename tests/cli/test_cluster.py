@@ -83,12 +83,12 @@ def test_namespace_context_and_kubeconfig_are_chosen_as_with_kubectl(
         (["logs", "none.yaml"], "none.yaml does not exist; name the manifest of a run"),
         (
             ["status", "run.yaml", "-n", "x"],
-            "run.yaml is a file, so the run on this machine is meant, which has no -n x; add --cluster to look it up "
+            "run.yaml is a file, so the run on this machine is meant, which has no -n x; add --cluster to find it "
             "in the cluster",
         ),
         (
             ["status", "demo", "--storage", "s3://b"],
-            "--storage is for runs on this machine, and demo is looked up in the cluster; leave it out",
+            "--storage is for runs on this machine, and demo is a run in the cluster; leave it out",
         ),
         (["watch", "-n", "default"], "name the run of the cluster; `selfevo status` lists them"),
         (["status", "demo", "-A"], "-A lists all runs, and demo names one; leave one of them out"),
@@ -271,7 +271,7 @@ def test_status_is_the_same_table_as_on_this_machine(api: ApiServer, project: Pr
     [
         (
             {"phase": "Pending", "observedGeneration": 0},
-            ["Pending, 0 of 9 steps done (the operator has not looked at it yet)"],
+            ["Pending, 0 of 9 steps done (the operator has not reconciled it yet)"],
         ),
         (
             {**RUNNING, "conditions": [condition("Reconciling", "Unschedulable", "no node has 8 GPUs")]},
@@ -304,7 +304,7 @@ def test_status_tells_that_a_spec_is_newer_than_the_record_and_that_a_run_is_bei
     api.set_status("demo", SUCCEEDED)
     run = api.runs["default", "demo"]
     api.put({**run, "spec": {**run["spec"], "iterations": 3}})
-    assert "(the operator has not looked at its newest spec yet)" in project.look("status", "demo").stdout
+    assert "(the operator has not reconciled its newest spec yet)" in project.look("status", "demo").stdout
     api.runs["default", "demo"]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
     assert "(being deleted)" in project.look("status", "demo").stdout
 

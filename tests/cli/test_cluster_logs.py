@@ -76,7 +76,7 @@ def test_logs_of_shards_and_nodes_say_whose_line_it_is(api: ApiServer, project: 
         (
             None,
             "Failed",
-            "the pod of challenger-train-1, attempt 1 is gone, and its log with it; look where the cluster collects "
+            "the pod of challenger-train-1, attempt 1 is gone, and its log with it; search where the cluster collects "
             "its logs",
         ),
     ],

@@ -19,7 +19,7 @@ from harness.runs import document
 def test_watch_tells_every_transition_until_the_run_ends(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", {"phase": "Pending", "observedGeneration": 0})
     watching = following("watch", "demo")
-    watching.wait_for("waiting for the operator to look at it")
+    watching.wait_for("waiting for the operator to reconcile it")
     api.set_status("demo", RUNNING)
     watching.wait_for("challenger-train-1 started")
     api.set_status("demo", {**RUNNING, "conditions": [condition("Reconciling", "Unschedulable", "no \x1b[2J node")]})
@@ -33,7 +33,7 @@ def test_watch_tells_every_transition_until_the_run_ends(api: ApiServer, followi
     assert code == 0
     assert lines[:8] == [
         "run default/demo: Pending, 0 of 9 steps done",
-        "waiting for the operator to look at it",
+        "waiting for the operator to reconcile it",
         "evaluate-0 done in 1 min 05 s: mean 47.8 %, greedy 53.0 %",
         "base: score 47.8 %",
         "challenger-train-1 started",
@@ -53,7 +53,7 @@ def test_an_end_that_is_older_than_the_spec_is_no_end(
     run = api.runs["default", "demo"]
     run = api.put({**run, "spec": {**run["spec"], "iterations": 3}})
     watching = following("watch", "demo")
-    watching.wait_for("waiting for the operator to look at its newest spec")
+    watching.wait_for("waiting for the operator to reconcile its newest spec")
     assert "is suspended" in project.look("suspend", "demo").stdout
     api.set_status("demo", {**SUCCEEDED, "phase": "Suspended"})
     watching.wait_for("suspended, 9 of 13 steps done")
@@ -150,7 +150,7 @@ def test_watch_goes_on_when_a_server_that_starts_does_not_know_its_rights_yet(
     api.set_status("demo", SUCCEEDED)
     code, lines = watching.end()
     assert code == 0
-    assert not any("looking every" in line for line in lines)
+    assert not any("polling every" in line for line in lines)
 
 
 @pytest.mark.slow
@@ -174,11 +174,11 @@ def test_watch_without_the_right_to_watch_looks_again_and_again(
     message = 'User "ann" cannot watch resource "selfevolutionruns" in API group "selfevo.dev"'
     api.fail(403, 1000, path="watch=true", message=message)
     watching = following("watch", "demo")
-    watching.wait_for("looking every")
+    watching.wait_for("polling every")
     api.set_status("demo", SUCCEEDED)
     code, lines = watching.end()
     assert code == 0
-    assert lines[2] == "user 'ann' may not watch selfevolutionruns in namespace default; looking every 0 s instead"
+    assert lines[2] == "user 'ann' may not watch selfevolutionruns in namespace default; polling every 0 s instead"
     assert sum("watch=true" in request for request in api.requests) == 1
 
 

@@ -737,7 +737,7 @@ def test_label_accuracy_of_a_sample_has_its_error(tmp_path: Path) -> None:
         for i in known
     ]
     none = render(dataclasses.replace(report, iterations=[report.iterations[0], *said]))
-    assert "the oracle of kind endpoint has said of none" in none
+    assert "the oracle of kind endpoint has judged none" in none
 
 
 def test_environment_values_stay_behind(tmp_path: Path) -> None:

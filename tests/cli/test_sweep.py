@@ -123,7 +123,7 @@ def test_cells_are_all_combinations_and_the_manifest_is_left_as_it_is() -> None:
     cells = cells_of(
         DOCUMENT, [*axes("rollout.band.min=.1,.2", "evaluation.tasks[0].samples=4"), parse_seeds("0-1")], 4
     )
-    assert [cell.said for cell in cells][1:3] == [
+    assert [cell.label for cell in cells][1:3] == [
         "rollout.band.min=0.1 evaluation.tasks[0].samples=4 seed=1",
         "rollout.band.min=0.2 evaluation.tasks[0].samples=4 seed=0",
     ]

@@ -108,7 +108,7 @@ def two_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[StoreRu
         left(fake_run(tmp_path / name, until="challenger-train-1"))
     runs = StoreRuns([store_of(str(tmp_path / name / "store")) for name in ("a", "b")], tmp_path / "work")
     monkeypatch.setattr("selfevo.ui.listed.LISTED_S", 0.0)
-    runs.look()
+    runs.refresh()
     return runs, TestClient(app_of(runs), base_url="http://127.0.0.1:8321")
 
 

@@ -317,7 +317,7 @@ def test_a_store_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path) ->
     for table in tmp_path.rglob("questions.parquet"):
         table.write_bytes(b"?")
     source = Once(scene=replace(SCENE, plan=fake.plan))
-    questions.look(source, fake.run)
+    questions.poll(source, fake.run)
     assert "questions.parquet" in source.scene.questions.why and source.error is None
     assert source.scene.questions.why[:30] in "\n".join(lines(source.scene, 80, 40))
 
@@ -331,7 +331,7 @@ def test_an_evaluation_after_fine_tuning_is_no_rollout(tmp_path: Path) -> None:
     labelled = {"data": {"uri": "s3://data/labelled.jsonl", "digest": "0" * 64}, "maxSteps": 2, "control": False}
     fake = fake_run(tmp_path, spec__iterations=1, spec__rollout__questions=20, spec__finetune=labelled)
     source = Once(scene=Scene("default/demo", plan=fake.plan))
-    questions.look(source, fake.run)
+    questions.poll(source, fake.run)
     assert source.scene.questions.title.startswith("questions of solver-rollout-1: ")
 
 

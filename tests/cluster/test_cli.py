@@ -98,7 +98,7 @@ def test_status_suspend_and_resume_of_a_real_run(
 ) -> None:
     become("ann", ALL)
     assert (
-        f"run {namespace}/demo: Pending, 0 of 9 steps done (the operator has not looked at it yet)"
+        f"run {namespace}/demo: Pending, 0 of 9 steps done (the operator has not reconciled it yet)"
         in project.look("status", "demo").stdout
     )
     set_status(RUNNING)

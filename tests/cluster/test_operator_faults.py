@@ -376,7 +376,7 @@ def test_liveness_fails_when_a_look_hangs(api: Api, namespace: str, proxy: Fault
     operator = start(env=impatient(request=60, stuck=1)).run()
     proxy.inject(BlackHole(), verb="create", path="/jobs$", times=None)
     api.create(cluster_run(), namespace)
-    assert operator.wait_for("/healthz", 503).startswith("a look has taken ")
+    assert operator.wait_for("/healthz", 503).startswith("a reconcile has taken ")
     assert operator.ask("/readyz")[0] == 503
 
 

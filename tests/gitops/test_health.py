@@ -71,7 +71,7 @@ def test_what_another_writer_adds_changes_nothing() -> None:
 def test_a_run_from_before_the_status_had_a_default_is_not_healthy() -> None:
     run = Story().shown()
     del run["status"]
-    assert argo(run) == {"status": "Progressing", "message": "the operator has not looked at it yet"}
+    assert argo(run) == {"status": "Progressing", "message": "the operator has not reconciled it yet"}
     for file in ("flux-finished.yaml", "flux-taken.yaml"):
         with pytest.raises(FluxError, match="status"):  # an error of the check, which is no health either
             flux(file, run)

@@ -167,7 +167,7 @@ def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> 
     operator.queue.add(DEMO, now - STUCK_S - 1)
     assert "has waited" in operator.probes.unhealthy()
     operator.queue.take(now - STUCK_S - 1)
-    assert "a look has taken" in operator.probes.unhealthy()
+    assert "a reconcile has taken" in operator.probes.unhealthy()
     operator.queue.done(DEMO, now)
     assert operator.probes.unhealthy() == ""
 
@@ -202,7 +202,7 @@ def test_a_slow_api_server_is_no_reason_to_start_anew_and_a_look_without_end_is(
     operator.queue.done(DEMO, now)
     assert operator.probes.unhealthy() == "" and operator.queue.age(now) > STUCK_S
     operator.queue.take(now - 11 * STUCK_S)
-    assert "a look has taken" in operator.probes.unhealthy()
+    assert "a reconcile has taken" in operator.probes.unhealthy()
 
 
 def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None:

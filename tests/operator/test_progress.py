@@ -163,7 +163,7 @@ class Logs:
         """Whether there was news, for each run whose turn it was."""
         self.now += timedelta(seconds=seconds)
         self.asked.clear()
-        return [asyncio.run(self.reader.look(run, jobs)) for run, jobs in self.reader.due()]
+        return [asyncio.run(self.reader.poll(run, jobs)) for run, jobs in self.reader.due()]
 
     @property
     def known(self) -> StepProgress | None:

@@ -1,1 +1,1 @@
-"""Runs in a cluster, looked at from outside."""
+"""Runs in a cluster, as a client of its API server reads them."""

@@ -76,7 +76,7 @@ class Resource:
 
     @property
     def seen(self) -> bool:
-        """Whether the operator has looked at the newest spec."""
+        """Whether the operator has reconciled the newest spec."""
         return self.status.observed_generation >= self.generation
 
     @property

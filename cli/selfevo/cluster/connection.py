@@ -29,7 +29,7 @@ def connect(access: Access) -> Cluster:
         from kubernetes.config import kube_config
     except ModuleNotFoundError as error:
         raise InputError(
-            f"looking into a cluster needs the package {error.name}, which is not installed here; "
+            f"access to a cluster needs the package {error.name}, which is not installed here; "
             "pip install 'selfevo[cluster]'",
             reason=reasons.NOT_INSTALLED,
         ) from None

@@ -25,7 +25,7 @@ def missing(attempt: AttemptStatus, pods: list[dict[str, Any]]) -> str:
         return f"{what} has no pod yet{why}; try again, or follow it with -f"
     # A hint that asks for the pod again would help nobody.
     kept = f" ({attempt.log})" if attempt.log and not attempt.log.startswith("kubectl") else ""
-    return f"the pod of {what} is gone, and its log with it; look where the cluster collects its logs{kept}"
+    return f"the pod of {what} is gone, and its log with it; search where the cluster collects its logs{kept}"
 
 
 def newest(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:

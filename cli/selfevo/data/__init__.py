@@ -1,7 +1,7 @@
 """Held-out data sets of the hub that `selfevo data prepare` knows: one file each, one line of the registry.
 
 base.py        what an entry is
-hub.py         the rows of one, by `datasets`, and what is wrong said in one sentence
+hub.py         the rows of one, by `datasets`, and errors in one sentence each
 prepared.py    rows -> the lines of a file; where the file is put
 """
 

@@ -28,7 +28,7 @@ class DataSet:
     group: str
     """The group of tasks whose average it enters."""
     columns: tuple[str, ...]
-    """What ``read`` looks at. A data set without one of them has changed."""
+    """The columns that ``read`` needs. A data set without one of them has changed."""
     read: Callable[..., tuple[str, str] | None]
     """(question, answer) from the cells of ``columns``; None when there is none."""
     config: str | None = None

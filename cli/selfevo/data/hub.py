@@ -122,12 +122,12 @@ def _as_sentence(error: Exception, entry: DataSet, revision: str, split: str) ->
                 f"the hub at {os.environ.get('HF_ENDPOINT', 'its usual address')} did not deliver {where} "
                 f"({type(cause).__name__}); check the network and HF_ENDPOINT"
             )
-    said = " ".join(str(causes[-1]).split())[:200]
-    if isinstance(error, ValueError) and "split" in said.lower():
-        return InputError(f"--split is {split!r}, and {where} has no such split ({said}); name one that it has")
+    detail = " ".join(str(causes[-1]).split())[:200]
+    if isinstance(error, ValueError) and "split" in detail.lower():
+        return InputError(f"--split is {split!r}, and {where} has no such split ({detail}); name one that it has")
     if isinstance(error, (ValueError, datasets.exceptions.DatasetsError)):
         return InputError(
-            f"{where} cannot be read as it is at --revision {revision!r} ({type(error).__name__}: {said}): it has "
+            f"{where} cannot be read as it is at --revision {revision!r} ({type(error).__name__}: {detail}): it has "
             "changed, or its files are damaged; name an earlier commit by --revision"
         )
     return error

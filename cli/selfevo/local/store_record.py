@@ -14,7 +14,7 @@ from selfevo_store import ObjectStore, leave_record
 
 
 class StoreRecord:
-    """Written at the beginning, and when the run goes back. No record is worth a run: what fails is said once."""
+    """Written at the beginning, and when the run goes back. No record is worth a run: a failure is reported once."""
 
     def __init__(self, store: ObjectStore, say: Callable[[str], None]) -> None:
         self._store, self._say = store, say

@@ -43,7 +43,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def comparison_variables(comparison: Comparison) -> dict[str, Any]:
-    """What the page says; how it looks and what draws it left out."""
+    """The template's variables: the page's content, without style and scripts."""
     curves, seeds = _curves(comparison), _seed_curves(comparison)
     return {
         "comparison": comparison,
@@ -65,13 +65,13 @@ def sentences(comparison: Comparison) -> list[str]:
     """The answer: what each run, or each group of seeds, is above the reference, and whether that is a difference."""
     first = comparison.groups[0]
     if comparison.repeated:
-        told = [_of_group(group, first) for group in comparison.groups[1:] if group.difference is not None]
+        lines = [_of_group(group, first) for group in comparison.groups[1:] if group.difference is not None]
     else:
-        told = [_of_run(run, comparison.reference) for run in comparison.runs[1:]]
-        told += [said for run in comparison.runs[1:] if (said := _of_finetuned(run, comparison.reference))]
-    if len(told) > _SENTENCES:
-        told = [*told[:_SENTENCES], f"The tables have {len(told) - _SENTENCES} more."]
-    return told or [
+        lines = [_of_run(run, comparison.reference) for run in comparison.runs[1:]]
+        lines += [line for run in comparison.runs[1:] if (line := _of_finetuned(run, comparison.reference))]
+    if len(lines) > _SENTENCES:
+        lines = [*lines[:_SENTENCES], f"The tables have {len(lines) - _SENTENCES} more."]
+    return lines or [
         "No held-out question was asked of two of these runs, so that their scores say nothing of each other."
     ]
 
@@ -81,7 +81,7 @@ def _of_run(run: Compared, reference: Compared) -> str:
     if last is None:
         return f"{run.name} and {reference.name} have no evaluated iteration with a question in common yet."
     where = f"iteration {last}" if last else "the base"
-    return f"{run.name} less {reference.name} at {where}: {_said(run.by_iteration[last])}."
+    return f"{run.name} less {reference.name} at {where}: {_gain_text(run.by_iteration[last])}."
 
 
 def _of_finetuned(run: Compared, reference: Compared) -> str:
@@ -89,10 +89,10 @@ def _of_finetuned(run: Compared, reference: Compared) -> str:
     found = run.finetuned.best.difference if run.finetuned else None
     if found is None or found.gain is None:
         return ""
-    return f"{run.name} less {reference.name}, the best of each fine-tuned: {_said(found)}."
+    return f"{run.name} less {reference.name}, the best of each fine-tuned: {_gain_text(found)}."
 
 
-def _said(found: Difference) -> str:
+def _gain_text(found: Difference) -> str:
     gain = found.gain
     assert gain is not None
     clear = (
@@ -106,7 +106,7 @@ def _said(found: Difference) -> str:
 def _of_group(group: Seeds, first: Seeds) -> str:
     difference = group.difference
     assert difference is not None
-    said = gain_with_error(Score(difference.mean, difference.stderr))
+    gain = gain_with_error(Score(difference.mean, difference.stderr))
     seeds = "1 seed" if difference.count == 1 else f"{difference.count} seeds"
     if difference.count < _LEAST:
         verdict = "too few seeds to judge it by"
@@ -114,7 +114,7 @@ def _of_group(group: Seeds, first: Seeds) -> str:
         verdict = "a clear difference"
     else:
         verdict = "within two standard errors: no clear difference"
-    return f"{group.name} less {first.name}: {said} points over {seeds}, {verdict}."
+    return f"{group.name} less {first.name}: {gain} points over {seeds}, {verdict}."
 
 
 def cautions(comparison: Comparison) -> list[str]:

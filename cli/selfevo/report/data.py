@@ -221,7 +221,7 @@ class StepRecord:
     progress: str = ""
     """How far a step without a manifest is, e.g. ``64 of 8000 questions answered``."""
     gpu_hours: float | None = None
-    """Of a step that the run made, if its trainer said it."""
+    """Of a step that the run made, if its trainer recorded them."""
 
     @property
     def total(self) -> float | None:

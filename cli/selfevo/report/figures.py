@@ -165,7 +165,7 @@ def scores(report: Report) -> Figure | None:
 
 
 def shares(report: Report) -> Figure | None:
-    """What the curriculum looks like, iteration by iteration; None before the first rollout."""
+    """The curriculum's shares, iteration by iteration; None before the first rollout."""
     with_rollout = [i for i in report.iterations if i.rollout is not None]
     if not with_rollout:
         return None

@@ -132,7 +132,7 @@ def _greedy(report: Report) -> list[str]:
     assert last.evaluation is not None
     mean, greedy = (last.evaluation.mean.value - base.mean.value, last.evaluation.greedy.value - base.greedy.value)
     return [
-        "Judge by the mean of samples. Greedy accuracy looks at the single most likely answer, and can tip for many "
+        "Judge by the mean of samples. Greedy accuracy counts the single most likely answer, and can tip for many "
         f"questions at once when the model's habits shift: from the base to iteration {last.number} it moved by "
         f"{points(greedy)} points, the mean by {points(mean)}."
     ]
@@ -171,7 +171,7 @@ def _labels(report: Report) -> list[str]:
     known = [(i.number, i.rollout) for i in report.iterations if i.rollout and i.rollout.label_accuracy is not None]
     if not known:
         oracle = report.run.spec.rollout.oracle
-        why = "the manifest names no oracle" if oracle is None else f"the oracle of kind {oracle.kind} has said of none"
+        why = "the manifest names no oracle" if oracle is None else f"the oracle of kind {oracle.kind} has judged none"
         return [f"Label accuracy is not known: {why} (spec.rollout.oracle)."]
     found = [_MEANS[getattr(report.run.spec.rollout.oracle, "kind", "arithmetic")]]
     (first, before), (last, after) = known[0], known[-1]
@@ -196,11 +196,11 @@ def _anchors(report: Report) -> list[str]:
     ]
     if not found:
         return ["Nothing here was held against the judge: the manifest names no anchors (spec.verifier.anchors)."]
-    said = [
+    shares = [
         f"{with_error(Score(m[AGREED], m[AGREED_ERROR]))} of {m[AGREED_COUNT]:.0f} in iteration {t}"
         for t, m in (found if len(found) == 1 else (found[0], found[-1]))
     ]
-    return [f"The judge puts anchors in their known order: {listed(said)}."]
+    return [f"The judge puts anchors in their known order: {listed(shares)}."]
 
 
 def _unchecked(report: Report) -> list[str]:

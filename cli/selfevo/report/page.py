@@ -54,7 +54,7 @@ def render(report: Report) -> str:
     return page_of("report.html.j2", variables(report))
 
 
-def page_of(template: str, said: dict[str, Any]) -> str:
+def page_of(template: str, context: dict[str, Any]) -> str:
     """A page with its style and its scripts inside of it."""
     plotly, script = plotly_js(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     inside = {
@@ -64,7 +64,7 @@ def page_of(template: str, said: dict[str, Any]) -> str:
         "here": True,  # a page of this machine's files may link to them
         "script_hashes": [_csp_hash(code) for code in (plotly, script)],
     }
-    return encodable(environment().get_template(template).render(said, **inside))
+    return encodable(environment().get_template(template).render(context, **inside))
 
 
 def plotly_js() -> str:
@@ -103,7 +103,7 @@ def environment(*folders: Path) -> Environment:
 
 
 def variables(report: Report) -> dict[str, Any]:
-    """What the page says; how it looks and what draws it left out."""
+    """The template's variables: the page's content, without style and scripts."""
     scores, shares, times = figures.scores(report), figures.shares(report), figures.times(report)
     challenger = figures.update_figures(
         "challenger", report.challenger, (*figures.CHALLENGER, *figures.BOTH), figures.BLUE

@@ -1,7 +1,7 @@
 r"""Showing what a model wrote, and numbers. A model's text is hostile: it is escaped, and what acts unseen is shown.
 
 HTML escaping alone leaves characters that no markup can tame: bidirectional overrides turn "5 + 3" into another sum
-before the reader's eyes, zero-width characters make two questions look like one, and a lone surrogate cannot be
+before the reader's eyes, zero-width characters hide that two questions differ, and a lone surrogate cannot be
 encoded at all. They appear as escapes, set apart so that they are not taken for text.
 """
 

@@ -99,14 +99,14 @@ def gpu_hours(status: RunStatus | None, committed: Collection[Manifest], *, coun
     """
     others = found_by(status)
     own = [manifest for manifest in committed if manifest.key not in others]
-    said, found = gpu_hours_of(own), len(committed) - len(own)
+    measured, found = gpu_hours_of(own), len(committed) - len(own)
     usage = status.usage if status else None
-    if usage is not None and (usage.gpu_hours or counts or not said):
+    if usage is not None and (usage.gpu_hours or counts or not measured):
         return GpuHours(usage.gpu_hours, counted=True, found=found)
-    if said is None:
+    if measured is None:
         return GpuHours(0.0, counted=False, found=found) if found and not own else None
     silent = sum(GPU_SECONDS not in manifest.timings for manifest in own)
-    return GpuHours(said, counted=False, silent=silent, found=found)
+    return GpuHours(measured, counted=False, silent=silent, found=found)
 
 
 def found_by(status: RunStatus | None) -> set[str]:
@@ -118,9 +118,9 @@ def found_by(status: RunStatus | None) -> set[str]:
 
 
 def gpu_hours_of(manifests: Iterable[Manifest]) -> float | None:
-    """What they say; None where none says it, as those of earlier trainers."""
-    said = [manifest.timings[GPU_SECONDS] for manifest in manifests if GPU_SECONDS in manifest.timings]
-    return sum(said) / 3600 if said else None
+    """The sum of what they record; None where none records it, as those of earlier trainers."""
+    seconds = [manifest.timings[GPU_SECONDS] for manifest in manifests if GPU_SECONDS in manifest.timings]
+    return sum(seconds) / 3600 if seconds else None
 
 
 def by_phase(steps: Iterable[StepRecord]) -> tuple[PhaseTime, ...]:

@@ -36,7 +36,7 @@ class Axis:
         """``["evaluation", "tasks", 0, "samples"]``."""
         found: list[str | int] = []
         for part in self.path.split("."):
-            name, indices = _PART.fullmatch(part).groups()  # type: ignore[union-attr]  # parse_axis has looked
+            name, indices = _PART.fullmatch(part).groups()  # type: ignore[union-attr]  # parse_axis has checked it
             found += [name, *map(int, re.findall(r"\d+", indices))]
         return found
 
@@ -52,7 +52,7 @@ class Cell:
     """Its manifest."""
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """``solver.grpo.lora.rank=8 seed=0``."""
         return " ".join(f"{path}={shown(value)}" for path, value in self.settings.items())
 

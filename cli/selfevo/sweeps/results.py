@@ -86,7 +86,7 @@ def table(results: Sequence[Result], columns: int | None) -> list[str]:
     rows = [["run", "phase", "best", "score", "over the base", "settings"]]
     for each in results:
         best = "-" if each.iteration is None else str(each.iteration)
-        row = [each.cell.name, each.phase, best, percent(each.score), each.gained or "-", each.cell.said]
+        row = [each.cell.name, each.phase, best, percent(each.score), each.gained or "-", each.cell.label]
         rows.append(row)
     lines = fitted(rows, (2, 3), columns)
     repeated = [group for group in _by_settings(results) if len(group) > 1]

@@ -178,10 +178,10 @@ class Pages:
         chosen = {name: known[name] for name in names if name in known and name in names[1:]}
         chosen = dict(list(chosen.items())[:MOST])
         template = "compared.html.j2" if chosen else "compare.html.j2"
-        said = comparison_variables(compare([self.runs.report(run) for run in chosen.values()])) if chosen else {}
+        shown = comparison_variables(compare([self.runs.report(run) for run in chosen.values()])) if chosen else {}
         failing = self.runs.failing
         live = _of_all(everything, failing)
-        return self.page(template, live=live, everything=everything, failing=failing, chosen=list(chosen), **said)
+        return self.page(template, live=live, everything=everything, failing=failing, chosen=list(chosen), **shown)
 
     async def events(self, request: Request) -> Response:
         """What a page hears while it is open: of one run, or of all."""
@@ -217,15 +217,15 @@ class Pages:
 
     async def missing(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        said = {404: "There is no such page.", 405: "These pages are read-only."}.get(status, "This cannot be done.")
-        return self.page("error.html.j2", status, said=said)
+        message = {404: "There is no such page.", 405: "These pages are read-only."}.get(status, "This cannot be done.")
+        return self.page("error.html.j2", status, message=message)
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        return self.page("error.html.j2", 503, said=str(error))
+        return self.page("error.html.j2", 503, message=str(error))
 
 
 def app_of(runs: Runs) -> Starlette:
-    """The pages on ``runs``; ``state.live`` of it is to be told when the server ends."""
+    """The pages on ``runs``; set ``state.live.closing`` of it when the server ends."""
     pages = Pages(runs)
     style = "".join((place / name).read_text() for place, name in ((TEMPLATES, "report.css"), (HERE, "ui.css")))
     files = {
@@ -267,8 +267,8 @@ def curve(shown: Shown | Unread) -> Mapping[str, Any] | None:
         (4 + 92 * (n - scores[0][0]) / last, 20 - 16 * ((s - least) / (most - least) if most > least else 0.5))
         for n, s in scores
     ]
-    said = ", ".join(f"{n or 'base'}: {100 * s:.1f} %" for n, s in scores)
-    return {"line": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "end": points[-1], "said": said}
+    text = ", ".join(f"{n or 'base'}: {100 * s:.1f} %" for n, s in scores)
+    return {"line": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "end": points[-1], "text": text}
 
 
 def columns_of(there: Sequence[int], since: int, until: int) -> list[int]:

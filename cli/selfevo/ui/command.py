@@ -105,10 +105,10 @@ def _runs(access: Access, stores: list[str], manifests: list[str], storage: str 
 
 
 def _of_stores(places: list[str], workdir: Path) -> Runs:
-    """Those of ``places``, which are asked at once: a wrong address is said before anything is served."""
+    """Those of ``places``, which are listed at once: a wrong address is refused before anything is served."""
     from selfevo.manifest import store_of
     from selfevo.ui.store_runs import StoreRuns
 
     runs = StoreRuns([store_of(place) for place in places], workdir)
-    runs.look()
+    runs.refresh()
     return runs

@@ -1,4 +1,4 @@
-"""The runs that one store has records of, looked for beside the requests: a store that hangs holds up none for long."""
+"""The runs that one store has records of, listed beside the requests: a store that hangs holds up none for long."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Listed:
         self._read: dict[str, Found] = {}
         """By the record's key. A record is final, damaged or not."""
         self._failed: Exception | None = None
-        self._looking: threading.Thread | None = None
+        self._listing: threading.Thread | None = None
         self._begun = self._took = self._until = 0.0
         self._lock = threading.Lock()
 
@@ -44,12 +44,12 @@ class Listed:
         return self.store.uri
 
     def ask(self) -> None:
-        """Have a thread look, unless one does, or what was found is new enough."""
+        """Have a thread list the records, unless one does, or the last list is new enough."""
         with self._lock:
-            if self._looking is None and time.monotonic() >= self._until:
+            if self._listing is None and time.monotonic() >= self._until:
                 self._begun = time.monotonic()
-                self._looking = threading.Thread(target=self._look, daemon=True)  # it does not hold up the end either
-                self._looking.start()
+                self._listing = threading.Thread(target=self._list, daemon=True)  # it does not hold up the end either
+                self._listing.start()
 
     def doubt(self) -> None:
         """Something else than a list failed: whether the store still answers is asked anew."""
@@ -63,20 +63,20 @@ class Listed:
             patience: Seconds since it was asked; as the store deserves it, when not given.
         """
         self.ask()
-        looking = self._looking
-        if looking is not None:
+        listing = self._listing
+        if listing is not None:
             deserved = AGAIN_S if self._failed else max(PATIENCE_S, 3 * self._took)
             patience = deserved if patience is None else patience
             left = self._begun + patience - time.monotonic()
-            looking.join(min(max(0.0, left), threading.TIMEOUT_MAX))
+            listing.join(min(max(0.0, left), threading.TIMEOUT_MAX))
         failed = self._failed
-        if failed is None and looking is not None and looking.is_alive():
+        if failed is None and listing is not None and listing.is_alive():
             failed = ServiceError(f"{self.uri} does not answer; check the network and the store's endpoint")
         if failed is not None and not isinstance(failed, SelfevoError):
             raise failed
         return failed
 
-    def _look(self) -> None:
+    def _list(self) -> None:
         failed: Exception | None = None
         found: dict[tuple[str, str], Found] = {}
         try:
@@ -88,7 +88,7 @@ class Listed:
         with self._lock:
             now = time.monotonic()
             self._until = now + (LISTED_S if failed is None else FAILED_S)
-            self._failed, self._looking = failed, None
+            self._failed, self._listing = failed, None
             if failed is None:
                 self.found, self._took = found, now - self._begun
 
@@ -104,7 +104,7 @@ class Listed:
             run = parsed(data, key, self.store.uri_of(key)).run
         except SelfevoError as error:
             found = Unread(namespace, name, str(error))
-        else:  # as it lies there, which may be a copy of the store that the run was told
+        else:  # as it lies there, which may be a copy of the store that the run's spec names
             found = run.model_copy(update={"spec": run.spec.model_copy(update={"storage": self.storage})})
         self._read[key] = found
         return found

@@ -1,4 +1,4 @@
-"""What is new, told to open pages by server-sent events: the state that a page should have, whenever it is another."""
+"""Changes, sent to open pages as server-sent events: the state that a page should have, whenever it is another."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 EVERY_S = 2.0
-"""Between two looks at one run, however many pages wait for it; longer where a look takes long."""
+"""Between two polls of one run, however many pages wait for it; longer where a poll takes long."""
 SHARE = 0.1
-"""Of the time that is spent looking, at most."""
+"""Of the time that is spent polling, at most."""
 BEAT_S = 15.0
 """Without anything new, a comment goes out so often: what lies between would take silence for an end."""
 MOST = 100
 """Pages that are served at the same time."""
 
 
-def digest_of(*said: Any) -> str:
+def digest_of(*content: Any) -> str:
     """A short name of what a page says."""
-    return hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 class Live:
-    """Looks for all pages that are open, and ends with the server."""
+    """Polls for all pages that are open, and ends with the server."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self.every_s = every_s
@@ -37,24 +37,24 @@ class Live:
         """Until when a state is taken as it is, by its name."""
         self._lock = threading.Lock()
 
-    def state(self, name: str, look: Callable[[], str]) -> str:
-        """What ``look`` finds, or found a moment ago."""
+    def state(self, name: str, read: Callable[[], str]) -> str:
+        """What ``read`` returns, or returned a moment ago."""
         with self._lock:
             begun = time.monotonic()
             until, state = self._seen.get(name, (0.0, ""))
             if begun >= until:
-                state = look()
+                state = read()
                 took = time.monotonic() - begun
                 self._seen[name] = (begun + took + max(0.9 * self.every_s, took / SHARE), state)
             return state
 
-    async def events(self, name: str, look: Callable[[], str]) -> AsyncIterator[str]:
+    async def events(self, name: str, read: Callable[[], str]) -> AsyncIterator[str]:
         """The state now, and each other one that follows it, as the lines of an event stream."""
         last, quiet = None, 0.0
         self.open += 1
         try:
             while not self.closing:
-                state = await run_in_threadpool(self.state, name, look)
+                state = await run_in_threadpool(self.state, name, read)
                 if state != last:
                     yield f"event: state\ndata: {state}\n\n"
                     last, quiet = state, 0.0

@@ -1,4 +1,4 @@
-"""The questions of all rollouts that were looked at: their files, copied from the store, as DuckDB reads them.
+"""The questions of all rollouts that were opened: their files, copied from the store, as DuckDB reads them.
 
 A rollout is copied once, its digests checked; its key says that it does not change. What a page shows is read from the
 files when it is asked for. How each question came out, and its share and length, are in memory, by which filters and
@@ -154,7 +154,7 @@ class Questions:
         if of == Filter(iteration=of.iteration, down=of.down, page=of.page):
             total, places = _in_order(wanted, of)
         else:
-            total, places = self._looked_for(wanted, of)
+            total, places = self._filtered(wanted, of)
         return Found(total, self._shown(wanted, places))
 
     def one(self, key: str, number: int) -> SimpleNamespace | None:
@@ -252,7 +252,7 @@ class Questions:
 
     @contextmanager
     def _reading(self, of: _Rollout) -> Iterator[None]:
-        """Within it rows of one that was copied are read, of which only the columns were looked at before.
+        """Within it rows of one that was copied are read, of which only the columns were checked before.
 
         Raises:
             _UnreadableError: they are damaged within, and the rollout is refused from now on.
@@ -266,7 +266,7 @@ class Questions:
             self._refuse(of.id, error)
             raise _UnreadableError(str(error)) from error
 
-    def _looked_for(self, wanted: Sequence[_Rollout], of: Filter) -> tuple[int, list[tuple[int, int]]]:
+    def _filtered(self, wanted: Sequence[_Rollout], of: Filter) -> tuple[int, list[tuple[int, int]]]:
         """How many questions the filter finds, and where those of its page are: rollout and number."""
         for each in wanted:
             with self._reading(each):
@@ -317,7 +317,7 @@ class Questions:
 
 
 def _in_order(wanted: Sequence[_Rollout], of: Filter) -> tuple[int, list[tuple[int, int]]]:
-    """The same for a filter that lets all questions through, in their order, for which nothing is looked for."""
+    """The same for a filter that lets all questions through, in their order, which no query is needed for."""
     total = sum(each.rows for each in wanted)
     first = PAGE * (of.page - 1)
     places: list[tuple[int, int]] = []

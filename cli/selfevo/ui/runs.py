@@ -1,4 +1,4 @@
-"""The runs that the pages show: named by the record folder or a manifest, told of by their stores."""
+"""The runs that the pages show: named by the record folder or a manifest, their states read from their stores."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _END_S = 5
 
 
 class _Server(uvicorn.Server):
-    """Ends with what waits for news, which would otherwise keep it."""
+    """Ends the event streams first, whose connections would otherwise keep it."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.live.closing = True  # type: ignore[union-attr]

@@ -41,8 +41,8 @@ class StoreRuns(Runs):
             "`selfevo ui MANIFEST --storage URI` shows a run without one."
         )
 
-    def look(self) -> None:
-        """Look for records now, in each store.
+    def refresh(self) -> None:
+        """List the records of each store now.
 
         Raises:
             SelfevoError: one of them cannot be used.
@@ -77,7 +77,7 @@ class StoreRuns(Runs):
 
     @property
     def failing(self) -> list[str]:
-        return [_said(store, failed) for store in self.stores if (failed := store.failure()) is not None]
+        return [_message(store, failed) for store in self.stores if (failed := store.failure()) is not None]
 
     def _known(self) -> dict[tuple[str, str], Found]:
         return {key: run for key, (_, run) in self._named().items()}
@@ -117,7 +117,7 @@ class StoreRuns(Runs):
         return Shown(run, plan, store, status, committed, driven=None)
 
 
-def _said(store: Listed, failed: SelfevoError) -> str:
+def _message(store: Listed, failed: SelfevoError) -> str:
     which = "A store" if store.uri in str(failed) else f"Store {store.uri}"
     runs = "its run is" if len(store.found) == 1 else f"its {len(store.found)} runs are"
     return f"{which} cannot be read now{f'; {runs} not shown meanwhile' if store.found else ''}: {failed}"

@@ -1,4 +1,4 @@
-"""`selfevo logs` in a cluster: what the trainers of one attempt said, from their pods, or from the store when these are
+"""`selfevo logs` in a cluster: the logs of one attempt's trainers, from their pods, or from the store when these are
 gone."""
 
 from __future__ import annotations

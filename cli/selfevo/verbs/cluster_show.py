@@ -36,9 +36,9 @@ def remark(resource: Resource, access: Access) -> str:
     if resource.deleting:
         return "being deleted"
     if status.observed_generation == 0:
-        return "the operator has not looked at it yet"
+        return "the operator has not reconciled it yet"
     if not resource.seen:
-        return "the operator has not looked at its newest spec yet"
+        return "the operator has not reconciled its newest spec yet"
     if status.phase == "Suspended" and narrate.held_by_spec(status):
         return f"`{access.command('resume', resource.name)}` goes on"
     return ""

@@ -60,9 +60,9 @@ def prepare_data(
         fetched = fetch(entry, revision=revision, split=split, limit=limit, cache=Path(cache))
     made = prepare(entry, fetched)
     fresh = put(uri, made, source_of(entry, fetched, split, made), endpoint=endpoint, region=region)
-    said = f"{count(made.rows, 'question')} of {entry.repository} at {fetched.revision[:12]}"
+    content = f"{count(made.rows, 'question')} of {entry.repository} at {fetched.revision[:12]}"
     skipped = f"; {count(made.skipped, 'row')} without an answer left out" if made.skipped else ""
-    print(f"# {'wrote' if fresh else 'found'} {said}, licence {fetched.licence}{skipped}")
+    print(f"# {'wrote' if fresh else 'found'} {content}, licence {fetched.licence}{skipped}")
     if limit is None and split == entry.split and made.rows != entry.questions:
         print(f"# note: scores are published on {count(entry.questions, 'question')}")
     print("# for spec.evaluation.tasks:")

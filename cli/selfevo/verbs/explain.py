@@ -53,7 +53,7 @@ def explained(field: str, columns: int | None = None) -> list[str]:
         head += ", may change after creation" if _may_change(parts) else ""
     lines = [flowed(head, columns), *(flowed(line, columns) for line in schema.get("description", "").splitlines())]
     checked = [rule for rule in schema.get("x-kubernetes-validations", []) if "oldSelf" not in rule["rule"]]
-    rules = [said for rule in checked for said in messages_of(rule)]
+    rules = [message for rule in checked for message in messages_of(rule)]
     lines += ["What it says when it is refused:"] * bool(rules) + [flowed(f"- {rule}", columns) for rule in rules]
     fields = _inside(schema).get("properties", {})
     if fields:

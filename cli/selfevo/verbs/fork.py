@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selfevo_contract.spec.run import RunSpec
 
 _NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom")
-"""Said of the run as it stands, not of what it computes."""
+"""Fields about the run's state, not about what it computes."""
 
 
 def fork(
@@ -77,7 +77,7 @@ def _recorded(manifest: Path, storage: str | None, workdir: Path) -> SelfEvoluti
 
 
 def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str, Any]:
-    """The manifest: the same spec but for what is said of where the run stands. Pure.
+    """The manifest: the same spec without the fields about the run's state. Pure.
 
     Raises:
         InputError: the run has no such iteration, or the name is none.

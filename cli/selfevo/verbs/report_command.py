@@ -35,8 +35,8 @@ def report(
     from selfevo.verbs.report import report_comparison, report_run
 
     if len(manifests) > 1:
-        path, said = report_comparison(manifests, output, storage=storage, workdir=workdir)
-        for sentence in said:
+        path, sentences = report_comparison(manifests, output, storage=storage, workdir=workdir)
+        for sentence in sentences:
             typer.echo(sentence)
         typer.echo(f"wrote {path}")
         return

@@ -44,7 +44,7 @@ BACKOFF = Backoff(base=timedelta(seconds=1), cap=timedelta(minutes=1))
 PROGRESS = timedelta(seconds=5)
 """How old what a process reports may be before it is recorded."""
 APPROVAL = timedelta(seconds=1)
-"""Between two looks at whether a person has approved the iteration that waits."""
+"""Between two checks whether a person has approved the iteration that waits."""
 
 
 def run_manifest(
@@ -81,8 +81,8 @@ def run_manifest(
         status = recorded(record, steps, committed)
         # Every `selfevo run` is a new word of a person: what had failed is tried again.
         sender = open_sender("selfevo", lambda line: events.put(Warned(line)))
-        told = {"generation": status.observed_generation + 1, "uid": folder.uid(run, wanted=sender.on)}
-        metadata = run.metadata.model_copy(update=told)
+        identity = {"generation": status.observed_generation + 1, "uid": folder.uid(run, wanted=sender.on)}
+        metadata = run.metadata.model_copy(update=identity)
         run = run.model_copy(update={"metadata": metadata, "status": status})
         workers = workers or os.cpu_count() or 1
         processes = Processes(
@@ -123,7 +123,7 @@ def drive(
     Returns:
         the status, and whether a signal ended it early.
     """
-    interrupted, said = False, ""
+    interrupted, standing = False, ""
     approvals = Approvals(folder)
     while True:
         run = approvals.obeyed(run)
@@ -142,8 +142,8 @@ def drive(
         if outcome.status.phase in ("Succeeded", "Failed", "Suspended") and not processes.live:
             if not wait or interrupted or not narrate.awaits_review(outcome.status):
                 return outcome.status, interrupted
-            if said != (said := narrate.standing(outcome.status)):
-                view.say(f"waiting. {said}")
+            if standing != (standing := narrate.standing(outcome.status)):
+                view.say(f"waiting. {standing}")
         asked = functools.partial(approvals.raised, run) if awaited(run.spec) is not None else None
         event = _hear(events, processes, view, outcome, asked)
         if isinstance(event, Exited):
@@ -173,8 +173,8 @@ def _hear(
     """
     until = outcome.wake_at
     while True:
-        look_at = None if approved is None else datetime.now(UTC) + APPROVAL
-        event = _next(events, min(filter(None, (until, look_at)), default=None))
+        check_at = None if approved is None else datetime.now(UTC) + APPROVAL
+        event = _next(events, min(filter(None, (until, check_at)), default=None))
         if isinstance(event, Exited | Signalled) or (event is None and approved is not None and approved()):
             return event
         if isinstance(event, Warned):

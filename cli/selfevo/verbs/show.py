@@ -133,7 +133,7 @@ def _budget_lines(budget: Budget | None) -> list[str]:
 
 
 def _estimate(spec: RunSpec, there: Collection[str]) -> list[str]:
-    """What the steps that are not ``there`` are expected to take; where nobody can say, a budget is told so."""
+    """What the steps that are not ``there`` are expected to take; where that is unknown, a budget brings a line."""
     found, card = expected(spec, there)
     if found is None:
         return [f"estimate: none, {card}"] if spec.budget is not None else []
@@ -246,7 +246,7 @@ def show_logs(
     attempt: int | None,
     follow: bool = False,
 ) -> None:
-    """What the newest attempt at ``step`` (of the run, when not given) said, and goes on to say with ``follow``."""
+    """Print the log of the newest attempt at ``step`` (of the run, when not given), and follow it with ``follow``."""
     run = load(manifest, storage=storage, cache=workdir)
     folder = RunFolder(workdir, run.metadata)
     steps = folder.plan(run)

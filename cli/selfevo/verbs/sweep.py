@@ -68,9 +68,9 @@ def _check(cells: Sequence[Cell]) -> None:
             refuse_what_is_not_built(SelfEvolutionRun.model_validate(cell.document).spec)
         except ValidationError as error:
             sentences = explain(error, SelfEvolutionRun)
-            raise InputError("\n".join(f"with {cell.said}: {sentence}" for sentence in sentences)) from None
+            raise InputError("\n".join(f"with {cell.label}: {sentence}" for sentence in sentences)) from None
         except InputError as error:
-            raise InputError(f"with {cell.said}: {error}", reason=error.reason) from None
+            raise InputError(f"with {cell.label}: {error}", reason=error.reason) from None
 
 
 def _run(
@@ -93,7 +93,7 @@ def _run(
         [cell.name for cell in cells],
         lambda number: run_manifest(places[number], storage=storage, workdir=workdir, workers=workers, quiet=quiet),
         quiet,
-        [cell.said for cell in cells],
+        [cell.label for cell in cells],
     )
     if code == INTERRUPTED:
         return code

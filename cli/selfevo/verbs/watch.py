@@ -134,7 +134,7 @@ def watch_cluster(target: ClusterRun) -> int:
         if not resource.seen and resource.generation != awaited:
             awaited = resource.generation  # printed once for each
             first = resource.status.observed_generation == 0
-            say("waiting for the operator to look at " + ("it" if first else "its newest spec"))
+            say("waiting for the operator to reconcile " + ("it" if first else "its newest spec"))
         if resource.ended:
             return ended_in_cluster(target, resource)
     raise AssertionError("a run is followed until it ends or an error does")
@@ -160,14 +160,14 @@ def follow(
     refused_since: float | None = None
     deleted = Deleted(f"run {cluster.namespace}/{name} was deleted")
     while True:
-        begun, looked = time.monotonic(), False
+        begun, fetched = time.monotonic(), False
         try:
             resource = cluster.run(name)
             if uid not in ("", resource.uid):
                 raise Deleted(f"{deleted}, and another one has its name now")
             if tries:
                 say("connected again")
-            uid, tries, refused_since, looked = resource.uid, 0, None, True
+            uid, tries, refused_since, fetched = resource.uid, 0, None, True
             yield resource
             if may_watch:
                 changes = cluster.changes(name, resource.version)
@@ -185,9 +185,9 @@ def follow(
                 raise deleted from None
             raise
         except (Forbidden, Unauthorized) as error:
-            if looked and not watched:
+            if fetched and not watched:
                 may_watch = False
-                say(f"{brief(error)}; looking every {RELIST_S:.0f} s instead")
+                say(f"{brief(error)}; polling every {RELIST_S:.0f} s instead")
             elif uid and (refused_since is None or begun - refused_since < REFUSED_S):
                 # An API server that has just started knows nobody's rights for a moment, and a token may have run out.
                 refused_since = refused_since or begun

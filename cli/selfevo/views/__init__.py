@@ -1,1 +1,1 @@
-"""How a run looks in a terminal while it goes on."""
+"""Views of a run in a terminal while it goes on."""

@@ -1,4 +1,4 @@
-"""How a run looks while it goes on: what all views share. One is a file beside this one and a line of opening.py."""
+"""Views of a run while it goes on: what all of them share. One is a file beside this one and a line of opening.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Reports = Mapping[str, Sequence[Progress]]
 
 
 class View(Protocol):
-    """Who looks at a run. A view that cannot write any more falls silent: it must never stop the training."""
+    """Shows a run to a person. A view that cannot write any more falls silent: it must never stop the training."""
 
     def show(self, status: RunStatus, reports: Reports) -> None:
         """The run stands like this."""

@@ -80,12 +80,12 @@ def card_of(spec: RunSpec) -> str:
 def estimate_line(found: Estimate, card: str, budget: Budget | None) -> str:
     """What is expected, each amount with its share of the budget."""
     limits = {limit.field: limit.limit for limit in amounts(budget, None)}
-    told = [
+    parts = [
         f"{text} ({used / limits[field]:,.0%} of budget.{field})" if field in limits else text
         for field, used, text in _parts(found, budget)
     ]
     return (
-        f"estimate: about {', '.join(told)} for the {count(len(found.took), 'step')} not in the store, on cards of "
+        f"estimate: about {', '.join(parts)} for the {count(len(found.took), 'step')} not in the store, on cards of "
         f"{card}; rough, `selfevo size` says more"
     )
 
@@ -140,9 +140,9 @@ def hours_table(
         lines.append(f"with every completion as long as it may be: {most}")
     used = figures(card)
     kinds = Counter(figure.origin for figure in used)
-    told = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Origin))
+    origins = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Origin))
     lines.append("starting is one attempt's: another one takes it again; queues and the pull of images are not in it")
-    lines.append(f"hours are rough, by {len(used)} figures: {told}{'' if with_figures else ' (--figures)'}")
+    lines.append(f"hours are rough, by {len(used)} figures: {origins}{'' if with_figures else ' (--figures)'}")
     lines += [f"  {figure}" for figure in used] if with_figures else []
     return lines + budget_warnings(whole, spec.budget)
 

@@ -76,16 +76,16 @@ def _guards(before: RunStatus, after: RunStatus) -> Iterator[Change]:
     for guard in after.guards:
         known = old.get(guard.name)
         was_loud = known is not None and known.state in _LOUD
-        news = known is None or known.message != guard.message
-        if (guard.state in _LOUD and news) or (guard.state == "Passing" and was_loud):
+        changed = known is None or known.message != guard.message
+        if (guard.state in _LOUD and changed) or (guard.state == "Passing" and was_loud):
             yield Change(guard_line(guard), passing=True)
 
 
 def guard_line(guard: GuardStatus) -> str:
     """``guard truncation warns: in iteration 2 7.1 % of the rollout's answers ended at their length limit, ...``."""
-    said = {"Warned": "warns", "Tripped": "has tripped", "Passing": "passes", "Waiting": "waits for its first figure"}
+    verb = {"Warned": "warns", "Tripped": "has tripped", "Passing": "passes", "Waiting": "waits for its first figure"}
     message = f": {printable(guard.message)}" if guard.message else ""
-    return f"guard {guard.name} {said.get(guard.state, 'is blind')}{message}"
+    return f"guard {guard.name} {verb.get(guard.state, 'is blind')}{message}"
 
 
 def guard_lines(status: RunStatus) -> list[str]:
@@ -191,7 +191,7 @@ def _between(start: str, end: str) -> float:
 
 
 def remark(step: StepStatus) -> str:
-    """What is to be said of a step beside its state: its figures, or why it is not done."""
+    """The text beside a step's state: its figures, or why it is not done."""
     if step.state == "Succeeded":
         return highlights(step)
     if step.progress is not None:

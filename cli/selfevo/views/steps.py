@@ -1,4 +1,4 @@
-"""How a step looks in a picture: a mark, its name, how long it took, and its figures or a bar. Pure."""
+"""The line of a step in a picture: a mark, its name, how long it took, and its figures or a bar. Pure."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _bar(done: int, total: int, doing: str, figures: str, room: int) -> Text:
 
 
 def bar(done: int, total: int, width: int) -> Text:
-    """How much is done, in ``width`` columns; thick and thin: to be told apart without colours, too."""
+    """How much is done, in ``width`` columns; thick and thin: the two differ without colours, too."""
     full = max(0, min(width, width * done // total))
     return Text("━" * full, "cyan").append("─" * (width - full), "bright_black")
 

@@ -24,7 +24,7 @@ from selfevo_core.policies.review import awaited
 
 KEYS = (("s", "suspend"), ("r", "resume"), ("a", "approve"), ("l", "log"), ("n", "questions"), ("q", "quit"))
 _PHASE = {"Running": "cyan", "Succeeded": "green", "Failed": "red", "Suspended": "yellow"}
-# Told apart without colours, too.
+# The signs differ without colours, too.
 _LIGHTS = {
     "Passing": ("●", "green"),
     "Warned": ("▲", "yellow"),
@@ -118,9 +118,9 @@ def _speed(scene: Scene) -> float | None:
     for step in scene.status.steps:
         if step.state != "Running":
             continue
-        told = [r.tokens_per_second for r in _reports(scene, step.name) if r.tokens_per_second is not None]
+        reported = [r.tokens_per_second for r in _reports(scene, step.name) if r.tokens_per_second is not None]
         recorded = step.progress.tokens_per_second if step.progress else None
-        found += told or ([recorded] if recorded is not None else [])
+        found += reported or ([recorded] if recorded is not None else [])
     return sum(found) if found else None
 
 
@@ -240,7 +240,7 @@ def log(scene: Scene, columns: int, room: int) -> list[Text]:
     trail = scene.trail
     title = f"log of {trail.step}, attempt {trail.attempt}" if trail.step else "log"
     words = [Text(clean(line)) for line in trail.words[-(room - 1) :]]
-    return [heading(title, columns), *(words or [Text(clean(trail.why or "nothing was said yet"), "bright_black")])]
+    return [heading(title, columns), *(words or [Text(clean(trail.why or "nothing was logged yet"), "bright_black")])]
 
 
 def foot(scene: Scene, columns: int) -> list[Text]:

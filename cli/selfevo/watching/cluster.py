@@ -22,7 +22,7 @@ from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.status import AttemptStatus
 
 LOG_S = 3.0
-"""Between two looks at a log."""
+"""Between two reads of a log."""
 _PODS, _LINES = 8, 2000
 """Of an attempt, that are read; and lines of all of them together."""
 
@@ -78,7 +78,7 @@ class ClusterSource(Source):
         while not self.closed.is_set() and (self.resource is None or self.resource.run is None):
             time.sleep(0.1)
         if self.resource is not None and self.resource.run is not None:
-            questions.look(self, self.resource.run)
+            questions.poll(self, self.resource.run)
 
     def request(self, verb: str) -> str:
         resource = self._known()
@@ -109,7 +109,7 @@ class ClusterSource(Source):
 
 
 def read(cluster: Cluster, resource: Resource, attempt: AttemptStatus) -> Trail:
-    """What the trainers of ``attempt`` said last.
+    """The last lines of the logs of ``attempt``'s trainers.
 
     Raises:
         SelfevoError: their logs cannot be read.
@@ -121,6 +121,6 @@ def read(cluster: Cluster, resource: Resource, attempt: AttemptStatus) -> Trail:
     lines: list[str] = []
     for pod in begun:
         front = prefix(resource, attempt, pod)
-        said = cluster.log(pod["metadata"]["name"], tail=_LINES // len(begun))
-        lines += [line if line.startswith("{") else front + line for line, _ in said]
+        tail = cluster.log(pod["metadata"]["name"], tail=_LINES // len(begun))
+        lines += [line if line.startswith("{") else front + line for line, _ in tail]
     return trail_of(lines, attempt.step, attempt.attempt)

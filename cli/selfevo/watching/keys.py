@@ -45,16 +45,16 @@ def pressed(seconds: float) -> list[str] | None:
     if not ready:
         return []
     try:
-        said = os.read(sys.stdin.fileno(), 1024).decode("utf-8", "replace")
+        typed = os.read(sys.stdin.fileno(), 1024).decode("utf-8", "replace")
     except OSError:
         return None
-    if not said:
+    if not typed:
         return None
-    return [said] if said.startswith(ESCAPE) else list(said)
+    return [typed] if typed.startswith(ESCAPE) else list(typed)
 
 
 @contextlib.contextmanager
-def told_to_end() -> Iterator[list[int]]:
+def end_signals() -> Iterator[list[int]]:
     """The signals that ask us to end, as they come; the terminal has to be given back first."""
     came: list[int] = []
 

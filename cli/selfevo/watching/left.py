@@ -17,9 +17,9 @@ def step_left(step: StepStatus, status: RunStatus, reports: Sequence[Progress], 
 
     None where nobody can say.
     """
-    told = [report.seconds_left for report in reports if report.seconds_left is not None]
-    if told:
-        return max(told)
+    estimates = [report.seconds_left for report in reports if report.seconds_left is not None]
+    if estimates:
+        return max(estimates)
     if step.progress is not None and step.progress.ends_at:
         return max(0.0, until(step.progress.ends_at, now))
     done, total = sum(report.done for report in reports), sum(report.total for report in reports)

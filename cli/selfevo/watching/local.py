@@ -43,10 +43,10 @@ class LocalSource(Source):
         super().__init__(Scene(self._folder.name, spec=run.spec))
 
     def start(self) -> None:
-        self.spawn(self._look, decides=True)
-        self.spawn(lambda: questions.look(self, self._run))
+        self.spawn(self._poll, decides=True)
+        self.spawn(lambda: questions.poll(self, self._run))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self.closed.is_set():
             driver = self._folder.driver()
             record = self._folder.read()  # after the driver: whoever is gone has written its last
@@ -108,7 +108,7 @@ class LocalSource(Source):
 
 
 def newest(status: RunStatus) -> AttemptStatus | None:
-    """The attempt whose log is looked at: the newest that runs, else the newest."""
+    """The attempt whose log is shown: the newest that runs, else the newest."""
     running = [attempt for attempt in status.attempts if attempt.state == "Running"]
     known = running or status.attempts
     return known[-1] if known else None

@@ -18,7 +18,7 @@ from selfevo_contract.rows import ANSWERED, QUESTIONS, CheckedQuestion, InvalidC
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import ObjectStore
 
-LOOK_S = 5.0
+POLL_S = 5.0
 RETRY_S = 30.0
 """After a store did not let itself be read."""
 SHOWN = 40
@@ -85,11 +85,11 @@ def _asked(row: Question) -> Asked:
     return Asked(row.question[:1000], row.share, votes, dropped)
 
 
-def look(source: Source, run: SelfEvolutionRun) -> None:
+def poll(source: Source, run: SelfEvolutionRun) -> None:
     """Thread: keeps ``source`` supplied. A store that this machine may not read is no reason to end."""
     reader: Reader | None = None
     while not source.closed.is_set():
-        pause = LOOK_S
+        pause = POLL_S
         plan = source.scene.plan
         rollouts = [step for step in plan.steps if isinstance(step.inputs, SolverRolloutInputs)] if plan else []
         try:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from rich.console import Console, Group
 from rich.live import Live
 
-from selfevo.watching.keys import ESCAPE, INTERRUPT, keys_at_once, pressed, told_to_end
+from selfevo.watching.keys import ESCAPE, INTERRUPT, end_signals, keys_at_once, pressed
 from selfevo.watching.picture import picture
 from selfevo.watching.scene import Focus
 from selfevo.watching.source import VERBS, Source, sentence_of
 
 _TICK_S = 0.2
-"""Between two looks at whether something is to be drawn."""
+"""Between two checks whether something is to be drawn."""
 _REDRAW_S = 1.0
 """Clocks go on, whether or not anything happens."""
 _FOCUS: dict[str, Focus] = {"l": "log", "n": "questions"}
@@ -79,7 +79,7 @@ def show(source: Source) -> str | int | None:
     console = Console(highlight=False)
     desk = Desk(source)
     live = Live(console=console, screen=True, auto_refresh=False)
-    with told_to_end() as signals, keys_at_once():
+    with end_signals() as signals, keys_at_once():
         source.start()
         drawn = -_REDRAW_S
         try:

@@ -1,4 +1,4 @@
-"""Where a scene comes from: threads look, each at its own pace, and the screen takes what they saw last."""
+"""Where a scene comes from: threads poll, each at its own pace, and the screen shows what they read last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERBS = {"s": "suspend", "r": "resume", "a": "approve"}
 
 
 class Source:
-    """A run that is looked at; a subclass says how. Everything here may be called from any thread."""
+    """A run that is watched; a subclass says how. Everything here may be called from any thread."""
 
     def __init__(self, scene: Scene) -> None:
         self._lock = threading.Lock()
@@ -24,7 +24,7 @@ class Source:
         self.over = threading.Event()
         """Nothing more will happen: the run has ended, or ``error`` says why it cannot be followed."""
         self.closed = threading.Event()
-        """Nobody looks any more."""
+        """Nobody watches any more."""
         self.error: BaseException | None = None
 
     @property
@@ -39,17 +39,17 @@ class Source:
             self._scene = dataclasses.replace(self._scene, **parts)
         self.changed.set()
 
-    def spawn(self, look: Callable[[], None], *, decides: bool = False) -> None:
-        """Have a thread call ``look``, which returns at the end or when ``closed`` is set.
+    def spawn(self, poll: Callable[[], None], *, decides: bool = False) -> None:
+        """Have a thread call ``poll``, which returns at the end or when ``closed`` is set.
 
         Args:
             decides: With it the watching ends, and with its error.
         """
-        threading.Thread(target=self._attend, args=(look, decides), daemon=True).start()
+        threading.Thread(target=self._attend, args=(poll, decides), daemon=True).start()
 
-    def _attend(self, look: Callable[[], None], decides: bool) -> None:
+    def _attend(self, poll: Callable[[], None], decides: bool) -> None:
         try:
-            look()
+            poll()
         except BaseException as error:
             self.error = error  # a defect in what only decorates is a defect, too
             decides = True
@@ -58,7 +58,7 @@ class Source:
             self.changed.set()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to poll."""
         raise NotImplementedError
 
     def request(self, verb: str) -> str:

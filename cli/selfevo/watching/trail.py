@@ -27,7 +27,7 @@ class Trail:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Metric -> its values, in the order in which they were reported."""
     words: Sequence[str] = ()
-    """All else that its processes said, the newest line last."""
+    """All other lines of its processes' logs, the newest last."""
     why: str = ""
     """Why there is nothing to read."""
 

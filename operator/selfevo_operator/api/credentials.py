@@ -61,7 +61,7 @@ def connection(kubeconfig: str | None, settings: kopf.OperatorSettings) -> Conne
     if kubeconfig is not None:
         if not Path(kubeconfig).is_file():
             raise CredentialsError(f"--kubeconfig is {kubeconfig!r}, and there is no such file; name a kubeconfig")
-        os.environ["KUBECONFIG"] = kubeconfig  # where kopf and the official client look
+        os.environ["KUBECONFIG"] = kubeconfig  # which kopf and the official client read
     try:
         found = kopf.login_with_kubeconfig(settings=settings)
         if found is not None and not (

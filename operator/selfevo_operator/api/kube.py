@@ -71,7 +71,7 @@ class Api(Protocol):
         """The pods of a Job; ``cached``: they may be a little old."""
 
     async def pod_log(self, namespace: str, pod: str) -> str:
-        """The last lines of what the pod's trainer said, each behind its time."""
+        """The last lines of the log of the pod's trainer, each behind its time."""
 
     async def list_events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         """The Events about the object ``uid``, in any order."""

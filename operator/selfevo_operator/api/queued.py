@@ -19,7 +19,7 @@ _NO_WORKLOAD_S = 30.0
 _OFTEN_S, _SELDOM_S = 30.0, 300.0
 _OFTEN_FOR_S = 180.0
 _LONG_S = 60.0
-"""After so long, the status names where to look: the queue's name may be mistyped."""
+"""After so long, the status names the command that shows the queue: its name may be mistyped."""
 _AT_ONCE = 4
 
 

@@ -14,7 +14,7 @@ from selfevo_operator.observed.cache import Cache, Key
 
 
 class Forks:
-    """All of it may be forgotten at any time: whoever waits is looked at again after a while."""
+    """All of it may be forgotten at any time: a run that waits is reconciled again after a while."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache

@@ -56,7 +56,7 @@ _PLACES = {
     "HF_HOME": f"{WORK}/cache/huggingface",
     "TORCHINDUCTOR_CACHE_DIR": f"{WORK}/cache/torchinductor",
     "TRITON_CACHE_DIR": f"{WORK}/cache/triton",
-    # The user has a number only; libraries that ask for its name look here before they look into /etc/passwd and fail.
+    # The user has a number only; libraries that need its name read this before they read /etc/passwd and fail.
     "USER": "selfevo",
     "LOGNAME": "selfevo",
     # What crashes in native code leaves a stack at the end of its log, and so in the termination message.
@@ -112,7 +112,7 @@ def config_text(config: PhaseConfig) -> str:
     text = json.dumps(config.wire(), separators=(",", ":")).replace("$", "\\u0024")
     if len(text) > CONFIG_LIMIT:
         raise InputError(
-            f"what {config.step} is told is {len(text)} bytes of JSON, above {CONFIG_LIMIT} (it travels as an "
+            f"the configuration of {config.step} is {len(text)} bytes of JSON, above {CONFIG_LIMIT} (it travels as an "
             "environment variable); shorten the prompts of spec.challenger and spec.solver"
         )
     return text
@@ -175,12 +175,12 @@ def publish_token(publish: Publish | None, inputs: Inputs) -> list[Variable]:
 def traced(collector: tuple[str, str] | None, uid: str, attempt: str, users: Iterable[EnvVar]) -> list[Variable]:
     """Where the trainer sends its spans, and the one that they belong to; nothing where there is no collector.
 
-    What is said in ``users``' variables about the place holds: a trainer may have another way to it than the operator.
+    An endpoint in ``users``' variables holds: a trainer may reach the collector by another address than the operator.
     """
     if collector is None:
         return []
-    said = any(user.name in ENDPOINT_ENVS for user in users)
-    return [*([] if said else [plain(*collector)]), plain(TRACEPARENT_ENV, attempt_span(uid, attempt).traceparent)]
+    given = any(user.name in ENDPOINT_ENVS for user in users)
+    return [*([] if given else [plain(*collector)]), plain(TRACEPARENT_ENV, attempt_span(uid, attempt).traceparent)]
 
 
 def _credentials(storage: Storage) -> list[Variable]:

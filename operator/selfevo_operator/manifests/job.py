@@ -17,7 +17,7 @@ What Kubernetes does for us here, and what follows from it:
   sets of GPUs, and the second would start from an older checkpoint.
 - **The Service** belongs to the run, not to the Job. Its name is the same in every attempt, so nothing is left over
   when a Job is gone, and creating it again does nothing. Create it before the Job: then no crash lies between a Job
-  that runs and the names that its pods look up.
+  that runs and the names that its pods resolve.
 """
 
 from __future__ import annotations

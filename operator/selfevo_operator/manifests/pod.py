@@ -89,7 +89,7 @@ def pod_spec(
         given = variables(pods.env, config, [*believed(pods.ca_bundle), *ours], credentials=credentials)
         return _container(name, pods, field, settings, given)
 
-    ours = [*_processes(config, gpus, place, pods, field), *_told(run, config, pods, settings)]
+    ours = [*_processes(config, gpus, place, pods, field), *_run_variables(run, config, pods, settings)]
     init_containers: list[dict[str, Any]] = []
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
         ours += token(config.engine.endpoint.token_secret, SERVER_TOKEN_ENV)
@@ -125,8 +125,8 @@ def pod_spec(
     }
 
 
-def _told(run: SelfEvolutionRun, config: PhaseConfig, pods: Pods, settings: PodSettings) -> list[Variable]:
-    """What the trainer alone is told, beside what it does."""
+def _run_variables(run: SelfEvolutionRun, config: PhaseConfig, pods: Pods, settings: PodSettings) -> list[Variable]:
+    """The variables of the trainer alone, beside those of its processes."""
     return [
         *traced(settings.collector, run.metadata.uid, config.attempt, pods.env),
         *run_variables(run),

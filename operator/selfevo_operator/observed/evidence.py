@@ -65,7 +65,7 @@ class Evidence:
     running: int = 0
     """Pods whose trainer runs."""
     ending: int = 0
-    """Pods that were told to end and have not."""
+    """Pods that are being deleted and have not ended."""
     before: Blocker | None = None
     """Why the pods did not run, before the queue took their place away and they went."""
 
@@ -77,7 +77,7 @@ def evidence_of(pods: Iterable[Object], now: datetime | None = None) -> Evidence
     """What ``pods`` show of their Job.
 
     Args:
-        now: by which a pod that was told to end counts as lost with its node; without it, none does.
+        now: by which a pod that is being deleted counts as lost with its node; without it, none does.
     """
     ends: list[PodEnd] = []
     waiting: list[Blocker] = []
@@ -126,10 +126,10 @@ def _end(pod: Object, status: Object) -> PodEnd | None:
         return _container_end(status, *culprit)
     if trainer is not None and not status.get("reason"):
         return _container_end(status, TRAINER, trainer)
-    reason, said = _taken_away(status)
+    reason, why = _taken_away(status)
     reason = reason or status.get("reason") or "PodFailed"
-    name, said = pod["metadata"]["name"], said or status.get("message") or "no reason given"
-    text = f"pod {name} failed without an end of its container: {reason}: {said}"[:_TEXT_LIMIT]
+    name, why = pod["metadata"]["name"], why or status.get("message") or "no reason given"
+    text = f"pod {name} failed without an end of its container: {reason}: {why}"[:_TEXT_LIMIT]
     return PodEnd(None, "", _as_reason(reason), text, None, "", _is_taken_away(status))
 
 
@@ -154,19 +154,19 @@ def _culprit(pod: Object, status: Object) -> tuple[str, Object] | None:
 
 
 def _container_end(status: Object, name: str, terminated: Object) -> PodEnd:
-    said = terminated.get("message") or ""
+    message = terminated.get("message") or ""
     result = None
     if name in OURS:
         # FallbackToLogsOnError may put the end of a log here: then it is words for people.
         with contextlib.suppress(ValidationError):
-            result = PhaseResult.model_validate_json(said)
+            result = PhaseResult.model_validate_json(message)
     reason, code = terminated.get("reason") or "", terminated.get("exitCode", 1)
     if reason == _NO_END:
         code = None
     taken, why = _taken_away(status)
     if taken and name == TRAINER:
-        reason, said = taken, why or said
-    text = "" if result is not None else _last_line(said)
+        reason, message = taken, why or message
+    text = "" if result is not None else _last_line(message)
     if name not in OURS:
         code_text = "without an exit code" if code is None else f"with exit code {code}"
         kind = "init container" if _is_init(status, name) else "container"
@@ -232,7 +232,7 @@ def _waiting(pod: Object, status: Object) -> Blocker | None:
     if not spec.get("nodeName"):
         if "schedulerName" not in spec:
             return None
-        message = f"pod {name} has no node, and no scheduler has said why; is there one called {spec['schedulerName']}?"
+        message = f"pod {name} has no node, and no scheduler reports why; is there one called {spec['schedulerName']}?"
         return Blocker(reasons.UNSCHEDULABLE, message, stuck=False)
     working = next((c["name"] for c in containers if "running" in (c.get("state") or {}) and c["name"] != TRAINER), "")
     doing = f"init container {working} runs" if working else "its image is being fetched or its volumes are mounted"
@@ -261,17 +261,17 @@ def _unscheduled(name: str, spec: Object, condition: Object) -> Blocker:
 
 
 def _ending(pod: Object, now: datetime | None) -> Blocker:
-    """Its deletionTimestamp is when its grace ends: until then it saves, after it nobody has said that it ended."""
+    """Its deletionTimestamp is when its grace ends: until then it saves; after it no kubelet has reported its end."""
     metadata, node = pod["metadata"], (pod.get("spec") or {}).get("nodeName") or "its node"
     until = parse_stamp(metadata["deletionTimestamp"])
     if now is None or until is None or now <= until + _KILL_MARGIN:
         message = (
-            f"pod {metadata['name']} is ending: it was told to, and has until {metadata['deletionTimestamp']} to save"
+            f"pod {metadata['name']} is ending: it was asked to, and has until {metadata['deletionTimestamp']} to save"
         )
         return Blocker(reasons.ENDING, message, stuck=False)
     message = (
-        f"pod {metadata['name']} had to end by {metadata['deletionTimestamp']}, and node {node} has not said that it "
-        "has: the node is lost or cut off, and the next pod waits; delete the Node object when the machine is off"
+        f"pod {metadata['name']} had to end by {metadata['deletionTimestamp']}, and node {node} has not reported "
+        "its end: the node is lost or cut off, and the next pod waits; delete the Node object when the machine is off"
     )
     return Blocker(reasons.NODE_LOST, message)
 
@@ -291,7 +291,7 @@ def _node_is_silent(status: Object) -> bool:
 def _silent(pod: Object) -> Blocker:
     node = (pod.get("spec") or {}).get("nodeName") or "its node"
     message = (
-        f"node {node} of pod {pod['metadata']['name']} is not heard of; unless it comes back, the pod is told to end "
+        f"node {node} of pod {pod['metadata']['name']} is not heard of; unless it comes back, the pod is evicted "
         "when its toleration is over (five minutes where nothing else is set)"
     )
     return Blocker(reasons.NODE_LOST, message, stuck=False)

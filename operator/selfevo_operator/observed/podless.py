@@ -39,7 +39,7 @@ def why_no_pod(job: str, events: Iterable[Mapping[str, Any]], waited_s: float, s
         return Blocker(reasons.PODS_NOT_CREATED, f"no pod of {job} can be created: {words}")
     if since:  # it has had pods: between two of them its controller waits for up to six minutes
         return None
-    why = f"no event that we can read says why; look at kubectl describe job {job}"
+    why = f"no event that we can read says why; run kubectl describe job {job}"
     message = f"{job} has had no pod for {PATIENCE_S:.0f} s, and {why}"
     return Blocker(reasons.PODS_NOT_CREATED, message, stuck=waited_s >= SILENCE_S)
 

@@ -31,11 +31,11 @@ class Report(NamedTuple):
 def newest_report(log: str, step: str) -> Report | None:
     """The last report about ``step`` in a log whose every line begins with its time; None when there is none."""
     for line in reversed(log.splitlines()):
-        stamp, _, said = line.partition(" ")
-        if len(said) > _LINE or not said.startswith("{"):
+        stamp, _, text = line.partition(" ")
+        if len(text) > _LINE or not text.startswith("{"):
             continue
         try:
-            progress, at = Progress.model_validate_json(said), parse_stamp(stamp)
+            progress, at = Progress.model_validate_json(text), parse_stamp(stamp)
         except (ValidationError, ValueError):
             continue
         if progress.step == step and at is not None and at.tzinfo is not None:

@@ -73,7 +73,7 @@ class JobSnapshot:
     succeeded_pods: int
     completions: int
     terminating: int = 0
-    """Pods that were told to end and have not."""
+    """Pods that are being deleted and have not ended."""
     together: int = 1
     """Pods that train together: the step goes on when all of them are there."""
     stopping_since: datetime | None = None
@@ -264,7 +264,7 @@ def _observed(attempt: ObservedAttempt, job: JobSnapshot, evidence: Evidence) ->
 def _ending(job: JobSnapshot, evidence: Evidence) -> Blocker:
     if evidence.waiting is not None and evidence.waiting.reason == reasons.NODE_LOST:
         return evidence.waiting
-    why = f"queue {job.queue} has taken its place away" if job.suspended and job.queue else "its pods were told to end"
+    why = f"queue {job.queue} has taken its place away" if job.suspended and job.queue else "its pods were asked to end"
     return Blocker(reasons.ENDING, f"{job.name} is ending: {why}; they save, and the step goes on later", stuck=False)
 
 

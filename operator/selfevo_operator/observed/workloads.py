@@ -67,9 +67,9 @@ def why_no_workload(workloads: Sequence[Object] | None, events: Iterable[Object]
 
 def nobody_says(queue: str, namespace: str) -> Blocker:
     """A Job has waited for a minute, and nothing that we may read says why: a full queue, or one that is not there."""
-    look = f"kubectl get localqueue {queue} -n {namespace}"
+    command = f"kubectl get localqueue {queue} -n {namespace}"
     message = (
-        f"for more than a minute, and nothing says why; if the quota is not just taken, see that it exists: {look}"
+        f"for more than a minute, and nothing says why; if the quota is not just taken, see that it exists: {command}"
     )
     return Blocker(reasons.QUEUED, message, stuck=False)
 

@@ -61,7 +61,7 @@ class _WentOn(Collector):
 
 
 RUNS_WITH_FIGURES = 200
-"""Runs whose figures are told: of more, the first ones by namespace and name. It bounds a scrape."""
+"""Runs whose figures are exported: of more, the first ones by namespace and name. It bounds a scrape."""
 ENDED_RUNS_STAY = timedelta(minutes=15)
 """So long a run that has ended is among them."""
 

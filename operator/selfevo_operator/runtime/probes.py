@@ -8,7 +8,7 @@ from selfevo_operator.observed.cache import Key
 from selfevo_operator.runtime.queue import WorkQueue
 from selfevo_operator.runtime.scopes import Scopes
 
-_ONE_LOOK = 10
+_SLOW_RECONCILE = 10
 """Times as long as what counts as stuck: no reconcile takes that, however slow its few calls are."""
 
 
@@ -36,10 +36,10 @@ class Probes:
         now, stuck = time.monotonic(), self._stuck_s
         worked, waited = self._queue.longest_work(now), self._queue.age(now) if self._scopes.listed else 0.0
         hangs = now - self._call_ended_at > stuck
-        if worked > stuck and (hangs or worked > _ONE_LOOK * stuck):
-            return f"a look has taken {worked:.0f} s"
+        if worked > stuck and (hangs or worked > _SLOW_RECONCILE * stuck):
+            return f"a reconcile has taken {worked:.0f} s"
         if waited > stuck and hangs:
-            return f"a run has waited {waited:.0f} s to be looked at"
+            return f"a run has waited {waited:.0f} s to be reconciled"
         return ""
 
     def unready(self) -> str:

@@ -109,7 +109,7 @@ def _parser(default: Default) -> argparse.ArgumentParser:
                             metavar="NAMES", help=f"{what} that runs may name, e.g. eight-gpus,team-*")  # fmt: skip
     parser.add_argument("--listen", default=default("LISTEN", "0.0.0.0:8080"), metavar="HOST:PORT",
                         help="where /healthz, /readyz and /metrics are served")  # fmt: skip
-    parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs looked at at the same time")
+    parser.add_argument("--workers", default=default("WORKERS", "32"), help="runs reconciled at the same time")
     parser.add_argument("--resync-seconds", default=default("RESYNC_SECONDS", "120"),
                         help="how often everything is listed anew")  # fmt: skip
     parser.add_argument("--progress-seconds", default=default("PROGRESS_SECONDS", "30"),

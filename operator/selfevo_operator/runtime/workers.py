@@ -75,9 +75,9 @@ class Workers:
             wait = self._queue.done(key, time.monotonic(), failed=True, delay=delay)
             self._metrics.errors.inc()
             if isinstance(error, ApiError):
-                log.warning("%s: %s; looked at again in %.1f s", key, error, wait)
+                log.warning("%s: %s; reconciled again in %.1f s", key, error, wait)
             else:
-                log.exception("%s: a defect; looked at again in %.1f s", key, wait)
+                log.exception("%s: a defect; reconciled again in %.1f s", key, wait)
         else:
             self._queue.done(key, time.monotonic())
             if again is not None:

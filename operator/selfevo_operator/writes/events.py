@@ -40,7 +40,7 @@ def event(run: SelfEvolutionRun, before: RunStatus, after: RunStatus, at: str) -
         at: RFC 3339 time.
     """
     low = newly_low(run.spec.budget, before.usage, after.usage)
-    facts = [*_facts(before, after), *(Fact(reasons.BUDGET_LOW, said, "Warning") for said in low)]
+    facts = [*_facts(before, after), *(Fact(reasons.BUDGET_LOW, warning, "Warning") for warning in low)]
     if not facts:
         return None
     # What the run does says more than what its steps do, unless something needs a person.

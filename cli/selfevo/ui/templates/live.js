@@ -1,4 +1,4 @@
-// Keeps the page new while it is looked at: the server says that something happened, the page is asked for again, and
+// Keeps the page new while it is visible: the server says that something happened, the page is asked for again, and
 // what of it is new takes the place of what was there. Texts stay texts: a parsed page runs nothing.
 const PARTS = "[data-part], main > header, main > section[id], #figures";
 const { live } = document.body.dataset;
