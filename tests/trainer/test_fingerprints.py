@@ -202,7 +202,7 @@ def test_the_weights_before_the_training_are_named(phases: Phases, serve: Serve)
         f"(file://{BASE}) where model {wanted} was wanted: the log-probabilities of "
     )
     assert message.endswith(
-        f"; look at the files of {wanted} with `selfevo artifacts verify`, and report it if they are whole"
+        f"; check the files of {wanted} with `selfevo artifacts verify`, and report it if they are whole"
     )
     assert done == ["score", "close"] and phases.manifest(EVALUATE) is None
 

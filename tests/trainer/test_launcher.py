@@ -39,8 +39,8 @@ WAIT: Acts = [["until", "ready"]]
 @pytest.fixture(autouse=True)
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look more often than a training needs."""
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.02)
-    monkeypatch.setattr(rendezvous, "_LOOK_S", 0.02)
+    monkeypatch.setattr(launcher, "_POLL_S", 0.02)
+    monkeypatch.setattr(rendezvous, "_POLL_S", 0.02)
     monkeypatch.setattr(rendezvous, "_TRY_AGAIN_S", 0.2)
 
 
@@ -403,7 +403,7 @@ def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
 def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendezvous, "_LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(rendezvous, "_RECHECK_S", 0.1)
     done = PhaseResult(phase="solver-train", key=config().key, outcome="found")
     looks = iter([None, done])
     pod = Pod(Layout(1, 2, 1, port=free_port(""), join_s=120), tmp_path / "pod", found=lambda: next(looks))

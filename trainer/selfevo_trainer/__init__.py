@@ -1,1 +1,1 @@
-"""What runs inside a Job: one phase of a self-evolution run, told what to do by one PhaseConfig."""
+"""What runs inside a Job: one phase of a self-evolution run, configured by one PhaseConfig."""

@@ -42,7 +42,7 @@ def _main(started: float, log: kept_log.KeptLog | None) -> int:
         die_with_parent()
         stop = StopRequest.install()
         config = read_config()
-        trace.told(config)
+        trace.configure(config)
         if log is not None and config.attempt:
             upload = kept_log.Upload(log, config, number, started)
         try:

@@ -1,4 +1,4 @@
-"""What the Challenger is told of earlier iterations: the questions that it may not ask again and again
+"""The Challenger's memory of earlier iterations: the questions that it may not ask again and again
 (`challenger.reward.memory`; docs/method.md, "Memory").
 
 A Challenger carries its memory with it: what it was trained against lies beside its weights, and the next one adds the

@@ -123,7 +123,7 @@ class ByJudge:
         ]
 
     def _rating(self, scores: Sequence[float], group: Sequence[Completion]) -> Rating:
-        if not scores:  # the judge has said nothing of it: it earns nothing, and is no fault of the Challenger's
+        if not scores:  # the judge has scored none: the question earns nothing, and the Challenger is not at fault
             return Rating(1.0, scored_tally(group))
         figures = {"score": fmean(scores), "score_spread": pstdev(scores)}
         return Rating(fmean(scores), scored_tally(group), figures=figures)

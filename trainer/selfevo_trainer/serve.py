@@ -51,7 +51,7 @@ _models = TypeAdapter(list[ServedModel])
 
 
 def main() -> int:
-    """Fetch, or serve until told to end; returns the exit code."""
+    """Fetch, or serve until SIGTERM; returns the exit code."""
     started = time.time()
     quieten()
     log_to_stderr(None)
@@ -149,7 +149,7 @@ class State:
 
 
 def serve(settings: ServerEngine, folder: Path, port: int) -> None:
-    """Serve the models in ``folder`` until told to end.
+    """Serve the models in ``folder`` until SIGTERM.
 
     Raises:
         InputError: nothing has been fetched.

@@ -105,7 +105,7 @@ def grouped_digits(text: str) -> str:
 
 
 def formatting(text: str) -> str:
-    r"""Commands that change how an answer looks, not what it is.
+    r"""Commands that change the typography of an answer, not its value.
 
     >>> formatting(r"\color{red}{42}"), formatting(r"\Large 42"), formatting(r"\mathbf{\pi}"), formatting(r"42\\")
     (' {42}', '  42', '\\pi', '42')

@@ -229,7 +229,7 @@ class _Worker:
                 data = data[os.write(self.stdin, data) :]
 
     def messages(self) -> list[dict[str, Any]] | None:
-        """What it said; None when it is gone. Call when its output is readable."""
+        """The messages that it has written; None when it is gone. Call when its output is readable."""
         data = os.read(self.stdout, 1 << 16)
         *lines, self._partial = (self._partial + data).split(b"\n")
         return [json.loads(line) for line in lines] if data else None
@@ -318,7 +318,7 @@ class _Pool:
         return [verdicts[job] for job in range(first, first + len(pairs))]
 
     def _wait(self, until: float) -> list[_Worker]:
-        """Workers that said something or whose time is over; waits no longer than ``until``."""
+        """Workers that have written something or whose time is over; waits no longer than ``until``."""
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 selector.register(worker.stdout, selectors.EVENT_READ, worker)
@@ -334,7 +334,7 @@ class _Pool:
         return not worker.ready or worker.job is not None
 
     def _hear(self, worker: _Worker) -> _Verdict | None:
-        """The verdict on the worker's job, if it said one. A worker that is of no use any more is removed.
+        """The verdict on the worker's job, if it wrote one. A worker that is of no use any more is removed.
 
         A worker left without its job and without a verdict lost it.
         """

@@ -62,7 +62,7 @@ JOBS_PER_COMPARER = 500
 _RECYCLE, _OUT_OF_MEMORY = 64, 65
 _JOB, _IDLE = struct.Struct("q"), -1
 
-# What most answers look like; warms the parser's tables and gets sympy's lazy imports done before the fork.
+# Answers of the common forms; they warm the parser's tables and get sympy's lazy imports done before the fork.
 _WARM_UP = [
     (r"\frac{1}{2}", "0.5"),
     ("2x+1", "1+2x"),
@@ -339,7 +339,7 @@ class _Gate:
         r"def _lambdifygenerated\((\w+)\):\n    return (?:\b\1\b|\b[0-9]+(?:\.[0-9]+)?\b|[-+*/() ])*\n", re.ASCII
     )
     _OUTSIDE = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "pickle.", "code.", "tempfile.")
-    _LOOKING = ("os.listdir", "os.scandir")  # the import system does
+    _LISTING = ("os.listdir", "os.scandir")  # the import system does
     _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
     def __init__(self) -> None:
@@ -355,7 +355,7 @@ class _Gate:
         elif event == "open":
             allowed = not arguments[2] & self._WRITING
         else:
-            allowed = not event.startswith(self._OUTSIDE) or event in self._LOOKING
+            allowed = not event.startswith(self._OUTSIDE) or event in self._LISTING
         if not allowed:
             self.refused += 1
             raise _Refused(event)

@@ -38,18 +38,18 @@ def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is set in any process: the same answer in all."""
     if not grouped():
         return flag
-    told = torch.tensor([int(flag)], device=device())
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return bool(told.item())
+    reduced = torch.tensor([int(flag)], device=device())
+    dist.all_reduce(reduced, op=dist.ReduceOp.MAX)
+    return bool(reduced.item())
 
 
 def any_ranks(flags: Sequence[bool]) -> list[bool]:
     """The same for several flags at once."""
     if not grouped():
         return list(flags)
-    told = torch.tensor([int(flag) for flag in flags], device=device())
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return [bool(flag) for flag in told.tolist()]
+    reduced = torch.tensor([int(flag) for flag in flags], device=device())
+    dist.all_reduce(reduced, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in reduced.tolist()]
 
 
 def broadcast(value: Any) -> Any:

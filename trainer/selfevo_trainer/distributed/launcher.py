@@ -35,7 +35,7 @@ from selfevo_trainer.process.signals import StopRequest
 COMMAND = (sys.executable, "-m", "selfevo_trainer")
 GRACE_S = 30.0
 """What a process gets to end after another has failed."""
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
 def launch(
@@ -84,14 +84,14 @@ class _Agent(LocalElasticAgent):
             entrypoint=command[0],
             args=tuple(command[1:]),
             max_restarts=0,  # who tries again is Kubernetes
-            monitor_interval=_LOOK_S,
+            monitor_interval=_POLL_S,
         )
         super().__init__(spec, _Environment(layout, workdir))
         self._config, self._layout, self._workdir, self._stop = config, layout, workdir, stop
         self._rendezvous_of_pods, self._grace_s = rendezvous, grace_s
         self._asked = False
-        self._told: set[int] = set()
-        """The ranks that were told to end because of a failure."""
+        self._stopped_ranks: set[int] = set()
+        """The ranks that were asked to end because of a failure."""
         self._until: float | None = None
 
     def result(self) -> PhaseResult:
@@ -118,7 +118,7 @@ class _Agent(LocalElasticAgent):
 
         def first_close(*_: Any, **__: Any) -> None:
             del context.close  # the agent is in no circle, so that its store is closed when it goes
-            self._told = {rank for rank, process in self._processes().items() if process.poll() is None}
+            self._stopped_ranks = {rank for rank, process in self._processes().items() if process.poll() is None}
             if not self._committed() and not all(self._succeeded(rank) for rank in self._processes()):
                 self._rendezvous_of_pods.alarm()
             close(signal.SIGTERM, self._grace_s)
@@ -155,25 +155,26 @@ class _Agent(LocalElasticAgent):
         code = self._processes()[rank].poll()
         if code is None:
             return False
-        said = self._said(rank)
-        return (code if said is None else said.exit_code) == 0
+        result = self._reported(rank)
+        return (code if result is None else result.exit_code) == 0
 
     def _ended_at(self, rank: int) -> float:
-        """When it said its result: consequences come later than causes."""
+        """When it wrote its result: consequences come later than causes."""
         with contextlib.suppress(OSError):
             return _result_file(self._workdir, rank).stat().st_mtime
         return time.time()
 
     def _result(self, rank: int) -> PhaseResult:
-        said, code = self._said(rank), self._processes()[rank].returncode
-        if said is not None:
-            return said
+        result, code = self._reported(rank), self._processes()[rank].returncode
+        if result is not None:
+            return result
         if code == 0:
             return PhaseResult(phase=self._config.inputs.phase, key=self._config.key, outcome="committed")
         who = f"process {self._layout.node * self._layout.processes + rank} of {self._layout.size}"
-        return root_cause.silent_end(self._config, who, code, told=rank in self._told, asked=self._stop.requested)
+        stopped = rank in self._stopped_ranks
+        return root_cause.silent_end(self._config, who, code, peer_failed=stopped, asked=self._stop.requested)
 
-    def _said(self, rank: int) -> PhaseResult | None:
+    def _reported(self, rank: int) -> PhaseResult | None:
         try:
             return PhaseResult.model_validate_json(_result_file(self._workdir, rank).read_bytes())
         except (OSError, ValidationError):
@@ -181,7 +182,7 @@ class _Agent(LocalElasticAgent):
 
 
 class _Environment(DefaultLogsSpecs):
-    """What each rank is told beside torch's names; its output goes where the launcher's goes."""
+    """The environment of each rank beside torch's names; its output goes where the launcher's goes."""
 
     def __init__(self, layout: Layout, workdir: Path) -> None:
         super().__init__(log_dir=str(workdir))

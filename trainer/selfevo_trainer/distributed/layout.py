@@ -1,4 +1,4 @@
-"""Which processes train together: what a pod is told of it, and what each of its processes is. Pure.
+"""Which processes train together: the environment of a pod, and what each of its processes is. Pure.
 
 One process is the usual case, and nothing of this is set then. Otherwise the process that the pod starts launches the
 others (launcher.py); those are ranks, numbered over all pods.
@@ -67,7 +67,7 @@ ALONE = Rank()
 
 
 def read_layout(environment: Mapping[str, str], phase: Phase) -> Layout:
-    """What the pod is told.
+    """The layout that the pod's environment names.
 
     Raises:
         InputError: it makes no sense, or the phase runs in one process only.
@@ -110,7 +110,7 @@ def read_rank(environment: Mapping[str, str]) -> Rank | None:
 
 
 def rank_environment(*, parent: int, workdir: str, result: str) -> dict[str, str]:
-    """What a rank is told by us, beside what the pod is told and what torch's elastic agent says.
+    """The variables of a rank that we set, beside the pod's and those of torch's elastic agent.
 
     Args:
         result: File for its PhaseResult.

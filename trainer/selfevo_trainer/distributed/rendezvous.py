@@ -12,7 +12,7 @@ So each pod's launcher keeps a watch over the store. Its keys:
     outcome     what pod 0 makes of it: which pod was the cause, or that all is well
     left/K      the launcher of pod K reads no more
 
-A pod is successful only when pod 0 has said that the output is committed, for an index of the Job that has succeeded is
+A pod succeeds only when pod 0 has reported that the output is committed, for an index of the Job that has succeeded is
 never run again and would be missing in the next attempt. Whoever can reach the port is trusted: keep strangers out with
 a NetworkPolicy.
 """
@@ -43,9 +43,9 @@ from selfevo_trainer.process.signals import StopRequest
 LOST_S = 45.0
 """A pod that is not heard of for so long is gone: the store does not say that a connection broke off."""
 _TRY_AGAIN_S = 1.0
-_LOOK_AGAIN_S = 10.0
-"""Between two looks whether the output is there, while pod 0 does not answer."""
-_LOOK_S = 0.2
+_RECHECK_S = 10.0
+"""Between two checks whether the output is there, while pod 0 does not answer."""
+_POLL_S = 0.2
 
 Found = Callable[[], PhaseResult | None]
 
@@ -109,7 +109,7 @@ class Rendezvous(StaticTCPRendezvous):
         """Leave; at pod 0 nothing listens any more."""
         self._closing = True
         if self._watch.is_alive():
-            self._watch.join(_LOOK_AGAIN_S)
+            self._watch.join(_RECHECK_S)
         self._store = None
 
     # Pod 0.
@@ -137,7 +137,7 @@ class Rendezvous(StaticTCPRendezvous):
                     f"that its pods start together (spec.queue), or raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
                     reason=reasons.PEERS_MISSING,
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         self._ids = [self._id, *(store.get(f"pod/{node}").decode() for node in others)]
         store.set("go", json.dumps(self._ids))
         if layout.nodes > 1:
@@ -153,7 +153,7 @@ class Rendezvous(StaticTCPRendezvous):
         return now - self._beats[launcher][1] < LOST_S
 
     def _judge(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
-        """What pod 0 has committed is committed; else the cause is looked for among all."""
+        """What pod 0 has committed is committed; else the cause is searched for among all."""
         others, node, result = range(1, self._layout.nodes), 0, mine
         store = self._keys()
         if mine.exit_code != 0:
@@ -175,12 +175,12 @@ class Rendezvous(StaticTCPRendezvous):
     def join(self, found: Found) -> PhaseResult | None:
         """Wait until pod 0 says to go; or until the output is there."""
         layout = self._layout
-        until, look_again = (time.monotonic() + seconds for seconds in (layout.join_s, _LOOK_AGAIN_S))
+        until, recheck_at = (time.monotonic() + seconds for seconds in (layout.join_s, _RECHECK_S))
         why = "it does not answer"
         while time.monotonic() < until:
             try:
-                socket.create_connection((layout.master, layout.port), timeout=_LOOK_AGAIN_S).close()
-                wait = timedelta(seconds=_LOOK_AGAIN_S)
+                socket.create_connection((layout.master, layout.port), timeout=_RECHECK_S).close()
+                wait = timedelta(seconds=_RECHECK_S)
                 self._store = TCPStore(layout.master, layout.port, None, False, wait, wait_for_workers=False)
                 if self._let_in(self._keys(), until):
                     self._watch.start()
@@ -188,9 +188,9 @@ class Rendezvous(StaticTCPRendezvous):
                 why = "others are missing" if time.monotonic() > until else "it did not let this pod in"
             except (OSError, RuntimeError) as error:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            if time.monotonic() > look_again:
+            if time.monotonic() > recheck_at:
                 # Pod 0 may be done: then it does not come again.
-                look_again = time.monotonic() + _LOOK_AGAIN_S
+                recheck_at = time.monotonic() + _RECHECK_S
                 result = found()
                 if result is not None:
                     return result
@@ -208,7 +208,7 @@ class Rendezvous(StaticTCPRendezvous):
             if time.monotonic() > until:
                 return False
             store.add(f"beat/{self._id}", 1)
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         return self._id in json.loads(store.get("go"))
 
     def _await_outcome(self, mine: PhaseResult, stop: StopRequest, patience_s: float) -> PhaseResult:
@@ -225,7 +225,7 @@ class Rendezvous(StaticTCPRendezvous):
                 )
             if (mine.exit_code != 0 or self.failed) and time.monotonic() > until:
                 break
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         if self._outcome is not None:
             node, result = self._outcome
             return result if result.exit_code == 0 else self._own_or(mine, result, node)
@@ -247,11 +247,11 @@ class Rendezvous(StaticTCPRendezvous):
                 if node == 0:
                     self._hear_ends(store)
                 elif store.check(["outcome"]):
-                    said = json.loads(store.get("outcome"))
-                    self._outcome = said["node"], PhaseResult.model_validate(said["result"])
+                    outcome = json.loads(store.get("outcome"))
+                    self._outcome = outcome["node"], PhaseResult.model_validate(outcome["result"])
                     self._alarmed = self._alarmed or self._outcome[1].exit_code != 0
                 self._heard = time.monotonic()
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
             store.set(f"left/{node}", "")
         except (RuntimeError, ValueError):  # pod 0 is gone, or what it says is none of ours
             self._broken = True
@@ -261,8 +261,8 @@ class Rendezvous(StaticTCPRendezvous):
             if node == 0 or node in self._ends:
                 continue
             if store.check([f"end/{node}"]):
-                said = json.loads(store.get(f"end/{node}"))
-                self._ends[node] = PhaseResult.model_validate(said["result"]), said["asked"]
+                end = json.loads(store.get(f"end/{node}"))
+                self._ends[node] = PhaseResult.model_validate(end["result"]), end["asked"]
             elif not self._beating(store, launcher) or store.check([f"left/{node}"]):
                 self._ends[node] = self._without_a_word(), False
             else:
@@ -286,4 +286,4 @@ class Rendezvous(StaticTCPRendezvous):
 def _wait(done: Callable[[], bool], patience_s: float) -> None:
     until = time.monotonic() + patience_s
     while not done() and time.monotonic() < until:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)

@@ -1,7 +1,7 @@
 """Many processes end, one report is made: which of them was the cause. Pure.
 
-When one process fails, the others fail as a consequence: a collective breaks off, or they are told to end. So what
-somebody meant to say goes before what merely happened, and of the latter the earlier before the later.
+When one process fails, the others fail as a consequence: a collective breaks off, or they are asked to end. So an
+error that a process reports goes before what merely happened, and of the latter the earlier before the later.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def under_way(interruption: BaseException) -> SelfevoError | None:
     return None
 
 
-def silent_end(config: PhaseConfig, who: str, code: int, *, told: bool, asked: bool) -> PhaseResult:
-    """What to say of a process that left no result.
+def silent_end(config: PhaseConfig, who: str, code: int, *, peer_failed: bool, asked: bool) -> PhaseResult:
+    """The result of a process that left none.
 
     Args:
         who: E.g. ``process 1 of 2``.
         code: Its exit code, or the negative number of the signal that ended it.
-        told: It was told to end, because another had failed.
-        asked: It was told to end, because SIGTERM had arrived.
+        peer_failed: It was asked to end, because another had failed.
+        asked: It was asked to end, because SIGTERM had arrived.
     """
-    if told or (asked and -code in (signal.SIGTERM, signal.SIGKILL)):
+    if peer_failed or (asked and -code in (signal.SIGTERM, signal.SIGKILL)):
         why = "stopped on request" if asked else "was ended because another process had failed"
         return failure(
             config, ExitCode.TERMINATED, reasons.PEER_FAILED if not asked else reasons.TERMINATED, f"{who} {why}"

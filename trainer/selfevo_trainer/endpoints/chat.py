@@ -67,12 +67,12 @@ class Chat:
         """Give its connections back."""
         self._client.close()
 
-    def _refused(self, status: int, said: str) -> InputError | None:
+    def _refused(self, status: int, text: str) -> InputError | None:
         if status >= 500:
             return None
         if 300 <= status < 400:
             return InputError(f"{self._client.name} redirects ({status}) elsewhere; name the address to which it does")
-        problem = f"{self._client.name} {answers(status, said)}"
+        problem = f"{self._client.name} {answers(status, text)}"
         if status in (401, 403):
             return InputError(
                 f"{problem}; name a Secret with a token that it takes in {self._asked.field}.tokenSecret (on one "

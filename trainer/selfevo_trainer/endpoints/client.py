@@ -70,7 +70,7 @@ class Client:
             urls: addresses without a path, as many as there are servers.
             timeout: seconds for one answer.
             patience: seconds for which a server may give no answer at all.
-            check_alive: called before another attempt; raises what is to be said when the server has ended.
+            check_alive: called before another attempt; raises an error when the server has ended.
             bad_answers: of no use to one request, after which it is given up; None: only patience ends it.
         """
         self.name = name
@@ -97,7 +97,7 @@ class Client:
         read: Callable[[Any], Answer],
         *,
         number: int = 0,
-        refused: Callable[[int, str], SelfevoError | None] = lambda status, said: None,
+        refused: Callable[[int, str], SelfevoError | None] = lambda status, text: None,
     ) -> Answer:
         """What ``read`` makes of the JSON at ``path``; it raises `BadAnswer` where that is of no use.
 
@@ -117,7 +117,7 @@ class Client:
                 status, headers, data = self._once(self.urls[(number + attempt) % len(self.urls)], path, body)
                 if status == 200:
                     return read(self._json(data))
-                text = said(data)
+                text = error_text(data)
                 problem = answers(status, text)
                 if status in _BUSY:
                     pause = _retry_after(headers)
@@ -235,8 +235,8 @@ def is_local(url: str) -> bool:
         return False
 
 
-def said(data: bytes) -> str:
-    """What an answer that is an error says of it, on one line; OpenAI's form, FastAPI's, or text."""
+def error_text(data: bytes) -> str:
+    """The message of an error response, on one line; OpenAI's form, FastAPI's, or text."""
     try:
         content = json.loads(data)
         for _ in range(2):
@@ -247,9 +247,9 @@ def said(data: bytes) -> str:
     return one_line(content if isinstance(content, str) else json.dumps(content))[:500]
 
 
-def answers(status: int, said: str) -> str:
-    """What a server does that answers with an error and these words, behind its name."""
-    return f"answers {status} ({said or 'and nothing else'})"
+def answers(status: int, text: str) -> str:
+    """The words, behind a server's name, about an error response with this text."""
+    return f"answers {status} ({text or 'and nothing else'})"
 
 
 def one_line(text: str) -> str:

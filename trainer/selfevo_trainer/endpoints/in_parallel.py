@@ -13,7 +13,7 @@ Made = TypeVar("Made")
 def in_parallel(call: Callable[[int], Made], count: int, limit: int) -> list[Made]:
     """``[call(0), ..., call(count - 1)]``, at most ``limit`` at once, begun in this order.
 
-    The threads are daemons: one that waits for an answer keeps no process alive that has been told to end, as those of
+    The threads are daemons: one that waits for an answer keeps no process alive that has been asked to end, as those of
     `concurrent.futures` do.
 
     Raises:

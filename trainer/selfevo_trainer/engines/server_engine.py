@@ -1,8 +1,8 @@
 """Generation by an OpenAI-compatible server: beside the trainer, at an endpoint, or one that is started here.
 
 Prompts travel as token ids, so that the server's chat template and tokenizer have no say; there is a request for each
-(prompt, sample), for a seed belongs to one request. What the server would take from the model's own generation_config
-is said in each request.
+(prompt, sample), for a seed belongs to one request. Each request sets what the server would
+otherwise take from the model's own generation_config.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class ServerEngine:
         served = client.ask("/v1/models", None, self._find, refused=self._never)
         if served.urls:
             client.urls = served.urls
-        # Where the model has fewer positions, prompts may still be shorter than allowed; the server looks at each.
+        # Where the model has fewer positions, prompts may still be shorter than allowed; the server checks each.
         wanted = min(weights.longest, positions_of(weights.path, weights.loading) or weights.longest)
         if wanted > served.longest > 0:
             raise InputError(
@@ -122,11 +122,11 @@ class ServerEngine:
             )
         self._compare_tokenizers()
 
-    def _never(self, status: int, said: str) -> SelfevoError | None:
+    def _never(self, status: int, text: str) -> SelfevoError | None:
         """What serve.py says when the server beside the trainer will not become ready."""
         if self._is_endpoint or status not in (NEVER_INPUT, NEVER_SERVICE):
             return None
-        return InputError(said) if status == NEVER_INPUT else ServiceError(said)
+        return InputError(text) if status == NEVER_INPUT else ServiceError(text)
 
     def _find(self, answer: Any) -> _Served:
         """The wanted model in an answer of /v1/models."""
@@ -188,7 +188,7 @@ class ServerEngine:
             "temperature": sampling.temperature,
             "stop_token_ids": sorted(self.eos),
             "return_token_ids": True,
-            # A server may take these from the model's generation_config when they are not said.
+            # A server may take these from the model's generation_config when they are not set.
             "repetition_penalty": 1.0,
             "min_p": 0.0,
             "top_k": sampling.top_k or -1,
@@ -201,7 +201,7 @@ class ServerEngine:
             body,
             lambda answer: self._read(answer, ids, sampling),
             number=number,  # all samples of a prompt at one server, which computes the prompt once
-            refused=lambda status, said: self._refused(status, said, ids, sampling),
+            refused=lambda status, text: self._refused(status, text, ids, sampling),
         )
 
     def _read(self, answer: Any, ids: list[int], sampling: Sampling) -> Completion:
@@ -245,11 +245,11 @@ class ServerEngine:
         found: dict[str, Any] = choices[0]
         return found
 
-    def _refused(self, status: int, said: str, ids: list[int], sampling: Sampling) -> SelfevoError | None:
-        if status in (400, 413, 422) and any(words in said for words in _TOO_LONG):
+    def _refused(self, status: int, text: str, ids: list[int], sampling: Sampling) -> SelfevoError | None:
+        if status in (400, 413, 422) and any(words in text for words in _TOO_LONG):
             return InputError(
                 f"{self._client.name} has no room for a prompt of {len(ids)} tokens and maxCompletionLength "
-                f"{sampling.max_completion_length} ({said}); shorten one of them, or serve the model with a longer "
+                f"{sampling.max_completion_length} ({text}); shorten one of them, or serve the model with a longer "
                 "context"
             )
         return None
@@ -285,8 +285,8 @@ class ServerEngine:
     ) -> list[float] | None:
         """The log-probabilities of all but the first of ``ids``; None where the server does not give them this way."""
 
-        def refused(status: int, said: str) -> SelfevoError | None:
-            if "Out of range float" in said:  # JSON has no NaN
+        def refused(status: int, text: str) -> SelfevoError | None:
+            if "Out of range float" in text:  # JSON has no NaN
                 return not_finite(self._weights.path, self._weights.loading)
             return _NoLogprobs("") if status in (400, 422) else None
 

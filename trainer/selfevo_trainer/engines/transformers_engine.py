@@ -127,4 +127,4 @@ class TransformersEngine:
 
 def _is_out_of_memory(error: Exception) -> bool:
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(said in str(error) for said in _OUT_OF_MEMORY)
+    return isinstance(error, kinds) or any(words in str(error) for words in _OUT_OF_MEMORY)

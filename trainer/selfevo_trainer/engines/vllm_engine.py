@@ -91,7 +91,7 @@ class VllmEngine:
             from vllm.lora.request import LoRARequest
 
             rank, targets = adapters.form_of(weights.path)
-            # Told no targets it adapts the output layer too, whose log-probabilities of prompts then fail.
+            # Without targets it adapts the output layer too, whose log-probabilities of prompts then fail.
             own |= {"enable_lora": True, "max_lora_rank": _room_for(rank), "lora_target_modules": targets}
             self.adapter = LoRARequest("adapter", 1, str(weights.path))
         return self.vllm.LLM(

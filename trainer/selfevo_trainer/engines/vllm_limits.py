@@ -1,4 +1,4 @@
-"""What vLLM is given of a machine and a model, and what is said when that does not go together. Pure."""
+"""What vLLM is given of a machine and a model, and the errors when that does not go together. Pure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _max_model_length(settings: engines.VllmEngine, weights: Frozen, config: Any
     if wanted is None:
         if not weights.longest:
             return _AUTO
-        # Where the model has fewer positions, prompts may still be shorter than allowed; generate() looks at each.
+        # Where the model has fewer positions, prompts may still be shorter than allowed; generate() checks each.
         return min(max(weights.longest, _LEAST), positions or weights.longest)
     if positions is not None and wanted > positions:
         raise InputError(
@@ -112,8 +112,8 @@ def check_split(field: str, wanted: int, config: Any) -> None:
 def start_error(
     error: Exception, version: str, settings: engines.VllmEngine, weights: Frozen, config: Any
 ) -> InputError:
-    """What to say of an exception that vLLM raised at its start."""
-    said = f"{type(error).__name__}: {error}"
+    """The error for an exception that vLLM raised at its start."""
+    raised = f"{type(error).__name__}: {error}"
     other = "choose engine.kind 'transformers'"
     if (why := memory_reason(error)) is not None:
         return InputError(
@@ -121,14 +121,14 @@ def start_error(
             f"({why}); change that share, lower engine.maxModelLength or engine.maxSequences, or "
             "take a larger GPU"
         )
-    if any(words in said.lower() for words in ("head_size", "head size", "head_dim")):
+    if any(words in raised.lower() for words in ("head_size", "head size", "head_dim")):
         text = config.get_text_config()
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return InputError(
             f"vLLM {version} does not support the attention heads of the model in {weights.path}, which have {size} "
             f"elements (head_dim); {other}"
         )
-    if "architectures" in said:
+    if "architectures" in raised:
         architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
         return InputError(f"vLLM {version} does not support the architecture {architecture!r}; {other}")
     return InputError(

@@ -25,7 +25,7 @@ _ENVIRONMENT = {
 
 
 def library(field: str) -> Any:
-    """The package vllm, told to be quiet. ``field`` asks for it.
+    """The package vllm, its logging turned down. ``field`` asks for it.
 
     Raises:
         InputError: it is not installed, or cannot be imported.

@@ -37,7 +37,7 @@ NEVER_INPUT, NEVER_SERVICE = 422, 424
 GRACE_S = 30.0
 """From SIGTERM to SIGKILL."""
 _TAIL = 200
-"""Lines of a server's log that are looked at for why it ended."""
+"""Lines of a server's log that are searched for why it ended."""
 _ENVIRONMENT = {
     **ENVIRONMENT,
     "HF_HUB_OFFLINE": "1",  # the model is here
@@ -112,7 +112,7 @@ class VllmServers:
         return [server.url for server in self._servers if server.model.name == name]
 
     def check(self) -> None:
-        """Raises what is to be said of a server that has ended."""
+        """Raises the error of a server that has ended."""
         for server in self._servers:
             code = server.process.poll()
             if code is not None:
@@ -225,7 +225,7 @@ def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str])
 
 
 def ended(model: ServedModel, code: int, tail: Sequence[str], settings: ServerEngine) -> SelfevoError:
-    """What to say of a server that has ended with ``code`` after it said ``tail``. Pure."""
+    """The error of a server that has ended with ``code`` and whose log ends with ``tail``. Pure."""
     raised = [found for line in tail if (found := _RAISED.search(line))]
     # The first that tells of a cause: what is raised because of it comes after.
     lines = [f"{found[1]}: {found[2]}" for found in raised] or [line for line in tail if line.strip()][-1:]

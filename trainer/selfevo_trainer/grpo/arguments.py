@@ -1,4 +1,4 @@
-"""What all of TRL's trainers are told alike, whatever they train."""
+"""Arguments that all of TRL's trainers have in common, whatever they train."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Checkpointer:
         self.trainer = trainer
         if found is not None:
             self._state_of, self._completions_of = found.update, found.update if found.completions else None
-        if self.context.checkpoint_bytes is None:  # else the preflight has said it
+        if self.context.checkpoint_bytes is None:  # else the preflight has warned
             self._advise()
         self._taken_at = time.monotonic()
 
@@ -137,7 +137,7 @@ class Checkpointer:
                 whole = self.uploads.wait(until)
             else:
                 whole = whole and not state
-            # Who went on to its end would look like one that had failed.
+            # A rank that went on to its end would count as failed.
             collective.wait_for_all()
         raise Terminated(self._stopped(whole=whole))
 

@@ -170,7 +170,7 @@ def _fetched(context: Context, prefix: str, manifest: Manifest, name: str) -> Pa
 
 
 def at(context: Context, update: int, *, with_completions: bool) -> Found:
-    """The checkpoint of ``update`` on this disk, for a process that was told to go on from there.
+    """The checkpoint of ``update`` on this disk, for a process that is to go on from there.
 
     Raises:
         InputError: the store refuses to be read.

@@ -150,7 +150,7 @@ class DealingTrainer(GRPOTrainer):
 
 
 def _taken(values: Any, order: list[int]) -> Any:
-    """``values`` in ``order``; what is said of all rows at once stays."""
+    """``values`` in ``order``; a value for all rows at once stays."""
     if isinstance(values, list):
         return [values[row] for row in order]
     return values[order] if isinstance(values, torch.Tensor) and values.ndim else values

@@ -67,7 +67,7 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
 
     Raises:
         Terminated: SIGTERM came; what was done is committed as a checkpoint, if the grace period was long enough.
-        DataError: the loss is not finite, or ``check_history`` said so.
+        DataError: the loss is not finite, or ``check_history`` raised it.
         ServiceError: training ended before its last step.
     """
     grpo = request.inputs.grpo
@@ -86,7 +86,7 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
         trainer.resume_at(found.update, of_its_step or None)
     checkpointer.begins(trainer, found)
     context.progress("training", context.resumed_from or 0, grpo.max_steps)
-    # Each pass looks whether it is to be the last. After the last one comes the commit, and a request is too late for
+    # Each pass checks whether it is to be the last. After the last one comes the commit, and a request is too late for
     # it: what is uploaded then is kept, within the grace that the pod has.
     context.stop.defer()
     try:

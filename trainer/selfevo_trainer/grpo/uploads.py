@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 log = logging.getLogger("selfevo")
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 class Uploads:
@@ -66,12 +66,12 @@ class Uploads:
         while self._thread is not None and self.busy:
             if unless() or (until is not None and time.monotonic() >= until):
                 return False
-            self._thread.join(_LOOK_S)
+            self._thread.join(_POLL_S)
         self.check()
         return True
 
     def settle(self, until: float | None = None) -> None:
-        """Wait for it where another error is under way, which it is not to hide: its own is told to the log."""
+        """Wait for it where another error is under way, which it is not to hide: its own is logged."""
         try:
             self.wait(until)
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""JSON-lines data that a person names: held-out tasks and questions to exclude. Other columns are not looked at."""
+"""JSON-lines data that a person names: held-out tasks and questions to exclude. Other columns are ignored."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Fingerprint:
     def __init__(self, rows: Sequence[ProbeRow], before: str = "") -> None:
         self.rows = list(rows)
         self.before = before
-        """The model that its training began with, as in `Frozen.name`; empty when nobody said."""
+        """The model that its training began with, as in `Frozen.name`; empty when it is unknown."""
 
     @property
     def longest(self) -> int:
@@ -192,5 +192,5 @@ def _remedy(spec: EngineSpec, name: str, silent: bool = False) -> str:
     if isinstance(spec, ServerEngine):
         return f"have the server load {name} anew"
     if isinstance(spec, TransformersEngine):
-        return f"look at the files of {name} with `selfevo artifacts verify`, and report it if they are whole"
+        return f"check the files of {name} with `selfevo artifacts verify`, and report it if they are whole"
     return "report it; kind 'transformers' goes on meanwhile"

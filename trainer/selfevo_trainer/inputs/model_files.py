@@ -65,7 +65,7 @@ def _fetch_step(context: Context, ref: StepModelRef, dest: Path) -> Path:
     if adapters.is_adapter(model):
         if context.config.base is None:
             raise InputError(
-                f"{context.store.uri_of(prefix)} holds an adapter, and the step is not told on which base; set "
+                f"{context.store.uri_of(prefix)} holds an adapter, and the step's config names no base for it; set "
                 "grpo.lora as in the run that made it, or take the merged model (`selfevo artifacts fetch --merge`)"
             )
         adapters.put_on(model, fetch_model(context, context.config.base, "base"))

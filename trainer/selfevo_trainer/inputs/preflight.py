@@ -1,4 +1,4 @@
-"""What is wrong with a model for the phase that is about to use it, found in seconds and said in one sentence.
+"""What is wrong with a model for the phase that is about to use it, found in seconds and reported in one sentence.
 
 Without it these show as tracebacks of a library after minutes or hours, and are tried again: token ids beyond the
 embedding, a chat template that cannot render the run's prompts, learned positions that are too few, NaN in the weights.
@@ -7,7 +7,7 @@ embedding, a chat template that cannot render the run's prompts, learned positio
     CHECKS             pure: (facts of the model, what it is asked) -> what is wrong, or None
 
 `selfevo run` names the inputs of all its phases in PREFLIGHT_FILE_ENV: its first step finds what a later one would.
-Every model of a run has the base's tokenizer, template and shapes, so that looking at the one at hand is enough.
+Every model of a run has the base's tokenizer, template and shapes, so that checking the one at hand is enough.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is looked at of a model."""
+    """What is checked of a model."""
 
     folder: Path
     tokenizer: Any
@@ -99,7 +99,7 @@ class Facts:
 
 
 def check(context: Context, inputs: BuiltInputs) -> None:
-    """Look at every model of the phase.
+    """Check every model of the phase.
 
     Raises:
         InputError: it cannot do what it is asked.
@@ -108,11 +108,11 @@ def check(context: Context, inputs: BuiltInputs) -> None:
     elsewhere = [ask for other in _run_inputs() for _, _, asks in models_of(other) for ask in asks]
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
-        with context.clock.during("startup"):  # only now: a model that is not there is told in half a second
+        with context.clock.during("startup"):  # only now: a missing model fails in half a second
             for library in _LIBRARIES:
                 importlib.import_module(library)
         with context.clock.during("load"):
-            facts = look(folder, inputs.loading)
+            facts = facts_of(folder, inputs.loading)
             card.check(context, inputs, folder)
             if name == PHASES[inputs.phase].models[0]:
                 room.check(context, inputs, folder)
@@ -175,7 +175,7 @@ def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:
             yield "model", inputs.model, asks
 
 
-def look(folder: Path, loading: Any) -> Facts:
+def facts_of(folder: Path, loading: Any) -> Facts:
     """The facts of the model in ``folder``; no weight is read.
 
     Raises:
@@ -252,7 +252,7 @@ def positions_fault(facts: Facts, ask: Ask) -> str | None:
 
 
 def beyond_window(facts: Facts, ask: Ask) -> str | None:
-    """Positions that are computed have no end; beyond those of its pretraining the model gets worse. Only said.
+    """Positions that are computed have no end; beyond those of its pretraining the model gets worse. Only a warning.
 
     R-Zero itself runs models with 4,096 positions (Qwen2.5-Math) at completions of 4,096 tokens.
     """

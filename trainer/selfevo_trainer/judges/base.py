@@ -31,7 +31,7 @@ class Scorer(Protocol):
         ...
 
     def rewards(self, tasks: Sequence[str], answers: Sequence[str]) -> list[float | None]:
-        """The reward of each answer, in 0..1, in order; None where the judge has not said what it must."""
+        """The reward of each answer, in 0..1, in order; None where the judge has given no valid score."""
         ...
 
     def goes_on(self, tokens: float) -> None:

@@ -84,8 +84,8 @@ def _parsed(raw: bytes, where: str) -> Any:
                 raise InputError(f"{where}, which has an alias (*name) of YAML; write out what it stands for") from None
             return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())[:120]
-        raise InputError(f"{where}, which is neither JSON nor YAML ({said}); correct it") from None
+        detail = " ".join(str(error).split())[:120]
+        raise InputError(f"{where}, which is neither JSON nor YAML ({detail}); correct it") from None
 
 
 def _criterion(entry: Any, where: str) -> Criterion:

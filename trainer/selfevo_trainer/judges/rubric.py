@@ -25,7 +25,7 @@ from selfevo_trainer.prompts import shown
 FIELD = "spec.verifier.rubric"
 _ASKED = Asked(f"{FIELD}.endpoint", FIELD, JUDGE_TOKEN_ENV)
 FEW = 16
-"""Answers before which nothing is said of the share that has no score."""
+"""Answers before which the share without a score is not checked."""
 _CHARACTERS = 4
 """Of a token, where the server does not count."""
 _KEPT = 3
@@ -56,8 +56,8 @@ class RubricJudge:
         self._limit = None if limit is None else limit * share
         self._share = share
         self._counts = Counter({name: int(counted.get(name, 0)) for name in COUNTED})
-        self._told = Counter(self._counts)
-        self._said: list[str] = []
+        self._reported = Counter(self._counts)
+        self._malformed: list[str] = []
         self._lock = threading.Lock()
         self._chat = Chat(
             rubric.endpoint.url,
@@ -103,11 +103,11 @@ class RubricJudge:
         """Training has spent ``tokens`` in this process so far, earlier attempts' too."""
         more = max(0, int(tokens) - self._counts[TOKENS])
         self._counts[TOKENS] += more
-        self._told[TOKENS] += more
+        self._reported[TOKENS] += more
 
     def spent(self) -> dict[str, float]:
         """See `Scorer.spent`."""
-        before, self._told = self._told, Counter(self._counts)
+        before, self._reported = self._reported, Counter(self._counts)
         return {name: float(self._counts[name] - before[name]) for name in COUNTED}
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class RubricJudge:
                 if score is not None:
                     return score
                 self._counts[MALFORMED] += 1
-                self._said = [*self._said, reply.text][-_KEPT:]
+                self._malformed = [*self._malformed, reply.text][-_KEPT:]
         return None
 
     def _check_budget(self) -> None:
@@ -147,7 +147,7 @@ class RubricJudge:
                 f"the judge has left {without} of {answers} answers without a score ({without / answers:.0%}), and "
                 f"{FIELD}.maxUnscored is {self.rubric.max_unscored}: what it answers is not the JSON that it is asked "
                 f"for; name another {FIELD}.model, raise {FIELD}.maxCompletionLength, or set {FIELD}.responseFormat. "
-                f"It said: {shown(self._said)}",
+                f"Its last replies: {shown(self._malformed)}",
                 reason=reasons.NO_SCORES,
             )
 

@@ -53,7 +53,7 @@ def put_on(folder: Path, base: Path | str) -> None:
 
 
 def complete(folder: Path, base: Path, address: str) -> None:
-    """Make what the trainer saved a folder as it is stored: with the base's address, and what it is told by."""
+    """Make what the trainer saved a folder as it is stored: with the base's address, and the files that identify it."""
     put_on(folder, address)
     for name in _OF_THE_BASE:
         if (base / name).is_file() and not (folder / name).exists():

@@ -174,7 +174,7 @@ def not_loaded(path: Path, error: BaseException) -> InputError:
 def _forget_generation_habits(model: Any) -> None:
     """Leave of the model's generation_config where answers end, and how it is meant to be sampled.
 
-    generate() takes what it is not told from there: a repetition penalty or a least length would bend every sample of
+    generate() takes from there what no argument sets: a repetition penalty or a least length would bend every sample of
     training, rollout and evaluation, and no manifest would say so. Sampling settings without do_sample, which some
     published models have, would make save_pretrained fail after hours of training.
     """
@@ -198,7 +198,7 @@ def first_line(error: BaseException) -> str:
 def end_of_turn(tokenizer: Any) -> int | None:
     """The token with which the chat template ends an assistant's message; None where it is not one token of its own.
 
-    A message is rendered, and what follows it is looked at.
+    A message is rendered, and the token behind it is taken.
     """
     if not tokenizer.chat_template:
         return None

@@ -1,4 +1,4 @@
-"""A look at weights files without a library that computes: names and types from the header, bytes through numpy.
+"""Weights files read without a library that computes: names and types from the header, bytes through numpy.
 
 The safetensors format: 8 bytes with the header's length, the header as JSON, the tensors' bytes in little endian.
 """

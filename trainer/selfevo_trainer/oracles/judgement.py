@@ -16,7 +16,7 @@ class Judgement:
     metrics: dict[str, float]
     rows: Sequence[OracleRow] = ()
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds by activity of the processes that asked, as far as they are told already in what is committed."""
+    """Seconds by activity of the processes that asked, as far as they are recorded already in what is committed."""
 
 
 def accuracy(right: Sequence[bool], of: int) -> dict[str, float]:

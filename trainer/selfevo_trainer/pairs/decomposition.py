@@ -20,7 +20,7 @@ COMPOSE = (
     "longer than it must be."
 )
 LEAST, MOST = 2, 5
-"""Parts of a task that are gone on with, and those that are looked at."""
+"""The least number of parts with which a task is decomposed, and the most that are read."""
 _LINE = re.compile(r"^[ \t]*(?:[-*•]|[0-9]{1,2}[.)])[ \t]+(\S.*)$", re.MULTILINE)
 
 

@@ -56,7 +56,7 @@ def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequen
 
 
 def own_anchors(task: str, answer: str) -> list[AnchorRow]:
-    """``answer`` over its first half, and over itself said twice: too short and too long, whoever judges.
+    """``answer`` over its first half, and over itself repeated: too short and too long, whoever judges.
 
     >>> [row.rejected for row in own_anchors("Write.", "a b c d")]
     ['a b', 'a b c d a b c d']
@@ -69,7 +69,7 @@ def own_anchors(task: str, answer: str) -> list[AnchorRow]:
 
 
 def rows_of(written: Written, inputs: VerifierTrainInputs, first: Judge | None) -> list[PairRow]:
-    """A row for each pair, maker by maker, with what the gate said."""
+    """A row for each pair, maker by maker, with the gate's decision."""
     rows = []
     for maker, made in written.made.items():
         reasons = gate(made, inputs.settings.gate, lambda text: written.lengths.get(text, len(text)), first)

@@ -223,6 +223,6 @@ def keep(context: Context, samples: list[str]) -> None:
         try:
             files = QUESTIONS.write(context.workdir, rows)
             context.commit(failed_prefix(context.config.prefix), files)
-        except SelfevoError as error:  # that no question was valid is what is to be said
+        except SelfevoError as error:  # that no question was valid is the error to report
             log.warning("what the Challenger wrote is not kept: %s", error)
     collective.wait_for_all()  # who ended now would have the first one killed before its commit

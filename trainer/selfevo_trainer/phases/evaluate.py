@@ -148,7 +148,7 @@ def make(
 ) -> None:
     """Answer the questions with the numbers ``missing``, which ascend, and commit them chunk by chunk."""
     preflight.check(context, inputs)
-    base()  # that it is missing is said before hours of answering
+    base()  # if it is missing, the step fails before hours of answering
     samplings = [inputs.sampling_of(task) for task in inputs.tasks]
     parts = list(parts_of(asked, missing, context.config.chunk_questions))
     total = sum(len(numbers) * (1 + inputs.samples_of(of.task)) for of, numbers in parts)

@@ -53,7 +53,7 @@ def run(context: Context, inputs: PublishInputs) -> PhaseResult:
 
 def _publish(context: Context, inputs: PublishInputs, parts: list[tuple[Place, Mapping[str, Path]]]) -> PhaseResult:
     with context.clock.during("publication"):
-        # All places are looked at before anything is written to one of them.
+        # All places are read before anything is written to one of them.
         open_ones = [missing(place, files) for place, files in parts]
         total, done, versions = sum(map(len, open_ones)), 0, dict[str, str]()
         for (place, _), still in zip(parts, open_ones, strict=True):
@@ -101,7 +101,7 @@ def facts_of(context: Context, inputs: PublishInputs, curricula: list[Curriculum
     """What the card says beside the inputs."""
 
     def manifest_of(phase: str, key: str | None) -> Manifest | None:
-        return None if key is None else context.output_of(phase, key, "is told on the card")[1]
+        return None if key is None else context.output_of(phase, key, "is shown on the card")[1]
 
     assert isinstance(inputs.model, StepModelRef)
     scores, base = (manifest_of(EVALUATE.name, key) for key in (inputs.scores, inputs.base_scores))

@@ -279,7 +279,7 @@ def finish(
 
 
 TABLE = ("question", "majority", "share", "dropped")
-"""Columns of what trackers are told of a rollout."""
+"""Columns of the table of a rollout that trackers get."""
 TABLE_ROWS = 200
 
 

@@ -1,7 +1,7 @@
-"""The log of a process in a pod, kept in the store: a pod goes, and with it what it said.
+"""The log of a process in a pod, kept in the store: a pod goes, and its log with it.
 
 Only what Python writes to standard output and error is kept; what a library's own code writes there is in the pod's
-log alone. The pod's log is as it was: nothing is held back. While the process runs, what it said is written every
+log alone. The pod's log is as it was: nothing is held back. While the process runs, its log is written every
 `EVERY_S`, so that of one that SIGKILL ends (out of memory, a lost node) the store has all but the last of it.
 """
 
@@ -67,7 +67,7 @@ def redacted(text: str, secrets: Mapping[str, str]) -> str:
 
 
 class KeptLog:
-    """What was said so far, in bounded memory. Threads may write at once."""
+    """The lines so far, in bounded memory. Threads may write at once."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._secrets = secrets
@@ -142,7 +142,7 @@ class _Tee:
 
 @contextlib.contextmanager
 def listening(environ: Mapping[str, str]) -> Iterator[KeptLog | None]:
-    """Keep what is said inside; None outside of a pod, where logs are files that stay."""
+    """Keep what is logged inside; None outside of a pod, where logs are files that stay."""
     if GRACE_SECONDS_ENV not in environ:
         yield None
         return

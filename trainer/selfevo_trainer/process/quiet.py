@@ -22,10 +22,10 @@ def hide_trackers() -> None:
 
 
 def quieten() -> None:
-    """Before transformers, datasets or the hub are imported. Nothing is told to anybody either."""
+    """Call it before transformers, datasets or the hub are imported. Telemetry is off, too."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a store that is gone would be told by a stack of C++ frames
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost store would log a stack of C++ frames
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells each client where it found credentials

@@ -17,14 +17,14 @@ _log = logging.getLogger("selfevo")
 
 def leave(environ: Mapping[str, str], config: PhaseConfig, store: ObjectStore) -> None:
     """Write the record of the run that this phase is of, where none says the same."""
-    told = environ.get(RUN_ENV)
-    if not told:
+    encoded = environ.get(RUN_ENV)
+    if not encoded:
         return
     try:
-        run = decoded_run(told)
+        run = decoded_run(encoded)
         if config.key not in {step.key for step in plan_of(run.spec, run.status).steps}:
             return  # of what follows from scores, which the first steps' record is enough for; or another version's
         leave_record(store, RunRecord.of(run, selfevo_version()), datetime.now(UTC))
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        _log.warning("the run leaves no record in the store, by which `selfevo ui STORE` would show it: %s", said)
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        _log.warning("the run leaves no record in the store, by which `selfevo ui STORE` would show it: %s", why)

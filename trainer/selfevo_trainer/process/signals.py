@@ -1,4 +1,4 @@
-"""SIGTERM: where a phase changes its state it is told and ends where that is whole, elsewhere it ends at once."""
+"""SIGTERM: a phase that changes its state is notified and ends where that is whole; elsewhere it ends at once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a request is only noted; whoever runs inside looks at ``requested`` and stops where it can."""
+        """Inside, a request is only noted; whoever runs inside checks ``requested`` and stops where it can."""
         before, self._deferred = self._deferred, True
         try:
             yield
@@ -73,7 +73,7 @@ class StopRequest:
             self._deferred = before
 
     def defer(self) -> None:
-        """The same, to the end of the process: what comes now is looked at, and then committed, whoever asks."""
+        """The same, to the end of the process: what comes now is checked, and then committed, whoever asks."""
         self._deferred = True
 
 

@@ -42,11 +42,11 @@ class Trace:
 
     @property
     def traceparent(self) -> str:
-        """What processes are told that this one starts; empty where nothing is sent."""
+        """The header for processes that this one starts; empty where nothing is sent."""
         return "" if self._own is None else self._own.traceparent
 
-    def told(self, config: PhaseConfig) -> None:
-        """What the process is to do."""
+    def configure(self, config: PhaseConfig) -> None:
+        """Name the step of later spans."""
         self._config = config
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class Trace:
 
 
 def open_trace(environ: MutableMapping[str, str], rank: int | None, started: float) -> Trace:
-    """Of a process that is told its attempt and a collector; of several that train together, the first one's.
+    """Of a process whose environment names its attempt and a collector; of several ranks, the first one's.
 
     What the process starts belongs to its own span from here on.
     """

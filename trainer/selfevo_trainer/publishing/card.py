@@ -1,4 +1,4 @@
-"""What is said of a published model and of its curricula: README.md, with the fields that the hub reads above. Pure.
+"""The cards of a published model and of its curricula: README.md, with the fields that the hub reads above. Pure.
 
 It is made of what the steps have committed, so that every attempt writes the same bytes. It names no place but the
 hub: addresses of buckets and paths of machines are nobody else's business.

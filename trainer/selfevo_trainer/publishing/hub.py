@@ -1,5 +1,5 @@
-"""A repository of the hub, by its client: made when it is not there, private unless told otherwise, written by one
-commit that takes all files or none."""
+"""A repository of the hub, by its client: made when it is not there, private unless `private` is false, written by
+one commit that takes all files or none."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class HubRepository:
 
     def names(self) -> Collection[str]:
         if self._files is None:
-            self._look()
+            self._read()
         return list(self._files or {})
 
     def holds(self, name: str, path: Path) -> bool:
@@ -69,8 +69,8 @@ class HubRepository:
         return bool(large.sha256 == file_digest(path) if large is not None else there.blob_id == git_digest(path))
 
     def put(self, files: Mapping[str, Path], message: str) -> str:
-        """One commit on what was looked at: should somebody else write meanwhile, it is refused, and looked at anew by
-        the next attempt."""
+        """One commit on the state that was read: should somebody else write meanwhile, the hub refuses it, and the next
+        attempt reads the state anew."""
         from huggingface_hub import CommitOperationAdd
 
         if self._commit is None:
@@ -87,7 +87,7 @@ class HubRepository:
         )
         return str(commit.oid)
 
-    def _look(self) -> bool:
+    def _read(self) -> bool:
         """Read what is there; whether the branch is."""
         from huggingface_hub import errors
 
@@ -95,7 +95,7 @@ class HubRepository:
         try:
             info = self._asked(lambda: self._api.repo_info(revision=self._branch, files_metadata=True, **self._of))
         except errors.RevisionNotFoundError:
-            self._look_at_main()
+            self._read_main()
             return False
         except errors.RepositoryNotFoundError:
             return False
@@ -105,7 +105,7 @@ class HubRepository:
         self._commit = info.sha
         return True
 
-    def _look_at_main(self) -> None:
+    def _read_main(self) -> None:
         """A new branch begins with what the main one has."""
         main = self._asked(lambda: self._api.repo_info(**self._of))
         self._refuse_public(main)
@@ -127,16 +127,16 @@ class HubRepository:
             )
 
     def _make(self) -> None:
-        """The repository and its branch, as far as they are not there; what is looked at then is what counts."""
+        """The repository and its branch, as far as they are not there; their state is read after that."""
         if not self._is_there:
             self._asked(lambda: self._api.create_repo(private=self._private, exist_ok=True, **self._of))
         branch = self._branch
         if branch is not None:
             self._asked(lambda: self._api.create_branch(branch=branch, exist_ok=True, **self._of))
-        if not self._look() or self._files:
+        if not self._read() or self._files:
             raise ServiceError(
-                f"spec.publish.to is {self.address!r}, where somebody else wrote at the same time; it is looked at "
-                "again"
+                f"spec.publish.to is {self.address!r}, where somebody else wrote at the same time; the next "
+                "attempt reads it"
             )
 
     def _asked(self, call: Callable[[], T]) -> T:
@@ -177,25 +177,27 @@ def explained(error: Exception, address: str) -> Exception:
     import httpx
     from huggingface_hub import errors
 
-    said = f"spec.publish.to is {address!r}"
+    given = f"spec.publish.to is {address!r}"
     if isinstance(error, errors.HFValidationError):
-        return InputError(f"{said}, which is no name of a repository; correct it")
+        return InputError(f"{given}, which is no name of a repository; correct it")
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status in (401, 403):
         return _refused(address, status)
     if status in (409, 412):
-        return ServiceError(f"{said}, where somebody else wrote at the same time ({status}); it is looked at again")
+        return ServiceError(
+            f"{given}, where somebody else wrote at the same time ({status}); the next attempt reads it"
+        )
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
         why = " ".join((getattr(error, "server_message", None) or type(error).__name__).split())[:200]
-        return InputError(f"{said}, and the hub takes it not ({status}: {why}); correct it, or name another repository")
+        return InputError(f"{given}, and the hub refuses it ({status}: {why}); correct it, or name another repository")
     if "Invalid metadata" in str(error):
         why = " ".join(str(error).split())[:200]
-        return InputError(f"{said}, and the hub takes the card not ({why}); update selfevo, or publish to a store")
+        return InputError(f"{given}, and the hub refuses the card ({why}); update selfevo, or publish to a store")
     # Of a large file that was not taken the client says so by a RuntimeError; of an answer that is none, a ValueError.
     if status is not None or isinstance(error, (httpx.HTTPError, OSError, ValueError)) or "uploading" in str(error):
         return ServiceError(
-            f"{said}, and the hub at {os.environ.get('HF_ENDPOINT') or 'its usual address'} did not take it "
+            f"{given}, and the hub at {os.environ.get('HF_ENDPOINT') or 'its usual address'} did not take it "
             f"({status or type(error).__name__}); check the network and HF_ENDPOINT"
         )
     return error

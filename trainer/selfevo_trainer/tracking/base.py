@@ -17,7 +17,7 @@ ITERATIONS = "iterations"
 
 
 class Job(Wire):
-    """What a tracking process is told first."""
+    """The first message to a tracking process."""
 
     tracker: Tracker
     run: str

@@ -64,7 +64,7 @@ class _Process:
     def _write(self) -> None:
         pipe = self._process.stdin
         assert pipe is not None
-        with contextlib.suppress(OSError):  # it has ended, and said why
+        with contextlib.suppress(OSError):  # it has ended, and logged why
             while (line := self._messages.get()) is not None:
                 pipe.write(line.encode() + b"\n")
                 pipe.flush()
@@ -125,7 +125,7 @@ def _is_figure(value: object) -> bool:
 
 
 def jobs(config: PhaseConfig) -> list[Job]:
-    """What each tracker of the run is told of the step."""
+    """The first message to each tracker of the run."""
     return [
         Job(
             tracker=tracker,
@@ -153,16 +153,16 @@ def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def tracking(config: PhaseConfig, stop: StopRequest, folder: Path, *, speaks: bool = True) -> Iterator[Tracking]:
-    """Inside, the trackers of the run can be told something; behind it they have been, or are given up. Their files lie
-    in ``folder``, which somebody else removes. Of several processes the one that ``speaks`` for them tells them.
+    """Inside, messages can be sent to the run's trackers; behind it they are delivered, or given up. The files of the
+    trackers lie in ``folder``, which the caller removes. Of several processes, the one that ``speaks`` for them sends.
 
     A phase that ends before its time, by an error or on request, waits for none of them.
     """
     begun = time.monotonic()
-    told = Tracking([_Process(job, folder) for job in jobs(config) if speaks])
+    trackers = Tracking([_Process(job, folder) for job in jobs(config) if speaks])
     seconds = 0.0
     try:
-        yield told
+        yield trackers
         seconds = seconds_to_wait(time.monotonic() - begun)
     finally:
-        told.close(seconds, stop)
+        trackers.close(seconds, stop)
