@@ -55,6 +55,27 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     assert (code, said.splitlines()[-1]) == (0, "every phase fits")
 
 
+def test_what_lies_in_cpu_memory_is_told(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-8b-base.yaml").read_text())
+    code, said = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")
+    tried = [line for line in said.splitlines() if line.startswith("with ")]
+    assert code == 2 and "with cpuOffload: true in challenger.grpo and solver.grpo: " in said
+    document["spec"]["solver"]["grpo"]["cpuOffload"] = True
+    (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    offloaded = sized(str(path), "--card", "80")[1]
+    assert "solver-train keeps 153 GiB in the CPU memory of each pod (cpuOffload); " in offloaded
+    assert "challenger-train keeps" not in offloaded and not any("lora" in line for line in tried[:-1])
+
+    def row(table: str, start: str) -> list[str]:
+        return [line for line in table.splitlines() if line.startswith("solver-train ") and len(line.split()) > 6][
+            ["GPUs", "hours"].index(start)
+        ].split()
+
+    before = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "80")[1]
+    assert float(row(offloaded, "GPUs")[2]) < float(row(before, "GPUs")[2]) - 8
+    assert float(row(offloaded, "hours")[2]) > float(row(before, "hours")[2])
+
+
 def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
     example = str(EXAMPLES / "qwen3-4b-base.yaml")
     code, said = sized(example, "--card", "180", "--figures")
@@ -71,10 +92,10 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
         assert float(gpus) * float(hours) == pytest.approx(float(gpu_hours), rel=0.02)
     iteration = float(table[5].split()[3])
     assert iteration == pytest.approx(sum(float(row[6]) for row in rows), rel=0.01)
-    assert "10 measured, 4 published, 6 guessed" in said
+    assert "10 measured, 4 published, 7 guessed" in said
     assert "starting is one attempt's" in said
     told = [line for line in lines if line.startswith("  ")]
-    assert len(told) == 20 and all(sum(f"({kind}: " in line for kind in get_args(Origin)) == 1 for line in told)
+    assert len(told) == 21 and all(sum(f"({kind}: " in line for kind in get_args(Origin)) == 1 for line in told)
     document = yaml.safe_load(Path(example).read_text())
     document["spec"]["rollout"]["engine"] = {"kind": "vllm"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))

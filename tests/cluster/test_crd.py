@@ -420,6 +420,12 @@ MISTAKES: list[tuple[Document, str, str]] = [
         "generation vllm needs whole weights on each GPU, which sharding fsdp does not have; choose one of them",
     ),
     (
+        document(spec__solver__grpo__cpuOffload=True),
+        "spec.solver.grpo",
+        "cpuOffload keeps in CPU memory what sharding fsdp shares out, and sharding is not fsdp; set sharding to fsdp, "
+        "or remove cpuOffload",
+    ),
+    (
         document(spec__solver__grpo__delta=1.2),
         "spec.solver.grpo",
         "delta is not above 1 + epsilonHigh, so that it would cut what the clip range allows; raise it, or write 0 to "
@@ -680,6 +686,7 @@ CHANGES: list[tuple[str, Any, str]] = [
         "verifier.lora",
         "verifier.anchors",
         "solver.grpo.sharding",
+        "solver.grpo.cpuOffload",
     ),
     ("verifier.rubric", JUDGE["rubric"], f"rubric cannot be added or removed after creation; {REMEDY}"),
     ("engines", ABSENT, ""),

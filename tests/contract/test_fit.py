@@ -107,6 +107,41 @@ def test_a_working_folder_that_holds_no_checkpoint_is_refused(changes: dict[str,
     assert refused(changes, "DiskTooSmall").startswith(sentence)
 
 
+ON_EIGHT = {"nvidia.com/gpu": 8}
+IN_CPU = {
+    f"spec__{role}__grpo__{name}": value
+    for role in ("challenger", "solver")
+    for name, value in (("sharding", "fsdp"), ("cpuOffload", True))
+}
+
+
+@pytest.mark.parametrize(
+    ("memory", "sentence"),
+    [
+        # 4 bytes each of weights, reference and gradients and 8 of moments of 4.02 billion parameters.
+        (
+            {"spec__pods": {"resources": {"limits": {**ON_EIGHT, "memory": "74Gi"}}}},
+            "spec.pods.resources.limits.memory is 74Gi, and challenger-train with grpo.cpuOffload keeps 74.9 GiB in "
+            "each pod's CPU memory; raise pods.resources.limits.memory, ",
+        ),
+        (
+            {
+                "spec__pods": {"resources": {"limits": {**ON_EIGHT, "memory": "1Ti"}}},
+                "spec__solver__pods": {"nodes": 2, "resources": {"limits": {"memory": "37Gi"}}},
+            },
+            "spec.solver.pods.resources.limits.memory is 37Gi, and solver-train with grpo.cpuOffload keeps 37.5 GiB",
+        ),
+        ({"spec__pods": {"resources": {"limits": {**ON_EIGHT, "memory": "75Gi"}}}}, ""),
+        ({"spec__pods": {"resources": {"limits": ON_EIGHT}}}, ""),
+    ],
+)
+def test_a_pod_whose_memory_does_not_hold_what_is_kept_there_is_refused(memory: dict[str, Any], sentence: str) -> None:
+    if sentence:
+        assert refused({**IN_CPU, **memory}, "CpuMemoryTooSmall").startswith(sentence)
+    else:
+        refuse_what_does_not_fit(make_run(**{**QWEN, **IN_CPU, **memory}).spec)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

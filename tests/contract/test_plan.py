@@ -13,6 +13,7 @@ from selfevo_contract.phases import BaseModelRef, StepModelRef, input_key, input
 from selfevo_contract.plan import Plan, plan
 from selfevo_contract.process import PhaseConfig, phase_config
 from selfevo_contract.spec.finetune import Finetune
+from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.status import Fork
 
 LABELLED = {"data": {"uri": "s3://bucket/labelled.jsonl", "digest": DIGEST}}
@@ -188,6 +189,14 @@ def test_optional_parts_have_their_place() -> None:
     assert names[:2] == ["verifier-train-0", "evaluate-0"]
     assert names[2:7] == ["challenger-train-1", "solver-rollout-1", "verifier-train-1", "solver-train-1", "evaluate-1"]
     assert names[-4:] == ["finetune-2", "finetune-evaluate-2", "finetune-0", "finetune-evaluate-0"]
+
+
+def test_a_finetune_in_one_process_has_nobody_to_share_the_weights_out_to() -> None:
+    solver = Grpo.model_validate({"sharding": "fsdp", "cpuOffload": True, "gradientCheckpointing": True})
+    for kind in ("sft", "grpo"):
+        trained = Finetune.model_validate({**LABELLED, "kind": kind}).training(solver)
+        assert trained.gradient_checkpointing and not trained.sharded and not trained.offloaded
+        assert trained.cpu_offload is None
 
 
 def test_what_is_finetuned_is_the_best_solver_and_its_control_the_base() -> None:

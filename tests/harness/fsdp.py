@@ -10,6 +10,7 @@ from typing import Any
 def on_the_cpu() -> None:
     """Let this process shard over gloo: accelerate takes the CPU for a machine that can, and our own check passes."""
     from accelerate.state import AcceleratorState, DistributedType, PartialState
+    from torch.distributed.fsdp import CPUOffloadPolicy
 
     from selfevo_trainer.grpo import sharding
 
@@ -21,6 +22,8 @@ def on_the_cpu() -> None:
         if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
             if self._mixed_precision != "no":
                 fsdp_plugin.set_mixed_precision(self._mixed_precision)
+            if isinstance(fsdp_plugin.cpu_offload, CPUOffloadPolicy):  # a machine without GPUs cannot pin memory
+                fsdp_plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
             self.fsdp_plugin = fsdp_plugin
             self.distributed_type = DistributedType.FSDP
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP
@@ -38,3 +41,13 @@ def share_of(tensors: Iterable[Any]) -> float:
     found = list(tensors)
     assert found and all(isinstance(each, DTensor) for each in found), "a tensor is not sharded"
     return float(sum(each.to_local().numel() for each in found) / sum(each.numel() for each in found))
+
+
+def offloaded(model: Any) -> list[bool]:
+    """Of each part of ``model`` that FSDP2 gathers at once, whether its shares lie in CPU memory between uses."""
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
+
+    parts = [each._get_fsdp_state()._fsdp_param_group for each in model.modules() if isinstance(each, FSDPModule)]
+    found = [isinstance(part.offload_policy, CPUOffloadPolicy) for part in parts if part is not None]
+    assert len(found) > 2, "layers are not gathered one by one"
+    return found

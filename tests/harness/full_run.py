@@ -64,6 +64,7 @@ _GRPO = {
     "perDeviceTrainBatchSize": 16,
     "generationBatchTokens": 4096,
     "sharding": "none",
+    "cpuOffload": False,
     "generation": "vllm",
     "vllmGpuMemoryUtilization": 0.4,
     "vllmEnableSleepMode": False,

@@ -365,6 +365,9 @@ def _tell_shares(folder: str) -> None:
         shares = {"policy": fsdp.share_of(model.parameters()), "moments": fsdp.share_of(moments)}
         if trainer.ref_model is not None:
             shares["reference"] = fsdp.share_of(trainer.ref_model.parameters())
+        Path(folder, f"offloaded-{os.environ['RANK']}.json").write_text(
+            json.dumps([fsdp.offloaded(each) for each in (model, trainer.ref_model) if each is not None])
+        )
         Path(folder, f"shares-{os.environ['RANK']}.json").write_text(json.dumps(shares))
         return begins(self, args, state, control, model=model, **kwargs)
 

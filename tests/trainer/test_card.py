@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from harness.inprocess import Phases
 from harness.tiny import settings, write_questions
 from runs import EXAMPLES, arithmetic
+from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
@@ -34,6 +36,35 @@ def test_the_trainer_asks_by_the_formula_that_the_operator_asks_by(example: str)
         assert same == asked[step.phase]
         assert least_gib(here) == least_gib(asked[step.phase])
     assert set(asked) == {step.phase for step in plan(spec).steps}
+
+
+def test_cpu_memory_is_the_machines_or_its_limit(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    whole = card.cpu_memory(limit)
+    assert whole > 1 << 28
+    for written, there_is in (("max\n", whole), ("1048576\n", 1 << 20), (f"{2 * whole}\n", whole)):
+        limit.write_text(written)
+        assert card.cpu_memory(limit) == there_is
+
+
+def test_a_pod_that_cannot_keep_its_shares_in_cpu_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())).spec
+    step = next(step for step in plan(spec).steps if step.phase == "solver-train")
+    config = phase_config(spec, "run", "namespace", step, attempt="test")
+    inputs = step.inputs.model_copy(update={"grpo": step.inputs.grpo.model_copy(update={"cpu_offload": True})})
+    context: Any = SimpleNamespace(config=config, rank=SimpleNamespace(size=8))
+    monkeypatch.setattr(card, "card", lambda: ("NVIDIA H100", 79.0))
+    monkeypatch.setattr(card, "architecture", lambda _: MODELS["Qwen3-4B-Base"])
+    monkeypatch.setattr(card, "cpu_memory", lambda: 60 << 30)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    card.check(context, inputs, Path())  # 37.5 GiB, for this pod has half of the processes
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    with pytest.raises(InputError) as refused:
+        card.check(context, inputs, Path())
+    assert str(refused.value).startswith(
+        "this pod has 60.0 GiB of CPU memory, and solver-train with grpo.cpuOffload keeps 74.9 GiB in each pod's CPU"
+    )
+    assert refused.value.reason == "CpuMemoryTooSmall"
 
 
 @pytest.mark.slow

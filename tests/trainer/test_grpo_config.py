@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def config(tmp_path: Path, processes: int = 1, **settings: Any) -> Any:
     return grpo_config(Grpo.model_validate(settings), LOADING, 11, tmp_path, processes)
 
 
-NOT_TRLS = {"generationBatchTokens", "generation", "sharding", "vllmGpuMemoryUtilization", "vllmEnableSleepMode"}
+NOT_TRLS = {"generationBatchTokens", "generation", "sharding", "cpuOffload"} | {
+    "vllmGpuMemoryUtilization",
+    "vllmEnableSleepMode",
+}
 """tests/trainer/test_policy_generation.py, test_vllm_policy.py and test_sharding.py have their cases: TRL does not open
 vLLM, and gets several arguments for sharding."""
 
@@ -274,3 +278,16 @@ def test_sharding_that_would_be_none_is_refused(tmp_path: Path, dtype: Any, said
     with pytest.raises(InputError) as refused:
         grpo_config(Grpo(sharding="fsdp"), Loading(dtype=dtype, trust_remote_code=False), 11, tmp_path, 2)
     assert str(refused.value) == said
+
+
+def test_shares_in_cpu_memory_are_summed_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate opens gloo beside NCCL where these say so before it opens the process group."""
+    from selfevo_trainer.grpo import sharding
+
+    monkeypatch.setattr(sharding, "check_machine", lambda _: None)
+    names = ("ACCELERATE_USE_FSDP", "FSDP_OFFLOAD_PARAMS")
+    for name in names:
+        monkeypatch.setenv(name, "before")
+    made = [sharding.arguments(LOADING, offloaded=offloaded)["fsdp_config"] for offloaded in (False, True)]
+    assert made[1] == {**made[0], "cpu_offload": True} and "cpu_offload" not in made[0]
+    assert [os.environ[name] for name in names] == ["true", "true"]

@@ -113,14 +113,16 @@ def same_training(first: Phases, second: Phases) -> None:
     assert len({row["reward"] for row in rows(first) if "reward" in row}) > 1  # there is something to learn
 
 
-@pytest.mark.parametrize("over", [{}, {"lora": {"rank": 4}}], ids=["all weights", "lora"])
+@pytest.mark.parametrize("over", [{}, {"lora": {"rank": 4}}], ids=["all weights, in CPU memory", "lora"])
 def test_two_processes_that_share_the_weights_out_train_what_one_trains(
     make: Make, one: Phases, tmp_path: Path, over: dict[str, Any]
 ) -> None:
     if over:
         one = make(tmp_path / "one", **over)
         assert whole(one, tmp_path / "one" / "pod").code == 0
-    two = make(tmp_path / "two", **over, sharding="fsdp", gradientCheckpointing=bool(over))
+    # On a CPU the copies from CPU memory and back are none; what FSDP2 does with them is as on a GPU.
+    two = make(tmp_path / "two", **over, sharding="fsdp", gradientCheckpointing=bool(over), cpuOffload=not over)
+    assert over or two.prefix(TRAIN) == one.prefix(TRAIN)  # but for gradientCheckpointing, how is no input
     ended = sharded(two, tmp_path / "two" / "pod")
     assert (ended.code, ended.result.outcome) == (0, "committed"), ended.log
     # Under DDP, which accelerate makes of it where it cannot shard, each process would hold all.
@@ -128,6 +130,8 @@ def test_two_processes_that_share_the_weights_out_train_what_one_trains(
     assert set(shares[0]) == {"policy", "moments"} | (set() if over else {"reference"})
     for name in shares[0]:
         assert sum(each[name] for each in shares) == pytest.approx(1) and 0.4 < shares[0][name] < 0.6, name
+    in_cpu = [json.loads((tmp_path / f"two/pod/offloaded-{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(set(found) == {not over} for each in in_cpu for found in each) and len(in_cpu[0]) == len(shares[0]) - 1
     same_training(one, two)
     ones, twos = one.digests(TRAIN), two.digests(TRAIN)
     changed = {"model/model.safetensors", "model/adapter_model.safetensors", "fingerprint.jsonl"}

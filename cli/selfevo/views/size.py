@@ -14,10 +14,11 @@ from selfevo.views.hours import hours_table
 from selfevo.views.judge import judge_table
 from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
+from selfevo_contract.pods import pods_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import known
 from selfevo_contract.sizing.layout import layout_lines
-from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
+from selfevo_contract.sizing.memory import CARDS, GIB, Need, gpus_of_pod, needs
 from selfevo_contract.sizing.suggestions import suggestions
 
 
@@ -52,6 +53,13 @@ def show_size(
         print(line)
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
+    for need in found:
+        if need.in_cpu:
+            pod = need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase)) / GIB
+            print(
+                f"{need.phase} keeps {pod:.0f} GiB in the CPU memory of each pod (cpuOffload); a token's hours have "
+                "the copies from there in them, a pass's and AdamW's on the CPU are not counted"
+            )
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")
     for line in (*publish_lines(spec, model), *judge_table(spec, answer_tokens, figures)):
         print(line)

@@ -108,7 +108,7 @@ def _identity(value: object) -> object:
     if isinstance(value, dict):
         if "uri" in value and value.get("digest") is not None:
             value = {name: item for name, item in value.items() if name != "uri"}
-        dropped = ("pods", "shards", "sharding", "engine", "guards", "endpoint", "maxUnscored")
+        dropped = ("pods", "shards", "sharding", "cpuOffload", "engine", "guards", "endpoint", "maxUnscored")
         return {name: _identity(item) for name, item in value.items() if name not in dropped}
     if isinstance(value, list):
         return [_identity(item) for item in value]

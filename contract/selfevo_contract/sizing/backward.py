@@ -69,3 +69,13 @@ def gathered_bytes(model: Architecture, each: int) -> int:
     """Of sharded weights that are whole at the same time, ``each`` bytes a number: the output layer, and three times a
     layer: the one that computes, and the next as it arrives and as it is put in place."""
     return each * (model.embedding + 3 * model.in_layers // model.layers)
+
+
+def staged_bytes(model: Architecture, parts: int, adapted_in: int = 0) -> int:
+    """Of a process's share on its way between CPU memory and GPU, with ``grpo.cpuOffload``: of the output layer or of a
+    layer, whichever is larger, the weights as they came and the gradient as it leaves, both in float32.
+
+    Args:
+        adapted_in: bytes of a number of a base that an adapter is trained on, of which no gradient leaves.
+    """
+    return (adapted_in or 4 + 4) * max(model.embedding, model.in_layers // model.layers) // parts

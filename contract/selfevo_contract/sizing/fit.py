@@ -11,10 +11,10 @@ import re
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_TRAIN
-from selfevo_contract.pods import pods_of, written_in
+from selfevo_contract.pods import field_of, pods_of, written_in
 from selfevo_contract.process import part_of
 from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.memory import GIB, Need, needs
+from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
@@ -33,7 +33,8 @@ def least_gib(need: Need) -> float:
 def refuse_what_does_not_fit(spec: RunSpec) -> None:
     """A run whose pods say how much memory their GPUs have, and whose model's sizes are known by its name.
 
-    The same of pods.scratch, into which a training writes its checkpoints.
+    The same of pods.scratch, into which a training writes its checkpoints, and of a limit of the pod's CPU memory, in
+    which `grpo.cpuOffload` keeps what is trained.
 
     Raises:
         InputError: a phase takes more; one sentence that names the field.
@@ -55,6 +56,12 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         memory = pods_of(spec, need.phase).gpu_memory
         if memory is not None and least_gib(need) > gib(memory):
             raise too_small(need, f"{written_in(spec, need.phase, 'gpu_memory')}.gpuMemory is {memory}")
+        pods = pods_of(spec, need.phase)
+        limit, size = pods.resources.limits.get("memory"), need.in_cpu * gpus_of_pod(spec, pods)
+        if limit is not None and size > gib(limit) * GIB:
+            own = "memory" in part_of(spec, need.phase).pods.resources.limits
+            where = f"{field_of(need.phase) if own else 'spec.pods'}.resources.limits.memory is {limit}"
+            raise cpu_memory_too_small(where, need.phase, size)
 
 
 def too_small(need: Need, what_there_is: str) -> InputError:
@@ -69,6 +76,16 @@ def too_small(need: Need, what_there_is: str) -> InputError:
         f"{what_there_is}, and {need.phase} takes at least {least_gib(need):.1f} GiB on each of its {need.gpus} GPUs; "
         f"take larger GPUs, or {smaller} (`selfevo size` says what would fit)",
         reason=reasons.GPU_TOO_SMALL,
+    )
+
+
+def cpu_memory_too_small(what_there_is: str, phase: str, size: int) -> InputError:
+    """What to say of a pod of which ``what_there_is`` tells the CPU memory, and which `grpo.cpuOffload` needs ``size``
+    bytes of."""
+    return InputError(
+        f"{what_there_is}, and {phase} with grpo.cpuOffload keeps {size / GIB:.1f} GiB in each pod's CPU memory; raise "
+        "pods.resources.limits.memory, take larger nodes, or remove grpo.cpuOffload",
+        reason=reasons.CPU_MEMORY_TOO_SMALL,
     )
 
 

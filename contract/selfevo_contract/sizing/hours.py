@@ -21,6 +21,7 @@ from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_po
 from selfevo_contract.sizing.speeds import (
     DECODING,
     EAGER_LAYER,
+    HOST_LINK,
     LAYER,
     LINK,
     LONGEST,
@@ -102,13 +103,13 @@ class Machine:
         return 2 * self.model.parameters * tokens / (self._flops * TRAINING.value)
 
     def by_transformers(
-        self, sequences: int, at_once: int, longest: float, cached: int, *, sharded: bool = False
+        self, sequences: int, at_once: int, longest: float, cached: int, *, waiting: float = 0.0
     ) -> float:
         """Seconds of one process. Each batch goes on until its longest completion ends.
 
         Args:
             cached: bytes of a number in the cache.
-            sharded: at each token all weights come from the other GPUs.
+            waiting: seconds in which each token's weights come from elsewhere.
         """
         batches = ceil(sequences / max(1, at_once))
         size = sequences / batches if batches else 0
@@ -116,10 +117,16 @@ class Machine:
         repeated = 3 + 2 * self.model.heads / self.model.kv_heads
         moved = self.model.cached(cached) * repeated
         token = self.token_seconds(size, PROMPT_TOKENS + longest / 2, moved) / DECODING.value
-        token = max(token, self.model.layers * LAYER.value / 1e3)
-        if sharded:
-            token += self.bytes_each * self.model.parameters / (LINK.value * 1e9)
+        token = max(token, self.model.layers * LAYER.value / 1e3) + waiting
         return batches * longest * token + self.prefill_seconds(sequences * PROMPT_TOKENS)
+
+    def gathering_seconds(self, grpo: Grpo, processes: int) -> float:
+        """In which all weights come from the other GPUs, and before that this GPU's share from CPU memory."""
+        if not grpo.sharded:
+            return 0.0
+        gathered = self.bytes_each * self.model.parameters / (LINK.value * 1e9)
+        share = (4 if grpo.lora is None else self.bytes_each) * self.model.parameters / processes
+        return gathered + (share / (HOST_LINK.value * 1e9) if grpo.offloaded else 0.0)
 
     def by_vllm(
         self, sequences: int, at_once: int, mean: float, memory: float, cards: int = 1, *, eager: bool = False
@@ -205,9 +212,9 @@ def _answering(
         a_step = ceil(part.policy.completions_per_step / processes)
         at_once = min(a_step, max(1, part.policy.generation_batch_tokens // full))
         steps = part.sequences // part.policy.completions_per_step
-        sharded = part.policy.sharded
-        cached = 4 if part.policy.lora is None and not sharded else 2
-        return steps * here.by_transformers(a_step, at_once, longest, cached, sharded=sharded)
+        cached = 4 if part.policy.lora is None and not part.policy.sharded else 2
+        waiting = here.gathering_seconds(part.policy, processes)
+        return steps * here.by_transformers(a_step, at_once, longest, cached, waiting=waiting)
     match engine:
         case TransformersEngine():
             return here.by_transformers(share, engine.sequences(full), longest, 2)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import merged
 from selfevo_contract.sizing.architecture import Architecture, bytes_in
-from selfevo_contract.sizing.backward import gathered_bytes, pass_bytes
+from selfevo_contract.sizing.backward import gathered_bytes, pass_bytes, staged_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
@@ -50,6 +50,8 @@ class Need:
     """Gradients and activations of one pass; 0 where nothing is trained."""
     generation: int
     """Keys and values of what is generated at once, and autocast's copies of the weights where a trained model does."""
+    in_cpu: int = 0
+    """Bytes in CPU memory beside each GPU, with ``grpo.cpuOffload``: weights, reference, optimizer state, gradients."""
 
     @property
     def total(self) -> float:
@@ -87,6 +89,10 @@ def training(
     # Weights and moments; the frozen reference, which is loaded as the policy is; DDP's own copy of the gradients.
     held = (4 + 8 + (4 if grpo.beta > 0 else 0) + (4 if gpus > parts else 0)) * count // parts
     held += dtype_bytes * whole // parts if adapted else 0  # the base under the adapter, in the run's dtype
+    gradients = 4 * count // parts
+    in_cpu = held + gradients if grpo.offloaded else 0
+    if grpo.offloaded:  # no more than what is on its way to the GPU and back
+        held, gradients = staged_bytes(model, parts, adapted_in=dtype_bytes if adapted else 0), 0
     at_once = min(_sequences(grpo, gpus), max(1, grpo.generation_batch_tokens // sequence)) * sequence
     generating = at_once * _cache_bytes(model, dtype_bytes if adapted or grpo.sharded else 4)
     if grpo.sharded:
@@ -110,7 +116,7 @@ def training(
         computed=computed,
         gathered=dtype_bytes if grpo.sharded else 0,
     )
-    return Need(phase, gpus, held, 4 * count // parts + backward, generating)
+    return Need(phase, gpus, held, gradients + backward, generating, in_cpu)
 
 
 def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_bytes: int) -> Need:

@@ -160,6 +160,13 @@ LINK = Figure(
     "guessed",
     "within one node, less than half of an H100's NVLink one way; between nodes it is their network's",
 )
+HOST_LINK = Figure(
+    "what a GPU gets a second of its share in CPU memory, with grpo.cpuOffload",
+    50,
+    "GB/s",
+    "guessed",
+    "PCIe 5.0 x16 has 64 one way; where several GPUs share a socket's memory it is less",
+)
 MEAN_LENGTH = Figure(
     "length of a completion on average, as a share of maxCompletionLength",
     0.25,
@@ -203,7 +210,7 @@ OF_JUDGES = (CRITERIA, VERDICT)
 STARTING = (START, STORE, LOADING, GROWTH, VLLM_START, VLLM_AGAIN, VLLM_EAGER)
 """What comes before the first token or update."""
 ASSUMED = (
-    *(TRAINING, DECODING, LAYER, TOKEN, EAGER_LAYER, PASS, LINK, *STARTING),
+    *(TRAINING, DECODING, LAYER, TOKEN, EAGER_LAYER, PASS, LINK, HOST_LINK, *STARTING),
     *(MEAN_LENGTH, LONGEST, QUESTIONS, TEXT),
 )
 """All but those of the card."""

@@ -16,6 +16,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("perDeviceTrainBatchSize: 1", {"per_device_train_batch_size": 1}),
     ("generationBatchTokens: 32768", {"generation_batch_tokens": 32_768}),
     ("sharding: fsdp", {"sharding": "fsdp"}),
+    ("cpuOffload: true", {"cpu_offload": True}),
     ("lora: {}", {"lora": Lora()}),
 )
 """As a person writes them below challenger.grpo and solver.grpo (the second also below finetune), and the fields that
@@ -33,7 +34,7 @@ def suggestions(spec: RunSpec, model: Architecture, card: str) -> Iterator[tuple
     for written, fields in CHANGES:
         if all(need.total <= CARDS[card] for need in trained(spec, model)):
             return
-        if "sharding" in fields and not _can_shard(spec, model):
+        if fields.keys() & {"sharding", "cpu_offload"} and not _can_shard(spec, model):
             continue
         changed = with_settings(spec, **fields)
         if changed != spec:

@@ -69,6 +69,8 @@ class Finetune(Closed):
             "prompts_per_update": None,
             "num_iterations": 1,
             "per_device_train_batch_size": self.per_device_train_batch_size,
+            "sharding": None,  # it trains in one process
+            "cpu_offload": None,
         }
         if self.kind == "grpo":
             return solver.model_copy(update={**own, "learning_rate": self.learning_rate or solver.learning_rate})

@@ -73,6 +73,11 @@ class Grpo(Closed):
     """`fsdp`: the processes of a training share weights, reference, gradients and AdamW's moments out among them
     (PyTorch's FSDP2), and gather one layer at a time; needs two GPUs or more. `none`, as when not given: each process
     holds all of them. It says how a step is computed and not what, so that it is no input of the step."""
+    cpu_offload: bool | None = None
+    """With sharding fsdp: each process keeps its share of weights, reference, gradients and AdamW's moments in CPU
+    memory (PyTorch's CPUOffloadPolicy). A layer is copied to the GPU when it is gathered, and AdamW computes on the
+    CPU. It takes less of the GPU's memory, more of the pod's, and more time; like sharding it is no input of the
+    step."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Softmax temperature of the role's completions, in training and in rollout."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -110,6 +115,16 @@ class Grpo(Closed):
             lambda grpo: (
                 f"generation {grpo.generation} needs whole weights on each GPU, which sharding {grpo.sharding} does "
                 "not have; choose one of them"
+            ),
+        ),
+        Rule(
+            "!has(self.cpuOffload) || !self.cpuOffload || (has(self.sharding) && self.sharding == 'fsdp')",
+            lambda grpo: grpo.sharded or not grpo.cpu_offload,
+            "cpuOffload keeps in CPU memory what sharding fsdp shares out, and sharding is not fsdp; set sharding to "
+            "fsdp, or remove cpuOffload",
+            lambda grpo: (
+                "cpuOffload keeps in CPU memory what sharding fsdp shares out, and sharding is "
+                f"{grpo.sharding or 'none'}; set sharding to fsdp, or remove cpuOffload"
             ),
         ),
         Rule(
@@ -151,6 +166,11 @@ class Grpo(Closed):
     def sharded(self) -> bool:
         """Whether the processes of a training share what they hold out among them."""
         return self.sharding == "fsdp"
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether these shares lie in CPU memory between uses."""
+        return self.sharded and bool(self.cpu_offload)
 
     @property
     def rate(self) -> float:

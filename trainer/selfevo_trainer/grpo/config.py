@@ -26,7 +26,7 @@ def grpo_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path, proce
         InputError: the batch does not divide over the processes.
     """
     check_batch(grpo, processes)
-    sharded = sharding.arguments(loading) if grpo.sharded else {}
+    sharded = sharding.arguments(loading, offloaded=grpo.offloaded) if grpo.sharded else {}
     a_pass = grpo.per_device_train_batch_size * processes
     made = GRPOConfig(
         output_dir=str(output_dir),

@@ -37,14 +37,19 @@ ARGUMENTS: dict[str, Any] = {
 _FIELD = "grpo.sharding"
 
 
-def arguments(loading: Loading) -> dict[str, Any]:
-    """GRPOConfig's for a sharded training.
+def arguments(loading: Loading, *, offloaded: bool = False) -> dict[str, Any]:
+    """GRPOConfig's for a sharded training, its shares in CPU memory where ``offloaded``.
 
     Raises:
         InputError: the machine or the dtype cannot have one.
     """
     check_machine(loading)
-    return ARGUMENTS
+    if not offloaded:
+        return ARGUMENTS
+    # What lies in CPU memory is summed over the processes there, by gloo beside NCCL: accelerate makes both, if these
+    # say so before GRPOConfig, which opens the process group.
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}
+    return {**ARGUMENTS, "fsdp_config": {**ARGUMENTS["fsdp_config"], "cpu_offload": True}}
 
 
 def check_machine(loading: Loading) -> None:
@@ -87,7 +92,8 @@ def reference_by_layers() -> Iterator[None]:
         layers = set(getattr(model, "_no_split_modules", None) or ())
         for each in list(model.modules()):
             if type(each).__name__ in layers:
-                fully_shard(each, mp_policy=plugin.mixed_precision_policy or MixedPrecisionPolicy())
+                policy = plugin.mixed_precision_policy or MixedPrecisionPolicy()
+                fully_shard(each, mp_policy=policy, offload_policy=plugin.cpu_offload)
         return real(model, accelerator)
 
     module.prepare_fsdp, module.create_model_from_path = by_layers, functools.partial(load, device_map=None)
@@ -135,7 +141,8 @@ def whole(value: Any) -> Any:
 
 
 def _gathered(tensor: torch.Tensor) -> torch.Tensor | None:
-    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    # On the GPUs, also what lies in CPU memory.
+    full = tensor.to(tensor.device_mesh.device_type).full_tensor() if isinstance(tensor, DTensor) else tensor
     return full.detach().to("cpu", copy=True) if collective.rank() == 0 else None
 
 
@@ -203,10 +210,11 @@ def _set(parameter: torch.Tensor, value: torch.Tensor, folder: Path, name: str) 
 
 
 def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """``value``, the same in all processes, shared out as ``parameter`` is; nothing is sent."""
+    """``value``, the same in all processes, shared out and placed as ``parameter`` is; nothing is sent."""
     if not isinstance(parameter, DTensor):
         return value
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    mesh = parameter.device_mesh
+    return distribute_tensor(value, mesh, parameter.placements, src_data_rank=None).to(parameter.device)
 
 
 def _other(folder: Path, what: str) -> InputError:

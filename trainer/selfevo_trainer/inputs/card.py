@@ -1,12 +1,13 @@
-"""Whether the phase fits on the GPU that it was given: asked before anything is computed, by the formula of
-docs/sizing.md.
+"""Whether the phase fits on the GPU that it was given, and with `grpo.cpuOffload` into the pod's CPU memory: asked
+before anything is computed, by the formula of docs/sizing.md.
 
-    check(context, inputs, folder)      of the process's own GPU; nothing is asked of a CPU
+    check(context, inputs, folder)      of the process's own GPU; nothing is asked of a machine without
     need_of(inputs, engine, model, n)   pure: what the phase takes
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from selfevo_contract.phases import (
@@ -17,7 +18,7 @@ from selfevo_contract.phases import (
     VerifierTrainInputs,
 )
 from selfevo_contract.sizing.architecture import Architecture, bytes_in
-from selfevo_contract.sizing.fit import least_gib, too_small
+from selfevo_contract.sizing.fit import cpu_memory_too_small, least_gib, too_small
 from selfevo_contract.sizing.memory import GIB, Need, generation, judge_training, training
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_trainer.context import Context
@@ -29,7 +30,7 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
     """Ask it of this process's GPU and the model in ``folder``, whatever it is called.
 
     Raises:
-        InputError: the phase takes more memory than the GPU has.
+        InputError: the phase takes more memory than the GPU has, or the pod.
     """
     found = card()
     model = None if found is None else architecture(folder)
@@ -39,6 +40,20 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
     need = need_of(inputs, context.config.engine, model, context.rank.size)
     if need is not None and least_gib(need) > memory:
         raise too_small(need, f"the GPU of this process ({name}) has {memory:.1f} GiB")
+    if need is not None and need.in_cpu:
+        size, there_is = need.in_cpu * int(os.environ.get("LOCAL_WORLD_SIZE", "1")), cpu_memory()
+        if size > there_is:
+            raise cpu_memory_too_small(f"this pod has {there_is / GIB:.1f} GiB of CPU memory", inputs.phase, size)
+
+
+def cpu_memory(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of CPU memory of this machine, or of this container where it has a limit (cgroup v2)."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = cgroup.read_text().strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdecimal() else whole
 
 
 def card() -> tuple[str, float] | None:
