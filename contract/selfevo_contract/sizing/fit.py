@@ -18,6 +18,7 @@ from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
+from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
 
 BYTES_OF_STATE = 12
@@ -59,7 +60,8 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         pods = pods_of(spec, need.phase)
         limit, size = pods.resources.limits.get("memory"), need.in_cpu * gpus_of_pod(spec, pods)
         if limit is not None and size > gib(limit) * GIB:
-            own = "memory" in part_of(spec, need.phase).pods.resources.limits
+            part: Pods = getattr(part_of(spec, need.phase), "pods", Pods())
+            own = "memory" in part.resources.limits
             where = f"{field_of(need.phase) if own else 'spec.pods'}.resources.limits.memory is {limit}"
             raise cpu_memory_too_small(where, need.phase, size)
 

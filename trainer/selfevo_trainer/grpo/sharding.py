@@ -141,8 +141,10 @@ def whole(value: Any) -> Any:
 
 
 def _gathered(tensor: torch.Tensor) -> torch.Tensor | None:
-    # On the GPUs, also what lies in CPU memory.
-    full = tensor.to(tensor.device_mesh.device_type).full_tensor() if isinstance(tensor, DTensor) else tensor
+    full = tensor
+    if isinstance(tensor, DTensor):
+        shared: Any = tensor.to(tensor.device_mesh.device_type)  # by the GPUs, also what lies in CPU memory
+        full = shared.full_tensor()
     return full.detach().to("cpu", copy=True) if collective.rank() == 0 else None
 
 
