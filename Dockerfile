@@ -9,7 +9,7 @@
 #   docker buildx build --target trainer --build-arg SLIM_DIGEST=sha256:... --build-arg FULL_DIGEST=sha256:... .
 #
 # Base images are named by digest, and you name it: what a tag means changes by the week. Nothing has the digest that
-# stands here, so a build that is told none ends at once. All commands live in tools/image-environment.
+# stands here, so a build without it ends at once. All commands live in tools/image-environment.
 ARG SLIM_IMAGE=python:3.11-slim-bookworm
 ARG SLIM_DIGEST=sha256:0000000000000000000000000000000000000000000000000000000000000000
 ARG FULL_IMAGE=python:3.11-bookworm

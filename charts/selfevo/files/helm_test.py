@@ -83,21 +83,21 @@ def run_trains(run: dict) -> None:
     code, answer = ask("POST", RUNS, run)
     if code != 201:
         give_up(f"run {name} is refused: {answer.get('message')}")
-    said = ""
+    last = ""
     while True:
         code, found = ask("GET", f"{RUNS}/{name}")
         status = found.get("status") or {}
         ready = {c["type"]: c for c in status.get("conditions") or []}.get("Ready") or {}
         now = f"run {name}: {status.get('phase', 'not seen yet')}: {ready.get('message', '')}"
-        if now != said:
+        if now != last:
             say(now)
-            said = now
+            last = now
         if status.get("phase") == "Succeeded":
             ask("DELETE", f"{RUNS}/{name}")  # its model stays in the store, and the next test finds it there
             return
         if status.get("phase") == "Failed":
-            give_up(f"run {name} is left in {NAMESPACE} to be looked at: {ready.get('message', '')}")
-        wait(f"run {name} has not ended; it is left in {NAMESPACE} to be looked at")
+            give_up(f"run {name} is left in {NAMESPACE} for inspection: {ready.get('message', '')}")
+        wait(f"run {name} has not ended; it is left in {NAMESPACE} for inspection")
 
 
 def main() -> None:

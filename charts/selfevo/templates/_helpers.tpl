@@ -1,4 +1,4 @@
-{{/* Names, labels, images and scope, each said once. */}}
+{{/* Names, labels, images and scope, each defined once. */}}
 
 {{- define "selfevo.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}

@@ -20,7 +20,7 @@
 ].filter(one, one.value != '')
 {{- end }}
 
-{{/* Which requests are looked at. A change that leaves spec alone, or switches suspend only, asks for nothing new. */}}
+{{/* Which requests are checked. A change that leaves spec alone, or switches suspend only, asks for nothing new. */}}
 {{- define "selfevo.policy.match" -}}
 failurePolicy: Fail
 matchConstraints:
