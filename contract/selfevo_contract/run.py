@@ -11,7 +11,7 @@ from selfevo_contract.base import Closed
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PHASES
 from selfevo_contract.spec.names import DnsLabel
-from selfevo_contract.spec.rewards import CONFIDENCE
+from selfevo_contract.spec.rewards import WITHOUT_LABELS
 from selfevo_contract.spec.rollout import Rollout
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import RunStatus
@@ -70,10 +70,11 @@ def refuse_what_is_not_built(spec: RunSpec) -> None:
                 "spec.finetune.kind is 'grpo', paid by spec.solver.reward, and in a run with spec.verifier that "
                 "compares no answer with a label; set it to sft"
             )
-    if spec.finetune is not None and spec.finetune.kind == "grpo" and spec.solver.reward.mode == CONFIDENCE:
+    mode = spec.solver.reward.mode
+    if spec.finetune is not None and spec.finetune.kind == "grpo" and mode in WITHOUT_LABELS:
         raise InputError(
-            "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' uses no label; set "
-            "it to sft"
+            f"spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode {mode!r} uses no label; set it "
+            "to sft"
         )
     for phase in PHASES.values():
         engine = getattr(getattr(spec, phase.part), "engine", None)

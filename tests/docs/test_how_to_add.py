@@ -66,7 +66,11 @@ def test_a_mode_of_reward(copy: Copy) -> None:
     )
     registry = "trainer/selfevo_trainer/rewards/__init__.py"
     copy.register(registry, "import CODE\n", "import CODE\nfrom selfevo_trainer.rewards.flat import FLAT\n")
-    copy.register(registry, "(PAPER, CODE, JUDGED, CONFIDENCE)", "(PAPER, CODE, JUDGED, CONFIDENCE, FLAT)")
+    copy.register(
+        registry,
+        "(PAPER, CODE, JUDGED, CONFIDENCE, SELF_CERTAINTY)",
+        "(PAPER, CODE, JUDGED, CONFIDENCE, SELF_CERTAINTY, FLAT)",
+    )
     copy.register("contract/selfevo_contract/spec/rewards.py", '"judged"]', '"judged", "flat"]')
     code = """\
         from selfevo_contract.spec.challenger import ChallengerReward

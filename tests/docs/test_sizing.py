@@ -75,6 +75,18 @@ def test_what_is_held_is_shared_out_and_a_pass_gathers_a_few_layers() -> None:
     assert shared.backward < alone.backward - 4 * QWEN.parameters // 2
 
 
+def test_the_policys_distributions_are_counted_where_they_pay() -> None:
+    """Of 4,096 positions, or of one answer that is longer, 2 and 4 bytes a word of the vocabulary."""
+    by = {"numGenerations": 2, "promptsPerStep": 1, "perDeviceTrainBatchSize": 1, "lora": Lora()}
+    for longest, positions in ((64, 4096), (8192, 8192)):
+        labels, certain = (
+            sizing.training("solver-train", QWEN, Grpo(maxCompletionLength=longest, **by), 2, 1, certain=certain)
+            for certain in (False, True)
+        )
+        assert certain.generation == positions * QWEN.vocabulary * 6 > labels.generation
+        assert (certain.held, certain.backward) == (labels.held, labels.backward)
+
+
 def test_what_makes_a_phase_smaller() -> None:
     def total(gpus: int = 8, **grpo: Any) -> float:
         return sizing.training(

@@ -127,9 +127,10 @@ def test_a_judge_pays_no_finetuning() -> None:
     )
 
 
-def test_agreement_pays_no_finetuning() -> None:
+@pytest.mark.parametrize("mode", ["confidence", "selfCertainty"])
+def test_what_looks_at_no_label_pays_no_finetuning(mode: str) -> None:
     changes: dict[str, Any] = {
-        "spec__solver__reward": {"mode": "confidence"},
+        "spec__solver__reward": {"mode": mode},
         "spec__finetune": {"data": {"uri": "s3://bucket/labelled.jsonl"}},
     }
     refuse_what_is_not_built(make_run(**changes).spec)
@@ -137,5 +138,5 @@ def test_agreement_pays_no_finetuning() -> None:
     with pytest.raises(InputError) as error:
         refuse_what_is_not_built(make_run(**changes).spec)
     assert str(error.value) == (
-        "spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode 'confidence' uses no label; set it to sft"
+        f"spec.finetune.kind is 'grpo', paid by spec.solver.reward, whose mode {mode!r} uses no label; set it to sft"
     )

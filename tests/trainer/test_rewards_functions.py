@@ -361,3 +361,16 @@ def test_confidence_pays_the_solver_alone() -> None:
         scored_reward("confidence", 0.5)
     with pytest.raises(ValueError, match="does not pay by agreement"):
         agreed_reward("paper", 0.5)
+
+
+def test_self_certainty_pays_the_solver_alone() -> None:
+    from selfevo_trainer.rewards import agreed_reward, certain_reward, challenger_rewards, solver_reward
+
+    with pytest.raises(ValueError, match="pays the Solver alone"):
+        challenger_rewards("selfCertainty", [0.5], [0.1])
+    with pytest.raises(ValueError, match="does not pay by labels"):
+        solver_reward("selfCertainty", correct=True, boxed=True)
+    with pytest.raises(ValueError, match="does not pay by agreement"):
+        agreed_reward("selfCertainty", 0.5)
+    with pytest.raises(ValueError, match="does not pay by the policy's distributions"):
+        certain_reward("confidence", [0.5])

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from selfevo_contract.phases import SolverTrainInputs
-from selfevo_contract.spec.rewards import CONFIDENCE
+from selfevo_contract.spec.rewards import CONFIDENCE, SELF_CERTAINTY
 from selfevo_contract.spec.well_formed import Check
 from selfevo_trainer.answers.extraction import last_boxed
 from selfevo_trainer.answers.grades import extract_and_grade
@@ -22,8 +22,8 @@ from selfevo_trainer.judges.base import Judge, Scorer
 from selfevo_trainer.judges.scoring import open_scorer
 from selfevo_trainer.prompts import completion_text
 from selfevo_trainer.ratings import tokens_in
-from selfevo_trainer.rewards import agreed_reward, scored_reward, solver_reward
-from selfevo_trainer.rewards.base import RewardFunction
+from selfevo_trainer.rewards import agreed_reward, certain_reward, scored_reward, solver_reward
+from selfevo_trainer.rewards.base import Distributions, RewardFunction
 from selfevo_trainer.well_formed import vote_well_formed
 
 
@@ -123,9 +123,23 @@ class ConfidenceReward:
         return list(zip(texts, votes, strict=True))
 
 
+class SelfCertaintyReward:
+    """TRL reward function: how sure the policy was of the answer's tokens. Shapes: B completions in, B rewards out."""
+
+    __name__ = "solver"
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.policy: Distributions | None = None
+
+    def __call__(self, prompts: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        assert self.policy is not None  # training asks for no reward before it has it
+        return [certain_reward(self.mode, each) for each in self.policy.from_uniform(prompts, completion_ids)]
+
+
 @contextmanager
 def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardFunction]:
-    """By the judge of a run with a Verifier, by agreement, else by labels."""
+    """By the judge of a run with a Verifier, by the policy itself, by agreement, else by labels."""
     if inputs.judge is not None:
         with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
             yield JudgedReward(inputs.reward.mode, judge)
@@ -133,6 +147,9 @@ def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardF
     if inputs.rubric is not None:
         with closing(open_scorer(context, inputs, inputs.reward.mode, share=1 / context.rank.size)) as scorer:
             yield RubricReward(scorer)
+        return
+    if inputs.reward.mode == SELF_CERTAINTY:
+        yield SelfCertaintyReward(inputs.reward.mode)
         return
     with context.grader(inputs.grading) as grader:
         if inputs.reward.mode == CONFIDENCE:

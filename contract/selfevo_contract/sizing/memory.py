@@ -21,6 +21,7 @@ from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.pods import Pods
+from selfevo_contract.spec.rewards import SELF_CERTAINTY
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.verifier import Verifier
 
@@ -30,6 +31,9 @@ PROMPT_TOKENS = 256
 """Of the Challenger's own prompt, or of a question with its system message. A guess on the large side."""
 JUDGED_TOKENS = 16_384
 """Most tokens that a judge reads at once, each answer counted as its batch's longest."""
+CERTAINTY_TOKENS = 4096
+"""Of the answers of which the policy's distributions are at hand at once, each counted as the longest there may be; of
+one answer at least."""
 RESERVE = 0.10
 """Share on top, for what no count has: fragments of the allocator, workspaces, the batch itself. A rule of thumb."""
 CONTEXT_GIB = 1.0
@@ -49,7 +53,8 @@ class Need:
     backward: int
     """Gradients and activations of one pass; 0 where nothing is trained."""
     generation: int
-    """Keys and values of what is generated at once, and autocast's copies of the weights where a trained model does."""
+    """Keys and values of what is generated at once, and autocast's copies of the weights where a trained model does; or
+    the policy's distributions, where they are more."""
     in_cpu: int = 0
     """Bytes in CPU memory beside each GPU, with ``grpo.cpuOffload``: weights, reference, optimizer state, gradients."""
 
@@ -73,6 +78,7 @@ def training(
     solver: Engine | None = None,
     *,
     judged: bool = False,
+    certain: bool = False,
 ) -> Need:
     """One process of challenger-train or solver-train, data parallel over ``gpus``, which share what is held out among
     them with ``grpo.sharding``.
@@ -80,6 +86,7 @@ def training(
     Args:
         solver: How the frozen Solver answers in the Challenger's training; None where there is none.
         judged: A judge is held beside it, which is taken for as large as the base.
+        certain: The policy's distributions pay, of which a pass has all.
     """
     whole, adapted = model.parameters, grpo.lora is not None
     count = model.adapter(grpo.lora) if grpo.lora else whole
@@ -107,6 +114,9 @@ def training(
         held += dtype_bytes * whole
         answering = solver.sequences(sequence) * sequence * _cache_bytes(model, dtype_bytes)
         generating = max(generating, answering)
+    if certain:  # as they are computed, and in float32, which autocast hands over
+        positions = max(CERTAINTY_TOKENS, grpo.max_completion_length)
+        generating = max(generating, positions * model.vocabulary * (4 + computed))
     backward = pass_bytes(
         model,
         grpo.per_device_train_batch_size * sequence,
@@ -181,7 +191,8 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes, judged=judged)
     if spec.verifier is not None and judged:
         yield judge_training(model, spec.verifier, longest, dtype_bytes)
-    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, gpus_of(spec, solver.pods), judged=judged)
+    certain, on = solver.reward.mode == SELF_CERTAINTY, gpus_of(spec, solver.pods)
+    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, on, judged=judged, certain=certain)
     if spec.evaluation:
         sampling = spec.evaluation.sampling or solver.grpo.sampling
         longest = sampling.max_completion_length

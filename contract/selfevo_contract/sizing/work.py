@@ -16,6 +16,7 @@ from selfevo_contract.phases import (
 )
 from selfevo_contract.sizing.speeds import QUESTIONS
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.rewards import SELF_CERTAINTY
 
 TASKS = {
     "math500": 500,
@@ -54,7 +55,7 @@ class Work:
     given: int = 0
     """Sequences that are trained on as they stand in data."""
     scored: Asked | None = None
-    """Answers that a judge reads."""
+    """Answers that a judge reads, or the policy itself once more."""
     pairs: Asked | None = None
     """Answers that a judge is trained on."""
 
@@ -91,8 +92,9 @@ def work_of(inputs: Inputs) -> Work:
         case SolverTrainInputs():
             written = inputs.grpo.max_steps * inputs.grpo.completions_per_step
             longest = inputs.grpo.max_completion_length
+            read = inputs.judge is not None or inputs.reward.mode == SELF_CERTAINTY
             return Work(
-                (Asked(written, longest, inputs.grpo),), inputs.grpo, scored=_scored(inputs.judge, written, longest)
+                (Asked(written, longest, inputs.grpo),), inputs.grpo, scored=Asked(written, longest) if read else None
             )
         case VerifierTrainInputs():
             return _of_a_judge(inputs)

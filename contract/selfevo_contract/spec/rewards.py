@@ -7,6 +7,9 @@ from typing import Literal
 RewardMode = Literal["paper", "code", "judged"]
 CONFIDENCE = "confidence"
 """The Solver's mode that needs no label: it is paid for agreeing with itself."""
-SolverRewardMode = Literal["paper", "code", "judged", "confidence"]
+SELF_CERTAINTY = "selfCertainty"
+"""The other one: it is paid for how sure it was of its tokens."""
+WITHOUT_LABELS = (CONFIDENCE, SELF_CERTAINTY)
+SolverRewardMode = Literal["paper", "code", "judged", "confidence", "selfCertainty"]
 JUDGED = "judged"
 """The mode of a run with a Verifier: its judge's scores pay."""

@@ -21,8 +21,9 @@ class SolverReward(Closed):
 
     mode: SolverRewardMode = "paper"
     """`paper`: 1 for the label, else 0. `code`: 0.9 x accuracy + 0.1 x format. `judged`: by the judge of a run with
-    verifier. `confidence`: the share of the group's answers that are equal to it; no label is used, which is an
-    arm to compare labels with."""
+    verifier. Two need no label, and are arms to compare labels with. `confidence`: the share of the group's answers
+    that are equal to it. `selfCertainty`: the mean over its tokens of KL(U || p), how far the policy's distribution p
+    is from the uniform one U over the vocabulary."""
 
 
 SOLVER_SYSTEM = "Reason step by step, and put your final answer within \\boxed{}."

@@ -7,10 +7,10 @@ import doctest
 import pytest
 
 from selfevo_trainer import rewards
-from selfevo_trainer.rewards import code, confidence, judged, paper
+from selfevo_trainer.rewards import code, confidence, judged, paper, self_certainty
 
 
-@pytest.mark.parametrize("module", [rewards, paper, code, confidence, judged])
+@pytest.mark.parametrize("module", [rewards, paper, code, confidence, judged, self_certainty])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

@@ -39,7 +39,7 @@ def draw(
     rows = [list(prompts[i % len(prompts)]) for i in range(ROWS)]
     width = max(map(len, rows))
     pad, where = tokenizer.pad_token_id, model.device
-    with _computing(model):
+    with computing(model):
         output = model.generate(
             input_ids=torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=where),
             attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=where),
@@ -70,7 +70,7 @@ def after_training(model: Any, rows: Sequence[ProbeRow]) -> list[ProbeRow]:
 def logprobs(model: Any, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     """Log-probability of every token of each row but its first (`Engine.score`). One row at a time: they are few."""
     found = []
-    with _computing(model):
+    with computing(model):
         for row in rows:
             ids_1T = torch.tensor([list(row)], device=model.device)
             logprobs_TV = torch.log_softmax(model(input_ids=ids_1T).logits[0, :-1].float(), dim=-1)
@@ -129,7 +129,8 @@ def rounded(model: Any, dtype: Dtype) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _computing(model: Any) -> Iterator[None]:
+def computing(model: Any) -> Iterator[None]:
+    """Within it ``model`` is asked and not trained."""
     training = model.training
     model.eval()
     try:

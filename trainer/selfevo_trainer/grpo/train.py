@@ -25,6 +25,7 @@ from selfevo_trainer.context import NO_DISTRIBUTION, Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import probes
 from selfevo_trainer.grpo import checkpoints, completions, sharding, vllm_policy
+from selfevo_trainer.grpo.certainty import PolicyDistributions
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
@@ -36,7 +37,7 @@ from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
 from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.prompts import encode_all
-from selfevo_trainer.rewards.base import RewardFunction
+from selfevo_trainer.rewards.base import ByPolicy, RewardFunction
 
 Trainer = DealingTrainer | SupervisedTrainer
 
@@ -147,6 +148,8 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> Trainer:
             processing_class=tokenizer,
             callbacks=[hooks],
         )
+    if isinstance(request.reward, ByPolicy):
+        request.reward.policy = PolicyDistributions(trainer.model, tokenizer, inputs.grpo)
     trainer.stop = context.stop
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
     return trainer

@@ -21,6 +21,7 @@ from selfevo_contract.sizing.architecture import Architecture, bytes_in
 from selfevo_contract.sizing.fit import cpu_memory_too_small, least_gib, too_small
 from selfevo_contract.sizing.memory import GIB, Need, generation, judge_training, training
 from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.rewards import SELF_CERTAINTY
 from selfevo_trainer.context import Context
 from selfevo_trainer.models.architecture import architecture
 from selfevo_trainer.models.loading import device
@@ -74,7 +75,8 @@ def need_of(inputs: BuiltInputs, engine: Engine, model: Architecture, processes:
             judged = inputs.judge is not None
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine, judged=judged)
         case SolverTrainInputs():
-            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, judged=inputs.judge is not None)
+            judged, certain = inputs.judge is not None, inputs.reward.mode == SELF_CERTAINTY
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, judged=judged, certain=certain)
         case FinetuneInputs():
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes)
         case VerifierTrainInputs():

@@ -5,25 +5,27 @@ A mode is a file beside this one and a line of the registry. Suffix: B completio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from selfevo_trainer.rewards.base import ChallengerReward, RewardMode
 from selfevo_trainer.rewards.code import CODE
 from selfevo_trainer.rewards.confidence import CONFIDENCE
 from selfevo_trainer.rewards.judged import JUDGED
 from selfevo_trainer.rewards.paper import PAPER
+from selfevo_trainer.rewards.self_certainty import SELF_CERTAINTY
 
 __all__ = [
     "MODES",
     "ChallengerReward",
     "RewardMode",
     "agreed_reward",
+    "certain_reward",
     "challenger_rewards",
     "scored_reward",
     "solver_reward",
 ]
 
-MODES = {mode.name: mode for mode in (PAPER, CODE, JUDGED, CONFIDENCE)}
+MODES = {mode.name: mode for mode in (PAPER, CODE, JUDGED, CONFIDENCE, SELF_CERTAINTY)}
 
 
 def challenger_rewards(
@@ -105,6 +107,18 @@ def agreed_reward(mode: str, share: float | None) -> float:
     if pay is None:
         raise ValueError(f"solver reward mode {mode!r} does not pay by agreement")
     return pay(share)
+
+
+def certain_reward(mode: str, divergences: Sequence[float]) -> float:
+    """The reward of one answer whose tokens' distributions are so far from the uniform one.
+
+    >>> certain_reward("selfCertainty", [0.5, 1.5])
+    1.0
+    """
+    pay = _mode(mode, "solver").certain
+    if pay is None:
+        raise ValueError(f"solver reward mode {mode!r} does not pay by the policy's distributions")
+    return pay(divergences)
 
 
 def _mode(name: str, role: str) -> RewardMode:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 RewardFunction = Callable[..., list[float]]
 """As TRL calls it: completions, columns of the data set and more by name; a reward for each completion."""
+
+
+class Distributions(Protocol):
+    """The policy in training, as a reward may ask it."""
+
+    def from_uniform(self, prompts: Sequence[Any], completions: Sequence[Sequence[int]]) -> list[list[float]]:
+        """KL(U || p) at each token of each completion, p the distribution that it was drawn from before it was cut."""
+        ...
+
+
+@runtime_checkable
+class ByPolicy(Protocol):
+    """A reward function that asks the policy."""
+
+    policy: Distributions | None
+    """It is there once training has loaded it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,8 @@ class RewardMode:
     agreed: Callable[[float | None], float] | None = None
     """Share of the group's answers that are equal to the answer -> reward; of an answer without a vote None. Where
     neither labels nor a judge pay."""
+    certain: Callable[[Sequence[float]], float] | None = None
+    """KL(U || p) at each of the answer's tokens -> reward. Where the policy's own distributions pay."""
 
 
 def checked_share(p: float) -> float:
