@@ -93,9 +93,9 @@ class _Builder:
         parents = tuple(step.name for step in self.steps if step.key in wanted)
         return Step(f"{inputs.phase}-{iteration}", iteration, inputs, input_key(inputs), parents)
 
-    def judged(self, judge: StepModelRef | None) -> dict[str, Any]:
+    def judged(self, judge: StepModelRef | None, *, compares: bool = False) -> dict[str, Any]:
         """What a phase's inputs say of the judge; nothing in a run without one."""
-        return {} if self.spec.verifier is None else judge_of(self.spec.verifier, judge)
+        return {} if self.spec.verifier is None else judge_of(self.spec.verifier, judge, compares=compares)
 
     def challenger_train(
         self,
@@ -188,7 +188,7 @@ class _Builder:
             exclude=self.exclude,
             held_out=self.held_out,
             contamination=spec.rollout.contamination,
-            **self.judged(judge),
+            **self.judged(judge, compares=bool(anchors_of(spec.verifier))),
             **curriculum_of(spec.verifier),
         )
         return self.add(inputs, iteration, challenger, solver, *(ref for ref in (earlier, judge, member) if ref))
@@ -209,7 +209,7 @@ class _Builder:
             reward=spec.solver.reward,
             grading=spec.grading,
             well_formed=(spec.rollout.well_formed or None) if spec.solver.reward.mode == CONFIDENCE else None,
-            **self.judged(judge),
+            **self.judged(judge, compares=True),
         )
         return self.add(inputs, iteration, solver, curriculum, *([judge] if judge else []))
 

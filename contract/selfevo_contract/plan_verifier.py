@@ -44,10 +44,15 @@ def training_inputs(
     )
 
 
-def judge_of(verifier: Verifier, judge: StepModelRef | None) -> dict[str, Any]:
-    """What the inputs of a phase that asks the judge say of it: the step that left it, or its criteria."""
+def judge_of(verifier: Verifier, judge: StepModelRef | None, *, compares: bool = False) -> dict[str, Any]:
+    """What the inputs of a phase that asks the judge say of it: the step that left it, or its criteria.
+
+    Args:
+        compares: the phase may ask it about two answers.
+    """
     if verifier.rubric is not None:
-        return {"rubric": verifier.rubric}
+        rubric = verifier.rubric
+        return {"rubric": rubric if compares else rubric.model_copy(update={"pairwise": None})}
     return {"judge": judge, "judge_length": verifier.max_length}
 
 

@@ -59,6 +59,25 @@ def test_answers_are_those_of_the_method_and_each_has_its_votes() -> None:
     assert set(asked(spec, done=["challenger-train-1"])) == set(found) - {"challenger-train-1"}
 
 
+def test_a_comparison_has_two_answers_in_two_orders_and_each_has_its_votes() -> None:
+    """Groups of four, three comparisons of each answer: all six pairs."""
+    alone, compared = asked(spec_of(ANCHORS)), asked(spec_of(ANCHORS, pairwise={}))
+    assert {name: one.answers for name, one in compared.items()} == {name: one.answers for name, one in alone.items()}
+    assert compared["challenger-train-1"].tokens == alone["challenger-train-1"].tokens
+    rollout, before = compared["solver-rollout-1"], alone["solver-rollout-1"]
+    assert rollout.calls == before.calls and rollout.tokens > before.tokens  # 64 anchors: two scores, or two orders
+    solver = compared["solver-train-1"]
+    assert solver.calls == 3 * 2 * solver.answers // 4 * 6
+    fewer = asked(spec_of(pairwise={"comparisons": 2}))["solver-train-1"]
+    assert fewer.calls == solver.calls * 4 / 6 and fewer.tokens == pytest.approx(solver.tokens * 4 / 6)
+    judge = Rubric.model_validate({**RUBRIC["spec__verifier"]["rubric"], "pairwise": {"system": "j" * 40}})
+    assert call_tokens(judge, 1000, judge.pairwise) == pytest.approx(
+        CRITERIA.value + PROMPT_TOKENS + 10 + 2 * 1000 + VERDICT.value
+    )
+    [line] = [one for one in told_of(pairwise={}, **budget(int(solver.tokens) - 1)) if "solver-train-1" in one]
+    assert line.endswith("votes (3) or verifier.rubric.pairwise.comparisons (4) or solver.grpo.promptsPerStep")
+
+
 def test_a_run_without_such_a_judge_asks_none() -> None:
     spec = make_run().spec
     assert (asked(spec), judge_lines(spec, []), judge_json(spec, []), judge_table(spec, None, True)) == (

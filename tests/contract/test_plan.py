@@ -290,6 +290,10 @@ def test_a_judge_with_criteria_is_not_trained_and_keys_what_it_scores() -> None:
         after = keyed(**over)
         assert {name for name, key in after.items() if key != before[name]} >= asks
         assert after["evaluate-0"] == before["evaluate-0"]
+    compared = keyed(pairwise={})
+    assert {name for name, key in compared.items() if key != before[name]} >= {"solver-train-1", "challenger-train-2"}
+    assert all(compared[name] == before[name] for name in ("challenger-train-1", "solver-rollout-1"))
+    assert keyed(pairwise={"comparisons": 2})["solver-train-1"] != compared["solver-train-1"]
     endpoint = {"url": "https://other", "maxTokens": 9, "maxConcurrency": 1}
     assert keyed(endpoint=endpoint, maxUnscored=0.5) == before
 
@@ -301,6 +305,11 @@ def test_anchors_of_a_judge_with_criteria_are_asked_in_the_rollout_and_by_no_cha
     rollout = steps["solver-rollout-1"].inputs
     assert rollout.anchors.uri == data["uri"] == rollout.exclude[-1].uri and rollout.curriculum_share == 0.5
     assert planned(**RUBRIC).by_name["solver-rollout-1"].inputs.anchors is None
+    # They are compared where the Solver's answers are.
+    comparing = {**verifier, "rubric": {**verifier["rubric"], "pairwise": {}}}
+    steps = planned(**{**RUBRIC, "spec__verifier": comparing}).by_name
+    asked = {name: steps[name].inputs.rubric.pairwise for name in ("challenger-train-1", "solver-rollout-1")}
+    assert asked["challenger-train-1"] is None and asked["solver-rollout-1"] is not None
 
 
 def test_makers_of_pairs_that_ask_other_models_get_them() -> None:

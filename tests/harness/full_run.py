@@ -357,6 +357,7 @@ RUBRIC: Document = {
                 },
                 "system": "Judge.",
                 "votes": 5,
+                "pairwise": {"comparisons": 6, "system": "Compare."},
                 "temperature": 0.5,
                 "maxCompletionLength": 512,
                 "maxCharacters": 4096,

@@ -17,7 +17,7 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.rubric import Rubric
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines import Completion
-from selfevo_trainer.judges import agreement, rubric
+from selfevo_trainer.judges import agreement, asking
 from selfevo_trainer.judges.agreement import ask_anchors
 from selfevo_trainer.judges.criteria import Criterion, parse_criteria, read_criteria
 from selfevo_trainer.judges.rubric import RubricJudge, totals
@@ -346,7 +346,12 @@ def test_scores_belong_to_criteria_model_prompt_and_votes() -> None:
     def digest(criteria: list[Criterion] = CRITERIA, **over: Any) -> str:
         return RubricJudge(settings(**over), criteria).digest
 
-    assert digest() == digest(at={"maxTokens": 9, "url": "http://other:1"}) == digest(maxUnscored=0.5)
+    assert (
+        digest()
+        == digest(at={"maxTokens": 9, "url": "http://other:1"})
+        == digest(maxUnscored=0.5)
+        == digest(pairwise={})
+    )
     others = [digest(CRITERIA[:1]), digest(votes=2), digest(model="weak"), digest(system="Judge."), digest()]
     assert len(set(others)) == 5
-    assert rubric.FIELD == "spec.verifier.rubric"
+    assert asking.FIELD == "spec.verifier.rubric"

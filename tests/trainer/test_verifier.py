@@ -226,16 +226,19 @@ def test_no_answer_ends_its_turn() -> None:
 
 
 def test_an_iteration_whose_judge_has_criteria(tmp_path: Path) -> None:
-    """The roles are paid by what is behind an address; a budget that is used up is raised, and the rollout goes on."""
+    """The roles are paid by what is behind an address, the Challenger by scores and the Solver by comparisons; a budget
+    that is used up is raised, and the rollout goes on."""
     triad = Triad(tmp_path)
     (tmp_path / "criteria.yaml").write_text("criteria: [{name: short, description: It is short., scale: 4}]\n")
-    letters = re.compile(r'\nResponse: (".*")\n')
+    letters = re.compile(r'\nResponse(?: [AB])?: (".*")\n')
 
     def judge(body: dict[str, Any], number: int) -> tuple[int, Any]:
-        found = letters.search(body["messages"][-1]["content"])
-        assert found is not None
-        choice = 1 + zlib.crc32(json.loads(found[1]).encode()) % 4
-        return 200, content(json.dumps({"reason": "By chance.", "scores": {"short": choice}}))
+        found = letters.findall(body["messages"][-1]["content"])
+        first, *second = (1 + zlib.crc32(json.loads(each).encode()) % 4 for each in found)
+        if not second:
+            return 200, content(json.dumps({"reason": "By chance.", "scores": {"short": first}}))
+        better = "tie" if [first] == second else "A" if [first] > second else "B"
+        return 200, content(json.dumps({"reason": "By chance.", "preferences": {"short": better}}))
 
     with endpoint(judge) as server:
 
@@ -246,7 +249,7 @@ def test_an_iteration_whose_judge_has_criteria(tmp_path: Path) -> None:
             spec = variant.run.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
             spec["verifier"] = {
                 "kind": "rubric",
-                "rubric": {**rubric, "endpoint": at, "anchorPairs": 8},
+                "rubric": {**rubric, "endpoint": at, "anchorPairs": 8, "pairwise": {"comparisons": 2}},
                 "anchors": spec["verifier"]["anchors"],
                 "curriculumShare": 1.0,
             }
@@ -267,4 +270,6 @@ def test_an_iteration_whose_judge_has_criteria(tmp_path: Path) -> None:
     assert len(whole.rows("solver-rollout-1", ANCHORS)) == 8
     for step in ("challenger-train-1", "solver-train-1"):
         trained = whole.committed(step).metrics
-        assert trained["judge/tokens"] == 8 * trained["judge/requests"] > 0 and "score_last" in trained
+        assert trained["judge/tokens"] == 8 * trained["judge/requests"] > 0
+        assert ("score_last" in trained) == (step == "challenger-train-1") != ("ties_last" in trained)
+    assert {row["after"] for row in whole.rows("solver-rollout-1", ANCHORS)} <= {-1.0, 0.0, 1.0}

@@ -4,8 +4,8 @@ hands over, so that a group's answers may lie in several processes. TRL itself i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +19,8 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.judges import open_judge
 from selfevo_trainer.judges.base import Judge, Scorer
+from selfevo_trainer.judges.pairwise import Compared, PairwiseJudge
+from selfevo_trainer.judges.rubric import mean
 from selfevo_trainer.judges.scoring import open_scorer
 from selfevo_trainer.prompts import completion_text
 from selfevo_trainer.ratings import tokens_in
@@ -89,6 +91,54 @@ class RubricReward:
         return rewards
 
 
+class PairwiseReward:
+    """TRL reward function: the answer's share of wins over others of its group, by a judge with criteria. Shapes: B
+    completions in, B rewards out.
+
+    An answer without a comparison is paid the mean of its group's, so that nothing is learnt from it.
+    """
+
+    __name__ = "solver"
+
+    def __init__(
+        self, judge: PairwiseJudge, group: int, judging: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """
+        Args:
+            group: answers to each prompt, which stand together in the batch of all processes.
+            judging: the judge is asked within it.
+        """
+        self.judge = judge
+        self.group = group
+        self.judging = judging
+
+    def __call__(
+        self, completions: list[Any], question: list[str], trainer_state: Any = None, log_metric: Any = None, **_: Any
+    ) -> list[float]:
+        self.judge.goes_on(tokens_in(getattr(trainer_state, "log_history", [])))
+        batch = collective.all_gather(list(zip(question, map(completion_text, completions), strict=True)))
+        groups = [batch[start : start + self.group] for start in range(0, len(batch), self.group)]
+        compared = dict(collective.dealt_out(list(enumerate(groups)), self._compared))
+        rewards: list[float] = []
+        for number in range(len(groups)):
+            shares = compared[number].shares
+            level = mean(shares)
+            rewards += [(level or 0.0) if share is None else share for share in shares]
+        if log_metric is not None:  # of the whole batch, the same in all processes
+            if comparisons := sum(group.comparisons for group in compared.values()):
+                log_metric("ties", sum(group.ties for group in compared.values()) / comparisons)
+            for name, value in self.judge.spent().items():
+                log_metric(name, value)
+        first = collective.rank() * len(completions)
+        return rewards[first : first + len(completions)]
+
+    def _compared(self, groups: list[tuple[int, list[tuple[str, str]]]]) -> list[tuple[int, Compared]]:
+        tasks, texts = [group[0][0] for _, group in groups], [[text for _, text in group] for _, group in groups]
+        with self.judging():
+            found = self.judge.compare(tasks, texts)
+        return [(number, one) for (number, _), one in zip(groups, found, strict=True)]
+
+
 class ConfidenceReward:
     """TRL reward function: how much of the group gives the same answer. Shapes: B completions in, B rewards out."""
 
@@ -144,8 +194,14 @@ def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardF
         with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
             yield JudgedReward(inputs.reward.mode, judge)
         return
+    share = 1 / context.rank.size
+    if inputs.rubric is not None and inputs.rubric.pairwise is not None:
+        with closing(PairwiseJudge.open(context, inputs.rubric, share=share)) as comparer:
+            group = inputs.grpo.num_generations
+            yield PairwiseReward(comparer, group, lambda: context.clock.during("judging"))
+        return
     if inputs.rubric is not None:
-        with closing(open_scorer(context, inputs, inputs.reward.mode, share=1 / context.rank.size)) as scorer:
+        with closing(open_scorer(context, inputs, inputs.reward.mode, share=share)) as scorer:
             yield RubricReward(scorer)
         return
     if inputs.reward.mode == SELF_CERTAINTY:

@@ -15,7 +15,7 @@ from selfevo_contract.plan_steps import Plan, Step
 from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import PROMPT_TOKENS
 from selfevo_contract.sizing.speeds import CRITERIA, TEXT, VERDICT
-from selfevo_contract.spec.rubric import Rubric
+from selfevo_contract.spec.rubric import Pairwise, Rubric
 from selfevo_contract.spec.run import RunSpec
 
 LIMIT = "spec.verifier.rubric.endpoint.maxTokens"
@@ -74,33 +74,48 @@ def _remedy(one: Judged, rubric: Rubric) -> str:
         SolverRolloutInputs: "rollout.samples",
         SolverTrainInputs: "solver.grpo.promptsPerStep",
     }
-    votes = [f"verifier.rubric.votes ({rubric.votes})"] if rubric.votes > 1 else []
-    return " or ".join([*votes, fields[type(one.step.inputs)]])
+    remedies = [f"verifier.rubric.votes ({rubric.votes})"] if rubric.votes > 1 else []
+    if rubric.pairwise is not None and isinstance(one.step.inputs, SolverTrainInputs):
+        remedies.append(f"verifier.rubric.pairwise.comparisons ({rubric.pairwise.comparisons})")
+    return " or ".join([*remedies, fields[type(one.step.inputs)]])
 
 
 def _of(step: Step, rubric: Rubric, lengths: Lengths) -> Judged | None:
-    anchors = 0
+    scored = compared = 0  # answers by themselves; pairs, each in both orders
     match step.inputs:
         case ChallengerTrainInputs(rubric=Rubric()) as inputs:
-            answers = inputs.grpo.max_steps * inputs.grpo.completions_per_step * inputs.reward.solver_samples
+            answers = scored = inputs.grpo.max_steps * inputs.grpo.completions_per_step * inputs.reward.solver_samples
             longest = inputs.solver_sampling.max_completion_length
         case SolverRolloutInputs(rubric=Rubric()) as inputs:
-            answers, longest = inputs.questions * inputs.samples, inputs.answer_sampling.max_completion_length
-            anchors = 2 * rubric.anchor_pairs if inputs.anchors is not None else 0
+            scored, longest = inputs.questions * inputs.samples, inputs.answer_sampling.max_completion_length
+            anchors = rubric.anchor_pairs if inputs.anchors is not None else 0
+            answers = scored + 2 * anchors
+            if rubric.pairwise is not None:
+                compared = anchors
+            else:
+                scored += 2 * anchors
         case SolverTrainInputs(rubric=Rubric()) as inputs:
             answers = inputs.grpo.max_steps * inputs.grpo.completions_per_step
             longest = inputs.grpo.max_completion_length
+            if rubric.pairwise is not None:
+                group = inputs.grpo.num_generations
+                compared = answers // group * len(rubric.pairwise.pairs(group))
+            else:
+                scored = answers
         case _:
             return None
-    calls = (answers + anchors) * rubric.votes
-    return Judged(step, answers + anchors, calls, calls * call_tokens(rubric, lengths.of(longest)))
+    alone, in_orders = scored * rubric.votes, 2 * compared * rubric.votes
+    answer = lengths.of(longest)
+    tokens = alone * call_tokens(rubric, answer) + in_orders * call_tokens(rubric, answer, rubric.pairwise)
+    return Judged(step, answers, alone + in_orders, tokens)
 
 
-def call_tokens(rubric: Rubric, answer: float) -> float:
-    """Tokens of one call about an answer of ``answer`` tokens, read and written."""
-    system = len(rubric.system) / TEXT.value
-    shown = min(answer, rubric.max_characters / TEXT.value)
-    return system + CRITERIA.value + PROMPT_TOKENS + shown + min(VERDICT.value, rubric.max_completion_length)
+def call_tokens(rubric: Rubric, answer: float, pairwise: Pairwise | None = None) -> float:
+    """Tokens of one call about an answer of ``answer`` tokens, or two with ``pairwise``, read and written."""
+    system, answers = (rubric.system, 1) if pairwise is None else (pairwise.system, 2)
+    shown = answers * min(answer, rubric.max_characters / TEXT.value)
+    asked = len(system) / TEXT.value + CRITERIA.value + PROMPT_TOKENS + shown
+    return asked + min(VERDICT.value, rubric.max_completion_length)
 
 
 def tokens_of(found: Iterable[Judged]) -> float:

@@ -17,6 +17,7 @@ from selfevo_contract.spec.rubric import Rubric
 from selfevo_trainer.chunks import Chunks, cut
 from selfevo_trainer.context import Context
 from selfevo_trainer.inputs.anchors import Anchor, read_pairs
+from selfevo_trainer.judges.pairwise import PairwiseJudge
 from selfevo_trainer.judges.rubric import RubricJudge
 
 AT_ONCE = 16
@@ -39,7 +40,7 @@ def ask_anchors(context: Context, rubric: Rubric, data: Data, seed: int, counted
         counted: what the step has asked of the judge so far.
 
     Raises:
-        InputError: the pairs cannot be read; as of `RubricJudge.rewards`.
+        InputError: the pairs cannot be read; as of `RubricJudge.rewards` and `PairwiseJudge.compare`.
         ServiceError: the endpoint or the store fails.
     """
     pairs = read_pairs(context, data)
@@ -49,7 +50,8 @@ def ask_anchors(context: Context, rubric: Rubric, data: Data, seed: int, counted
     found = chunks.read(range(len(asked)))
     before = _added(counted, chunks.counted(JUDGE))
     context.progress("asking about anchors", len(found), len(asked))
-    with closing(RubricJudge.open(context, rubric, counted=before)) as judge:
+    kind = RubricJudge if rubric.pairwise is None else PairwiseJudge
+    with closing(kind.open(context, rubric, counted=before)) as judge:
         for numbers in cut([number for number in range(len(asked)) if number not in found], AT_ONCE):
             with context.clock.during("judging"):
                 rows = _ask(judge, [asked[number] for number in numbers])
@@ -75,7 +77,10 @@ def measured(rows: Sequence[AnchorRow]) -> dict[str, float]:
     return {AGREED_COUNT: float(len(margins)), AGREED: right, AGREED_ERROR: (right * (1 - right) / len(margins)) ** 0.5}
 
 
-def _ask(judge: RubricJudge, pairs: Sequence[Anchor]) -> list[AnchorRow]:
+def _ask(judge: RubricJudge | PairwiseJudge, pairs: Sequence[Anchor]) -> list[AnchorRow]:
+    if isinstance(judge, PairwiseJudge):
+        compared = judge.compare([pair.question for pair in pairs], [[pair.chosen, pair.rejected] for pair in pairs])
+        return [_row(pair, *found.shares) for pair, found in zip(pairs, compared, strict=True)]
     tasks = [pair.question for pair in pairs for _ in range(2)]
     scores = judge.rewards(tasks, [answer for pair in pairs for answer in (pair.chosen, pair.rejected)])
     return [_row(pair, *scores[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)]

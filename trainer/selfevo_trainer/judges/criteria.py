@@ -119,12 +119,14 @@ def _shown(value: Any) -> str:
     return repr(value)[:40] if value is not None else "nothing"
 
 
-def as_text(criteria: Sequence[Criterion]) -> str:
-    """The criteria as the judge is shown them."""
+def as_text(criteria: Sequence[Criterion], *, numbered: bool = True) -> str:
+    """The criteria as the judge is shown them, with the numbers of the choices where it is to choose one."""
     lines = []
     for criterion in criteria:
         lines.append(f"- {json.dumps(criterion.name, ensure_ascii=False)}: {criterion.description}")
-        if any(criterion.scale):
+        if not numbered:
+            lines += [f"  from worst to best: {'; '.join(criterion.scale)}"] if any(criterion.scale) else []
+        elif any(criterion.scale):
             lines += [f"  {number} = {meaning}" for number, meaning in enumerate(criterion.scale, 1)]
         else:
             lines.append(f"  a whole number from 1 (worst) to {len(criterion.scale)} (best)")

@@ -26,6 +26,7 @@ SUMMARY = (
     "completions/clipped_ratio",
     "accuracy",
     "score",
+    "ties",
     "majority_share",
     "frac_reward_zero_std",
 )
