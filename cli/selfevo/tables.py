@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.phases import HeldOutInputs, SolverRolloutInputs
 from selfevo_contract.plan import Step
-from selfevo_contract.rows import CURRICULUM, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of, texts_of
+from selfevo_contract.rows import CURRICULUM, METRICS, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of, texts_of
 
 if TYPE_CHECKING:
     from selfevo_store import ObjectStore
@@ -22,7 +22,7 @@ def tables_of(step: Step) -> list[RowFile[Any]]:
         case HeldOutInputs() as inputs:
             return [of(task.name) for task in inputs.tasks for of in (answers_of, texts_of)]
         case _:
-            return []
+            return [METRICS]  # of a training
 
 
 def copy_table(store: ObjectStore, prefix: str, manifest: Manifest, file: RowFile[Any], folder: Path) -> bool:

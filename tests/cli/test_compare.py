@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from selfevo.report import Source, write_comparison
 from selfevo.report.collect import collect
 from selfevo.report.compare import Comparison, compare, difference, differing, labels
 from selfevo.report.compare_page import cautions, render_comparison, sentences
+from selfevo.report.downloads import CARRIED, downloads_of_comparison
 from selfevo.report.settings import flattened
 from selfevo.report.spread import Spread, spread_of
 from selfevo.verbs.report import report_comparison
@@ -149,8 +151,6 @@ def test_the_words_claim_no_more_than_the_errors_allow(comparison: Comparison) -
     ],
 )
 def test_seeds_decide_over_a_group(comparison: Comparison, values: tuple[float, ...], verdict: str) -> None:
-    import dataclasses
-
     first, other = comparison.groups
     changed = dataclasses.replace(other, difference=spread_of(values))
     (said,) = sentences(dataclasses.replace(comparison, groups=(first, changed)))
@@ -168,6 +168,15 @@ def test_the_page_has_the_numbers_and_is_small(comparison: Comparison) -> None:
         assert text in page
     gain = comparison.runs[3].by_iteration[2].gain
     assert gain is not None and f"± {100 * (gain.stderr or 0):.1f}" in page
+
+
+def test_tables_of_very_many_runs_are_carried_as_far_as_there_is_room(comparison: Comparison) -> None:
+    wide = tuple(dataclasses.replace(each, values=each.values * 300) for each in comparison.settings)
+    many = dataclasses.replace(comparison, runs=comparison.runs * 300, settings=wide)
+    carried = {file.name: file.uri for file in downloads_of_comparison(many)}
+    assert carried["comparison-scores.csv"] is None and carried["comparison-settings.csv"] is not None
+    assert sum(len(uri) for uri in carried.values() if uri) <= CARRIED
+    assert all(file.uri for file in downloads_of_comparison(comparison))
 
 
 def test_hostile_settings_are_text(sources: list[Source]) -> None:

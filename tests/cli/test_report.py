@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
 import io
 import json
 import math
+import random
 import re
 import subprocess
 import sys
@@ -27,14 +27,17 @@ from selfevo.local.workdir import RunFolder
 from selfevo.report import write_report
 from selfevo.report.collect import collect
 from selfevo.report.contamination import overlap_of
-from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored
+from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored, Update
 from selfevo.report.downloads import stored, written
+from selfevo.report.figures import BOTH as UPDATES
+from selfevo.report.figures import CHALLENGER
 from selfevo.report.findings import _anchors, headline, limits, missing, rivals
-from selfevo.report.flips import LISTED, Flip, Greedy, flips_of
+from selfevo.report.flips import Flip, Greedy, flips_of
 from selfevo.report.lineage import BASE, lineage
 from selfevo.report.page import render
 from selfevo.report.samples import KEPT, samples_of, spread
 from selfevo.report.text import duration, listed, percent, points, shown
+from selfevo.report.thinned import POINTS, places
 from selfevo.report.timings import gpu_hours, overhead, seconds_of
 from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
@@ -90,11 +93,11 @@ def test_a_question_that_was_right_and_is_wrong_is_listed_with_both_answers() ->
     keys = [("math", f"{number} + 1", str(number + 1)) for number in range(40)]
     before = {key: Greedy("old", number < 30) for number, key in enumerate(keys)}
     now = {key: Greedy("new", number >= 10) for number, key in enumerate(keys[:35])}
-    flips = flips_of(2, now, 1, before)
+    flips = flips_of(2, now, 1, before, 12)
     assert (flips.iteration, flips.before, flips.asked, flips.lost, flips.gained) == (2, 1, 35, 10, 5)
     assert flips.examples[0] == Flip("math", "0 + 1", "1", "old", "new")
-    many = flips_of(2, {key: Greedy("new", False) for key in keys}, 1, before)
-    assert (many.lost, len(many.examples)) == (30, LISTED)
+    many = flips_of(2, {key: Greedy("new", False) for key in keys}, 1, before, 12)
+    assert (many.lost, len(many.examples)) == (30, 12)
 
 
 @pytest.mark.slow
@@ -664,12 +667,46 @@ def test_plotly_is_there_once(page: Path) -> None:
     assert viewport[0]["content"] == "width=device-width, initial-scale=1"
 
 
+def long_report(report: Report, updates: int) -> Report:
+    """The same with many updates of 38 metrics, one of them a spike."""
+    rng = random.Random(1)
+    names = [metric.name for metric in (*CHALLENGER, *UPDATES)]
+    names += [f"other/{number}" for number in range(38 - len(names))]
+    per = updates // 4
+
+    def made(role: int) -> tuple[Update, ...]:
+        return tuple(
+            Update(i, n, n, {name: 99.5 if n == 77 else rng.gauss(role, 0.1) for name in names})
+            for i in (1, 2)
+            for n in range(1, per + 1)
+        )
+
+    return dataclasses.replace(report, challenger=made(1), solver=made(2))
+
+
+@pytest.mark.slow
+def test_the_page_of_a_long_training_is_under_2_mb_and_keeps_what_stands_out(report: Report) -> None:
+    html = render(long_report(report, 1100))
+    assert len(html.encode()) < 2_000_000
+    parsed = Parsed(html)
+    assert "Of every 6 updates in a row the lowest and the highest are drawn." in parsed.text
+    for plot in plots(parsed):
+        if plot["id"].startswith("challenger-"):
+            assert [max(trace["y"]) for trace in plot["data"]] == [99.5, 99.5]
+            assert POINTS // 2 < sum(len(trace["x"]) for trace in plot["data"]) <= POINTS + 8
+            assert all(trace["x"][0] in (1, 276) and trace["x"][-1] in (275, 550) for trace in plot["data"])
+    assert "demo-updates.csv: Optimizer updates, 1\u202f100 rows; left out of this page for its size" in parsed.text
+    assert "selfevo artifacts rows RUN.yaml --to demo" in parsed.text
+    assert "demo-scores.csv" in {a.get("download") for _, a in parsed.elements}
+
+
 def test_plots_hold_the_numbers(page: Path, report: Report) -> None:
     by_id = {plot["id"]: plot for plot in plots(Parsed(page.read_text(encoding="utf-8")))}
     mean = by_id["scores"]["data"][0]
     assert mean["y"] == [i.evaluation.mean.value for i in report.iterations if i.evaluation]
     assert mean["error_y"]["array"] == [i.evaluation.mean.stderr for i in report.iterations if i.evaluation]
     assert [trace["name"] for trace in by_id["shares"]["data"]] == ["in the band", "majority share", "label accuracy"]
+    assert "Of every" not in page.read_text(encoding="utf-8")  # so few updates are all drawn
     # A NaN that TRL logged is a gap.
     assert [trace["y"][0] for trace in by_id["solver-kl"]["data"]] == [None, None]
 
@@ -693,15 +730,34 @@ def test_tables_are_there_as_csv_and_by_their_place(page: Path, report: Report) 
     parsed = Parsed(page.read_text(encoding="utf-8"))
     links = {a["download"]: a["href"] for name, a in parsed.elements if name == "a" and "download" in a}
     assert set(links) == {"demo-scores.csv", "demo-curricula.csv", "demo-updates.csv"}
-    text = base64.b64decode((links["demo-scores.csv"] or "").split(",", 1)[1]).decode()
+    text = unquote((links["demo-scores.csv"] or "").split(",", 1)[1])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["iteration"] for row in rows] == ["0", "1", "2"]
     assert [float(row["mean"]) for row in rows] == [i.evaluation.mean.value for i in report.iterations if i.evaluation]
     assert rows[0]["gain"] == "" and float(rows[2]["gain_stderr"]) > 0
+    updates = list(csv.DictReader(io.StringIO(unquote((links["demo-updates.csv"] or "").split(",", 1)[1]))))
+    assert [float(row["reward"]) for row in updates[:2]] == [
+        pytest.approx(each.metrics["reward"], rel=1e-5) for each in report.challenger[:2]
+    ]
     places = [file.uri for file in stored(report.steps)]
     assert len(places) == len(set(places)) == 16
     assert all(Path(unquote(place.removeprefix("file://"))).is_file() for place in places)
     assert all(place in page.read_text(encoding="utf-8") for place in places)
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([], []),
+        ([1.0], [0]),
+        ([1.0, 5.0, 3.0, 2.0], [0, 1, 3]),
+        ([1.0, 2.0, math.nan, math.inf, 3.0, 3.0], [0, 1, 2, 4, 5]),
+        ([math.nan] * 6, [0, 4, 5]),
+    ],
+)
+def test_of_updates_in_a_row_the_lowest_and_the_highest_are_drawn(values: list[float], kept: list[int]) -> None:
+    assert places(values, 4) == kept
+    assert places(values, 1) == list(range(len(values)))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 def folder(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the rows are in the folder ``rows``."""
     folder = tmp_path_factory.mktemp("looked")
-    assert copied(fake, folder) == "rows holds 12 tables of 5 steps"
+    assert copied(fake, folder) == "rows holds 16 tables of 9 steps"
     return folder
 
 
@@ -123,7 +123,7 @@ def test_steps_of_an_older_version_are_turned_into_parquet(tmp_path: Path) -> No
     assert set(files) == {"questions.jsonl", "curriculum.jsonl"}
     commit(fake.store, place, files, ManifestDraft(key=key, phase="solver-rollout", iteration=1))
     assert fake.store.exists(f"{place}/{MANIFEST_NAME}")
-    assert copied(fake, tmp_path) == "rows holds 6 tables of 3 steps"
+    assert copied(fake, tmp_path) == "rows holds 8 tables of 5 steps"
     names = sorted(path.name for path in (tmp_path / "rows" / "solver-rollout-1").iterdir())
     assert names == ["curriculum.parquet", "questions.parquet"]
     found = duckdb.sql(f"SELECT question, share FROM '{tmp_path}/rows/solver-rollout-1/curriculum.parquet'").fetchall()

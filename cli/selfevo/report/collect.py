@@ -9,7 +9,7 @@ from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Finetuned, Iteration, Report, Rollout, Samples, StepRecord, Update
 from selfevo.report.flips import Answers, Flips, flips_of, greedy_answers
 from selfevo.report.reading import own_manifest, prefix_of, progress_of, read_chunks, read_failed, read_rows
-from selfevo.report.samples import samples_of, unusable_of
+from selfevo.report.samples import samples_of, shown_of, unusable_of
 from selfevo.report.scores import Answered, evaluation_of, over
 from selfevo.report.timings import by_phase, found_by, gpu_hours_of, seconds_of
 from selfevo.stores import recorded
@@ -54,6 +54,8 @@ class _Collector:
         self.metric = run.spec.evaluation.metric if run.spec.evaluation else "mean"
         self.tasks = [task.name for task in run.spec.evaluation.tasks] if run.spec.evaluation else []
         self.groups = {task.name: task.group for task in run.spec.evaluation.tasks} if run.spec.evaluation else {}
+        self.shown = shown_of(run.spec.iterations)
+        """Questions of an iteration, and held-out ones that it has wrong."""
         self.records: dict[str, StepRecord] = {}
         self.results: dict[int, dict[str, Results]] = {}
         """By iteration and task."""
@@ -157,7 +159,8 @@ class _Collector:
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 if self.questions:
-                    self.samples.append(samples_of(step.iteration, rows(QUESTIONS), rows(CURRICULUM), inputs.samples))
+                    asked, kept = rows(QUESTIONS), rows(CURRICULUM)
+                    self.samples.append(samples_of(step.iteration, asked, kept, inputs.samples, self.shown))
             case ChallengerTrainInputs():
                 self.challenger += updates_of(step.iteration, rows(METRICS))
             case SolverTrainInputs():
@@ -179,7 +182,7 @@ class _Collector:
             key: greedy for task, rows in found.items() for key, greedy in greedy_answers(task, rows).items()
         }
         if self.greedy is not None:
-            self.flips.append(flips_of(iteration, now, *self.greedy))
+            self.flips.append(flips_of(iteration, now, *self.greedy, self.shown))
         self.greedy = (iteration, now)
 
 

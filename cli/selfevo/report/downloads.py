@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 from selfevo.report.compare import Comparison
 from selfevo.report.data import Report, Scored, StepRecord
+from selfevo.report.thinned import rounded
 from selfevo.tables import tables_of
-from selfevo_contract.rows import METRICS
 from selfevo_contract.scores import Score
 
+CARRIED = 280_000
+"""Characters of all tables in a page. The largest are left out first, so that the page stays under 2 MB."""
+_PLAIN = " ,:;=/@!$()*"
+"""Stand for themselves in a link, beside letters and figures."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A text that begins so is a formula to a spreadsheet."""
 
@@ -26,7 +30,10 @@ class Download:
     name: str
     what: str
     rows: int
-    uri: str
+    uri: str | None
+    """None where the page has no room for it."""
+    rounded: bool = False
+    """Whether its figures have fewer digits than the store's."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,9 @@ def downloads_of(report: Report) -> tuple[Download, ...]:
     found = (
         _download(f"{name}-scores.csv", "Scores by iteration and task", _scores(report)),
         _download(f"{name}-curricula.csv", "Curricula by iteration", _curricula(report)),
-        _download(f"{name}-updates.csv", "Optimizer updates", _updates(report)),
+        replace(_download(f"{name}-updates.csv", "Optimizer updates", _updates(report)), rounded=True),
     )
-    return tuple(each for each in found if each.rows)
+    return _carried(found)
 
 
 def downloads_of_comparison(comparison: Comparison) -> tuple[Download, ...]:
@@ -67,7 +74,7 @@ def downloads_of_comparison(comparison: Comparison) -> tuple[Download, ...]:
         _download("comparison-finetuned.csv", "Fine-tuned models", _finetuned(comparison)),
         _download("comparison-settings.csv", "Settings that differ", settings),
     )
-    return tuple(each for each in found if each.rows)
+    return _carried(found)
 
 
 def stored(records: Iterable[StepRecord]) -> tuple[Stored, ...]:
@@ -76,7 +83,7 @@ def stored(records: Iterable[StepRecord]) -> tuple[Stored, ...]:
         Stored(record.step.name, there.name, f"{record.uri}/{there.path}")
         for record in records
         if (manifest := record.manifest) is not None
-        for file in (*tables_of(record.step), METRICS)
+        for file in tables_of(record.step)
         if (named := file.as_in(manifest)) is not None and (there := manifest.file(named.name)) is not None
     )
 
@@ -153,7 +160,13 @@ def _curricula(report: Report) -> list[dict[str, Any]]:
 
 def _updates(report: Report) -> list[dict[str, Any]]:
     return [
-        {"role": role, "iteration": each.iteration, "step": each.step, "update": each.update, **each.metrics}
+        {
+            "role": role,
+            "iteration": each.iteration,
+            "step": each.step,
+            "update": each.update,
+            **{metric: rounded(value) for metric, value in each.metrics.items()},
+        }
         for role, updates in (("challenger", report.challenger), ("solver", report.solver))
         for each in updates
     ]
@@ -163,8 +176,19 @@ def _updates(report: Report) -> list[dict[str, Any]]:
 
 
 def _download(name: str, what: str, rows: Sequence[Mapping[str, Any]]) -> Download:
-    encoded = base64.b64encode(written(rows).encode("utf-8", "backslashreplace")).decode()
-    return Download(name, what, len(rows), f"data:text/csv;charset=utf-8;base64,{encoded}")
+    text = quote(written(rows), safe=_PLAIN, errors="backslashreplace")
+    return Download(name, what, len(rows), f"data:text/csv;charset=utf-8,{text}")
+
+
+def _carried(found: Iterable[Download]) -> tuple[Download, ...]:
+    """Those with rows; the largest without their rows where all together are too much."""
+    there = [each for each in found if each.rows]
+    room, carried = CARRIED, set()
+    for each in sorted(there, key=lambda each: len(each.uri or "")):
+        room -= len(each.uri or "")
+        if room >= 0:
+            carried.add(each.name)
+    return tuple(each if each.name in carried else replace(each, uri=None) for each in there)
 
 
 def written(rows: Sequence[Mapping[str, Any]]) -> str:

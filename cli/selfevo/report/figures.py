@@ -12,6 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from selfevo.report import thinned
 from selfevo.report.data import Iteration, PhaseTime, Report, Update
 from selfevo.report.timings import NAMES
 from selfevo_contract.phases import PHASES
@@ -233,22 +234,23 @@ def _over_updates(updates: Sequence[Update], metric: Metric, colour: str) -> go.
     number = ".1%" if metric.share else ".3g"
     traces, shapes, labels, values = [], [], [], []
     iterations = list(dict.fromkeys(update.iteration for update in updates))
-    every = -(-len(iterations) // 8)
+    every, width = -(-len(iterations) // 8), thinned.width_of(len(updates))
     x = 0
     for position, iteration in enumerate(iterations):
         mine = [update for update in updates if update.iteration == iteration]
         measured = [(place, update) for place, update in enumerate(mine, x + 1) if metric.name in update.metrics]
         ys = [update.metrics[metric.name] for _, update in measured]
         values += [y for y in ys if y == y]
+        drawn = thinned.places(ys, width)
         traces.append(
             go.Scatter(
-                x=[place for place, _ in measured],
-                y=ys,
-                customdata=[[iteration, update.step, update.update] for _, update in measured],
+                x=[measured[place][0] for place in drawn],
+                y=[thinned.rounded(ys[place]) for place in drawn],
+                customdata=[[measured[place][1].step, measured[place][1].update] for place in drawn],
                 mode="lines+markers" if len(updates) <= 120 else "lines",
                 line={"color": colour, "width": 1.75},
                 marker={"color": colour, "size": 4},
-                hovertemplate="iteration %{customdata[0]}, step %{customdata[1]}, update %{customdata[2]}: "
+                hovertemplate=f"iteration {iteration}, step %{{customdata[0]}}, update %{{customdata[1]}}: "
                 f"%{{y:{number}}}<extra></extra>",
             )
         )

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from selfevo_contract.rows import ScoreRow
 
-LISTED = 12
-"""Questions that the page shows of one iteration."""
 _KEPT = 200
 """Characters of an answer that are kept."""
 
@@ -58,10 +56,10 @@ def greedy_answers(task: str, rows: Sequence[ScoreRow]) -> dict[tuple[str, str, 
     return {(task, row.question, row.answer): Greedy(row.greedy[-_KEPT:], row.greedy_right) for row in rows}
 
 
-def flips_of(iteration: int, now: Answers, before_iteration: int, before: Answers) -> Flips:
-    """What changed from the model of ``before_iteration`` to that of ``iteration``."""
+def flips_of(iteration: int, now: Answers, before_iteration: int, before: Answers, listed: int) -> Flips:
+    """What changed from the model of ``before_iteration`` to that of ``iteration``, with ``listed`` examples."""
     both = [key for key in now if key in before]
     lost = [key for key in both if before[key].right and not now[key].right]
     gained = sum(now[key].right and not before[key].right for key in both)
-    examples = tuple(Flip(*key, before[key].answer, now[key].answer) for key in lost[:LISTED])
+    examples = tuple(Flip(*key, before[key].answer, now[key].answer) for key in lost[:listed])
     return Flips(iteration, before_iteration, len(both), len(lost), gained, examples)

@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from selfevo.report import figures, findings, text
+from selfevo.report import figures, findings, text, thinned
 from selfevo.report.data import Report, Samples
 from selfevo.report.downloads import downloads_of, stored
 from selfevo.report.figures import Figure
@@ -127,6 +127,10 @@ def variables(report: Report) -> dict[str, Any]:
         "shares": shares,
         "challenger": challenger,
         "solver": solver,
+        "drawn_of": {
+            "challenger": thinned.width_of(len(report.challenger)),
+            "solver": thinned.width_of(len(report.solver)),
+        },
         "times": times,
         "activities": figures.activities_of(report),
         "overhead": overhead(report.times),

@@ -10,6 +10,10 @@ from selfevo.report.data import Sample, Samples, Votes
 from selfevo_contract.rows import CheckedQuestion, CurriculumRow, InvalidCompletion
 
 KEPT = 12
+"""Of one iteration's curriculum, at most."""
+OF_ALL = 60
+"""Of all iterations' curricula, about: of many iterations each shows fewer."""
+FEWEST = 3
 DROPPED_PER_REASON = 2
 CLASSES = 4
 """Classes of answers that one question shows; the rest is one line."""
@@ -19,6 +23,17 @@ UNLABELLED = "unlabelled"
 """The reason of a question that passed every check and has no label: labels are the truth, and it is not known."""
 
 Row = CheckedQuestion | InvalidCompletion
+
+
+def shown_of(iterations: int) -> int:
+    """How many of one iteration are shown, so that a page with many does not grow without bound.
+
+    >>> shown_of(2), shown_of(10), shown_of(100)
+    (12, 6, 3)
+    """
+    return max(FEWEST, min(KEPT, OF_ALL // max(1, iterations)))
+
+
 T = TypeVar("T")
 
 
@@ -58,7 +73,7 @@ def samples_of(
         dropped=tuple(
             _invalid(row) if isinstance(row, InvalidCompletion) else _sample(row, samples, None, reason)
             for reason, rows in sorted(by_reason.items(), key=lambda item: -len(item[1]))
-            for row in spread(rows, DROPPED_PER_REASON)
+            for row in spread(rows, DROPPED_PER_REASON if kept == KEPT else 1)
         ),
     )
 

@@ -96,7 +96,7 @@ def _check_free(to: Path) -> None:
 
 def copy_rows(manifest: Path, *, to: Path, storage: str | None, workdir: Path) -> tuple[int, int]:
     """Copies the tables of all committed steps to ``to``/<step>/, each checked by its digest; JSON lines of an older
-    version become Parquet. Returns how many tables of how many steps.
+    version become Parquet, but for updates, which are JSON lines. Returns how many tables of how many steps.
 
     Raises:
         InputError: ``to`` is not empty.

@@ -1,4 +1,4 @@
-"""`selfevo artifacts rows`: what a run's models wrote, as Parquet in one folder, for DuckDB and its like."""
+"""`selfevo artifacts rows`: what a run's models wrote and its updates, in one folder, for DuckDB and its like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def rows(
     storage: Storage = None,
     workdir: Workdir = DEFAULT_WORKDIR,
 ) -> None:
-    """Copy questions, answers, curricula and scores of all committed steps to a folder, as Parquet."""
+    """Copy questions, answers, curricula and scores of all committed steps to a folder, as Parquet; updates as JSON
+    lines."""
     from selfevo.text import count
     from selfevo.verbs.artifacts import copy_rows
 
