@@ -38,8 +38,8 @@ def one(number: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "shape": report.shape,
-        "looks": report.looks,
-        "to_the_end": report.looks_to_the_end,
+        "looks": report.reconciles,
+        "to_the_end": report.reconciles_to_the_end,
         "crashes": report.crashes,
         "writes": sum(report.writes.values()),
         "jobs": report.jobs,

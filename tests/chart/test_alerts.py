@@ -83,9 +83,13 @@ def test_rules_and_dashboard_name_metrics_that_the_operator_has(
 def test_the_ordinary_reasons_are_those_that_events_tell(groups: list[dict[str, Any]]):
     (stuck,) = (rule for group in groups for rule in group["rules"] if rule["alert"] == "SelfevoRunsStuck")
     ordinary = re.compile(re.search(r'reason!~"([^"]*)"', stuck["expr"])[1])
-    told = set(re.findall(r'Fact\(\s*"([A-Za-z]+)"', inspect.getsource(events))) | {"Succeeded", "Failed", "Suspended"}
-    assert {"StepStarted", "StepFailed", "AttemptFailed", "Resumed"} <= told
-    assert [reason for reason in sorted(told) if not ordinary.fullmatch(reason)] == []
+    reasons = set(re.findall(r'Fact\(\s*"([A-Za-z]+)"', inspect.getsource(events))) | {
+        "Succeeded",
+        "Failed",
+        "Suspended",
+    }
+    assert {"StepStarted", "StepFailed", "AttemptFailed", "Resumed"} <= reasons
+    assert [reason for reason in sorted(reasons) if not ordinary.fullmatch(reason)] == []
     assert not ordinary.fullmatch("CreateRefused")
 
 
@@ -185,7 +189,7 @@ def fired(promtool: Path, groups: list[dict[str, Any]], folder: Path, series: di
         "tests": [
             {
                 "interval": "1m",
-                "input_series": [{"series": name, "values": told} for name, told in values.items()],
+                "input_series": [{"series": name, "values": points} for name, points in values.items()],
                 "promql_expr_test": count,
             }
         ],

@@ -19,7 +19,7 @@ DASHBOARD = Path(__file__).parents[2] / "charts" / "selfevo" / "files" / "dashbo
 @pytest.mark.slow
 def test_every_panel_of_a_run_shows_what_the_operator_tells(promtool: Path, tmp_path: Path) -> None:
     registry = Metrics(list, lambda: 0, list, lambda: [("lab", "demo", figures_of(STATUS))]).registry
-    told = {name.replace("{", '{namespace="ops",', 1): value for name, value in series(registry).items()}
+    samples = {name.replace("{", '{namespace="ops",', 1): value for name, value in series(registry).items()}
     panels = [
         panel for panel in json.loads(DASHBOARD.read_text())["panels"] if "run_namespace" in str(panel["targets"])
     ]
@@ -30,7 +30,7 @@ def test_every_panel_of_a_run_shows_what_the_operator_tells(promtool: Path, tmp_
     (by_iteration,) = (panel["targets"][0]["expr"] for panel in panels if panel["title"] == "Score by iteration")
     scores = [{"labels": f'{{iteration="{n}"}}', "value": score} for n, score in ((0, 0.478), (1, 0.597))]
     tests.append({"expr": filled(by_iteration), "eval_time": "5m", "exp_samples": scores})
-    inputs = [{"series": name, "values": f"{value}+0x10"} for name, value in told.items()]
+    inputs = [{"series": name, "values": f"{value}+0x10"} for name, value in samples.items()]
     case = {"tests": [{"interval": "1m", "input_series": inputs, "promql_expr_test": tests}]}
     (tmp_path / "case.yaml").write_text(yaml.safe_dump(case))
     command = [promtool, "test", "rules", tmp_path / "case.yaml"]

@@ -33,8 +33,8 @@ def findings(kube_score: Path, manifests: str) -> Iterator[tuple[str, str, str]]
         name = f"{scored['type_meta']['kind']}/{scored['object_meta']['name']}"
         for check in scored["checks"]:
             if not check["skipped"] and check["grade"] < FINE:
-                said = "; ".join(comment["summary"] for comment in check["comments"] or [])
-                yield check["check"]["id"], name, said
+                summary = "; ".join(comment["summary"] for comment in check["comments"] or [])
+                yield check["check"]["id"], name, summary
 
 
 def without_crd(values: dict[str, Any], helm: GoTool) -> str:
@@ -49,7 +49,7 @@ def waived(check: str, name: str) -> bool:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_finding_has_a_waiver(name: str, kube_score: Path, helm: GoTool):
     found = list(findings(kube_score, without_crd(MATRIX[name], helm)))
-    assert [(check, name, said) for check, name, said in found if not waived(check, name)] == []
+    assert [(check, name, summary) for check, name, summary in found if not waived(check, name)] == []
 
 
 def test_every_waiver_is_used_and_gives_a_reason(kube_score: Path, helm: GoTool):

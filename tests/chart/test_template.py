@@ -84,18 +84,18 @@ def test_nobody_gets_a_wildcard_or_other_peoples_secrets(name: str, rendered: di
                 assert rule["resourceNames"] == ["registry", "s3-credentials"] and rule["verbs"] == ["get"]
 
 
-def test_the_operator_is_told_what_the_values_say(rendered: dict[str, list[dict[str, Any]]]):
+def test_the_operator_gets_what_the_values_say(rendered: dict[str, list[dict[str, Any]]]):
     def settings(name: str) -> Any:
         return read_settings(container(rendered[name])["args"], {})
 
-    told = settings("defaults")
-    assert told.namespaces == ("selfevo-system",) and told.port == 8080 and told.host == "0.0.0.0"
-    assert told.pods.image == "selfevo/trainer:0.1.0" and told.pods.image_pull_policy is None
+    parsed = settings("defaults")
+    assert parsed.namespaces == ("selfevo-system",) and parsed.port == 8080 and parsed.host == "0.0.0.0"
+    assert parsed.pods.image == "selfevo/trainer:0.1.0" and parsed.pods.image_pull_policy is None
     assert settings("whole cluster").namespaces == ()
     assert settings("several namespaces").namespaces == ("research", "production")
     assert settings("by digest, from a registry").pods.image == f"a/trainer@{chart.EXAMPLE_DIGEST}"
     assert settings("by digest, from a registry").pods.image_pull_policy == "Always"
-    assert (told.pods.run_as_user, told.pods.fs_group, told.pods.gpu_resources) == (10001, 10001, ("*/gpu",))
+    assert (parsed.pods.run_as_user, parsed.pods.fs_group, parsed.pods.gpu_resources) == (10001, 10001, ("*/gpu",))
     strict = settings("a strict platform").pods
     assert (strict.run_as_user, strict.run_as_group, strict.fs_group) == (1000680000, None, None)
     assert strict.gpu_resources == ("*/gpu", "nvidia.com/mig-*")
@@ -189,7 +189,7 @@ def test_the_crd_is_the_contracts_but_for_its_keeping(name: str, keep: bool, ren
     assert not chart.of_kind(rendered["nothing optional"], "CustomResourceDefinition")
 
 
-def test_the_policy_looks_at_every_part_of_a_spec_that_has_pods(rendered: dict[str, list[dict[str, Any]]]):
+def test_the_policy_checks_every_part_of_a_spec_that_has_pods(rendered: dict[str, list[dict[str, Any]]]):
     crd = one(rendered["defaults"], "CustomResourceDefinition")
     (version,) = crd["spec"]["versions"]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
@@ -231,13 +231,13 @@ def test_network_policies_leave_the_metadata_address_out(rendered: dict[str, lis
     assert trainers["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"] == "selfevo-operator"
 
 
-def test_who_traces_is_told_where_and_reaches_it(rendered: dict[str, list[dict[str, Any]]]):
-    told = {variable["name"]: variable for variable in container(rendered["everything on"])["env"]}
-    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == "http://otel-collector.observability:4318"
-    secret = told["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
+def test_who_traces_knows_where_and_reaches_it(rendered: dict[str, list[dict[str, Any]]]):
+    variables = {variable["name"]: variable for variable in container(rendered["everything on"])["env"]}
+    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == "http://otel-collector.observability:4318"
+    secret = variables["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
     assert secret == {"name": "otel", "key": "headers"}
     assert read_settings(
-        ["--all-namespaces", "--image=x"], {name: variable.get("value", "") for name, variable in told.items()}
+        ["--all-namespaces", "--image=x"], {name: variable.get("value", "") for name, variable in variables.items()}
     ).pods.collector == ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.observability:4318")
     to = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
     way = {"ports": [{"protocol": "TCP", "port": 4318}], "to": to}

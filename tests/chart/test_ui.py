@@ -50,7 +50,7 @@ def test_they_may_read_runs_of_one_namespace_and_nothing_else(helm: GoTool) -> N
         pages(helm, namespace="other")
 
 
-def test_their_pod_is_restricted_and_is_told_what_the_values_say(helm: GoTool) -> None:
+def test_their_pod_is_restricted_and_gets_what_the_values_say(helm: GoTool) -> None:
     pod = pages(helm, credentialsSecret="reader", env=[{"name": "A", "value": "b"}])["Deployment"]["spec"]["template"]
     [container] = pod["spec"]["containers"]
     assert violations(pod["spec"]) == [] and pod["spec"]["serviceAccountName"] == "selfevo-ui"
@@ -59,8 +59,8 @@ def test_their_pod_is_restricted_and_is_told_what_the_values_say(helm: GoTool) -
         container["envFrom"] == [{"secretRef": {"name": "reader"}}] and {"name": "A", "value": "b"} in container["env"]
     )
     assert container["args"] == ["ui", "--namespace=research", "--port=8321"]
-    told = CliRunner().invoke(app, [*container["args"], "--context", "none", "--kubeconfig", "/nonexistent"])
-    assert "no such option" not in told.output.lower() and told.exit_code != 2
+    invoked = CliRunner().invoke(app, [*container["args"], "--context", "none", "--kubeconfig", "/nonexistent"])
+    assert "no such option" not in invoked.output.lower() and invoked.exit_code != 2
 
 
 def test_a_proxy_stands_before_them_in_their_pod(helm: GoTool) -> None:

@@ -75,7 +75,7 @@ def test_a_task_that_is_not_there_and_no_pandas_are_sentences(manifest: Path) ->
         _ = selfevo.open(manifest).steps
 
 
-def test_a_run_is_driven_and_its_end_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_driven_and_its_end_is_reported(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in project.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(project.root)

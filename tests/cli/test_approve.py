@@ -42,12 +42,12 @@ def test_what_is_approved_begins_with_the_next_run(project: Project, capsys: pyt
     folder, run = here(project)
     assert ended_local(run, folder, project.recorded().status or RunStatus(), None) == 0  # as of `selfevo run`
     assert "`selfevo approve` lets it go on, and `selfevo run` goes on" in capsys.readouterr().out
-    done = project.look("approve", "run.yaml")
+    done = project.invoke("approve", "run.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "run default/demo may go on with iteration 1; `selfevo run run.yaml` does\n"
-    assert "review: waits before iteration 1; up to 1 they are approved\n" in project.look("plan", "run.yaml").stdout
-    assert "AwaitingReview" not in project.look("status", "run.yaml").stdout
-    again = project.look("approve", "run.yaml")
+    assert "review: waits before iteration 1; up to 1 they are approved\n" in project.invoke("plan", "run.yaml").stdout
+    assert "AwaitingReview" not in project.invoke("status", "run.yaml").stdout
+    again = project.invoke("approve", "run.yaml")
     assert again.returncode == 2 and "run default/demo waits for no approval" in again.stderr
     assert "budget.tokens is used up" in project.drive("run.yaml").stdout
     assert project.worked() == ["challenger-train-1"]
@@ -55,7 +55,7 @@ def test_what_is_approved_begins_with_the_next_run(project: Project, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("review", "asked", "said"),
+    ("review", "asked", "message"),
     [
         (None, [], "run default/demo waits for nobody: it has no spec.review; add it to have iterations wait"),
         (
@@ -70,12 +70,12 @@ def test_what_is_approved_begins_with_the_next_run(project: Project, capsys: pyt
         ),
     ],
 )
-def test_what_cannot_be_approved_is_said_and_nothing_is_written(
-    project: Project, review: list[int] | None, asked: list[str], said: str
+def test_what_cannot_be_approved_is_reported_and_nothing_is_written(
+    project: Project, review: list[int] | None, asked: list[str], message: str
 ) -> None:
     project.write(spec__iterations=3, spec__review=review and {"before": review})
-    done = project.look("approve", "run.yaml", *asked)
-    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+    done = project.invoke("approve", "run.yaml", *asked)
+    assert (done.returncode, done.stdout) == (2, "") and message in done.stderr
     assert not list(project.workdir.rglob("approved*"))
 
 

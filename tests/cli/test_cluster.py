@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_name_is_a_run_in_the_cluster_and_a_file_is_the_run_on_this_machine(api: ApiServer, project: Project) -> None:
     api.set_status("demo", RUNNING)
-    assert project.look("status", "demo").stdout.startswith("run default/demo: Running, 1 of 9 steps done\n")
-    assert "Pending, 0 of 3 steps done (not being driven" in project.look("status", "run.yaml").stdout
-    assert project.look("status", "run.yaml", "--cluster").stdout.startswith("run default/demo: Running, 1 of 9")
+    assert project.invoke("status", "demo").stdout.startswith("run default/demo: Running, 1 of 9 steps done\n")
+    assert "Pending, 0 of 3 steps done (not being driven" in project.invoke("status", "run.yaml").stdout
+    assert project.invoke("status", "run.yaml", "--cluster").stdout.startswith("run default/demo: Running, 1 of 9")
     api.put(document(metadata__namespace="research"))
-    assert "run research/demo: Pending" in project.look("status", "demo", "-n", "research").stdout
-    assert "run research/demo: Pending" in project.look("status", "run.yaml", "--cluster", "-n", "research").stdout
+    assert "run research/demo: Pending" in project.invoke("status", "demo", "-n", "research").stdout
+    assert "run research/demo: Pending" in project.invoke("status", "run.yaml", "--cluster", "-n", "research").stdout
     project.write(metadata__namespace="research")
-    assert "run research/demo: Pending" in project.look("status", "run.yaml", "--cluster").stdout
+    assert "run research/demo: Pending" in project.invoke("status", "run.yaml", "--cluster").stdout
 
 
 def test_namespace_context_and_kubeconfig_are_chosen_as_with_kubectl(
@@ -41,21 +41,21 @@ def test_namespace_context_and_kubeconfig_are_chosen_as_with_kubectl(
 ) -> None:
     api.put(document(metadata__namespace="research"))
     other = api.kubeconfig(project.root / "other", namespace="research")
-    assert "run research/demo" in project.look("status", "demo", "--kubeconfig", "other").stdout
+    assert "run research/demo" in project.invoke("status", "demo", "--kubeconfig", "other").stdout
     monkeypatch.setenv("KUBECONFIG", f"{project.root / 'nothing'}{os.pathsep}{other}")
-    assert "run research/demo" in project.look("status", "demo").stdout
-    assert "run default/demo" in project.look("status", "demo", "-n", "default").stdout
-    assert "http://127.0.0.1:9" in project.look("status", "demo", "--context", "nowhere").stderr
+    assert "run research/demo" in project.invoke("status", "demo").stdout
+    assert "run default/demo" in project.invoke("status", "demo", "-n", "default").stdout
+    assert "http://127.0.0.1:9" in project.invoke("status", "demo", "--context", "nowhere").stderr
     monkeypatch.delenv("KUBECONFIG")
     monkeypatch.setenv("HOME", str(project.root))
     (project.root / ".kube").mkdir()
     other.rename(project.root / ".kube" / "config")
-    assert "run research/demo" in project.look("status", "demo").stdout
+    assert "run research/demo" in project.invoke("status", "demo").stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "expected"),
     [
         (["status", "dmo"], "there is no run 'dmo' in namespace default; did you mean 'demo'?"),
         (
@@ -103,11 +103,11 @@ def test_namespace_context_and_kubeconfig_are_chosen_as_with_kubectl(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_sentence(api: ApiServer, project: Project, args: list[str], said: str) -> None:
-    shown = project.look(*args)
-    sentence = said.format(kubeconfig=os.environ["KUBECONFIG"])
+def test_a_mistake_is_one_sentence(api: ApiServer, project: Project, args: list[str], expected: str) -> None:
+    shown = project.invoke(*args)
+    sentence = expected.format(kubeconfig=os.environ["KUBECONFIG"])
     assert (shown.stdout, shown.stderr) == ("", f"selfevo: {sentence}\n")
-    assert shown.returncode == (3 if "nothing answers" in said else 2)
+    assert shown.returncode == (3 if "nothing answers" in expected else 2)
 
 
 FORBIDDEN = (
@@ -116,7 +116,7 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "exit_code", "said"),
+    ("code", "message", "exit_code", "expected"),
     [
         (
             403,
@@ -138,17 +138,19 @@ FORBIDDEN = (
     ],
 )
 def test_a_refusal_of_the_server_is_one_sentence(
-    api: ApiServer, project: Project, code: int, message: str, exit_code: int, said: str
+    api: ApiServer, project: Project, code: int, message: str, exit_code: int, expected: str
 ) -> None:
     api.fail(code, message=message)
-    shown = project.look("status", "demo")
+    shown = project.invoke("status", "demo")
     assert (shown.returncode, shown.stdout) == (exit_code, "")
-    assert shown.stderr == f"selfevo: {said.format(url=api.url)}\n"
+    assert shown.stderr == f"selfevo: {expected.format(url=api.url)}\n"
 
 
-def test_a_cluster_without_the_resource_is_told_from_one_without_the_run(api: ApiServer, project: Project) -> None:
+def test_a_cluster_without_the_resource_is_distinguished_from_one_without_the_run(
+    api: ApiServer, project: Project
+) -> None:
     api.faults.append(lambda handler: handler.answer(404, "404 page not found\n") is None)
-    shown = project.look("status", "demo")
+    shown = project.invoke("status", "demo")
     assert shown.returncode == 2
     assert shown.stderr.startswith(
         f"selfevo: the cluster at {api.url} does not know SelfEvolutionRun; install selfevo's"
@@ -157,20 +159,20 @@ def test_a_cluster_without_the_resource_is_told_from_one_without_the_run(api: Ap
 
 def test_a_dropped_connection_and_a_server_of_another_kind_are_sentences(api: ApiServer, project: Project) -> None:
     api.drop()
-    shown = project.look("status", "demo")
+    shown = project.invoke("status", "demo")
     assert shown.returncode == 3
     assert shown.stderr == (
         f"selfevo: the connection to {api.url} broke (it was closed in the middle); see to the cluster of context "
         "'here', or choose another --context\n"
     )
     api.faults.append(lambda handler: handler.answer(200, "<html>welcome</html>") is None)
-    shown = project.look("status", "demo")
+    shown = project.invoke("status", "demo")
     assert shown.returncode == 2
     assert "answers, but not as an API server does; correct the server of context 'here'" in shown.stderr
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "is no kubeconfig (Invalid kube-config. {path} file is empty); correct it or give --kubeconfig"),
         ("[1, 2]", "is no kubeconfig ("),
@@ -183,11 +185,11 @@ def test_a_dropped_connection_and_a_server_of_another_kind_are_sentences(api: Ap
     ],
     ids=["empty", "a list", "no YAML", "no context", "no cluster"],
 )
-def test_a_damaged_kubeconfig_is_one_sentence(project: Project, text: str, said: str) -> None:
+def test_a_damaged_kubeconfig_is_one_sentence(project: Project, text: str, expected: str) -> None:
     (project.root / "bad").write_text(text)
-    shown = project.look("status", "demo", "--kubeconfig", "bad")
+    shown = project.invoke("status", "demo", "--kubeconfig", "bad")
     assert (shown.returncode, shown.stdout, len(shown.stderr.splitlines())) == (2, "", 1)
-    assert said.format(path="bad") in shown.stderr
+    assert expected.format(path="bad") in shown.stderr
 
 
 def test_a_login_command_that_fails_is_one_sentence_and_one_that_works_gives_the_token(
@@ -196,13 +198,16 @@ def test_a_login_command_that_fails_is_one_sentence_and_one_that_works_gives_the
     config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
     kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
     token = json.dumps({**kind, "status": {"token": "fresh"}})
-    for script, said in ((f"echo '{token}'", ""), ("echo expired >&2; exit 1", "exec: process returned 1. expired")):
+    for script, expected in (
+        (f"echo '{token}'", ""),
+        ("echo expired >&2; exit 1", "exec: process returned 1. expired"),
+    ):
         login = {"apiVersion": kind["apiVersion"], "command": "sh", "args": ["-c", script]}
         config["users"][0]["user"] = {"exec": login}
         (project.root / "config").write_text(json.dumps(config))
-        shown = project.look("status", "demo", "--kubeconfig", "config")
-        if said:
-            assert shown.stderr == f"selfevo: the login of context 'here' in config failed ({said}); log in again\n"
+        shown = project.invoke("status", "demo", "--kubeconfig", "config")
+        if expected:
+            assert shown.stderr == f"selfevo: the login of context 'here' in config failed ({expected}); log in again\n"
             assert shown.returncode == 2
         else:
             assert shown.returncode == 0
@@ -249,7 +254,7 @@ def test_the_command_is_a_plugin_of_kubectl(api: ApiServer, project: Project) ->
 
 def test_status_is_the_same_table_as_on_this_machine(api: ApiServer, project: Project) -> None:
     api.set_status("demo", RUNNING)
-    assert project.look("status", "demo").stdout.splitlines() == [
+    assert project.invoke("status", "demo").stdout.splitlines() == [
         "run default/demo: Running, 1 of 9 steps done",
         "",
         "step                state            took  attempts",
@@ -262,7 +267,7 @@ def test_status_is_the_same_table_as_on_this_machine(api: ApiServer, project: Pr
         "",
         "best model: file:///models/base",
     ]
-    shown = json.loads(project.look("status", "demo", "-o", "json").stdout)
+    shown = json.loads(project.invoke("status", "demo", "-o", "json").stdout)
     assert shown["phase"] == "Running" and shown["steps"][0]["metrics"] == {"mean": 0.478, "greedy": 0.53}
 
 
@@ -294,7 +299,7 @@ def test_status_is_the_same_table_as_on_this_machine(api: ApiServer, project: Pr
 )
 def test_status_says_why_in_words(api: ApiServer, project: Project, status: dict[str, Any], lines: list[str]) -> None:
     api.set_status("demo", status)
-    shown = project.look("status", "demo").stdout.splitlines()
+    shown = project.invoke("status", "demo").stdout.splitlines()
     assert shown[: len(lines) + 1] == [f"run default/demo: {lines[0]}", *lines[1:], ""]
 
 
@@ -304,30 +309,30 @@ def test_status_tells_that_a_spec_is_newer_than_the_record_and_that_a_run_is_bei
     api.set_status("demo", SUCCEEDED)
     run = api.runs["default", "demo"]
     api.put({**run, "spec": {**run["spec"], "iterations": 3}})
-    assert "(the operator has not reconciled its newest spec yet)" in project.look("status", "demo").stdout
+    assert "(the operator has not reconciled its newest spec yet)" in project.invoke("status", "demo").stdout
     api.runs["default", "demo"]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
-    assert "(being deleted)" in project.look("status", "demo").stdout
+    assert "(being deleted)" in project.invoke("status", "demo").stdout
 
 
 def test_a_spec_from_another_version_does_not_hide_the_status(api: ApiServer, project: Project) -> None:
     api.put(document(spec__novelty={"a": 1}))
     api.set_status("demo", RUNNING)
-    shown = project.look("status", "demo")
+    shown = project.invoke("status", "demo")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("run default/demo: Running, 1 steps done\n") and "challenger-train-1" in shown.stdout
     api.set_status("demo", {"phase": "Dreaming"})
-    shown = project.look("status", "demo")
+    shown = project.invoke("status", "demo")
     assert shown.returncode == 2 and "has a status.phase that this version of selfevo does not know" in shown.stderr
 
 
 def test_one_run_of_a_newer_operator_does_not_keep_the_list_from_being_shown(api: ApiServer, project: Project) -> None:
     api.put(document(metadata__name="math"))
     api.set_status("demo", {**RUNNING, "phase": "Paused", "invented": [1]})
-    shown = project.look("status", "-n", "default")
+    shown = project.invoke("status", "-n", "default")
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
     assert lines[1].split()[:5] == ["demo", "Paused", "1", "of", "2"] and lines[2].split()[:2] == ["math", "Pending"]
-    rows = json.loads(project.look("status", "-n", "default", "-o", "json").stdout)
+    rows = json.loads(project.invoke("status", "-n", "default", "-o", "json").stdout)
     assert [(row["name"], row["phase"]) for row in rows] == [("demo", "Paused"), ("math", "Pending")]
 
 
@@ -343,13 +348,13 @@ def test_who_kubeconfig_says_is_spoken_for(api: ApiServer, project: Project) -> 
     made = json.loads(config.read_text())
     made["users"][0]["user"] |= {"as": "team", "as-groups": ["a"]}
     config.write_text(json.dumps(made))
-    assert project.look("status", "-n", "default").returncode == 0
+    assert project.invoke("status", "-n", "default").returncode == 0
     assert seen and set(seen) == {("team", "a")}
     made["users"][0]["user"]["as-groups"] = ["a", "b"]
     config.write_text(json.dumps(made))
     assert (
         "has several as-groups, and only one can be sent from here; give one"
-        in project.look("status", "-n", "default").stderr
+        in project.invoke("status", "-n", "default").stderr
     )
 
 
@@ -358,16 +363,16 @@ def test_without_a_name_the_runs_are_listed(api: ApiServer, project: Project) ->
     for number in range(501):  # more than a page
         api.put(document(metadata__name=f"r-{number:03d}", metadata__namespace="many"))
     api.put(document(metadata__name="math", metadata__namespace="research", spec__queue="team-a"))
-    lines = project.look("status", "-n", "research").stdout.splitlines()
+    lines = project.invoke("status", "-n", "research").stdout.splitlines()
     assert lines[0].split() == ["name", "phase", "iteration", "best", "score", "queue", "age"]
     assert lines[1].split()[:8] == ["math", "Pending", "0", "of", "2", "-", "-", "team-a"]
     assert lines[2] == "1 run in namespace research"
-    lines = project.look("status", "-A").stdout.splitlines()
+    lines = project.invoke("status", "-A").stdout.splitlines()
     assert lines[-1] == "503 runs in the cluster"
     assert lines[1].split()[:8] == ["default", "demo", "Running", "1", "of", "2", "0", "47.8"]
     assert lines[1].endswith("BadData: challenger-train-1: all \\x1b[2J alike")
-    assert project.look("status", "-n", "none").stdout == "no runs in namespace none\n"
-    (row,) = json.loads(project.look("status", "-n", "research", "-o", "json").stdout)
+    assert project.invoke("status", "-n", "none").stdout == "no runs in namespace none\n"
+    (row,) = json.loads(project.invoke("status", "-n", "research", "-o", "json").stdout)
     assert (row["name"], row["phase"], row["queue"]) == ("math", "Pending", "team-a")
 
 
@@ -376,7 +381,7 @@ def test_without_a_name_the_runs_are_listed(api: ApiServer, project: Project) ->
 
 def test_approve_lets_the_iteration_begin_that_waits_and_none_beyond_the_plan(api: ApiServer, project: Project) -> None:
     spec = api.runs["default", "demo"]["spec"]
-    refused = project.look("approve", "demo")
+    refused = project.invoke("approve", "demo")
     assert (refused.returncode, refused.stderr) == (
         2,
         "selfevo: run default/demo waits for nobody: it has no spec.review; add it to have iterations wait\n",
@@ -391,16 +396,16 @@ def test_approve_lets_the_iteration_begin_that_waits_and_none_beyond_the_plan(ap
         (1, "--iteration is 1, and run default/demo waits at iteration 2; name that or a later one"),
     ):
         api.requests.clear()
-        refused = project.look("approve", "demo", "--iteration", str(number))
+        refused = project.invoke("approve", "demo", "--iteration", str(number))
         assert refused.returncode == 2 and says in refused.stderr, refused.stderr
         assert not any(request.startswith("PATCH") for request in api.requests)
-    shown = project.look("approve", "demo")
+    shown = project.invoke("approve", "demo")
     assert (shown.returncode, shown.stdout) == (
         0,
         "run default/demo may go on with iteration 2; `selfevo watch demo` follows it\n",
     )
     assert api.runs["default", "demo"]["spec"]["approvedIteration"] == 2
-    again = project.look("approve", "demo")
+    again = project.invoke("approve", "demo")
     assert again.returncode == 2 and "waits for no approval" in again.stderr
 
 
@@ -422,17 +427,17 @@ def test_suspend_and_resume_change_one_field_once_and_say_what_follows(api: ApiS
             "is not suspended, 1 of 9 steps done; `selfevo watch demo` follows it",
         ),
     ):
-        for said, writes in ((first, 1), (again, 0)):
+        for expected, writes in ((first, 1), (again, 0)):
             api.requests.clear()
-            shown = project.look(verb, "demo")
-            assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"run default/demo {said}\n", "")
+            shown = project.invoke(verb, "demo")
+            assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"run default/demo {expected}\n", "")
             assert sum(request.startswith("PATCH") for request in api.requests) == writes
             assert api.runs["default", "demo"]["spec"] == spec
     assert api.runs["default", "demo"]["status"]["steps"] == RUNNING["steps"]
 
 
 @pytest.mark.parametrize(
-    ("status", "verb", "suspended", "said"),
+    ("status", "verb", "suspended", "expected"),
     [
         (SUCCEEDED, "suspend", False, "run default/demo has ended, 9 of 9 steps done; there is nothing to suspend"),
         (SUCCEEDED, "resume", True, "run default/demo has ended, 9 of 9 steps done; there is nothing to resume"),
@@ -454,18 +459,18 @@ def test_suspend_and_resume_change_one_field_once_and_say_what_follows(api: ApiS
     ids=["suspend succeeded", "resume succeeded", "suspend failed", "resume failed"],
 )
 def test_a_run_that_has_ended_is_left_alone(
-    api: ApiServer, project: Project, status: dict[str, Any], verb: str, suspended: bool, said: str
+    api: ApiServer, project: Project, status: dict[str, Any], verb: str, suspended: bool, expected: str
 ) -> None:
     api.put(document(spec__suspend=suspended))
     api.set_status("demo", status)
-    assert project.look(verb, "demo").stdout == f"{said}\n"
+    assert project.invoke(verb, "demo").stdout == f"{expected}\n"
     assert not any(request.startswith("PATCH") for request in api.requests)
 
 
 def test_resume_has_a_run_that_failed_in_suspension_tried_again(api: ApiServer, project: Project) -> None:
     api.put(document(spec__suspend=True))
     api.set_status("demo", FAILED)
-    shown = project.look("resume", "demo", "-n", "default")
+    shown = project.invoke("resume", "demo", "-n", "default")
     assert shown.stdout == (
         "run default/demo had failed; what failed is tried again, `selfevo watch demo -n default` follows it\n"
     )
@@ -474,20 +479,20 @@ def test_resume_has_a_run_that_failed_in_suspension_tried_again(api: ApiServer, 
 
 @pytest.mark.slow
 def test_of_a_run_on_this_machine_they_say_how_it_is_done(project: Project) -> None:
-    shown = project.look("suspend", "run.yaml")
+    shown = project.invoke("suspend", "run.yaml")
     assert (shown.returncode, shown.stderr) == (
         2,
         "selfevo: run.yaml is the run on this machine, and nothing drives it now; `selfevo run run.yaml` goes on\n",
     )
-    shown = project.look("resume", "run.yaml")
+    shown = project.invoke("resume", "run.yaml")
     assert shown.stderr == "selfevo: run.yaml is the run on this machine: `selfevo run run.yaml` goes on\n"
     project.order("challenger-train-1", hang=True)
     driver = project.start("run", "run.yaml")
     try:
         wait_for(lambda: project.diary("work"))
-        shown = project.look("suspend", "run.yaml")
+        shown = project.invoke("suspend", "run.yaml")
         assert f"Ctrl-C in its terminal, or `kill -INT {driver.pid}`, stops it at the next checkpoint" in shown.stderr
-        assert f"process {driver.pid} drives it already" in project.look("resume", "run.yaml").stderr
+        assert f"process {driver.pid} drives it already" in project.invoke("resume", "run.yaml").stderr
     finally:
         driver.send_signal(signal.SIGINT)
         driver.send_signal(signal.SIGINT)

@@ -30,18 +30,18 @@ def test_logs_are_those_of_the_newest_pod_of_the_newest_attempt(api: ApiServer, 
     api.add_pod("foreign", "another-job")
     api.write("evicted", "old")
     api.write("new", "step 1", "step 2")
-    assert project.look("logs", "demo").stdout == "step 1\nstep 2\n"
-    assert project.look("logs", "demo", "challenger-train-1", "--attempt", "1").stdout == "step 1\nstep 2\n"
+    assert project.invoke("logs", "demo").stdout == "step 1\nstep 2\n"
+    assert project.invoke("logs", "demo", "challenger-train-1", "--attempt", "1").stdout == "step 1\nstep 2\n"
     for number in (2, 3):
         api.add_pod(f"pod-{number}", f"job-{number}", "ended")
         api.write(f"pod-{number}", f"attempt {number}")
         newer = attempt("Failed", attempt=number) | {"name": f"job-{number}"}
         attempts = [*api.runs["default", "demo"]["status"]["attempts"], newer]
         api.set_status("demo", {**RUNNING, "attempts": attempts})
-    assert project.look("logs", "demo").stdout == "step 1\nstep 2\n"  # what runs comes before what has ended
+    assert project.invoke("logs", "demo").stdout == "step 1\nstep 2\n"  # what runs comes before what has ended
     api.set_status("demo", {**RUNNING, "attempts": attempts[1:]})
-    assert project.look("logs", "demo", "challenger-train-1").stdout == "attempt 3\n"
-    assert project.look("logs", "demo", "--attempt", "2").stdout == "attempt 2\n"
+    assert project.invoke("logs", "demo", "challenger-train-1").stdout == "attempt 3\n"
+    assert project.invoke("logs", "demo", "--attempt", "2").stdout == "attempt 2\n"
 
 
 def test_logs_of_shards_and_nodes_say_whose_line_it_is(api: ApiServer, project: Project) -> None:
@@ -51,7 +51,7 @@ def test_logs_of_shards_and_nodes_say_whose_line_it_is(api: ApiServer, project: 
     for index in (10, 2):
         api.add_pod(f"shard-{index}", job, "ended", index=index)
         api.write(f"shard-{index}", f"I am {index}", "done")
-    assert project.look("logs", "demo").stdout.splitlines() == [
+    assert project.invoke("logs", "demo").stdout.splitlines() == [
         "shard 2 | I am 2",
         "shard 2 | done",
         "shard 10 | I am 10",
@@ -60,11 +60,11 @@ def test_logs_of_shards_and_nodes_say_whose_line_it_is(api: ApiServer, project: 
     api.set_status("demo", RUNNING)
     api.add_pod("node", JOB, index=0)
     api.write("node", "rank 0")
-    assert project.look("logs", "demo").stdout == "node 0 | rank 0\n"
+    assert project.invoke("logs", "demo").stdout == "node 0 | rank 0\n"
 
 
 @pytest.mark.parametrize(
-    ("pod", "state", "said"),
+    ("pod", "state", "message"),
     [
         (None, "Running", "challenger-train-1, attempt 1 has no pod yet (Queued); try again, or follow it with -f"),
         (
@@ -83,19 +83,19 @@ def test_logs_of_shards_and_nodes_say_whose_line_it_is(api: ApiServer, project: 
     ids=["no pod yet", "not started", "gone"],
 )
 def test_why_there_is_no_log_is_one_sentence(
-    api: ApiServer, project: Project, pod: str | None, state: str, said: str
+    api: ApiServer, project: Project, pod: str | None, state: str, message: str
 ) -> None:
     hint = f"kubectl logs -n default job/{JOB} -c trainer"
     api.set_status("demo", {**RUNNING, "attempts": [attempt(state, message="Queued", log=hint)]})
     if pod is not None:
         api.add_pod("p", JOB, pod)
-    shown = project.look("logs", "demo")
-    assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"selfevo: {said}\n")
+    shown = project.invoke("logs", "demo")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"selfevo: {message}\n")
 
 
 def test_a_step_that_was_in_the_store_has_no_log(api: ApiServer, project: Project) -> None:
     api.set_status("demo", {**RUNNING, "steps": [step("evaluate-0", reused=True)], "attempts": []})
-    shown = project.look("logs", "demo", "evaluate-0")
+    shown = project.invoke("logs", "demo", "evaluate-0")
     assert shown.stderr == "selfevo: evaluate-0 has no log: its output was in the store already\n"
 
 
@@ -162,7 +162,7 @@ def test_following_reads_every_line_once_through_lost_connections(
 
 def test_following_a_pod_that_is_gone_is_a_sentence(api: ApiServer, project: Project) -> None:
     api.set_status("demo", {**RUNNING, "attempts": [attempt("Failed")]})
-    shown = project.look("logs", "demo", "-f")
+    shown = project.invoke("logs", "demo", "-f")
     assert shown.returncode == 2 and "is gone, and its log with it" in shown.stderr
 
 
@@ -174,24 +174,24 @@ def test_logs_of_pods_that_are_gone_come_from_the_store(api: ApiServer, project:
     place = step_prefix("default", planned.phase, planned.key)
     store = open_store(uri)
     store.put_bytes(kept_log(place, JOB, "0", "20260101T120000Z", None), b"one \x1b[2J\ntwo")
-    assert project.look("logs", "demo").stdout == "one \x1b[2J\ntwo\n"
-    assert project.look("logs", "demo", "-f").stdout == "one \x1b[2J\ntwo\n"
+    assert project.invoke("logs", "demo").stdout == "one \x1b[2J\ntwo\n"
+    assert project.invoke("logs", "demo", "-f").stdout == "one \x1b[2J\ntwo\n"
     store.put_bytes(kept_log(place, JOB, "10", "20260101T120000Z", None), b"ten")
     store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", 1), b"a rank")
     store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", None), b"its launcher")
     store.put_bytes(f"{place}/logs/{JOB}/other.txt", b"no log of ours")
     lines = ["pod 0 | one \x1b[2J", "pod 0 | two", "pod 2 | its launcher", "pod 2 rank 1 | a rank", "pod 10 | ten"]
-    assert project.look("logs", "demo").stdout.splitlines() == lines
+    assert project.invoke("logs", "demo").stdout.splitlines() == lines
     api.add_pod("new", JOB, "ended")
     api.write("new", "from the pod")
-    assert project.look("logs", "demo").stdout == "from the pod\n"
+    assert project.invoke("logs", "demo").stdout == "from the pod\n"
 
 
 def test_a_store_that_cannot_be_read_from_here_is_named(api: ApiServer, project: Project) -> None:
     api.put(document(spec__storage={"uri": "s3://models", "endpoint": "http://127.0.0.1:9"}))
     api.set_status("demo", {**RUNNING, "attempts": [attempt("Failed")]})
     with mock.patch("selfevo.cluster.kept.open_run_store", side_effect=ServiceError("s3://models does not answer")):
-        shown = project.look("logs", "demo")
+        shown = project.invoke("logs", "demo")
     assert shown.returncode == 2
     assert (
         "attempt 1 is gone, and the store, which may have its log, cannot be read from here: s3://models"

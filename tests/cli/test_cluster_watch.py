@@ -54,7 +54,7 @@ def test_an_end_that_is_older_than_the_spec_is_no_end(
     run = api.put({**run, "spec": {**run["spec"], "iterations": 3}})
     watching = following("watch", "demo")
     watching.wait_for("waiting for the operator to reconcile its newest spec")
-    assert "is suspended" in project.look("suspend", "demo").stdout
+    assert "is suspended" in project.invoke("suspend", "demo").stdout
     api.set_status("demo", {**SUCCEEDED, "phase": "Suspended"})
     watching.wait_for("suspended, 9 of 13 steps done")
     run = api.runs["default", "demo"]
@@ -67,9 +67,9 @@ def test_an_end_that_is_older_than_the_spec_is_no_end(
 
 @pytest.mark.parametrize(("exit_code", "ends_with"), [(2, 2), (3, 3), (4, 4), (1, 3), (None, 3)])
 def test_watch_ends_as_the_run_ends(api: ApiServer, project: Project, exit_code: int | None, ends_with: int) -> None:
-    told = {} if exit_code is None else {"exitCode": exit_code}
-    api.set_status("demo", {**FAILED, "attempts": [attempt("Failed", **told)]})
-    shown = project.look("watch", "demo", "-n", "default")
+    fields = {} if exit_code is None else {"exitCode": exit_code}
+    api.set_status("demo", {**FAILED, "attempts": [attempt("Failed", **fields)]})
+    shown = project.invoke("watch", "demo", "-n", "default")
     assert shown.returncode == ends_with
     assert shown.stderr.splitlines() == [
         "selfevo: BadData: challenger-train-1: all \\x1b[2J alike",
@@ -87,7 +87,7 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
     wait_for(lambda: any("watch=true" in request for request in api.requests))
     api.cut()  # the watch ends, as it does every minute
     wait_for(lambda: sum("watch=true" in request for request in api.requests) == 2)
-    looks = sum("/demo" in request for request in api.requests)
+    requests = sum("/demo" in request for request in api.requests)
     with api.changed:  # it changes while nobody watches, and the version that is known is too old
         api.drop(2)
         api.fail(503, message="not ready")
@@ -98,7 +98,7 @@ def test_watch_survives_lost_connections_expired_versions_and_a_server_that_is_a
     with api.changed:
         api.compact()
         api.faults.append(_expired_once())
-    wait_for(lambda: sum("/demo" in request for request in api.requests) >= looks + 2)
+    wait_for(lambda: sum("/demo" in request for request in api.requests) >= requests + 2)
     api.set_status("demo", SUCCEEDED)
     code, lines = watching.end()
     assert code == 0
@@ -116,7 +116,7 @@ def test_watch_notices_a_connection_that_has_gone_silent(api: ApiServer, followi
     wait_for(lambda: any("watch=true" in request for request in api.requests))
     api.set_status("demo", RUNNING)
     watching.wait_for("challenger-train-1 started")
-    assert "(no answer in time)" in watching.said and "connected again" in watching.said
+    assert "(no answer in time)" in watching.output and "connected again" in watching.output
 
 
 def _expired_once() -> Callable[[Any], bool]:
@@ -167,9 +167,7 @@ def test_watch_ends_when_a_right_is_gone_for_good(api: ApiServer, following: Cal
 
 
 @pytest.mark.slow
-def test_watch_without_the_right_to_watch_looks_again_and_again(
-    api: ApiServer, following: Callable[..., Follower]
-) -> None:
+def test_watch_without_the_right_to_watch_polls(api: ApiServer, following: Callable[..., Follower]) -> None:
     api.set_status("demo", RUNNING)
     message = 'User "ann" cannot watch resource "selfevolutionruns" in API group "selfevo.dev"'
     api.fail(403, 1000, path="watch=true", message=message)
@@ -213,7 +211,7 @@ def test_ctrl_c_ends_a_watch_at_once_and_changes_nothing(api: ApiServer, followi
 
 @pytest.mark.slow
 def test_watch_follows_a_run_on_this_machine(project: Project, following: Callable[..., Follower]) -> None:
-    shown = project.look("watch", "run.yaml")
+    shown = project.invoke("watch", "run.yaml")
     assert (shown.returncode, shown.stderr) == (
         2,
         "selfevo: run default/demo is not being driven; `selfevo run run.yaml` starts it or goes on\n",
@@ -235,5 +233,5 @@ def test_watch_follows_a_run_on_this_machine(project: Project, following: Callab
         driver.communicate()
     project.order("challenger-train-1")
     assert project.drive("run.yaml", "-q").returncode == 0
-    shown = project.look("watch", "run.yaml")
+    shown = project.invoke("watch", "run.yaml")
     assert (shown.returncode, shown.stdout.splitlines()[0][9:]) == (0, "run default/demo: Succeeded, 3 of 3 steps done")

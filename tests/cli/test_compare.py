@@ -136,9 +136,9 @@ def test_every_run_has_a_name_of_its_own() -> None:
 
 
 def test_the_words_claim_no_more_than_the_errors_allow(comparison: Comparison) -> None:
-    (said,) = sentences(comparison)
-    assert said.startswith("rollout.labels: random less rollout.labels: majority: ")
-    assert said.endswith("over 2 seeds, too few seeds to judge it by.")
+    (only,) = sentences(comparison)
+    assert only.startswith("rollout.labels: random less rollout.labels: majority: ")
+    assert only.endswith("over 2 seeds, too few seeds to judge it by.")
     assert any("some reach two standard errors by chance" in sentence for sentence in cautions(comparison))
 
 
@@ -153,8 +153,8 @@ def test_the_words_claim_no_more_than_the_errors_allow(comparison: Comparison) -
 def test_seeds_decide_over_a_group(comparison: Comparison, values: tuple[float, ...], verdict: str) -> None:
     first, other = comparison.groups
     changed = dataclasses.replace(other, difference=spread_of(values))
-    (said,) = sentences(dataclasses.replace(comparison, groups=(first, changed)))
-    assert verdict in said
+    (only,) = sentences(dataclasses.replace(comparison, groups=(first, changed)))
+    assert verdict in only
 
 
 def test_a_spread_of_one_has_no_deviation() -> None:
@@ -189,7 +189,7 @@ def test_hostile_settings_are_text(sources: list[Source]) -> None:
     assert HOSTILE[1] not in page and "&lt;script&gt;alert(1)" in page
 
 
-def test_a_run_without_scores_is_told_of(sources: list[Source], tmp_path: Path) -> None:
+def test_a_run_without_scores_is_reported(sources: list[Source], tmp_path: Path) -> None:
     begun = fake_run(tmp_path, until="challenger-train-1", metadata__name="begun")
     found = compare(
         [collect(*sources[0], questions=False), collect(begun.run, begun.plan, begun.store, questions=False)]
@@ -244,7 +244,7 @@ def test_the_page_shows_fine_tuned_models_and_says_what_they_cannot(tuned: Compa
     page = render_comparison(tuned)
     assert "After fine-tuning" in page and ">not fine-tuned<" in page and "comparison-finetuned.csv" in page
     assert any("The runs do not fine-tune alike" in sentence for sentence in cautions(tuned))
-    assert [said for said in sentences(tuned) if "run-2 less run-0, the best of each fine-tuned: " in said]
+    assert [line for line in sentences(tuned) if "run-2 less run-0, the best of each fine-tuned: " in line]
     alike = compare([run.report for run in (tuned.runs[0], tuned.runs[2])])
     assert not any("fine-tune alike" in sentence for sentence in cautions(alike))
     assert "After fine-tuning" not in render_comparison(compare([tuned.runs[1].report]))

@@ -66,13 +66,13 @@ print(json.dumps(done))
 
 
 @dataclass
-class Said:
+class Ended:
     code: int
     out: str
     err: str
 
 
-def selfevo(folder: Path, endpoint: str, commands: Sequence[Sequence[str]], **environment: str) -> list[Said]:
+def selfevo(folder: Path, endpoint: str, commands: Sequence[Sequence[str]], **environment: str) -> list[Ended]:
     """Commands, one after the other in one process: the hub's client reads its address when it is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run(
@@ -85,7 +85,7 @@ def selfevo(folder: Path, endpoint: str, commands: Sequence[Sequence[str]], **en
         timeout=600,
         check=True,
     )
-    return [Said(*said) for said in json.loads(done.stdout)]
+    return [Ended(*ended) for ended in json.loads(done.stdout)]
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +125,13 @@ def gsm8k(folder: Path, *more: str, to: str = "gsm8k.jsonl") -> list[str]:
 @pytest.mark.slow
 def test_every_data_set_is_written_with_its_source_and_a_task_to_paste(tmp_path: Path, running: Hub) -> None:
     names = list(DATA_SETS)
-    for name, said in zip(
+    for name, ended in zip(
         names,
         selfevo(tmp_path, running.endpoint, [["data", "prepare", name, "--to", f"out/{name}.jsonl"] for name in names]),
         strict=True,
     ):
         entry = DATA_SETS[name]
-        assert (said.code, said.err) == (0, ""), (name, said.err)
+        assert (ended.code, ended.err) == (0, ""), (name, ended.err)
         file = tmp_path / "out" / f"{name}.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         assert [(row["question"], row["answer"]) for row in rows] == READ[name]
@@ -143,9 +143,9 @@ def test_every_data_set_is_written_with_its_source_and_a_task_to_paste(tmp_path:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         source = json.loads((tmp_path / "out" / f"{name}.source.json").read_text())
         assert (source["digest"], source["revision"], source["rows"]) == (digest, sha, len(rows))
-        assert f"licence {licence}" in said.out
-        assert f"# note: scores are published on {entry.questions} questions\n" in said.out  # these are a few
-        [task] = [Task.model_validate(item) for item in yaml.safe_load(said.out)]
+        assert f"licence {licence}" in ended.out
+        assert f"# note: scores are published on {entry.questions} questions\n" in ended.out  # these are a few
+        [task] = [Task.model_validate(item) for item in yaml.safe_load(ended.out)]
         assert (task.name, task.answers, task.group, task.data.digest) == (name, entry.answers, entry.group, digest)
         assert task.data.uri == f"file://{file}"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
@@ -208,10 +208,10 @@ def test_what_is_wrong_is_a_sentence_and_leaves_nothing(
     ]
     with hub(less) as running:
         running.gated = ("datasets/BBEH/bbeh",)
-        told = selfevo(tmp_path, running.endpoint, [args for args, _, _ in cases])
-    for (args, code, parts), said in zip(cases, told, strict=True):
-        text = " ".join(said.err.split())
-        assert said.code == code and said.out == "", (args, said)
+        endings = selfevo(tmp_path, running.endpoint, [args for args, _, _ in cases])
+    for (args, code, parts), ended in zip(cases, endings, strict=True):
+        text = " ".join(ended.err.split())
+        assert ended.code == code and ended.out == "", (args, ended)
         assert all(part in text for part in parts), (args, text)
         assert "Traceback" not in text and "defect" not in text
     assert {path.name for path in tmp_path.iterdir()} == {"a-file", "hf"}
@@ -237,9 +237,9 @@ def test_a_hub_that_does_not_deliver(
         if name not in ("endpoint", "offline"):
             setattr(running, name, value)
     environment = {"HF_HUB_OFFLINE": "1"} if "offline" in how else {}
-    [said] = selfevo(tmp_path, endpoint, [gsm8k(tmp_path)], HF_TOKEN="hf_expired", **environment)
-    text = " ".join(said.err.split())
-    assert said.code == code and all(part in text for part in parts), said
+    [ended] = selfevo(tmp_path, endpoint, [gsm8k(tmp_path)], HF_TOKEN="hf_expired", **environment)
+    text = " ".join(ended.err.split())
+    assert ended.code == code and all(part in text for part in parts), ended
     assert not (tmp_path / "gsm8k.jsonl").exists()
 
 
@@ -306,7 +306,7 @@ def test_a_place_may_have_a_percent_sign(tmp_path: Path) -> None:
 
 
 def test_the_list_names_them_all(project: Project) -> None:
-    shown = project.look("data", "ls")
+    shown = project.invoke("data", "ls")
     assert shown.returncode == 0 and all(f"\n{name} " in shown.stdout for name in DATA_SETS)
 
 

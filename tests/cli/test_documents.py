@@ -33,16 +33,16 @@ def test_each_run_has_its_turn(project: Project, both: Path) -> None:
     ]
     worked = project.worked()
     assert sorted(worked[: len(worked) // 2]) == sorted(worked[len(worked) // 2 :]) and "solver-train-1" in worked
-    planned = project.look("plan", "both.yaml")
+    planned = project.invoke("plan", "both.yaml")
     assert planned.returncode == 0 and planned.stdout.count("run ") >= 2
-    told = project.look("plan", "both.yaml", "-o", "json").stdout
+    text = project.invoke("plan", "both.yaml", "-o", "json").stdout
     decoder, plans = json.JSONDecoder(), []
-    while told.strip():
-        plan, end = decoder.raw_decode(told.lstrip())
+    while text.strip():
+        plan, end = decoder.raw_decode(text.lstrip())
         plans.append(plan)
-        told = told.lstrip()[end:]
+        text = text.lstrip()[end:]
     assert len(plans) == 2 and all(step["exists"] for plan in plans for step in plan["steps"])
-    written = project.look("report", "both.yaml")
+    written = project.invoke("report", "both.yaml")
     assert written.stdout.splitlines() == ["wrote one-report.html", "wrote two-report.html"]
     assert {path.name for path in project.root.glob("*.html")} == {"one-report.html", "two-report.html"}
 
@@ -55,7 +55,7 @@ def test_one_that_fails_does_not_keep_the_other_from_its_turn(project: Project, 
     first, other, second = yaml.safe_load_all(both.read_text())
     first["spec"]["model"]["uri"] = "file:nowhere"
     both.write_text(yaml.safe_dump_all([first, other, second]))
-    shown = project.look("plan", "both.yaml")
+    shown = project.invoke("plan", "both.yaml")
     assert shown.returncode == 2 and "run two (2 of 2)" in shown.stdout
     assert shown.stderr.startswith("selfevo: run one: spec.model.uri is 'file:nowhere'")
 
@@ -71,7 +71,7 @@ def test_one_that_fails_does_not_keep_the_other_from_its_turn(project: Project, 
     ],
 )
 def test_what_takes_one_run_says_so(project: Project, both: Path, arguments: list[str], sentence: str) -> None:
-    done = project.look(*arguments)
+    done = project.invoke(*arguments)
     assert done.returncode == 2 and sentence in " ".join(done.stderr.split())
 
 

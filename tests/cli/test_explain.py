@@ -39,7 +39,7 @@ def test_every_field_has_something_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("field", "message"),
     [
         ("solver.grpo.betta", "spec.solver.grpo.betta is not a field; did you mean solver.grpo.beta"),
         ("beta", "spec.beta is not a field; did you mean budget or challenger.grpo.beta or solver.grpo.beta?"),
@@ -48,7 +48,7 @@ def test_every_field_has_something_to_say() -> None:
         ("seed.x", "spec.seed.x is not a field: spec.seed has none; leave 'x' out"),
     ],
 )
-def test_an_unknown_field_is_a_sentence_with_near_ones(field: str, said: str) -> None:
+def test_an_unknown_field_is_a_sentence_with_near_ones(field: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         explained(field)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)

@@ -34,11 +34,11 @@ def test_a_run_finetunes_its_best_solver_and_the_base_and_says_both_scores(label
     assert status is not None and status.finetune is not None and status.best is not None
     assert (status.finetune.score, status.finetune.control_score, status.best.score) == (0.75, 0.7, 0.6)
 
-    shown = labelled.look("status", "run.yaml").stdout
+    shown = labelled.invoke("status", "run.yaml").stdout
     assert "fine-tuned: iteration 1, score 75.0 % (the base on the same data 70.0 %)" in shown
-    path = labelled.look("artifacts", "path", "run.yaml", "--role", "finetuned").stdout.strip()
+    path = labelled.invoke("artifacts", "path", "run.yaml", "--role", "finetuned").stdout.strip()
     assert path == status.finetune.model_uri and f"fine-tuned model: {path}" in shown
-    control = labelled.look("artifacts", "path", "run.yaml", "--role", "finetuned", "--iteration", "0").stdout
+    control = labelled.invoke("artifacts", "path", "run.yaml", "--role", "finetuned", "--iteration", "0").stdout
     assert "/default/finetune/" in control and control.strip() != path
 
 
@@ -47,25 +47,25 @@ def test_the_store_alone_knows_what_was_finetuned(labelled: Project) -> None:
     labelled.evaluated(spec__finetune=LABELLED)
     assert labelled.drive("run.yaml").returncode == 0
     labelled.status_file.unlink()
-    shown = labelled.look("status", "run.yaml").stdout
+    shown = labelled.invoke("status", "run.yaml").stdout
     assert "9 of 9 steps done" in shown and "fine-tuned: iteration 1, score 75.0 %" in shown
 
 
 def test_what_is_not_finetuned_has_no_finetuned_model(labelled: Project) -> None:
     labelled.evaluated(spec__finetune={**LABELLED, "control": False})
     asked = ("artifacts", "path", "run.yaml", "--role", "finetuned", "--iteration")
-    told = labelled.look(*asked, "0").stderr
-    assert "iteration 0's Solver is not fine-tuned in this run; choose --iteration 1" in told
-    assert "iteration 1's fine-tuned model is not there yet: finetune-1 has" in labelled.look(*asked, "1").stderr
+    message = labelled.invoke(*asked, "0").stderr
+    assert "iteration 0's Solver is not fine-tuned in this run; choose --iteration 1" in message
+    assert "iteration 1's fine-tuned model is not there yet: finetune-1 has" in labelled.invoke(*asked, "1").stderr
     labelled.evaluated()
-    assert "not fine-tuned in this run; add spec.finetune" in labelled.look(*asked, "1").stderr
+    assert "not fine-tuned in this run; add spec.finetune" in labelled.invoke(*asked, "1").stderr
 
 
 def test_labelled_data_that_is_not_there_is_named_with_its_field(project: Project) -> None:
     project.write(spec__finetune=LABELLED)
-    told = project.look("plan", "run.yaml")
-    assert told.returncode == 2
-    assert "spec.finetune.data.uri is 'file:labelled.jsonl'" in told.stderr and "there is no file" in told.stderr
+    refused = project.invoke("plan", "run.yaml")
+    assert refused.returncode == 2
+    assert "spec.finetune.data.uri is 'file:labelled.jsonl'" in refused.stderr and "there is no file" in refused.stderr
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ GOES_ON = "goes on from iteration 1 of run demo"
 
 
 def fork_of(project: Project, *more: str) -> dict[str, Any]:
-    made = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml", *more)
+    made = project.invoke("fork", "run.yaml", "--at", "1", "-o", "new.yaml", *more)
     assert made.returncode == 0, made.stderr
     found: dict[str, Any] = yaml.safe_load((project.root / "new.yaml").read_text())
     return found
@@ -52,11 +52,11 @@ def test_a_run_here_is_forked_and_goes_on_when_the_other_one_is_gone(project: Pr
     made["spec"]["seed"] = 7
     (project.root / "new.yaml").write_text(yaml.safe_dump(made))
 
-    shown = project.look("plan", "new.yaml")
+    shown = project.invoke("plan", "new.yaml")
     assert GOES_ON in shown.stdout and "challenger-train-2" in shown.stdout, shown.stderr
     assert "challenger-train-1" not in shown.stdout
-    told = json.loads(project.look("plan", "new.yaml", "-o", "json").stdout)
-    assert told["fork"] == {
+    plan = json.loads(project.invoke("plan", "new.yaml", "-o", "json").stdout)
+    assert plan["fork"] == {
         "run": "demo", "iteration": 1, "solver": keys["solver-train-1"], "challenger": keys["challenger-train-1"],
         "curriculum": keys["solver-rollout-1"], "at": "",
     }  # fmt: skip
@@ -70,12 +70,12 @@ def test_a_run_here_is_forked_and_goes_on_when_the_other_one_is_gone(project: Pr
     assert (done.returncode, done.stderr) == (0, "")
     assert project.worked()[-3:].count("challenger-train-2") == 0, "it went on"
     for verb in (["status"], ["watch"]):
-        assert GOES_ON in words(project.look(*verb, "new.yaml").stdout), verb
-    assert "solver-train-2" in project.look("artifacts", "ls", "new.yaml").stdout
-    path = project.look("artifacts", "path", "new.yaml", "--iteration", "1").stdout
+        assert GOES_ON in words(project.invoke(*verb, "new.yaml").stdout), verb
+    assert "solver-train-2" in project.invoke("artifacts", "ls", "new.yaml").stdout
+    path = project.invoke("artifacts", "path", "new.yaml", "--iteration", "1").stdout
     assert keys["solver-train-1"] in path
     page = project.root / "page.html"
-    assert project.look("report", "new.yaml", "-o", str(page)).returncode == 0
+    assert project.invoke("report", "new.yaml", "-o", str(page)).returncode == 0
     assert f"It {GOES_ON}." in (text := page.read_text()) and "Iteration 1 of run" in text
 
 
@@ -88,7 +88,7 @@ def test_extending_a_run_that_has_ended_computes_nothing_again(project: Project)
     phases = ("challenger-train", "solver-rollout", "solver-train")
     assert set(project.worked()) == {f"{phase}-{n}" for phase in phases for n in (1, 2)}
     assert [project.worked().count(f"{phase}-1") for phase in phases] == [1, 2, 1], "the rollout has two shards"
-    assert "best model:" in project.look("status", "run.yaml").stdout
+    assert "best model:" in project.invoke("status", "run.yaml").stdout
 
 
 @pytest.mark.slow
@@ -96,18 +96,18 @@ def test_every_verb_says_what_a_fork_waits_for(project: Project) -> None:
     project.write("new.yaml", metadata__name="new", spec__iterations=3, spec__forkFrom={"run": "demo", "iteration": 1})
     project.store.mkdir()
     for verb in (["plan"], ["status"], ["report"], ["artifacts", "ls"], ["logs"], ["run"]):
-        shown = project.look(*verb, "new.yaml")
+        shown = project.invoke(*verb, "new.yaml")
         assert (shown.returncode, shown.stdout) == (2, ""), verb
         assert shown.stderr.startswith("selfevo: spec.forkFrom.run is 'demo', and ") and "has no record" in shown.stderr
     project.drive("run.yaml")
     project.write("new.yaml", metadata__name="new", spec__iterations=3, spec__forkFrom={"run": "demo", "iteration": 2})
-    refused = project.look("plan", "new.yaml")
+    refused = project.invoke("plan", "new.yaml")
     assert refused.returncode == 2
     assert refused.stderr.startswith("selfevo: spec.forkFrom.iteration is 2, and run demo has 1 iterations; name one")
     project.write(spec__iterations=2)
     project.order("solver-rollout-2", exit=2)
     project.drive("run.yaml")
-    waits = project.look("run", "new.yaml")
+    waits = project.invoke("run", "new.yaml")
     assert (waits.returncode, waits.stderr.splitlines()[0]) == (
         2,
         "selfevo: iteration 2 of run demo is not done, and that run has Failed; this run begins when it is, or name an "
@@ -116,20 +116,20 @@ def test_every_verb_says_what_a_fork_waits_for(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_manifest_is_never_overwritten_without_being_told(project: Project) -> None:
-    early = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
+def test_a_manifest_is_never_overwritten_without_being_asked(project: Project) -> None:
+    early = project.invoke("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
     assert early.returncode == 2 and "has no record of run default/demo; `selfevo run` it first" in early.stderr
     project.drive("run.yaml")
     fork_of(project)
     (project.root / "new.yaml").write_text("mine")
-    refused = project.look("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
+    refused = project.invoke("fork", "run.yaml", "--at", "1", "-o", "new.yaml")
     assert refused.returncode == 2
     assert refused.stderr == "selfevo: -o new.yaml is there already; name another file, or add --force to replace it\n"
     assert (project.root / "new.yaml").read_text() == "mine"
     assert fork_of(project, "--force", "--name", "hotter")["metadata"]["name"] == "hotter"
-    printed = project.look("fork", "run.yaml", "--at", "0", "-o", "-").stdout
+    printed = project.invoke("fork", "run.yaml", "--at", "0", "-o", "-").stdout
     assert yaml.safe_load(printed)["spec"]["forkFrom"]["iteration"] == 0
-    nowhere = project.look("fork", "run.yaml", "--at", "1", "-o", "no/new.yaml")
+    nowhere = project.invoke("fork", "run.yaml", "--at", "1", "-o", "no/new.yaml")
     assert nowhere.stderr == (
         "selfevo: -o no/new.yaml cannot be written (No such file or directory); name another file\n"
     )
@@ -182,7 +182,7 @@ def test_whatever_a_run_says_its_forks_manifest_says_too() -> None:
 
 def test_a_run_in_a_cluster_is_forked_by_its_name(api: ApiServer, project: Project) -> None:
     api.set_status("demo", RUNNING)
-    made = project.look("fork", "demo", "--at", "2", "-o", "new.yaml")
+    made = project.invoke("fork", "demo", "--at", "2", "-o", "new.yaml")
     assert made.stdout == (
         "new.yaml goes on from iteration 2 of run demo; edit it, then `kubectl apply -f new.yaml`\n"
     ), made.stderr
@@ -196,9 +196,11 @@ def test_in_a_cluster_a_forks_record_gives_the_plan(api: ApiServer, project: Pro
     api.put(run.model_dump(mode="json", by_alias=True, exclude_none=True))
     fork = {"run": "demo", "iteration": 1, "solver": "a" * 64, "challenger": "b" * 64}
     api.set_status("new", {"phase": "Running", "observedGeneration": 1, "fork": fork})
-    shown = project.look("status", "new").stdout
+    shown = project.invoke("status", "new").stdout
     assert "0 of 6 steps done" in shown and f"\n{GOES_ON}\n" in shown and "challenger-train-1" not in shown
-    assert "'x' is no step of the run; choose one of evaluate-0, evaluate-1" in project.look("logs", "new", "x").stderr
+    assert (
+        "'x' is no step of the run; choose one of evaluate-0, evaluate-1" in project.invoke("logs", "new", "x").stderr
+    )
 
 
 def test_the_lineage_has_the_forked_iteration_as_a_root() -> None:

@@ -34,7 +34,7 @@ def budget(tokens: int) -> dict[str, Any]:
     return {"endpoint": {**RUBRIC["spec__verifier"]["rubric"]["endpoint"], "maxTokens": tokens}}
 
 
-def told_of(**rubric: Any) -> list[str]:
+def warnings_of(**rubric: Any) -> list[str]:
     spec = spec_of(**rubric)
     return warnings(spec, judged(spec, plan(spec), Lengths()))
 
@@ -102,25 +102,25 @@ def test_tokens_of_a_call(rubric: dict[str, Any], answer: int, read: float, writ
     assert call_tokens(judge, answer) == pytest.approx(CRITERIA.value + PROMPT_TOKENS + read + written)
 
 
-def test_a_budget_that_does_not_suffice_is_told_with_what_would() -> None:
+def test_a_budget_that_does_not_suffice_is_reported_with_what_would() -> None:
     found = asked(spec_of())
     most, least = (pick(one.tokens for one in found.values()) for pick in (max, min))
-    assert told_of(**budget(int(most) + 1)) == []
-    told = told_of(**budget(int(least) - 1))
+    assert warnings_of(**budget(int(most) + 1)) == []
+    warnings = warnings_of(**budget(int(least) - 1))
     phases = ["challenger-train-1", "solver-rollout-1", "solver-train-1"]
-    assert len(told) == 3  # one a phase, and not one a step
+    assert len(warnings) == 3  # one a phase, and not one a step
     fields = ["challenger.reward.solverSamples", "rollout.samples", "solver.grpo.promptsPerStep"]
-    for line, step, field in zip(told, phases, fields, strict=True):
+    for line, step, field in zip(warnings, phases, fields, strict=True):
         assert line.startswith(f"spec.verifier.rubric.endpoint.maxTokens is {int(least) - 1:,}, and {step} may ask")
         assert line.endswith(f"raise it to that, or lower verifier.rubric.votes (3) or {field}")
-    [alone] = told_of(votes=1, **budget(int(most / 3) - 1))
+    [alone] = warnings_of(votes=1, **budget(int(most / 3) - 1))
     assert "challenger-train-1" in alone and "votes" not in alone
     # What is told suffices.
     enough = int(alone.partition("for about ")[2].partition(" tokens")[0].replace(",", ""))
-    assert told_of(votes=1, **budget(enough)) == []
+    assert warnings_of(votes=1, **budget(enough)) == []
 
 
-def test_what_is_said_of_it() -> None:
+def test_the_message_about_it() -> None:
     spec = spec_of(**budget(10**5))
     table = judge_table(spec, None, with_figures=True)
     assert table[0].split() == ["asks", "the", "judge", "answers", "calls", "million", "tokens", "of", "maxTokens"]
@@ -135,8 +135,8 @@ def test_what_is_said_of_it() -> None:
     assert sum(line.startswith("warning: spec.verifier.rubric.endpoint.maxTokens is 100,000") for line in table) == 3
     shorter = judge_table(spec, 10, with_figures=False)
     assert float(shorter[4].split()[-1].replace(",", "")) < float(table[4].split()[-1].replace(",", ""))
-    line, *told = judge_lines(spec, ["challenger-train-1"])
-    assert line.startswith("judge: at most about ") and "the 5 steps not in the store" in line and len(told) == 3
+    line, *warnings = judge_lines(spec, ["challenger-train-1"])
+    assert line.startswith("judge: at most about ") and "the 5 steps not in the store" in line and len(warnings) == 3
     [of] = [judge_json(spec, ["challenger-train-1"])]
     assert of is not None and of["calls"] == sum(one.calls for one in asked(spec, done=["challenger-train-1"]).values())
     assert len(of["warnings"]) == 3

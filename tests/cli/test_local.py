@@ -82,7 +82,7 @@ def test_ends_are_seen_as_a_shell_would(tmp_path: Path, script: str, code: int, 
     assert child.log == str(tmp_path / "runs/default/demo/logs" / f"{child.name}.log")
 
 
-def test_a_process_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_gets_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFEVO_PHASE_CONFIG", "of some other process")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "7")
     local = Local(
@@ -92,20 +92,22 @@ def test_a_process_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.Mon
         spec__evaluation__pods={"env": [{"name": "MORE", "value": "1"}]},
     )
     assert local.end().state == "Succeeded"
-    told = dict(line.split("=", 1) for line in Path(str(local.child.log)).read_text().splitlines() if "=" in line)
+    environment = dict(
+        line.split("=", 1) for line in Path(str(local.child.log)).read_text().splitlines() if "=" in line
+    )
     root = tmp_path / "runs/default/demo"
-    assert told["SELFEVO_PHASE_CONFIG_FILE"] == str(root / "children" / local.name / "config.json")
-    assert told["SELFEVO_CACHE_DIR"] == str(tmp_path / "cache")
-    assert told["SELFEVO_PARENT_PID"] == str(os.getpid())
-    assert (told["HF_HOME"], told["MORE"]) == ("/models", "1")
-    assert "SELFEVO_PHASE_CONFIG" not in told and told["JOB_COMPLETION_INDEX"] == "0"
+    assert environment["SELFEVO_PHASE_CONFIG_FILE"] == str(root / "children" / local.name / "config.json")
+    assert environment["SELFEVO_CACHE_DIR"] == str(tmp_path / "cache")
+    assert environment["SELFEVO_PARENT_PID"] == str(os.getpid())
+    assert (environment["HF_HOME"], environment["MORE"]) == ("/models", "1")
+    assert "SELFEVO_PHASE_CONFIG" not in environment and environment["JOB_COMPLETION_INDEX"] == "0"
     # What every phase will ask of the model, so that the first process finds what a later one would fail at.
-    asked = json.loads(Path(told["SELFEVO_PREFLIGHT_FILE"]).read_text())
+    asked = json.loads(Path(environment["SELFEVO_PREFLIGHT_FILE"]).read_text())
     assert [inputs["phase"] for inputs in asked] == ["evaluate", "challenger-train", "solver-rollout", "solver-train"]
     assert not (root / "scratch" / local.name).exists()  # cleared away when the child has ended
 
 
-def test_what_is_not_in_shards_is_told_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_in_shards_has_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "7")
     assert Local(tmp_path, "test -z $JOB_COMPLETION_INDEX", "solver-train-1").end().state == "Succeeded"
 

@@ -78,8 +78,8 @@ def test_a_verifiers_places_are_the_manifests_too(project: Project) -> None:
         absent = verifier | (
             {"model": {"uri": "file:no"}} if name == "model" else {"anchors": {"data": {"uri": "file:no"}}}
         )
-        told = refused(project.write(**JUDGED, spec__verifier=absent))
-        assert told.startswith(
+        refusal = refused(project.write(**JUDGED, spec__verifier=absent))
+        assert refusal.startswith(
             f"spec.verifier.{field}.uri is 'file:no', a path from the manifest's folder, and there is"
         )
 
@@ -158,8 +158,8 @@ def test_the_storage_option_takes_uris_and_paths(
 
 @pytest.mark.parametrize("option", ["gs://bucket", "s3:///x", "file://host/x"])
 def test_a_storage_option_that_is_none_is_refused(project: Project, option: str) -> None:
-    said = refused(project.root / "run.yaml", storage=option)
-    assert said.startswith(f"--storage is {option!r}; write it as s3://<bucket>/<prefix>")
+    expected = refused(project.root / "run.yaml", storage=option)
+    assert expected.startswith(f"--storage is {option!r}; write it as s3://<bucket>/<prefix>")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_other_documents_beside_the_run_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", ": is empty".replace(":", "") + "; write a SelfEvolutionRun into it"),
         ("just words", " holds str; write a SelfEvolutionRun: apiVersion, kind, metadata, spec"),
@@ -236,10 +236,10 @@ def test_other_documents_beside_the_run_are_left_alone(tmp_path: Path) -> None:
     ],
     ids=["empty", "words", "two runs", "no run", "twice", "broken", "python tag", "NUL", "deep"],
 )
-def test_a_file_that_is_no_manifest_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_no_manifest_is_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
     path = written(tmp_path, text)
     message = refused(path)
-    assert message.startswith(f"{path}{said}")
+    assert message.startswith(f"{path}{expected}")
     assert len(message.splitlines()) == 1
 
 

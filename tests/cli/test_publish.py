@@ -21,7 +21,7 @@ def test_a_run_publishes_its_best_solver_and_says_where(project: Project) -> Non
     assert (done.returncode, project.worked()[-1]) == (0, "publish-1")
     assert "4 of 5 files were not there" in done.stdout
     assert f"Published: iteration 1, file://{project.root}/out" in done.stdout
-    shown = project.look("status", "run.yaml").stdout
+    shown = project.invoke("status", "run.yaml").stdout
     assert f"published: iteration 1, file://{project.root}/out" in shown
 
 
@@ -31,12 +31,12 @@ def test_without_a_token_nothing_runs(project: Project, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(project.root / "no-token"))
     project.evaluated(spec__publish={"to": "hf://acme/sums"})
-    told = project.drive("run.yaml")
-    assert (told.returncode, project.worked()) == (2, [])
-    assert "spec.publish.to is 'hf://acme/sums', and no token may write there; set HF_TOKEN, or" in told.stderr
+    refused = project.drive("run.yaml")
+    assert (refused.returncode, project.worked()) == (2, [])
+    assert "spec.publish.to is 'hf://acme/sums', and no token may write there; set HF_TOKEN, or" in refused.stderr
     project.environment["HF_TOKEN"] = "mine"
     assert project.drive("run.yaml").returncode == 0
-    assert "published: iteration 1, hf://acme/sums" in project.look("status", "run.yaml").stdout
+    assert "published: iteration 1, hf://acme/sums" in project.invoke("status", "run.yaml").stdout
     del project.environment["HF_TOKEN"]
     assert project.drive("run.yaml").returncode == 0  # it is done
 

@@ -214,8 +214,8 @@ def test_tasks_stand_with_their_group_and_every_score_has_its_error(tmp_path: Pa
         group: round(by_name[group].scores["maj"].value, 4) for group in ("math", "general")
     }
     text = Parsed(render(report)).text
-    for said in ("math, average", "general, average", "all, average", "maj@k", "pass@k", "Gain of maj@k, points"):
-        assert said in text
+    for label in ("math, average", "general, average", "all, average", "maj@k", "pass@k", "Gain of maj@k, points"):
+        assert label in text
 
 
 @pytest.mark.slow
@@ -237,9 +237,9 @@ def test_report_and_status_agree_on_the_best_to_the_last_digit(
 @pytest.mark.slow
 def test_a_failed_run_says_so_and_why(fake: FakeRun, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    write_report(fake.run, fake.plan, fake.store, path, "InvalidInput: solver-train-2: <b>told</b> to fail")
+    write_report(fake.run, fake.plan, fake.store, path, "InvalidInput: solver-train-2: <b>ordered</b> to fail")
     text = Parsed(path.read_text()).text
-    assert "This run failed. InvalidInput: solver-train-2: <b>told</b> to fail." in text
+    assert "This run failed. InvalidInput: solver-train-2: <b>ordered</b> to fail." in text
 
 
 def test_the_metric_chooses_the_best(tmp_path: Path) -> None:
@@ -342,28 +342,28 @@ def test_the_times_of_chunks_are_added_up_until_there_is_a_manifest() -> None:
     assert seconds_of(None, []) == {}
 
 
-def test_gpu_hours_are_no_activity_and_are_counted_or_said() -> None:
+def test_gpu_hours_are_no_activity_and_are_counted_or_reported() -> None:
     def manifest(**timings: float) -> Manifest:
         stamp = "2026-01-01T00:00:00Z"
         return Manifest(key="a" * 64, phase="evaluate", write_id="1", created_at=stamp, files=[], timings=timings)
 
-    said = manifest(generation=1800.0, total=3600.0, gpu=7200.0)
-    assert sum(seconds_of(said, []).values()) == pytest.approx(3600.0)
+    recorded = manifest(generation=1800.0, total=3600.0, gpu=7200.0)
+    assert sum(seconds_of(recorded, []).values()) == pytest.approx(3600.0)
     silent, none = manifest(total=5.0), manifest(total=5.0, gpu=0.0)
     used, unused = (RunStatus(usage=Usage(counted_at="", gpu_hours=hours)) for hours in (7.0, 0.0))
     rows: list[tuple[RunStatus | None, list[Manifest], str]] = [
         (None, [], "None"),
         (None, [silent], "None"),
         (None, [none], "0.00"),
-        (None, [said, silent], "≥ 2.00"),
+        (None, [recorded, silent], "≥ 2.00"),
         (None, [manifest(gpu=18.0)], "≥ 0.005"),
-        (used, [said], "7.00"),
+        (used, [recorded], "7.00"),
         (unused, [silent], "0.00"),
-        (unused, [said], "≥ 2.00"),  # on this machine nobody counts
+        (unused, [recorded], "≥ 2.00"),  # on this machine nobody counts
     ]
     assert [str(gpu_hours(status, manifests)) for status, manifests, _ in rows] == [shown for *_, shown in rows]
-    assert str(gpu_hours(unused, [said], counts=True)) == "0.00"  # and in a cluster it is
-    partly, whole, counted = gpu_hours(None, [said, silent]), gpu_hours(None, [said]), gpu_hours(used, [])
+    assert str(gpu_hours(unused, [recorded], counts=True)) == "0.00"  # and in a cluster it is
+    partly, whole, counted = gpu_hours(None, [recorded, silent]), gpu_hours(None, [recorded]), gpu_hours(used, [])
     assert partly is not None and "At least 2.00 GPU hours" in partly.sentence
     assert ", nor a step whose trainer did not say it." in partly.sentence
     assert whole is not None and whole.sentence.endswith("Failed attempts are not in them.")
@@ -477,7 +477,7 @@ def scored(report: Report, *scores: Score | None, gains: tuple[Score | None, ...
 
 
 @pytest.mark.parametrize(
-    ("scores", "gains", "said"),
+    ("scores", "gains", "expected"),
     [
         (
             (Score(0.5, 0.01), Score(0.6, 0.01), Score(0.55, 0.01)),
@@ -510,10 +510,10 @@ def scored(report: Report, *scores: Score | None, gains: tuple[Score | None, ...
     ],
 )
 def test_the_headline_claims_no_more_than_the_errors_allow(
-    report: Report, scores: tuple[Score | None, ...], gains: tuple[Score | None, ...], said: str
+    report: Report, scores: tuple[Score | None, ...], gains: tuple[Score | None, ...], expected: str
 ) -> None:
     sentence = headline(scored(report, *scores, gains=gains)).replace("\u202f", " ")
-    assert sentence.endswith(said)
+    assert sentence.endswith(expected)
     assert sentence.count(". ") == 0
 
 
@@ -534,7 +534,7 @@ def test_limits_follow_from_the_run(tmp_path: Path, report: Report) -> None:
     assert "Judge by" not in text
 
 
-def test_what_a_judge_with_criteria_is_worth_is_told(tmp_path: Path) -> None:
+def test_what_a_judge_with_criteria_is_worth_is_reported(tmp_path: Path) -> None:
     blind = fake_run(tmp_path, **RUBRIC, spec__iterations=1, spec__evaluation=None)
     assert "Nothing here was held against the judge" in " ".join(limits(collect(blind.run, blind.plan, blind.store)))
     known = {"anchors/accuracy": 0.875, "anchors/error": 0.04, "anchors/count": 64.0}
@@ -542,14 +542,14 @@ def test_what_a_judge_with_criteria_is_worth_is_told(tmp_path: Path) -> None:
         SimpleNamespace(step=SimpleNamespace(iteration=t), manifest=SimpleNamespace(metrics=metrics))
         for t, metrics in ((1, known), (2, {}), (3, {**known, "anchors/accuracy": 0.5}))
     ]
-    told: Any = SimpleNamespace(run=blind.run, steps=steps)
-    assert [said.replace("\N{NARROW NO-BREAK SPACE}", " ") for said in _anchors(told)] == [
+    judged: Any = SimpleNamespace(run=blind.run, steps=steps)
+    assert [line.replace("\N{NARROW NO-BREAK SPACE}", " ") for line in _anchors(judged)] == [
         "The judge puts anchors in their known order: 87.5 ± 4.0 % of 64 in iteration 1 and 50.0 ± 4.0 % of 64 in "
         "iteration 3."
     ]
 
 
-def test_weights_that_were_not_checked_are_told(fake: FakeRun, report: Report) -> None:
+def test_weights_that_were_not_checked_are_reported(fake: FakeRun, report: Report) -> None:
     assert "fingerprint" not in " ".join(limits(report))
     unchecked = [
         dataclasses.replace(
@@ -560,10 +560,10 @@ def test_weights_that_were_not_checked_are_told(fake: FakeRun, report: Report) -
         if record.manifest is not None and record.step.name in ("solver-rollout-1", "evaluate-1")
     ]
     others = [record for record in report.steps if record.step.name not in ("solver-rollout-1", "evaluate-1")]
-    told = " ".join(limits(dataclasses.replace(report, steps=(*others, *unchecked))))
+    text = " ".join(limits(dataclasses.replace(report, steps=(*others, *unchecked))))
     assert (
         "Nothing shows that the server had the right weights in solver-rollout-1 and evaluate-1: it was not held "
-        "against their fingerprint (engine.fingerprint: off)." in told
+        "against their fingerprint (engine.fingerprint: off)." in text
     )
 
 
@@ -712,7 +712,7 @@ def test_plots_hold_the_numbers(page: Path, report: Report) -> None:
 
 
 @pytest.mark.slow
-def test_a_tie_is_told(tmp_path: Path, report: Report) -> None:
+def test_a_tie_is_shown(tmp_path: Path, report: Report) -> None:
     first, last = report.iterations[1], report.iterations[2]
     results = {0: report.results[0], 1: report.results[1], 2: report.results[1]}
     tied = dataclasses.replace(
@@ -788,11 +788,11 @@ def test_label_accuracy_of_a_sample_has_its_error(tmp_path: Path) -> None:
     assert shares["name"] == "label accuracy" and shares["error_y"]["array"] == drawn
     assert "± 5.0" in html and "Labels compared" in html and "<td>80</td>" in html and "strong&lt;er" in html
     assert "agreement with a stronger model" in html and "Malformed" not in html
-    said = [
+    unjudged = [
         i if i.rollout is None else dataclasses.replace(i, rollout=dataclasses.replace(i.rollout, label_accuracy=None))
         for i in known
     ]
-    none = render(dataclasses.replace(report, iterations=[report.iterations[0], *said]))
+    none = render(dataclasses.replace(report, iterations=[report.iterations[0], *unjudged]))
     assert "the oracle of kind endpoint has judged none" in none
 
 
@@ -808,7 +808,7 @@ def test_environment_values_stay_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("until", "said"),
+    ("until", "expected"),
     [
         ("evaluate-0", "0 of 9 steps are done. Not there yet: evaluate-0, challenger-train-1, solver-rollout-1,"),
         ("challenger-train-1", "challenger-train-1 (checkpoint after step 1 of 2), solver-rollout-1,"),
@@ -816,12 +816,12 @@ def test_environment_values_stay_behind(tmp_path: Path) -> None:
         pytest.param("evaluate-2", "8 of 9 steps are done. Not there yet: evaluate-2.", marks=pytest.mark.slow),
     ],
 )
-def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, said: str) -> None:
+def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, expected: str) -> None:
     fake = fake_run(tmp_path, until=until)
     path = tmp_path / "report.html"
     write_report(fake.run, fake.plan, fake.store, path)
     parsed = Parsed(path.read_text(encoding="utf-8"))
-    assert said in parsed.text
+    assert expected in parsed.text
     assert "not yet" in parsed.text
     ids = {attributes.get("id") for name, attributes in parsed.elements if name == "div"}
     assert {plot["id"] for plot in plots(parsed)} <= ids

@@ -88,7 +88,7 @@ def test_a_suspended_run_starts_nothing(project: Project) -> None:
 
 def test_a_run_stops_when_its_budget_is_used_up_and_goes_on_when_it_is_raised(project: Project) -> None:
     project.write(spec__budget={"tokens": 400, "wallTime": "1h", "gpuHours": 1})
-    planned = project.look("plan", "run.yaml").stdout
+    planned = project.invoke("plan", "run.yaml").stdout
     assert "budget: wallTime 1h, gpuHours 1 GPU hours, tokens 400 tokens\n" in planned
     assert "estimate: none, no pods name GPUs\n" in planned
     assert "budget.gpuHours is blind with `selfevo run`: processes on this machine hold no GPUs" in planned
@@ -98,7 +98,7 @@ def test_a_run_stops_when_its_budget_is_used_up_and_goes_on_when_it_is_raised(pr
     assert "100% of budget.tokens is used: 300 of 300 tokens" in done.stdout
     stopped = "BudgetExceeded: budget.tokens is used up: 300 of 300 tokens; raise it to go on, 2 of 3 steps done"
     assert f"Stopped. {stopped}" in done.stdout
-    shown = project.look("status", "run.yaml").stdout
+    shown = project.invoke("status", "run.yaml").stdout
     assert "demo: Suspended, 2 of 3 steps done" in shown and stopped in shown
     assert "budget.tokens: 300 of 300 tokens (100%)" in shown
     project.write(spec__budget={"tokens": 1000})
@@ -112,7 +112,7 @@ def test_a_run_stops_when_its_budget_is_used_up_and_goes_on_when_it_is_raised(pr
 
 def test_a_run_waits_for_a_person_and_goes_on_when_the_manifest_says_so(project: Project) -> None:
     project.write(spec__review={"before": [1]})
-    assert "review: waits before iteration 1; none is approved\n" in project.look("plan", "run.yaml").stdout
+    assert "review: waits before iteration 1; none is approved\n" in project.invoke("plan", "run.yaml").stdout
     done = project.drive("run.yaml")
     assert (done.returncode, project.worked()) == (0, [])
     assert "Stopped. AwaitingReview: iteration 1 waits for a person (spec.review)" in done.stdout
@@ -127,21 +127,21 @@ def test_how_far_a_step_is_stands_in_the_record_and_in_the_status(
     shown: list[str] = []
     write = RunFolder.write
 
-    def look(folder: RunFolder, run: SelfEvolutionRun) -> None:
+    def invoke(folder: RunFolder, run: SelfEvolutionRun) -> None:
         write(folder, run)
         if any(step.progress for step in (run.status or RunStatus()).steps):
-            shown.append(project.look("status", "run.yaml").stdout)
+            shown.append(project.invoke("status", "run.yaml").stdout)
 
-    monkeypatch.setattr(RunFolder, "write", look)
+    monkeypatch.setattr(RunFolder, "write", invoke)
     monkeypatch.setattr(selfevo.verbs.run, "PROGRESS", timedelta(0))
     project.order("challenger-train-1", reports={"tokens_per_second": 210.4, "seconds_left": 3600.0})
     project.write(spec__budget={"tokens": 100})  # used up by the first step
     done = project.drive("run.yaml")
     assert done.returncode == 0 and "3 of 3, training" not in done.stdout
-    said = (
+    expected = (
         r"challenger-train-1 +Running +- +1 +[123] of 3, training, 210 tokens a second, reward 0\.\d, until \d\d:\d\d"
     )
-    assert re.search(said, "\n".join(shown)), shown
+    assert re.search(expected, "\n".join(shown)), shown
     assert all(step.progress is None for step in (project.recorded().status or RunStatus()).steps)
 
 
@@ -217,7 +217,7 @@ def test_a_failed_shard_is_made_again_and_the_others_are_kept(project: Project) 
     # That it is tried again is a line only where the wait, 50 ms here, is not over when the end is seen.
     first, second = (attempt for attempt in status.attempts if attempt.step == "solver-rollout-1")
     assert (first.attempt, first.state, first.exit_code) == (1, "Failed", 3)
-    assert first.message == "told to end with 3; tell otherwise"
+    assert first.message == "ordered to end with 3; order otherwise"
     assert (second.attempt, second.state, second.exit_code) == (2, "Succeeded", 0)
 
 
@@ -253,7 +253,7 @@ def test_what_trying_again_cannot_help_ends_the_run_with_its_code(project: Proje
     done = project.drive("run.yaml")
     assert done.returncode == code
     first, second = done.stderr.splitlines()
-    assert first == f"selfevo: solver-train-1: told to end with {code}; tell otherwise"
+    assert first == f"selfevo: solver-train-1: ordered to end with {code}; order otherwise"
     assert second.startswith("selfevo: its log is ") and second.endswith("-1.log")
     assert project.worked().count("solver-train-1") == 1
     # The next `selfevo run` is the person's answer to it.
@@ -267,7 +267,7 @@ def test_the_backoff_limit_ends_the_run(project: Project) -> None:
     project.order("challenger-train-1", exit=3)
     done = project.drive("run.yaml")
     assert done.returncode == 3
-    assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: told to end" in done.stderr
+    assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: ordered to end" in done.stderr
 
 
 # --- the warm parent --------------------------------------------------------------------------------------------------
@@ -314,8 +314,8 @@ def test_who_asked_for_gpus_may_be_forked_where_there_are_none() -> None:
         "print(warm.unsafe())"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert said.stdout.splitlines() == ["", "CUDA is in use after the imports"]
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["", "CUDA is in use after the imports"]
 
 
 @pytest.mark.slow
@@ -380,9 +380,9 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(
     assert not any(alive(entry["pid"]) for entry in project.diary())
     status = project.recorded().status
     assert status is not None and status.phase == "Suspended"
-    looked = project.look("status", "run.yaml").stdout
-    assert looked.startswith("run default/demo: Stopped, 2 of 3 steps done (not being driven; `selfevo run` goes on)")
-    assert re.search(r"solver-train-1 +Pending +[0-9.]+ s +1  stopped at a checkpoint\n", looked)
+    shown = project.invoke("status", "run.yaml").stdout
+    assert shown.startswith("run default/demo: Stopped, 2 of 3 steps done (not being driven; `selfevo run` goes on)")
+    assert re.search(r"solver-train-1 +Pending +[0-9.]+ s +1  stopped at a checkpoint\n", shown)
 
     project.order("solver-train-1")
     assert project.drive("run.yaml").returncode == 0
@@ -394,11 +394,11 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_goes_on(
 def test_a_failure_that_comes_while_it_stops_is_kept_as_what_it_is(project: Project, order: dict[str, object]) -> None:
     project.order("challenger-train-1", **order)
     process = project.start("run", "run.yaml")
-    wait_for(lambda: project.diary("said" if "linger" in order else "work"))
+    wait_for(lambda: project.diary("reported" if "linger" in order else "work"))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 4
-    assert err.startswith("selfevo: challenger-train-1: told to end with 4; tell otherwise\n")
+    assert err.startswith("selfevo: challenger-train-1: ordered to end with 4; order otherwise\n")
     status = project.recorded().status
     assert status is not None and status.phase == "Failed"
     assert [(a.exit_code, a.reason) for a in status.attempts] == [(4, "EmptyCurriculum")]
@@ -454,7 +454,7 @@ def test_children_of_a_killed_command_end_and_nothing_is_lost(project: Project, 
 
 
 @pytest.mark.slow
-def test_two_commands_for_one_run_are_told_apart(project: Project) -> None:
+def test_two_commands_for_one_run_are_distinguished(project: Project) -> None:
     project.order("challenger-train-1", hang=True)
     process = project.start("run", "run.yaml")
     wait_for(lambda: project.worked())
@@ -463,8 +463,8 @@ def test_two_commands_for_one_run_are_told_apart(project: Project) -> None:
     assert second.stderr.startswith(f"selfevo: run default/demo is already being driven by process {process.pid} in ")
     assert len(second.stderr.splitlines()) == 1
     # A look is allowed, and so is another run in the same workdir.
-    looked = project.selfevo("status", "run.yaml")
-    assert f"run default/demo: Running, 0 of 3 steps done (driven by process {process.pid})" in looked.stdout
+    shown = project.selfevo("status", "run.yaml")
+    assert f"run default/demo: Running, 0 of 3 steps done (driven by process {process.pid})" in shown.stdout
     project.order("challenger-train-1")
     other = project.write("other.yaml", metadata__name="other", spec__seed=7)
     assert project.selfevo("run", other.name).returncode == 0

@@ -44,22 +44,22 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     document["spec"]["solver"]["pods"]["resources"]["limits"] = {"nvidia.com/gpu": 1}
     (on_one := tmp_path / "on-one.yaml").write_text(yaml.safe_dump(document))
     for path, last in ((alone, "sharding:"), (on_one, "lora:")):  # one GPU has nobody to share with
-        code, said = sized(str(path), "--card", "80")
-        assert code == 2, said
-        assert said.startswith("4.02 billion parameters, on cards of 80 GB")
-        lines = said.splitlines()
+        code, output = sized(str(path), "--card", "80")
+        assert code == 2, output
+        assert output.startswith("4.02 billion parameters, on cards of 80 GB")
+        lines = output.splitlines()
         tried = [line.split()[1] for line in lines if line.startswith("with ")]
         assert tried[-1] == last and lines[-1].endswith("training fits")
         assert not any(line.endswith("training fits") for line in lines[:-1])
-    code, said = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")
-    assert (code, said.splitlines()[-1]) == (0, "every phase fits")
+    code, output = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")
+    assert (code, output.splitlines()[-1]) == (0, "every phase fits")
 
 
 def test_what_lies_in_cpu_memory_is_told(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-8b-base.yaml").read_text())
-    code, said = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")
-    tried = [line for line in said.splitlines() if line.startswith("with ")]
-    assert code == 2 and "with cpuOffload: true in challenger.grpo and solver.grpo: " in said
+    code, output = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")
+    tried = [line for line in output.splitlines() if line.startswith("with ")]
+    assert code == 2 and "with cpuOffload: true in challenger.grpo and solver.grpo: " in output
     document["spec"]["solver"]["grpo"]["cpuOffload"] = True
     (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
     offloaded = sized(str(path), "--card", "80")[1]
@@ -78,9 +78,9 @@ def test_what_lies_in_cpu_memory_is_told(tmp_path: Path) -> None:
 
 def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
     example = str(EXAMPLES / "qwen3-4b-base.yaml")
-    code, said = sized(example, "--card", "180", "--figures")
-    lines = said.splitlines()
-    assert code == 0, said
+    code, output = sized(example, "--card", "180", "--figures")
+    lines = output.splitlines()
+    assert code == 0, output
     table = lines[lines.index(next(line for line in lines if line.split()[:3] == ["phase", "GPUs", "hours"])) :]
     phases = ["challenger-train", "solver-rollout", "solver-train", "evaluate"]
     assert [line.split("  ")[0] for line in table[1:7]] == [*phases, "iteration 3", "the run"]
@@ -92,10 +92,10 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
         assert float(gpus) * float(hours) == pytest.approx(float(gpu_hours), rel=0.02)
     iteration = float(table[5].split()[3])
     assert iteration == pytest.approx(sum(float(row[6]) for row in rows), rel=0.01)
-    assert "10 measured, 4 published, 7 guessed" in said
-    assert "starting is one attempt's" in said
-    told = [line for line in lines if line.startswith("  ")]
-    assert len(told) == 21 and all(sum(f"({kind}: " in line for kind in get_args(Origin)) == 1 for line in told)
+    assert "10 measured, 4 published, 7 guessed" in output
+    assert "starting is one attempt's" in output
+    figures = [line for line in lines if line.startswith("  ")]
+    assert len(figures) == 21 and all(sum(f"({kind}: " in line for kind in get_args(Origin)) == 1 for line in figures)
     document = yaml.safe_load(Path(example).read_text())
     document["spec"]["rollout"]["engine"] = {"kind": "vllm"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
@@ -121,16 +121,16 @@ def test_budgets_that_do_not_suffice_are_told(tmp_path: Path) -> None:
     document["spec"] |= {"verifier": {"kind": "rubric", "rubric": rubric}, "budget": {"tokens": 10**9, "gpuHours": 9}}
     document["spec"]["publish"] = {"to": "s3://releases/sums"}
     (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
-    code, said = sized(str(path), "--card", "80")
-    assert code == 0, said
-    told = [line for line in said.splitlines() if line.startswith("warning: ")]
-    assert [line.split()[1:4] for line in told] == [
+    code, output = sized(str(path), "--card", "80")
+    assert code == 0, output
+    warnings = [line for line in output.splitlines() if line.startswith("warning: ")]
+    assert [line.split()[1:4] for line in warnings] == [
         ["spec.budget.gpuHours", "is", "9"],  # the run's own tokens fit
         ["spec.verifier.rubric.endpoint.maxTokens", "is", "500,000,000,"],
     ]
-    assert told[0].endswith("it would stop with BudgetExceeded before its end; raise it, or make the run smaller")
-    assert "challenger-train-1 may ask the judge for about 600,000,000 tokens in 307,200 calls" in told[1]
-    assert "\nasks the judge    answers " in said and "\npublished to s3://releases/sums: 1 model of 8.0 GB" in said
+    assert warnings[0].endswith("it would stop with BudgetExceeded before its end; raise it, or make the run smaller")
+    assert "challenger-train-1 may ask the judge for about 600,000,000 tokens in 307,200 calls" in warnings[1]
+    assert "\nasks the judge    answers " in output and "\npublished to s3://releases/sums: 1 model of 8.0 GB" in output
 
 
 def planned(path: Path, *arguments: str) -> str:
@@ -150,9 +150,11 @@ def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
         return path
 
     budget = {"wallTime": "10m", "gpuHours": 1000, "tokens": 10**9, "dollars": 3000, "dollarsPerGpuHour": 2}
-    said = planned(written(budget=budget))
-    assert "budget: wallTime 10m, gpuHours 1000 GPU hours, tokens 1,000,000,000 tokens, dollars 3000 dollars\n" in said
-    [line] = [line for line in said.splitlines() if line.startswith("estimate: ")]
+    output = planned(written(budget=budget))
+    assert (
+        "budget: wallTime 10m, gpuHours 1000 GPU hours, tokens 1,000,000,000 tokens, dollars 3000 dollars\n" in output
+    )
+    [line] = [line for line in output.splitlines() if line.startswith("estimate: ")]
     assert line.endswith("for the 13 steps not in the store, on cards of 80 GB; rough, `selfevo size` says more")
     found = json.loads(planned(written(budget=budget), "-o", "json"))["estimate"]
     assert found["card"] == "80 GB" and found["tokens"] == pytest.approx(804e6, rel=0.01)
@@ -191,20 +193,20 @@ def test_a_plan_with_a_budget_says_why_there_is_no_estimate(tmp_path: Path, spec
 
 
 def test_no_hours_are_made_up_for_other_types(tmp_path: Path) -> None:
-    code, said = sized(str(EXAMPLES / "smollm2-135m-instruct.yaml"), "--card", "24")
-    assert code == 0 and "no hours are worked out for spec.model.dtype float32" in said
-    assert "GPU hours" not in said
+    code, output = sized(str(EXAMPLES / "smollm2-135m-instruct.yaml"), "--card", "24")
+    assert code == 0 and "no hours are worked out for spec.model.dtype float32" in output
+    assert "GPU hours" not in output
 
 
 def test_sizes_come_from_the_models_own_configuration(tmp_path: Path) -> None:
-    code, said = sized(str(EXAMPLES / "arithmetic.yaml"), "--card", "24")
+    code, output = sized(str(EXAMPLES / "arithmetic.yaml"), "--card", "24")
     config = json.loads((EXAMPLES / "arithmetic" / "base" / "config.json").read_text())
     assert code == 0 and config["model_type"] == "qwen3"
-    assert said.startswith("0.00 billion parameters, on cards of 24 GB")
+    assert output.startswith("0.00 billion parameters, on cards of 24 GB")
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    code, said = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), "--config", str(path))
-    assert code == 0, said
+    code, output = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), "--config", str(path))
+    assert code == 0, output
 
 
 @pytest.mark.slow
@@ -226,8 +228,8 @@ def test_what_cannot_be_sized_is_a_sentence(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    _, said = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), *arguments)
-    assert all(word in said for word in words), said
+    _, output = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), *arguments)
+    assert all(word in output for word in words), output
 
 
 tables = tool("gpu_sizing")
@@ -259,9 +261,9 @@ def test_a_layout_is_chosen_and_said_and_the_manifest_stays(tmp_path: Path) -> N
         del document["spec"][role]["grpo"]["sharding"]
     document["spec"] |= {"layout": "auto", "pods": {"gpuMemory": "80Gi"}}
     (path := tmp_path / "run.yaml").write_text(written := yaml.safe_dump(document))
-    code, said = sized(str(path), "--card", "80")
+    code, output = sized(str(path), "--card", "80")
     assert code == 0 and path.read_text() == written
-    lines = [line for line in said.splitlines() if line.startswith("layout of ")]
+    lines = [line for line in output.splitlines() if line.startswith("layout of ")]
     assert [line.split(":")[0] for line in lines] == ["layout of challenger", "layout of solver"]
     assert all("all weights, shared out over 8 GPUs" in line for line in lines)
 

@@ -88,7 +88,7 @@ def test_a_wrong_option_is_one_sentence_and_nothing_is_written(
     project: Project, options: list[str], sentence: str
 ) -> None:
     project.write(spec__exclude=[])
-    done = project.look("sweep", "run.yaml", *options, "-o", "cells")
+    done = project.invoke("sweep", "run.yaml", *options, "-o", "cells")
     assert done.returncode == 2 and " ".join(done.stderr.split()).startswith(f"selfevo: {sentence}"), done.stderr
     assert not (project.root / "cells").exists() and not (project.workdir / "sweeps").exists()
 
@@ -138,7 +138,7 @@ def test_cells_are_all_combinations_and_the_manifest_is_left_as_it_is() -> None:
 
 
 def test_a_folder_of_manifests_names_the_same_places_and_is_one_for_kustomize(project: Project) -> None:
-    done = project.look("sweep", "run.yaml", "--seeds", "0-1", "-o", "deep/cells")
+    done = project.invoke("sweep", "run.yaml", "--seeds", "0-1", "-o", "deep/cells")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "deep/cells holds 2 runs; `kubectl apply -k deep/cells` queues them all\n"
     folder = project.root / "deep" / "cells"
@@ -153,7 +153,7 @@ def test_a_folder_of_manifests_names_the_same_places_and_is_one_for_kustomize(pr
     assert there.spec == here.spec.model_copy(update={"seed": 1})
     assert [path.name for path in (project.root / "deep").iterdir()] == ["cells"]  # nothing half-written beside it
 
-    again = project.look("sweep", "run.yaml", "--seeds", "0-1", "-o", "deep/cells")
+    again = project.invoke("sweep", "run.yaml", "--seeds", "0-1", "-o", "deep/cells")
     assert (again.returncode, again.stderr.strip()) == (
         2,
         "selfevo: -o deep/cells is there already; name a new folder, or remove that one",
@@ -200,7 +200,7 @@ def test_what_two_runs_share_is_trained_once_and_the_table_has_mean_and_spread(p
     assert again.returncode == 0 and project.worked() == worked  # all is in the store
     assert again.stdout.split()[:2] == ["run", "phase"]
     manifest = project.workdir / "sweeps" / "demo" / "demo-solver-grpo-max-steps-2-seed-5.yaml"
-    assert "Succeeded" in project.look("status", str(manifest)).stdout
+    assert "Succeeded" in project.invoke("status", str(manifest)).stdout
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def _unset(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_goes_on_in_its_trace_and_each_process_is_told_its_attempt(project: Project) -> None:
+def test_a_run_that_goes_on_goes_on_in_its_trace_and_each_process_gets_its_attempt(project: Project) -> None:
     project.order("solver-train-1", exit=2)
     with collecting() as inbox:
         project.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": inbox.address, "TRACEPARENT": "00-not-ours-01"}
@@ -48,7 +48,7 @@ def test_a_run_that_goes_on_goes_on_in_its_trace_and_each_process_is_told_its_at
         assert of == trace and attempts[parent].attributes["selfevo.attempt.name"] == entry["attempt"]
 
 
-def test_without_a_collector_nothing_is_told_and_no_identity_is_made(project: Project) -> None:
+def test_without_a_collector_nothing_is_passed_on_and_no_identity_is_made(project: Project) -> None:
     project.environment["TRACEPARENT"] = "00-not-ours-01"
     assert project.drive("run.yaml", "-q").returncode == 0
     assert all("TRACEPARENT" not in entry["process"]["environment"] for entry in project.diary("start"))

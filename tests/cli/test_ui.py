@@ -165,7 +165,7 @@ def test_another_hosts_name_is_refused(client: TestClient, host: str) -> None:
     "place",
     ["/x", "/runs/default/none", f"{RUN}/questions/9/0", f"{RUN}/questions/1/999", f"{RUN}/questions/1/{10**30}"],
 )
-def test_what_is_not_there_is_said_so(client: TestClient, place: str) -> None:
+def test_what_is_not_there_is_reported(client: TestClient, place: str) -> None:
     answer = client.get(place)
     assert answer.status_code == 404 and "There is no such page." in answer.text
 
@@ -183,16 +183,16 @@ def test_a_rollout_without_rows_to_read_is_a_sentence_beside_the_others(tmp_path
         (entry, "is damaged"),
         (None, f"was committed without {QUESTIONS.name}, and there are no rows to show"),
     ]
-    for changed, said in rows:
+    for changed, message in rows:
         files = [changed if file is entry else file for file in known["files"]]
         (place / MANIFEST_NAME).write_text(json.dumps({**known, "files": [file for file in files if file]}))
         client = client_of(fake, tmp_path / "work")
         page = client.get(f"{RUN}/questions")
-        assert page.status_code == 200 and f"{RUN}/questions/1/0" in page.text, said
-        assert "The questions of iteration 2 cannot be shown: " in page.text and said in page.text
+        assert page.status_code == 200 and f"{RUN}/questions/1/0" in page.text, message
+        assert "The questions of iteration 2 cannot be shown: " in page.text and message in page.text
         assert total(client, iteration=2) == 0 and total(client, text="the") >= 0
         one = client.get(f"{RUN}/questions/2/0")
-        assert one.status_code == 503 and said in one.text
+        assert one.status_code == 503 and message in one.text
         assert client.get(f"{RUN}/questions/1/1").status_code == 200
 
 
@@ -265,9 +265,9 @@ def test_fine_tuned_models_stand_beside_what_they_started_from(client: TestClien
     pairs = {"base → fine-tuned base": (0, TUNED), "2 → fine-tuned 2": (2, TUNED + 2)}
     pairs["fine-tuned base → fine-tuned 2"] = (TUNED, TUNED + 2)
     page = client.get(f"{RUN}/evaluation").text
-    told = rows_in(page, 'id="flips"')[2:]
-    assert [row[0] for row in told] == list(pairs)
-    for (name, asked, *counts), (a, b) in zip(told, pairs.values(), strict=True):
+    flips = rows_in(page, 'id="flips"')[2:]
+    assert [row[0] for row in flips] == list(pairs)
+    for (name, asked, *counts), (a, b) in zip(flips, pairs.values(), strict=True):
         both = list(zip(right[a], right[b], strict=True))
         assert (asked, counts) == ("80", [str(both.count((True, False))), str(both.count((False, True)))]), name
     shown = rows_in(page, "<table class")[0]
@@ -303,9 +303,9 @@ def test_runs_side_by_side_differ_as_their_rows_do(several: TestClient, tmp_path
     pairs = zip(*(scored(fake, "evaluate-2") for fake in ours), strict=True)
     differences = [(b.samples_right - a.samples_right) / 8 for a, b in pairs]
     mean, error = statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    said = f"{100 * mean:+.1f} ± {100 * error:.1f}".replace("-", "\u2212")
+    expected = f"{100 * mean:+.1f} ± {100 * error:.1f}".replace("-", "\u2212")
     assert [row[0] for row in rows_in(page, 'id="runs-table"')] == ["seed-0 (reference)", "seed-1", "seed-2", "other"]
-    assert rows_in(page, 'id="differences"')[0][1:] == ["80", ANY, ANY, said]
+    assert rows_in(page, 'id="differences"')[0][1:] == ["80", ANY, ANY, expected]
     assert rows_in(page, 'id="seeds-table"')[0][1] == "0, 1, 2"
     settings = {row[0]: row[1:] for row in rows_in(page, 'id="settings"')}
     assert settings["seed"] == ["0", "1", "2", "0"] and settings["rollout.questions"] == ["60", "60", "60", "40"]
@@ -428,15 +428,15 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_page_hears_what_is_new_and_nothing_else() -> None:
-    live, state, looks = Live(every_s=0.01), ["a"], []
+    live, state, reads = Live(every_s=0.01), ["a"], []
 
-    def look() -> str:
-        looks.append(state[0])
+    def read() -> str:
+        reads.append(state[0])
         return state[0]
 
     async def heard() -> list[str]:
         found = []
-        async for event in live.events("x", look):
+        async for event in live.events("x", read):
             found.append(event)
             state[0] = "b"
             live.closing = len(found) == 2
@@ -446,7 +446,7 @@ def test_a_page_hears_what_is_new_and_nothing_else() -> None:
     assert live.open == 0
 
 
-def test_a_slow_look_is_made_less_often_and_shared() -> None:
+def test_a_slow_poll_is_made_less_often_and_shared() -> None:
     live = Live(every_s=0.0)
 
     def slow() -> str:
@@ -545,12 +545,12 @@ def test_axe_finds_nothing_that_keeps_people_from_a_page(browser: str, address: 
     except axe.AxeUnavailable as error:
         pytest.skip(str(error))
     pages = ("/", RUN, *(f"{RUN}/{page}" for page in PAGES), "/compare", "/compare?run=default/demo", "/none")
-    looks: list[dict[str, Any]] = [{}, {"width": 390, "height": 800, "mobile": True, "dark": True}]
+    viewports: list[dict[str, Any]] = [{}, {"width": 390, "height": 800, "mobile": True, "dark": True}]
     for place in pages:
-        for look in looks:
-            with chromium.opened(browser, address + place, **look) as page:
+        for viewport in viewports:
+            with chromium.opened(browser, address + place, **viewport) as page:
                 found = axe.findings(page)
-                assert [each for each in found if each["impact"] in ("serious", "critical")] == [], (place, look)
+                assert [each for each in found if each["impact"] in ("serious", "critical")] == [], (place, viewport)
 
 
 @pytest.mark.slow

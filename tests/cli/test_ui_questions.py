@@ -95,19 +95,19 @@ def test_a_store_that_failed_is_asked_again_after_a_while(
     shown = Questions()
     tables.failing = error
 
-    def said() -> str:
+    def message() -> str:
         try:
             return "".join(map(str, shown.take("default", STORE, rollouts("1")).values()))
         except (SelfevoError, OSError) as raised:
             return str(raised)
 
-    assert said() == said() == str(error)
+    assert message() == message() == str(error)
     assert tables.fetches == (1 if isinstance(error, SelfevoError) else 2)
     assert not list(Path(shown._folder.name).iterdir())
     later = SimpleNamespace(monotonic=lambda: time.monotonic() + questions.FAILED_S)
     monkeypatch.setattr(questions, "time", later)
     tables.failing = None
-    assert said() == "" and shown.find(["a" * 64], TEXT).total == 3
+    assert message() == "" and shown.find(["a" * 64], TEXT).total == 3
 
 
 @pytest.mark.parametrize("of", [Filter(), TEXT, Filter(sort="share")])

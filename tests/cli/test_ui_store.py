@@ -208,7 +208,7 @@ def test_a_store_without_records_says_how_to_show_its_runs(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["file:///there/is/none"], "STORE is 'file:///there/is/none', and there is no such folder; correct it"),
         (["http://x/y"], "STORE is 'http://x/y'; "),
@@ -219,10 +219,10 @@ def test_a_store_without_records_says_how_to_show_its_runs(tmp_path: Path) -> No
         ([".", "-n", "research"], "name runs of two places; leave out one of them"),
     ],
 )
-def test_a_wrong_address_is_one_sentence(arguments: list[str], said: str) -> None:
+def test_a_wrong_address_is_one_sentence(arguments: list[str], expected: str) -> None:
     with pytest.raises(InputError) as error:
         CliRunner().invoke(app, ["ui", *arguments], catch_exceptions=False)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_stores_own_address_is_the_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,15 +244,15 @@ def test_selfevo_run_leaves_a_record_once(project: Project) -> None:
 
 
 def test_a_run_that_goes_back_leaves_another_record_and_no_store_stops_it(tmp_path: Path) -> None:
-    fake, said = fake_run(tmp_path, until="challenger-train-1"), list[str]()
-    leave = StoreRecord(fake.store, said.append)
+    fake, lines = fake_run(tmp_path, until="challenger-train-1"), list[str]()
+    leave = StoreRecord(fake.store, lines.append)
     leave(fake.run)
     back = RunStatus(rollbacks=[Rollback(iteration=1, guard="labelAccuracy")])
     with mock.patch("selfevo.local.store_record.leave_record", side_effect=ServiceError("the store is away")):
         leave(fake.run)
-        assert said == []  # nothing new was to be written
+        assert lines == []  # nothing new was to be written
         leave(fake.run.model_copy(update={"status": back}))
-    assert len(said) == 1 and said[0].endswith("cannot be written: the store is away")
-    StoreRecord(fake.store, said.append)(fake.run.model_copy(update={"status": back}))
+    assert len(lines) == 1 and lines[0].endswith("cannot be written: the store is away")
+    StoreRecord(fake.store, lines.append)(fake.run.model_copy(update={"status": back}))
     keys = known_records(fake.store)
-    assert read_record(fake.store, keys["default", "demo"]).rollbacks == back.rollbacks and len(said) == 1
+    assert read_record(fake.store, keys["default", "demo"]).rollbacks == back.rollbacks and len(lines) == 1

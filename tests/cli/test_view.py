@@ -47,22 +47,22 @@ def step(name: str, state: str = "Succeeded", **fields: Any) -> StepStatus:
     )
 
 
-def said(before: RunStatus, after: RunStatus) -> list[str]:
+def lines_of(before: RunStatus, after: RunStatus) -> list[str]:
     return [item.text for item in narrate.transitions(before, after)]
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def test_starts_ends_and_scores_are_told_once() -> None:
+def test_starts_ends_and_scores_are_shown_once() -> None:
     running = RunStatus(steps=[step("evaluate-0", "Running")])
-    assert said(RunStatus(), running) == ["evaluate-0 started"]
-    assert said(running, running) == []
+    assert lines_of(RunStatus(), running) == ["evaluate-0 started"]
+    assert lines_of(running, running) == []
     done = RunStatus(
         steps=[step("evaluate-0", finished_at="2026-01-01T12:01:05.000Z", metrics={"mean": 0.478, "greedy": 0.53})],
         iterations=[IterationStatus(iteration=0, score=0.478)],
     )
-    assert said(running, done) == [
+    assert lines_of(running, done) == [
         "evaluate-0 done in 1 min 05 s: mean 47.8 %, greedy 53.0 %",
         "base: score 47.8 %",
     ]
@@ -74,15 +74,15 @@ def test_a_failure_tells_why_and_when_it_is_tried_again() -> None:
     )
     waiting = step("evaluate-0", "Pending", retry_at="2026-01-01T12:00:04.000Z", failures=1)
     after = RunStatus(steps=[waiting], attempts=[attempt])
-    assert said(RunStatus(steps=[step("evaluate-0", "Running")]), after) == [
+    assert lines_of(RunStatus(steps=[step("evaluate-0", "Running")]), after) == [
         "evaluate-0 failed: no \\x1b[2Jstore; tried again in 4.0 s"
     ]
-    assert said(after, RunStatus(steps=[step("evaluate-0", "Running", attempts=2)], attempts=[attempt])) == [
+    assert lines_of(after, RunStatus(steps=[step("evaluate-0", "Running", attempts=2)], attempts=[attempt])) == [
         "evaluate-0 started, attempt 2"
     ]
 
 
-def test_what_an_operator_recorded_of_progress_is_told_when_it_changes() -> None:
+def test_what_an_operator_recorded_of_progress_is_reported_when_it_changes() -> None:
     far = StepProgress(doing="answering\x1b", done=7, total=15, percent=46, at=START)
     rich = far.model_copy(
         update={
@@ -94,11 +94,11 @@ def test_what_an_operator_recorded_of_progress_is_told_when_it_changes() -> None
         }
     )
     runs = [RunStatus(steps=[step("evaluate-0", "Running", progress=known)]) for known in (None, far, rich)]
-    assert said(runs[0], runs[1]) == ["evaluate-0: 7 of 15, answering\\x1b"]
-    assert said(runs[1], runs[1]) == said(runs[1], runs[0]) == []
+    assert lines_of(runs[0], runs[1]) == ["evaluate-0: 7 of 15, answering\\x1b"]
+    assert lines_of(runs[1], runs[1]) == lines_of(runs[1], runs[0]) == []
     until = datetime.fromisoformat(START).astimezone().strftime("%H:%M")
     full = f"9 of 15, answering\\x1b, 210 tokens a second, 4.0 % truncated, reward 0.41, until {until}"
-    assert said(runs[1], runs[2]) == [f"evaluate-0: {full}"]
+    assert lines_of(runs[1], runs[2]) == [f"evaluate-0: {full}"]
     assert narrate.remark(runs[2].steps[0]) == full
 
 
@@ -167,7 +167,7 @@ def test_groups_of_tasks_stand_behind_the_scores() -> None:
     assert narrate.table_lines(status, 60)[1].split()[3:5] == ["math", "general"]
 
 
-def test_a_score_is_told_with_what_it_gained_over_the_base() -> None:
+def test_a_score_is_shown_with_what_it_gained_over_the_base() -> None:
     scores = {"mean": 0.597, "mean_gain": 0.119, "mean_gain_stderr": 0.014, "greedy": 0.5, "greedy_gain": -0.02}
     assert narrate.highlights(step("evaluate-1", metrics=scores)) == "mean 59.7 % (+11.9 ± 1.4), greedy 50.0 %"
 
@@ -301,7 +301,7 @@ def test_the_picture_has_a_line_for_every_step() -> None:
     assert shown[5:] == ["· challenger-train-2", "· solver-rollout-2", "· solver-train-2", "· evaluate-2"]
 
 
-def test_the_pace_of_shards_is_told_together() -> None:
+def test_the_pace_of_shards_is_shown_together() -> None:
     def report(shard: int, speed: float, truncated: float, left: float) -> Progress:
         return Progress(
             phase="solver-rollout",
@@ -315,8 +315,8 @@ def test_the_pace_of_shards_is_told_together() -> None:
             seconds_left=left,
         )
 
-    told = narrate.progress([report(0, 100.2, 0.1, 61.0), report(1, 50.0, 0.3, 187.0)])
-    assert told == "128 of 1408, answering  150 tokens/s  20.0 % truncated  3 min 07 s left"
+    line = narrate.progress([report(0, 100.2, 0.1, 61.0), report(1, 50.0, 0.3, 187.0)])
+    assert line == "128 of 1408, answering  150 tokens/s  20.0 % truncated  3 min 07 s left"
 
 
 def test_the_bar_is_read_without_colours_and_leaves_room_for_words_at_60_columns() -> None:

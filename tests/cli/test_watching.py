@@ -115,7 +115,7 @@ def test_all_that_is_seen_is_on_the_screen(columns: int, rows: int) -> None:
     text = "\n".join(shown)
     assert shown[0].startswith("default/demo  Running  iteration 1 of 2")
     assert "3 of 9 steps done  812 tokens/s" in shown[1]
-    for said in (
+    for expected in (
         r"✓ solver-rollout-1 +1 min 05 s +8 of 16 questions kept",
         r"● solver-train-1 +1 min 00 s +━+─+ 2/4 training",
         r"· solver-train-2",
@@ -133,7 +133,7 @@ def test_all_that_is_seen_is_on_the_screen(columns: int, rows: int) -> None:
         r"loading file:///models/base",
         r"a \\x1b\[2Jcompletion of a model \U0001f600",
     ):
-        assert re.search(said, text), said
+        assert re.search(expected, text), expected
     assert shown[-1] == "s suspend  r resume  a approve  l log  n questions  q quit"
     assert ("│" in text) is (columns == 120)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066\ud800]", text)
@@ -209,8 +209,8 @@ def test_of_a_log_nothing_counts_but_reports_of_this_very_step() -> None:
 def test_how_long_a_step_still_takes_is_its_own_word_or_its_pace() -> None:
     running = SCENE.status.steps[-1]
 
-    def left(*told: str, **fields: Any) -> float | None:
-        reports = [Progress.model_validate_json(one) for one in told]
+    def left(*lines: str, **fields: Any) -> float | None:
+        reports = [Progress.model_validate_json(one) for one in lines]
         return step_left(running.model_copy(update=fields), SCENE.status, reports, NOW)
 
     assert left() is None
@@ -307,7 +307,7 @@ def test_questions_are_those_of_the_newest_rollout_that_has_any(tmp_path: Path) 
     assert questions.Reader(make_run(spec__storage__uri=(tmp_path / "none").as_uri())).newest(rollouts).rows == ()
 
 
-def test_a_store_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_read_is_reported_and_ends_nothing(tmp_path: Path) -> None:
     class Once(Recorded):
         def update(self, **parts: Any) -> None:
             super().update(**parts)
@@ -386,15 +386,15 @@ def test_without_the_right_to_read_logs_the_rest_is_seen(api: ApiServer) -> None
         source.closed.set()
 
 
-def test_on_this_machine_what_keys_cannot_do_is_said(project: Project) -> None:
+def test_on_this_machine_what_keys_cannot_do_is_reported(project: Project) -> None:
     project.drive("run.yaml")
     run, command = load(project.root / "run.yaml", cache=project.workdir), "selfevo run run.yaml --workdir w"
     source = LocalSource(run, project.workdir, command)
     nothing = f"nothing drives the run now; `{command}` goes on"
-    for verb, said in (("suspend", nothing), ("resume", nothing), ("approve", "waits for nobody")):
-        with pytest.raises(InputError, match=said):
+    for verb, expected in (("suspend", nothing), ("resume", nothing), ("approve", "waits for nobody")):
+        with pytest.raises(InputError, match=expected):
             source.request(verb)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=expected):
             source.do(verb)
 
 
@@ -407,8 +407,8 @@ def test_key_r_says_the_command_that_goes_on(tmp_path: Path) -> None:
     assert source.scene.note == f"nothing drives the run now; {goes_on}"
     with folder.locked():  # by this process
         desk.press("r")
-        said = f"process {os.getpid()} drives the run; nothing is to be resumed, and once it has stopped, {goes_on}"
-        assert source.scene.note == said
+        expected = f"process {os.getpid()} drives the run; nothing is to be resumed, and once it has stopped, {goes_on}"
+        assert source.scene.note == expected
         with mock.patch("os.kill") as kill:
             assert source.do("suspend") == f"it stops at the next checkpoint; {goes_on}"
         kill.assert_called_once_with(os.getpid(), signal.SIGINT)
@@ -419,8 +419,8 @@ def test_key_r_says_the_command_that_goes_on(tmp_path: Path) -> None:
 def test_the_command_is_that_of_the_options_or_of_the_process_that_drives() -> None:
     plain, full = Path("a b.yaml"), Path("/d/run.yaml")
     assert command_for(plain, None, DEFAULT_WORKDIR) == "selfevo run 'a b.yaml'"
-    said = "selfevo run /d/run.yaml --storage s3://a/b --workdir w"
-    assert command_for(full, "s3://a/b", Path("w")) == said
+    expected = "selfevo run /d/run.yaml --storage s3://a/b --workdir w"
+    assert command_for(full, "s3://a/b", Path("w")) == expected
     assert command_of(None) == command_of(os.getpid()) == "selfevo run"  # nobody, and pytest
     waiting = ["sh", "-c", "read line", "bin/selfevo", "run", "x.yaml"]
     with subprocess.Popen(waiting, cwd="/", stdin=subprocess.PIPE) as driver:

@@ -114,8 +114,8 @@ def test_upgrade_and_rollback_lose_nothing_and_uninstall_leaves_the_runs(release
 def test_helm_test_passes_when_the_operator_is_ready_and_runs_are_taken(release: Release):
     release.install(VALUES)
     with release.operating():
-        said = release.test()
-    assert said.splitlines() == [
+        output = release.test()
+    assert output.splitlines() == [
         "the operator is ready",
         f"the API server takes a run in {RESEARCH}",
         "no run is trained: tests.storage is not given",
@@ -138,9 +138,9 @@ def test_helm_test_trains_a_run_where_a_store_is_given(release: Release):
     }
     release.install({**VALUES, "tests": tests})
     with playing(admin, RESEARCH, hurry=True) as kubelet, release.operating():
-        said = release.test().splitlines()
-        assert said[0] == "the operator is ready" and said[-1] == "PASSED"
-        assert any(line.startswith("run selfevo-test: Succeeded: ") for line in said)
+        output = release.test().splitlines()
+        assert output[0] == "the operator is ready" and output[-1] == "PASSED"
+        assert any(line.startswith("run selfevo-test: Succeeded: ") for line in output)
         assert len(kubelet.trained) == 3  # Challenger, rollout, Solver
     assert admin.find(RUNS, "selfevo-test", RESEARCH) is None
 

@@ -347,7 +347,7 @@ def test_only_a_listed_store_may_be_asked_where_stores_are_listed(control_plane:
         assert strict.refusal(base("x", {("spec", "rollout", "oracle"): listed})) == ""
 
 
-def test_only_listed_trackers_are_told_where_they_are_listed(control_plane: ControlPlane, by_default: World):
+def test_only_listed_trackers_are_allowed_where_they_are_listed(control_plane: ControlPlane, by_default: World):
     def tracked(**tracker: str) -> Object:
         return base("x", {("spec", "tracking"): [{"kind": "tensorboard"}, tracker]})
 
@@ -424,7 +424,7 @@ class TestWhoIsAsked:
         for change in ({"spec": {"suspend": True}}, {"spec": {"suspend": False}}, {"metadata": {"labels": {"a": "b"}}}):
             theirs.mallory.patch(RUNS, "theirs", change, theirs.namespace)
 
-    def test_the_operators_writes_are_not_looked_at(self, theirs: World):
+    def test_the_operators_writes_are_not_checked(self, theirs: World):
         status = {"status": {"phase": "Running", "observedGeneration": 1}}
         theirs.plane.grant(
             "writer", [{"apiGroups": ["selfevo.dev"], "resources": ["*"], "verbs": ["*"]}], theirs.namespace
@@ -478,9 +478,9 @@ def test_the_largest_run_costs_less_than_a_policy_may_spend(control_plane: Contr
 
 def typing_of(admin: Api, name: str, spec: Object) -> str:
     """What the API server says of a policy's types. It looks at validations only, so its variables become such."""
-    looked_at = [{"expression": f"[\n{v['expression']}\n].size() == 1"} for v in spec["variables"]]
+    validations = [{"expression": f"[\n{v['expression']}\n].size() == 1"} for v in spec["variables"]]
     about = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy"}
-    admin.create({**about, "metadata": {"name": name}, "spec": {**spec, "validations": looked_at}})
+    admin.create({**about, "metadata": {"name": name}, "spec": {**spec, "validations": validations}})
     try:
         found = admin.wait(
             PLURALS[about["kind"]], name, until=lambda policy: "typeChecking" in policy.get("status", {})

@@ -79,7 +79,7 @@ class Life:
         return self.plane.admin
 
     @contextmanager
-    def told_on_failure(self) -> Iterator[None]:
+    def reported_on_failure(self) -> Iterator[None]:
         """Prints what a person would look at."""
         try:
             yield
@@ -94,7 +94,7 @@ class Life:
         found = [pod for pod in self.system.all if _component(pod) == "operator"]
         return sorted(found, key=lambda pod: pod["status"].get("startTime", ""))
 
-    def look_at(self, name: str, pod: Object, container: str) -> None:
+    def inspect_pod(self, name: str, pod: Object, container: str) -> None:
         pids = self.node.processes(pod, container)
         seen = [_of_process(pid) for pid in pids]
         self.confined[name] = {key: {one[key] for one in seen} for key in CONFINED}
@@ -181,7 +181,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
             release = Release(plane, folder, tools.HELM)
             with recording(plane.admin, NAMESPACE) as system, recording(plane.admin, RESEARCH) as pods:
                 led = Life(plane, real_node, release, s3, folder, system, pods)
-                with led.told_on_failure():
+                with led.reported_on_failure():
                     _lead(led, endpoint, second)
                 yield led
     except ToolUnavailable as reason:
@@ -207,13 +207,13 @@ def _lead(life: Life, endpoint: str, second: Hold) -> None:
 
     wait = ("--wait", "--timeout", "600s")
     life.release.install(_values(life.s3, endpoint, bucket, IMAGE, 4), *wait)
-    life.look_at("operator", life.operators()[0], "operator")
+    life.inspect_pod("operator", life.operators()[0], "operator")
     life.helm_test = life.release.helm("test", RELEASE, "--logs", "--timeout", "1100s")
 
     _person(life.plane).create(life.manifest)
     until(lambda: second.met)  # it trains, and saves a checkpoint
     (training,) = [pod for pod in life.pods.of(UNDER_WAY) if pod["metadata"]["labels"]["selfevo.dev/run"] == name]
-    life.look_at("trainer", training, "trainer")
+    life.inspect_pod("trainer", training, "trainer")
     life.before = jobs(life.admin, RESEARCH, name)
     life.release.upgrade(_values(life.s3, endpoint, bucket, NEXT_IMAGE, 3), *wait)
     life.after = jobs(life.admin, RESEARCH, name)
@@ -252,10 +252,10 @@ def test_the_kubelets_probes_are_answered_and_no_operator_is_started_twice(life:
 def test_helm_test_trains_a_run_to_its_end(life: Life):
     (pod,) = [pod for pod in life.system.all if _component(pod) == "test"]
     assert pod["status"]["phase"] == "Succeeded" and _image(pod) == IMAGE
-    said = life.system.log(pod).splitlines()
-    assert said[:2] == ["the operator is ready", f"the API server takes a run in {RESEARCH}"] and said[-1] == "PASSED"
-    assert any(line.startswith("run selfevo-test: Succeeded: ") for line in said)
-    assert life.helm_test.endswith("\n".join(said) + "\n\n"), life.helm_test
+    lines = life.system.log(pod).splitlines()
+    assert lines[:2] == ["the operator is ready", f"the API server takes a run in {RESEARCH}"] and lines[-1] == "PASSED"
+    assert any(line.startswith("run selfevo-test: Succeeded: ") for line in lines)
+    assert life.helm_test.endswith("\n".join(lines) + "\n\n"), life.helm_test
     assert life.admin.find(RUNS, "selfevo-test", RESEARCH) is None
 
 

@@ -99,16 +99,16 @@ def test_status_suspend_and_resume_of_a_real_run(
     become("ann", ALL)
     assert (
         f"run {namespace}/demo: Pending, 0 of 9 steps done (the operator has not reconciled it yet)"
-        in project.look("status", "demo").stdout
+        in project.invoke("status", "demo").stdout
     )
     set_status(RUNNING)
-    shown = project.look("status", "demo").stdout
+    shown = project.invoke("status", "demo").stdout
     assert shown.startswith(f"run {namespace}/demo: Running, 1 of 9 steps done\n\nstep ")
-    assert json.loads(project.look("status", "demo", "-o", "json").stdout)["attempts"][0]["name"] == JOB
-    assert "1 run in namespace" in project.look("status", "-n", namespace).stdout
+    assert json.loads(project.invoke("status", "demo", "-o", "json").stdout)["attempts"][0]["name"] == JOB
+    assert "1 run in namespace" in project.invoke("status", "-n", namespace).stdout
 
     before = control_plane.admin.get("selfevolutionruns", "demo", namespace)
-    shown = project.look("suspend", "demo")
+    shown = project.invoke("suspend", "demo")
     assert (shown.returncode, shown.stderr) == (0, "") and "challenger-train-1 stops now" in shown.stdout
     after = control_plane.admin.get("selfevolutionruns", "demo", namespace)
     assert after["spec"] == {**before["spec"], "suspend": True}
@@ -116,19 +116,19 @@ def test_status_suspend_and_resume_of_a_real_run(
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
     (mine,) = (one for one in after["metadata"]["managedFields"] if one["manager"] == "selfevo-cli")
     assert mine["fieldsV1"] == {"f:spec": {"f:suspend": {}}}
-    assert "its newest spec yet" in project.look("status", "demo").stdout
+    assert "its newest spec yet" in project.invoke("status", "demo").stdout
     set_status({**RUNNING, "phase": "Suspended"})
-    assert "Suspended, 1 of 9 steps done (`selfevo resume demo` goes on)" in project.look("status", "demo").stdout
-    assert "is suspended already" in project.look("suspend", "demo").stdout
+    assert "Suspended, 1 of 9 steps done (`selfevo resume demo` goes on)" in project.invoke("status", "demo").stdout
+    assert "is suspended already" in project.invoke("suspend", "demo").stdout
 
-    assert "goes on where it was stopped" in project.look("resume", "demo").stdout
+    assert "goes on where it was stopped" in project.invoke("resume", "demo").stdout
     assert control_plane.admin.get("selfevolutionruns", "demo", namespace)["spec"] == {
         **before["spec"],
         "suspend": False,
     }
     set_status(SUCCEEDED)
-    assert "has ended, 9 of 9 steps done; there is nothing to suspend" in project.look("suspend", "demo").stdout
-    assert "did you mean 'demo'?" in project.look("status", "dem").stderr
+    assert "has ended, 9 of 9 steps done; there is nothing to suspend" in project.invoke("suspend", "demo").stdout
+    assert "did you mean 'demo'?" in project.invoke("status", "dem").stderr
 
 
 def test_watch_goes_on_through_a_restart_of_the_api_server(
@@ -176,19 +176,19 @@ def test_with_get_and_patch_alone_all_but_lists_work(
 ) -> None:
     become("ben", LEAST)
     set_status(RUNNING)
-    assert "Running, 1 of 9 steps done" in project.look("status", "demo").stdout
-    assert "is suspended" in project.look("suspend", "demo").stdout
-    assert "goes on" in project.look("resume", "demo").stdout
+    assert "Running, 1 of 9 steps done" in project.invoke("status", "demo").stdout
+    assert "is suspended" in project.invoke("suspend", "demo").stdout
+    assert "goes on" in project.invoke("resume", "demo").stdout
     watching = following("watch", "demo")
     watching.wait_for(f"user 'ben-{namespace}' may not watch selfevolutionruns in namespace {namespace}")
     set_status(SUCCEEDED)
     assert watching.end()[0] == 0
     ask = f"in namespace {namespace}; ask for a Role with the verb 'list' on"
     for args, resource in ((["logs", "demo"], "pods"), (["status", "-n", namespace], "selfevolutionruns")):
-        shown = project.look(*args)
+        shown = project.invoke(*args)
         assert shown.stderr == f"selfevo: user 'ben-{namespace}' may not list {resource} {ask} {resource!r} there\n"
         assert (shown.returncode, shown.stdout) == (2, "")
-    assert project.look("status", "dmo").stderr == (
+    assert project.invoke("status", "dmo").stderr == (
         f"selfevo: there is no run 'dmo' in namespace {namespace}; correct the name, or name another namespace with "
         "-n\n"
     )
@@ -203,21 +203,22 @@ def test_what_the_real_server_refuses_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     become("eve", [])
-    shown = project.look("suspend", "demo")
+    shown = project.invoke("suspend", "demo")
     assert shown.stderr == (
         f"selfevo: user 'eve-{namespace}' may not get selfevolutionruns in namespace {namespace}; ask for a Role with "
         "the verb 'get' on 'selfevolutionruns' there\n"
     )
     assert (
-        "may not list selfevolutionruns in all namespaces; ask for a ClusterRole" in project.look("status", "-A").stderr
+        "may not list selfevolutionruns in all namespaces; ask for a ClusterRole"
+        in project.invoke("status", "-A").stderr
     )
     become("eve", [{**RUNS, "verbs": ["get"]}])
-    assert "may not patch selfevolutionruns" in project.look("suspend", "demo").stderr
+    assert "may not patch selfevolutionruns" in project.invoke("suspend", "demo").stderr
 
     config = Path(os.environ["KUBECONFIG"])
     good = json.loads(config.read_text())
     server = good["clusters"][0]["cluster"]["server"]
-    for change, said in (
+    for change, message in (
         (lambda c: c["users"][0]["user"].update(token="stale"), f"{server} does not accept the credentials of context"),
         (
             lambda c: c["clusters"][0]["cluster"].pop("certificate-authority"),
@@ -235,13 +236,13 @@ def test_what_the_real_server_refuses_is_one_sentence(
         bad = json.loads(json.dumps(good))
         change(bad)
         config.write_text(json.dumps(bad))
-        shown = project.look("status", "demo")
-        assert shown.stderr.startswith(f"selfevo: {said}") and len(shown.stderr.splitlines()) == 1
-        assert (shown.returncode, shown.stdout) == (2 if "accept" in said else 3, "")
+        shown = project.invoke("status", "demo")
+        assert shown.stderr.startswith(f"selfevo: {message}") and len(shown.stderr.splitlines()) == 1
+        assert (shown.returncode, shown.stdout) == (2 if "accept" in message else 3, "")
     become("admin", ALL)
     monkeypatch.setattr(client, "GROUP", "nothing.dev")
     control_plane.grant(f"admin-{namespace}", [{"apiGroups": ["nothing.dev"], "resources": ["*"], "verbs": ["*"]}])
-    assert "does not know SelfEvolutionRun; install selfevo's CRD" in project.look("status", "demo").stderr
+    assert "does not know SelfEvolutionRun; install selfevo's CRD" in project.invoke("status", "demo").stderr
 
 
 class _Logs(BaseHTTPRequestHandler):
@@ -308,12 +309,12 @@ def test_logs_of_real_pods_through_the_api_server(
     become("ann", ALL)
     admin, (where, kubelet) = control_plane.admin, node
     set_status(RUNNING)
-    assert "has no pod yet" in project.look("logs", "demo").stderr
+    assert "has no pod yet" in project.invoke("logs", "demo").stderr
     admin.create(job(JOB), namespace)
     wait_for(lambda: admin.list("pods", namespace))
     (pod,) = admin.list("pods", namespace)
     name = pod["metadata"]["name"]
-    assert "has not started yet (Pending)" in project.look("logs", "demo").stderr
+    assert "has not started yet (Pending)" in project.invoke("logs", "demo").stderr
     target = {"apiVersion": "v1", "kind": "Node", "name": where}
     binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
     admin.request("POST", admin.path("pods", namespace, name, "binding"), binding)
@@ -324,10 +325,10 @@ def test_logs_of_real_pods_through_the_api_server(
         admin.patch("pods", name, {"status": status}, namespace, "status")
 
     play("Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
-    assert project.look("logs", "demo").stdout == "demo one\ndemo two\n"
+    assert project.invoke("logs", "demo").stdout == "demo one\ndemo two\n"
     reading = following("logs", "demo", "challenger-train-1", "-f")
     reading.wait_for("demo one")
-    assert "demo two" not in reading.said
+    assert "demo two" not in reading.output
     kubelet.released.set()
     reading.wait_for("demo two")
     play("Succeeded", {"terminated": {"exitCode": 0}})
@@ -336,7 +337,7 @@ def test_logs_of_real_pods_through_the_api_server(
     admin.delete("pods", name, namespace, grace_s=0)
     admin.delete("jobs", JOB, namespace)
     wait_for(lambda: not admin.list("pods", namespace))
-    shown = project.look("logs", "demo")
+    shown = project.invoke("logs", "demo")
     assert shown.returncode == 2
     assert "the pod of challenger-train-1, attempt 1 is gone, and its log with it; look where" in shown.stderr
 

@@ -576,14 +576,14 @@ MISTAKES: list[tuple[Document, str, str]] = [
 def test_a_mistake_is_told_in_a_sentence_at_its_field(
     control_plane: ControlPlane, made: Document, field: str, message: str
 ) -> None:
-    told = refusal(control_plane, made)
-    assert f"{field}: Invalid value: " in told and told.endswith(f": {message}"), told
+    answer = refusal(control_plane, made)
+    assert f"{field}: Invalid value: " in answer and answer.endswith(f": {message}"), answer
 
 
 def messages(schema: dict[str, Any]) -> Iterator[tuple[bool, str]]:
     """Every message, and whether it is about a change."""
     for rule in schema.get("x-kubernetes-validations", []):
-        yield from (("oldSelf" in rule["rule"], said) for said in messages_of(rule))
+        yield from (("oldSelf" in rule["rule"], message) for message in messages_of(rule))
     within = [schema[name] for name in ("items", "additionalProperties") if name in schema]
     for field in (*within, *schema.get("properties", {}).values()):
         yield from messages(field)
@@ -736,13 +736,13 @@ def at(path: str) -> tuple[str | int, ...]:
 def test_what_may_change_and_what_may_not(
     control_plane: ControlPlane, stored: Document, path: str, value: Any, message: str
 ) -> None:
-    told = update(control_plane, stored, changed(stored["spec"], at(path), value))
+    answer = update(control_plane, stored, changed(stored["spec"], at(path), value))
     if message:
         field = f"spec.{path.split('.0.')[0]}"
         holder = field.rpartition(".")[0]  # of the fields of which one may be there or not, which the message names
-        assert (field in told or f"{holder}: Invalid value" in told) and f": {message}" in told, told
+        assert (field in answer or f"{holder}: Invalid value" in answer) and f": {message}" in answer, answer
     else:
-        assert told == ""
+        assert answer == ""
 
 
 @pytest.mark.parametrize("path", ["verifier", "evaluation", "forkFrom", "exclude", "rollout.oracle"])
@@ -756,12 +756,12 @@ def test_what_is_not_there_may_not_be_added(control_plane: ControlPlane, namespa
     value: Any = FULL["spec"]
     for part in at(path):
         value = value[part]
-    told = update(control_plane, small, changed(small["spec"], at(path), value))
+    answer = update(control_plane, small, changed(small["spec"], at(path), value))
     assert (
         f": {FROZEN}"
         if path == "exclude"
         else f"{path.split('.')[-1]} cannot be added or removed after creation; {REMEDY}"
-    ) in told
+    ) in answer
     assert update(control_plane, small, {**small["spec"], "exclude": []}) == ""
     # Fine-tuning comes at the end of the plan, as more iterations do.
     assert update(control_plane, small, {**small["spec"], "finetune": FULL["spec"]["finetune"]}) == ""
@@ -780,9 +780,9 @@ def test_where_a_judge_is_asked_may_change_and_what_it_is_asked_may_not(
         ("model", "weak", True),
         ("criteria", [{"uri": "s3://bucket/other.yaml"}], True),
     ):
-        told = update(control_plane, judged, changed(judged["spec"], at(f"verifier.rubric.{path}"), value))
-        assert (refused if isinstance(refused, str) else FROZEN if refused else "") in told, (path, told)
-        assert bool(told) == bool(refused), (path, told)
+        answer = update(control_plane, judged, changed(judged["spec"], at(f"verifier.rubric.{path}"), value))
+        assert (refused if isinstance(refused, str) else FROZEN if refused else "") in answer, (path, answer)
+        assert bool(answer) == bool(refused), (path, answer)
 
 
 def test_tasks_keep_their_order_which_is_part_of_a_key(control_plane: ControlPlane, stored: Document) -> None:
@@ -856,17 +856,17 @@ def test_whatever_moves_a_key_or_an_output_is_refused(control_plane: ControlPlan
     tried = moved = 0
     for path, spec in other_values(stored):
         after = SelfEvolutionRun.model_validate({**stored, "spec": spec}).spec
-        told = update(control_plane, stored, spec)
+        answer = update(control_plane, stored, spec)
         free = any(path == one or path.startswith(f"{one}.") for one in FREE)
-        held = free and (UNBUILT in told or "quantization cannot be added or removed" in told)
-        assert (told == "") == (free and not held), f"{path}: {told or 'taken'}"
+        held = free and (UNBUILT in answer or "quantization cannot be added or removed" in answer)
+        assert (answer == "") == (free and not held), f"{path}: {answer or 'taken'}"
         # What is published elsewhere is another step, and moves no other.
         moves = {
             step.name
             for step in sketch(after).steps
             if keys.get(step.name, step.key) != step.key and not (step.type.publishes and path.startswith("publish"))
         }
-        assert not (moves and told == ""), f"{path} moves {moves}"
+        assert not (moves and answer == ""), f"{path} moves {moves}"
         tried, moved = tried + 1, moved + bool(moves)
     assert tried > 300 and moved > 100
 
@@ -892,12 +892,12 @@ def kubectl(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_kubectl_explains_every_field(kubectl: Any) -> None:
-    told = " ".join(kubectl("explain", "ser", "--recursive").split())
-    assert "SelfEvolutionRun" in told and "a better model in the object store" in told
-    told = " ".join(kubectl("explain", "ser.spec.rollout.band").split())
-    assert "Majority shares that enter the curriculum." in told and "Smallest majority share." in told
-    told = " ".join(kubectl("explain", "ser.spec.challenger.engine").split())
-    assert "enum: transformers, vllm, server" in told and "Of kind vllm. Share of the GPU's memory" in told
+    answer = " ".join(kubectl("explain", "ser", "--recursive").split())
+    assert "SelfEvolutionRun" in answer and "a better model in the object store" in answer
+    answer = " ".join(kubectl("explain", "ser.spec.rollout.band").split())
+    assert "Majority shares that enter the curriculum." in answer and "Smallest majority share." in answer
+    answer = " ".join(kubectl("explain", "ser.spec.challenger.engine").split())
+    assert "enum: transformers, vllm, server" in answer and "Of kind vllm. Share of the GPU's memory" in answer
     assert "When status last changed." in kubectl("explain", "ser.status.conditions")
 
 

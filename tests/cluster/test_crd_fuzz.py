@@ -99,7 +99,7 @@ def _has_half_a_pair(document: Document) -> bool:
     return False
 
 
-def _looked_at(document: Document) -> Iterator[Any]:
+def _read_by_rules(document: Document) -> Iterator[Any]:
     """The whole numbers that rules in CEL look at."""
     for part, names in {
         "rollout": ("shards", "minShards", "questions", "minCurriculum"),
@@ -137,7 +137,7 @@ _FIELDS_OF = {kind: {f.alias for f in of.model_fields.values()} - {"kind"} for k
 KNOWN_DIFFERENCES: dict[str, tuple[Callable[[Document], bool], Document]] = {
     # CEL does not take 3.0 for a whole number. kubectl sends 3, so only other clients meet it.
     "the server refuses 3.0 where a rule looks at the number": (
-        lambda document: any(isinstance(value, float) for value in _looked_at(document)),
+        lambda document: any(isinstance(value, float) for value in _read_by_rules(document)),
         changed(FULL, ("spec", "rollout", "shards"), 2.0),
     ),
     # The server drops it before it looks at the kind.
@@ -164,8 +164,8 @@ def difference(plane: ControlPlane, document: Document) -> str | None:
     ours, theirs = read(document), served(plane, document)
     if isinstance(ours, str) != isinstance(theirs, str):
         return " | ".join(
-            f"{who} {told if isinstance(told, str) else 'takes it'}"
-            for who, told in (("command:", ours), ("server:", theirs))
+            f"{who} {result if isinstance(result, str) else 'takes it'}"
+            for who, result in (("command:", ours), ("server:", theirs))
         )
     if isinstance(ours, str) or isinstance(theirs, str):
         return None

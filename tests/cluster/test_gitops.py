@@ -154,8 +154,8 @@ def test_a_life_under_git_from_unseen_to_healthy_without_a_word_of_the_spec_chan
             ours = entry["manager"] == "selfevo-operator"
             assert ours == (entry.get("subresource") == "status"), entry
             assert set(entry["fieldsV1"]) <= ({"f:status"} if ours else {"f:spec", "f:metadata"})
-    told = [(kstatus(v), argo(v)["status"], flux("flux-finished.yaml", v)) for v in versions]
-    assert [each for each, _ in itertools.groupby(told)] == [
+    shown = [(kstatus(v), argo(v)["status"], flux("flux-finished.yaml", v)) for v in versions]
+    assert [each for each, _ in itertools.groupby(shown)] == [
         ("InProgress", "Progressing", "InProgress"),
         ("Current", "Healthy", "Current"),
     ]
@@ -290,7 +290,7 @@ def test_a_namespace_with_a_run_in_it_can_be_deleted(
     api.delete("namespaces", namespace)
     eventually(lambda: api.list(RUNS, namespace) == [] and api.list("pods", namespace) == [])
     eventually(lambda: api.find("namespaces", namespace) is None)
-    assert "a defect" not in operator.said
+    assert "a defect" not in operator.output
 
 
 def test_a_run_that_git_holds_from_the_beginning_starts_when_git_lets_it(

@@ -27,7 +27,7 @@ def asked(verb: str, group: str, resource: str, namespace: str = "a", **more: ob
 
 ALL = [asked(*right) for right in rights(rules()) - EXPLAINED]
 DENIED = asked("list", "batch", "jobs", code=403, denied=True)
-SAID = f"{USER} was denied to list jobs of batch in a; grant it, or do not ask"
+FINDING = f"{USER} was denied to list jobs of batch in a; grant it, or do not ask"
 
 
 def binding(verb: str, namespace: str = "a", resource: str = "rolebindings") -> Access:
@@ -65,14 +65,14 @@ def test_each_account_of_the_operator_counts():
     assert findings(SHIPPED, [mixed]) == []
 
 
-def test_a_denial_is_told_once():
-    assert findings(SHIPPED, [[*ALL, DENIED, DENIED], [DENIED]]) == [SAID]
+def test_a_denial_is_reported_once():
+    assert findings(SHIPPED, [[*ALL, DENIED, DENIED], [DENIED]]) == [FINDING]
     refused = replace(DENIED, denied=False)  # by an admission plugin: RBAC has allowed it
     assert findings(SHIPPED, [[*ALL, refused]]) == []
 
 
 @pytest.mark.parametrize(
-    ("before", "told"),
+    ("before", "reported"),
     [
         ([binding("delete")], False),
         ([binding("deletecollection")], False),
@@ -84,16 +84,16 @@ def test_a_denial_is_told_once():
         ([binding("delete", "", "clusterrolebindings"), binding("create", "", "clusterrolebindings")], True),
     ],
 )
-def test_a_denial_that_a_test_has_provoked_is_not(before: list[Access], told: bool):
-    assert findings(SHIPPED, [[*ALL, *before, DENIED]]) == ([SAID] if told else [])
-    assert findings(SHIPPED, [[*ALL, *before], [DENIED]]) == [SAID], "of another control plane"
+def test_a_denial_that_a_test_has_provoked_is_not(before: list[Access], reported: bool):
+    assert findings(SHIPPED, [[*ALL, *before, DENIED]]) == ([FINDING] if reported else [])
+    assert findings(SHIPPED, [[*ALL, *before], [DENIED]]) == [FINDING], "of another control plane"
 
 
 def test_what_was_asked_first_came_first_whoever_was_answered_first():
     late = replace(binding("delete"), received="2026-01-01T00:00:00.000001Z")
     denied = replace(DENIED, received="2026-01-01T00:00:00.000002Z")
     assert findings(SHIPPED, [[*ALL, denied, late]]) == []
-    assert findings(SHIPPED, [[*ALL, late, replace(denied, received="2026-01-01T00:00:00.000000Z")]]) == [SAID]
+    assert findings(SHIPPED, [[*ALL, late, replace(denied, received="2026-01-01T00:00:00.000000Z")]]) == [FINDING]
 
 
 def test_where_the_operator_asked_for_nothing_nothing_is_judged():
@@ -185,21 +185,21 @@ IN_TWO = ("-n", "2", "--dist", "loadfile")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [(), IN_TWO], ids=["in one process", "in two"])
-class TestWhenItLooks:
+class TestWhenItRuns:
     def test_a_whole_run_is_judged_and_counts_as_a_test(self, tests: Path, how: tuple[str, ...]):
-        code, said, last = ran(tests, *how)
-        assert code == 0 and "5 passed, 1 skipped" in last and "not judged" not in said
+        code, output, last = ran(tests, *how)
+        assert code == 0 and "5 passed, 1 skipped" in last and "not judged" not in output
 
     def test_a_finding_fails_it_and_the_summary_stays_last(self, tests: Path, how: tuple[str, ...]):
-        code, said, last = ran(tests, *how, PLANE="wrong")
+        code, output, last = ran(tests, *how, PLANE="wrong")
         assert code == 1 and "1 failed, 4 passed, 1 skipped" in last
-        assert f"FAILED cluster::{NAME}" in said and "wrong is wrong" in said
+        assert f"FAILED cluster::{NAME}" in output and "wrong is wrong" in output
 
     def test_all_files_by_name_are_a_whole_run(self, tests: Path, how: tuple[str, ...]):
         code, _, last = ran(tests, *how, "cluster/test_one.py", "cluster/test_two.py", PLANE="wrong")
         assert code == 1 and "1 failed, 3 passed, 1 skipped" in last
 
-    def test_another_test_that_fails_does_not_keep_it_from_looking(self, tests: Path, how: tuple[str, ...]):
+    def test_another_test_that_fails_does_not_keep_it_from_running(self, tests: Path, how: tuple[str, ...]):
         code, _, last = ran(tests, *how, PLANE="wrong", FAIL="1")
         assert code == 1 and "2 failed, 3 passed, 1 skipped" in last
 
@@ -214,16 +214,16 @@ class TestWhenItLooks:
         ],
     )
     def test_a_part_is_not_judged(self, tests: Path, how: tuple[str, ...], chosen: list[str], why: str):
-        code, said, last = ran(tests, *how, *chosen, PLANE="wrong")
+        code, output, last = ran(tests, *how, *chosen, PLANE="wrong")
         assert code == 0 and "failed" not in last
-        assert f"cluster: the audit logs were not judged, {why}" in said
+        assert f"cluster: the audit logs were not judged, {why}" in output
 
     def test_a_run_that_failed_there_is_not_judged(self, tests: Path, how: tuple[str, ...]):
         with (tests / "cluster" / "test_one.py").open("a") as file:
             file.write("def test_f(): assert False\n")
-        code, said, last = ran(tests, *how, PLANE="wrong")
-        assert code == 1 and "1 failed, 4 passed" in last and "not judged, a test failed" in said
+        code, output, last = ran(tests, *how, PLANE="wrong")
+        assert code == 1 and "1 failed, 4 passed" in last and "not judged, a test failed" in output
 
-    def test_where_nothing_was_logged_nothing_is_said(self, tests: Path, how: tuple[str, ...]):
-        code, said, last = ran(tests, *how, "test_other.py")
-        assert code == 0 and "1 passed" in last and "judged" not in said
+    def test_where_nothing_was_logged_nothing_is_shown(self, tests: Path, how: tuple[str, ...]):
+        code, output, last = ran(tests, *how, "test_other.py")
+        assert code == 0 and "1 passed" in last and "judged" not in output

@@ -26,15 +26,15 @@ import json, os, pathlib, urllib.request
 import selfevo_contract.errors
 lines = pathlib.Path("/proc/self/status").read_text().splitlines()
 status = dict(line.split(":\\t", 1) for line in lines if ":\\t" in line)
-said = {"uid": os.getuid(), "capabilities": status["CapEff"], "seccomp": status["Seccomp"]}
+result = {"uid": os.getuid(), "capabilities": status["CapEff"], "seccomp": status["Seccomp"]}
 for place in ("/root-file-system", "/tmp/scratch"):
     try:
-        said[place] = pathlib.Path(place).write_text("x")
+        result[place] = pathlib.Path(place).write_text("x")
     except OSError as refused:
-        said[place] = refused.strerror
-said["compiled"] = os.path.exists(selfevo_contract.errors.__cached__)
-said["reached"] = urllib.request.urlopen(os.environ["OUTSIDE"]).read().decode()
-pathlib.Path("/dev/termination-log").write_text(json.dumps(said))
+        result[place] = refused.strerror
+result["compiled"] = os.path.exists(selfevo_contract.errors.__cached__)
+result["reached"] = urllib.request.urlopen(os.environ["OUTSIDE"]).read().decode()
+pathlib.Path("/dev/termination-log").write_text(json.dumps(result))
 print("in the log")
 """
 

@@ -39,7 +39,7 @@ class TestFaultProxy:
         assert api.get("configmaps", "one", namespace)["data"] == {"a": "1"}
         with pytest.raises(ApiError, match="not found"):
             api.get("configmaps", "two", namespace)
-        seen = [(r.verb, r.write, r.code, r.told) for r in proxy.requests if "configmaps" in r.path]
+        seen = [(r.verb, r.write, r.code, r.answered) for r in proxy.requests if "configmaps" in r.path]
         assert seen == [
             ("create", 1, 201, 201),
             ("patch", 2, 200, 200),
@@ -90,7 +90,7 @@ class TestFaultProxy:
         ("how", "heard"), [("drop", ["ADDED", "end"]), ("error", ["ADDED", "ERROR", "end"]), ("hold", ["ADDED"])]
     )
     @pytest.mark.parametrize("by", ["rule", "hand"])
-    def test_watches_end_as_told(
+    def test_watches_end_as_set(
         self, control_plane: ControlPlane, api: Api, proxy: FaultProxy, namespace: str, how: str, heard: list, by: str
     ):
         if by == "rule":
@@ -131,7 +131,7 @@ class TestFaultProxy:
             api.create(config_map("two"), namespace)
         proxy.hook = lambda *_: None
         assert self.names(api, namespace) == stored
-        assert [(r.write, r.told) for r in proxy.writes] == [(1, 201), (2, None)]
+        assert [(r.write, r.answered) for r in proxy.writes] == [(1, 201), (2, None)]
 
     def test_who_is_cut_off_after_a_reply_writes_nothing_more(
         self, control_plane: ControlPlane, api: Api, proxy: FaultProxy, namespace: str

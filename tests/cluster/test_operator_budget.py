@@ -13,9 +13,9 @@ from harness.cluster.cluster_runs import (
     eventually,
     jobs,
     status_of,
+    wait_event,
     wait_phase,
     wait_run,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
@@ -41,7 +41,7 @@ def test_a_run_out_of_budget_waits_also_for_another_operator_and_goes_on_when_it
         # What it was stopped in saves and ends.
         ended = wait_run(api, namespace, "demo", lambda run: not live(run))
         before = len(jobs(api, namespace))
-        wait_told(api, namespace, "BudgetExceeded")
+        wait_event(api, namespace, "BudgetExceeded")
     spent = status_of(ended)["usage"]["gpuHours"]
     with operating(control_plane, tmp_path, [namespace], flags=["--resync-seconds", "1"]) as operator:
         eventually(lambda: operator.metric("selfevo_reconcile_duration_seconds_count") >= 1)

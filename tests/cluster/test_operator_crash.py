@@ -29,9 +29,9 @@ from harness.cluster.cluster_runs import (
     keys_of,
     plan_of,
     status_of,
+    wait_event,
     wait_phase,
     wait_run,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.faults import Request
@@ -93,7 +93,7 @@ def goes_on_from_another(api: Api, namespace: str, kubelet: FakeKubelet) -> Obje
     """Two steps, with what a run of two others has made, which is deleted as soon as it is not needed any more."""
     api.create(cluster_run("first", **BRIEF), namespace)
     wait_phase(api, namespace, "first", "Succeeded", LIMIT_S)
-    wait_told(api, namespace, "run Succeeded", "first", LIMIT_S)
+    wait_event(api, namespace, "run Succeeded", "first", LIMIT_S)
     api.create(cluster_run(**FORK), namespace)
     wait_run(api, namespace, "demo", lambda run: "fork" in status_of(run), LIMIT_S)
     api.delete(RUNS, "first", namespace)
@@ -145,18 +145,18 @@ class Crashes:
             try:
                 run = story(plane.admin, namespace, kubelet)
             except AssertionError as error:
-                said = "\n---\n".join(operator.said for operator in operators)
-                raise AssertionError(f"killed at {crash}: {error}\n{said}\n{_words(proxy.writes)}") from None
+                logs = "\n---\n".join(operator.logs for operator in operators)
+                raise AssertionError(f"killed at {crash}: {error}\n{logs}\n{_words(proxy.writes)}") from None
             # The last writes come after the end that the story waits for.
             eventually(lambda: len(operators) == 2 or crash is None, why=lambda: f"no crash at {crash}")
-            eventually(lambda: " listed " in operators[-1].said, why=lambda: operators[-1].said)
+            eventually(lambda: " listed " in operators[-1].output, why=lambda: operators[-1].output)
             if crash is None:
                 # The last Event comes after the status that it tells of. A crash may lose it.
-                wait_told(plane.admin, namespace, "run Succeeded", limit_s=LIMIT_S)
+                wait_event(plane.admin, namespace, "run Succeeded", limit_s=LIMIT_S)
             time.sleep(0.3)
             assert operators[-1].alive and plane.admin.get(RUNS, "demo", namespace) == run
             # What happened while the operator was away is told in one Event; the facts in it are the same.
-            told = {
+            facts = {
                 # A Job that was told to end may have ended before the operator is back.
                 re.sub(r", \S+ is ending: it was asked to, and saves its state$", "", fact)
                 for _, text in events(plane.admin, namespace)
@@ -164,13 +164,13 @@ class Crashes:
             }
             for operator in operators:
                 operator.kill()
-                assert "a defect" not in operator.said, operator.said
+                assert "a defect" not in operator.output, operator.output
             assert kubelet.overlaps == []
             jobs = [r for r in proxy.writes if re.search("/jobs(/|$)", r.path) and r.code in (200, 201)]
             stored = dict(Counter(request.verb for request in jobs))
             words = _words(proxy.writes)
             ended = Ended(
-                _timeless(run, namespace), stored, sorted(kubelet.trained), told, words, len(words) - begins[0] + 1
+                _timeless(run, namespace), stored, sorted(kubelet.trained), facts, words, len(words) - begins[0] + 1
             )
         plane.remove_namespace(namespace)
         return ended

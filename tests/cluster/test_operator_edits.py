@@ -22,9 +22,9 @@ from harness.cluster.cluster_runs import (
     plan_of,
     status_of,
     step,
+    wait_event,
     wait_phase,
     wait_run,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
@@ -71,7 +71,7 @@ def test_a_run_that_is_held_gives_its_place_up_and_goes_on_where_it_was(api: Api
     assert sorted(kubelet.trained) == keys_of(run)
     assert kubelet.overlaps == []
     assert [pod.exit_code for pod in kubelet.lived] == [0, 0, 137, 0]
-    assert [reason for reason, _ in wait_told(api, namespace, "Resumed") if reason in ("Suspended", "Resumed")] == [
+    assert [reason for reason, _ in wait_event(api, namespace, "Resumed") if reason in ("Suspended", "Resumed")] == [
         "Suspended",
         "Resumed",
     ]

@@ -19,9 +19,9 @@ from harness.cluster.cluster_runs import (
     plan_of,
     status_of,
     step,
+    wait_event,
     wait_phase,
     wait_run,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
@@ -49,12 +49,12 @@ def test_what_no_retry_cures_stops_the_run_until_a_person_answers(
     failed = wait_phase(api, namespace, "demo", "Failed")
     assert conditions(failed) == {"Stalled": reason, "Failed": reason}
     assert kstatus(failed) == "Failed"
-    assert message(failed) == f"solver-train-1: told to end with {code}; tell otherwise"
+    assert message(failed) == f"solver-train-1: ordered to end with {code}; order otherwise"
     attempt = status_of(failed)["attempts"][-1]
     assert (attempt["step"], attempt["exitCode"], attempt["reason"]) == ("solver-train-1", code, reason)
     assert [pod.exit_code for pod in kubelet.lived] == [0, 0, code], "one Job, one pod"
     assert len(jobs(api, namespace)) == 3
-    wait_told(api, namespace, "StepFailed")
+    wait_event(api, namespace, "StepFailed")
 
     api.patch(RUNS, "demo", {"spec": {"pods": {"env": [{"name": "A", "value": "answer"}]}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
@@ -71,12 +71,16 @@ def test_a_guard_stops_the_run_and_changing_it_lets_the_run_go_on(api: Api, name
     measured = "in iteration 1 50.0 % of the valid questions are in the band, below 60.0 %"
     assert message(failed).startswith(f"guard inBand: {measured}; change spec.guards.inBand")
     assert status_of(failed)["watch"] == "tripped: inBand"
-    said = {guard["name"]: guard for guard in status_of(failed)["guards"]}
-    assert "diversity" not in said and said["heldOut"]["state"] == said["labelAccuracy"]["state"] == "Blind"
-    assert (said["inBand"]["state"], said["inBand"]["value"], said["kl"]["state"]) == ("Tripped", 0.5, "Waiting")
+    by_guard = {guard["name"]: guard for guard in status_of(failed)["guards"]}
+    assert "diversity" not in by_guard and by_guard["heldOut"]["state"] == by_guard["labelAccuracy"]["state"] == "Blind"
+    assert (by_guard["inBand"]["state"], by_guard["inBand"]["value"], by_guard["kl"]["state"]) == (
+        "Tripped",
+        0.5,
+        "Waiting",
+    )
     assert len(jobs(api, namespace)) == 2
-    told = f"guard inBand: {measured}"
-    wait_told(api, namespace, told)
+    fact = f"guard inBand: {measured}"
+    wait_event(api, namespace, fact)
 
     api.patch(RUNS, "demo", {"spec": {"guards": {"inBand": {"action": "warn"}}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
@@ -95,8 +99,8 @@ def test_a_guard_rolls_the_run_back_once_and_then_stops_it(api: Api, namespace: 
     anew = {name: step(failed, name)["key"] for name in abandoned}
     assert not set(anew.values()) & set(abandoned.values()), "another seed, another key"
     assert len(jobs(api, namespace)) == 4 and len(kubelet.trained) == 4
-    told = "goes back to the base, and on from there with another seed: guard inBand, in iteration 1 50.0 %"
-    wait_told(api, namespace, told)
+    fact = "goes back to the base, and on from there with another seed: guard inBand, in iteration 1 50.0 %"
+    wait_event(api, namespace, fact)
 
     api.patch(RUNS, "demo", {"spec": {"guards": {"inBand": {"action": "warn"}}}}, namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
@@ -129,7 +133,9 @@ def test_one_that_fails_for_good_ends_the_run_at_its_limit(api: Api, namespace: 
     api.create(cluster_run(**SHORT, spec__backoffLimit=1), namespace)
     failed = wait_phase(api, namespace, "demo", "Failed")
     assert conditions(failed) == {"Stalled": "BackoffLimitExceeded", "Failed": "BackoffLimitExceeded"}
-    assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: told to end" in message(failed)
+    assert "challenger-train-1 failed 2 times (spec.backoffLimit is 1), the last time: ordered to end" in message(
+        failed
+    )
     assert len(jobs(api, namespace)) == 1 and len(kubelet.lived) == 2
     assert step(failed, "challenger-train-1")["failures"] == 2
 
@@ -217,7 +223,7 @@ def test_memory_that_was_not_enough_is_named(api: Api, namespace: str, kubelet: 
         ),
     ],
 )
-def test_what_a_cluster_cannot_do_is_said_and_nothing_is_made(
+def test_what_a_cluster_cannot_do_is_reported_and_nothing_is_made(
     api: Api, namespace: str, kubelet: FakeKubelet, changes: dict, reason: str, sentence: str
 ):
     api.create(cluster_run(**SHORT, **changes), namespace)

@@ -62,15 +62,15 @@ def start(control_plane: ControlPlane, namespace: str, proxy: FaultProxy, tmp_pa
     yield start
     for operator in made:
         operator.kill()
-        assert "a defect" not in operator.said, operator.said
+        assert "a defect" not in operator.output, operator.output
 
 
 def ended(operator: OperatorProcess, limit_s: float = 180.0) -> str:
     """The sentence with which it ended by itself; it is the last line, and no traceback stands before it."""
-    assert operator.wait_end(limit_s) == 1, operator.said
-    lines = operator.said.splitlines()
-    assert "Traceback" not in operator.said, operator.said
-    assert " ERROR selfevo " in lines[-1], operator.said
+    assert operator.wait_end(limit_s) == 1, operator.output
+    lines = operator.output.splitlines()
+    assert "Traceback" not in operator.output, operator.output
+    assert " ERROR selfevo " in lines[-1], operator.output
     return lines[-1].split(" ERROR selfevo ", 1)[1]
 
 
@@ -164,7 +164,7 @@ def test_a_black_hole_is_an_error_after_a_while(
     run = api.create(cluster_run(**SHORT), namespace)
     lives_on(api, namespace, kubelet, run)
     assert operator.metric("selfevo_api_calls_total", code="0") == 2
-    assert "no answer from http://127.0.0.1" in operator.said
+    assert "no answer from http://127.0.0.1" in operator.output
 
 
 def test_an_api_server_that_is_started_anew(
@@ -251,8 +251,8 @@ def test_a_watch_that_stays_silent_ends_the_process_which_comes_back(
     proxy.end_watches("hold")
     run = api.create(cluster_run(), namespace)
     end_watches_until_it_ends(operator, proxy, "hold")
-    said = ended(operator)
-    assert said.startswith("the watch of ") and said.endswith("while they changed; starting anew"), said
+    message = ended(operator)
+    assert message.startswith("the watch of ") and message.endswith("while they changed; starting anew"), message
     operator.run()
     lives_on(api, namespace, kubelet, run)
 
@@ -265,8 +265,10 @@ def test_an_error_in_a_watch_ends_the_process_which_comes_back(
     run = api.create(cluster_run(**SHORT), namespace)
     kubelet.wait_running("challenger-train-1")
     end_watches_until_it_ends(operator, proxy, "error", code=500)
-    said = ended(operator)
-    assert said.startswith("watching ended: ") and "500 by the proxy" in said and said.endswith("; starting anew")
+    message = ended(operator)
+    assert (
+        message.startswith("watching ended: ") and "500 by the proxy" in message and message.endswith("; starting anew")
+    )
     kubelet.release("challenger-train-1")
     operator.run()
     lives_on(api, namespace, kubelet, run)
@@ -289,7 +291,7 @@ def test_a_list_whose_continuation_has_expired_is_begun_anew(api: Api, namespace
     operator.start()
     deadline = time.monotonic() + 300
     while operator.ask("/readyz")[0] != 200:
-        assert time.monotonic() < deadline, operator.said
+        assert time.monotonic() < deadline, operator.output
         if not operator.alive:
             ended(operator)
             operator.start()
@@ -323,15 +325,15 @@ def test_without_rights_it_says_whose_they_are(control_plane: ControlPlane, api:
     operator = start()
     api.delete("rolebindings", ACCOUNT, namespace)
     operator.start()
-    said = ended(operator)
-    assert said.startswith("the API server refuses us: ") and said.endswith(
+    message = ended(operator)
+    assert message.startswith("the API server refuses us: ") and message.endswith(
         "grant the rights that the chart's Role lists"
     )
-    assert "cannot list resource" in said and namespace in said
+    assert "cannot list resource" in message and namespace in message
 
 
 @pytest.mark.parametrize("when", ["at its start", "later"])
-def test_a_namespace_that_refuses_us_is_said_and_the_other_is_served(
+def test_a_namespace_that_refuses_us_is_reported_and_the_other_is_served(
     control_plane: ControlPlane, api: Api, namespace: str, kubelet: FakeKubelet, tmp_path: Path, when: str
 ):
     closed = control_plane.make_namespace()
@@ -348,7 +350,7 @@ def test_a_namespace_that_refuses_us_is_said_and_the_other_is_served(
         api.create(cluster_run(**SHORT, spec__suspend=True), closed)
         run = api.create(cluster_run(**SHORT), namespace)
         lives_on(api, namespace, kubelet, run)
-        assert f"namespace {closed} cannot be served: " in operator.said and operator.alive
+        assert f"namespace {closed} cannot be served: " in operator.output and operator.alive
         assert status_of(api.get(RUNS, "demo", closed)) == {"observedGeneration": 0}
         api.create({part: binding[part] for part in ("apiVersion", "kind", "roleRef", "subjects")}
                    | {"metadata": {"name": ACCOUNT}}, closed)  # fmt: skip
@@ -357,7 +359,7 @@ def test_a_namespace_that_refuses_us_is_said_and_the_other_is_served(
     finally:
         operator.kill()
         control_plane.remove_namespace(closed)
-    assert "Traceback" not in operator.said, operator.said
+    assert "Traceback" not in operator.output, operator.output
 
 
 # --- probes
@@ -372,7 +374,7 @@ def test_it_is_not_ready_before_everything_is_listed(namespace: str, proxy: Faul
     assert operator.wait_for("/readyz", 200) == "ok\n"
 
 
-def test_liveness_fails_when_a_look_hangs(api: Api, namespace: str, proxy: FaultProxy, start: Start):
+def test_liveness_fails_when_a_reconcile_hangs(api: Api, namespace: str, proxy: FaultProxy, start: Start):
     operator = start(env=impatient(request=60, stuck=1)).run()
     proxy.inject(BlackHole(), verb="create", path="/jobs$", times=None)
     api.create(cluster_run(), namespace)
@@ -397,7 +399,7 @@ def test_a_stuck_process_answers_nothing(start: Start):
     assert operator.wait_for("/healthz", 200) == "ok\n"
 
 
-def test_it_ends_well_when_told_to(namespace: str, control_plane: ControlPlane, tmp_path: Path):
+def test_it_ends_well_on_sigterm(namespace: str, control_plane: ControlPlane, tmp_path: Path):
     with operating(control_plane, tmp_path, [namespace]) as operator:
         operator.stop()
-        assert operator.exit_code == 0, operator.said
+        assert operator.exit_code == 0, operator.output

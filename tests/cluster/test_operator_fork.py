@@ -13,9 +13,9 @@ from harness.cluster.cluster_runs import (
     conditions,
     jobs,
     status_of,
+    wait_event,
     wait_phase,
     wait_run,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
@@ -44,8 +44,8 @@ def test_a_fork_waits_for_its_source_and_goes_on_when_that_is_deleted(
         assert status_of(found)["fork"]["solver"] == keys["solver-train-1"]
         api.delete(RUNS, "demo", namespace)
         done = wait_phase(api, namespace, "fork", "Succeeded")
-        told = wait_told(api, namespace, "run goes on from iteration 1 of run demo", "fork")
-    assert "Forked" in [reason for reason, _ in told]
+        recorded = wait_event(api, namespace, "run goes on from iteration 1 of run demo", "fork")
+    assert "Forked" in [reason for reason, _ in recorded]
     assert status_of(done)["fork"] == status_of(found)["fork"]
     assert [line["iteration"] for line in status_of(done)["iterations"]] == [0, 1, 2]
 

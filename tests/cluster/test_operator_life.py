@@ -25,8 +25,8 @@ from harness.cluster.cluster_runs import (
     kstatus,
     phase_of,
     status_of,
+    wait_event,
     wait_phase,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet, playing
@@ -70,7 +70,7 @@ def test_a_run_lives_from_its_creation_to_its_model(
     runs, all_jobs = _History(control_plane, RUNS, namespace), _History(control_plane, "jobs", namespace)
     run = api.create(cluster_run(), namespace)
     done = wait_phase(api, namespace, "demo", "Succeeded")
-    wait_told(api, namespace, "run Succeeded")
+    wait_event(api, namespace, "run Succeeded")
     time.sleep(0.5)  # the last reply is counted
     writes = _writes(operator)
     time.sleep(2.5)  # two lists more
@@ -105,14 +105,14 @@ def test_a_run_lives_from_its_creation_to_its_model(
     assert conditions(done) == {"Ready": "AllStepsSucceeded", "Complete": "AllStepsSucceeded"}
     for before, after in itertools.pairwise(v for v in versions if phase_of(v)):
         _conditions_move_only_where_they_flip(before, after)
-    told = events(api, namespace)
+    recorded = events(api, namespace)
     # Several of them where the operator was slow: one Event tells all that is new.
-    facts = [fact for _, text in told for fact in text.split("; ")]
-    for said in ("started", "is done"):
-        assert sorted(fact.split(" ")[0] for fact in facts if fact.endswith(f" {said}")) == sorted(STEPS)
-    reason, last = told[-1]
+    facts = [fact for _, text in recorded for fact in text.split("; ")]
+    for words in ("started", "is done"):
+        assert sorted(fact.split(" ")[0] for fact in facts if fact.endswith(f" {words}")) == sorted(STEPS)
+    reason, last = recorded[-1]
     assert reason == "Succeeded" and last.endswith(f"{STEPS[-1]} is done; run Succeeded: 5 of 5 steps done")
-    assert len({text for _, text in told}) == len(told)
+    assert len({text for _, text in recorded}) == len(recorded)
 
     # kopf writes nothing, and the operator only what is its own.
     for version in versions:
@@ -165,7 +165,7 @@ def test_one_operator_serves_the_whole_cluster(control_plane: ControlPlane, tmp_
 
         # Its own write may be told to somebody else before the answer has reached it. Runs of earlier tests may yet go
         # away; one that outlives its namespace cannot be written to, and is dropped where that is tried.
-        def told_and_true() -> tuple[float, list[str], list[str]]:
+        def counted_and_true() -> tuple[float, list[str], list[str]]:
             ended = [run["metadata"]["namespace"] for run in api.list(RUNS) if phase_of(run) == "Succeeded"]
             there_is = {each["metadata"]["name"] for each in api.list("namespaces")}
             return (
@@ -175,10 +175,10 @@ def test_one_operator_serves_the_whole_cluster(control_plane: ControlPlane, tmp_
             )
 
         def right() -> bool:
-            told, reachable, ended = told_and_true()
-            return {here, there} <= set(reachable) and len(reachable) <= told <= len(ended)
+            counted, reachable, ended = counted_and_true()
+            return {here, there} <= set(reachable) and len(reachable) <= counted <= len(ended)
 
-        eventually(right, why=told_and_true)
+        eventually(right, why=counted_and_true)
     for namespace in (here, there):
         control_plane.remove_namespace(namespace)
 
@@ -244,7 +244,7 @@ def test_metrics_are_clean_and_tell_of_a_life(
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     assert operator.metric("selfevo_api_calls_total", verb="create", resource="jobs", code="201") == 3
     assert operator.metric("selfevo_step_gap_seconds_count") == 2
-    told = len(wait_told(control_plane.admin, namespace, "run Succeeded"))
-    eventually(lambda: operator.metric("selfevo_transitions_total") == told)
+    counted = len(wait_event(control_plane.admin, namespace, "run Succeeded"))
+    eventually(lambda: operator.metric("selfevo_transitions_total") == counted)
     assert operator.metric("selfevo_queue_depth") == operator.metric("selfevo_queue_oldest_seconds") == 0
     assert operator.metric("selfevo_reconcile_errors_total") == 0

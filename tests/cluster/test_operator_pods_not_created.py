@@ -15,8 +15,8 @@ from harness.cluster.cluster_runs import (
     eventually,
     jobs,
     message,
+    wait_event,
     wait_run,
-    wait_told,
 )
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.manifests import pod
@@ -102,7 +102,7 @@ def namespaces(
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_is_said_in_the_clusters_words(
+def test_it_is_reported_in_the_clusters_words(
     control_plane: ControlPlane, namespaces: tuple[dict[str, str], OperatorProcess], cause: str
 ) -> None:
     api, namespace = control_plane.admin, namespaces[0][cause]
@@ -110,7 +110,7 @@ def test_it_is_said_in_the_clusters_words(
     assert conditions(stuck) == {"Stalled": "PodsNotCreated"}
     assert CAUSES[cause][2] in message(stuck)
     assert len(jobs(api, namespace)) == 1 and api.list("pods", namespace) == []
-    wait_told(api, namespace, "PodsNotCreated")
+    wait_event(api, namespace, "PodsNotCreated")
 
 
 def test_when_the_cause_is_gone_it_goes_on(

@@ -31,7 +31,7 @@ def test_a_running_step_shows_how_far_it_is_until_it_ends(
     api, hostile = control_plane.admin, "\x1b[2J<b>$(rm)</b>" + "x" * 200_000
     far = {"done": 10}
 
-    def said(pod: str) -> list[tuple[str, str]]:
+    def lines_of(pod: str) -> list[tuple[str, str]]:
         report = Progress(
             phase="solver-rollout", step=ROLLOUT, doing="answering", done=far["done"], total=40,
             tokens_per_second=100.0, truncated_share=0.25, seconds_left=60.0,
@@ -43,7 +43,7 @@ def test_a_running_step_shows_how_far_it_is_until_it_ends(
     run = cluster_run(spec__rollout__shards=2)
     kubelet.script |= {f"{ROLLOUT}/{index}": [Life(hangs=True)] for index in range(2)}
     with (
-        serving_logs(control_plane, kubelet.node, said) as logs,
+        serving_logs(control_plane, kubelet.node, lines_of) as logs,
         operating(control_plane, tmp_path, [namespace], flags=["--progress-seconds", "1"]) as operator,
     ):
         api.create(run, namespace)
@@ -75,7 +75,7 @@ def test_without_the_right_to_read_logs_a_run_goes_on_and_shows_none(
         weaker = [rule for rule in rules() if rule["resources"] != ["pods/log"]]
         api.patch("roles", ACCOUNT, {"rules": weaker}, namespace)
         api.create(cluster_run(), namespace)
-        eventually(lambda: "grant get of pods/log" in operator.said, why=operator.tail)
+        eventually(lambda: "grant get of pods/log" in operator.output, why=operator.tail)
         run = wait_run(api, namespace, "demo", lambda run: "Reconciling" in conditions(run))
         assert "progress" not in step(run, "evaluate-0")
         kubelet.release("evaluate-0")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.client import ApiError
-from harness.cluster.cluster_runs import RUNS, cluster_run, conditions, jobs, wait_phase, wait_told
+from harness.cluster.cluster_runs import RUNS, cluster_run, conditions, jobs, wait_event, wait_phase
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.kubelet_standin import FakeKubelet
 from harness.cluster.operator_process import operating
@@ -29,4 +29,4 @@ def test_an_iteration_waits_until_a_person_has_approved_it(
         api.patch(RUNS, "demo", {"spec": {"approvedIteration": 1}}, namespace)
         wait_phase(api, namespace, "demo", "Succeeded")
         # One Event a change: with the end of the evaluation.
-        wait_told(api, namespace, "iteration 1 waits for a person")
+        wait_event(api, namespace, "iteration 1 waits for a person")

@@ -172,10 +172,10 @@ def test_every_leaf_is_taken_or_refused_at_once_and_the_way_back_is_open(
             if run.edit(leaf, value):
                 run.follow()
                 run.go_back()
-            assert operator.alive and operator.pid == pid, operator.said
+            assert operator.alive and operator.pid == pid, operator.output
     assert len(LEAVES) > 150
     assert len(run.taken) > 60 and run.refused > 250, (len(run.taken), run.refused)
-    assert "a defect" not in operator.said, operator.said
+    assert "a defect" not in operator.output, operator.output
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -195,8 +195,8 @@ def test_five_edits_in_a_row_and_back(runs: dict[str, Edited], operator: Operato
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(chains, runs))
-    assert operator.alive and operator.pid == pid, operator.said
-    assert "a defect" not in operator.said, operator.said
+    assert operator.alive and operator.pid == pid, operator.output
+    assert "a defect" not in operator.output, operator.output
 
 
 def test_in_the_end_every_run_comes_to_its_end(

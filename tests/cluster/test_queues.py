@@ -87,7 +87,7 @@ def test_a_run_that_is_never_admitted_is_queued_and_nothing_else(
     version = queued["metadata"]["resourceVersion"]
     time.sleep(5)  # lists and looks in between; a Job of our own without a ready pod would be asked for the reason
     assert api.get(RUNS, "demo", namespace)["metadata"]["resourceVersion"] == version, "it writes while it waits"
-    assert kubelet.lived == [] and admitter.told == []
+    assert kubelet.lived == [] and admitter.recorded == []
 
     admitter.queues["team-a"] = EIGHT  # the administrator raises the quota
     wait_phase(api, namespace, "demo", "Succeeded")
@@ -119,12 +119,12 @@ def test_an_evicted_step_saves_waits_and_goes_on_uncounted(api: Api, namespace: 
         queued = wait_run(api, namespace, "demo", lambda run: reason(run) == "Queued")
         assert message(queued) == f"2 of 3 steps done, {name} is held in queue team-a"
         assert conditions(queued) == {"Reconciling": "Queued"}
-        eventually(lambda name=name: ("Requeued", name, 1) in admitter.told)
+        eventually(lambda name=name: ("Requeued", name, 1) in admitter.recorded)
         job = api.get("jobs", name, namespace)
         assert (job["status"].get("active", 0), job["status"].get("failed", 0)) == (0, 0)
         assert "nodeSelector" not in job["spec"]["template"]["spec"]
         assert next(lived.exit_code for lived in kubelet.lived if lived.name == pod) == 143
-        admitter.told.remove(("Requeued", name, 1))
+        admitter.recorded.remove(("Requeued", name, 1))
         admitter.holding = False
     done = wait_phase(api, namespace, "demo", "Succeeded")
     record = step(done, "solver-train-1")

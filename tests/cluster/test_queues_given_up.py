@@ -91,9 +91,9 @@ def test_a_rollout_that_was_admitted_in_part_is_evicted_once_and_not_twice(
     api.create(queued_run(spec__rollout__queue="inference", spec__rollout__minShards=1), namespace)
     kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2 and len(kubelet.trained) == 2, 120)
     eventually(lambda: job_of(api, namespace, "solver-rollout-1")["status"].get("succeeded") == 1)
-    for told in ("Evicted", "EvictionRefused"):
+    for kind in ("Evicted", "EvictionRefused"):
         admitter.evict("solver-rollout-1")
-        assert len(admitter.events(told)) == 1
+        assert len(admitter.events(kind)) == 1
         kubelet.wait_for(lambda: working(kubelet, "solver-rollout-1") == 2, 120)
     kubelet.release("solver-rollout-1")
     wait_phase(api, namespace, "demo", "Succeeded")

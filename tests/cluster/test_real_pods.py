@@ -80,7 +80,7 @@ class Life:
         eventually(there, LIMIT_S)
 
     @contextmanager
-    def told_on_failure(self) -> Iterator[None]:
+    def reported_on_failure(self) -> Iterator[None]:
         """Prints what a person would look at."""
         try:
             yield
@@ -122,7 +122,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
             with operating(plane, folder, [namespace]) as operator, recording(api, namespace) as pods:
                 led = Life(api, namespace, manifest, pods, s3, operator, real_node, folder)
                 api.create(manifest)
-                with led.told_on_failure():
+                with led.reported_on_failure():
                     _kill(led, second[KILLED])
                     _restart(led)
                     _evict(led, second[EVICTED])
@@ -191,13 +191,13 @@ def test_every_step_is_done_by_one_job_and_the_run_says_so(life: Life):
         next(s for s in status["steps"] if s["name"] == EVICTED)["timings"]
     )
 
-    told = _events(life)
+    recorded = _events(life)
     for step in STEPS:
-        assert sum(f"{step} started" in text for _, text in told) == 1, told
-        assert sum(f"{step} is done" in text for _, text in told) == 1, told
-    assert "run Succeeded: 5 of 5 steps done" in told[-1][1]
-    assert not [text for reason, text in told if reason in ("AttemptFailed", "StepFailed")]
-    assert life.operator.said.count("Traceback") == 0
+        assert sum(f"{step} started" in text for _, text in recorded) == 1, recorded
+        assert sum(f"{step} is done" in text for _, text in recorded) == 1, recorded
+    assert "run Succeeded: 5 of 5 steps done" in recorded[-1][1]
+    assert not [text for reason, text in recorded if reason in ("AttemptFailed", "StepFailed")]
+    assert life.operator.output.count("Traceback") == 0
 
 
 def test_the_killed_pod_counts_and_its_successor_goes_on_from_the_checkpoint(life: Life):
@@ -216,11 +216,11 @@ def test_the_evicted_pod_saves_ends_with_143_and_is_replaced_uncounted(life: Lif
     evicted, successor = life.pods.of(EVICTED)
     assert (trainer(evicted)["exitCode"], trainer(successor)["exitCode"]) == (143, 0)
     assert condition(evicted, "DisruptionTarget")["reason"] == "EvictionByEvictionAPI"
-    said = _result(evicted)
-    assert (said["outcome"], said["reason"]) == ("terminated", "Terminated")
+    result = _result(evicted)
+    assert (result["outcome"], result["reason"]) == ("terminated", "Terminated")
     # Training goes on beside the second checkpoint's upload until the third one has to wait for it.
-    found = re.search(r"stopped on request after step ([23]) of 4; the checkpoint is committed", said["message"])
-    assert found is not None, said["message"]
+    found = re.search(r"stopped on request after step ([23]) of 4; the checkpoint is committed", result["message"])
+    assert found is not None, result["message"]
     saved = int(found[1])
     assert _result(successor)["outcome"] == "committed" and _result(successor)["resumedFrom"] == saved
     assert _steps_trained(life.pods, successor) == list(range(saved, 5))

@@ -75,8 +75,8 @@ def test_vllm_answers_where_there_is_room_for_it(
 ) -> None:
     run = chosen(*arguments, **changes)
     assert kinds(run) == [KINDS.get(kind, kind) for kind in expected.split()]
-    said = "engines: " + ", ".join(f"{part} {kind}" for part, kind in zip(PARTS, kinds(run), strict=True))
-    assert engine_lines(run.spec) == [said]
+    line = "engines: " + ", ".join(f"{part} {kind}" for part, kind in zip(PARTS, kinds(run), strict=True))
+    assert engine_lines(run.spec) == [line]
 
 
 PARTS = ("challenger", "rollout", "evaluation")

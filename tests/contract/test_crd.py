@@ -90,7 +90,7 @@ def test_everything_in_the_spec_is_bounded() -> None:
     assert unbounded == []
 
 
-def test_lists_are_told_apart_by_what_their_items_differ_in() -> None:
+def test_lists_are_distinguished_by_what_their_items_differ_in() -> None:
     keys = {path: node.get("x-kubernetes-list-map-keys") for path, node in NODES.items() if node.get("type") == "array"}
     assert keys[".spec.pods.env"] == keys[".spec.evaluation.tasks"] == ["name"]
     assert keys[".status.conditions"] == ["type"]
@@ -224,7 +224,7 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
 
 def test_every_message_is_one_sentence_with_a_remedy() -> None:
     rules = [rule for node in NODES.values() for rule in node.get("x-kubernetes-validations", [])]
-    messages = {said for rule in rules for said in messages_of(rule)}
+    messages = {message for rule in rules for message in messages_of(rule)}
     assert FROZEN in messages and len(messages) > 30
     remedies = (
         "write ",

@@ -105,7 +105,7 @@ def test_a_prompt_counts_for_nothing() -> None:
         (lambda scores: [*scores[:-1], [*scores[-1][:-1], -math.inf]], "-inf as a log-probability in row 8"),
     ],
 )
-def test_scores_that_are_none_are_told(broken: Callable[[list[list[float]]], list[list[float]]], says: str) -> None:
+def test_scores_that_are_none_are_reported(broken: Callable[[list[list[float]]], list[list[float]]], says: str) -> None:
     rows, _ = probe()
     with pytest.raises(ValueError, match=f"^{says}$"):
         judge(rows, broken(whole(wanted(rows))), "bfloat16")

@@ -17,7 +17,7 @@ REGISTRY = ROOT / "contract" / "selfevo_contract" / "phases"
 
 
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
-def test_what_is_told_of_a_phase_is_in_its_inputs_and_in_the_spec(phase: PhaseType):
+def test_what_is_known_of_a_phase_is_in_its_inputs_and_in_the_spec(phase: PhaseType):
     fields = set(phase.inputs.model_fields)
     assert {*phase.models, *(name for name, _ in phase.steps)} <= fields
     assert phase.sharded == ("shards" in fields)
@@ -29,8 +29,8 @@ def test_what_is_told_of_a_phase_is_in_its_inputs_and_in_the_spec(phase: PhaseTy
 
 
 def test_phases_differ_in_what_tells_them_apart():
-    for told in ("name", "metrics", "title", "makes"):
-        assert len({getattr(phase, told) for phase in PHASES.values()}) == len(PHASES)
+    for field in ("name", "metrics", "title", "makes"):
+        assert len({getattr(phase, field) for phase in PHASES.values()}) == len(PHASES)
     parts = [phase.part for phase in PHASES.values()]
     assert {part for part in parts if parts.count(part) > 1} == {"evaluation"}  # which says how all scores are made
     assert [phase.name for phase in PHASES.values() if phase.trains_solver] == ["solver-train"]

@@ -333,12 +333,12 @@ def test_a_memory_is_of_the_rollout_before_and_moves_nothing_in_the_first_iterat
     assert "challenger-train-2" not in still
 
 
-def test_a_solver_that_is_paid_for_confidence_is_told_which_answers_vote() -> None:
+def test_a_solver_that_is_paid_for_confidence_gets_which_answers_vote() -> None:
     checks = {"spec__rollout__wellFormed": [{"kind": "number"}]}
     labels = planned(**checks).by_name["solver-train-1"]
     assert labels.inputs.well_formed is None and "wellFormed" not in labels.inputs.wire()
-    told = planned(**checks, spec__solver__reward={"mode": "confidence"}).by_name["solver-train-1"]
-    assert [check.kind for check in told.inputs.well_formed] == ["number"] and told.key != labels.key
+    confident = planned(**checks, spec__solver__reward={"mode": "confidence"}).by_name["solver-train-1"]
+    assert [check.kind for check in confident.inputs.well_formed] == ["number"] and confident.key != labels.key
     assert planned(spec__solver__reward={"mode": "confidence"}).by_name["solver-train-1"].inputs.well_formed is None
 
 
@@ -387,7 +387,7 @@ def test_how_pairs_answers_are_written_moves_no_key() -> None:
     assert {s.key for s in other.steps} == {s.key for s in planned(**TRIAD).steps}
 
 
-def test_what_a_process_is_told_survives_the_wire_for_every_step() -> None:
+def test_what_a_process_gets_survives_the_wire_for_every_step() -> None:
     for changes in (
         {},
         {"spec__rollout__oracle": {"kind": "arithmetic"}},

@@ -89,7 +89,7 @@ def test_a_config_says_all_of_its_step_and_survives_the_wire(name: str) -> None:
     assert config.prefix == f"research/{step.phase}/{step.key}"
 
 
-def test_what_is_not_computed_with_is_told_outside_of_the_inputs() -> None:
+def test_what_is_not_computed_with_is_passed_outside_of_the_inputs() -> None:
     plain = make_run().spec
     tuned = make_run(
         spec__solver__engine={"kind": "transformers", "batchSize": 7}, spec__solver__checkpointEvery=3

@@ -204,7 +204,7 @@ def test_nothing_behind_a_name_is_as_if_it_were_not_there() -> None:
     assert sentences(made) == ["spec.storage is missing; add it"]
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     assert len(sentences(document(spec__rollout__samples=1, spec__iterations=0, spec__x=1))) == 3
 
 

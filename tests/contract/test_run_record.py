@@ -33,10 +33,10 @@ def test_a_record_has_all_that_the_plan_needs() -> None:
     assert not again.spec.suspend
 
 
-def test_what_a_trainer_is_told_makes_the_same_record() -> None:
+def test_what_a_trainer_gets_makes_the_same_record() -> None:
     run = make_run(metadata__uid="77").model_copy(update={"status": WENT_BACK})
-    told = decoded_run(encoded_run(run))
-    assert RunRecord.of(told, "1.2") == RunRecord.of(run, "1.2")
+    decoded = decoded_run(encoded_run(run))
+    assert RunRecord.of(decoded, "1.2") == RunRecord.of(run, "1.2")
 
 
 @pytest.mark.parametrize("text", ["", "{", "e30=", "e30"])
@@ -48,8 +48,8 @@ def test_what_is_no_run_is_an_error(text: str) -> None:
 def test_values_of_variables_stay_with_the_pods() -> None:
     secret: dict[str, Any] = {"env": [{"name": "HF_TOKEN", "value": "hf_secret"}], "priorityClassName": "high"}
     run = make_run(spec__pods=secret, spec__solver__pods=secret)
-    told = zlib.decompress(base64.b64decode(encoded_run(run)))
-    for text in (RunRecord.of(run, "1.2").to_bytes().decode(), told.decode()):
+    encoded = zlib.decompress(base64.b64decode(encoded_run(run)))
+    for text in (RunRecord.of(run, "1.2").to_bytes().decode(), encoded.decode()):
         assert "hf_secret" not in text and "HF_TOKEN" not in text and text.count('"high"') == 2
 
 
@@ -69,7 +69,7 @@ def unknown_field(record: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (lambda _: b"\x00\xff", "x: is not a record of a run; remove it"),
         (lambda _: b"[" * 100_000, "x: is not a record of a run; remove it"),
@@ -88,11 +88,11 @@ def unknown_field(record: dict[str, Any]) -> bytes:
         ),
     ],
 )
-def test_what_is_no_record_of_ours_is_one_sentence(make: Callable[[dict[str, Any]], bytes], said: str) -> None:
+def test_what_is_no_record_of_ours_is_one_sentence(make: Callable[[dict[str, Any]], bytes], expected: str) -> None:
     record = RunRecord.of(make_run(), "1.2")
     data = make(record.wire())
     key = f"default/runs/demo/20260102T030405000000Z-{hashlib.sha256(data).hexdigest()}.json"
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=expected) as error:
         parsed(data, key, "x")
     assert "\n" not in str(error.value)
 
@@ -104,7 +104,7 @@ def test_a_damaged_record_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "stored"),
     [
         ({}, {"fork": {"run": "first", "iteration": -3}}),
         ({"spec__forkFrom": {"run": "first", "iteration": 1}}, {"fork": {"run": "first", "iteration": 10**12}}),
@@ -113,8 +113,8 @@ def test_a_damaged_record_is_one_sentence() -> None:
         ({}, {"rollbacks": [{"iteration": 10**9, "guard": "kl"}]}),
     ],
 )
-def test_iterations_that_its_spec_does_not_have_are_a_sentence(spec: dict[str, Any], said: dict[str, Any]) -> None:
-    data = json.dumps({**RunRecord.of(make_run(**spec), "1.2").wire(), **said}).encode()
+def test_iterations_that_its_spec_does_not_have_are_a_sentence(spec: dict[str, Any], stored: dict[str, Any]) -> None:
+    data = json.dumps({**RunRecord.of(make_run(**spec), "1.2").wire(), **stored}).encode()
     key = f"default/runs/demo/20260102T030405000000Z-{hashlib.sha256(data).hexdigest()}.json"
     with pytest.raises(InputError, match="an iteration that its spec does not have; remove it") as error:
         parsed(data, key, "s3://a/b")

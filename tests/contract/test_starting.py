@@ -28,7 +28,7 @@ def run_of(engine: str, *, eager: bool = False) -> SelfEvolutionRun:
     return gpu.manifest("qwen3-0.6b", Path("/b"), Path("/h"), Path("/s"), engine, "bfloat16", eager)
 
 
-def said_of(part: str, step: str) -> Took:
+def estimate_of(part: str, step: str) -> Took:
     run = run_of(part.split(",")[0], eager=part == EAGER)
     return took(plan(run.spec).by_name[step], run.spec, SMALL, "141 GB", Lengths(full=True))
 
@@ -46,21 +46,21 @@ def said_of(part: str, step: str) -> Took:
     ],
 )
 def test_phases_take_as_long_as_they_took(part: str, step: str, speed: float | None, whole: float) -> None:
-    measured, said = FOUND["engines"][part][step], said_of(part, step)
+    measured, estimated = FOUND["engines"][part][step], estimate_of(part, step)
     timings = measured["timings_s"]
     if speed is not None:
-        tokens_a_second = said.tokens / said.generating / 3600
+        tokens_a_second = estimated.tokens / estimated.generating / 3600
         assert tokens_a_second == pytest.approx(measured["tokens_per_generation_second"], rel=speed)
     # What was held out is not known to the formula, which guesses 500 questions.
-    generating = said.generating * measured["generated_tokens"] / said.tokens
+    generating = estimated.generating * measured["generated_tokens"] / estimated.tokens
     seconds = sum(timings.get(name, 0.0) for name in ("startup", "store", "load", "generation", "training"))
-    assert 3600 * (said.starting + generating + said.training) == pytest.approx(seconds, rel=whole)
+    assert 3600 * (estimated.starting + generating + estimated.training) == pytest.approx(seconds, rel=whole)
 
 
 def test_training_of_a_small_model_takes_as_long_as_it_took() -> None:
-    measured, said = FOUND["training"]["whole"]["timings_s"], said_of("vllm", "solver-train-1")
-    assert 3600 * said.training == pytest.approx(measured["training"], rel=0.05)
-    assert 3600 * said.generating == pytest.approx(measured["generation"], rel=0.15)
+    measured, estimated = FOUND["training"]["whole"]["timings_s"], estimate_of("vllm", "solver-train-1")
+    assert 3600 * estimated.training == pytest.approx(measured["training"], rel=0.05)
+    assert 3600 * estimated.generating == pytest.approx(measured["generation"], rel=0.15)
 
 
 def test_the_least_that_a_call_costs_is_nothing_to_a_large_model() -> None:

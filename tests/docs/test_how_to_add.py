@@ -243,8 +243,8 @@ def test_a_guard(copy: Copy) -> None:
         message = next(c.message for c in outcome.status.conditions if c.type == "Ready")
         print(len(outcome.actions), outcome.status.phase, message)
         """
-    told = "0 Failed guard novelty: in iteration 1 40.0 % of the questions are new, below 50.0 %; "
-    assert copy.run(code).startswith(told)
+    expected = "0 Failed guard novelty: in iteration 1 40.0 % of the questions are new, below 50.0 %; "
+    assert copy.run(code).startswith(expected)
 
 
 @pytest.mark.slow

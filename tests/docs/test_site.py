@@ -30,8 +30,8 @@ def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed (make setup)")
     folder = tmp_path_factory.mktemp("docs") / "site"
-    said = build(ROOT / "mkdocs.yml", folder)
-    assert said.returncode == 0, said.stderr
+    built = build(ROOT / "mkdocs.yml", folder)
+    assert built.returncode == 0, built.stderr
     return folder
 
 
@@ -52,8 +52,8 @@ def test_a_broken_link_or_anchor_fails_the_build(site: Path, tmp_path: Path) -> 
         (tmp_path / "mkdocs.yml").write_text((ROOT / "mkdocs.yml").read_text())
         page = tmp_path / "docs" / "quickstart.md"
         page.write_text(f"# Quick start\n\n{broken}\n")
-        said = build(tmp_path / "mkdocs.yml", tmp_path / "site")
-        assert said.returncode != 0 and "quickstart.md" in said.stderr, broken
+        built = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+        assert built.returncode != 0 and "quickstart.md" in built.stderr, broken
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Project:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=900)
         assert process.returncode == 0, f"{out}\n{err}"
-        self.said = f"{out}\n{err}"
+        self.output = f"{out}\n{err}"
         return out
 
     def steps(self, name: str = "run.yaml") -> dict[str, bool]:
@@ -134,7 +134,7 @@ def test_processes_that_are_forked_write_the_same_bytes_as_new_ones(project: Pro
     project.write({})
     assert all(project.steps().values())
     project("run", "run.yaml", "--storage", "file:cold", "--workdir", "another", "--cold")
-    assert "without the warm parent" not in project.said
+    assert "without the warm parent" not in project.output
     assert (tmp_path / ".selfevo" / "runs" / "default" / "arithmetic" / "warm.log").is_file()
     assert not (tmp_path / "another" / "runs" / "default" / "arithmetic" / "warm.log").exists()
 

@@ -20,12 +20,12 @@ every_state = pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys(
 @pytest.mark.slow
 @every_state
 def test_kstatus_reads_the_conditions_as_they_are_meant(state: State) -> None:
-    assert kstatus(state.told().shown()) == state.kstatus
+    assert kstatus(state.story().shown()) == state.kstatus
 
 
 @every_state
 def test_argo_cd_shows_its_health(state: State) -> None:
-    run = state.told().shown()
+    run = state.story().shown()
     health = argo(run)
     assert health["status"] == state.argo
     ready = next((c for c in run["status"].get("conditions", []) if c["type"] == "Ready"), None)
@@ -36,7 +36,7 @@ def test_argo_cd_shows_its_health(state: State) -> None:
 
 @every_state
 def test_flux_waits_for_the_end_or_for_the_beginning(state: State) -> None:
-    run = state.told().shown()
+    run = state.story().shown()
     assert flux("flux-finished.yaml", run) == state.finished
     assert flux("flux-taken.yaml", run) == state.taken
 
@@ -48,7 +48,7 @@ def test_the_states_are_all_that_the_documentation_has() -> None:
     lines = {(phase, *row[1:7]): (row[7], row[8]) for row in rows for phase in row[0].split(",")[0].split(" or ")}
     met = {}
     for state in STATES.values():
-        run = state.told().shown()
+        run = state.story().shown()
         if state.kstatus == "Terminating" or run["status"].get("observedGeneration") != run["metadata"]["generation"]:
             continue  # it says of an older spec, or of nothing
         kinds = {c["type"]: c["status"] for c in run["status"]["conditions"]}
@@ -61,7 +61,7 @@ def test_what_another_writer_adds_changes_nothing() -> None:
     """Its own condition, before ours: the order is not a promise, and kstatus goes by it."""
     foreign = {"type": "Audited", "status": "True", "reason": "Seen", "message": "by somebody"}
     for state in STATES.values():
-        run = state.told().shown()
+        run = state.story().shown()
         if "conditions" in run["status"]:
             run["status"]["conditions"] = [foreign, *reversed(run["status"]["conditions"])]
             assert (kstatus(run), argo(run)["status"]) == (state.kstatus, state.argo)

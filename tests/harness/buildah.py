@@ -77,8 +77,8 @@ class Builder:
         """Builds a target of the Dockerfile; the image's name."""
         name = f"localhost/selfevo-{target}"
         given = {"SLIM_IMAGE": BASE, "SLIM_DIGEST": self.digest(BASE), **arguments}
-        told = [f"--build-arg={key}={value}" for key, value in given.items()]
-        self.buildah("build", "--layers", "--format=oci", f"--target={target}", *told, f"--tag={name}", ROOT)
+        build_args = [f"--build-arg={key}={value}" for key, value in given.items()]
+        self.buildah("build", "--layers", "--format=oci", f"--target={target}", *build_args, f"--tag={name}", ROOT)
         return name
 
     def digest(self, name: str) -> str:
@@ -141,8 +141,8 @@ def _fill(made: Builder, base: Path) -> None:
     try:
         made.store.mkdir()
         paths = {"graphroot": made.store / "layers", "runroot": "/run/containers"}
-        told = "".join(f'{name} = "{path}"\n' for name, path in paths.items())
-        (made.store / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\n{told}')
+        lines = "".join(f'{name} = "{path}"\n' for name, path in paths.items())
+        (made.store / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\n{lines}')
         if made._inside("exec buildah images").returncode != 0:
             raise ToolUnavailable("buildah cannot mount overlays here")
         container = made.buildah("from", "scratch")
@@ -161,7 +161,7 @@ def _base(packages: Path, folder: Path) -> Path:
         return folder
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             [
                 packages / "usr/sbin/debootstrap",
                 *("--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm"),
@@ -172,8 +172,8 @@ def _base(packages: Path, folder: Path) -> Path:
             text=True,
             timeout=LIMIT_S,
         )
-        if said.returncode != 0:
-            raise ToolUnavailable(f"debootstrap could not make a root: {said.stdout[-300:]}")
+        if done.returncode != 0:
+            raise ToolUnavailable(f"debootstrap could not make a root: {done.stdout[-300:]}")
         for name in ("python", "python3", "python3.11"):
             (draft / "usr/local/bin" / name).symlink_to("/usr/bin/python3.11")
         shutil.rmtree(draft / "var/cache/apt")
@@ -189,5 +189,5 @@ def _base(packages: Path, folder: Path) -> Path:
 def _size(folder: Path) -> int:
     if not folder.is_dir():
         return 0
-    said = subprocess.run(["du", "--summarize", "--bytes", folder], capture_output=True, text=True, check=False)
-    return int(said.stdout.split()[0])
+    done = subprocess.run(["du", "--summarize", "--bytes", folder], capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[0])

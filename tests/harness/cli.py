@@ -65,11 +65,11 @@ class Project:
         task = {"name": "held-out", "data": {"uri": "file:heldout.jsonl"}}
         return self.write(spec__evaluation={"tasks": [task], "samples": 2}, **changes)
 
-    def order(self, step: str, **told: Any) -> None:
+    def order(self, step: str, **orders: Any) -> None:
         """Tell the fake trainer how to misbehave in ``step``; nothing told is no misbehaviour."""
         file = self.orders / f"{step}.json"
-        if told:
-            file.write_text(json.dumps(told))
+        if orders:
+            file.write_text(json.dumps(orders))
         else:
             file.unlink(missing_ok=True)
 
@@ -96,7 +96,7 @@ class Project:
             **options,
         )
 
-    def look(self, *args: str) -> subprocess.CompletedProcess[str]:
+    def invoke(self, *args: str) -> subprocess.CompletedProcess[str]:
         """The same in this process, half a second faster: for verbs that start nothing."""
         out, err, code = io.StringIO(), io.StringIO(), 0
         before = sys.argv
@@ -118,7 +118,7 @@ class Project:
             mock.patch.object(selfevo.verbs.run, "BACKOFF", selfevo_fake.BACKOFF),
             mock.patch.dict(os.environ, self.environment, clear=True),
         ):
-            return self.look(verb, *args)
+            return self.invoke(verb, *args)
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start the command."""

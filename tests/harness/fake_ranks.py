@@ -16,7 +16,7 @@ from selfevo_trainer.distributed.launcher import launch
 from selfevo_trainer.distributed.layout import Layout
 from selfevo_trainer.process.signals import StopRequest
 
-# Acts are done one after another; those of "told" when SIGTERM comes. Who has the file of "name" can be outlived.
+# Acts are done one after another; those of "sigterm" when SIGTERM comes. Who has the file of "name" can be outlived.
 _PROCESS = r"""
 import json, os, signal, sys, time
 acts = json.loads(sys.argv[1]).get(os.environ["RANK"], [["say", {}], ["exit", 0]])
@@ -52,7 +52,7 @@ def do(acts):
                 time.sleep(0.01)
         elif what == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        elif what == "told":
+        elif what == "sigterm":
             signal.signal(signal.SIGTERM, lambda *_, acts=value: do(acts))
         elif what == "exit":
             sys.stdout.flush()
@@ -68,14 +68,14 @@ TERMINATED: dict[str, Any] = {
     "reason": "Terminated",
     "message": "stopped on request after step 3 of 5",
 }
-HANG: Acts = [["told", [["say", TERMINATED], ["exit", 143]]], ["sleep", 60]]
+HANG: Acts = [["sigterm", [["say", TERMINATED], ["exit", 143]]], ["sleep", 60]]
 """Waits for what never comes, and ends when told."""
 
 
 def fails(code: int, reason: str, message: str) -> Acts:
     """Ends with a result, as a phase does."""
-    said = {"outcome": "failed", "exitCode": code, "reason": reason, "message": message}
-    return [["say", said], ["exit", code]]
+    result = {"outcome": "failed", "exitCode": code, "reason": reason, "message": message}
+    return [["say", result], ["exit", code]]
 
 
 def config() -> PhaseConfig:
@@ -109,13 +109,13 @@ class Pod:
         self.thread.start()
 
     def _run(self) -> None:
-        told = config()
-        said = {"phase": told.inputs.phase, "key": told.key, "outcome": "committed"}
+        configuration = config()
+        result = {"phase": configuration.inputs.phase, "key": configuration.key, "outcome": "committed"}
         acts = json.dumps({str(rank): acts for rank, acts in self.acts.items()})
-        command = (sys.executable, "-I", "-S", "-c", _PROCESS, acts, json.dumps(said))
+        command = (sys.executable, "-I", "-S", "-c", _PROCESS, acts, json.dumps(result))
         try:
             self.result = launch(
-                told, self.layout, self.workdir, self.stop, self.found, command=command, grace_s=self.grace_s
+                configuration, self.layout, self.workdir, self.stop, self.found, command=command, grace_s=self.grace_s
             )
         except BaseException as error:
             self.error = error

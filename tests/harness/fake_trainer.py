@@ -86,15 +86,15 @@ def note(event: str) -> None:
 def orders() -> dict[str, Any]:
     """How to misbehave this time."""
     file = FOLDER / f"{STEP}.json"
-    told = json.loads(file.read_text()) if file.exists() else {}
-    if told.get("shard", SHARD) != SHARD:
+    order = json.loads(file.read_text()) if file.exists() else {}
+    if order.get("shard", SHARD) != SHARD:
         return {}
-    if "times" in told:
-        told["times"] -= 1
-        if told["times"] < 0:
+    if "times" in order:
+        order["times"] -= 1
+        if order["times"] < 0:
             return {}
-        file.write_text(json.dumps(told))
-    return told
+        file.write_text(json.dumps(order))
+    return order
 
 
 def result(outcome: str, **fields: object) -> dict[str, Any]:
@@ -110,17 +110,17 @@ def report(done: int, more: Mapping[str, float] | None = None) -> None:
         print(json.dumps(line, separators=(",", ":")), flush=True)
 
 
-def work(told: dict[str, Any]) -> None:
-    if told.get("stubborn"):
+def work(order: dict[str, Any]) -> None:
+    if order.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if told.get("hang") or told.get("stubborn"):
+    if order.get("hang") or order.get("stubborn"):
         while str(os.getppid()) == os.environ["SELFEVO_PARENT_PID"]:
             report(1)
             time.sleep(0.05)
         raise Stopped
     for done in range(1, 4):
-        report(done, told.get("reports"))
-        time.sleep(told.get("seconds", 0) / 3)
+        report(done, order.get("reports"))
+        time.sleep(order.get("seconds", 0) / 3)
 
 
 def commit(place: Path) -> bool:
@@ -162,31 +162,31 @@ def commit(place: Path) -> bool:
 
 def failure(code: int) -> dict[str, Any]:
     reason = {2: "InvalidInput", 3: "ServiceFailed", 4: "EmptyCurriculum"}.get(code, "Crashed")
-    return result("failed", exitCode=code, reason=reason, message=f"told to end with {code}; tell otherwise")
+    return result("failed", exitCode=code, reason=reason, message=f"ordered to end with {code}; order otherwise")
 
 
 def run() -> dict[str, Any]:
     if (PLACE / "MANIFEST.json").exists():
         return result("found", metrics=METRICS)
     note("work")
-    told = orders()
-    if "kill" in told:
+    order = orders()
+    if "kill" in order:
         print("about to die", file=sys.stderr, flush=True)
-        os.kill(os.getpid(), told["kill"])
-    if told.get("exit"):
-        said = failure(told["exit"])
-        if told.get("linger"):
-            Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(said))
-            note("said")
+        os.kill(os.getpid(), order["kill"])
+    if order.get("exit"):
+        outcome = failure(order["exit"])
+        if order.get("linger"):
+            Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(outcome))
+            note("reported")
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pause()
-        return said
+        return outcome
     try:
-        work(told)
+        work(order)
     except Stopped:
-        if "then" not in told:
+        if "then" not in order:
             raise
-        return failure(told["then"])
+        return failure(order["then"])
     if SHARD is not None:
         chunks = [PLACE / "chunks" / "answers" / f"{index:08d}-{1:08d}" for index in range(INPUTS["shards"])]
         commit(chunks[SHARD])
@@ -194,7 +194,7 @@ def run() -> dict[str, Any]:
             return result("shard")
     won = commit(PLACE)
     note("committed" if won else "found")
-    if told.get("mute"):
+    if order.get("mute"):
         sys.exit(0)
     return result("committed" if won else "found", metrics=METRICS)
 
@@ -203,13 +203,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     note("start")
     try:
-        said = run()
+        outcome = run()
     except Stopped:
-        said = result("terminated", exitCode=143)
+        outcome = result("terminated", exitCode=143)
     finally:
         note("end")
-    Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(said))
-    return int(said.get("exitCode", 0))
+    Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(outcome))
+    return int(outcome.get("exitCode", 0))
 
 
 if __name__ == "__main__":

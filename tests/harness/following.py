@@ -18,7 +18,7 @@ class Follower:
 
     def __init__(self, project: Project, *args: str, **settings: float) -> None:
         self._out, out = os.pipe()
-        self.said = ""
+        self.output = ""
         self.result: subprocess.CompletedProcess[str] | None = None
         threading.Thread(target=self._read, daemon=True).start()
         code = (
@@ -37,15 +37,15 @@ class Follower:
 
     def _read(self) -> None:
         while piece := os.read(self._out, 4096):
-            self.said += piece.decode()
+            self.output += piece.decode()
         os.close(self._out)
 
     def wait_for(self, text: str) -> None:
-        wait_for(lambda: text in self.said or self.process.poll() is not None)
-        assert text in self.said
+        wait_for(lambda: text in self.output or self.process.poll() is not None)
+        assert text in self.output
 
     def end(self) -> tuple[int, list[str]]:
         """The exit code, and the lines without their times."""
         code = self.process.wait(120)
-        lines = [line[9:] if line[2:3] == line[5:6] == ":" else line for line in self.said.splitlines()]
+        lines = [line[9:] if line[2:3] == line[5:6] == ":" else line for line in self.output.splitlines()]
         return code, lines

@@ -120,11 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sha, folder = found
         siblings = [{"rfilename": name} for name in _files(folder)]
-        said = {"_id": "1", "id": repository.removeprefix("datasets/"), "sha": sha, "siblings": siblings, "tags": []}
+        info = {"_id": "1", "id": repository.removeprefix("datasets/"), "sha": sha, "siblings": siblings, "tags": []}
         if repository.startswith("datasets/"):
-            self._json(said | {"cardData": _card(folder), "gated": repository in self.hub.gated, "private": False})
+            self._json(info | {"cardData": _card(folder), "gated": repository in self.hub.gated, "private": False})
         else:
-            self._json(said | {"modelId": repository})
+            self._json(info | {"modelId": repository})
 
     def _tree(self, repository: str, revision: str, below: str = "") -> None:
         if (found := self._found(repository, revision)) is None:

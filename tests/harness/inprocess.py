@@ -49,8 +49,8 @@ def run_main(environment: Mapping[str, str]) -> Ended:
     with process_state(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         os.environ |= dict(environment)
         code = main()
-    said = [Progress.model_validate_json(line) for line in out.getvalue().splitlines()]
-    return Ended(code, PhaseResult.model_validate_json(termination.read_bytes()), err.getvalue(), said)
+    reports = [Progress.model_validate_json(line) for line in out.getvalue().splitlines()]
+    return Ended(code, PhaseResult.model_validate_json(termination.read_bytes()), err.getvalue(), reports)
 
 
 @contextlib.contextmanager

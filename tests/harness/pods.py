@@ -124,7 +124,7 @@ class Pod:
         assert self.process.pid is not None
         return self.process.pid
 
-    def said(self) -> list[Progress]:
+    def reports(self) -> list[Progress]:
         """Lines of progress so far."""
         out = self.folder / "out"
         lines = whole_lines(out.read_text()) if out.exists() else []
@@ -133,7 +133,7 @@ class Pod:
     def until(self, done: int) -> Pod:
         """Wait until so many steps are trained."""
         begun = time.monotonic()
-        while not any(line.doing == "training" and line.done >= done for line in self.said()):
+        while not any(line.doing == "training" and line.done >= done for line in self.reports()):
             assert self.process.is_alive(), self.log()
             assert time.monotonic() - begun < HANGS_S, self.log()
             time.sleep(0.02)
@@ -147,14 +147,14 @@ class Pod:
         self.process.join(HANGS_S)
         if self.process.is_alive():
             together = [pod for pod in _STARTED if pod.folder.parent == self.folder.parent]
-            told = "\n".join(pod.stacks() for pod in together)
+            stacks = "\n".join(pod.stacks() for pod in together)
             for pod in together:
                 pod.process.kill()
-            raise AssertionError(f"the pod hangs; it, and those beside it: {told}")
+            raise AssertionError(f"the pod hangs; it, and those beside it: {stacks}")
         code = self.process.exitcode
         assert code is not None
         result = PhaseResult.model_validate_json((self.folder / "result.json").read_bytes())
-        return Ended(code, result, self.log(), self.said())
+        return Ended(code, result, self.log(), self.reports())
 
     def stacks(self) -> str:
         """Its log; with where each thread of it and of its ranks stands, while it is there."""

@@ -72,7 +72,7 @@ class Story:
         self.attempts[name] = ObservedAttempt(name, step, of.key, number, state, **{**times, **fields})  # type: ignore[arg-type]
         return self
 
-    def look(self, problem: Blocker | None = None) -> Story:
+    def reconcile(self, problem: Blocker | None = None) -> Story:
         self.seconds += 60
         outcome = self._outcome(problem)
         self.status = outcome.status
@@ -93,7 +93,7 @@ class Story:
             for step in plan(self.run.spec).steps:
                 if self.status and any(s.name == step.name and s.state == "Pending" for s in self.status.steps):
                     self.attempt(step.name, "Succeeded")
-            self.look()
+            self.reconcile()
         return self
 
 
@@ -101,7 +101,7 @@ class Story:
 class State:
     """A state, and what it is to whom."""
 
-    told: Callable[[], Story]
+    story: Callable[[], Story]
     kstatus: str
     argo: str
     finished: str
@@ -111,12 +111,14 @@ class State:
 
 
 def _failed(code: int, reason: str = "") -> Callable[[], Story]:
-    return lambda: Story().look().attempt("evaluate-0", "Failed", exit_code=code, reason=reason, message="why").look()
+    return lambda: (
+        Story().reconcile().attempt("evaluate-0", "Failed", exit_code=code, reason=reason, message="why").reconcile()
+    )
 
 
 def _hindered(reason: str, *, stuck: bool) -> Callable[[], Story]:
     blocker = Blocker(reason, "why", stuck=stuck)
-    return lambda: Story().look().attempt("evaluate-0", "Pending", waiting=blocker).look()
+    return lambda: Story().reconcile().attempt("evaluate-0", "Pending", waiting=blocker).reconcile()
 
 
 GOES_ON = ("InProgress", "Progressing", "InProgress", "Current")
@@ -128,56 +130,62 @@ LEAVES = ("Terminating", "Progressing", "InProgress", "Current")
 
 STATES: dict[str, State] = {
     "applied, and not seen by the operator": State(Story, *UNREAD),
-    "its first Job is being created": State(lambda: Story().look(), *GOES_ON),
-    "a step runs": State(lambda: Story().look().attempt("evaluate-0").look(), *GOES_ON),
+    "its first Job is being created": State(lambda: Story().reconcile(), *GOES_ON),
+    "a step runs": State(lambda: Story().reconcile().attempt("evaluate-0").reconcile(), *GOES_ON),
     "its queue has not admitted it": State(_hindered("Queued", stuck=False), *GOES_ON),
     "its queue has sent it away": State(
         lambda: (
             Story()
             .attempt("evaluate-0")
-            .look()
+            .reconcile()
             .attempt("evaluate-0", "Pending", waiting=Blocker("Queued", "why", stuck=False))
-            .look()
+            .reconcile()
         ),
         *GOES_ON,
     ),
     "no node has room": State(_hindered("Unschedulable", stuck=False), *GOES_ON),
     "a service failed, it is tried again": State(
-        lambda: Story(spec__backoffLimit=3).attempt("evaluate-0", "Failed", exit_code=3, finished_at=NOW).look(),
+        lambda: Story(spec__backoffLimit=3).attempt("evaluate-0", "Failed", exit_code=3, finished_at=NOW).reconcile(),
         *GOES_ON,
     ),
     "its image is not there": State(_hindered("ImagePullBackOff", stuck=True), *BAD),
     "the image is there after all": State(
-        lambda: _hindered("ImagePullBackOff", stuck=True)().attempt("evaluate-0").look(), *GOES_ON
+        lambda: _hindered("ImagePullBackOff", stuck=True)().attempt("evaluate-0").reconcile(), *GOES_ON
     ),
-    "the cluster refuses its Job": State(lambda: Story().look(Blocker("CreateRefused", "quota")), *BAD),
-    "somebody else has its Job's name": State(lambda: Story().look(Blocker("NameTaken", "delete it")), *BAD),
-    "that Job is just going": State(lambda: Story().look(Blocker("NameTaken", "trying again", stuck=False)), *GOES_ON),
-    "held from the beginning": State(lambda: Story(spec__suspend=True).look(), *HELD),
+    "the cluster refuses its Job": State(lambda: Story().reconcile(Blocker("CreateRefused", "quota")), *BAD),
+    "somebody else has its Job's name": State(lambda: Story().reconcile(Blocker("NameTaken", "delete it")), *BAD),
+    "that Job is just going": State(
+        lambda: Story().reconcile(Blocker("NameTaken", "trying again", stuck=False)), *GOES_ON
+    ),
+    "held from the beginning": State(lambda: Story(spec__suspend=True).reconcile(), *HELD),
     "held in the middle, its pods are saving": State(
-        lambda: Story().attempt("evaluate-0").look().edit(spec__suspend=True).look(), *HELD
+        lambda: Story().attempt("evaluate-0").reconcile().edit(spec__suspend=True).reconcile(), *HELD
     ),
     "told to be held, and not seen": State(
-        lambda: Story().attempt("evaluate-0").look().edit(spec__suspend=True), *UNREAD
+        lambda: Story().attempt("evaluate-0").reconcile().edit(spec__suspend=True), *UNREAD
     ),
     "let go on": State(
-        lambda: Story(spec__suspend=True).look().edit(spec__suspend=False).attempt("evaluate-0").look(), *GOES_ON
+        lambda: Story(spec__suspend=True).reconcile().edit(spec__suspend=False).attempt("evaluate-0").reconcile(),
+        *GOES_ON,
     ),
-    "done": State(lambda: Story().look().done(), *DONE),
-    "done, and more iterations asked for": State(lambda: Story().look().done().edit(spec__iterations=2), *UNREAD),
-    "done, and going on": State(lambda: Story().look().done().edit(spec__iterations=2).look(), *GOES_ON),
+    "done": State(lambda: Story().reconcile().done(), *DONE),
+    "done, and more iterations asked for": State(lambda: Story().reconcile().done().edit(spec__iterations=2), *UNREAD),
+    "done, and going on": State(lambda: Story().reconcile().done().edit(spec__iterations=2).reconcile(), *GOES_ON),
     "its input is wrong": State(_failed(2), *BAD),
     "its data went bad": State(_failed(4), *BAD),
     "it failed too often": State(
-        lambda: Story(spec__backoffLimit=0).attempt("evaluate-0", "Failed", exit_code=3).look(), *BAD
+        lambda: Story(spec__backoffLimit=0).attempt("evaluate-0", "Failed", exit_code=3).reconcile(), *BAD
     ),
     "its deadline passed": State(_failed(143, "DeadlineExceeded"), *BAD),
     "failed, and corrected": State(lambda: _failed(2)().edit(spec__pods={"image": "other"}), *UNREAD),
     "failed, corrected, and going on": State(
-        lambda: _failed(2)().edit(spec__pods={"image": "other"}).look().attempt("evaluate-0", number=2).look(), *GOES_ON
+        lambda: (
+            _failed(2)().edit(spec__pods={"image": "other"}).reconcile().attempt("evaluate-0", number=2).reconcile()
+        ),
+        *GOES_ON,
     ),
     "its spec makes no sense": State(lambda: Story().refuse("InvalidSpec", "spec.storage.uri is wrong"), *BAD),
-    "being deleted": State(lambda: Story().attempt("evaluate-0").look().delete(), *LEAVES),
+    "being deleted": State(lambda: Story().attempt("evaluate-0").reconcile().delete(), *LEAVES),
 }
 
 

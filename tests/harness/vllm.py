@@ -98,11 +98,11 @@ def _make(folder: Path) -> None:
     command = [str(ROOT / "tools" / "vllm-environment"), str(folder)]
     try:
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
-        said = done.stderr.strip()[-1000:] if done.returncode else ""
+        why = done.stderr.strip()[-1000:] if done.returncode else ""
     except subprocess.TimeoutExpired:
-        said = f"it took more than {BUILD_LIMIT_S:.0f} s"
-    if said:
-        _unavailable.append(f"vLLM's CPU build is not to be had here: {said}")
+        why = f"it took more than {BUILD_LIMIT_S:.0f} s"
+    if why:
+        _unavailable.append(f"vLLM's CPU build is not to be had here: {why}")
         raise ToolUnavailable(_unavailable[0])
 
 

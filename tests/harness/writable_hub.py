@@ -172,8 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         there = found.branches[branch]
         name = repository.partition("/")[2]
         siblings = [_sibling(name, data) for name, data in sorted(there.files.items())]
-        said = {"_id": "1", "id": name, "modelId": name, "sha": there.sha(branch), "private": found.private}
-        self._json(said | {"siblings": siblings, "tags": [], "gated": False})
+        info = {"_id": "1", "id": name, "modelId": name, "sha": there.sha(branch), "private": found.private}
+        self._json(info | {"siblings": siblings, "tags": [], "gated": False})
 
     def _branch(self, repository: Repository, branch: str) -> None:
         if branch in repository.branches:
@@ -198,12 +198,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit(self, name: str, repository: Repository, branch: str, body: bytes) -> None:
         there = repository.branches[branch]
         there.commits += self.hub.moved
-        said = [json.loads(line) for line in body.splitlines()]
-        [header] = [line["value"] for line in said if line["key"] == "header"]
+        entries = [json.loads(line) for line in body.splitlines()]
+        [header] = [line["value"] for line in entries if line["key"] == "header"]
         if header.get("parentCommit") not in (None, there.sha(branch)):
             self._json({"error": "the branch has moved"}, 412)
             return
-        for line in said:
+        for line in entries:
             if line["key"] == "file":
                 there.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             elif line["key"] == "lfsFile":

@@ -27,7 +27,7 @@ def operator(images: Builder) -> str:
     return images.build("operator", REVISION="0123abc")
 
 
-def test_a_build_that_is_not_told_the_digest_of_its_base_ends_at_once(images: Builder) -> None:
+def test_a_build_without_the_digest_of_its_base_ends_at_once(images: Builder) -> None:
     with pytest.raises(RuntimeError, match="0" * 64):
         images.build("operator", SLIM_DIGEST=f"sha256:{'0' * 64}")
 
@@ -36,19 +36,19 @@ def test_the_operator_starts_without_rights_on_a_read_only_root(images: Builder,
     config = images.config(operator)
     assert config["User"] == "10001:10001"
     assert config["Labels"]["org.opencontainers.image.revision"] == "0123abc"
-    said = images.run(operator, *config["Entrypoint"], "--help")
-    assert said.returncode == 0 and said.stdout.startswith("usage: python -m selfevo_operator"), said.stderr
-    said = images.run(operator, *config["Entrypoint"])
-    assert said.returncode == 2 and "name whose runs to drive" in said.stderr
-    said = images.run(operator, "sh", "-c", "id -u; touch /opt/selfevo/x /x; echo $?")
-    assert said.stdout.split() == ["10001", "1"] and said.stderr.count("Read-only file system") == 2
+    done = images.run(operator, *config["Entrypoint"], "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: python -m selfevo_operator"), done.stderr
+    done = images.run(operator, *config["Entrypoint"])
+    assert done.returncode == 2 and "name whose runs to drive" in done.stderr
+    done = images.run(operator, "sh", "-c", "id -u; touch /opt/selfevo/x /x; echo $?")
+    assert done.stdout.split() == ["10001", "1"] and done.stderr.count("Read-only file system") == 2
 
 
 def test_the_operator_has_neither_torch_nor_what_built_it(images: Builder, operator: str) -> None:
-    said = images.run(operator, "python", "-c", "import selfevo_operator.main, selfevo.main; import torch")
-    assert said.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'torch'"
-    said = images.run(operator, "sh", "-c", "ls -d /src /tools /root/.cache /opt/selfevo/bin/uv; command -v gcc")
-    assert said.stdout == ""
+    done = images.run(operator, "python", "-c", "import selfevo_operator.main, selfevo.main; import torch")
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'torch'"
+    done = images.run(operator, "sh", "-c", "ls -d /src /tools /root/.cache /opt/selfevo/bin/uv; command -v gcc")
+    assert done.stdout == ""
     foreign = "find /opt/selfevo -mindepth 1 ! -user root -o ! -type l -perm /022 -o -newermt 1980-01-02"
     assert images.run(operator, "sh", "-c", foreign).stdout == ""
 

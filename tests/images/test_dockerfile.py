@@ -27,8 +27,8 @@ def test_the_linter_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
         pytest.skip("hadolint is not installed (make setup)")
-    said = subprocess.run([hadolint, "--no-color", "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
-    assert (said.returncode, said.stdout) == (0, "")
+    done = subprocess.run([hadolint, "--no-color", "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
     broken = "FROM debian:12\nRUN apt-get install curl\n"
     assert subprocess.run([hadolint, "-"], input=broken, capture_output=True, text=True).returncode != 0
 

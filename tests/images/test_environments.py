@@ -32,8 +32,8 @@ def run(*command: str | Path, env: Mapping[str, str] | None = None, expect: int 
 
 def make(target: str, folder: Path, **variables: str) -> Path:
     """An environment; what an image has of it besides, such as a bill of materials, is left out where DRAFT is set."""
-    told = {"UV": str(BIN / "uv"), "CYCLONEDX": "true", "PYTHON": sys.executable, **variables}
-    run(ROOT / "tools" / "image-environment", target, folder, env=told)
+    environment = {"UV": str(BIN / "uv"), "CYCLONEDX": "true", "PYTHON": sys.executable, **variables}
+    run(ROOT / "tools" / "image-environment", target, folder, env=environment)
     return folder / "bin" / "python"
 
 
@@ -94,8 +94,8 @@ def test_the_trainer_starts_in_an_environment_of_its_own(tmp_path: Path, target:
     run(BIN / "uv", "pip", "check", "--quiet", "--python", python)
     make("own", tmp_path / "own", DRAFT="1")
     run("cp", "--archive", f"{tmp_path}/own/.", tmp_path / "venv")  # as the Dockerfile lays one over the other
-    said = run(python, "-m", "selfevo_trainer", env={"SELFEVO_PHASE_CONFIG": "{}"}, expect=2)
-    assert "SELFEVO_PHASE_CONFIG: " in said and "Traceback" not in said
+    output = run(python, "-m", "selfevo_trainer", env={"SELFEVO_PHASE_CONFIG": "{}"}, expect=2)
+    assert "SELFEVO_PHASE_CONFIG: " in output and "Traceback" not in output
     module = "vllm" if with_vllm else "selfevo_trainer.phases.solver_train"
     run(python, "-c", f"import {module}", env={"HOME": str(tmp_path)})
 
@@ -104,8 +104,8 @@ def test_the_versions_of_the_trainer_with_vllm_are_pinned_whole(tmp_path: Path) 
     flags = ("--python-version=3.11", "--python-platform=x86_64-manylinux_2_28", "--no-header", "--no-annotate")
     limits = [f"--constraint={ROOT / name}" for name in ("constraints.txt", "constraints-vllm.txt")]
     extras = ("--extra=trainer", "--extra=tracking", "--extra=traces", "--extra=vllm")
-    said = run(BIN / "uv", "pip", "compile", "--quiet", ROOT / "pyproject.toml", *extras, *limits, *flags)
-    found = dict(re.findall(r"^([\w.-]+)==(\S+)", said, flags=re.M))
+    output = run(BIN / "uv", "pip", "compile", "--quiet", ROOT / "pyproject.toml", *extras, *limits, *flags)
+    found = dict(re.findall(r"^([\w.-]+)==(\S+)", output, flags=re.M))
     assert found.items() <= pinned("constraints.txt", "constraints-vllm.txt").items()
     assert {"vllm", "torch", "transformers"} <= found.keys()
     own = pinned("constraints-vllm.txt").keys()

@@ -98,14 +98,14 @@ def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
     assert listed(cache.listing_runs("lab"), [], 10) == {DEMO}
 
 
-def test_a_list_tells_only_what_is_news() -> None:
+def test_a_list_tells_only_what_has_changed() -> None:
     cache = Cache()
     cache.put_run(run_object(5))
     other = run_object(6, uid="o", name="other")
     assert listed(cache.listing_runs(None), [run_object(5), other], 10) == {Key("lab", "other")}
 
 
-def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> None:
+def test_a_change_that_concerns_nobody_causes_nothing_and_is_kept_all_the_same() -> None:
     cache = Cache()
     cache.put_job(job_object(5, status={"active": 1}))
     assert cache.put_job(job_object(6, status={"active": 2})) is None
@@ -115,7 +115,7 @@ def test_a_change_that_nobody_looks_at_is_no_news_and_is_kept_all_the_same() -> 
     assert cache.put_job(job_object(9, status={"active": 1, "ready": 1, "failed": 1})) == Change(DEMO)
 
 
-def test_a_part_that_has_ended_well_is_news_for_the_record_alone_and_the_last_part_is_told_of_once() -> None:
+def test_a_part_that_has_ended_well_is_for_the_record_alone_and_the_last_part_is_reported_once() -> None:
     cache, begun = Cache(), {"active": 1, "ready": 1}
     cache.put_job(job_object(1, completions=2, status=begun))
     assert cache.put_job(job_object(2, completions=2, status={"succeeded": 1})) == Change(DEMO, pressing=False)

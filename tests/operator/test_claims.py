@@ -99,7 +99,7 @@ def test_each_of_several_nodes_has_the_gpus_of_a_claim() -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "more", "said"),
+    ("claims", "more", "message"),
     [
         (
             [NIC, GPUS],
@@ -134,10 +134,10 @@ def test_each_of_several_nodes_has_the_gpus_of_a_claim() -> None:
         ),
     ],
 )
-def test_what_cannot_be_had_is_refused_in_one_sentence(claims: list[Claim], more: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_had_is_refused_in_one_sentence(claims: list[Claim], more: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as refused:
         job_of(*claims, **more)
-    assert str(refused.value) == said
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("claim", [{**GPUS, "gpus": 1}, {**NIC, "gpus": 1}], ids=["template", "claim"])

@@ -140,8 +140,8 @@ class World:
     def finish(self, name: str, outcome: str = "committed") -> None:
         key = self.cluster.jobs[name]["metadata"]["annotations"]["selfevo.dev/key"]
         phase = self.cluster.jobs[name]["metadata"]["labels"]["selfevo.dev/phase"]
-        said = f'{{"phase": "{phase}", "key": "{key}", "outcome": "{outcome}", "metrics": {{"mean": 0.5}}}}'
-        self.cluster.pods = [pod(0, said)]
+        result = f'{{"phase": "{phase}", "key": "{key}", "outcome": "{outcome}", "metrics": {{"mean": 0.5}}}}'
+        self.cluster.pods = [pod(0, result)]
         self.see(name, ended("Complete"))
 
     @property
@@ -157,7 +157,7 @@ class World:
         return list(self.cluster.jobs)
 
 
-def test_a_first_look_creates_the_job_says_so_once_and_tells_once() -> None:
+def test_a_first_reconcile_creates_the_job_reports_so_once_and_sends_one_event() -> None:
     world = World()
     world.reconcile()
     (name,) = world.names
@@ -166,7 +166,7 @@ def test_a_first_look_creates_the_job_says_so_once_and_tells_once() -> None:
     assert world.status["attempts"][0]["name"] == name
 
 
-def test_a_transition_is_three_writes_and_one_read_and_a_second_look_none() -> None:
+def test_a_transition_is_three_writes_and_one_read_and_a_second_reconcile_none() -> None:
     world = World()
     world.reconcile()
     world.finish(world.names[0])
@@ -265,7 +265,7 @@ def test_nothing_is_done_again_at_once_when_nothing_comes_of_it() -> None:
     assert waits == [1, 2, 4, 8]
 
 
-def test_a_namesake_that_is_not_ours_is_left_alone_and_said() -> None:
+def test_a_namesake_that_is_not_ours_is_left_alone_and_reported() -> None:
     world = World()
     world.reconcile()
     (name,) = world.names
@@ -279,7 +279,7 @@ def test_a_namesake_that_is_not_ours_is_left_alone_and_said() -> None:
     assert not any(call.startswith("delete") for call in world.cluster.calls)
 
 
-def test_a_refused_job_is_said_in_the_clusters_words_and_tried_again_ever_later() -> None:
+def test_a_refused_job_is_reported_in_the_clusters_words_and_tried_again_ever_later() -> None:
     world = World()
     refusal = ApiError(403, "Forbidden", "exceeded quota: team-a")
     world.cluster.refuse["create job"] = [refusal] * 4
@@ -296,7 +296,7 @@ def test_a_refused_job_is_said_in_the_clusters_words_and_tried_again_ever_later(
     assert len(world.names) == 1
 
 
-def test_when_somebody_wrote_meanwhile_it_looks_again_at_once_with_what_they_wrote() -> None:
+def test_when_somebody_wrote_meanwhile_it_reconciles_again_at_once_with_what_they_wrote() -> None:
     world = World()
     world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
     assert world.reconcile() == AT_ONCE
@@ -305,7 +305,7 @@ def test_when_somebody_wrote_meanwhile_it_looks_again_at_once_with_what_they_wro
     assert world.status["phase"] == "Running"
 
 
-def test_also_a_run_that_makes_no_sense_is_looked_at_again_when_somebody_wrote_meanwhile() -> None:
+def test_also_a_run_that_makes_no_sense_is_reconciled_again_when_somebody_wrote_meanwhile() -> None:
     world = World(**unbuilt.ASKED)
     world.cluster.run = world.cluster.stored(world.cluster.run, "run-1")
     assert world.reconcile() == AT_ONCE
@@ -320,7 +320,7 @@ def test_a_status_that_the_server_does_not_like_is_no_conflict() -> None:
         world.reconcile()
 
 
-def test_a_lost_event_is_not_worth_a_second_look() -> None:
+def test_a_lost_event_is_not_worth_a_second_reconcile() -> None:
     world = World()
     world.cluster.refuse["create event"] = [ApiError(500, "InternalError", "no")]
     world.reconcile()
@@ -369,7 +369,7 @@ def test_a_conflict_on_deleting_is_tried_again_unless_another_job_bears_the_name
     assert world.cache.jobs_of("run-1") == []
 
 
-def test_a_run_that_is_found_deleted_is_not_looked_at_again() -> None:
+def test_a_run_that_is_found_deleted_is_not_reconciled_again() -> None:
     world = World()
     world.cluster.refuse["patch status"] = [ApiError(404, "NotFound", "gone")]
     world.reconcile()
@@ -391,7 +391,7 @@ def test_a_job_without_pods_is_asked_for_the_reason_after_a_while_and_not_all_th
     assert "list pods" not in world.cluster.calls
 
 
-def test_without_a_write_slot_the_next_job_is_made_and_the_record_follows_at_the_next_look() -> None:
+def test_without_a_write_slot_the_next_job_is_made_and_the_record_follows_at_the_next_reconcile() -> None:
     world = World()
     world.reconcile()
     world.finish(world.names[0])
@@ -514,7 +514,7 @@ def test_a_spec_that_makes_no_sense_fails_the_run_with_a_sentence_and_keeps_what
     assert world.status["phase"] == "Running"
 
 
-def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> None:
+def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_asked_to() -> None:
     world = World()
     world.reconcile()
     (name,) = world.names
@@ -539,7 +539,7 @@ def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_told_to() -> N
 
 
 @pytest.mark.parametrize("status", [403, 500, 0])
-def test_a_job_that_cannot_be_deleted_is_said_and_tried_again(status: int) -> None:
+def test_a_job_that_cannot_be_deleted_is_reported_and_tried_again(status: int) -> None:
     world = World()
     world.reconcile()
     world.edit(spec__suspend=True)
@@ -577,7 +577,7 @@ def test_while_a_webhook_fails_a_new_run_says_so_and_the_end_of_a_job_is_recorde
     assert world.condition("Reconciling")[:2] == ("True", "StepsRunning") and len(world.names) == 2
 
 
-def test_an_end_that_must_not_be_read_is_said_and_read_when_it_may_be() -> None:
+def test_an_end_that_must_not_be_read_is_reported_and_read_when_it_may_be() -> None:
     world = World()
     world.reconcile()
     world.finish(world.names[0])
@@ -590,7 +590,7 @@ def test_an_end_that_must_not_be_read_is_said_and_read_when_it_may_be() -> None:
     assert world.status["score"] == 0.5 and len(world.names) == 2
 
 
-def test_what_cannot_be_stopped_is_said_of_a_failed_run_as_well() -> None:
+def test_what_cannot_be_stopped_is_reported_of_a_failed_run_as_well() -> None:
     world = World(spec__parallelSteps=2, spec__challenger__grpo__maxSteps=2)
     world.reconcile()
     _, train = world.names
@@ -601,7 +601,7 @@ def test_what_cannot_be_stopped_is_said_of_a_failed_run_as_well() -> None:
     assert world.status["phase"] == "Failed" and "no deletion today" in world.condition("Failed")[2]
 
 
-def test_a_store_that_a_pod_cannot_keep_is_said() -> None:
+def test_a_store_that_a_pod_cannot_keep_is_reported() -> None:
     world = World(spec__storage__uri="file:///tmp/x")
     world.reconcile()
     assert world.condition("Stalled")[0] == "True"

@@ -17,7 +17,7 @@ from selfevo_operator.api.kube import ApiError, Kube
 
 def test_a_watch_that_is_refused_waits_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credentials, "_ASK_AGAIN_S", 0.01)
-    left, told = {"closed": 3, "lab": 0}, []
+    left, reported = {"closed": 3, "lab": 0}, []
 
     async def jobs(request: web.Request) -> web.Response:
         namespace = request.match_info["namespace"]
@@ -38,7 +38,7 @@ def test_a_watch_that_is_refused_waits_until_it_is_not(monkeypatch: pytest.Monke
         await site.start()
         server = f"http://127.0.0.1:{runner.addresses[0][1]}"
         async with aiohttp.ClientSession() as session:
-            patient = credentials._Patient(session, lambda namespace, words: told.append((namespace, words)))
+            patient = credentials._Patient(session, lambda namespace, words: reported.append((namespace, words)))
             assert not patient.closed and patient.headers is session.headers
             for namespace in ("lab", "closed"):
                 url = f"{server}/apis/batch/v1/namespaces/{namespace}/jobs?watch=true"
@@ -47,7 +47,7 @@ def test_a_watch_that_is_refused_waits_until_it_is_not(monkeypatch: pytest.Monke
         await runner.cleanup()
 
     asyncio.run(scene())
-    assert told == [("closed", "no watch in closed")] * 3 + [("closed", "")]
+    assert reported == [("closed", "no watch in closed")] * 3 + [("closed", "")]
 
 
 KUBECONFIG = """

@@ -25,7 +25,7 @@ def status(*steps: StepStatus, phase: str = "Running", stalled: str = "", messag
     return RunStatus(phase=phase, steps=list(steps), conditions=conditions)  # type: ignore[arg-type]
 
 
-def told(before: RunStatus, after: RunStatus) -> tuple[str, str, str] | None:
+def event_of(before: RunStatus, after: RunStatus) -> tuple[str, str, str] | None:
     made = event(RUN, before, after, AT)
     return made and (made["type"], made["reason"], made["message"])
 
@@ -35,7 +35,7 @@ def test_the_end_of_a_step_and_the_start_of_the_next_are_one_event() -> None:
     after = status(
         step("challenger-train-1", state="Succeeded", attempts=1), step("solver-rollout-1", state="Pending", attempts=1)
     )
-    assert told(before, after) == (
+    assert event_of(before, after) == (
         "Normal",
         "StepSucceeded",
         "challenger-train-1 is done; solver-rollout-1 started",
@@ -50,7 +50,7 @@ def test_a_failure_is_a_warning_and_gives_the_reason_also_when_it_is_not_alone()
         step("evaluate-0", state="Succeeded", attempts=1),
         step("solver-train-1", state="Pending", attempts=1, ended=1, failures=1, message="the store is down"),
     )
-    assert told(before, after) == (
+    assert event_of(before, after) == (
         "Warning",
         "AttemptFailed",
         "evaluate-0 is done; solver-train-1, attempt 1: the store is down",
@@ -58,38 +58,38 @@ def test_a_failure_is_a_warning_and_gives_the_reason_also_when_it_is_not_alone()
 
 
 def test_the_end_of_a_run_says_how() -> None:
-    assert told(status(), status(phase="Succeeded", message="9 of 9 steps done")) == (
+    assert event_of(status(), status(phase="Succeeded", message="9 of 9 steps done")) == (
         "Normal",
         "Succeeded",
         "run Succeeded: 9 of 9 steps done",
     )
-    assert told(status(), status(phase="Failed", message="x"))[:2] == ("Warning", "Failed")  # type: ignore[index]
+    assert event_of(status(), status(phase="Failed", message="x"))[:2] == ("Warning", "Failed")  # type: ignore[index]
 
 
-def test_suspending_and_resuming_are_told() -> None:
-    assert told(status(), status(phase="Suspended"))[1] == "Suspended"  # type: ignore[index]
-    assert told(status(phase="Suspended"), status())[1] == "Resumed"  # type: ignore[index]
+def test_suspending_and_resuming_are_reported() -> None:
+    assert event_of(status(), status(phase="Suspended"))[1] == "Suspended"  # type: ignore[index]
+    assert event_of(status(phase="Suspended"), status())[1] == "Resumed"  # type: ignore[index]
 
 
 def test_a_run_that_is_held_as_a_step_ends_says_that_it_is_held() -> None:
     """A slow operator records both at once; who waits for the reason Suspended must find it."""
     before = status(step("solver-rollout-1", state="Running", attempts=1))
     after = status(step("solver-rollout-1", state="Succeeded", attempts=1), phase="Suspended")
-    assert told(before, after) == ("Normal", "Suspended", "solver-rollout-1 is done; run Suspended: fine")
+    assert event_of(before, after) == ("Normal", "Suspended", "solver-rollout-1 is done; run Suspended: fine")
 
 
-def test_what_needs_a_person_is_told_once() -> None:
+def test_what_needs_a_person_is_reported_once() -> None:
     stuck = status(stalled="ImagePullBackOff", message="no such image")
-    assert told(status(), stuck) == ("Warning", "ImagePullBackOff", "no such image")
-    assert told(stuck, stuck) is None
+    assert event_of(status(), stuck) == ("Warning", "ImagePullBackOff", "no such image")
+    assert event_of(stuck, stuck) is None
 
 
 def test_a_pod_that_starts_to_run_is_not_worth_an_event() -> None:
     before, after = (status(step("evaluate-0", state=state, attempts=1)) for state in ("Pending", "Running"))
-    assert told(before, after) is None
+    assert event_of(before, after) is None
 
 
-def test_the_same_news_have_the_same_name_and_other_news_another() -> None:
+def test_the_same_events_have_the_same_name_and_other_events_another() -> None:
     before = status(step("evaluate-0", state="Running", attempts=1))
     after = status(step("evaluate-0", state="Succeeded", attempts=1))
     names = [event(RUN, before, after, at)["metadata"]["name"] for at in (AT, "2026-01-02T00:00:00.000Z")]  # type: ignore[index]
@@ -102,16 +102,16 @@ def test_its_time_has_whole_seconds_as_the_api_wants() -> None:
     assert made is not None and made["firstTimestamp"] == "2026-01-01T00:00:01Z"
 
 
-def test_a_guard_that_warns_trips_or_passes_again_is_told_once() -> None:
+def test_a_guard_that_warns_trips_or_passes_again_is_reported_once() -> None:
     def guarded(state: str) -> RunStatus:
         guard = GuardStatus(name="kl", state=state, message="it is 3")  # type: ignore[arg-type]
         return status().model_copy(update={"guards": [guard]})
 
-    assert told(status(), guarded("Passing")) is None
-    assert told(guarded("Passing"), guarded("Warned")) == ("Warning", "GuardWarned", "guard kl: it is 3")
-    assert told(guarded("Warned"), guarded("Warned")) is None
-    assert told(guarded("Warned"), guarded("Tripped")) == ("Warning", "GuardTripped", "guard kl: it is 3")
-    assert told(guarded("Tripped"), guarded("Passing")) == (
+    assert event_of(status(), guarded("Passing")) is None
+    assert event_of(guarded("Passing"), guarded("Warned")) == ("Warning", "GuardWarned", "guard kl: it is 3")
+    assert event_of(guarded("Warned"), guarded("Warned")) is None
+    assert event_of(guarded("Warned"), guarded("Tripped")) == ("Warning", "GuardTripped", "guard kl: it is 3")
+    assert event_of(guarded("Tripped"), guarded("Passing")) == (
         "Normal",
         "GuardsPassing",
         "guard kl passes again: it is 3",

@@ -184,23 +184,23 @@ def test_it_waits_with_a_sentence(other: SelfEvolutionRun | None, sentence: str,
     assert isinstance(found, NotFound) and not found.final
     outcome = reconcile(run, plan(run.spec), [], NOW, beginning=found)
     assert (outcome.status.phase, outcome.actions, outcome.wake_at) == ("Pending", (), at(60))
-    said = {c.type: c for c in outcome.status.conditions}
-    assert said["Ready"].reason == "ForkPending" and sentence in said["Ready"].message
-    assert (said["Stalled"].status, said["Reconciling"].status) == (str(stalled), str(not stalled))
+    conditions = {c.type: c for c in outcome.status.conditions}
+    assert conditions["Ready"].reason == "ForkPending" and sentence in conditions["Ready"].message
+    assert (conditions["Stalled"].status, conditions["Reconciling"].status) == (str(stalled), str(not stalled))
 
 
-def looked(run: SelfEvolutionRun, seconds: float = 0, found: Fork | NotFound | None = None) -> Outcome:
+def reconciled(run: SelfEvolutionRun, seconds: float = 0, found: Fork | NotFound | None = None) -> Outcome:
     return reconcile(run, plan_of(run.spec, run.status), [], at(seconds), beginning=found)
 
 
 def test_what_it_begins_with_is_recorded_before_anything_starts() -> None:
     run = forking()
     found = beginning_of(run, source(2))
-    outcome = looked(run, found=found)  # type: ignore[arg-type]
+    outcome = reconciled(run, found=found)  # type: ignore[arg-type]
     assert outcome.actions == () and outcome.wake_at == NOW and outcome.status.fork is not None
     assert outcome.status.fork.at == "2026-01-01T12:00:00.000Z"
     after = run.model_copy(update={"status": outcome.status})
-    started = [action.step.name for action in looked(after, 1).actions if isinstance(action, Start)]
+    started = [action.step.name for action in reconciled(after, 1).actions if isinstance(action, Start)]
     assert started == ["evaluate-0"]
 
 
@@ -209,7 +209,7 @@ def test_a_review_asks_for_the_forks_own_iterations_alone() -> None:
     assert run.status is not None
     done = recorded(plan_of(run.spec, run.status), 2)
     run = with_steps(run, done)
-    outcome = looked(run)
+    outcome = reconciled(run)
     assert outcome.status.phase == "Suspended"
     assert "iteration 3 waits for a person" in outcome.status.conditions[0].message
 
@@ -223,7 +223,7 @@ def test_a_guard_judges_the_forks_own_iterations_and_goes_back_no_further_than_t
         for step in recorded(plan_of(run.spec, run.status), 3)
     ]
     run = with_steps(run, steps)
-    (back,) = looked(run).status.rollbacks
+    (back,) = reconciled(run).status.rollbacks
     assert back.iteration == 3 and set(back.abandoned) == {s.name for s in steps if s.iteration == 3}
 
 
@@ -235,7 +235,7 @@ def test_the_best_of_a_fork_may_be_what_it_began_with() -> None:
         step.model_copy(update={"metrics": {"mean": scores[step.iteration]}}) if step.phase == "evaluate" else step
         for step in recorded(plan_of(run.spec, run.status), 3)
     ]
-    status = looked(with_steps(run, steps)).status
+    status = reconciled(with_steps(run, steps)).status
     assert [line.iteration for line in status.iterations] == [0, 2, 3]
     assert status.best is not None and status.best.iteration == 2
     assert status.model_uri == f"file:///store/default/solver-train/{run.status.fork.solver}"
@@ -250,10 +250,10 @@ def test_the_best_that_is_promoted_may_be_what_it_began_with() -> None:
         step.model_copy(update={"metrics": figures.get(step.phase, {})})
         for step in recorded(plan_of(run.spec, run.status), 3)
     ]
-    status = looked(with_steps(run, steps)).status
+    status = reconciled(with_steps(run, steps)).status
     assert (status.phase, status.best and status.best.iteration) == ("Succeeded", 0), "the earliest of equals"
     better = [s.model_copy(update={"metrics": {"mean": 0.9}}) if s.name == "evaluate-2" else s for s in steps]
-    status = looked(with_steps(run, better)).status
+    status = reconciled(with_steps(run, better)).status
     assert status.phase == "Succeeded" and status.conditions[0].reason == "GuardTripped"
     assert status.model_uri is not None and status.model_uri.endswith(run.status.fork.solver or "")
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
-from test_reconcile import NOW, Sight, starts, stops
+from test_reconcile import NOW, Scenario, starts, stops
 
 from harness.runs import DOCUMENT, make_run
 from selfevo_contract.plan import plan, rollbacks_of
@@ -49,37 +49,39 @@ ORACLE = {"spec__rollout__oracle": {"kind": "arithmetic"}, **GROUPS}
 """What every guard needs."""
 
 
-def life(iterations: dict[int, dict[str, float]], last: int = 0, **changes: Any) -> Sight:
+def life(iterations: dict[int, dict[str, float]], last: int = 0, **changes: Any) -> Scenario:
     """A run of five iterations whose steps are done up to ``last``, healthy but for ``phase/metric`` in ``iterations``.
 
     ``solver-rollout/valid=None`` takes a figure away.
     """
     last = last or max(iterations)
-    sight = Sight(**{"spec__iterations": 5, "spec__guards": {}, **ORACLE, **changes})
-    for step in sight.plan.steps:
+    scenario = Scenario(**{"spec__iterations": 5, "spec__guards": {}, **ORACLE, **changes})
+    for step in scenario.plan.steps:
         if step.iteration <= last:
             odd = iterations.get(step.iteration, {})
             own = {name.split("/", 1)[1]: value for name, value in odd.items() if name.startswith(f"{step.phase}/")}
             metrics = {name: value for name, value in {**HEALTHY[step.phase], **own}.items() if value is not None}
-            sight.done(step.name, **metrics)
-    sight.look()
-    return sight
+            scenario.done(step.name, **metrics)
+    scenario.reconcile()
+    return scenario
 
 
-def said(sight: Sight) -> dict[str, GuardStatus]:
-    return {guard.name: guard for guard in sight.status.guards}
+def guards_of(scenario: Scenario) -> dict[str, GuardStatus]:
+    return {guard.name: guard for guard in scenario.status.guards}
 
 
 def test_a_healthy_run_passes_all_guards() -> None:
-    sight = life({}, last=3)
-    assert {guard.state for guard in sight.status.guards} == {"Passing"} and len(sight.status.guards) == len(GUARDS)
-    assert sight.status.watch == "passing" and sight.conditions()["GuardTripped"] == "False"
-    assert starts(sight.look()) == [("challenger-train-4", 1)]
+    scenario = life({}, last=3)
+    assert {guard.state for guard in scenario.status.guards} == {"Passing"} and len(scenario.status.guards) == len(
+        GUARDS
+    )
+    assert scenario.status.watch == "passing" and scenario.conditions()["GuardTripped"] == "False"
+    assert starts(scenario.reconcile()) == [("challenger-train-4", 1)]
 
 
 def test_a_run_without_guards_has_nothing_of_them() -> None:
-    sight = life({3: {"solver-rollout/answers/truncated": 0.9}}, spec__guards=None)
-    assert sight.status.guards == [] and sight.status.watch == "" and "GuardTripped" not in sight.conditions()
+    scenario = life({3: {"solver-rollout/answers/truncated": 0.9}}, spec__guards=None)
+    assert scenario.status.guards == [] and scenario.status.watch == "" and "GuardTripped" not in scenario.conditions()
 
 
 FALL = {"evaluate/mean": 0.3}
@@ -146,15 +148,15 @@ TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
 
 @pytest.mark.parametrize(("guard", "odd", "state", "sentence"), TABLE)
 def test_what_a_guard_says(guard: str, odd: dict[int, dict[str, float]], state: str, sentence: str) -> None:
-    sight = life(odd, spec__guards=limits(guard, 0, "stop"))
-    verdict = said(sight)[guard]
+    scenario = life(odd, spec__guards=limits(guard, 0, "stop"))
+    verdict = guards_of(scenario)[guard]
     assert verdict.state == state and sentence in verdict.message, verdict
-    assert (sight.status.phase == "Failed") is (state == "Tripped")
-    assert {name for name, other in said(sight).items() if other.state != "Passing"} <= {guard}
+    assert (scenario.status.phase == "Failed") is (state == "Tripped")
+    assert {name for name, other in guards_of(scenario).items() if other.state != "Passing"} <= {guard}
     # The same and no more with the action warn.
-    warned = said(life(odd, spec__guards=limits(guard, 0, "warn")))[guard]
+    warned = guards_of(life(odd, spec__guards=limits(guard, 0, "warn")))[guard]
     assert warned.state == ("Warned" if state == "Tripped" else state) and warned.message == verdict.message
-    assert guard not in said(life(odd, spec__guards=limits(guard, 0, "ignore")))
+    assert guard not in guards_of(life(odd, spec__guards=limits(guard, 0, "ignore")))
 
 
 def test_every_guard_is_in_the_table_with_a_trip_and_a_pass() -> None:
@@ -221,26 +223,26 @@ UNCERTAIN: list[tuple[str, dict[str, float], dict[str, float], str, str]] = [
 def test_what_few_questions_say_may_be_chance(
     guard: str, first: dict[str, float], second: dict[str, float], state: str, sentence: str
 ) -> None:
-    verdict = said(life({1: first, 2: second}, spec__guards=limits(guard, 2, "stop")))[guard]
+    verdict = guards_of(life({1: first, 2: second}, spec__guards=limits(guard, 2, "stop")))[guard]
     assert verdict.state == state and sentence in verdict.message, verdict
 
 
 def test_the_error_of_the_baseline_is_kept_with_it() -> None:
-    sight = Sight(spec__iterations=14, spec__guards=limits("labelAccuracy", 2, "stop"), **ORACLE)
+    scenario = Scenario(spec__iterations=14, spec__guards=limits("labelAccuracy", 2, "stop"), **ORACLE)
     odd = {1: {"kept": 9}, 13: {"kept": 4000, "label_accuracy": 0.5}}
-    for step in sight.plan.steps:
+    for step in scenario.plan.steps:
         if step.iteration <= 13:
             own = odd.get(step.iteration, {}) if step.phase == "solver-rollout" else {}
-            sight.done(step.name, **{**HEALTHY[step.phase], **own})
-    assert sight.step("solver-rollout-1").metrics == {}
-    verdict = said(sight)["labelAccuracy"]
+            scenario.done(step.name, **{**HEALTHY[step.phase], **own})
+    assert scenario.step("solver-rollout-1").metrics == {}
+    verdict = guards_of(scenario)["labelAccuracy"]
     assert (verdict.baseline, verdict.baseline_error, verdict.state) == (0.8, 0.13134, "Passing")
 
 
 def test_a_question_without_a_well_formed_answer_is_hard_and_not_malformed() -> None:
     hard = {1: {"solver-rollout/dropped_empty_majority": 60}}
-    assert said(life(hard))["malformed"].state == "Warned"
-    assert said(life(hard, spec__rollout__wellFormed=[{"kind": "length"}]))["malformed"].value == 0.06
+    assert guards_of(life(hard))["malformed"].state == "Warned"
+    assert guards_of(life(hard, spec__rollout__wellFormed=[{"kind": "length"}]))["malformed"].value == 0.06
 
 
 @pytest.mark.parametrize(("recorded", "checked", "baseline"), [(0.0, True, 0.1), (0.01, True, 0.5), (0.0, False, 0.5)])
@@ -267,51 +269,51 @@ TRUNCATED = {"solver-rollout/answers/truncated": 0.4}
 
 
 def test_a_guard_that_trips_stops_what_runs_and_says_how_to_go_on() -> None:
-    sight = life({1: {}}, spec__parallelSteps=2)
-    sight.done("challenger-train-2")
-    sight.done("solver-rollout-2", **{**HEALTHY["solver-rollout"], "answers/truncated": 0.4})
-    assert sight.status.phase == "Failed" and sight.status.finished_at is not None
-    assert sight.status.watch == "tripped: truncation"
-    ready = next(c for c in sight.status.conditions if c.type == "Ready")
+    scenario = life({1: {}}, spec__parallelSteps=2)
+    scenario.done("challenger-train-2")
+    scenario.done("solver-rollout-2", **{**HEALTHY["solver-rollout"], "answers/truncated": 0.4})
+    assert scenario.status.phase == "Failed" and scenario.status.finished_at is not None
+    assert scenario.status.watch == "tripped: truncation"
+    ready = next(c for c in scenario.status.conditions if c.type == "Ready")
     assert ready.reason == "GuardTripped"
     assert ready.message == (
         "guard truncation: in iteration 2 40.0 % of the rollout's answers ended at their length limit, beyond 15.0 % "
         "by more than 2 standard errors; "
         "change spec.guards.truncation (a limit, or action: warn) to go on with what there is, or start another run"
     )
-    tripped = next(c for c in sight.status.conditions if c.type == "GuardTripped")
+    tripped = next(c for c in scenario.status.conditions if c.type == "GuardTripped")
     assert (tripped.status, tripped.reason) == ("True", "GuardTripped") and tripped.message.startswith("truncation: in")
-    assert starts(sight.look()) == []
+    assert starts(scenario.reconcile()) == []
 
 
 def test_what_runs_beside_it_ends_at_its_checkpoint() -> None:
-    sight = life({2: {}}, spec__parallelSteps=2, spec__evaluation__every=1)
-    running = sight.attempt("challenger-train-3")
-    sight.change(spec__guards={"length": {"limit": 1, "action": "stop"}})
-    assert stops(sight.look()) == [(running.name, "RunFailed")]
+    scenario = life({2: {}}, spec__parallelSteps=2, spec__evaluation__every=1)
+    running = scenario.attempt("challenger-train-3")
+    scenario.change(spec__guards={"length": {"limit": 1, "action": "stop"}})
+    assert stops(scenario.reconcile()) == [(running.name, "RunFailed")]
 
 
 @pytest.mark.parametrize("answer", [{"limit": 0.5}, {"action": "warn"}, {"action": "ignore"}, {"patience": 2}])
 def test_a_changed_guard_lets_the_run_go_on(answer: dict[str, Any]) -> None:
-    sight = life({2: TRUNCATED})
-    assert sight.status.phase == "Failed"
-    sight.change(spec__guards={"diversity": {"limit": 0.4}})
-    sight.look()
-    assert sight.status.phase == "Failed"  # another guard's is no answer
-    sight.change(spec__guards={"truncation": answer})
-    assert starts(sight.look()) == [("challenger-train-3", 1)]
-    assert sight.status.phase == "Running" and sight.status.finished_at is None
+    scenario = life({2: TRUNCATED})
+    assert scenario.status.phase == "Failed"
+    scenario.change(spec__guards={"diversity": {"limit": 0.4}})
+    scenario.reconcile()
+    assert scenario.status.phase == "Failed"  # another guard's is no answer
+    scenario.change(spec__guards={"truncation": answer})
+    assert starts(scenario.reconcile()) == [("challenger-train-3", 1)]
+    assert scenario.status.phase == "Running" and scenario.status.finished_at is None
 
 
 def test_guards_that_are_taken_away_leave_their_condition_as_false() -> None:
-    sight = life({2: TRUNCATED}).change(spec__guards=None)
-    sight.look()
-    assert sight.conditions()["GuardTripped"] == "False" and sight.status.guards == []
+    scenario = life({2: TRUNCATED}).change(spec__guards=None)
+    scenario.reconcile()
+    assert scenario.conditions()["GuardTripped"] == "False" and scenario.status.guards == []
 
 
 def test_a_run_that_is_done_is_done_whatever_its_guards_say() -> None:
-    sight = life({5: TRUNCATED})
-    assert (sight.status.phase, sight.status.watch) == ("Succeeded", "tripped: truncation")
+    scenario = life({5: TRUNCATED})
+    assert (scenario.status.phase, scenario.status.watch) == ("Succeeded", "tripped: truncation")
 
 
 def test_patience_counts_measurements_in_a_row() -> None:
@@ -319,26 +321,26 @@ def test_patience_counts_measurements_in_a_row() -> None:
     assert life({2: TRUNCATED}, spec__guards=guards).status.watch == "warned: truncation"
     assert life({2: TRUNCATED, 4: TRUNCATED}, spec__guards=guards).status.watch == "warned: truncation"
     assert life({3: TRUNCATED, 4: TRUNCATED}, spec__guards=guards).status.watch == "tripped: truncation"
-    assert said(life({2: TRUNCATED}, last=4, spec__guards=guards))["truncation"].last_beyond == 2
+    assert guards_of(life({2: TRUNCATED}, last=4, spec__guards=guards))["truncation"].last_beyond == 2
 
 
 def test_what_is_not_known_neither_trips_nor_passes() -> None:
     gone = {"solver-rollout/answers/truncated": None}
-    sight = life({1: gone, 2: gone})  # type: ignore[dict-item]
-    assert said(sight)["truncation"].state == "Waiting"
+    scenario = life({1: gone, 2: gone})  # type: ignore[dict-item]
+    assert guards_of(scenario)["truncation"].state == "Waiting"
     lost = life({2: TRUNCATED, 3: gone}, spec__guards={"truncation": {"action": "warn"}})  # type: ignore[dict-item]
-    assert said(lost)["truncation"].state == "Warned"
+    assert guards_of(lost)["truncation"].state == "Warned"
 
 
 def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
-    sight = Sight(spec__iterations=14, spec__guards=limits("labelAccuracy", 0, "stop"), **ORACLE)
-    for step in sight.plan.steps:
+    scenario = Scenario(spec__iterations=14, spec__guards=limits("labelAccuracy", 0, "stop"), **ORACLE)
+    for step in scenario.plan.steps:
         if step.iteration <= 13:
             odd = {"label_accuracy": 0.6} if step.name == "solver-rollout-13" else {}
-            sight.done(step.name, **{**HEALTHY[step.phase], **odd})
-    first = sight.step("solver-rollout-1")
+            scenario.done(step.name, **{**HEALTHY[step.phase], **odd})
+    first = scenario.step("solver-rollout-1")
     assert first.metrics == {}
-    verdict = said(sight)["labelAccuracy"]
+    verdict = guards_of(scenario)["labelAccuracy"]
     assert (verdict.baseline, verdict.state) == (0.8, "Tripped")
 
 
@@ -369,78 +371,80 @@ def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
     ],
 )
 def test_a_guard_never_needs_what_a_run_does_not_have(changes: dict[str, Any], blind: dict[str, str]) -> None:
-    sight = Sight(**{"spec__guards": {}, **ORACLE, **changes})
-    assert blind_guards(sight.run.spec) == blind
-    sight.look()
-    assert {guard.name: guard.message for guard in sight.status.guards if guard.state == "Blind"} == blind
-    assert starts(sight.look()) != []
+    scenario = Scenario(**{"spec__guards": {}, **ORACLE, **changes})
+    assert blind_guards(scenario.run.spec) == blind
+    scenario.reconcile()
+    assert {guard.name: guard.message for guard in scenario.status.guards if guard.state == "Blind"} == blind
+    assert starts(scenario.reconcile()) != []
 
 
 def test_one_that_is_ignored_is_not_blind_either() -> None:
-    spec = Sight(spec__guards={"labelAccuracy": {"action": "ignore"}}, **GROUPS).run.spec
+    spec = Scenario(spec__guards={"labelAccuracy": {"action": "ignore"}}, **GROUPS).run.spec
     assert blind_guards(spec) == {} and "labelAccuracy" not in {guard.name for guard in watching(spec)}
 
 
 FLIPPED = {"evaluate/greedy_gain": -0.1}
 
 
-def replanned(sight: Sight) -> Sight:
+def replanned(scenario: Scenario) -> Scenario:
     """The next look's plan, with what is recorded."""
-    sight.plan = plan(sight.run.spec, sight.status.rollbacks)
-    return sight
+    scenario.plan = plan(scenario.run.spec, scenario.status.rollbacks)
+    return scenario
 
 
 def test_a_rollback_goes_on_from_the_last_good_iteration_with_another_seed_and_deletes_nothing() -> None:
-    sight = life({2: FLIPPED}, spec__parallelSteps=2)
-    before, outcome = sight.plan.by_name, sight.look()
-    assert (sight.status.phase, outcome.actions, outcome.wake_at) == ("Running", (), NOW)
-    (rollback,) = sight.status.rollbacks
+    scenario = life({2: FLIPPED}, spec__parallelSteps=2)
+    before, outcome = scenario.plan.by_name, scenario.reconcile()
+    assert (scenario.status.phase, outcome.actions, outcome.wake_at) == ("Running", (), NOW)
+    (rollback,) = scenario.status.rollbacks
     assert (rollback.iteration, rollback.guard) == (2, "flips") and "went from right to wrong" in rollback.message
     assert rollback.abandoned == {name: step.key for name, step in before.items() if step.iteration == 2}
 
-    running = sight.attempt("challenger-train-3")  # it had begun on what is abandoned
-    outcome = replanned(sight).look()
+    running = scenario.attempt("challenger-train-3")  # it had begun on what is abandoned
+    outcome = replanned(scenario).reconcile()
     assert stops(outcome) == [(running.name, "NotInPlan")]
     assert starts(outcome) == [("challenger-train-2", 1)]
-    after = sight.plan.by_name
+    after = scenario.plan.by_name
     assert all(after[name].key == step.key for name, step in before.items() if step.iteration < 2)
     assert all(after[name].key != step.key for name, step in before.items() if step.iteration >= 2)
     assert after["challenger-train-2"].inputs.seed != before["challenger-train-2"].inputs.seed
     assert after["evaluate-2"].inputs.seed == before["evaluate-2"].inputs.seed  # scores stay paired
-    assert said(sight)["flips"].state == "Passing" and sight.status.watch == "passing"
-    assert len(sight.status.rollbacks) == 1 and sight.status.iteration <= 2
+    assert guards_of(scenario)["flips"].state == "Passing" and scenario.status.watch == "passing"
+    assert len(scenario.status.rollbacks) == 1 and scenario.status.iteration <= 2
     # What is computed anew and is good goes on.
-    sight.attempts = {}
+    scenario.attempts = {}
     for name, step in after.items():
         if step.iteration == 2:
-            sight.done(name, **HEALTHY[step.phase])
-    assert starts(sight.look()) == [("challenger-train-3", 1)]
+            scenario.done(name, **HEALTHY[step.phase])
+    assert starts(scenario.reconcile()) == [("challenger-train-3", 1)]
 
 
 def test_a_run_that_goes_wrong_again_and_again_stops_after_so_many_rollbacks() -> None:
-    sight = life({2: FLIPPED}, spec__guards={"maxRollbacks": 2})
+    scenario = life({2: FLIPPED}, spec__guards={"maxRollbacks": 2})
     seeds = set()
     for count in (1, 2):
-        assert len(sight.status.rollbacks) == count and sight.status.phase == "Running"
-        seeds.add(replanned(sight).plan.by_name["solver-train-2"].inputs.seed)
-        for name, step in sight.plan.by_name.items():
+        assert len(scenario.status.rollbacks) == count and scenario.status.phase == "Running"
+        seeds.add(replanned(scenario).plan.by_name["solver-train-2"].inputs.seed)
+        for name, step in scenario.plan.by_name.items():
             if step.iteration == 2:
-                sight.done(name, **{**HEALTHY[step.phase], **({"greedy_gain": -0.1} if name == "evaluate-2" else {})})
-        sight.look()
+                scenario.done(
+                    name, **{**HEALTHY[step.phase], **({"greedy_gain": -0.1} if name == "evaluate-2" else {})}
+                )
+        scenario.reconcile()
     assert len(seeds) == 2
-    assert len(sight.status.rollbacks) == 2 and sight.status.phase == "Failed"
+    assert len(scenario.status.rollbacks) == 2 and scenario.status.phase == "Failed"
     assert "; raise spec.guards.maxRollbacks, 2 rollbacks are done, or change spec.guards.flips" in next(
-        c.message for c in sight.status.conditions if c.type == "Failed"
+        c.message for c in scenario.status.conditions if c.type == "Failed"
     )
-    sight.change(spec__guards={"maxRollbacks": 3})
-    replanned(sight).look()
-    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 3)
+    scenario.change(spec__guards={"maxRollbacks": 3})
+    replanned(scenario).reconcile()
+    assert (scenario.status.phase, len(scenario.status.rollbacks)) == ("Running", 3)
 
 
 def test_it_goes_back_before_what_was_not_measured() -> None:
     every = {**DOCUMENT["spec"]["evaluation"], "every": 2}
-    sight = life({4: FLIPPED}, spec__evaluation=every)
-    assert [rollback.iteration for rollback in sight.status.rollbacks] == [3]
+    scenario = life({4: FLIPPED}, spec__evaluation=every)
+    assert [rollback.iteration for rollback in scenario.status.rollbacks] == [3]
     patient = life({2: TRUNCATED, 3: TRUNCATED}, spec__guards={"truncation": {"patience": 2, "action": "rollback"}})
     assert [rollback.iteration for rollback in patient.status.rollbacks] == [2]
     first = life({1: TRUNCATED}, spec__guards={"truncation": {"action": "rollback"}})
@@ -449,13 +453,13 @@ def test_it_goes_back_before_what_was_not_measured() -> None:
 
 
 def test_the_last_iteration_can_be_rolled_back_too() -> None:
-    sight = life({5: FLIPPED})
-    assert sight.status.phase == "Running" and sight.status.finished_at is None
-    assert starts(replanned(sight).look()) == [("challenger-train-5", 1)]
+    scenario = life({5: FLIPPED})
+    assert scenario.status.phase == "Running" and scenario.status.finished_at is None
+    assert starts(replanned(scenario).reconcile()) == [("challenger-train-5", 1)]
 
 
-def suspended(sight: Sight) -> str:
-    return next(c.reason for c in sight.status.conditions if c.type == "Suspended")
+def suspended(scenario: Scenario) -> str:
+    return next(c.reason for c in scenario.status.conditions if c.type == "Suspended")
 
 
 BACK = {"truncation": {"action": "rollback"}}
@@ -463,74 +467,87 @@ BACK = {"truncation": {"action": "rollback"}}
 
 @pytest.mark.parametrize("held", [{"spec__review": {"before": [2]}}, {"spec__budget": {"gpuHours": 0.001}}])
 def test_a_run_goes_back_before_it_waits_for_anybody(held: dict[str, Any]) -> None:
-    sight = life({1: TRUNCATED}, spec__guards=BACK, **held)
-    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 1), "and not Suspended for a moment"
-    assert starts(replanned(sight).look()) == [("challenger-train-1", 1)]
+    scenario = life({1: TRUNCATED}, spec__guards=BACK, **held)
+    assert (scenario.status.phase, len(scenario.status.rollbacks)) == ("Running", 1), "and not Suspended for a moment"
+    assert starts(replanned(scenario).reconcile()) == [("challenger-train-1", 1)]
 
 
-def test_what_is_computed_anew_is_looked_at_before_the_next_iteration_begins() -> None:
-    sight = life({1: TRUNCATED}, spec__guards=BACK, spec__review={"before": [2]})
-    for name, step in replanned(sight).plan.by_name.items():
+def test_what_is_computed_anew_is_reviewed_before_the_next_iteration_begins() -> None:
+    scenario = life({1: TRUNCATED}, spec__guards=BACK, spec__review={"before": [2]})
+    for name, step in replanned(scenario).plan.by_name.items():
         if step.iteration == 1:
-            sight.done(name, **HEALTHY[step.phase])
-    assert (sight.look().actions, sight.status.phase, suspended(sight)) == ((), "Suspended", "AwaitingReview")
-    sight.change(spec__approvedIteration=2)
-    assert starts(sight.look()) == [("challenger-train-2", 1)]
+            scenario.done(name, **HEALTHY[step.phase])
+    assert (scenario.reconcile().actions, scenario.status.phase, suspended(scenario)) == (
+        (),
+        "Suspended",
+        "AwaitingReview",
+    )
+    scenario.change(spec__approvedIteration=2)
+    assert starts(scenario.reconcile()) == [("challenger-train-2", 1)]
 
 
 def test_an_approval_holds_for_an_iteration_that_is_computed_anew() -> None:
-    sight = life({2: FLIPPED}, spec__review={"every": True}, spec__approvedIteration=2)
-    assert [rollback.iteration for rollback in sight.status.rollbacks] == [2]
-    assert starts(replanned(sight).look()) == [("challenger-train-2", 1)]
-    sight.change(spec__approvedIteration=1)  # somebody wants to look again
-    assert (sight.look().actions, suspended(sight)) == ((), "AwaitingReview")
+    scenario = life({2: FLIPPED}, spec__review={"every": True}, spec__approvedIteration=2)
+    assert [rollback.iteration for rollback in scenario.status.rollbacks] == [2]
+    assert starts(replanned(scenario).reconcile()) == [("challenger-train-2", 1)]
+    scenario.change(spec__approvedIteration=1)  # somebody wants to look again
+    assert (scenario.reconcile().actions, suspended(scenario)) == ((), "AwaitingReview")
 
 
 def test_a_budget_counts_what_was_abandoned_and_holds_the_new_steps_until_it_is_raised() -> None:
-    sight = life({1: {}}, spec__guards=BACK, spec__budget={"tokens": 10}).done("challenger-train-2")
+    scenario = life({1: {}}, spec__guards=BACK, spec__budget={"tokens": 10}).done("challenger-train-2")
     bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.4}
-    used = {"tokens": 12, "result": sight.result("solver-rollout-2", metrics=bad)}
-    sight.attempt("solver-rollout-2", state="Succeeded", **used)
-    sight.look()
-    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 1)
-    assert replanned(sight).look().actions == () and sight.status.usage is not None
-    assert (sight.status.phase, suspended(sight), sight.status.usage.tokens) == ("Suspended", "BudgetExceeded", 12)
-    sight.change(spec__budget={"tokens": 30})
-    assert starts(sight.look()) == [("challenger-train-2", 1)] and len(sight.status.rollbacks) == 1
+    used = {"tokens": 12, "result": scenario.result("solver-rollout-2", metrics=bad)}
+    scenario.attempt("solver-rollout-2", state="Succeeded", **used)
+    scenario.reconcile()
+    assert (scenario.status.phase, len(scenario.status.rollbacks)) == ("Running", 1)
+    assert replanned(scenario).reconcile().actions == () and scenario.status.usage is not None
+    assert (scenario.status.phase, suspended(scenario), scenario.status.usage.tokens) == (
+        "Suspended",
+        "BudgetExceeded",
+        12,
+    )
+    scenario.change(spec__budget={"tokens": 30})
+    assert starts(scenario.reconcile()) == [("challenger-train-2", 1)] and len(scenario.status.rollbacks) == 1
 
 
 def test_a_run_that_somebody_has_suspended_goes_back_when_it_goes_on() -> None:
-    sight = life({2: FLIPPED}, spec__suspend=True)
-    assert (sight.status.phase, sight.status.rollbacks) == ("Suspended", [])
-    sight.change(spec__suspend=False)
-    sight.look()
-    assert (sight.status.phase, len(sight.status.rollbacks)) == ("Running", 1)
+    scenario = life({2: FLIPPED}, spec__suspend=True)
+    assert (scenario.status.phase, scenario.status.rollbacks) == ("Suspended", [])
+    scenario.change(spec__suspend=False)
+    scenario.reconcile()
+    assert (scenario.status.phase, len(scenario.status.rollbacks)) == ("Running", 1)
 
 
 def test_promoting_the_best_ends_the_run_with_it() -> None:
-    sight = life({2: {"evaluate/mean": 0.6}, 3: FALL, 4: FALL}, spec__parallelSteps=2)
-    assert (sight.status.phase, sight.status.watch) == ("Succeeded", "tripped: heldOut")
-    assert sight.status.best is not None and sight.status.best.iteration == 2
-    complete = next(c for c in sight.status.conditions if c.type == "Complete")
+    scenario = life({2: {"evaluate/mean": 0.6}, 3: FALL, 4: FALL}, spec__parallelSteps=2)
+    assert (scenario.status.phase, scenario.status.watch) == ("Succeeded", "tripped: heldOut")
+    assert scenario.status.best is not None and scenario.status.best.iteration == 2
+    complete = next(c for c in scenario.status.conditions if c.type == "Complete")
     assert (complete.status, complete.reason) == ("True", "GuardTripped")
     assert "; the best is promoted, or change spec.guards.heldOut" in complete.message
-    running = sight.attempt("challenger-train-5")
-    assert stops(sight.look()) == [(running.name, "RunEnded")]
-    sight.attempts = {}
-    sight.change(spec__guards={"heldOut": {"action": "warn"}})
-    assert starts(sight.look()) == [("challenger-train-5", 1)]
+    running = scenario.attempt("challenger-train-5")
+    assert stops(scenario.reconcile()) == [(running.name, "RunEnded")]
+    scenario.attempts = {}
+    scenario.change(spec__guards={"heldOut": {"action": "warn"}})
+    assert starts(scenario.reconcile()) == [("challenger-train-5", 1)]
 
 
 def test_what_abandoned_steps_have_used_is_counted_once() -> None:
-    sight = Sight(spec__guards={"truncation": {"action": "rollback"}}).done("evaluate-0", "challenger-train-1")
+    scenario = Scenario(spec__guards={"truncation": {"action": "rollback"}}).done("evaluate-0", "challenger-train-1")
     bad = {**HEALTHY["solver-rollout"], "answers/truncated": 0.4}
-    sight.attempt("solver-rollout-1", state="Succeeded", tokens=7, result=sight.result("solver-rollout-1", metrics=bad))
-    sight.look()
-    assert sight.status.usage is not None and (sight.status.usage.tokens, len(sight.status.rollbacks)) == (7, 1)
-    replanned(sight).look()
-    sight.run = sight.run.model_copy(update={"status": sight.status.model_copy(update={"attempts": []})})
-    sight.look()
-    assert sight.status.usage.tokens == 7
+    scenario.attempt(
+        "solver-rollout-1", state="Succeeded", tokens=7, result=scenario.result("solver-rollout-1", metrics=bad)
+    )
+    scenario.reconcile()
+    assert scenario.status.usage is not None and (scenario.status.usage.tokens, len(scenario.status.rollbacks)) == (
+        7,
+        1,
+    )
+    replanned(scenario).reconcile()
+    scenario.run = scenario.run.model_copy(update={"status": scenario.status.model_copy(update={"attempts": []})})
+    scenario.reconcile()
+    assert scenario.status.usage.tokens == 7
 
 
 def test_promoting_needs_scores() -> None:
@@ -542,9 +559,9 @@ def test_promoting_needs_scores() -> None:
 
 
 def test_rollbacks_of_another_run_are_none_of_this_ones() -> None:
-    sight = life({2: FLIPPED})
-    assert rollbacks_of(sight.run.spec, sight.status.rollbacks) == sight.status.rollbacks
-    assert rollbacks_of(make_run(spec__seed=9, spec__iterations=5).spec, sight.status.rollbacks) == []
+    scenario = life({2: FLIPPED})
+    assert rollbacks_of(scenario.run.spec, scenario.status.rollbacks) == scenario.status.rollbacks
+    assert rollbacks_of(make_run(spec__seed=9, spec__iterations=5).spec, scenario.status.rollbacks) == []
 
 
 def test_every_action_has_a_test() -> None:
@@ -554,11 +571,11 @@ def test_every_action_has_a_test() -> None:
 def test_the_page_has_every_guard_with_its_defaults() -> None:
     page = (Path(__file__).parents[2] / "docs" / "guards.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
-    told = {row[0].strip("| `"): row for row in rows if len(row) == 5}
-    assert list(told) == [guard.name for guard in GUARDS]
+    documented = {row[0].strip("| `"): row for row in rows if len(row) == 5}
+    assert list(documented) == [guard.name for guard in GUARDS]
     for guard in GUARDS:
         settings = guard.settings(Guards())
-        _, _, trips, patience, action = told[guard.name]
+        _, _, trips, patience, action = documented[guard.name]
         assert trips.startswith(f"{'below' if guard.below else 'above'} {settings.limit:g}"), trips
         assert not hasattr(settings, "warn_at") or f"warns at {settings.warns_from:g}" in trips
         assert (patience, action.strip(" |")) == (str(settings.patience), settings.action)

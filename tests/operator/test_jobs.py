@@ -301,10 +301,12 @@ def test_tasks_with_shards_of_their_own_have_pods_beside_the_others() -> None:
     assert alone["spec"]["completions"] == 6, "evaluation.shards is for tasks without"
 
 
-def test_pods_that_train_together_are_told_how_long_they_wait_for_each_other() -> None:
+def test_pods_that_train_together_know_how_long_they_wait_for_each_other() -> None:
     patient = {**TWO_NODES, "spec__pods": {"joinSeconds": 7200}}
-    told = {variable["name"]: variable.get("value") for variable in pod_of(SOLVER, **patient)["containers"][0]["env"]}
-    assert told["SELFEVO_JOIN_SECONDS"] == "7200"
+    environment = {
+        variable["name"]: variable.get("value") for variable in pod_of(SOLVER, **patient)["containers"][0]["env"]
+    }
+    assert environment["SELFEVO_JOIN_SECONDS"] == "7200"
     assert "SELFEVO_JOIN_SECONDS" not in str(pod_of(SOLVER, **TWO_NODES))
     assert step_of(run_of(**patient), SOLVER).key == step_of(run_of(**TWO_NODES), SOLVER).key
 
@@ -327,7 +329,7 @@ def test_pods_that_train_together_are_told_how_long_they_wait_for_each_other() -
         ({"spec__pods": {"runtimeClassName": "nvidia"}}, True),
     ],
 )
-def test_what_a_queue_goes_by_is_told_apart_from_the_rest(changes: dict[str, Any], moved: bool) -> None:
+def test_what_a_queue_goes_by_is_distinguished_from_the_rest(changes: dict[str, Any], moved: bool) -> None:
     before = template_digest(job_of(SOLVER, spec__queue="team-a"))
     after = template_digest(job_of(SOLVER, **{"spec__queue": "team-a", **changes}))
     assert before.split("-")[0] != after.split("-")[0]
@@ -620,8 +622,8 @@ def test_certificates_of_a_config_map_are_seen_by_every_container_and_named_to_i
     for container in containers:
         assert container["volumeMounts"][-1] == {"name": "ca", "mountPath": "/etc/selfevo/ca", "readOnly": True}
         env = in_container(container["env"])
-        told = {env[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")}
-        assert told == {"/etc/selfevo/ca/ca.crt"}
+        paths = {env[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")}
+        assert paths == {"/etc/selfevo/ca/ca.crt"}
     assert violations(pod) == []
     plain = pod_of(CHALLENGER)
     assert "ca" not in {volume["name"] for volume in plain["volumes"]}
@@ -719,7 +721,7 @@ HOSTILE = (
 )
 
 
-def test_the_trainer_is_told_exactly_what_the_plan_says() -> None:
+def test_the_trainer_gets_exactly_what_the_plan_says() -> None:
     run = run_of(spec__solver__prompt={"system": HOSTILE, "user": HOSTILE})
     step = step_of(run, SOLVER)
     env = in_container(render(run, step, 2, "demo-2", SETTINGS)[0]["spec"]["template"]["spec"]["containers"][0]["env"])
@@ -730,7 +732,7 @@ def test_the_trainer_is_told_exactly_what_the_plan_says() -> None:
     assert env[CONFIG_ENV].isascii()
 
 
-def test_only_the_trainer_is_told_the_run_that_it_leaves_in_the_store() -> None:
+def test_only_the_trainer_gets_the_run_that_it_leaves_in_the_store() -> None:
     prompt: dict[str, Any] = {"spec__challenger__prompt": {"system": "$(HOME) $$x$$", "user": "ask"}}
     run, value = run_of(**prompt), env_of(CHALLENGER, **prompt)[RUN_ENV]
     assert "$" not in value and RunRecord.of(decoded_run(value), "1") == RunRecord.of(run, "1")
@@ -744,7 +746,7 @@ def test_only_the_trainer_is_told_the_run_that_it_leaves_in_the_store() -> None:
     assert with_run == ["trainer"]
 
 
-def test_a_run_that_is_too_long_for_a_variable_is_not_told() -> None:
+def test_a_run_that_is_too_long_for_a_variable_is_not_passed_on() -> None:
     texts = {part: secrets.token_urlsafe(45_000) for part in ("system", "user")}
     long: dict[str, Any] = {"spec__challenger__prompt": texts}
     assert RUN_ENV not in env_of(SOLVER, **long) and CONFIG_ENV in env_of(SOLVER, **long)
@@ -949,7 +951,7 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "changes", "said"),
+    ("step", "changes", "message"),
     [
         (SOLVER, {"spec__storage__uri": "file:///store"}, "spec.storage.uri is 'file:///store'"),
         (SOLVER, {"spec__storage__uri": "file:store"}, "use s3://"),
@@ -1014,8 +1016,8 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
         ),
     ],
 )
-def test_what_cannot_be_had_is_refused_in_one_sentence(step: str, changes: dict[str, Any], said: str) -> None:
-    assert said in refusal(step, **changes)
+def test_what_cannot_be_had_is_refused_in_one_sentence(step: str, changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(step, **changes)
 
 
 def test_two_volumes_at_one_place_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_reconcile import Sight, starts
+from test_reconcile import Scenario, starts
 
 from harness.runs import TRIAD, make_run
 from selfevo_contract.errors import InputError
@@ -46,29 +46,29 @@ def test_a_lost_figure_says_nothing_of_a_judge() -> None:
     assert judge_of([judged(0, promoted=1.0), judged(1), judged(2, promoted=0.0)]) == "iteration 0; 2 not promoted"
 
 
-def test_a_judge_that_is_not_promoted_is_told() -> None:
-    sight = Sight(**TRIAD)
+def test_a_judge_that_is_not_promoted_is_reported() -> None:
+    scenario = Scenario(**TRIAD)
     for name in ("verifier-train-0", "evaluate-0", "challenger-train-1", "solver-rollout-1"):
-        sight.done(name, **({"promoted": 1.0} if name.startswith("verifier") else {}))
-    before = sight.look().status
-    assert (before.judge, starts(sight.look())) == ("iteration 0", [("verifier-train-1", 1)])
-    sight.done("verifier-train-1", **WORSE)
-    after = sight.look().status
+        scenario.done(name, **({"promoted": 1.0} if name.startswith("verifier") else {}))
+    before = scenario.reconcile().status
+    assert (before.judge, starts(scenario.reconcile())) == ("iteration 0", [("verifier-train-1", 1)])
+    scenario.done("verifier-train-1", **WORSE)
+    after = scenario.reconcile().status
     assert after.judge == "iteration 0; 1 not promoted"
-    assert starts(sight.look()) == [("solver-train-1", 1)]  # by the judge before
-    made = event(sight.run, before, after, AT)
+    assert starts(scenario.reconcile()) == [("solver-train-1", 1)]  # by the judge before
+    made = event(scenario.run, before, after, AT)
     assert made is not None and (made["type"], made["reason"]) == ("Warning", "VerifierNotPromoted")
-    said = "its judge is not promoted: 61.0 % of the sealed anchors right, 84.0 % before (± 5.1)"
-    assert said in made["message"]
+    expected = "its judge is not promoted: 61.0 % of the sealed anchors right, 84.0 % before (± 5.1)"
+    assert expected in made["message"]
 
 
 def test_a_promotion_is_an_event() -> None:
-    sight = Sight(**TRIAD)
+    scenario = Scenario(**TRIAD)
     for name in ("verifier-train-0", "evaluate-0", "challenger-train-1", "solver-rollout-1"):
-        sight.done(name)
-    before = sight.look().status
-    sight.done("verifier-train-1", **{**WORSE, "promoted": 1.0, "anchors/after": 0.9})
-    made = event(sight.run, before, sight.look().status, AT)
+        scenario.done(name)
+    before = scenario.reconcile().status
+    scenario.done("verifier-train-1", **{**WORSE, "promoted": 1.0, "anchors/after": 0.9})
+    made = event(scenario.run, before, scenario.reconcile().status, AT)
     assert made is not None and (made["type"], made["reason"]) == ("Normal", "VerifierPromoted")
     assert "its judge is promoted: 90.0 % of the sealed anchors right, 84.0 % before" in made["message"]
 
@@ -76,7 +76,7 @@ def test_a_promotion_is_an_event() -> None:
 def test_other_steps_have_no_judge() -> None:
     step = StepStatus(name="evaluate-1", phase="evaluate", iteration=1, key="a" * 64, metrics={"promoted": 1.0})
     assert promotion_line(step) == "" and judge_of([step]) == ""
-    assert Sight().look().status.judge == ""
+    assert Scenario().reconcile().status.judge == ""
 
 
 def test_which_judges_were_promoted_outlives_the_figures() -> None:
@@ -86,7 +86,7 @@ def test_which_judges_were_promoted_outlives_the_figures() -> None:
     assert judge_of(map(StepStatus.model_validate, unpacked(lines))).startswith("iteration 7; 8, 9, 10")
 
 
-def test_a_judge_with_criteria_is_told_by_its_newest_anchors() -> None:
+def test_a_judge_with_criteria_is_reported_by_its_newest_anchors() -> None:
     def rollout(iteration: int, **metrics: float) -> StepStatus:
         place = {"name": f"solver-rollout-{iteration}", "iteration": iteration, "key": "a" * 64}
         return StepStatus(phase="solver-rollout", state="Succeeded", metrics=metrics, **place)

@@ -118,7 +118,7 @@ def refused_of(operator: Operator, namespace: str) -> float | None:
     return operator.metrics.registry.get_sample_value("selfevo_namespace_refused", {"namespace": namespace})
 
 
-def test_a_namespace_that_is_refused_is_said_and_the_others_are_served(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_namespace_that_is_refused_is_reported_and_the_others_are_served(caplog: pytest.LogCaptureFixture) -> None:
     operator, lists = operator_of(None, "closed", "lab"), Half()
     operator.scopes.listed = False
     closed = run_object(2, uid="c")
@@ -131,8 +131,8 @@ def test_a_namespace_that_is_refused_is_said_and_the_others_are_served(caplog: p
     assert operator.queue.take(time.monotonic()) is None, "of a namespace that was never listed nothing is decided"
     listing(operator, lists)
     assert refused_of(operator, "closed") == 1 and refused_of(operator, "lab") is None
-    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said.startswith("namespace closed cannot be served: no lists in closed")
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith("namespace closed cannot be served: no lists in closed")
     lists.refuses.clear()
     lists.runs.append(closed)
     listing(operator, lists)
@@ -161,7 +161,7 @@ def test_a_watch_event_of_one_namespace_counts_for_all() -> None:
         operator.saw_run("MODIFIED", run_object(1))
 
 
-def test_a_look_that_hangs_and_a_run_that_is_never_looked_at_are_unhealthy() -> None:
+def test_a_reconcile_that_hangs_and_a_run_that_is_never_reconciled_are_unhealthy() -> None:
     operator, now = operator_of(), time.monotonic()
     assert operator.probes.unhealthy() == ""
     operator.queue.add(DEMO, now - STUCK_S - 1)
@@ -191,7 +191,7 @@ def test_metrics_tell_of_each_run_when_it_went_on_and_how_long_runs_wait() -> No
     assert sample("selfevo_queue_depth") == 3 and (sample("selfevo_queue_oldest_seconds") or 0) >= 0
 
 
-def test_a_slow_api_server_is_no_reason_to_start_anew_and_a_look_without_end_is() -> None:
+def test_a_slow_api_server_is_no_reason_to_start_anew_and_a_reconcile_without_end_is() -> None:
     operator, now = operator_of(), time.monotonic()
     operator.queue.add(DEMO, now - STUCK_S - 1)
     operator.queue.add(Key("lab", "other"), now - STUCK_S - 1)
@@ -222,12 +222,12 @@ def test_what_was_deleted_before_a_watch_began_is_found_by_a_list_then() -> None
     asyncio.run(scene())
 
 
-def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_everybody(
+def test_a_list_because_a_watch_began_brings_its_changes_alone_and_a_regular_one_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("selfevo_operator.runtime.resync._SETTLE_S", 0.01)
 
-    async def looked_at_after(resync_seconds: float, lists_more: int) -> Key | None:
+    async def reconciled_after(resync_seconds: float, lists_more: int) -> Key | None:
         operator, lists = operator_of(resync_seconds=resync_seconds), Lists()
         listing = asyncio.create_task(operator.resync.run(lists))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
@@ -243,11 +243,11 @@ def test_a_list_because_a_watch_began_brings_its_news_alone_and_a_regular_one_ev
         listing.cancel()
         return operator.queue.take(time.monotonic())
 
-    assert asyncio.run(looked_at_after(600.0, 1)) is None
-    assert asyncio.run(looked_at_after(0.1, 3)) == DEMO
+    assert asyncio.run(reconciled_after(600.0, 1)) is None
+    assert asyncio.run(reconciled_after(0.1, 3)) == DEMO
 
 
-def test_while_no_write_slot_is_free_a_pod_that_has_begun_waits_for_room_and_not_for_a_look() -> None:
+def test_while_no_write_slot_is_free_a_pod_that_has_begun_waits_for_room_and_not_for_a_reconcile() -> None:
     operator = operator_of()
     operator.saw_job("ADDED", job_object(1))
     operator.queue.done(operator.queue.take(0) or DEMO, 0)
@@ -271,7 +271,7 @@ def test_a_pod_that_has_begun_waits_a_moment_for_what_may_follow_and_an_end_does
     assert operator.queue.take(time.monotonic()) == DEMO
 
 
-def test_pods_that_have_ended_well_are_asked_at_once_and_without_a_look() -> None:
+def test_pods_that_have_ended_well_are_asked_at_once_and_without_a_reconcile() -> None:
     asked: list[str] = []
 
     class Pods:

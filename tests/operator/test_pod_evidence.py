@@ -130,7 +130,7 @@ def test_the_end_waits_for_a_question_that_is_under_way_and_nobody_else_does() -
     assert (asyncio.run(scene()), pods.asked) == (1, ["cached"])
 
 
-def test_what_looked_like_success_and_failed_is_asked_again() -> None:
+def test_what_seemed_a_success_and_failed_is_asked_again() -> None:
     pods = Pods()
     pods.cached, pods.now = [pod(0, result())], [pod(137)]
     pods.pod_evidence.prefetch_result(job(SUCCEEDING))
@@ -186,11 +186,11 @@ def test_reasons_are_asked_for_a_few_jobs_at_a_time() -> None:
     async def run() -> None:
         pods.list_pods = slow  # type: ignore[method-assign]
         jobs = [job_snapshot(job_object(uid=f"job{n}", status={"startTime": "2026-01-01T00:00:00Z"})) for n in range(6)]
-        looks = [asyncio.create_task(pods.pod_evidence.of_start(f"run{n}", each)) for n, each in enumerate(jobs)]
+        reads = [asyncio.create_task(pods.pod_evidence.of_start(f"run{n}", each)) for n, each in enumerate(jobs)]
         await asyncio.sleep(0.01)
         assert pods.asked == ["job0", "job1", "job2", "job3"]
         answer.set()
-        await asyncio.gather(*looks)
+        await asyncio.gather(*reads)
         await pods.pod_evidence.of_start("run5", jobs[5])
         assert pods.asked[4:] == ["job5"]
 

@@ -24,7 +24,7 @@ def created_not(message: str = f"Error creating: {QUOTA}", at: str = "2026-01-01
 
 
 @pytest.mark.parametrize(
-    ("events", "waited", "since", "stuck", "said"),
+    ("events", "waited", "since", "stuck", "expected"),
     [
         ([created_not()], 29, "", None, ""),
         ([created_not()], 30, "", True, f'no pod of {JOB} can be created: pods "{JOB}-…" is forbidden: exceeded quota'),
@@ -39,17 +39,17 @@ def created_not(message: str = f"Error creating: {QUOTA}", at: str = "2026-01-01
         ([{**created_not(), "lastTimestamp": None, "eventTime": "2026-01-01T00:00:20.5Z"}], 30, "", True, "quota"),
     ],
 )
-def test_why_there_is_no_pod(events: list[dict], waited: float, since: str, stuck: bool | None, said: str) -> None:
+def test_why_there_is_no_pod(events: list[dict], waited: float, since: str, stuck: bool | None, expected: str) -> None:
     found = why_no_pod(JOB, events, waited, since)
     assert (found.stuck if found else None) == stuck
-    assert said in (found.message if found else "")
+    assert expected in (found.message if found else "")
     assert found is None or found.reason == "PodsNotCreated"
 
 
 def test_the_sentence_stays_the_same_whatever_the_pod_was_to_be_called() -> None:
     names = ("7xk2p", "0-z9z9z")
-    said = {why_no_pod(JOB, [created_not(f'pods "{JOB}-{name}" is forbidden: no')], 60) for name in names}
-    assert len(said) == 1
+    messages = {why_no_pod(JOB, [created_not(f'pods "{JOB}-{name}" is forbidden: no')], 60) for name in names}
+    assert len(messages) == 1
 
 
 class Cluster:
@@ -99,16 +99,16 @@ def test_between_two_pods_a_job_runs_unless_the_next_one_is_refused() -> None:
     assert found is not None and found.reason == "PodsNotCreated"
 
 
-def test_of_pods_that_train_together_one_that_is_refused_is_said_while_the_others_wait() -> None:
+def test_of_pods_that_train_together_one_that_is_refused_is_reported_while_the_others_wait() -> None:
     there = pod(containerStatuses=[{"name": "trainer", "state": {"running": {}}}], phase="Running")
     job = job_object(status={"startTime": "2026-01-01T00:00:01Z", "ready": 1}, completions=2)
     job["metadata"]["labels"]["selfevo.dev/phase"] = "solver-train"
 
-    def said(events: list[dict], seconds: float) -> Blocker | None:
+    def blocker_of(events: list[dict], seconds: float) -> Blocker | None:
         pod_evidence = PodEvidence(Cluster([there], [there], events), lambda: STARTED + timedelta(seconds=seconds))  # type: ignore[arg-type]
         return attempt_of(job_snapshot(job), asyncio.run(pod_evidence.of_start("run", job_snapshot(job)))).waiting
 
-    found = said([created_not(at="2026-01-01T00:01:00Z")], 90)
+    found = blocker_of([created_not(at="2026-01-01T00:01:00Z")], 90)
     assert found is not None and found.reason == "PodsNotCreated" and "1 of the 2 pods" in found.message
-    assert said([created_not(at="2026-01-01T00:01:00Z")], 900) is None, "that was long ago"
-    assert said([], 90) is None
+    assert blocker_of([created_not(at="2026-01-01T00:01:00Z")], 900) is None, "that was long ago"
+    assert blocker_of([], 90) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from test_reconcile import NOW, Sight, at
+from test_reconcile import NOW, Scenario, at
 
 from selfevo_core.policies import POLICIES, Decision, Hold, Policy, RunState, combined
 from selfevo_core.reconcile import Blocker, Outcome, Start, Stop, reconcile
@@ -13,11 +13,11 @@ from selfevo_core.reconcile import Blocker, Outcome, Start, Stop, reconcile
 TRIPPED = Decision(phase="Suspended", reason="GuardTripped", message="half of the questions are copies")
 
 
-def look(sight: Sight, *policies: Policy, seconds: float = 0) -> Outcome:
-    """One look with ``policies`` in the list, before all others."""
-    attempts = list(sight.attempts.values())
-    outcome = reconcile(sight.run, sight.plan, attempts, at(seconds), policies=(*policies, *POLICIES))
-    sight.run = sight.run.model_copy(update={"status": outcome.status})
+def reconciled(scenario: Scenario, *policies: Policy, seconds: float = 0) -> Outcome:
+    """One reconcile with ``policies`` in the list, before all others."""
+    attempts = list(scenario.attempts.values())
+    outcome = reconcile(scenario.run, scenario.plan, attempts, at(seconds), policies=(*policies, *POLICIES))
+    scenario.run = scenario.run.model_copy(update={"status": outcome.status})
     return outcome
 
 
@@ -32,24 +32,24 @@ def starts(outcome: Outcome) -> list[str]:
 
 
 def test_a_policy_of_ones_own_suspends_the_run_when_its_figures_say_so() -> None:
-    sight = Sight(spec__parallelSteps=2).done("evaluate-0", mean=0.4)
-    assert starts(look(sight, low_score)) == ["challenger-train-1"]
+    scenario = Scenario(spec__parallelSteps=2).done("evaluate-0", mean=0.4)
+    assert starts(reconciled(scenario, low_score)) == ["challenger-train-1"]
 
-    sight = Sight(spec__parallelSteps=2).done("evaluate-0", mean=0.2)
-    running = sight.attempt("challenger-train-1")
-    outcome = look(sight, low_score)
+    scenario = Scenario(spec__parallelSteps=2).done("evaluate-0", mean=0.2)
+    running = scenario.attempt("challenger-train-1")
+    outcome = reconciled(scenario, low_score)
     assert list(outcome.actions) == [Stop(running.name, "Suspended")]
-    assert outcome.status.phase == "Suspended" and sight.conditions()["Suspended"] == "True"
+    assert outcome.status.phase == "Suspended" and scenario.conditions()["Suspended"] == "True"
     (reconciling,) = [c for c in outcome.status.conditions if c.type == "Reconciling"]
     assert reconciling.reason == "GuardTripped"
     assert reconciling.message.startswith("half of the questions are copies, 1 of 9 steps done")
 
 
 def test_a_policy_ends_the_run_with_its_own_words() -> None:
-    sight = Sight()
-    attempt = sight.attempt("evaluate-0")
+    scenario = Scenario()
+    attempt = scenario.attempt("evaluate-0")
     spent = Decision(phase="Failed", reason="BudgetSpent", message="200 GPU hours are spent")
-    outcome = look(sight, lambda state, now: spent)
+    outcome = reconciled(scenario, lambda state, now: spent)
     assert outcome.actions == (Stop(attempt.name, "RunFailed"),)
     assert outcome.status.phase == "Failed" and outcome.status.finished_at is not None
     assert {(c.reason, c.message) for c in outcome.status.conditions} == {("BudgetSpent", "200 GPU hours are spent")}
@@ -59,16 +59,16 @@ def test_a_held_step_waits_and_another_one_starts_in_its_place_unless_the_slot_i
     until = NOW + timedelta(seconds=5)
     for keeps_slot, started in ((False, ["challenger-train-1"]), (True, [])):
         hold = Decision(holds={"evaluate-0": Hold(until, keeps_slot)})
-        outcome = look(Sight(), lambda state, now, hold=hold: hold)
+        outcome = reconciled(Scenario(), lambda state, now, hold=hold: hold)
         assert (starts(outcome), outcome.wake_at) == (started, until)
 
 
-def test_what_nothing_goes_on_for_is_said_when_nothing_goes_on() -> None:
+def test_what_nothing_goes_on_for_is_reported_when_nothing_goes_on() -> None:
     full = Decision(starts_nothing=True, blocker=Blocker("DiskFull", "the store is full"))
-    sight = Sight()
-    sight.attempt("evaluate-0")
-    assert look(sight, lambda state, now: full).status.conditions[0].reason == "StepsRunning"
-    outcome = look(Sight(), lambda state, now: full)
+    scenario = Scenario()
+    scenario.attempt("evaluate-0")
+    assert reconciled(scenario, lambda state, now: full).status.conditions[0].reason == "StepsRunning"
+    outcome = reconciled(Scenario(), lambda state, now: full)
     assert outcome.actions == ()
     assert outcome.status.conditions[0].message == "0 of 9 steps done, the store is full"
 
@@ -80,9 +80,9 @@ def test_the_first_to_name_a_phase_is_the_last_that_is_asked(suspend: bool) -> N
     def last(state: RunState, now: datetime) -> None:
         asked.append("last")
 
-    sight = Sight(spec__suspend=suspend)
-    attempts = list(sight.attempts.values())
-    reconcile(sight.run, sight.plan, attempts, NOW, policies=(*POLICIES, last))
+    scenario = Scenario(spec__suspend=suspend)
+    attempts = list(scenario.attempts.values())
+    reconcile(scenario.run, scenario.plan, attempts, NOW, policies=(*POLICIES, last))
     assert asked == ([] if suspend else ["last"])
 
 
@@ -92,5 +92,5 @@ def test_of_two_wishes_about_one_step_the_earlier_holds() -> None:
         lambda state, now: Decision(holds={"evaluate-0": first}),
         lambda state, now: Decision(holds={"evaluate-0": second, "evaluate-1": second}),
     ]
-    decided = combined(policies, RunState(Sight().run.spec, Sight().plan, Sight().look().status, {}), NOW)
+    decided = combined(policies, RunState(Scenario().run.spec, Scenario().plan, Scenario().reconcile().status, {}), NOW)
     assert decided.holds == {"evaluate-0": first, "evaluate-1": second}

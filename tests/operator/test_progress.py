@@ -20,7 +20,7 @@ from selfevo_operator.observed.reported import newest_report, pods_that_report
 from selfevo_operator.observed.snapshots import job_snapshot
 
 from .test_controller import World
-from .test_reconcile import Sight
+from .test_reconcile import Scenario
 
 AT = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 STEP = "evaluate-0"
@@ -30,8 +30,10 @@ def report(done: int = 7, total: int = 15, **fields: Any) -> Progress:
     return Progress(phase="evaluate", step=STEP, doing="answering", done=done, total=total, **fields)
 
 
-def line(said: Progress | str, at: str = "2026-01-01T12:00:00.123456789Z") -> str:
-    return f"{at} {said if isinstance(said, str) else said.model_dump_json(by_alias=True, exclude_none=True)}\n"
+def line(content: Progress | str, at: str = "2026-01-01T12:00:00.123456789Z") -> str:
+    return (
+        f"{at} {content if isinstance(content, str) else content.model_dump_json(by_alias=True, exclude_none=True)}\n"
+    )
 
 
 # --- one step out of its processes ------------------------------------------------------------------------------------
@@ -52,11 +54,11 @@ def test_shards_that_are_not_heard_of_have_done_nothing_yet() -> None:
     assert known is not None and (known.done, known.total, known.percent, known.ends_at) == (30, 160, 18, None)
 
 
-def test_what_is_said_is_held_in_bounds() -> None:
-    said = report(
+def test_a_message_is_held_in_bounds() -> None:
+    newest = report(
         10**30, -5, tokens_per_second=1e300, truncated_share=7.0, seconds_left=1e300,
     ).model_copy(update={"doing": "\x1b[2J<script>`$(rm)`" + "a" * 500})  # fmt: skip
-    known = progress_of([said], AT)
+    known = progress_of([newest], AT)
     assert known is not None
     assert (known.done, known.total, known.percent) == (10**12, 0, None)
     assert (known.tokens_per_second, known.truncated_share) == (1e9, 1.0)
@@ -70,10 +72,10 @@ def test_what_is_said_is_held_in_bounds() -> None:
 
 
 def test_figures_of_a_training_are_those_of_its_newest_report_in_few_digits() -> None:
-    said = report(
+    newest = report(
         metrics={"reward": 0.123456789, "kl": 1e-5, "completions/mean_length": 4.0, "a b\x1b": 1.0, "x": 1e300}
     )
-    known = progress_of([report(metrics={"old": 1.0}), said], AT)
+    known = progress_of([report(metrics={"old": 1.0}), newest], AT)
     assert known is not None
     assert known.metrics == {"reward": 0.1235, "kl": 1e-5, "completions/mean_length": 4.0, "x": 1e12}
     many = progress_of([report(metrics={f"m{n}": float(n) for n in range(99)})], AT)
@@ -159,7 +161,7 @@ class Logs:
             raise self.errors.pop(0)
         return self.logs.get(name, "")
 
-    def look(self, seconds: float = 0) -> list[bool]:
+    def poll(self, seconds: float = 0) -> list[bool]:
         """Whether there was news, for each run whose turn it was."""
         self.now += timedelta(seconds=seconds)
         self.asked.clear()
@@ -170,21 +172,21 @@ class Logs:
         return self.reader.of(self.cache.jobs_of(RUN_UID)[0])
 
 
-def test_a_run_is_asked_every_30_seconds_and_what_is_no_news_is_none() -> None:
+def test_a_run_is_asked_every_30_seconds_and_what_is_unchanged_is_no_event() -> None:
     logs = Logs()
-    assert logs.look() == [False] and logs.asked == ["pods j0", "p0"] and logs.known is None
+    assert logs.poll() == [False] and logs.asked == ["pods j0", "p0"] and logs.known is None
     logs.logs["p0"] = line(report(7), at="2026-01-01T00:09:59Z")
-    assert logs.look(29) == []
-    assert logs.look(1) == [True] and logs.asked == ["p0"], "its pods are known"
+    assert logs.poll(29) == []
+    assert logs.poll(1) == [True] and logs.asked == ["p0"], "its pods are known"
     assert logs.known == progress_of([report(7)], datetime(2026, 1, 1, 0, 9, 59, tzinfo=UTC))
-    assert logs.look(30) == [False] and logs.look(30) == [False]
+    assert logs.poll(30) == [False] and logs.poll(30) == [False]
 
 
 def test_a_step_that_has_just_begun_is_not_asked() -> None:
     logs = Logs()
     logs.now = datetime(2026, 1, 1, 0, 0, 29, tzinfo=UTC)
-    assert logs.look() == []
-    assert logs.look(1) == [False]
+    assert logs.poll() == []
+    assert logs.poll(1) == [False]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_step_that_has_just_begun_is_not_asked() -> None:
 def test_who_does_not_run_is_not_asked(change: Any) -> None:
     logs = Logs()
     change(logs)
-    assert logs.look() == []
+    assert logs.poll() == []
 
 
 def test_many_shards_are_asked_a_few_at_a_time_until_all_were() -> None:
@@ -210,7 +212,7 @@ def test_many_shards_are_asked_a_few_at_a_time_until_all_were() -> None:
         logs.logs[f"p{index}"] = line(report(5, 10, shard=index), at="2026-01-01T00:09:00Z")
     heard = []
     for _ in range(3):
-        logs.look(30)
+        logs.poll(30)
         assert len([name for name in logs.asked if name.startswith("p") and name[1:].isdigit()]) == 4
         assert logs.known is not None
         heard.append((logs.known.done, logs.known.total))
@@ -220,26 +222,26 @@ def test_many_shards_are_asked_a_few_at_a_time_until_all_were() -> None:
 def test_a_pod_that_is_replaced_says_nothing_any_more() -> None:
     logs = Logs()
     logs.logs["p0"] = line(report(7), at="2026-01-01T00:09:00Z")
-    logs.look()
+    logs.poll()
     logs.pods = [pod("p0"), pod("next", made="2")]
     status = {"startTime": "2026-01-01T00:00:00Z", "ready": 1, "failed": 1}
     logs.cache.put_job(job_object(2, uid="j0", name="job-0", status=status))
     logs.logs["next"] = line(report(1), at="2026-01-01T00:10:20Z")
-    assert logs.look(30) == [True] and logs.asked == ["pods j0", "next"]
+    assert logs.poll(30) == [True] and logs.asked == ["pods j0", "next"]
     assert logs.known is not None and logs.known.done == 1
 
 
 def test_pods_that_had_not_begun_are_listed_again() -> None:
     logs = Logs()
     logs.pods = [pod("p0", state="waiting")]
-    assert logs.look() == [False] and logs.asked == ["pods j0"]
+    assert logs.poll() == [False] and logs.asked == ["pods j0"]
     logs.pods, logs.logs["p0"] = [pod("p0")], line(report(7), at="2026-01-01T00:10:20Z")
-    assert logs.look(30) == [True]
+    assert logs.poll(30) == [True]
 
 
 def test_a_run_of_many_jobs_costs_a_few_questions() -> None:
     logs = Logs(jobs=9)
-    logs.look()
+    logs.poll()
     assert [name for name in logs.asked if name.startswith("pods")] == [f"pods j{number}" for number in range(4)]
 
 
@@ -247,30 +249,30 @@ def test_a_log_that_cannot_be_had_is_asked_for_again_and_one_that_may_not_seldom
     logs = Logs()
     logs.logs["p0"] = line(report(7), at="2026-01-01T00:09:00Z")
     logs.errors = [ApiError(404, "NotFound", "no such pod"), ApiError(500, "", "no kubelet"), ApiError(403, "", "no")]
-    assert logs.look() == [False] and logs.look(30) == [False] and logs.asked == ["pods j0", "p0"]
-    assert logs.look(30) == [False], "may not"
-    assert logs.look(599) == []
-    assert logs.look(1) == [True]
+    assert logs.poll() == [False] and logs.poll(30) == [False] and logs.asked == ["pods j0", "p0"]
+    assert logs.poll(30) == [False], "may not"
+    assert logs.poll(599) == []
+    assert logs.poll(1) == [True]
 
 
-def test_the_reader_tells_which_runs_have_news_and_outlives_a_defect() -> None:
+def test_the_reader_tells_which_runs_have_changed_and_outlives_a_defect() -> None:
     logs = Logs()
     logs.logs["p0"] = line(report(7), at="2026-01-01T00:09:00Z")
     logs.pods = [{}]  # no pod is like this
 
     async def scene() -> list[Key]:
-        changed, told = list[Key](), asyncio.Event()
+        changed, notified = list[Key](), asyncio.Event()
 
         def tell(key: Key) -> None:
             changed.append(key)
-            told.set()
+            notified.set()
 
         logs.reader._every = timedelta(seconds=0.01)
         task = asyncio.create_task(logs.reader.run(tell))
         while not logs.asked:
             await asyncio.sleep(0.01)
         logs.pods = [pod("p0")]
-        while not told.is_set():
+        while not notified.is_set():
             logs.now += timedelta(seconds=1)
             await asyncio.sleep(0.01)
         task.cancel()
@@ -300,43 +302,43 @@ FAR = StepProgress(done=7, total=15, percent=46, at="2026-01-01T12:00:00.000Z")
 
 
 def test_a_running_step_shows_it_until_it_ends() -> None:
-    sight = Sight()
-    sight.attempt(STEP, progress=FAR)
-    sight.look()
-    assert sight.step(STEP).progress == FAR
-    sight.attempt(STEP)  # an operator that was started anew has heard nothing yet
-    sight.look()
-    assert sight.step(STEP).progress == FAR
-    sight.attempt(STEP, state="Succeeded")
-    sight.look()
-    assert sight.step(STEP).progress is None
+    scenario = Scenario()
+    scenario.attempt(STEP, progress=FAR)
+    scenario.reconcile()
+    assert scenario.step(STEP).progress == FAR
+    scenario.attempt(STEP)  # an operator that was started anew has heard nothing yet
+    scenario.reconcile()
+    assert scenario.step(STEP).progress == FAR
+    scenario.attempt(STEP, state="Succeeded")
+    scenario.reconcile()
+    assert scenario.step(STEP).progress is None
 
 
-def test_the_next_attempt_does_not_show_what_the_last_one_said() -> None:
-    sight = Sight()
-    sight.attempt(STEP, progress=FAR)
-    sight.look()
-    sight.attempts.clear()
-    sight.look()
-    assert sight.step(STEP).progress is None
-    sight.attempt(STEP, progress=FAR)
-    sight.look()
-    sight.attempt(STEP, state="Failed", exit_code=3)
-    sight.look()
-    assert sight.step(STEP).progress is None
-    sight.attempt(STEP, 2)
-    sight.look(60)
-    assert sight.step(STEP).state == "Running" and sight.step(STEP).progress is None
+def test_the_next_attempt_does_not_show_what_the_last_one_reported() -> None:
+    scenario = Scenario()
+    scenario.attempt(STEP, progress=FAR)
+    scenario.reconcile()
+    scenario.attempts.clear()
+    scenario.reconcile()
+    assert scenario.step(STEP).progress is None
+    scenario.attempt(STEP, progress=FAR)
+    scenario.reconcile()
+    scenario.attempt(STEP, state="Failed", exit_code=3)
+    scenario.reconcile()
+    assert scenario.step(STEP).progress is None
+    scenario.attempt(STEP, 2)
+    scenario.reconcile(60)
+    assert scenario.step(STEP).state == "Running" and scenario.step(STEP).progress is None
 
 
-def test_of_an_attempt_that_came_between_two_looks_the_one_before_says_nothing() -> None:
-    sight = Sight()
-    sight.attempt(STEP, progress=FAR)
-    sight.look()
-    sight.attempt(STEP, state="Failed", exit_code=3)
-    sight.attempt(STEP, 2)
-    sight.look()
-    assert sight.step(STEP).state == "Running" and sight.step(STEP).progress is None
+def test_of_an_attempt_that_came_between_two_reconciles_the_one_before_says_nothing() -> None:
+    scenario = Scenario()
+    scenario.attempt(STEP, progress=FAR)
+    scenario.reconcile()
+    scenario.attempt(STEP, state="Failed", exit_code=3)
+    scenario.attempt(STEP, 2)
+    scenario.reconcile()
+    assert scenario.step(STEP).state == "Running" and scenario.step(STEP).progress is None
 
 
 def test_it_is_written_into_the_status_and_once() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_finetuning import LABELLED, looked, replanned
+from test_finetuning import LABELLED, last_outcome, replanned
 from test_jobs import pod_of
-from test_reconcile import ALL, Sight, starts
+from test_reconcile import ALL, Scenario, starts
 
 from harness.runs import make_run
 from selfevo_contract.errors import InputError
@@ -18,60 +18,60 @@ from selfevo_core.invalid_spec import parse_run
 HUB: dict[str, Any] = {"to": "hf://acme/sums", "tokenSecret": {"name": "hub"}}
 
 
-def scored(*means: float, **changes: Any) -> Sight:
+def scored(*means: float, **changes: Any) -> Scenario:
     """A run of two iterations whose base and Solvers have these scores."""
-    sight = Sight(**{"spec__publish": HUB, **changes})
+    scenario = Scenario(**{"spec__publish": HUB, **changes})
     for name in ALL:
         phase, _, number = name.rpartition("-")
-        sight.done(name, **({"mean": means[int(number)]} if phase == "evaluate" else {}))
-    return sight
+        scenario.done(name, **({"mean": means[int(number)]} if phase == "evaluate" else {}))
+    return scenario
 
 
 def test_the_best_solver_is_published_when_all_are_scored() -> None:
-    sight = scored(0.5, 0.75, 0.625)
-    assert (looked(sight).actions, sight.status.phase) == ((), "Running")
-    assert sight.status.publish is not None and sight.status.publish.model_dump(exclude_none=True) == {"best": 1}
-    assert starts(replanned(sight).look()) == [("publish-1", 1)]
-    sight.done("publish-1", put=5.0)
-    assert sight.status.phase == "Succeeded"
-    assert sight.status.publish.model_dump() == {"best": 1, "iteration": 1, "uri": "hf://acme/sums"}
-    assert sight.status.best is not None and sight.status.best.iteration == 1
+    scenario = scored(0.5, 0.75, 0.625)
+    assert (last_outcome(scenario).actions, scenario.status.phase) == ((), "Running")
+    assert scenario.status.publish is not None and scenario.status.publish.model_dump(exclude_none=True) == {"best": 1}
+    assert starts(replanned(scenario).reconcile()) == [("publish-1", 1)]
+    scenario.done("publish-1", put=5.0)
+    assert scenario.status.phase == "Succeeded"
+    assert scenario.status.publish.model_dump() == {"best": 1, "iteration": 1, "uri": "hf://acme/sums"}
+    assert scenario.status.best is not None and scenario.status.best.iteration == 1
 
 
 def test_where_the_base_is_the_best_nothing_is_published() -> None:
-    sight = scored(0.75, 0.5, 0.625)
-    assert starts(replanned(sight).look()) == [] and sight.status.phase == "Succeeded"
-    assert sight.status.publish is not None and sight.status.publish.model_dump(exclude_none=True) == {"best": 0}
+    scenario = scored(0.75, 0.5, 0.625)
+    assert starts(replanned(scenario).reconcile()) == [] and scenario.status.phase == "Succeeded"
+    assert scenario.status.publish is not None and scenario.status.publish.model_dump(exclude_none=True) == {"best": 0}
 
 
 def test_each_solver_is_published_with_its_iteration_and_nothing_waits_for_it() -> None:
-    sight = Sight(spec__publish={**HUB, "what": "each"}, spec__parallelSteps=2)
-    sight.done(*ALL[: ALL.index("evaluate-1") + 1], mean=0.5)
-    begun = [name for name, _ in starts(looked(sight))]
+    scenario = Scenario(spec__publish={**HUB, "what": "each"}, spec__parallelSteps=2)
+    scenario.done(*ALL[: ALL.index("evaluate-1") + 1], mean=0.5)
+    begun = [name for name, _ in starts(last_outcome(scenario))]
     assert set(begun) == {"publish-1", "challenger-train-2"}
-    sight.done("publish-1")
-    assert sight.status.publish is not None
-    assert sight.status.publish.model_dump() == {
+    scenario.done("publish-1")
+    assert scenario.status.publish is not None
+    assert scenario.status.publish.model_dump() == {
         "best": None, "iteration": 1, "uri": "hf://acme/sums@iteration-1"
     }  # fmt: skip
 
 
 def test_it_is_asked_for_changed_and_removed_when_the_run_has_ended() -> None:
-    sight = scored(0.5, 0.625, 0.75, spec__publish=None)
-    assert sight.status.phase == "Succeeded" and sight.status.publish is None
-    sight.change(spec__publish=HUB).look()
-    assert sight.status.phase == "Running" and starts(replanned(sight).look()) == [("publish-2", 1)]
-    sight.done("publish-2")
-    sight.change(spec__publish={**HUB, "to": "s3://releases/sums"})
-    assert starts(replanned(sight).look()) == [("publish-2", 1)]
-    sight.change(spec__publish=None)
-    replanned(sight).look()
-    assert sight.status.phase == "Succeeded" and sight.status.publish is None
+    scenario = scored(0.5, 0.625, 0.75, spec__publish=None)
+    assert scenario.status.phase == "Succeeded" and scenario.status.publish is None
+    scenario.change(spec__publish=HUB).reconcile()
+    assert scenario.status.phase == "Running" and starts(replanned(scenario).reconcile()) == [("publish-2", 1)]
+    scenario.done("publish-2")
+    scenario.change(spec__publish={**HUB, "to": "s3://releases/sums"})
+    assert starts(replanned(scenario).reconcile()) == [("publish-2", 1)]
+    scenario.change(spec__publish=None)
+    replanned(scenario).reconcile()
+    assert scenario.status.phase == "Succeeded" and scenario.status.publish is None
 
 
 def test_the_choice_is_one_for_fine_tuning_and_publication() -> None:
-    sight = scored(0.5, 0.75, 0.625, spec__finetune=LABELLED, spec__parallelSteps=3)
-    assert starts(replanned(sight).look()) == [("publish-1", 1), ("finetune-1", 1), ("finetune-0", 1)]
+    scenario = scored(0.5, 0.75, 0.625, spec__finetune=LABELLED, spec__parallelSteps=3)
+    assert starts(replanned(scenario).reconcile()) == [("publish-1", 1), ("finetune-1", 1), ("finetune-0", 1)]
 
 
 def test_no_other_step_has_another_key_and_an_iteration_that_is_computed_anew_another_place() -> None:

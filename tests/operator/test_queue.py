@@ -100,7 +100,7 @@ def test_a_failure_waits_as_long_as_the_server_says() -> None:
     assert q.take(30) == "a"
 
 
-def test_what_happens_during_and_after_a_failing_look_does_not_shorten_its_wait() -> None:
+def test_what_happens_during_and_after_a_failing_reconcile_does_not_shorten_its_wait() -> None:
     q = queue()
     q.add("a", 0)
     q.take(0)

@@ -8,8 +8,8 @@ from selfevo_operator.runtime.settings import read_settings
 
 
 def test_flags() -> None:
-    told = ["--namespace", "a", "--namespace", "b", "--image", "x:1", "--listen", ":9", "--workers", "3"]
-    settings = read_settings(told, {})
+    arguments = ["--namespace", "a", "--namespace", "b", "--image", "x:1", "--listen", ":9", "--workers", "3"]
+    settings = read_settings(arguments, {})
     assert (settings.namespaces, settings.pods.image, settings.host, settings.port, settings.workers) == (
         ("a", "b"),
         "x:1",
@@ -21,7 +21,7 @@ def test_flags() -> None:
 
 
 def test_what_the_platform_decides_for_all_pods() -> None:
-    told = [
+    arguments = [
         "--namespace",
         "a",
         "--image",
@@ -33,12 +33,14 @@ def test_what_the_platform_decides_for_all_pods() -> None:
         "--gpu-resources",
         "a/b,c/mig-*",
     ]
-    pods = read_settings([*told, "--pods", '{"serviceAccountName": "trainer"}'], {}).pods
+    pods = read_settings([*arguments, "--pods", '{"serviceAccountName": "trainer"}'], {}).pods
     assert (pods.run_as_user, pods.run_as_group, pods.fs_group) == (None, 10001, 7)
-    assert pods.host_network is False and read_settings([*told, "--allow-host-network"], {}).pods.host_network is True
+    assert (
+        pods.host_network is False and read_settings([*arguments, "--allow-host-network"], {}).pods.host_network is True
+    )
     assert (pods.resource_claim_templates, pods.resource_claims) == ((), ())
     claims = ["--allow-resource-claim-templates=gpus-8, team-*", "--allow-resource-claims", "fabric"]
-    listed = read_settings([*told, *claims], {}).pods
+    listed = read_settings([*arguments, *claims], {}).pods
     assert (listed.resource_claim_templates, listed.resource_claims) == (("gpus-8", "team-*"), ("fabric",))
     assert pods.gpu_resources == ("a/b", "c/mig-*") and pods.defaults.service_account_name == "trainer"
 
@@ -53,7 +55,7 @@ def test_the_environment_stands_in_for_flags_and_flags_come_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--image", "x"], "neither --namespace nor --all-namespaces is given"),
         (["--namespace", "A_b", "--image", "x"], "--namespace is 'A_b'"),
@@ -63,10 +65,10 @@ def test_the_environment_stands_in_for_flags_and_flags_come_first() -> None:
         (["--all-namespaces", "--image", "x", "--resync-seconds", "soon"], "--resync-seconds is 'soon'"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_sentence(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_what_is_wrong_is_reported_in_a_sentence(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         read_settings(arguments, {})
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

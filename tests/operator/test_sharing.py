@@ -106,7 +106,7 @@ def test_what_differs_is_not_waited_for(changes: dict[str, Any]) -> None:
     assert len(world.names) == 2
 
 
-def test_of_two_that_are_looked_at_at_once_one_goes_first() -> None:
+def test_of_two_that_are_reconciled_at_once_one_goes_first() -> None:
     world = Two()
 
     async def slow(namespace: str, job: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from simulation.shapes import FINETUNE_SEEDS, FINETUNED, FORK_SEEDS, FORKS, GUAR
 from simulation.system import unchanged
 from simulation.world import World, calm, shape_of, simulate
 
-TOLD = [int(seed) for seed in os.environ.get("SELFEVO_SIMULATION_SEEDS", "").split(",") if seed]
+GIVEN = [int(seed) for seed in os.environ.get("SELFEVO_SIMULATION_SEEDS", "").split(",") if seed]
 FEW, ALL, PIECES = 6, 200, 10
 OF_EACH = 20
 """Of the runs with guards, of those that fork another one, and of those that are fine-tuned."""
@@ -46,11 +46,11 @@ def test_a_seed_is_all_that_is_needed_to_live_through_it_again() -> None:
 
 @pytest.mark.slow
 def test_a_few_seeds() -> None:
-    hold(TOLD or [*range(FEW), GUARD_SEEDS[0], FORK_SEEDS[0], FINETUNE_SEEDS[0]])
+    hold(GIVEN or [*range(FEW), GUARD_SEEDS[0], FORK_SEEDS[0], FINETUNE_SEEDS[0]])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(TOLD), reason="SELFEVO_SIMULATION_SEEDS names the seeds")
+@pytest.mark.skipif(bool(GIVEN), reason="SELFEVO_SIMULATION_SEEDS names the seeds")
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_many_seeds(piece: int) -> None:
     own = [seeds[piece:OF_EACH:PIECES] for seeds in (GUARD_SEEDS, FORK_SEEDS, FINETUNE_SEEDS)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from test_controller import World
-from test_reconcile import Sight, starts, stops
+from test_reconcile import Scenario, starts, stops
 
 from selfevo_contract import phases, reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
@@ -27,96 +27,102 @@ def older(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda: monkeypatch.setattr(phases, "SCHEMA_VERSION", SCHEMA_VERSION)
 
 
-def upgraded(sight: Sight, **recorded: Any) -> Sight:
+def upgraded(scenario: Scenario, **recorded: Any) -> Scenario:
     """The same run, its record as the older operator left it, under the plan of today."""
-    old_keys = {step.key for step in sight.plan.steps}
-    sight.run = sight.run.model_copy(update={"status": sight.status.model_copy(update=recorded)})
-    sight.plan = plan(sight.run.spec)
-    assert old_keys.isdisjoint(step.key for step in sight.plan.steps)
-    return sight
+    old_keys = {step.key for step in scenario.plan.steps}
+    scenario.run = scenario.run.model_copy(update={"status": scenario.status.model_copy(update=recorded)})
+    scenario.plan = plan(scenario.run.spec)
+    assert old_keys.isdisjoint(step.key for step in scenario.plan.steps)
+    return scenario
 
 
-def said(sight: Sight) -> str:
-    return next(condition.reason for condition in sight.status.conditions if condition.type == "Ready")
+def reason_of(scenario: Scenario) -> str:
+    return next(condition.reason for condition in scenario.status.conditions if condition.type == "Ready")
 
 
 def test_what_runs_ends_and_is_recorded_and_then_nothing_starts(older: Any) -> None:
-    sight = Sight(spec__parallelSteps=2)
-    sight.attempt("evaluate-0", state="Succeeded", result=sight.result("evaluate-0", metrics={"mean": 0.25}))
-    attempt = sight.attempt("challenger-train-1")
-    sight.look()
+    scenario = Scenario(spec__parallelSteps=2)
+    scenario.attempt("evaluate-0", state="Succeeded", result=scenario.result("evaluate-0", metrics={"mean": 0.25}))
+    attempt = scenario.attempt("challenger-train-1")
+    scenario.reconcile()
     older()
-    upgraded(sight, schema_version=OLD)
-    assert sight.look().actions == ()
-    assert (sight.status.schema_version, said(sight)) == (OLD, reasons.RUNNING)
-    assert sight.step("challenger-train-1").key == attempt.key
-    ended = sight.result("challenger-train-1").model_copy(update={"key": attempt.key})
-    sight.attempts = {}
-    sight.attempts[attempt.name] = replace(attempt, state="Succeeded", exit_code=0, result=ended)
+    upgraded(scenario, schema_version=OLD)
+    assert scenario.reconcile().actions == ()
+    assert (scenario.status.schema_version, reason_of(scenario)) == (OLD, reasons.RUNNING)
+    assert scenario.step("challenger-train-1").key == attempt.key
+    ended = scenario.result("challenger-train-1").model_copy(update={"key": attempt.key})
+    scenario.attempts = {}
+    scenario.attempts[attempt.name] = replace(attempt, state="Succeeded", exit_code=0, result=ended)
     for _ in range(2):
-        assert sight.look(60).actions == ()
-    assert [(step.name, step.state) for step in sight.status.steps[:2]] == [
+        assert scenario.reconcile(60).actions == ()
+    assert [(step.name, step.state) for step in scenario.status.steps[:2]] == [
         ("evaluate-0", "Succeeded"),
         ("challenger-train-1", "Succeeded"),
     ]
-    assert {step.key for step in sight.status.steps}.isdisjoint(step.key for step in sight.plan.steps)
-    assert (sight.status.phase, sight.conditions()["Stalled"], said(sight)) == ("Running", "True", reasons.PLAN_VERSION)
-    assert sight.status.best is not None and sight.status.best.score == 0.25
+    assert {step.key for step in scenario.status.steps}.isdisjoint(step.key for step in scenario.plan.steps)
+    assert (scenario.status.phase, scenario.conditions()["Stalled"], reason_of(scenario)) == (
+        "Running",
+        "True",
+        reasons.PLAN_VERSION,
+    )
+    assert scenario.status.best is not None and scenario.status.best.score == 0.25
 
 
 def test_the_last_step_under_way_ends_the_run(older: Any) -> None:
-    sight = Sight(spec__iterations=1).done("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1")
-    attempt = sight.attempt("evaluate-1")
-    sight.look()
-    uri = sight.plan.solvers[1].key  # type: ignore[union-attr]
+    scenario = Scenario(spec__iterations=1).done(
+        "evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1"
+    )
+    attempt = scenario.attempt("evaluate-1")
+    scenario.reconcile()
+    uri = scenario.plan.solvers[1].key  # type: ignore[union-attr]
     older()
-    upgraded(sight, schema_version=OLD)
-    ended = sight.result("evaluate-1", metrics={"mean": 0.5}).model_copy(update={"key": attempt.key})
-    sight.attempts[attempt.name] = replace(attempt, state="Succeeded", exit_code=0, result=ended)
-    sight.look()
-    assert (sight.status.phase, sight.status.score) == ("Succeeded", 0.5)
-    assert sight.status.model_uri is not None and uri in sight.status.model_uri
+    upgraded(scenario, schema_version=OLD)
+    ended = scenario.result("evaluate-1", metrics={"mean": 0.5}).model_copy(update={"key": attempt.key})
+    scenario.attempts[attempt.name] = replace(attempt, state="Succeeded", exit_code=0, result=ended)
+    scenario.reconcile()
+    assert (scenario.status.phase, scenario.status.score) == ("Succeeded", 0.5)
+    assert scenario.status.model_uri is not None and uri in scenario.status.model_uri
 
 
 def test_a_status_that_says_no_version_is_of_the_first(older: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfevo_core.skew.FIRST_RECORDED", OLD)
-    sight = Sight()
-    sight.attempt("evaluate-0")
-    sight.look()
+    scenario = Scenario()
+    scenario.attempt("evaluate-0")
+    scenario.reconcile()
     older()
-    upgraded(sight, schema_version=None)
-    assert sight.look().actions == () and sight.status.schema_version == OLD
+    upgraded(scenario, schema_version=None)
+    assert scenario.reconcile().actions == () and scenario.status.schema_version == OLD
 
 
 def test_what_has_not_begun_is_planned_anew(older: Any) -> None:
-    sight = Sight()
-    sight.look()
+    scenario = Scenario()
+    scenario.reconcile()
     older()
-    upgraded(sight, schema_version=OLD)
-    assert starts(sight.look()) == [("evaluate-0", 1)]
-    assert sight.status.schema_version == SCHEMA_VERSION
+    upgraded(scenario, schema_version=OLD)
+    assert starts(scenario.reconcile()) == [("evaluate-0", 1)]
+    assert scenario.status.schema_version == SCHEMA_VERSION
 
 
 def test_a_person_may_still_hold_the_run(older: Any) -> None:
-    sight = Sight()
-    attempt = sight.attempt("evaluate-0")
-    sight.look()
+    scenario = Scenario()
+    attempt = scenario.attempt("evaluate-0")
+    scenario.reconcile()
     older()
-    upgraded(sight, schema_version=OLD).change(spec__suspend=True)
-    assert stops(sight.look()) == [(attempt.name, reasons.SUSPENDED)]
+    upgraded(scenario, schema_version=OLD).change(spec__suspend=True)
+    assert stops(scenario.reconcile()) == [(attempt.name, reasons.SUSPENDED)]
 
 
 @pytest.mark.parametrize("version", [OLD, SCHEMA_VERSION + 1])
 def test_a_failed_step_of_another_version_is_not_tried_again(version: int, older: Any) -> None:
-    sight = Sight()
-    sight.attempt("evaluate-0", state="Failed", exit_code=3)
-    sight.look()
+    scenario = Scenario()
+    scenario.attempt("evaluate-0", state="Failed", exit_code=3)
+    scenario.reconcile()
     older()
-    upgraded(sight, schema_version=version)
-    outcome = sight.look(3600)
+    upgraded(scenario, schema_version=version)
+    outcome = scenario.reconcile(3600)
     assert (outcome.actions, outcome.wake_at) == ((), None)
-    assert said(sight) == reasons.PLAN_VERSION
-    message = next(c.message for c in sight.status.conditions if c.type == "Stalled")
+    assert reason_of(scenario) == reasons.PLAN_VERSION
+    message = next(c.message for c in scenario.status.conditions if c.type == "Stalled")
     assert f"version {version}" in message and f"version {SCHEMA_VERSION}" in message
 
 
@@ -141,9 +147,9 @@ def test_a_job_under_way_or_queued_is_left_alone_by_the_operator_of_a_new_versio
 
 
 def test_scores_that_the_plan_asks_for_no_more_stay_recorded(older: Any) -> None:
-    sight = Sight(spec__evaluation__every=3, spec__iterations=5)
-    extended = sight.plan
-    short = Sight(spec__evaluation__every=3, spec__iterations=4).plan
+    scenario = Scenario(spec__evaluation__every=3, spec__iterations=5)
+    extended = scenario.plan
+    short = Scenario(spec__evaluation__every=3, spec__iterations=4).plan
     assert "evaluate-4" in short.by_name and [step.name for step in extended.unscheduled]
     older()
     status = RunStatus(steps=[StepStatus(name="evaluate-4", phase="evaluate", iteration=4, key="a" * 64)])

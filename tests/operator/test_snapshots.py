@@ -35,7 +35,7 @@ def test_a_job_of_which_something_has_run_is_running(status: dict[str, Any]) -> 
     assert see(job_object(status=status)).state == "Running"
 
 
-def test_a_complete_job_succeeded_with_what_its_pod_said() -> None:
+def test_a_complete_job_succeeded_with_what_its_pod_reported() -> None:
     attempt = see(job_object(status=ended("Complete")), pod(0, result(metrics={"mean": 0.5})))
     assert (attempt.state, attempt.exit_code) == ("Succeeded", 0)
     assert attempt.result is not None and attempt.result.metrics == {"mean": 0.5}
@@ -48,9 +48,9 @@ def test_of_an_indexed_job_the_pod_that_committed_the_step_tells() -> None:
     assert attempt.result is not None and attempt.result.outcome == "committed"
 
 
-@pytest.mark.parametrize("said", ["", "Killed", '{"phase": "evaluate"}', "x" * 5000])
-def test_a_message_that_is_no_result_is_none(said: str) -> None:
-    attempt = see(job_object(status=ended("Complete")), pod(0, said))
+@pytest.mark.parametrize("message", ["", "Killed", '{"phase": "evaluate"}', "x" * 5000])
+def test_a_message_that_is_no_result_is_none(message: str) -> None:
+    attempt = see(job_object(status=ended("Complete")), pod(0, message))
     assert (attempt.state, attempt.result) == ("Succeeded", None)
 
 
@@ -67,8 +67,8 @@ def test_the_pod_failure_policy_says_the_code_also_when_the_pod_is_gone() -> Non
 
 def test_the_failed_pod_tells_in_its_own_words() -> None:
     message = "Container trainer for pod lab/p failed with exit code 2 matching FailJob rule at index 0"
-    said = result("failed", exitCode=2, reason="InvalidInput", message="model.uri is wrong")
-    attempt = see(job_object(status=ended("Failed", "PodFailurePolicy", message)), pod(3, "busy"), pod(2, said))
+    failed = result("failed", exitCode=2, reason="InvalidInput", message="model.uri is wrong")
+    attempt = see(job_object(status=ended("Failed", "PodFailurePolicy", message)), pod(3, "busy"), pod(2, failed))
     assert attempt.result is not None and attempt.result.message == "model.uri is wrong"
 
 
@@ -78,7 +78,7 @@ def test_a_job_that_used_up_its_tries_counts_them() -> None:
     assert (attempt.failures, attempt.exit_code, attempt.message) == (4, 3, "store is down")
 
 
-def test_out_of_memory_is_said() -> None:
+def test_out_of_memory_is_reported() -> None:
     status = ended("Failed", "BackoffLimitExceeded", failed=1)
     assert see(job_object(status=status), pod(137, reason="OOMKilled")).reason == "OOMKilled"
 
@@ -178,9 +178,9 @@ def test_a_job_of_an_older_operator_that_tells_nothing_of_its_place_keeps_it() -
 
 
 @pytest.mark.parametrize("code", [137, 143])
-def test_a_pod_that_had_said_what_no_retry_cures_decides_also_when_it_was_taken_down(code: int) -> None:
-    told = result("failed", exitCode=4, reason="NotFinite", message="lower learningRate")
-    attempt = see(job_object(status=ended("Failed", "x")), pod(code, told, at="1"), pod(3, "later", at="2"))
+def test_a_pod_that_had_reported_what_no_retry_cures_decides_also_when_it_was_taken_down(code: int) -> None:
+    reported = result("failed", exitCode=4, reason="NotFinite", message="lower learningRate")
+    attempt = see(job_object(status=ended("Failed", "x")), pod(code, reported, at="1"), pod(3, "later", at="2"))
     assert attempt.exit_code == code
     assert attempt.result is not None and (attempt.result.exit_code, attempt.result.message) == (
         4,

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from test_reconcile import Sight
+from test_reconcile import Scenario
 
 from selfevo_contract.status import Condition, RunStatus
 from selfevo_core.attempts import Start
@@ -76,45 +76,45 @@ def test_a_foreign_condition_alone_is_no_reason_to_write() -> None:
         assert status_patch({**recorded, "conditions": conditions}, status(), 7) == []
 
 
-def long_run(iterations: int) -> Sight:
-    sight = Sight(spec__iterations=iterations)
+def long_run(iterations: int) -> Scenario:
+    scenario = Scenario(spec__iterations=iterations)
     figures = {f"a-rather-long-name/{number}": number / 7 for number in range(24)}
-    for step in sight.plan.steps:
+    for step in scenario.plan.steps:
         metrics = {"mean": step.iteration / 7777, "greedy": 0.4123456789012, **figures}
-        sight.attempt(step.name, state="Succeeded", result=sight.result(step.name, metrics=metrics))
-    sight.look()
-    sight.attempts.clear()
-    return sight
+        scenario.attempt(step.name, state="Succeeded", result=scenario.result(step.name, metrics=metrics))
+    scenario.reconcile()
+    scenario.attempts.clear()
+    return scenario
 
 
 @pytest.mark.slow
 def test_a_status_of_a_thousand_iterations_fits_and_is_read_as_if_it_were_whole() -> None:
-    sight = long_run(999)
-    recorded = wire(sight.status)
+    scenario = long_run(999)
+    recorded = wire(scenario.status)
     assert len(json.dumps(recorded, separators=(",", ":"))) < 512 * 1024
     assert len(recorded["steps"]) < 100 < 3900 < len(recorded["done"])
     read = RunStatus.model_validate(recorded)
-    assert [(s.name, s.key, s.state) for s in read.steps] == [(s.name, s.key, s.state) for s in sight.status.steps]
+    assert [(s.name, s.key, s.state) for s in read.steps] == [(s.name, s.key, s.state) for s in scenario.status.steps]
     assert wire(read) == recorded, "what is read is written again as it was"
     # The reconciler goes on from it: nothing is done again, the best stays the best, a longer run goes on at its end.
-    sight.run = sight.run.model_copy(update={"status": read})
-    assert sight.look().actions == () and status_patch(recorded, sight.status, 5) == []
-    assert sight.status.best is not None and sight.status.best.iteration == 999
-    sight.change(spec__iterations=1000)
-    (start,) = sight.look().actions
+    scenario.run = scenario.run.model_copy(update={"status": read})
+    assert scenario.reconcile().actions == () and status_patch(recorded, scenario.status, 5) == []
+    assert scenario.status.best is not None and scenario.status.best.iteration == 999
+    scenario.change(spec__iterations=1000)
+    (start,) = scenario.reconcile().actions
     assert isinstance(start, Start) and start.step.name == "challenger-train-1000"
 
 
 def test_a_best_score_of_long_ago_is_known_from_its_line() -> None:
-    sight = long_run(200)
-    recorded = wire(sight.status)
+    scenario = long_run(200)
+    recorded = wire(scenario.status)
     line = next(line for line in recorded["done"] if line.startswith("evaluate-3 "))
     recorded["done"][recorded["done"].index(line)] = line.replace("mean=", "mean=1")
     recorded["done"].append("nonsense")
-    sight.run = sight.run.model_copy(update={"status": RunStatus.model_validate(recorded)})
-    sight.look()
-    assert sight.status.best is not None and sight.status.best.iteration == 3
-    assert len(sight.status.steps) == len(sight.plan.steps)
+    scenario.run = scenario.run.model_copy(update={"status": RunStatus.model_validate(recorded)})
+    scenario.reconcile()
+    assert scenario.status.best is not None and scenario.status.best.iteration == 3
+    assert len(scenario.status.steps) == len(scenario.plan.steps)
 
 
 def test_a_short_run_has_its_records_as_they_are() -> None:

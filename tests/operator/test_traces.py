@@ -66,8 +66,8 @@ def traced(world: World, sender: Sender) -> None:
 
 
 def test_a_run_is_one_trace_of_steps_and_attempts_also_over_a_restart(inbox: Inbox) -> None:
-    said: list[str] = []
-    sender = open_sender("selfevo-operator", said.append)
+    lines: list[str] = []
+    sender = open_sender("selfevo-operator", lines.append)
     world = World(spec__iterations=1)
     traced(world, sender)
     world.reconcile()
@@ -86,7 +86,7 @@ def test_a_run_is_one_trace_of_steps_and_attempts_also_over_a_restart(inbox: Inb
     assert world.status["phase"] == "Succeeded"
     world.reconcile(1)
     sender.close(30)
-    assert said == []
+    assert lines == []
 
     (root,) = [span for span in inbox.spans if not span.parent]
     record = world.status
@@ -145,18 +145,20 @@ def test_identities() -> None:
     assert run_span("run-1").trace not in (0, run_span("run-2").trace)  # a UID that is none
     others = [step_span(UID, "a", "k1"), step_span(UID, "a", "k2"), attempt_span(UID, "a"), run_span(UID)]
     assert len({span.span for span in others}) == 4
-    told = attempt_span(UID, "a").traceparent
-    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", told)
-    assert parent_of({"TRACEPARENT": told}) == attempt_span(UID, "a")
-
-
-@pytest.mark.parametrize("told", ["", "00-1-2-01", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'1' * 16}-00"])
-def test_no_parent(told: str) -> None:
-    assert parent_of({"TRACEPARENT": told}) is None
+    traceparent = attempt_span(UID, "a").traceparent
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", traceparent)
+    assert parent_of({"TRACEPARENT": traceparent}) == attempt_span(UID, "a")
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    "traceparent", ["", "00-1-2-01", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'1' * 16}-00"]
+)
+def test_no_parent(traceparent: str) -> None:
+    assert parent_of({"TRACEPARENT": traceparent}) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
     [
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', which"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a:x"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is 'http://a:x'"),
@@ -167,13 +169,13 @@ def test_no_parent(told: str) -> None:
     ],
 )
 def test_where_nothing_can_be_sent_the_operator_says_so_at_once(
-    variables: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+    variables: dict[str, str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(expected)):
         collector_of(variables)
     with pytest.raises(SystemExit):
         read_settings(["--all-namespaces", "--image=x"], variables)
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("off", [{}, {"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
@@ -184,24 +186,24 @@ def test_off(off: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_sender("x", pytest.fail) is NOWHERE
 
 
-def test_without_the_packages_a_person_is_told_which(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+def test_without_the_packages_the_error_names_them(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     monkeypatch.delitem(sys.modules, "selfevo_traces.otlp", raising=False)
-    assert open_sender("x", said.append) is NOWHERE
-    assert said == [
+    assert open_sender("x", lines.append) is NOWHERE
+    assert lines == [
         "no traces are sent: OTEL_EXPORTER_OTLP_ENDPOINT is set, and the packages that send traces are not installed "
         "here; pip install 'selfevo[traces]', or unset it"
     ]
 
 
-def test_a_trainers_pod_is_told_its_attempt_and_the_place() -> None:
+def test_a_trainers_pod_gets_its_attempt_and_the_place() -> None:
     place = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318")
     on = replace(SETTINGS, collector=place)
-    told = env_of(SOLVER, settings=on)
+    environment = env_of(SOLVER, settings=on)
     job = job_of(SOLVER, settings=on)
-    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel:4318"
-    assert parent_of(told) == attempt_span(job["metadata"]["ownerReferences"][0]["uid"], job["metadata"]["name"])
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel:4318"
+    assert parent_of(environment) == attempt_span(job["metadata"]["ownerReferences"][0]["uid"], job["metadata"]["name"])
     # Another attempt is told otherwise, and is no other Job for it.
     again = job_of(SOLVER, settings=on, attempt=2)
     mark = "selfevo.dev/template"
@@ -212,11 +214,11 @@ def test_a_trainers_pod_is_told_its_attempt_and_the_place() -> None:
 def test_a_runs_own_way_to_a_collector_holds() -> None:
     on = replace(SETTINGS, collector=("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"))
     own = {"env": [{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://node:4318/v1/traces"}]}
-    told = env_of(SOLVER, settings=on, spec__pods=own)
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in told and "TRACEPARENT" in told
+    environment = env_of(SOLVER, settings=on, spec__pods=own)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in environment and "TRACEPARENT" in environment
 
 
-def test_a_served_model_is_told_nothing() -> None:
+def test_a_served_model_gets_nothing() -> None:
     on = replace(SETTINGS, collector=("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"))
     pods = job_of(
         "challenger-train-1", settings=on, spec__challenger__engine={"kind": "server"},
@@ -247,19 +249,19 @@ def test_a_collector_that_hangs_costs_nothing_until_the_end_and_little_there(mon
 
 
 def test_a_collector_that_refuses_is_named_once_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     after = RunStatus(attempts=[ATTEMPT.model_copy(update={"state": "Failed"})])
     (span,) = ended_spans(RUN, RunStatus(), after, NOW)
     with collecting(answer=401) as inbox:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", inbox.address)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-        sender = open_sender("selfevo-operator", said.append)
+        sender = open_sender("selfevo-operator", lines.append)
         deadline = time.monotonic() + 30
         while len(inbox.headers) < 3 and time.monotonic() < deadline:
             sender.send(span)
             time.sleep(0.02)
         sender.close(30)
-    assert said == [f"traces are not taken by {inbox.address}; what it does not take is dropped"]
+    assert lines == [f"traces are not taken by {inbox.address}; what it does not take is dropped"]
 
 
 def test_a_defect_of_ours_costs_the_spans_and_not_the_run(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
-from test_reconcile import NO_IMAGE, NOW, Sight
+from test_reconcile import NO_IMAGE, NOW, Scenario
 
 from selfevo_contract.status import StepState, StepStatus
 from selfevo_core.observe import observe
@@ -33,10 +33,10 @@ EVIDENCE: dict[Event, tuple[dict[str, Any] | None, int]] = {
 
 def seen(state: StepState, event: Event) -> StepStatus:
     """The record of a step that was in ``state``, after the evidence of ``event``."""
-    sight = Sight()
+    scenario = Scenario()
     fields, failures = EVIDENCE[event]
-    attempts = [] if fields is None else [sight.attempt("evaluate-0", **fields)]
-    key = sight.plan.by_name["evaluate-0"].key
+    attempts = [] if fields is None else [scenario.attempt("evaluate-0", **fields)]
+    key = scenario.plan.by_name["evaluate-0"].key
     record = StepStatus(name="evaluate-0", phase="evaluate", iteration=0, key=key, state=state, failures=failures)
     return observe(record, attempts, False, LIMIT, Backoff(), NOW)
 
@@ -68,10 +68,10 @@ def test_a_final_record_outweighs_whatever_is_seen(state: StepState, event: Even
 
 
 def test_a_changed_spec_opens_what_had_failed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = Sight()
-    sight.attempt("evaluate-0", state="Failed", exit_code=2)
-    sight.look()
-    assert sight.step("evaluate-0").state == "Failed"
+    scenario = Scenario()
+    scenario.attempt("evaluate-0", state="Failed", exit_code=2)
+    scenario.reconcile()
+    assert scenario.step("evaluate-0").state == "Failed"
     monkeypatch.delitem(TRANSITIONS, ("Failed", Event.SPEC_CHANGED))
-    sight.change(spec__pods={"image": "other"}).look()
-    assert sight.step("evaluate-0").state == "Failed"
+    scenario.change(spec__pods={"image": "other"}).reconcile()
+    assert scenario.step("evaluate-0").state == "Failed"

@@ -46,9 +46,9 @@ LIMIT = "exceeding the maximum number of re-queuing retries"
     ],
 )
 def test_a_workload_says_why_its_job_waits(made: Object, reason: str, stuck: bool, words: str) -> None:
-    said = why_queued(made)
-    assert said is not None and (said.reason, said.stuck) == (reason, stuck)
-    assert words in said.message
+    blocker = why_queued(made)
+    assert blocker is not None and (blocker.reason, blocker.stuck) == (reason, stuck)
+    assert words in blocker.message
 
 
 @pytest.mark.parametrize("made", [workload(), workload(("QuotaReserved", "True", "QuotaReserved", "in x"))])
@@ -56,11 +56,11 @@ def test_a_workload_may_say_nothing(made: Object) -> None:
     assert why_queued(made) is None
 
 
-def told(kind: str, reason: str, message: str, component: str = "batch/job-kueue-controller") -> Object:
+def event(kind: str, reason: str, message: str, component: str = "batch/job-kueue-controller") -> Object:
     return {"type": kind, "reason": reason, "message": message, "source": {"component": component}}
 
 
-REFUSED = told("Warning", "ErrWorkloadCompose", 'workloadpriorityclass "no-such" not found')
+REFUSED = event("Warning", "ErrWorkloadCompose", 'workloadpriorityclass "no-such" not found')
 
 
 @pytest.mark.parametrize(
@@ -70,17 +70,17 @@ REFUSED = told("Warning", "ErrWorkloadCompose", 'workloadpriorityclass "no-such"
         (None, [REFUSED], 'workloadpriorityclass "no-such" not found'),
         ([], [], "spec.priorityClass"),
         (None, [], None),
-        (None, [told("Warning", "x", "y", "job-controller")], None),
-        (None, [REFUSED, told("Normal", "CreatedWorkload", "Created Workload: n/w")], None),
+        (None, [event("Warning", "x", "y", "job-controller")], None),
+        (None, [REFUSED, event("Normal", "CreatedWorkload", "Created Workload: n/w")], None),
     ],
 )
 def test_a_job_of_which_kueue_makes_no_workload_says_so(
     workloads: Any, events: list[Object], words: str | None
 ) -> None:
-    said = why_no_workload(workloads, events)
-    assert (said is None) == (words is None)
-    if said is not None and words is not None:
-        assert (said.reason, said.stuck) == ("NoWorkload", True) and words in said.message
+    blocker = why_no_workload(workloads, events)
+    assert (blocker is None) == (words is None)
+    if blocker is not None and words is not None:
+        assert (blocker.reason, blocker.stuck) == ("NoWorkload", True) and words in blocker.message
 
 
 class Kueue:
@@ -111,8 +111,8 @@ class Waits:
 
     def after(self, seconds: float) -> str:
         self.now += timedelta(seconds=seconds)
-        said = asyncio.run(self.queued.why("run", self.job))
-        return said.reason if said else ""
+        blocker = asyncio.run(self.queued.why("run", self.job))
+        return blocker.reason if blocker else ""
 
 
 def test_kueue_is_asked_after_a_while_and_then_now_and_again() -> None:
@@ -130,22 +130,22 @@ def test_kueue_is_asked_after_a_while_and_then_now_and_again() -> None:
 
 def test_without_the_right_to_read_workloads_events_tell_once() -> None:
     waits = Waits()
-    waits.kueue.events = [told("Normal", "CreatedWorkload", "Created Workload: n/w")]
+    waits.kueue.events = [event("Normal", "CreatedWorkload", "Created Workload: n/w")]
     assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", ""]
     assert waits.queued.ask_again_in("run") == 20
     assert [waits.after(seconds) for seconds in (20, 300, 300)] == ["Queued"] * 3
-    said = asyncio.run(waits.queued.why("run", waits.job))
-    assert said is not None and not said.stuck and "kubectl get localqueue team-a -n lab" in said.message
+    blocker = asyncio.run(waits.queued.why("run", waits.job))
+    assert blocker is not None and not blocker.stuck and "kubectl get localqueue team-a -n lab" in blocker.message
     assert waits.kueue.asked.count("events") == 1 and waits.queued.ask_again_in("run") is None
 
 
-def test_a_class_that_does_not_exist_is_said_within_a_minute() -> None:
+def test_a_class_that_does_not_exist_is_reported_within_a_minute() -> None:
     waits = Waits()
     waits.kueue.events = [REFUSED]
     assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", "NoWorkload"]
 
 
-def test_an_error_is_nothing_that_kueue_said() -> None:
+def test_an_error_is_nothing_that_kueue_reported() -> None:
     waits = Waits()
     waits.kueue.error = ApiError(500, "InternalError", "later")
     assert [waits.after(seconds) for seconds in (0, 10, 30)] == ["", "", ""]
@@ -154,22 +154,22 @@ def test_an_error_is_nothing_that_kueue_said() -> None:
 def test_an_error_takes_nothing_back_and_does_not_end_the_asking() -> None:
     waits = Waits()
     waits.kueue.workloads = [workload(active=False)]
-    waits.kueue.events = [told("Normal", "CreatedWorkload", "Created Workload: n/w")]
+    waits.kueue.events = [event("Normal", "CreatedWorkload", "Created Workload: n/w")]
     assert [waits.after(seconds) for seconds in (0, 10)] == ["", "Deactivated"]
     waits.kueue.error = ApiError(500, "InternalError", "later")
     assert [waits.after(seconds) for seconds in (60, 60)] == ["Deactivated", "Deactivated"]
     assert waits.queued.ask_again_in("run") is not None
 
 
-def test_what_kueue_said_is_why_the_attempt_waits_and_the_pods_last_reason_stays_in_it() -> None:
+def test_what_kueue_reported_is_why_the_attempt_waits_and_the_pods_last_reason_stays_in_it() -> None:
     waits = Waits()
     waits.kueue.workloads = [workload(("Evicted", "True", "Deactivated", LIMIT), active=False)]
     waits.after(0)
     waits.after(10)
-    said = asyncio.run(waits.queued.why("run", waits.job))
-    assert said is not None
-    pulled = attempt_of(job_snapshot(job_object(status={"active": 1})), Evidence(waiting=said)).waiting
-    attempt = attempt_of(waits.job, Evidence(waiting=said, before=pulled))
+    blocker = asyncio.run(waits.queued.why("run", waits.job))
+    assert blocker is not None
+    pulled = attempt_of(job_snapshot(job_object(status={"active": 1})), Evidence(waiting=blocker)).waiting
+    attempt = attempt_of(waits.job, Evidence(waiting=blocker, before=pulled))
     assert attempt.waiting is not None and (attempt.waiting.reason, attempt.waiting.stuck) == ("Deactivated", True)
     assert attempt.waiting.message.startswith(f"{waits.job.name} is held in queue team-a: Kueue has deactivated")
     assert "before that, " in attempt.waiting.message

@@ -20,7 +20,7 @@ def test_who_waited_longest_comes_next() -> None:
     assert slots.may_write("d")
 
 
-def test_a_look_that_wrote_nothing_takes_no_place() -> None:
+def test_a_reconcile_that_wrote_nothing_takes_no_place() -> None:
     slots = WriteSlots[str](1)
     assert slots.end("a") is None
     assert slots.may_write("b")

@@ -49,7 +49,7 @@ def test_of_many_threads_one_creates_the_object(store: ObjectStore) -> None:
     assert [info.key for info in store.list("")] == ["race"]
 
 
-def test_an_absent_object_is_said_to_be_absent(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_absent_object_is_reported_absent(store: ObjectStore, tmp_path: Path) -> None:
     store.put_bytes("a/file", b"1")
     for key in ("nothing", "a", "a/file/below"):
         assert not store.exists(key)

@@ -290,8 +290,8 @@ def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[tup
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("case", FOREIGN)
-def test_what_is_no_s3_store_is_told_at_once(tmp_path: Path, case: str) -> None:
-    *answer, said = FOREIGN[case]
+def test_what_is_no_s3_store_is_reported_at_once(tmp_path: Path, case: str) -> None:
+    *answer, expected = FOREIGN[case]
     with answering(*answer) as (endpoint, asked):
         for act in ACTS.values():
             asked.clear()
@@ -303,7 +303,7 @@ def test_what_is_no_s3_store_is_told_at_once(tmp_path: Path, case: str) -> None:
             assert (caught.value.exit_code, caught.value.reason) == (ExitCode.INPUT, "StoreInvalid")
             assert len(asked) <= 2, asked
             if not (heads and "HEAD" in asked) and not (answer[0] == 200 and "HEAD" in asked):
-                assert said in str(caught.value)
+                assert expected in str(caught.value)
             if "HEAD" not in asked:
                 assert str(caught.value).startswith(f"storage.endpoint {endpoint}: ")
             assert "\n" not in str(caught.value)
@@ -312,7 +312,7 @@ def test_what_is_no_s3_store_is_told_at_once(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("region", [True, False])
-def test_a_bucket_elsewhere_is_told_with_what_to_set(tmp_path: Path, region: bool) -> None:
+def test_a_bucket_elsewhere_is_reported_with_what_to_set(tmp_path: Path, region: bool) -> None:
     body = b"<Error><Code>PermanentRedirect</Code><Endpoint>s3.eu-1.example.com</Endpoint></Error>"
     headers = {"Content-Type": "application/xml", **({"x-amz-bucket-region": "eu-1"} if region else {})}
     with answering(301, headers, body) as (endpoint, asked):

@@ -54,7 +54,7 @@ def test_a_store_that_breaks_the_promise_is_refused(s3_server: S3Server, flaw: s
         assert store.list("") == []
 
 
-def test_google_cloud_storage_is_told_why_it_cannot_be_used(s3_server: S3Server) -> None:
+def test_google_cloud_storage_is_refused_with_the_reason(s3_server: S3Server) -> None:
     with proxied(s3_server, FLAWS["ignores"]()) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
         store.endpoint = "https://storage.googleapis.com"

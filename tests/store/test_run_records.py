@@ -58,7 +58,7 @@ def test_only_folders_are_namespaces(store: ObjectStore) -> None:
     assert known_records(store) == {}
 
 
-def test_a_record_that_is_gone_is_said_so(store: ObjectStore) -> None:
+def test_a_record_that_is_gone_is_reported(store: ObjectStore) -> None:
     leave_record(store, record(), NOW)
     [key] = known_records(store).values()
     store.delete_prefix("default/runs")

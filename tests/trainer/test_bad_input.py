@@ -115,11 +115,11 @@ def check(world: World, ended: Ended, code: int, reason: str, says: list[str]) -
     assert list((world.folder / "work").glob("*-*")) == []
 
 
-def said_of_model(*says: str) -> list[str]:
+def words_about_model(*says: str) -> list[str]:
     return ["spec.model.uri is 'file://{folder}/base'", *says]
 
 
-def said_of_data(*says: str) -> list[str]:
+def words_about_data(*says: str) -> list[str]:
     return ["spec.evaluation.tasks[0].data.uri is 'file://{folder}/heldout.jsonl'", *says]
 
 
@@ -234,60 +234,66 @@ FAST = {
         model_at("heldout.jsonl"), INPUT, ["spec.model.uri is 'file://{folder}/heldout.jsonl'", "no such folder"]
     ),
     "the model's folder has no config.json": Case(
-        rid_of("config.json"), INPUT, said_of_model("no config.json", "name a folder with a transformers model")
+        rid_of("config.json"), INPUT, words_about_model("no config.json", "name a folder with a transformers model")
     ),
     "the weights are pickled": Case(
-        pickled, INPUT, said_of_model("pickled (pytorch_model.bin)", "can run code", "save_pretrained")
+        pickled, INPUT, words_about_model("pickled (pytorch_model.bin)", "can run code", "save_pretrained")
     ),
-    "there are no weights": Case(rid_of("model.safetensors"), INPUT, said_of_model("no *.safetensors")),
+    "there are no weights": Case(rid_of("model.safetensors"), INPUT, words_about_model("no *.safetensors")),
     "the weights are cut short": Case(
-        weights(lambda data: data[:-1000]), INPUT, said_of_model("model.safetensors is not whole", "download it again")
+        weights(lambda data: data[:-1000]),
+        INPUT,
+        words_about_model("model.safetensors is not whole", "download it again"),
     ),
     "the weights' header is garbage": Case(
-        weights(lambda data: data[:8] + b"x" * 200 + data[208:]), INPUT, said_of_model("model.safetensors is not whole")
+        weights(lambda data: data[:8] + b"x" * 200 + data[208:]),
+        INPUT,
+        words_about_model("model.safetensors is not whole"),
     ),
     "the weights' header is longer than the file": Case(
-        weights(lambda data: b"\xff" * 8 + data[8:]), INPUT, said_of_model("model.safetensors is not whole")
+        weights(lambda data: b"\xff" * 8 + data[8:]), INPUT, words_about_model("model.safetensors is not whole")
     ),
     "the weights' file is empty": Case(
-        weights(lambda data: b""), INPUT, said_of_model("model.safetensors is not whole")
+        weights(lambda data: b""), INPUT, words_about_model("model.safetensors is not whole")
     ),
     "a file of the weights is missing": Case(
-        sharded, INPUT, said_of_model("lacks model-00002-of-00002.safetensors", "download it again")
+        sharded, INPUT, words_about_model("lacks model-00002-of-00002.safetensors", "download it again")
     ),
     "the model has another digest": Case(
         wrong_digest, INPUT, ["spec.model.digest is dddddddddddd...", "file://{folder}/base", "correct the digest"]
     ),
     # data
-    "the questions are missing": Case(no_questions, INPUT, said_of_data("No such file", "correct it")),
-    "the questions are a folder": Case(questions_are_a_folder, INPUT, said_of_data("Is a directory", "correct it")),
+    "the questions are missing": Case(no_questions, INPUT, words_about_data("No such file", "correct it")),
+    "the questions are a folder": Case(questions_are_a_folder, INPUT, words_about_data("Is a directory", "correct it")),
     "the questions are not JSON": Case(
         questions('{"question": "1 + 1", "answer": "2"}\nquestion,answer\n'),
         INPUT,
-        said_of_data("line 2 is not JSON", "one object a line"),
+        words_about_data("line 2 is not JSON", "one object a line"),
     ),
-    "the questions are not text": Case(questions(b"\xff\xfe\x00\n"), INPUT, said_of_data("line 1 is not JSON")),
+    "the questions are not text": Case(questions(b"\xff\xfe\x00\n"), INPUT, words_about_data("line 1 is not JSON")),
     "the questions lack a column": Case(
         questions('{"question": "1 + 1", "answer": "2"}\n{"question": "1 + 1", "label": "2"}\n'),
         INPUT,
-        said_of_data("line 2 has no column 'answer'", "add it"),
+        words_about_data("line 2 has no column 'answer'", "add it"),
     ),
     "a row of the questions is no object": Case(
-        questions('["1 + 1", "2"]\n'), INPUT, said_of_data("line 1 has no column 'question'")
+        questions('["1 + 1", "2"]\n'), INPUT, words_about_data("line 1 has no column 'question'")
     ),
     "an answer is null": Case(
         questions('{"question": "1 + 1", "answer": null}\n'),
         INPUT,
-        said_of_data("line 1 has null in column 'answer'", "write a string or a number"),
+        words_about_data("line 1 has null in column 'answer'", "write a string or a number"),
     ),
     "a question is empty": Case(
-        questions('{"question": " ", "answer": 2}\n'), INPUT, said_of_data("line 1 has \" \" in column 'question'")
+        questions('{"question": " ", "answer": 2}\n'), INPUT, words_about_data("line 1 has \" \" in column 'question'")
     ),
     "a question is half a character": Case(
-        questions('{"question": "\\ud800", "answer": 2}\n'), INPUT, said_of_data("line 1 has", "in column 'question'")
+        questions('{"question": "\\ud800", "answer": 2}\n'),
+        INPUT,
+        words_about_data("line 1 has", "in column 'question'"),
     ),
     "the questions are none": Case(
-        questions("\n\n"), INPUT, said_of_data("holds no rows", "name a file with at least one")
+        questions("\n\n"), INPUT, words_about_data("holds no rows", "name a file with at least one")
     ),
     "the questions have another digest": Case(
         questions_of_another_digest,
@@ -552,7 +558,7 @@ SLOW = {
         ["spec.model.uri is 'file://{folder}/base', which is an adapter and no whole model", "fetch --merge"],
     ),
     "config.json is no JSON": Case(
-        lambda world: (world.base / "config.json").write_text("{"), INPUT, said_of_model("config.json is not JSON")
+        lambda world: (world.base / "config.json").write_text("{"), INPUT, words_about_model("config.json is not JSON")
     ),
     "nobody knows the architecture": Case(
         in_model_config(model_type="cake", architectures=["Cake"]), INPUT, ["{folder}/base", "cannot be loaded"]
@@ -613,25 +619,25 @@ SLOW = {
     "the end token's id is a string": Case(
         in_file("generation_config.json", eos_token_id="<|end|>"),
         INPUT,
-        said_of_model('generation_config.json has eos_token_id "<|end|>"', "whole number"),
+        words_about_model('generation_config.json has eos_token_id "<|end|>"', "whole number"),
     ),
     "config.json's end token is a string": Case(
-        in_file("config.json", eos_token_id=["<|end|>"]), INPUT, said_of_model("config.json has eos_token_id")
+        in_file("config.json", eos_token_id=["<|end|>"]), INPUT, words_about_model("config.json has eos_token_id")
     ),
     "another phase's prompt cannot be rendered": Case(
         for_another_phase, INPUT, ["cannot render spec.challenger.prompt (TemplateError: too long)"]
     ),
     # siblings
     "generation_config.json is no JSON": Case(
-        holding("generation_config.json", "{"), INPUT, said_of_model("generation_config.json is not JSON")
+        holding("generation_config.json", "{"), INPUT, words_about_model("generation_config.json is not JSON")
     ),
     "tokenizer_config.json is a list": Case(
-        holding("tokenizer_config.json", "[]"), INPUT, said_of_model("tokenizer_config.json is not a JSON object")
+        holding("tokenizer_config.json", "[]"), INPUT, words_about_model("tokenizer_config.json is not a JSON object")
     ),
     "tokenizer.json is cut short": Case(
         lambda world: (world.base / "tokenizer.json").write_text((world.base / "tokenizer.json").read_text()[:500]),
         INPUT,
-        said_of_model("tokenizer.json is not JSON", "download it again"),
+        words_about_model("tokenizer.json is not JSON", "download it again"),
     ),
     "tokenizer.json is of no kind": Case(
         holding("tokenizer.json", '{"model": {"type": "Cake"}}'), INPUT, ["the tokenizer in {folder}/base cannot be"]
@@ -640,7 +646,7 @@ SLOW = {
         rounded, INPUT, ["quantized: ", "in model.safetensors is of type I8", "that they were made from"]
     ),
     "config.json says that the weights are quantized": Case(
-        in_model_config(quantization_config={"quant_method": "fp8"}), INPUT, said_of_model("quantization_config")
+        in_model_config(quantization_config={"quant_method": "fp8"}), INPUT, words_about_model("quantization_config")
     ),
     "the model computes infinity": Case(
         weights_with(3e38, slice(None)),
@@ -654,7 +660,7 @@ SLOW = {
         own_code("raise SystemExit(0)"), INPUT, ["{folder}/base cannot be loaded (SystemExit: 0)"]
     ),
     "the index is none": Case(
-        holding("model.safetensors.index.json", '{"metadata": {}}'), INPUT, said_of_model("is not an index")
+        holding("model.safetensors.index.json", '{"metadata": {}}'), INPUT, words_about_model("is not an index")
     ),
     "config.json has a dtype that is none": Case(
         in_model_config(dtype="float33"), INPUT, ["{folder}/base cannot be loaded", "check config.json"]
@@ -766,7 +772,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty PhaseConfig stands for none: the process's environment is added to, not taken from."""
     import selfevo_trainer.main
 
@@ -789,7 +795,7 @@ def wrong(world: World, case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_what_is_wrong_is_one_sentence(name: str, world: World, told_nothing: None) -> None:
+def test_what_is_wrong_is_one_sentence(name: str, world: World, without_config: None) -> None:
     wrong(world, FAST[name])
 
 
@@ -826,7 +832,9 @@ def test_the_process_ends_with_the_exit_code(world: World) -> None:
     assert done.stdout == "" and done.stderr.strip().endswith(result["message"])
 
 
-def test_what_nobody_foresaw_is_told_in_the_log_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_foresaw_is_reported_in_the_log_and_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import selfevo_trainer.main
 
     def fails(*_: Any) -> None:
@@ -850,7 +858,7 @@ def test_what_nobody_foresaw_is_told_in_the_log_and_tried_again(world: World, mo
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_failure_is_told_as_what_it_is_though_sigterm_comes_while_it_is_cleared_away(
+def test_a_failure_is_reported_as_what_it_is_though_sigterm_comes_while_it_is_cleared_away(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, reason: str
 ) -> None:
     import selfevo_trainer.main
@@ -873,12 +881,12 @@ def test_sigterm_after_the_end_of_a_phase_changes_nothing(world: World, monkeypa
     import selfevo_trainer.main
     from selfevo_trainer.distributed import root_cause
 
-    told = root_cause.failure
+    original = root_cause.failure
 
     def late(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.001)
-        return told(*arguments)
+        return original(*arguments)
 
     def fails(*_: Any) -> None:
         raise DataError("the curriculum is empty; widen spec.rollout.band", reason="EmptyCurriculum")

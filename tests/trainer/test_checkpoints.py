@@ -259,7 +259,7 @@ def test_a_checkpoint_within_a_step_that_is_damaged_is_passed_over_for_one_betwe
     ids=["service", "denied", "disk"],
 )
 @pytest.mark.parametrize("when", ["at the next update", "at the end", "when stopped"])
-def test_an_upload_that_failed_is_told_with_its_own_exit_code(
+def test_an_upload_that_failed_is_reported_with_its_own_exit_code(
     tmp_path: Path,
     questions: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -317,7 +317,7 @@ def wait_for_uploads() -> None:
             thread.join(LONG)
 
 
-def test_a_grace_that_is_too_short_for_a_checkpoint_is_told_by_what_was_measured(
+def test_a_grace_that_is_too_short_for_a_checkpoint_is_reported_by_what_was_measured(
     tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from selfevo_trainer.inputs import room
@@ -327,12 +327,12 @@ def test_a_grace_that_is_too_short_for_a_checkpoint_is_told_by_what_was_measured
     on_upload(monkeypatch, lambda key: "optimizer" in key and time.sleep(1))
     sizes: list[float] = []
 
-    def told(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
+    def fake_too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
         sizes.append(size)
         return too_short(grace, size, rate, measured=measured)
 
     too_short = room.too_short
-    monkeypatch.setattr(room, "too_short", told)
+    monkeypatch.setattr(room, "too_short", fake_too_short)
     ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "1"})
     assert ended.code == 0
     assert sizes[-1] == pytest.approx(sizes[0], rel=0.05)  # as large as the preflight expects it

@@ -281,17 +281,17 @@ def test_two_processes_that_do_the_same_end_with_one_output(
 
 
 @pytest.mark.slow
-def test_progress_is_told_after_each_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_after_each_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "seen", lambda processes: 2)
     phases = make(tmp_path, chunk=4)
     ended = phases(STEP)
-    told = [line for line in ended.progress if line.doing == "answering"]
-    assert [line.done for line in told] == [24, 36, 48, 60, 72, 84, 96]
-    assert {line.total for line in told} == {96}
-    for line in told[1:]:
+    reports = [line for line in ended.progress if line.doing == "answering"]
+    assert [line.done for line in reports] == [24, 36, 48, 60, 72, 84, 96]
+    assert {line.total for line in reports} == {96}
+    for line in reports[1:]:
         assert line.tokens_per_second is not None and line.tokens_per_second > 0
         assert line.truncated_share is not None and 0 <= line.truncated_share <= 1
-    assert told[-1].seconds_left == 0 < (told[1].seconds_left or 0)
+    assert reports[-1].seconds_left == 0 < (reports[1].seconds_left or 0)
     # The manifest's seconds are those of all chunks; each process counts once.
     seconds = phases.committed(STEP).timings
     assert seconds["generation"] == pytest.approx(ended.result.timings["generation"], abs=0.05)

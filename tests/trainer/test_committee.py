@@ -59,5 +59,5 @@ def test_what_two_votes_differ_on_labels_nothing(tmp_path: Path) -> None:
     both.store.delete_prefix(chunks_prefix(prefix, ANSWER_CHUNKS))
     both.store.delete_prefix(chunk_prefix(prefix, COMMITTEE_CHUNKS, range(16, 32)))
     ended = both(STEP)
-    asked = [told.total for told in ended.progress if told.doing == "asking the committee"]
+    asked = [report.total for report in ended.progress if report.doing == "asking the committee"]
     assert ended.code == 0 and asked[0] == 16 * 4 and both.rows(STEP, QUESTIONS) == whole

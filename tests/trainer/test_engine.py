@@ -224,9 +224,9 @@ OUT_OF_MEMORY = [
 ]
 
 
-@pytest.mark.parametrize("said", OUT_OF_MEMORY, ids=["cuda", "cpu"])
+@pytest.mark.parametrize("message", OUT_OF_MEMORY, ids=["cuda", "cpu"])
 def test_batches_are_halved_once_when_memory_runs_out(
-    said: str, batches_of: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    message: str, batches_of: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import torch
 
@@ -239,7 +239,7 @@ def test_batches_are_halved_once_when_memory_runs_out(
 
     def small(ids: list[list[int]], *rest: Any) -> Any:
         if len(ids) > room:
-            raise (torch.OutOfMemoryError if "CUDA" in said else RuntimeError)(said)
+            raise (torch.OutOfMemoryError if "CUDA" in message else RuntimeError)(message)
         sizes.append(len(ids))
         return real(ids, *rest)
 

@@ -188,7 +188,7 @@ def test_data_that_changes_between_two_shards_is_no_evaluation(again: Callable[.
 
 
 @pytest.mark.slow
-def test_progress_is_told_after_each_chunk(again: Callable[..., Phases]) -> None:
+def test_progress_is_reported_after_each_chunk(again: Callable[..., Phases]) -> None:
     ended = again(2, 2)(STEP, 1)
     mine = [(line.doing, line.done, line.total, line.shard) for line in ended.progress]
     # Of twelve questions the last six: one of the first task, of 1 + 3 answers, and five of the second, of 1 + 2.

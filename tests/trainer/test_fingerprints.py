@@ -129,7 +129,7 @@ def fingerprint(phases: Phases) -> list[ProbeRow]:
     return read_rows(phases.read(TRAIN, FINGERPRINT.name), FINGERPRINT, "")
 
 
-def said(ended: Ended) -> str:
+def message_of(ended: Ended) -> str:
     assert (ended.code, ended.result.outcome, ended.result.reason) == (2, "failed", reasons.OTHER_WEIGHTS_SERVED)
     return ended.result.message
 
@@ -195,7 +195,7 @@ def test_the_right_weights_are_asked_once_and_served(phases: Phases, serve: Serv
 
 def test_the_weights_before_the_training_are_named(phases: Phases, serve: Serve) -> None:
     done = serve(BASE)
-    message = said(phases(EVALUATE))
+    message = message_of(phases(EVALUATE))
     wanted = f"solver-train/{phases.step(TRAIN).key}"
     assert message.startswith(
         "spec.evaluation.engine (transformers) serves weights like those that its training began with "
@@ -210,7 +210,7 @@ def test_the_weights_before_the_training_are_named(phases: Phases, serve: Serve)
 @pytest.mark.parametrize("kind", ["transformers", "vllm", "server"])
 def test_another_model_is_refused_whatever_the_engine(phases: Phases, serve: Serve, another: Path, kind: str) -> None:
     serve(another)
-    message = said(with_engine(phases, EVALUATE, kind=kind))
+    message = message_of(with_engine(phases, EVALUATE, kind=kind))
     assert f"spec.evaluation.engine ({kind}) serves other weights where model solver-train/" in message
     assert f"and {LIMITS['float32']:g} is the most that rounding explains; " in message
     if kind == "server":
@@ -230,7 +230,7 @@ def test_an_engine_that_gives_no_numbers_is_refused(
     phases: Phases, serve: Serve, score: Callable[[Any], Any], says: str
 ) -> None:
     serve(score=score)
-    message = said(with_engine(phases, EVALUATE, kind="server"))
+    message = message_of(with_engine(phases, EVALUATE, kind="server"))
     assert re.search(f"^spec.evaluation.engine \\(server\\) gives {says} when it is asked for", message), message
     assert message.endswith("or set engine.fingerprint to off, which the report will say")
 
@@ -255,7 +255,7 @@ def test_a_base_is_computed_here_once_for_every_engine_but_transformers(
 
     phases.store.delete_prefix(phases.prefix("evaluate-0"))
     serve(another)
-    message = said(with_engine(phases, "evaluate-0", kind="vllm"))
+    message = message_of(with_engine(phases, "evaluate-0", kind="vllm"))
     assert f"serves other weights where model file://{BASE} was wanted" in message
     [file] = place.iterdir()
     made = file.read_bytes()
@@ -263,7 +263,7 @@ def test_a_base_is_computed_here_once_for_every_engine_but_transformers(
 
     file.write_bytes(made.replace(b"-", b"-9"))  # it is read, and not computed again
     serve()
-    said(with_engine(phases, "evaluate-0", kind="vllm"))
+    message_of(with_engine(phases, "evaluate-0", kind="vllm"))
     file.write_bytes(b"{}")  # what is damaged is
     done = serve()
     ended = with_engine(phases, "evaluate-0", kind="vllm")
@@ -277,7 +277,7 @@ def test_a_base_that_a_run_committed_brings_its_fingerprint(phases: Phases, serv
     spec = phases.run.spec.model_copy(update={"model": model})
     other = Phases(phases.run.model_copy(update={"spec": spec}), phases.folder)
     serve(BASE)
-    assert f"where model {base} was wanted" in said(other("evaluate-0"))
+    assert f"where model {base} was wanted" in message_of(other("evaluate-0"))
     done = serve()
     assert (other("evaluate-0").code, done) == (0, ["score", "close"])
 
@@ -294,7 +294,7 @@ def test_a_model_without_a_fingerprint_is_served_as_a_base_is(phases: Phases, se
     draft = manifest.model_dump(exclude={"files", "write_id", "created_at"})
     commit(phases.store, prefix, files, ManifestDraft.model_validate(draft))
     serve(another)
-    assert "serves other weights" in said(with_engine(phases, EVALUATE, kind="vllm"))
+    assert "serves other weights" in message_of(with_engine(phases, EVALUATE, kind="vllm"))
     serve()
     assert with_engine(phases, EVALUATE, kind="vllm").code == 0
 
@@ -321,8 +321,8 @@ def test_a_wrong_adapter_and_a_missing_one_are_refused(tmp_path: Path, serve: Se
         return tmp_path / "turned"
 
     serve(instead=turned)
-    assert "serves other weights where model solver-train/" in said(phases(EVALUATE))
+    assert "serves other weights where model solver-train/" in message_of(phases(EVALUATE))
     serve(instead=base_of)
-    assert f"serves weights like those that its training began with (file://{BASE})" in said(phases(EVALUATE))
+    assert f"serves weights like those that its training began with (file://{BASE})" in message_of(phases(EVALUATE))
     serve()
     assert phases(EVALUATE).code == 0

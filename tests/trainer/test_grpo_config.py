@@ -76,15 +76,15 @@ def test_every_setting_has_its_case() -> None:
 
 @pytest.mark.parametrize("field", MAPPED)
 def test_a_setting_reaches_trl(tmp_path: Path, field: str) -> None:
-    value, told = MAPPED[field]
+    value, expected = MAPPED[field]
     made, default = config(tmp_path, **{field: value}), config(tmp_path)
-    assert {name: getattr(made, name) for name in told} == told
-    assert {name: getattr(default, name) for name in told} != told
+    assert {name: getattr(made, name) for name in expected} == expected
+    assert {name: getattr(default, name) for name in expected} != expected
 
 
 def test_the_defaults_are_the_references_and_not_trls(tmp_path: Path) -> None:
     made = config(tmp_path)
-    told = {
+    expected = {
         "loss_type": "grpo",
         "beta": 0.01,
         "use_bias_correction_kl": False,
@@ -105,7 +105,7 @@ def test_the_defaults_are_the_references_and_not_trls(tmp_path: Path) -> None:
         "max_steps": 15,
         "mask_truncated_completions": False,
     }
-    assert {name: getattr(made, name) for name in told} == told
+    assert {name: getattr(made, name) for name in expected} == expected
 
 
 def test_trl_leaves_order_saves_and_reports_to_us(tmp_path: Path) -> None:
@@ -265,19 +265,19 @@ def test_completions_are_dealt_out_anew_in_each_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "said"),
+    ("dtype", "message"),
     [
         ("float32", "grpo.sharding is 'fsdp', and there is no GPU here; remove grpo.sharding"),
         ("float16", "grpo.sharding is 'fsdp', and spec.model.dtype is 'float16'; set spec.model.dtype to bfloat16"),
     ],
 )
-def test_sharding_that_would_be_none_is_refused(tmp_path: Path, dtype: Any, said: str) -> None:
+def test_sharding_that_would_be_none_is_refused(tmp_path: Path, dtype: Any, message: str) -> None:
     from selfevo_contract.errors import InputError
     from selfevo_trainer.grpo.config import grpo_config
 
     with pytest.raises(InputError) as refused:
         grpo_config(Grpo(sharding="fsdp"), Loading(dtype=dtype, trust_remote_code=False), 11, tmp_path, 2)
-    assert str(refused.value) == said
+    assert str(refused.value) == message
 
 
 def test_shares_in_cpu_memory_are_summed_there_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def fails_by(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("phase", "code", "said"),
+    ("phase", "code", "expected"),
     [
         (lambda: None, 0, "signed with [AWS_SECRET_ACCESS_KEY]"),
         (fails_by(InputError("spec.x is wrong")), 2, "evaluate: spec.x is wrong"),
@@ -87,11 +87,11 @@ def fails_by(error: BaseException) -> Callable[[], None]:
     ],
     ids=["ends well", "wrong input", "crashes", "SIGTERM"],
 )
-def test_a_log_is_kept_however_the_process_ends(pod: Pod, phase: Callable[[], None], code: int, said: str) -> None:
+def test_a_log_is_kept_however_the_process_ends(pod: Pod, phase: Callable[[], None], code: int, expected: str) -> None:
     ended = pod(phase)
     assert ended.code == ended.result.exit_code == code
     (log,) = pod.kept()
-    assert said in log and "https://[redacted]@hub.example/x" in log
+    assert expected in log and "https://[redacted]@hub.example/x" in log
     assert SECRET not in log and SECRET in ended.log  # the pod's own log is as it was
     assert "password" not in log
 
@@ -109,7 +109,7 @@ def test_on_a_persons_machine_logs_are_files_and_nothing_is_uploaded(pod: Pod) -
     assert pod.kept() == [] and (sys.stdout, sys.stderr) == before
 
 
-def test_of_a_process_that_is_killed_the_store_has_what_it_had_said(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_process_that_is_killed_the_store_has_its_log(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_log, "EVERY_S", 0.01)
 
     def phase() -> None:  # SIGKILL would leave the store as it is seen from here
@@ -164,7 +164,7 @@ def test_a_process_that_was_asked_to_stop_waits_no_longer_than_it_may(
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("text", "kept"),
     [
         ("Authorization: Bearer abcdefgh12345 x", "Authorization: Bearer [redacted] x"),
         ("https://u:p@h/x and u:p@h", "https://[redacted]@h/x and u:p@h"),
@@ -175,8 +175,8 @@ def test_a_process_that_was_asked_to_stop_waits_no_longer_than_it_may(
         ("reward 0.41 kl 0.01", "reward 0.41 kl 0.01"),
     ],
 )
-def test_what_has_the_shape_of_a_secret_is_not_kept(said: str, kept: str) -> None:
-    assert redacted(said, {}) == kept
+def test_what_has_the_shape_of_a_secret_is_not_kept(text: str, kept: str) -> None:
+    assert redacted(text, {}) == kept
 
 
 def test_values_of_variables_that_name_a_secret_are_not_kept() -> None:

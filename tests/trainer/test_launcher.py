@@ -57,7 +57,7 @@ def pods(tmp_path: Path, acts: dict[int, Acts], nodes: int = 2, **other: Any) ->
     ]
 
 
-def said(result: PhaseResult) -> tuple[int, str, str]:
+def summary_of(result: PhaseResult) -> tuple[int, str, str]:
     return result.exit_code, result.reason, result.message
 
 
@@ -77,15 +77,15 @@ def alive(pid: int) -> bool:
         ({0: HANG, 1: SERVICE}, (3, "ServiceFailed", "does not answer")),
         # What follows from a failure may be said before the failure itself.
         (
-            {0: [*WAIT, *CRASH], 1: [["told", []], *READY, ["sleep", 0.3], *DATA]},
+            {0: [*WAIT, *CRASH], 1: [["sigterm", []], *READY, ["sleep", 0.3], *DATA]},
             (4, "NotFinite", "lower learningRate"),
         ),
         (
-            {0: [*WAIT, *CRASH], 1: [["told", [["sleep", 0.1], *SERVICE]], *READY, ["sleep", 60]]},
+            {0: [*WAIT, *CRASH], 1: [["sigterm", [["sleep", 0.1], *SERVICE]], *READY, ["sleep", 60]]},
             (3, "ServiceFailed", "does not answer"),
         ),
         (
-            {0: [["told", CRASH], ["sleep", 60]], 1: [["die", 9]]},
+            {0: [["sigterm", CRASH], ["sleep", 60]], 1: [["die", 9]]},
             (3, "ProcessLost", "process 1 of 2 was killed by SIGKILL"),
         ),
         ({0: HANG, 1: [["exit", 1]]}, (3, "ProcessLost", "process 1 of 2 ended with code 1 and left no result")),
@@ -93,7 +93,7 @@ def alive(pid: int) -> bool:
         ({0: HANG, 1: [["sleep", 0.2], *CRASH], 2: HANG}, (3, "Crashed", "Connection closed")),
         # Two crashes: the earlier one.
         (
-            {0: [["told", []], *READY, ["sleep", 0.3], *SECOND], 1: [*WAIT, *FIRST]},
+            {0: [["sigterm", []], *READY, ["sleep", 0.3], *SECOND], 1: [*WAIT, *FIRST]},
             (3, "Crashed", "first"),
         ),
     ],
@@ -101,7 +101,7 @@ def alive(pid: int) -> bool:
 def test_the_process_that_was_the_cause_is_what_the_pod_ends_with(
     tmp_path: Path, acts: dict[int, Acts], expected: tuple[int, str, str]
 ) -> None:
-    code, reason, message = said(alone(tmp_path, acts, grace_s=60).ended())
+    code, reason, message = summary_of(alone(tmp_path, acts, grace_s=60).ended())
     assert (code, reason) == expected[:2] and expected[2] in message
 
 
@@ -145,39 +145,41 @@ def test_sigterm_reaches_every_process_and_is_the_reason_of_the_end(tmp_path: Pa
         {
             0: [*HANG[:1], ["touch", ready[0]], ["sleep", 60]],
             # A collective that breaks off because another process was quicker.
-            1: [["told", CRASH], ["touch", ready[1]], ["sleep", 60]],
+            1: [["sigterm", CRASH], ["touch", ready[1]], ["sleep", 60]],
         },
     )
     while not all(Path(file).exists() for file in ready):
         time.sleep(0.01)
     pod.stop.requested = True
-    assert said(pod.ended()) == (143, "Terminated", "stopped on request after step 3 of 5")
+    assert summary_of(pod.ended()) == (143, "Terminated", "stopped on request after step 3 of 5")
 
 
 def test_bad_data_is_bad_data_also_while_stopping(tmp_path: Path) -> None:
     ready = str(tmp_path / "ready")
-    pod = alone(tmp_path, {0: HANG, 1: [["told", DATA], ["touch", ready], ["sleep", 60]]})
+    pod = alone(tmp_path, {0: HANG, 1: [["sigterm", DATA], ["touch", ready], ["sleep", 60]]})
     while not Path(ready).exists():
         time.sleep(0.01)
     pod.stop.requested = True
     assert pod.ended().exit_code == 4
 
 
-def test_each_process_is_told_what_torch_needs_and_where_to_say_its_result(
+def test_each_process_gets_what_torch_needs_and_where_to_write_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in (0, 1)}
     alone(tmp_path, acts).ended()
-    told = [json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
+    environments = [json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
-    assert [[env[name] for name in names] for env in told] == [
+    assert [[env[name] for name in names] for env in environments] == [
         ["0", "0", "2", "2", "127.0.0.1"],
         ["1", "1", "2", "2", "127.0.0.1"],
     ]
-    assert told[0]["MASTER_PORT"] == told[1]["MASTER_PORT"] != "0"
-    assert told[0]["SELFEVO_TERMINATION_LOG"] != told[1]["SELFEVO_TERMINATION_LOG"]
-    assert all(int(env["OMP_NUM_THREADS"]) >= 1 and env["SELFEVO_PARENT_PID"] == str(os.getpid()) for env in told)
+    assert environments[0]["MASTER_PORT"] == environments[1]["MASTER_PORT"] != "0"
+    assert environments[0]["SELFEVO_TERMINATION_LOG"] != environments[1]["SELFEVO_TERMINATION_LOG"]
+    assert all(
+        int(env["OMP_NUM_THREADS"]) >= 1 and env["SELFEVO_PARENT_PID"] == str(os.getpid()) for env in environments
+    )
 
 
 # Pods that train together.
@@ -194,27 +196,27 @@ def test_ranks_are_numbered_over_the_pods_and_meet_at_one_port(tmp_path: Path) -
     acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in range(4)}
     both = [Pod(Layout(2, 2, node, "localhost", port, 20), tmp_path / f"pod-{node}", acts) for node in (0, 1)]
     assert [pod.ended().outcome for pod in both] == ["committed", "committed"]
-    told = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(4)]
-    assert [(env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) for env in told] == [
+    environments = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(4)]
+    assert [(env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) for env in environments] == [
         ("0", "0", "4"),
         ("1", "1", "4"),
         ("2", "0", "4"),
         ("3", "1", "4"),
     ]
-    assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for env in told}) == 1
+    assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for env in environments}) == 1
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
-def test_a_failure_is_counted_where_it_was_and_told_everywhere(tmp_path: Path, where: int) -> None:
-    acts: dict[int, Acts] = {rank: [["told", CRASH], ["sleep", 60]] for rank in range(3)}
+def test_a_failure_is_counted_where_it_was_and_reported_everywhere(tmp_path: Path, where: int) -> None:
+    acts: dict[int, Acts] = {rank: [["sigterm", CRASH], ["sleep", 60]] for rank in range(3)}
     acts[where] = [["sleep", 0.3], *DATA]
     # Told at once: nobody waits until the patience with the others is over.
     results = [pod.ended(within_s=120) for pod in pods(tmp_path, acts, nodes=3, grace_s=600)]
     for node, result in enumerate(results):
         if node == where:
-            assert said(result)[:2] == (4, "NotFinite")
+            assert summary_of(result)[:2] == (4, "NotFinite")
         else:
-            assert said(result)[:2] == (143, "PeerFailed")
+            assert summary_of(result)[:2] == (143, "PeerFailed")
             assert f"pod {where}: training made lm_head infinite" in result.message
 
 
@@ -224,26 +226,28 @@ def test_a_pod_whose_processes_break_off_before_it_hears_why_is_no_cause(tmp_pat
     # Not before it is dead: else pod 0's alarm could end it first, and its end would be what it was asked for.
     acts: dict[int, Acts] = {0: [["outlive", victim], *CRASH], 1: [["name", victim], ["die", 9]]}
     first, second = (pod.ended() for pod in pods(tmp_path, acts, grace_s=60))
-    assert said(first)[:2] == (143, "PeerFailed") and "pod 1: process 1 of 2 was killed by SIGKILL" in first.message
-    assert said(second)[:2] == (3, "ProcessLost")
+    assert (
+        summary_of(first)[:2] == (143, "PeerFailed") and "pod 1: process 1 of 2 was killed by SIGKILL" in first.message
+    )
+    assert summary_of(second)[:2] == (3, "ProcessLost")
 
 
 @pytest.mark.parametrize("where", [0, 1])
 def test_sigterm_in_one_pod_ends_all_with_143(tmp_path: Path, where: int) -> None:
     ready = [str(tmp_path / name) for name in ("0", "1")]
     acts: dict[int, Acts] = {
-        rank: [["told", [["sleep", 0.2], ["say", TERMINATED], ["exit", 143]]], ["touch", ready[rank]], ["sleep", 60]]
+        rank: [["sigterm", [["sleep", 0.2], ["say", TERMINATED], ["exit", 143]]], ["touch", ready[rank]], ["sleep", 60]]
         for rank in (0, 1)
     }
     # The other's collective breaks off before it is told anything.
-    acts[1 - where] = [["told", CRASH], ["touch", ready[1 - where]], ["sleep", 60]]
+    acts[1 - where] = [["sigterm", CRASH], ["touch", ready[1 - where]], ["sleep", 60]]
     both = pods(tmp_path, acts, grace_s=60)
     while not all(Path(file).exists() for file in ready):
         time.sleep(0.01)
     both[where].stop.requested = True
-    assert said(both[where].ended()) == (143, "Terminated", "stopped on request after step 3 of 5")
+    assert summary_of(both[where].ended()) == (143, "Terminated", "stopped on request after step 3 of 5")
     other = both[1 - where].ended()
-    assert said(other)[:2] == (143, "PeerFailed") and f"pod {where}: stopped on request" in other.message
+    assert summary_of(other)[:2] == (143, "PeerFailed") and f"pod {where}: stopped on request" in other.message
 
 
 def test_a_pod_whose_processes_are_done_waits_until_pod_0_has_committed(tmp_path: Path) -> None:
@@ -252,9 +256,9 @@ def test_a_pod_whose_processes_are_done_waits_until_pod_0_has_committed(tmp_path
     time.sleep(0.5)
     assert second.thread.is_alive()  # its process ended at once, but nothing is committed
     Path(commit).touch()
-    assert said(first.ended())[:2] == (3, "ServiceFailed")
+    assert summary_of(first.ended())[:2] == (3, "ServiceFailed")
     # An index of the Job that ends with 0 would never be run again.
-    assert said(second.ended())[:2] == (143, "PeerFailed")
+    assert summary_of(second.ended())[:2] == (143, "PeerFailed")
 
 
 def test_sigterm_while_pod_0_commits_is_no_success(tmp_path: Path) -> None:
@@ -262,7 +266,7 @@ def test_sigterm_while_pod_0_commits_is_no_success(tmp_path: Path) -> None:
     first, second = pods(tmp_path, {0: [["until", commit], ["say", {}], ["exit", 0]]})
     time.sleep(0.5)
     second.stop.requested = True
-    assert said(second.ended())[:2] == (143, "Terminated")
+    assert summary_of(second.ended())[:2] == (143, "Terminated")
     Path(commit).touch()
     assert first.ended().outcome in ("committed", "terminated")
 
@@ -306,14 +310,14 @@ def test_a_pod_that_is_gone_without_a_word_ends_the_others(tmp_path: Path, monke
     other = Stranger(port, 1)
     other.store.wait(["go"])
     other.close()
-    code, reason, message = said(first.ended())
+    code, reason, message = summary_of(first.ended())
     assert (code, reason) == (143, "PeerFailed") and "pod 1: it is gone" in message
 
 
 def test_pod_0_gone_without_a_word_ends_the_others(tmp_path: Path) -> None:
     server = TCPStore("localhost", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
     store = PrefixStore(f"selfevo/{config().key}/2", server)
-    acts: dict[int, Acts] = {1: [["touch", str(tmp_path / "began")], ["told", CRASH], ["sleep", 60]]}
+    acts: dict[int, Acts] = {1: [["touch", str(tmp_path / "began")], ["sigterm", CRASH], ["sleep", 60]]}
     second = Pod(Layout(1, 2, 1, port=server.port, join_s=120), tmp_path / "pod-1", acts)
     store.wait(["pod/1"])
     store.set("go", json.dumps(["pod-0", store.get("pod/1").decode()]))
@@ -321,7 +325,7 @@ def test_pod_0_gone_without_a_word_ends_the_others(tmp_path: Path) -> None:
         assert second.thread.is_alive()
         time.sleep(0.02)
     del store, server
-    code, reason, message = said(second.ended())
+    code, reason, message = summary_of(second.ended())
     assert (code, reason) == (143, "PeerFailed") and "pod 0: it is gone" in message
 
 
@@ -345,9 +349,9 @@ def test_pod_0_whose_machine_stopped_dead_ends_the_others(tmp_path: Path, monkey
     port, began = free_port(""), str(tmp_path / "began")
     pod_0 = subprocess.Popen([sys.executable, "-c", _SERVE, str(port), config().key, began])
     try:
-        acts: dict[int, Acts] = {1: [["touch", began], ["told", CRASH], ["sleep", 60]]}
+        acts: dict[int, Acts] = {1: [["touch", began], ["sigterm", CRASH], ["sleep", 60]]}
         second = Pod(Layout(1, 2, 1, port=port, join_s=120), tmp_path / "pod-1", acts)
-        code, reason, message = said(second.ended())
+        code, reason, message = summary_of(second.ended())
     finally:
         pod_0.kill()
         pod_0.wait()
@@ -405,8 +409,8 @@ def test_a_pod_that_comes_again_when_all_is_done_finds_the_output(
 ) -> None:
     monkeypatch.setattr(rendezvous, "_RECHECK_S", 0.1)
     done = PhaseResult(phase="solver-train", key=config().key, outcome="found")
-    looks = iter([None, done])
-    pod = Pod(Layout(1, 2, 1, port=free_port(""), join_s=120), tmp_path / "pod", found=lambda: next(looks))
+    answers = iter([None, done])
+    pod = Pod(Layout(1, 2, 1, port=free_port(""), join_s=120), tmp_path / "pod", found=lambda: next(answers))
     assert pod.ended() == done
 
 
@@ -499,10 +503,10 @@ def test_one_process_has_nobody_to_share_its_weights_with() -> None:
 
 
 def test_a_bystander_is_never_taken_for_the_cause() -> None:
-    told = config()
-    stopped = root_cause.failure(told, 143, "Terminated", "stopped on request")  # type: ignore[arg-type]
-    other = root_cause.bystander(told, 1, stopped)
-    crash = root_cause.failure(told, 3, "Crashed", "x")  # type: ignore[arg-type]
+    configuration = config()
+    stopped = root_cause.failure(configuration, 143, "Terminated", "stopped on request")  # type: ignore[arg-type]
+    other = root_cause.bystander(configuration, 1, stopped)
+    crash = root_cause.failure(configuration, 3, "Crashed", "x")  # type: ignore[arg-type]
     assert root_cause.find([(other, True), (crash, True), (stopped, True)]) == 2
     assert root_cause.find([(other, True), (crash, False)]) == 1
     assert root_cause.find([(stopped, False), (crash, False)]) == 1

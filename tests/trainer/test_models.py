@@ -205,7 +205,7 @@ def test_a_model_in_the_object_store_is_fetched_and_used(tmp_path: Path, s3_serv
         ("no-such-bucket/tiny", ["spec.model.uri s3://no-such-bucket/tiny", "no bucket 'no-such-bucket'"]),
     ],
 )
-def test_a_model_missing_from_the_object_store_is_told_by_its_own_field(
+def test_a_model_missing_from_the_object_store_is_reported_by_its_own_field(
     tmp_path: Path, s3_server: S3Server, place: str, says: list[str]
 ) -> None:
     bucket = s3_server.make_bucket()
@@ -537,7 +537,7 @@ def test_a_step_that_starts_from_a_step_that_is_not_there_says_which(tmp_path: P
     assert "run the step that makes it first" in ended.result.message
 
 
-def test_gains_over_an_evaluation_that_is_not_there_are_not_told(tmp_path: Path) -> None:
+def test_gains_over_an_evaluation_that_is_not_there_are_not_reported(tmp_path: Path) -> None:
     made = phases(tmp_path, f"file://{BASE}")
     inputs = made.config("evaluate-0").inputs.model_copy(update={"base": "a" * 64})
     config = made.config("evaluate-0").model_copy(update={"inputs": inputs, "key": input_key(inputs)})

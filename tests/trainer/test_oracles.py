@@ -173,7 +173,7 @@ def test_what_may_pass_is_asked_again(bad: tuple[int, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "error", "said"),
+    ("answer", "error", "expected"),
     [
         ((401, {"error": "who?"}), InputError, "answers 401 .*tokenSecret .on one machine: set SELFEVO_ORACLE_TOKEN"),
         ((404, {"error": "no such model"}), InputError, "answers 404 .*no such model.*knows spec.rollout.oracle.model"),
@@ -184,10 +184,10 @@ def test_what_may_pass_is_asked_again(bad: tuple[int, Any]) -> None:
     ],
 )
 def test_a_failure_is_one_sentence_and_no_rollout_needs_to_fail_for_it(
-    answer: tuple[int, Any], error: type[Exception], said: str, caplog: pytest.LogCaptureFixture
+    answer: tuple[int, Any], error: type[Exception], expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with endpoint(lambda body, number: answer) as server:
-        with pytest.raises(error, match=said) as raised:
+        with pytest.raises(error, match=expected) as raised:
             judged(asking(server.url, patience=1))
         assert server.url in str(raised.value) and "\n" not in str(raised.value)
         found = judged(asking(server.url, patience=1, required=False))
@@ -195,7 +195,7 @@ def test_a_failure_is_one_sentence_and_no_rollout_needs_to_fail_for_it(
     assert "label accuracy is not known of this curriculum: spec.rollout.oracle.url" in caplog.text
 
 
-def test_a_server_that_is_down_is_told() -> None:
+def test_a_server_that_is_down_is_reported() -> None:
     with endpoint(right) as server:
         pass
     with pytest.raises(ServiceError, match=r"does not answer .*for \d s in \d+ requests"):
@@ -212,7 +212,7 @@ def test_data_knows_some_of_the_questions(tmp_path: Path) -> None:
     assert found.metrics["label_checked"] == 8 and found.metrics["label_accuracy_error"] > 0
 
 
-def test_data_that_is_not_there_is_told_at_its_field(tmp_path: Path) -> None:
+def test_data_that_is_not_there_is_reported_at_its_field(tmp_path: Path) -> None:
     oracle = DataOracle.model_validate({"kind": "data", "data": {"uri": f"file://{tmp_path}/none"}})
     with pytest.raises(InputError, match=r"spec\.rollout\.oracle\.data\.uri is .*none"):
         judged(oracle)

@@ -123,7 +123,7 @@ WORDS = Gate.model_validate({"lengthRatio": 2.0})
         ("a", "  ", "empty"),
     ],
 )
-def test_the_gate_looks_at_the_texts(chosen: str, rejected: str, reason: str | None) -> None:
+def test_the_gate_checks_the_texts(chosen: str, rejected: str, reason: str | None) -> None:
     assert gate([Made(0, chosen, rejected)], WORDS, lambda text: len(text.split()), None) == [reason]
 
 

@@ -53,9 +53,9 @@ class Pipeline:
         self.phases = self.variant({})
         self.ended: dict[str, list[Ended]] = {}
         with collecting() as self.traces:
-            told = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.traces.address, "TRACEPARENT": ATTEMPT.traceparent}
+            collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.traces.address, "TRACEPARENT": ATTEMPT.traceparent}
             for name in STEPS:
-                environment = told if name in TRACED else {}
+                environment = collector if name in TRACED else {}
                 shards = range(self.phases.step(name).shards)
                 self.ended[name] = [self.phases(name, shard, environment) for shard in shards]
 
@@ -380,7 +380,7 @@ def test_an_oracle_that_fails_loses_nothing_of_a_rollout(pipelines: Callable[[Ar
         assert made
         down = False
         again = phases("solver-rollout-1")
-    assert again.result.outcome == "committed" and {said.doing for said in again.progress} == {"asking the oracle"}
+    assert again.result.outcome == "committed" and {report.doing for report in again.progress} == {"asking the oracle"}
     assert phases.objects("solver-rollout-1", "chunks/oracle")
     manifest = phases.committed("solver-rollout-1")
     assert manifest.timings["oracle"] > 0  # told by the chunks

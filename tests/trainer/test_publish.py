@@ -58,8 +58,8 @@ def make(folder: Path, to: str = "hf://acme/sums", weight: float = 0.5, **change
         files: dict[str, Path] = {}
         metrics: dict[str, float] = {}
         if step.phase == SOLVER_TRAIN.name:
-            told = {"config.json": b'{"dtype": "float32", "model_type": "toy"}', "tokenizer.json": b"{}"}
-            files = write_files(work, {f"model/{name}": content for name, content in told.items()})
+            contents = {"config.json": b'{"dtype": "float32", "model_type": "toy"}', "tokenizer.json": b"{}"}
+            files = write_files(work, {f"model/{name}": content for name, content in contents.items()})
             files["model/model.safetensors"] = work / "model" / "model.safetensors"
             weights = numpy.full((2, 3), weight + step.iteration, dtype=numpy.float32)
             save_file({"weight": weights}, files["model/model.safetensors"])
@@ -85,8 +85,8 @@ def as_adapters(phases: Phases) -> None:
     for step in phases.plan.steps:
         if step.phase == SOLVER_TRAIN.name:
             work = phases.folder / "adapters" / step.name
-            told = {"base_model_name_or_path": "hf://tiny/base@v1", "target_modules": ["q"], "r": 4}
-            contents = {"config.json": b"{}", "adapter_config.json": json.dumps(told).encode()}
+            adapter_config = {"base_model_name_or_path": "hf://tiny/base@v1", "target_modules": ["q"], "r": 4}
+            contents = {"config.json": b"{}", "adapter_config.json": json.dumps(adapter_config).encode()}
             files = write_files(work, {f"model/{name}": content for name, content in contents.items()})
             files["model/adapter_model.safetensors"] = work / "model" / "adapter_model.safetensors"
             save_file({"q.lora_A": numpy.ones((4, 2), dtype=numpy.float32)}, files["model/adapter_model.safetensors"])
@@ -235,7 +235,7 @@ def test_without_a_token_nothing_is_asked(tmp_path: Path, hub: WritableHub, monk
 
 
 @pytest.mark.parametrize("token", ["other-token", "expired"])
-def test_a_token_that_may_not_write_there_is_told(
+def test_a_token_that_may_not_write_there_is_reported(
     tmp_path: Path, hub: WritableHub, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("SELFEVO_PUBLISH_TOKEN", token)
@@ -283,8 +283,12 @@ def test_an_adapter_is_published_as_one_that_names_its_base_as_the_hub_does(tmp_
     assert phases("publish-2").code == 0
     files = hub.repositories[MODEL].files()
     assert set(files) == {"README.md", "config.json", "adapter_config.json", "adapter_model.safetensors"}
-    told = json.loads(files["adapter_config.json"])
-    assert (told["base_model_name_or_path"], told["revision"], told["r"]) == ("tiny/base", "v1", 4)
+    adapter_config = json.loads(files["adapter_config.json"])
+    assert (adapter_config["base_model_name_or_path"], adapter_config["revision"], adapter_config["r"]) == (
+        "tiny/base",
+        "v1",
+        4,
+    )
     fields = front(files["README.md"])
     assert (fields["base_model"], fields["base_model_relation"], fields["library_name"]) == (
         "tiny/base",
@@ -301,13 +305,13 @@ def test_a_card_tells_of_the_judge_the_way_back_and_the_run_that_it_went_on_from
     spec = make_run(spec__publish={"to": "hf://acme/sums"}, spec__guards={}).spec
     inputs = plan(spec).by_name["publish-2"].inputs
     assert isinstance(inputs, PublishInputs)
-    told = inputs.model_copy(update={"rollbacks": 2, "origin": "c" * 64, "tasks": [], "scores": None})
+    went_back = inputs.model_copy(update={"rollbacks": 2, "origin": "c" * 64, "tasks": [], "scores": None})
     judge = {"promoted": 0.0, "anchors/before": 0.75, "anchors/after": 0.5, "anchors/error": 0.125}
-    card = model_card(told, Facts(judge=judge))
+    card = model_card(went_back, Facts(judge=judge))
     assert "was not promoted: the one before stayed. Right on sealed anchors, per cent: 75.0 -> 50.0 (standard" in card
     assert "The run went back 2 times." in card and "This model was not evaluated." in card
     assert f"went on from another run's Solver, `{'c' * 64}`" in card and "paid by a judge's scores" in card
-    assert "Judge" not in model_card(told, Facts()) and "of the kind `majority`" in model_card(told, Facts())
+    assert "Judge" not in model_card(went_back, Facts()) and "of the kind `majority`" in model_card(went_back, Facts())
 
 
 # --- a store ----------------------------------------------------------------------------------------------------------

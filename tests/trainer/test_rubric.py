@@ -84,7 +84,7 @@ def test_criteria_are_read_from_json_and_from_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "expected"),
     [
         (b"criteria: [", "which is neither JSON nor YAML"),
         (b"\xff\xfe", "which is neither JSON nor YAML"),
@@ -108,8 +108,8 @@ def test_criteria_are_read_from_json_and_from_yaml(tmp_path: Path) -> None:
         (b"criteria: [{name: a, description: b, scale: [bad]}]", "criterion 1 has .'bad'. as scale"),
     ],
 )
-def test_criteria_that_say_nothing_are_one_sentence(raw: bytes, said: str) -> None:
-    with pytest.raises(InputError, match=said) as raised:
+def test_criteria_that_say_nothing_are_one_sentence(raw: bytes, expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as raised:
         parse_criteria(raw, "spec.verifier.rubric.criteria[0].uri is 'file:///c.yaml'")
     assert "\n" not in str(raised.value) and str(raised.value).startswith("spec.verifier.rubric.criteria[0].uri is ")
 
@@ -231,7 +231,7 @@ def test_what_may_pass_is_asked_again(bad: tuple[int, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "said"),
+    ("answer", "error", "expected"),
     [
         ((401, {"error": "who?"}), InputError, "answers 401 .*endpoint.tokenSecret .* set SELFEVO_JUDGE_TOKEN"),
         ((404, {"error": "no such model"}), InputError, "no such model.*that knows spec.verifier.rubric.model"),
@@ -241,8 +241,10 @@ def test_what_may_pass_is_asked_again(bad: tuple[int, Any]) -> None:
         ((200, b'{"choices": [{"mess'), ServiceError, "is no chat completion"),
     ],
 )
-def test_an_endpoint_that_refuses_is_one_sentence(answer: tuple[int, Any], error: type[Exception], said: str) -> None:
-    with endpoint(lambda body, number: answer) as server, pytest.raises(error, match=said) as raised:
+def test_an_endpoint_that_refuses_is_one_sentence(
+    answer: tuple[int, Any], error: type[Exception], expected: str
+) -> None:
+    with endpoint(lambda body, number: answer) as server, pytest.raises(error, match=expected) as raised:
         judge(server).rewards(["t"], ["a"])
     text = str(raised.value)
     assert text.startswith(f"spec.verifier.rubric.endpoint.url {server.url}") and "\n" not in text

@@ -18,11 +18,11 @@ from selfevo_store import ObjectStore, known_records, open_store, read_record
 from selfevo_trainer.process import run_record
 
 
-def left(run: SelfEvolutionRun, told: str | None, folder: Path) -> ObjectStore:
+def left(run: SelfEvolutionRun, encoded: str | None, folder: Path) -> ObjectStore:
     store = open_store((folder / "store").as_uri())
     step = plan(run.spec).by_name["solver-train-1"]
     config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-    run_record.leave({} if told is None else {RUN_ENV: told}, config, store)
+    run_record.leave({} if encoded is None else {RUN_ENV: encoded}, config, store)
     return store
 
 
@@ -36,14 +36,18 @@ def test_a_phase_leaves_its_run(tmp_path: Path) -> None:
 
 
 def test_without_a_run_or_with_one_that_it_is_not_of_it_leaves_none(tmp_path: Path) -> None:
-    for told in (None, "", encoded_run(make_run(spec__seed=5))):
-        assert left(make_run(), told, tmp_path).list("") == []
+    for encoded in (None, "", encoded_run(make_run(spec__seed=5))):
+        assert left(make_run(), encoded, tmp_path).list("") == []
 
 
-@pytest.mark.parametrize("told", ["{", "e30=", base64.b64encode(zlib.compress(b'{"spec": {"teacher": {}}}')).decode()])
-def test_what_cannot_be_read_is_a_line_of_the_log(told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "encoded", ["{", "e30=", base64.b64encode(zlib.compress(b'{"spec": {"teacher": {}}}')).decode()]
+)
+def test_what_cannot_be_read_is_a_line_of_the_log(
+    encoded: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "selfevo"):
-        assert left(make_run(), told, tmp_path).list("") == []
+        assert left(make_run(), encoded, tmp_path).list("") == []
     assert len(caplog.records) == 1 and "leaves no record in the store" in caplog.text
 
 

@@ -176,7 +176,7 @@ def test_without_vllm_the_trainer_says_what_to_install(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_server_ends_with_a_trainer_that_is_told_to_or_killed(
+def test_the_server_ends_with_a_trainer_that_is_stopped_or_killed(
     phases: Callable[..., Phases], fake_vllm: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM", "never ready")

@@ -113,7 +113,7 @@ def test_answers_are_in_order_and_the_same_whatever_is_under_way_beside_them(ser
     assert opened(server.url).generate(prompts, sampling(), 5, seed=8) != whole
 
 
-def test_an_answer_is_decoded_here_and_cut_ones_are_told_apart(server: Standin) -> None:
+def test_an_answer_is_decoded_here_and_cut_ones_are_distinguished(server: Standin) -> None:
     engine = opened(server.url)
     digits = engine.tokenizer("85", add_special_tokens=False)["input_ids"]
     end = engine.tokenizer.eos_token_id
@@ -297,7 +297,7 @@ def test_a_request_has_a_deadline(server: Standin) -> None:
     release.set()
 
 
-def test_a_server_of_another_model_is_told_by_its_name(server: Standin) -> None:
+def test_a_server_of_another_model_is_reported_by_its_name(server: Standin) -> None:
     listed = {"data": [{"id": "Qwen/Qwen3-8B"}, {"id": "other"}]}
     server.wrong["/v1/models"] = lambda _: Reply(content=listed)
     says = ["serves 'Qwen/Qwen3-8B', 'other'", f"'{NAME}' is wanted as the solver", "engine.endpoint.model"]

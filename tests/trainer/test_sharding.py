@@ -209,14 +209,14 @@ def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ("weights", "has no lm_head.weight"),
         ("shape", "has lm_head.weight of shape (2, 4) for (4, 4)"),
         ("moments", "has moments of 2 parameters where 1 are trained"),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str, said: str) -> None:
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str, expected: str) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -235,6 +235,6 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str
             sharding.load_optimizer(optimizer, None, tmp_path)
         else:
             sharding.load_weights(model, tmp_path)
-    assert said in str(refused.value) and "it is of another training; remove the step's checkpoints" in str(
+    assert expected in str(refused.value) and "it is of another training; remove the step's checkpoints" in str(
         refused.value
     )

@@ -89,7 +89,7 @@ def test_short_parts_and_those_beyond_a_number_are_left_out_and_none_hangs_in_th
 
 
 @pytest.mark.parametrize(
-    ("rank", "told", "sends"),
+    ("rank", "traceparent", "sends"),
     [
         (None, PARENT.traceparent, True),
         (None, "", False),  # no attempt's
@@ -97,16 +97,16 @@ def test_short_parts_and_those_beyond_a_number_are_left_out_and_none_hangs_in_th
         (1, PARENT.traceparent, False),
     ],
 )
-def test_who_sends(rank: int | None, told: str, sends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_sends(rank: int | None, traceparent: str, sends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    environ = {"TRACEPARENT": told}
+    environ = {"TRACEPARENT": traceparent}
     trace = open_trace(environ, rank, time.time())
     assert bool(trace.traceparent) is sends
-    assert environ["TRACEPARENT"] == (trace.traceparent or told)  # what it starts is below it
+    assert environ["TRACEPARENT"] == (trace.traceparent or traceparent)  # what it starts is below it
     trace.close(0)
 
 
-def told(folder: Path, address: str) -> dict[str, str]:
+def environment(folder: Path, address: str) -> dict[str, str]:
     """The environment of a shard that its run does not have: it ends at once, with code 2."""
     run = make_run(spec__storage={"uri": f"file://{folder / 'store'}"})
     step = next(step for step in plan(run.spec).steps if step.phase == "solver-rollout")
@@ -120,7 +120,7 @@ def told(folder: Path, address: str) -> dict[str, str]:
 
 def test_a_process_that_fails_says_how_below_its_attempt(tmp_path: Path) -> None:
     with collecting() as inbox:
-        ended = run_main(told(tmp_path, inbox.address))
+        ended = run_main(environment(tmp_path, inbox.address))
     (span,) = inbox.spans
     assert (ended.code, span.attributes["process.exit.code"]) == (2, 2)
     assert (span.name, span.failed, span.message) == ("trainer 99", True, ended.result.message)
@@ -138,13 +138,13 @@ def test_a_collector_that_hangs_costs_a_process_no_more_than_its_last_seconds(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     with silent_server() as server:
         begun = time.perf_counter()
-        ended = run_main(told(tmp_path, server.address))
+        ended = run_main(environment(tmp_path, server.address))
         spent = time.perf_counter() - begun
     assert ended.code == 2 and ended.result.reason == "InvalidInput"
     assert spent < 25  # thirty without a limit
 
 
 def test_a_collector_that_is_not_there_is_one_line_and_changes_nothing(tmp_path: Path) -> None:
-    ended = run_main(told(tmp_path, "collector:4318"))
+    ended = run_main(environment(tmp_path, "collector:4318"))
     assert ended.code == 2
     assert ended.log.count("no traces are sent: OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318'") == 1

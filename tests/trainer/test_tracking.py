@@ -75,14 +75,14 @@ def lines(config: PhaseConfig, *messages: dict[str, Any]) -> Any:
     return iter([job.model_dump_json(by_alias=True), *map(json.dumps, messages)])
 
 
-def test_a_tracker_is_told_each_update_the_table_and_the_result(config: PhaseConfig, sink: Recorded):
-    told = lines(
+def test_a_tracker_gets_each_update_the_table_and_the_result(config: PhaseConfig, sink: Recorded):
+    messages = lines(
         config,
         {"event": "update", "number": 1, "figures": {"reward": 0.5}},
         {"event": "table", "name": "questions", "columns": ["question"], "rows": [["1+1?"]]},
         {"event": "result", "iteration": 2, "figures": {"kept": 3.0}},
     )
-    assert tracking_process.main(told) == 0
+    assert tracking_process.main(messages) == 0
     assert sink.calls == [
         ("update", 1, {"reward": 0.5}),
         ("table", "questions", ["question"], [["1+1?"]]),
@@ -91,7 +91,7 @@ def test_a_tracker_is_told_each_update_the_table_and_the_result(config: PhaseCon
     ]
 
 
-def test_a_step_that_ended_before_its_result_is_not_said_to_be_done(config: PhaseConfig, sink: Recorded):
+def test_a_step_that_ended_before_its_result_is_not_reported_as_done(config: PhaseConfig, sink: Recorded):
     assert tracking_process.main(lines(config)) == 0
     assert sink.calls == [("close", False)]
 
@@ -136,11 +136,11 @@ def test_the_end_of_a_phase_waits_a_hundredth_of_it():
     assert relay.seconds_to_wait(10**6) == relay.WAIT_MOST_S
 
 
-def test_what_is_no_figure_is_not_told(monkeypatch: pytest.MonkeyPatch):
-    told: list[str] = []
-    watched = relay.Tracking([SimpleNamespace(send=told.append)])  # type: ignore[list-item]
+def test_what_is_no_figure_is_not_sent(monkeypatch: pytest.MonkeyPatch):
+    sent: list[str] = []
+    watched = relay.Tracking([SimpleNamespace(send=sent.append)])  # type: ignore[list-item]
     watched.update(3, {"loss": 1.5, "step": 2, "done": True, "name": "x", "nothing": None})
-    assert [json.loads(line) for line in told] == [
+    assert [json.loads(line) for line in sent] == [
         {"event": "update", "number": 3, "figures": {"loss": 1.5, "step": 2}}
     ]
 
@@ -165,12 +165,12 @@ def test_a_server_that_hangs_costs_nothing_but_the_wait_at_the_end(
     monkeypatch.setenv("TRACKIO_WRITE_TOKEN", "x")
     config = config_of(tmp_path, kind=kind, endpoint=silent.address)
     spent = []
-    with relay.tracking(config, StopRequest(), tmp_path) as told:
+    with relay.tracking(config, StopRequest(), tmp_path) as trackers:
         for number in range(relay.QUEUED + 5000):
             begun = time.thread_time()
-            told.update(number, {"reward": 0.5})
+            trackers.update(number, {"reward": 0.5})
             spent.append(time.thread_time() - begun)
-        (process,) = told._processes
+        (process,) = trackers._processes
         assert silent.asked.wait(120), "nobody asked the server"
     # By this thread's own clock: none of the calls waited, however slow the machine.
     assert sum(spent) < 5
@@ -185,11 +185,11 @@ def test_tensorboard_reads_what_two_attempts_wrote(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(relay, "WAIT_S", 600.0)
     for attempt, updates in (("a-1", range(1, 5)), ("a-2", range(4, 7))):
         config = config_of(tmp_path, attempt=attempt)
-        with relay.tracking(config, StopRequest(), tmp_path) as told:
+        with relay.tracking(config, StopRequest(), tmp_path) as trackers:
             for number in updates:
-                told.update(number, {"reward": number / 10})
-            told.table("questions", ["question"], [["<b>1+1</b>?\nnow"]])
-            told.result(2, {"kept": 3.0})
+                trackers.update(number, {"reward": number / 10})
+            trackers.table("questions", ["question"], [["<b>1+1</b>?\nnow"]])
+            trackers.result(2, {"kept": 3.0})
     written = tmp_path / "store" / "tensorboard" / config.namespace / config.run
     curves = EventAccumulator(os.fspath(written / config.step)).Reload()
     assert [event.step for event in curves.Scalars("reward")] == [1, 2, 3, 4, 5, 6]
@@ -239,10 +239,10 @@ def test_wandb_has_written_everything_when_its_process_has_ended(tmp_path: Path,
     monkeypatch.setattr(relay, "WAIT_MOST_S", 600.0)
     config = config_of(tmp_path, kind="wandb", endpoint="http://127.0.0.1:9")
     (job,) = relay.jobs(config)
-    with relay.tracking(config, StopRequest(), tmp_path) as told:
-        told.update(1, {"reward": 0.5, "mean@4": 0.25})
-        told.table("questions", ["question"], [["1+1"]])
-        told.result(1, {"kept": 3.0})
+    with relay.tracking(config, StopRequest(), tmp_path) as trackers:
+        trackers.update(1, {"reward": 0.5, "mean@4": 0.25})
+        trackers.table("questions", ["question"], [["1+1"]])
+        trackers.result(1, {"kept": 3.0})
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*.wandb")}
     assert set(files) == {f"run-{job.step_id}.wandb", f"run-{job.iterations_id}.wandb"}
     step, iterations = files[f"run-{job.step_id}.wandb"], files[f"run-{job.iterations_id}.wandb"]

@@ -107,8 +107,8 @@ def test_the_first_judge_begins_on_a_part_of_the_anchors(triad: Triad) -> None:
     assert first.metrics[PROMOTED] == 1 and first.metrics[AFTER] > 0.8 and BEFORE not in first.metrics
     sealed = phases.rows("verifier-train-0", ANCHORS)
     assert first.metrics["pairs/trained"] + len(sealed) == 64 and 16 < len(sealed) < 48
-    told = verdict(phases, "verifier-train-0")
-    assert told.holder.key == phases.step("verifier-train-0").key and told.digest == digest_of(first)
+    judged = verdict(phases, "verifier-train-0")
+    assert judged.holder.key == phases.step("verifier-train-0").key and judged.digest == digest_of(first)
     assert {file.name for file in first.under("model")} >= {"model/config.json", "model/model.safetensors"}
 
 
@@ -144,11 +144,11 @@ def test_a_poisoned_judge_is_not_promoted_and_the_one_before_scores_on(triad: Tr
     poisoned = triad.variant(learningRate=0.3, warmup=0, maxSteps=6)
     assert poisoned.step("solver-rollout-1").key == triad.variant().step("solver-rollout-1").key
     through(poisoned, "verifier-train-1")
-    manifest, told = poisoned.committed("verifier-train-1"), verdict(poisoned, "verifier-train-1")
+    manifest, judged = poisoned.committed("verifier-train-1"), verdict(poisoned, "verifier-train-1")
     assert manifest.metrics[AFTER] < manifest.metrics[BEFORE] and manifest.metrics[PROMOTED] == 0
     assert not manifest.under("model")
     first = verdict(poisoned, "verifier-train-0")
-    assert (told.promoted, told.holder, told.digest) == (False, first.holder, first.digest)
+    assert (judged.promoted, judged.holder, judged.digest) == (False, first.holder, first.digest)
     assert poisoned.rows("verifier-train-1", PAIR_POOL) == []  # what made it worse is not replayed
     through(poisoned, "solver-train-1")  # by the judge before
 

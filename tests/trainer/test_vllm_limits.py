@@ -82,7 +82,7 @@ def test_a_setting_that_is_not_possible_is_refused(fields: dict[str, Any], sente
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("raised", "sentence"),
     [
         (
             "Free memory on device cuda:0 (3.1/79.1 GiB) on startup is less than desired GPU memory utilization "
@@ -107,8 +107,8 @@ def test_a_setting_that_is_not_possible_is_refused(fields: dict[str, Any], sente
         ),
     ],
 )
-def test_what_vllm_says_at_its_start_becomes_one_sentence(said: str, sentence: str) -> None:
-    error = start_error(RuntimeError(said), "0.31.0", settings(), frozen(), config())
+def test_what_vllm_says_at_its_start_becomes_one_sentence(raised: str, sentence: str) -> None:
+    error = start_error(RuntimeError(raised), "0.31.0", settings(), frozen(), config())
     assert str(error).startswith(sentence)
     assert "\n" not in str(error) and error.exit_code == ExitCode.INPUT
 
@@ -120,7 +120,7 @@ def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
 
 
-def test_not_installed_is_said_with_the_extra(no_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_installed_is_reported_with_the_extra(no_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
         def find_spec(self, name: str, *_: Any) -> None:
             if name == "vllm":
@@ -136,7 +136,7 @@ def test_not_installed_is_said_with_the_extra(no_vllm: None, monkeypatch: pytest
     )
 
 
-def test_installed_and_broken_is_said_with_the_reason(no_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_and_broken_is_reported_with_the_reason(no_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
         def find_spec(self, name: str, *_: Any) -> None:
             if name == "vllm":
@@ -153,8 +153,8 @@ class FakeLLM:
 
     made: list[FakeLLM] = []
 
-    def __init__(self, **told: Any) -> None:
-        self.told = told
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
         self.asked: list[tuple[list[Any], Any]] = []
         self.model_config = SimpleNamespace(max_model_len=256)
         self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: None))
@@ -174,7 +174,7 @@ class FakeLLM:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeLLM]:
     package: Any = ModuleType("vllm")
-    package.__version__, package.LLM, package.SamplingParams = "0.31.0", FakeLLM, lambda **told: told
+    package.__version__, package.LLM, package.SamplingParams = "0.31.0", FakeLLM, lambda **arguments: arguments
     platforms, exceptions, state = (ModuleType(f"vllm.{name}") for name in ("platforms", "exceptions", "state"))
     platforms.current_platform = SimpleNamespace(is_cpu=lambda: True)  # type: ignore[attr-defined]
     exceptions.EngineDeadError = KeyError  # type: ignore[attr-defined]
@@ -193,12 +193,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeLLM]:
     return FakeLLM
 
 
-def test_vllm_is_told_all_that_it_would_else_decide_by_itself(fake: type[FakeLLM]) -> None:
+def test_vllm_gets_all_that_it_would_else_decide_by_itself(fake: type[FakeLLM]) -> None:
     fields = {"maxSequences": 7, "gpuMemoryUtilization": 0.9, "enforceEager": True}
     quantized = LOADING.model_copy(update={"dtype": "bfloat16", "quantization": "fp8"})
     open_engine(settings(**fields), Frozen(BASE, quantized, "base", "model", 300))
-    told = fake.made[0].told
-    assert told == {
+    arguments = fake.made[0].arguments
+    assert arguments == {
         "model": str(BASE),
         "skip_tokenizer_init": True,
         "trust_remote_code": False,
@@ -223,20 +223,26 @@ def test_a_model_is_split_over_the_gpus_and_sleeps_while_another_is_trained(
 ) -> None:
     calls: list[str] = []
     generate = FakeLLM.generate
-    monkeypatch.setattr(FakeLLM, "generate", lambda *args, **told: calls.append("asked") or generate(*args, **told))
+    monkeypatch.setattr(
+        FakeLLM, "generate", lambda *args, **arguments: calls.append("asked") or generate(*args, **arguments)
+    )
     monkeypatch.setattr(FakeLLM, "sleep", lambda self, level: calls.append(f"sleep {level}"), raising=False)
     monkeypatch.setattr(FakeLLM, "wake_up", lambda self: calls.append("wake"), raising=False)
     monkeypatch.setattr(sys.modules["vllm.platforms"].current_platform, "is_cpu", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     asked = settings(enableSleepMode=True, tensorParallelSize=3)
     engine = open_engine(asked, Frozen(BASE, LOADING, "base", "solver", 300, beside_training=True))
-    told = fake.made[0].told
-    assert (told["tensor_parallel_size"], told["enable_sleep_mode"], told["enforce_eager"]) == (3, True, False)
-    assert "enable_chunked_prefill" not in told, "that is for CPUs"
+    arguments = fake.made[0].arguments
+    assert (arguments["tensor_parallel_size"], arguments["enable_sleep_mode"], arguments["enforce_eager"]) == (
+        3,
+        True,
+        False,
+    )
+    assert "enable_chunked_prefill" not in arguments, "that is for CPUs"
     engine.score([[1, 2]])
     assert calls == ["asked", "sleep 1", "wake", "asked", "sleep 1"]
     alone = open_engine(asked, Frozen(BASE, LOADING, "base", "solver", 300))
-    assert fake.made[1].told["enable_sleep_mode"] is False
+    assert fake.made[1].arguments["enable_sleep_mode"] is False
     calls.clear()
     alone.score([[1, 2]])
     assert calls == ["asked"], "where nothing is trained it is not put to sleep between two chunks"
@@ -279,7 +285,7 @@ def test_weights_that_compute_nan_are_refused_before_anything_is_generated(
     ("error", "sentence"),
     [("out of memory", "the GPU's memory ran out while vLLM generated"), ("dead", "vLLM's process ended while it gen")],
 )
-def test_what_fails_while_it_generates_is_said(
+def test_what_fails_while_it_generates_is_reported(
     fake: type[FakeLLM], monkeypatch: pytest.MonkeyPatch, error: str, sentence: str
 ) -> None:
     import torch
@@ -292,9 +298,9 @@ def test_what_fails_while_it_generates_is_said(
         raise torch.OutOfMemoryError("CUDA out of memory") if error == "out of memory" else KeyError("dead")
 
     monkeypatch.setattr(FakeLLM, "generate", fail)
-    with pytest.raises(SelfevoError, match=sentence) as told:
+    with pytest.raises(SelfevoError, match=sentence) as arguments:
         engine.score([[1, 2]])
-    assert told.value.exit_code == (ExitCode.INPUT if error == "out of memory" else ExitCode.SERVICE)
+    assert arguments.value.exit_code == (ExitCode.INPUT if error == "out of memory" else ExitCode.SERVICE)
 
 
 def test_a_request_without_an_answer_is_no_answer(fake: type[FakeLLM], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,9 +319,9 @@ def test_the_environment_of_the_start_is_put_back(fake: type[FakeLLM], monkeypat
     seen: dict[str, str | None] = {}
     start = FakeLLM.__init__
 
-    def watch(self: FakeLLM, **told: Any) -> None:
+    def watch(self: FakeLLM, **arguments: Any) -> None:
         seen["how"] = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING")
-        start(self, **told)
+        start(self, **arguments)
 
     monkeypatch.setattr(FakeLLM, "__init__", watch)
     monkeypatch.setenv("RANK", "3")

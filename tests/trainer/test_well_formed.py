@@ -185,8 +185,8 @@ def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_
             assert all(len(text) == width for text, _ in row["votes"])
             counts = row["answers"]
             assert sum(size for _, size in row["votes"]) == 4 - counts["unboxed"] - counts.get("ill_formed", 0)
-    told = checked.committed("solver-rollout-1").metrics
+    metrics = checked.committed("solver-rollout-1").metrics
     texts = checked.rows("solver-rollout-1", TEXTS)
     refused = sum(row["vote"] is None and row["answer"] is not None for row in texts)
-    assert told["answers/ill_formed"] == refused / len(texts) > 0
+    assert metrics["answers/ill_formed"] == refused / len(texts) > 0
     assert alone.committed("solver-rollout-1").metrics["answers/ill_formed"] == 0

@@ -108,7 +108,7 @@ class Admitter:
         """Keep a Workload object for each Job, as Kueue does; the CRD must be there."""
         self.holding = False
         """``stopPolicy: Hold``: what is admitted goes on, nothing else is admitted."""
-        self.told: list[tuple[str, str, int]] = []
+        self.recorded: list[tuple[str, str, int]] = []
         """What was done: Admitted, Evicted, Requeued or Finished, the Job's name, and for how many pods at a time."""
         self.most: dict[str, int] = {}
         """The largest use that each queue saw."""
@@ -145,7 +145,7 @@ class Admitter:
             time.sleep(0.05)
 
     def events(self, kind: str) -> list[tuple[str, int]]:
-        return [(name, count) for told, name, count in self.told if told == kind]
+        return [(name, count) for recorded, name, count in self.recorded if recorded == kind]
 
     # -- life
 
@@ -194,7 +194,7 @@ class Admitter:
         for uid, each in jobs.items():
             if ended(each):
                 if self.workloads.pop(uid, None) is not None:
-                    self.told.append(("Finished", each["metadata"]["name"], 0))
+                    self.recorded.append(("Finished", each["metadata"]["name"], 0))
             elif "deletionTimestamp" not in each["metadata"]:
                 workload = self.workloads.setdefault(uid, self._workload(each))
                 status = each.get("status") or {}
@@ -288,7 +288,7 @@ class Admitter:
         if workload.flavor and not workload.evicted:
             self._suspend(workload)
             workload.evicted = True
-        self.told.append(("Deactivated", workload.name, 0))
+        self.recorded.append(("Deactivated", workload.name, 0))
         self._tell(workload, {"active": False}, "Evicted", "True", "Deactivated", words)
 
     def _tell(self, workload: Workload, spec: Object, kind: str, status: str, reason: str, words: str) -> None:
@@ -312,16 +312,16 @@ class Admitter:
         self._write(workload, {"suspend": False, "parallelism": count, "template": template})
         workload.flavor, workload.count, workload.admitted_at = flavor.name, count, time.monotonic()
         workload.in_part = workload.in_part or count < workload.parallelism
-        self.told.append(("Admitted", workload.name, count))
+        self.recorded.append(("Admitted", workload.name, count))
 
     def _evict(self, workload: Workload, reason: str = "Preempted", words: str = "Preempted to make room") -> None:
         if workload.in_part and workload.evictions and self._is_done_in_part(workload):
-            self.told.append(("EvictionRefused", workload.name, workload.count))
+            self.recorded.append(("EvictionRefused", workload.name, workload.count))
             return
         self._tell(workload, {}, "Evicted", "True", reason, words)
         self._suspend(workload)
         workload.evicted, workload.evictions = True, workload.evictions + 1
-        self.told.append(("Evicted", workload.name, workload.count))
+        self.recorded.append(("Evicted", workload.name, workload.count))
 
     def _is_done_in_part(self, workload: Workload) -> bool:
         status = self.api.get("jobs", workload.name, self.namespace).get("status") or {}
@@ -342,7 +342,7 @@ class Admitter:
         self._write(workload, {"parallelism": workload.parallelism, "template": {"spec": selector}})
         workload.flavor, workload.count, workload.evicted = "", 0, False
         workload.since = time.monotonic() + self.backoff_s * 2 ** (workload.evictions - 1)
-        self.told.append(("Requeued", workload.name, workload.parallelism))
+        self.recorded.append(("Requeued", workload.name, workload.parallelism))
 
     def _write(self, workload: Workload, spec: Object) -> None:
         self.api.patch("jobs", workload.name, {"spec": spec}, self.namespace, fieldManager=MANAGER)

@@ -139,7 +139,7 @@ def eventually(true: Callable[[], Any], limit_s: float = 180.0, why: Callable[[]
         patience.rest()
 
 
-def wait_told(api: Api, namespace: str, told: str, run: str = "demo", limit_s: float = 180.0) -> list[tuple[str, str]]:
+def wait_event(api: Api, namespace: str, text: str, run: str = "demo", limit_s: float = 180.0) -> list[tuple[str, str]]:
     """The Events about the run, once a reason or a message of them contains ``told``.
 
     The operator writes an Event after the status that it tells of: a test that has seen the status waits for it.
@@ -148,7 +148,7 @@ def wait_told(api: Api, namespace: str, told: str, run: str = "demo", limit_s: f
 
     def there() -> bool:
         found[:] = events(api, namespace, run)
-        return any(told in reason or told in message for reason, message in found)
+        return any(text in reason or text in message for reason, message in found)
 
-    eventually(there, limit_s, why=lambda: f"no Event tells {told!r}: {found}")
+    eventually(there, limit_s, why=lambda: f"no Event tells {text!r}: {found}")
     return found

@@ -39,9 +39,9 @@ def _fetch(packages: tuple[str, ...], folder: Path) -> None:
         download = ["apt-get", "download", "--quiet", *packages]
         if _run(download, draft / "archives").returncode:
             _run(["apt-get", "update", "--quiet"], draft)  # the lists may be missing or old
-            said = _run(download, draft / "archives")
-            if said.returncode:
-                raise ToolUnavailable(f"apt-get cannot download {', '.join(packages)}: {said.stderr.strip()[-300:]}")
+            done = _run(download, draft / "archives")
+            if done.returncode:
+                raise ToolUnavailable(f"apt-get cannot download {', '.join(packages)}: {done.stderr.strip()[-300:]}")
         for archive in (draft / "archives").glob("*.deb"):
             subprocess.run(["dpkg", "-x", archive, draft / "root"], check=True)
         (draft / "root").rename(folder)

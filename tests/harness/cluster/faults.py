@@ -26,7 +26,7 @@ class Request:
     """The how manieth write it is, from 1. None: it only reads."""
     code: int | None = None
     """What the apiserver answered; None when it was not asked, or has not answered."""
-    told: int | None = None
+    answered: int | None = None
     """What the client was told; None when it was told nothing."""
 
     @classmethod

@@ -65,8 +65,8 @@ def write_image(
 
 def with_libraries(program: Path) -> dict[str, bytes]:
     """``program`` of this machine and the libraries that it needs, as files of an image."""
-    said = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-    paths = [program, *map(Path, re.findall(r"(/\S+) \(0x", said))]
+    output = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    paths = [program, *map(Path, re.findall(r"(/\S+) \(0x", output))]
     return {str(path).lstrip("/"): path.read_bytes() for path in paths}
 
 

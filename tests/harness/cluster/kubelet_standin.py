@@ -85,10 +85,10 @@ class FakeKubelet:
         """Lets pods of this step that hang go on, now and later."""
         self._released[step].set()
 
-    def wait_for(self, told: Callable[[], Any], limit_s: float = 180.0) -> None:
+    def wait_for(self, reached: Callable[[], Any], limit_s: float = 180.0) -> None:
         """Waits until ``told()``, asked again each time that a pod starts or ends."""
         with self._changed:
-            assert self._changed.wait_for(told, limit_s), f"not within {limit_s} s; lived: {self.lived}"
+            assert self._changed.wait_for(reached, limit_s), f"not within {limit_s} s; lived: {self.lived}"
 
     def wait_running(self, step: str, limit_s: float = 180.0) -> str:
         """The name of a pod of this step that works now."""

@@ -146,7 +146,7 @@ def termination_message(role: Role, outcome: str, exit_code: int, metrics: Mappi
     result: dict[str, Any] = {"phase": role.phase, "key": role.key, "outcome": outcome, "exitCode": exit_code}
     if exit_code:
         result["reason"] = REASONS.get(exit_code, "Crashed")
-        result["message"] = f"told to end with {exit_code}; tell otherwise"
+        result["message"] = f"ordered to end with {exit_code}; order otherwise"
     if outcome in ("committed", "found"):
         result["metrics"] = dict(metrics)
     return json.dumps({**result, "timings": {"total": 0.1}}, separators=(",", ":"))

@@ -266,9 +266,9 @@ def _try_namespaces(folder: Path) -> None:
         "ip link add probe0 type bridge",
     )
     probe = [*PRIVATE, "sh", "-c", " && ".join(steps), str(folder / "probe")]
-    said = subprocess.run(probe, capture_output=True, text=True)
-    if said.returncode:
-        raise ToolUnavailable(f"this machine lets nobody have a node's namespaces: {said.stderr.strip()[-300:]}")
+    done = subprocess.run(probe, capture_output=True, text=True)
+    if done.returncode:
+        raise ToolUnavailable(f"this machine lets nobody have a node's namespaces: {done.stderr.strip()[-300:]}")
     shutil.rmtree(folder / "probe")
 
 

@@ -26,24 +26,24 @@ parent = os.getpid()
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("warm", flush=True)
 for line in sys.stdin:
-    told = json.loads(line)
+    order = json.loads(line)
     child = os.fork()
     if child == 0:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for number in (1, 2):
             os.dup2(log, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os._exit(selfevo_operator.main.main(told["arguments"]))
+        os._exit(selfevo_operator.main.main(order["arguments"]))
     print(child, flush=True)
 """
 
 
 class Fork:
-    """One of them. It is told by a file descriptor, so that nobody else of its pid is ever met."""
+    """One of them. It is held by a file descriptor, so that nobody else of its pid is ever met."""
 
     def __init__(self, pid: int, log: Path) -> None:
         self.pid, self.log = pid, log
@@ -60,7 +60,7 @@ class Fork:
         assert select.select([self._fd], [], [], 120)[0], "a killed process does not end"
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 

@@ -96,7 +96,7 @@ class OperatorProcess(Child):
         return self._process.wait(limit_s)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     # -- what it serves
@@ -142,6 +142,6 @@ def operating(
     operator = OperatorProcess(plane, folder, namespaces, **more)
     try:
         yield operator.run()
-        assert "a defect" not in operator.said, operator.said
+        assert "a defect" not in operator.output, operator.output
     finally:
         operator.stop()

@@ -16,15 +16,15 @@ from harness.cluster.controlplane import ControlPlane
 class PodLogs:
     """``said`` gives the lines of a pod, each with its time; ``asked`` keeps what was asked: pod and query."""
 
-    def __init__(self, said: Callable[[str], list[tuple[str, str]]]) -> None:
-        self.said = said
+    def __init__(self, lines_of: Callable[[str], list[tuple[str, str]]]) -> None:
+        self.lines_of = lines_of
         self.asked: list[tuple[str, dict[str, list[str]]]] = []
 
 
 @contextmanager
-def serving_logs(plane: ControlPlane, node: str, said: Callable[[str], list[tuple[str, str]]]) -> Iterator[PodLogs]:
+def serving_logs(plane: ControlPlane, node: str, lines_of: Callable[[str], list[tuple[str, str]]]) -> Iterator[PodLogs]:
     """The node ``node``, which exists, serves logs until the block ends."""
-    logs = PodLogs(said)
+    logs = PodLogs(lines_of)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"logs": logs}))
     server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query)
         assert (kind, container) == ("containerLogs", "trainer")
         self.logs.asked.append((pod, query))
-        lines = self.logs.said(pod)[-int(query["tailLines"][0]) :]
+        lines = self.logs.lines_of(pod)[-int(query["tailLines"][0]) :]
         text = "".join(f"{at} {line}\n" if "timestamps" in query else f"{line}\n" for at, line in lines)
         data = text.encode()[: int(query["limitBytes"][0])]
         self.send_response_only(200)

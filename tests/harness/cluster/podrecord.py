@@ -55,16 +55,16 @@ class PodRecord:
 
     def tell(self, tail: int = 1500) -> str:
         """All of it, for error messages."""
-        told = []
+        parts = []
         for pod in sorted(self.all, key=lambda pod: pod["metadata"]["creationTimestamp"]):
             status = pod["status"]
             states = [container.get("state") for container in status.get("containerStatuses", [])]
             why = [c for c in status.get("conditions", []) if c["status"] == "False" or c["type"] == "DisruptionTarget"]
-            told.append(
+            parts.append(
                 f"-- pod {pod['metadata']['name']}: {status.get('phase')} {json.dumps(states)} {json.dumps(why)}"
             )
-            told.append(self.log(pod)[-tail:])
-        return "\n".join(told)
+            parts.append(self.log(pod)[-tail:])
+        return "\n".join(parts)
 
     # -- how it is seen
 

@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._behind.getresponse()
 
     def _reply(self, request: Request, code: int, headers: dict[str, str], content: bytes, length: int = -1) -> None:
-        request.told = code
+        request.answered = code
         self.send_response_only(code)
         for name, value in headers.items():
             if name.lower() not in _HOP_BY_HOP:
@@ -258,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, request: Request, answer: http.client.HTTPResponse, fault: Fault | None) -> None:
         end = fault if isinstance(fault, WatchEnds) else None
         self.close_connection = True
-        request.told = 200
+        request.answered = 200
         self.send_response_only(200)
         self.send_header("Content-Type", answer.getheader("Content-Type", "application/json"))
         self.send_header("Transfer-Encoding", "chunked")

@@ -61,7 +61,7 @@ class Release:
             operator.run()
             self._say_ready(pod)
             yield operator
-            assert operator.alive and "a defect" not in operator.said, operator.said
+            assert operator.alive and "a defect" not in operator.output, operator.output
         finally:
             operator.stop()
 
@@ -81,12 +81,12 @@ class Release:
         old = {pod["metadata"]["uid"] for pod in self.plane.admin.list("pods", NAMESPACE)}
         with ThreadPoolExecutor(1) as threads:
             test = threads.submit(self.helm, "test", RELEASE, "--timeout", "120s")
-            said = self._play_test(old)
+            output = self._play_test(old)
             try:
                 test.result()
             except HelmError as error:
-                raise HelmError(f"{said}\n{error}") from None
-        return said
+                raise HelmError(f"{output}\n{error}") from None
+        return output
 
     def _play_test(self, old: set[str]) -> str:
         admin, name = self.plane.admin, f"{RELEASE}-test"

@@ -21,7 +21,7 @@ class Trouble:
 
     moment: Moment
     error: Refusal | None = None
-    """What the caller is told; None when the caller does not live to be told anything."""
+    """What the caller gets; None when the caller does not live to get anything."""
     retry_after: float = 0.0
     late: float | None = None
     """The caller is gone, and its request arrives so many seconds later."""

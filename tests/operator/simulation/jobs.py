@@ -37,7 +37,7 @@ class JobLife:
     pods: list[Pod] = field(default_factory=list)
     failed: int = 0
     own_failures: Counter[int] = field(default_factory=Counter)
-    """Pods that failed by themselves: not those that were told to end, by whomever."""
+    """Pods that failed by themselves: not those that were asked to end, by whomever."""
     failures: Counter[int] = field(default_factory=Counter)
     succeeded: set[int] = field(default_factory=set)
     not_before: dict[int, float] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Jobs:
         self._world.api.update("jobs", name, metadata={"ownerReferences": []})
 
     def _orphan(self, pod: Pod) -> None:
-        """A pod without a Job: told to end, and mostly it does."""
+        """A pod without a Job: it is asked to end, and mostly it does."""
         if pod.alive:
             self._world.nodes.kill(pod)
             if self._world.chance(0.3):
@@ -203,7 +203,7 @@ class Jobs:
     # --- the Job controller
 
     def changed(self, life: JobLife) -> None:
-        """Look at the Job soon."""
+        """Reconcile the Job soon."""
         if not life.due and not life.gone:
             life.due = True
             world = self._world
@@ -316,8 +316,8 @@ class Jobs:
         if life.finished and life.ending:
             kind, reason, message = life.ending
             at = world.agenda.stamp()
-            said = {"status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
-            status["conditions"] = [{"type": kind, **said}]
+            condition = {"status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
+            status["conditions"] = [{"type": kind, **condition}]
             if kind == "Complete":
                 status["completionTime"] = at
         world.api.update("jobs", life.name, status=status)

@@ -22,8 +22,8 @@ OWN = frozenset(field.alias or name for name, field in RunStatus.model_fields.it
 OWN_CONDITIONS = frozenset({"Ready", "Reconciling", "Stalled", "Suspended", "Complete", "Failed", "GuardTripped"})
 STATUS_LIMIT = 256 * 1024
 DAWDLING_S = 2.0
-NEWS_TRAVEL_S = 60.0
-LOOKS_IN_TEN_SECONDS = 35
+WATCH_DELAY_S = 60.0
+RECONCILES_IN_TEN_SECONDS = 35
 
 
 class Broken(AssertionError):
@@ -41,27 +41,27 @@ class Laws:
     def __init__(self, world: World) -> None:
         self._world = world
         self.writes: Counter[str] = Counter()
-        self.looks = 0
+        self.reconciles = 0
         self.wiped: dict[str, float] = {}
         """UID of a run whose status somebody else removed -> when."""
         self._process: Process | None = None
         self._snapshot: Any = None
         self._known: list[Any] = []
-        """Jobs of the run as the look found them in the cache."""
+        """Jobs of the run as the reconcile found them in the cache."""
         self._beside: list[str] = []
-        """Those that live, and those that the look has created."""
+        """Those that live, and those that the reconcile has created."""
         self._elsewhere: set[str] = set()
         """UIDs of Jobs of other runs that live."""
         self._late = False
         self._refused = False
-        self._in_look: Counter[str] = Counter()
+        self._in_reconcile: Counter[str] = Counter()
         self._decade, self._in_decade = 0, 0
 
-    # --- looks
+    # --- reconciles
 
-    def begin_look(self, process: Process, key: Any) -> None:
-        """A look begins: from now on the process acts on what it knows now."""
-        self._process, self._snapshot, self._in_look = process, process.cache.runs.get(key), Counter()
+    def begin_reconcile(self, process: Process, key: Any) -> None:
+        """A reconcile begins: from now on the process acts on what it knows now."""
+        self._process, self._snapshot, self._in_reconcile = process, process.cache.runs.get(key), Counter()
         self._known = process.cache.jobs_of(self._snapshot.uid) if self._snapshot is not None else []
         self._beside = [job.name for job in self._known if not job.finished]
         runs = [
@@ -69,32 +69,38 @@ class Laws:
         ]
         self._elsewhere = {job.uid for run in runs for job in process.cache.jobs_of(run.uid) if not job.finished}
         self._refused = False
-        self.looks += 1
+        self.reconciles += 1
         if (decade := int(self._world.agenda.now / 10)) != self._decade:
             self._decade, self._in_decade = decade, 0
         self._in_decade += not process.blind  # who does not see what becomes of its work may try in vain
-        law(self._in_decade <= LOOKS_IN_TEN_SECONDS * len(self._world.wanted), f"hot loop: looks at {key} do not cease")
+        law(
+            self._in_decade <= RECONCILES_IN_TEN_SECONDS * len(self._world.wanted),
+            f"hot loop: reconciles of {key} do not cease",
+        )
 
     @property
-    def looked_at(self) -> str:
-        """UID of the run that the look is about."""
+    def reconciled(self) -> str:
+        """UID of the run that the reconcile is about."""
         return self._snapshot.uid if self._snapshot is not None else ""
 
-    def end_look(self, *, failed: bool, added: bool, due: float | None) -> None:
-        """A look ends; ``due``: when the queue wants to look again."""
+    def end_reconcile(self, *, failed: bool, added: bool, due: float | None) -> None:
+        """A reconcile ends; ``due``: when the queue wants the next one."""
         now = self._world.agenda.now
-        law(not failed or due is not None, "a look has failed, and no other is planned")
-        law(not added or due is not None, "something happened during a look, and no other is planned")
+        law(not failed or due is not None, "a reconcile has failed, and no other is planned")
+        law(not added or due is not None, "something happened during a reconcile, and no other is planned")
         if self._refused and not failed:
-            law(due is not None and due <= now + 1, "somebody else wrote the status, and no other look is planned")
+            law(due is not None and due <= now + 1, "somebody else wrote the status, and no other reconcile is planned")
         # Undisturbed, a step that ends and the next one that starts are three writes: Job, status, Event.
         if not self._world.disturbed:
-            law(max(self._in_look[what] for what in ("status", "event", "service")) <= 1, f"one look: {self._in_look}")
-            law(self._in_look["create"] <= self._world.parallel, f"one look: {self._in_look}")
+            law(
+                max(self._in_reconcile[what] for what in ("status", "event", "service")) <= 1,
+                f"one reconcile: {self._in_reconcile}",
+            )
+            law(self._in_reconcile["create"] <= self._world.parallel, f"one reconcile: {self._in_reconcile}")
         self._snapshot = None
 
     def found_gone(self, name: str) -> None:
-        """The look has asked for a Job, and learns that it has ended or is not there any more."""
+        """The reconcile has asked for a Job, and learns that it has ended or is not there any more."""
         self._beside = [other for other in self._beside if other != name]
 
     def status_refused(self) -> None:
@@ -112,7 +118,7 @@ class Laws:
 
     def wrote(self, what: str) -> None:
         self.writes[what] += 1
-        self._in_look[what] += 1
+        self._in_reconcile[what] += 1
         law(self._world.quiet_since is None, f"{what} is written although nothing has happened since the end")
 
     # --- Jobs
@@ -155,10 +161,10 @@ class Laws:
         return self._world.agenda.now - self.wiped.get(run_uid, -1e9) < 600
 
     def _as_known(self, name: str, owner: str, step: str, key: str, attempt: int) -> None:
-        """The look had no reason not to create it."""
+        """The reconcile had no reason not to create it."""
         snapshot = self._snapshot
         law(snapshot is not None, f"{name} is created for a run that is not known")
-        law(snapshot.uid == owner, f"{name} is created for {owner}, looking at {snapshot.uid}")
+        law(snapshot.uid == owner, f"{name} is created for {owner}, in a reconcile of {snapshot.uid}")
         law(not snapshot.deleting, f"{name} is created for a run that is being deleted")
         spec, status = snapshot.document()["spec"], snapshot.recorded()
         law(not spec.get("suspend"), f"{name} is created for a suspended run")
@@ -167,7 +173,7 @@ class Laws:
         if not spec_changed:
             law(status.get("phase") not in ("Succeeded", "Failed"), f"{name} is created for an ended run")
         assert self._process is not None
-        # During the look it may hear that one has ended, or is gone.
+        # During the reconcile it may hear that one has ended, or is gone.
         began = {job.name for job in self._known}
         live = {job.name for job in self._process.cache.jobs_of(owner) if not job.finished}
         self._beside = [other for other in self._beside if other in live or other not in began]
@@ -192,11 +198,11 @@ class Laws:
         self.wrote("delete")
         life = self._world.jobs.lives[job["metadata"]["uid"]]
         before, until = life.disowned
-        # Whoever has just been told that it is not theirs any more may not know it yet.
-        owner = life.owner or (before if self._world.agenda.now - until < NEWS_TRAVEL_S else "")
+        # An owner that has just lost it may not know that yet.
+        owner = life.owner or (before if self._world.agenda.now - until < WATCH_DELAY_S else "")
         law(bool(owner), f"{life.name} is deleted, and nobody controls it")
         if not self._late:
-            law(owner == self.looked_at, f"{life.name} is deleted, and is controlled by {owner}")
+            law(owner == self.reconciled, f"{life.name} is deleted, and is controlled by {owner}")
 
     def trains(self, pod: Pod) -> None:
         """A process begins to work: no other of its run does the same, but for ghosts."""
@@ -227,7 +233,7 @@ class Laws:
     # --- the status
 
     def status_written(self, uid: str, before: Object, after: Object) -> None:
-        """``uid``: of the run that whoever wrote it had looked at."""
+        """``uid``: of the run that its writer had reconciled."""
         law(after["metadata"]["uid"] == uid, f"the status of {uid} is written to {after['metadata']['uid']}")
         if before is after:
             return

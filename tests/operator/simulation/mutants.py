@@ -39,13 +39,13 @@ MUTANTS = (
         "if False]",
     ),
     Mutant(
-        "names differ from look to look",
+        "names differ from reconcile to reconcile",
         "selfevo_core.reconcile",
         "_starts(run.metadata.name, state",
         "_starts(run.metadata.name + format(int(now.timestamp()) % 7), state",
     ),
     Mutant(
-        "what an attempt said of its progress outlives it",
+        "what an attempt reported of its progress outlives it",
         "selfevo_core.observe",
         'progress=progress if state == "Running" else None',
         "progress=progress",
@@ -126,7 +126,7 @@ MUTANTS = (
         'may_start = not decision.starts_nothing or phase == "Suspended"',
     ),
     Mutant(
-        "a run that is being deleted is looked at",
+        "a run that is being deleted is reconciled",
         "selfevo_operator.controller.controller",
         "if snapshot.deleting or _settled(snapshot, jobs):",
         "if _settled(snapshot, jobs):",
@@ -139,7 +139,7 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "an end is counted at every look",
+        "an end is counted at every reconcile",
         "selfevo_core.observe",
         "if not attempt.live and attempt.number > status.ended:",
         "if not attempt.live:",
@@ -305,8 +305,8 @@ MUTANTS = (
         "        return wait",
     ),
     # --- what is written
-    # Whose a Job is, the cache knows by the Job's owner, so that a namesake that is met is nobody's here. What is said
-    # of it is tests/operator/test_controller.py's: test_a_namesake_that_is_not_ours_is_left_alone_and_said.
+    # Whose a Job is, the cache knows by the Job's owner, so that a namesake that is met is nobody's here. Its message
+    # is tests/operator/test_controller.py's: test_a_namesake_that_is_not_ours_is_left_alone_and_reported.
     Mutant(
         "a Job is deleted by its name, whoever it is",
         "selfevo_operator.controller.act",
@@ -345,7 +345,7 @@ MUTANTS = (
         "pass",
     ),
     Mutant(
-        "the status is written at every look",
+        "the status is written at every reconcile",
         "selfevo_operator.writes.status_patch",
         "    if not operations:\n        return []\n",
         '    operations = operations or [{"op": "add", "path": "/status/phase", "value": wanted["phase"]}]\n'
@@ -353,7 +353,7 @@ MUTANTS = (
         '        {**c, "lastTransitionTime": str(version)} for c in wanted["conditions"]]})\n',
     ),
     Mutant(
-        "a conflict on the status is no reason to look again",
+        "a conflict on the status is no reason to reconcile again",
         "selfevo_operator.controller.write",
         "            return AT_ONCE\n        self._cache.put_run(written)",
         "            return None\n        self._cache.put_run(written)",
@@ -365,7 +365,7 @@ MUTANTS = (
         "stops = []",
     ),
     Mutant(
-        "a run that has ended is not looked at while its Jobs end",
+        "a run that has ended is not reconciled while its Jobs end",
         "selfevo_operator.controller.controller",
         "return ended and not snapshot.unended and all(job.finished for job in jobs)",
         "return ended",

@@ -106,7 +106,7 @@ class Nodes:
         self.missing = {MISSING_IMAGE}
 
     def place(self, pod: Pod) -> None:
-        """A new pod looks for a node."""
+        """A new pod waits for a node."""
         world = self._world
         if world.chance(0.04):
             pod.waiting = "Unschedulable"
@@ -200,8 +200,8 @@ class Nodes:
             self.end(pod, 137, "", "OOMKilled")
         else:
             code = {"crash": 1, "service": 3, "killed": 137, "term": 143, "input": 2, "data": 4}[kind]
-            told = code in (2, 3, 4, 143) and not world.chance(0.3)
-            self.end(pod, code, _failed(pod, code) if told else "Traceback\nValueError: boom" if code == 1 else "")
+            reports = code in (2, 3, 4, 143) and not world.chance(0.3)
+            self.end(pod, code, _failed(pod, code) if reports else "Traceback\nValueError: boom" if code == 1 else "")
 
     def _finish(self, pod: Pod) -> None:
         """The work is done; a ghost commits too."""
@@ -230,5 +230,5 @@ class Nodes:
 def _failed(pod: Pod, code: int) -> str:
     reason = {2: "InvalidInput", 3: "ServiceFailed", 4: "BadData", 143: "Terminated"}.get(code, "Crashed")
     outcome = "terminated" if code == 143 else "failed"
-    said = {"phase": pod.life.phase, "key": pod.life.key, "outcome": outcome, "exitCode": code}
-    return json.dumps({**said, "reason": reason, "message": f"{pod.life.step} says {reason}"})
+    result = {"phase": pod.life.phase, "key": pod.life.key, "outcome": outcome, "exitCode": code}
+    return json.dumps({**result, "reason": reason, "message": f"{pod.life.step} says {reason}"})

@@ -194,8 +194,8 @@ class People:
         self._notes += 1
         status = self._world.api.runs[name].get("status") or {}
         others = [c for c in status.get("conditions") or [] if c["type"] != "Audited"]
-        said = {"status": "True", "reason": "Looked", "message": str(self._notes)}
-        audited = {"type": "Audited", **said, "lastTransitionTime": self._world.agenda.stamp()}
+        condition = {"status": "True", "reason": "Audited", "message": str(self._notes)}
+        audited = {"type": "Audited", **condition, "lastTransitionTime": self._world.agenda.stamp()}
         self._write_status(name, {**status, "conditions": [audited, *others]})
 
     def _wipe(self, name: str) -> None:
@@ -293,7 +293,7 @@ class People:
             world.agenda.after(world.rng.uniform(1, 200), back)
 
     def _squat(self, name: str) -> None:
-        """A Job under a name that the run will want, from a backup: it is not ours, however it looks."""
+        """A Job under a name that the run will want, from a backup: it is not ours, whatever its labels."""
         world, run = self._world, self._world.api.runs.get(name)
         if run is None or not world.originals:
             return

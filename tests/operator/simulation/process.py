@@ -1,7 +1,7 @@
 """One operator process: the real cache, queue and controller, fed as the operator's own feeds them.
 
-A look is driven to its end without an event loop: its calls to the API server do not suspend. Instead the world goes on
-inside of them, so that events arrive, pods end and people edit between any two calls.
+A reconcile is driven to its end without an event loop: its calls to the API server do not suspend. Instead the world
+goes on inside of them, so that events arrive, pods end and people edit between any two calls.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Process:
         self.listed = False
         self.dead = False
         self._added = False
-        """Something was seen during the look."""
+        """Something was seen during the reconcile."""
         self._newest: dict[str, int] = {}
         self.done: set[tuple[str, str, str]] = set()
-        """What it has been told to be recorded as done, by whatever way."""
+        """What it has learnt to be recorded as done, by whatever way."""
         self.streams = {
             "runs": Stream(world, "runs", self._saw_run, self._watch_began),
             "jobs": Stream(world, "jobs", self._saw_job, self._watch_began),
@@ -106,7 +106,7 @@ class Process:
         """What is seen is known from then on, and not unseen by what is older."""
         metadata = obj["metadata"]
         if kind == "jobs" and self._world.jobs.lives[metadata["uid"]].unlabelled:
-            return  # what is told of it is not so
+            return  # what is reported of it is not so
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         newest = self._newest[uid] = max(self._newest.get(uid, 0), 1 << 60 if how == "DELETED" else version)
         law(known is None or known.version >= newest, f"{metadata['name']} is seen as it was before")
@@ -166,33 +166,33 @@ class Process:
                 self._add(key, pressing=False)
             self._world.agenda.after(RESYNC_S, lambda: self._list("runs", again=True))
 
-    # --- looks
+    # --- reconciles
 
     def due(self) -> float | None:
-        """When the next look is due."""
+        """When the next reconcile is due."""
         if not self.listed:
             return None
         return self._world.agenda.now if self.queue.depth else self.queue.next_due()
 
     def reconcile_next(self) -> None:
-        """One look at whatever comes next."""
+        """One reconcile of whatever comes next."""
         world, queue = self._world, self.queue
         key = queue.take(world.agenda.now)
         if key is None:
             return
-        world.laws.begin_look(self, key)
+        world.laws.begin_reconcile(self, key)
         self._added, failed = False, False
         try:
             again = _drive(self.controller.reconcile_run(key, lambda: self._may_record(key)))
         except world.system.kube.ApiError as error:
             failed = True
             queue.done(key, world.agenda.now, failed=True, delay=error.retry_after)
-            world.say(f"look at {key.name} failed: {error}")
+            world.say(f"reconcile of {key.name} failed: {error}")
         else:
             queue.done(key, world.agenda.now)
             if again is not None:
                 queue.add_at(key, world.agenda.now + again)
-        world.laws.end_look(failed=failed, added=self._added, due=self.due())
+        world.laws.end_reconcile(failed=failed, added=self._added, due=self.due())
 
     def _may_record(self, key: Any) -> bool:
         """Sometimes no write slot is free, and later one is."""
@@ -204,12 +204,12 @@ class Process:
         return False
 
 
-def _drive(look: Any) -> Any:
+def _drive(coroutine: Any) -> Any:
     try:
-        look.send(None)
+        coroutine.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("a look waited for something that is not a call to the API server")
+    raise AssertionError("a reconcile waited for something that is not a call to the API server")
 
 
 class Client:
@@ -222,7 +222,7 @@ class Client:
         return self._call("get", f"run {name}", lambda: self._world.api.get("runs", name))
 
     async def patch_status(self, namespace: str, name: str, patch: list[dict[str, Any]]) -> Object:
-        world, uid = self._world, self._world.laws.looked_at
+        world, uid = self._world, self._world.laws.reconciled
 
         def do() -> Object:
             before = world.api.get("runs", name)
@@ -313,21 +313,21 @@ class Client:
         self._call("create", f"event {event['reason']}", do)
 
     def _call(self, verb: str, what: str, do: Callable[[], T]) -> T:
-        world, said = self._world, f"{verb} {what}"
+        world, call = self._world, f"{verb} {what}"
         self._go_on()
         trouble = world.trouble(verb)
         if trouble is not None and trouble.moment == "before":
-            world.say(f"{said}: {trouble}")
+            world.say(f"{call}: {trouble}")
             if trouble.late is not None:
                 world.agenda.after(trouble.late, lambda: world.laws.late(do))
             raise self._error(trouble.error, trouble.retry_after)
         try:
             result = do()
         except Refusal as refusal:
-            world.say(f"{said}: {refusal}")
+            world.say(f"{call}: {refusal}")
             self._go_on()
             raise self._error(refusal, 0.0) from None
-        world.say(f"{said}: done" + (f", then {trouble}" if trouble else ""))
+        world.say(f"{call}: done" + (f", then {trouble}" if trouble else ""))
         if trouble is not None:
             raise self._error(trouble.error, trouble.retry_after)
         self._go_on()

@@ -33,7 +33,7 @@ class Stream:
 
     @property
     def blind(self) -> bool:
-        """What has happened a second ago is not told yet."""
+        """What has happened a second ago is not sent yet."""
         return self._broken or self._last > self._world.agenda.now + 1
 
     def notice(self, how: str, obj: Object) -> None:
@@ -59,7 +59,7 @@ class Stream:
             self._pending.clear()
             world.agenda.after(world.rng.uniform(0.1, 40), self._repair)
             return
-        if self._pending and world.chance(0.3):  # both have happened before anybody looked
+        if self._pending and world.chance(0.3):  # both have happened before anybody read it
             _, before, older = self._pending[-1]
             if how == "MODIFIED" and before != "DELETED" and older["metadata"]["uid"] == obj["metadata"]["uid"]:
                 self._pending.pop()

@@ -37,7 +37,7 @@ from simulation.system import System, unchanged
 
 FAULTY_S = (150.0, 800.0)
 PATIENCE_S = 4 * 3600.0
-LOOKS_TO_THE_END = 400
+RECONCILES_TO_THE_END = 400
 ANSWERS = 2
 HELD_S = 400.0
 AFTERWARDS_S = 1500.0
@@ -50,8 +50,8 @@ class Report:
 
     seed: int
     shape: str
-    looks: int
-    looks_to_the_end: int
+    reconciles: int
+    reconciles_to_the_end: int
     crashes: int
     writes: Mapping[str, int]
     jobs: int
@@ -166,7 +166,7 @@ class World:
                 self.process.reconcile_next()
             else:
                 self.agenda.run_until(min(times, default=end))
-        except Crash:  # in a look, or while it asked what an event made it ask
+        except Crash:  # in a reconcile, or while it asked what an event made it ask
             self.crash("killed")
         return bool(times)
 
@@ -193,10 +193,13 @@ class World:
             self.go(self.rng.uniform(*FAULTY_S))
             self.faulty = False
             self.say("--- no faults from now on")
-        before = self.laws.looks
+        before = self.laws.reconciles
         self._settle()
-        looks = self.laws.looks - before
-        law(looks <= LOOKS_TO_THE_END * len(self.wanted), f"it took {looks} looks to come to the end")
+        reconciles = self.laws.reconciles - before
+        law(
+            reconciles <= RECONCILES_TO_THE_END * len(self.wanted),
+            f"it took {reconciles} reconciles to come to the end",
+        )
         ends = {name: end_state(self.api.runs[name], impatient=self.people.impatient) for name in self.wanted}
         self._rest()
         if not self.disturbed:
@@ -209,7 +212,7 @@ class World:
             )  # which is the best
             law(writes <= most, f"{writes} writes, and {most} would be three for each transition")
         return Report(
-            self.seed, self.shape.name, self.laws.looks, looks, self.crashes, dict(self.laws.writes),
+            self.seed, self.shape.name, self.laws.reconciles, reconciles, self.crashes, dict(self.laws.writes),
             len(self.jobs.lives), ends,
         )  # fmt: skip
 
@@ -235,7 +238,7 @@ class World:
                     self.people.answer(name)
             if self.shape.outlived and FIRST in self.wanted:
                 self._outlive()
-            if self.agenda.now >= end or self.laws.looks > 20 * LOOKS_TO_THE_END:
+            if self.agenda.now >= end or self.laws.reconciles > 20 * RECONCILES_TO_THE_END:
                 raise AssertionError(f"it does not come to an end: {self._where()}")
             self.step(end)
 
@@ -307,8 +310,8 @@ class World:
         places = []
         for name in self.wanted:
             status = (self.api.runs.get(name) or {}).get("status") or {}
-            said: dict[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
-            places.append(f"{name} is {status.get('phase')}: {said.get('reason')}: {said.get('message')}")
+            ready: dict[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+            places.append(f"{name} is {status.get('phase')}: {ready.get('reason')}: {ready.get('message')}")
         live = [life.name for life in self.jobs.lives.values() if life.live]
         return f"{'; '.join(places)}; live: {live}"
 
@@ -367,7 +370,7 @@ def simulate(seed: int, system: System | None = None) -> Report:
     assert calm(shape, system).ends == expected, f"without faults, {shape.name} ends otherwise"
     report = World(seed, shape, system, faulty=True).live()
     for name, end in report.ends.items():
-        wanted = _as_far_as_told(expected[name], end)
+        wanted = _comparable(expected[name], end)
         if shape.moving and "begins" in end and "begins" in wanted:
             wanted = _from_elsewhere(wanted, end)
         assert end == wanted, (
@@ -377,11 +380,11 @@ def simulate(seed: int, system: System | None = None) -> Report:
     return report
 
 
-def _as_far_as_told(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    told = {name: expected[name] for name in expected if name in found}
-    if len(told) < len(expected):  # without figures
-        told["steps"] = [(name, key, state, reason) for name, key, state, _, reason, _ in expected["steps"]]
-    return told
+def _comparable(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    comparable = {name: expected[name] for name in expected if name in found}
+    if len(comparable) < len(expected):  # without figures
+        comparable["steps"] = [(name, key, state, reason) for name, key, state, _, reason, _ in expected["steps"]]
+    return comparable
 
 
 def _from_elsewhere(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_what_is_not_a_sequence_of_strings(questions):
 @pytest.mark.slow
 @given(QUESTIONS, QUESTIONS, st.sampled_from([0.25, 0.5, 1.0]))
 @settings(max_examples=50, deadline=None)
-def test_what_lies_near_is_told_by_the_same_distances(asked, earlier, distance):
+def test_what_lies_near_is_found_by_the_same_distances(asked, earlier, distance):
     from scipy.spatial.distance import squareform
 
     between = squareform(repetition._distances([*asked, *earlier]), checks=False)[: len(asked), len(asked) :]

@@ -29,8 +29,8 @@ def main() -> None:
         parser.add_argument(f"--{flag}", action="store_true")
     given = parser.parse_args()
     left = Path(os.environ["FAKE_VLLM_FOLDER"]) / f"{os.getpid()}.json"
-    told = {"devices": "CUDA_VISIBLE_DEVICES", "flashinfer_sampler": "VLLM_USE_FLASHINFER_SAMPLER"}
-    left.write_text(json.dumps({**vars(given), **{name: os.environ.get(of, "") for name, of in told.items()}}))
+    variables = {"devices": "CUDA_VISIBLE_DEVICES", "flashinfer_sampler": "VLLM_USE_FLASHINFER_SAMPLER"}
+    left.write_text(json.dumps({**vars(given), **{name: os.environ.get(of, "") for name, of in variables.items()}}))
     print(f"INFO loading {given.model}", flush=True)
     wrong = os.environ.get("FAKE_VLLM", "")
     if wrong.startswith("raise "):
