@@ -23,12 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(AuditedRun(config, Path(__file__).parent / "cluster", audit.FOLDER, judge))
 
 
-# What tests import stays to the end: looking through it for garbage was a third of the time that collecting takes.
+# What tests import stays to the end: scanning it for garbage was a third of the time that collecting takes.
 gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_collection_finish() -> None:
-    """From here on the collector looks at what tests make, and not at a million objects that stay."""
+    """From here on the collector scans what tests make, and not at a million objects that stay."""
     gc.freeze()
 
 
@@ -84,7 +84,7 @@ def s3_server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Se
 
 @pytest.fixture
 def s3_server(s3_server_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """A real S3 server on loopback, with its credentials where boto3 looks for them."""
+    """A real S3 server on loopback, with its credentials where boto3 reads them."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     for name, value in s3_server_process.environment.items():

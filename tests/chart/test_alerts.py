@@ -146,7 +146,10 @@ FIRES = {
             f'{WENT_ON}{{{NAMESPACE},pod="b",run_namespace="lab",run="hangs"}}': "_x900 7+0x900",
         },
     ),
-    "looks fail": ("SelfevoReconcileErrors", {f"selfevo_reconcile_errors_total{{{NAMESPACE}}}": "0+0x1760 0+30x40"}),
+    "reconciles fail": (
+        "SelfevoReconcileErrors",
+        {f"selfevo_reconcile_errors_total{{{NAMESPACE}}}": "0+0x1760 0+30x40"},
+    ),
     "a right is missing": ("SelfevoRightsMissing", {REFUSED: "0+0x1790 0+2x10"}),
 }
 STAYS_QUIET = {

@@ -1,4 +1,4 @@
-"""Approvals of a run on this machine: recorded, obeyed by whoever drives it, and bound to what was looked at."""
+"""Approvals of a run on this machine: recorded, obeyed by whoever drives it, and bound to what was reviewed."""
 
 from __future__ import annotations
 

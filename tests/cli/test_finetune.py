@@ -1,4 +1,4 @@
-"""spec.finetune as the command shows it: driven with the fake trainer, told in lines and in the report."""
+"""spec.finetune as the command shows it: driven with the fake trainer, shown in lines and in the report."""
 
 from __future__ import annotations
 

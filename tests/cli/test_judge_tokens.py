@@ -115,7 +115,7 @@ def test_a_budget_that_does_not_suffice_is_reported_with_what_would() -> None:
         assert line.endswith(f"raise it to that, or lower verifier.rubric.votes (3) or {field}")
     [alone] = warnings_of(votes=1, **budget(int(most / 3) - 1))
     assert "challenger-train-1" in alone and "votes" not in alone
-    # What is told suffices.
+    # The budget that is named suffices.
     enough = int(alone.partition("for about ")[2].partition(" tokens")[0].replace(",", ""))
     assert warnings_of(votes=1, **budget(enough)) == []
 

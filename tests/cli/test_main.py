@@ -58,7 +58,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A run whose first step found nothing to learn from. Only looked at."""
+    """A run whose first step found nothing to learn from. Only read."""
     project = Project(tmp_path_factory.mktemp("failed") / "project")
     project.order("challenger-train-1", exit=4)
     assert project.drive("run.yaml", "--quiet").returncode == 4
@@ -144,7 +144,7 @@ def test_plan_shows_steps_keys_and_what_exists(done: Project, project: Project) 
     assert there[2]["parents"] == ["challenger-train-1"] and there[2]["shards"] == 2
     assert there[2]["uri"] == f"file://{done.store}/default/solver-rollout/{there[2]['key']}"
     assert all(step["exists"] for step in there)
-    assert not project.workdir.exists()  # a look leaves nothing behind
+    assert not project.workdir.exists()  # reading leaves nothing behind
 
 
 def test_status_is_the_record_and_is_rebuilt_from_the_store_when_that_is_lost(done: Project) -> None:

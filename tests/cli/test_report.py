@@ -456,7 +456,7 @@ def test_lineage_has_every_step_and_every_edge(fake: FakeRun, report: Report) ->
     assert all(node.x < graph.width and node.y < graph.height for node in graph.nodes)
 
 
-# ---- what may be said
+# ---- what may be claimed
 
 
 def scored(report: Report, *scores: Score | None, gains: tuple[Score | None, ...]) -> Report:

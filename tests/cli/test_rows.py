@@ -30,7 +30,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 @pytest.fixture(scope="module")
 def folder(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the rows are in the folder ``rows``."""
-    folder = tmp_path_factory.mktemp("looked")
+    folder = tmp_path_factory.mktemp("queried")
     assert copied(fake, folder) == "rows holds 16 tables of 9 steps"
     return folder
 

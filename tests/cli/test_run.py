@@ -1,4 +1,4 @@
-"""`selfevo run`, whole, with the fake trainer: it commits, fails, hangs and dies as it is told."""
+"""`selfevo run`, whole, with the fake trainer: it commits, fails, hangs and dies as it is ordered."""
 
 from __future__ import annotations
 
@@ -462,7 +462,7 @@ def test_two_commands_for_one_run_are_distinguished(project: Project) -> None:
     assert second.returncode == 2
     assert second.stderr.startswith(f"selfevo: run default/demo is already being driven by process {process.pid} in ")
     assert len(second.stderr.splitlines()) == 1
-    # A look is allowed, and so is another run in the same workdir.
+    # Reading is allowed, and so is another run in the same workdir.
     shown = project.selfevo("status", "run.yaml")
     assert f"run default/demo: Running, 0 of 3 steps done (driven by process {process.pid})" in shown.stdout
     project.order("challenger-train-1")

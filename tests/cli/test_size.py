@@ -55,7 +55,7 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     assert (code, output.splitlines()[-1]) == (0, "every phase fits")
 
 
-def test_what_lies_in_cpu_memory_is_told(tmp_path: Path) -> None:
+def test_what_lies_in_cpu_memory_is_reported(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-8b-base.yaml").read_text())
     code, output = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")
     tried = [line for line in output.splitlines() if line.startswith("with ")]
@@ -76,7 +76,7 @@ def test_what_lies_in_cpu_memory_is_told(tmp_path: Path) -> None:
     assert float(row(offloaded, "hours")[2]) > float(row(before, "hours")[2])
 
 
-def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
+def test_hours_are_shown_with_what_they_go_by(tmp_path: Path) -> None:
     example = str(EXAMPLES / "qwen3-4b-base.yaml")
     code, output = sized(example, "--card", "180", "--figures")
     lines = output.splitlines()
@@ -112,7 +112,7 @@ def test_hours_are_told_with_what_they_go_by(tmp_path: Path) -> None:
     assert sized(example, "--answer-tokens", "0")[0] == 2
 
 
-def test_budgets_that_do_not_suffice_are_told(tmp_path: Path) -> None:
+def test_budgets_that_do_not_suffice_are_reported(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
     for role in ("challenger", "solver"):
         document["spec"][role]["reward"] = {"mode": "judged"}
@@ -165,7 +165,7 @@ def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
         f"({found['gpuHours'] * 2 / 3000:.0%} of budget.dollars)",
     ):
         assert share in line, share
-    # Larger GPUs take less time, and a run without a budget is told, too.
+    # Larger GPUs take less time, and a run without a budget is estimated, too.
     larger = json.loads(planned(written(pods={"gpuMemory": "180Gi"}), "-o", "json"))["estimate"]
     assert larger["card"] == "180 GB" and larger["gpuHours"] < found["gpuHours"] * 0.6
     assert "budget." not in planned(written()) and "estimate: about " in planned(written())
@@ -255,7 +255,7 @@ def test_the_table_in_an_examples_header_is_what_the_command_says(path: Path) ->
     assert "\n# every phase fits\napiVersion:" in tables.header(path)
 
 
-def test_a_layout_is_chosen_and_said_and_the_manifest_stays(tmp_path: Path) -> None:
+def test_a_layout_is_chosen_and_shown_and_the_manifest_stays(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
     for role in ("challenger", "solver"):
         del document["spec"][role]["grpo"]["sharding"]
@@ -303,7 +303,7 @@ def test_a_layout_that_is_recorded_on_this_machine_stays_while_model_and_pods_do
         ),
     ],
 )
-def test_what_is_published_is_told(publish: dict[str, str], line: str) -> None:
+def test_what_is_published_is_reported(publish: dict[str, str], line: str) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
     document["spec"]["publish"] = {"to": "s3://releases/sums", **publish}
     spec = SelfEvolutionRun.model_validate(document).spec

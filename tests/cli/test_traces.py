@@ -32,7 +32,7 @@ def test_a_run_that_goes_on_goes_on_in_its_trace_and_each_process_gets_its_attem
         assert project.drive("run.yaml", "-q").returncode == 0
     again = inbox.spans[len(first) :]
     (trace,) = {span.trace for span in inbox.spans}
-    assert [span.name for span in again] == ["attempt 2", "solver-train-1", "demo"]  # what is done is not told again
+    assert [span.name for span in again] == ["attempt 2", "solver-train-1", "demo"]  # what is done is not sent again
     (failed,) = [span for span in first if span.name == "solver-train-1"]
     assert failed.failed and failed.attributes["selfevo.reason"] == "InvalidInput" and not again[1].failed
     assert [span.name for span in first if not span.parent] == ["demo"] and {span.failed for span in again} == {False}

@@ -477,7 +477,7 @@ def test_the_largest_run_costs_less_than_a_policy_may_spend(control_plane: Contr
 
 
 def typing_of(admin: Api, name: str, spec: Object) -> str:
-    """What the API server says of a policy's types. It looks at validations only, so its variables become such."""
+    """What the API server says of a policy's types. It checks validations only, so its variables become such."""
     validations = [{"expression": f"[\n{v['expression']}\n].size() == 1"} for v in spec["variables"]]
     about = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy"}
     admin.create({**about, "metadata": {"name": name}, "spec": {**spec, "validations": validations}})

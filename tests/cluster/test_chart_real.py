@@ -80,7 +80,7 @@ class Life:
 
     @contextmanager
     def reported_on_failure(self) -> Iterator[None]:
-        """Prints what a person would look at."""
+        """Prints what a person would read."""
         try:
             yield
         except BaseException:

@@ -58,7 +58,7 @@ def rendered(namespace: str, name: str) -> Object:
     )
     lists = PodSettings(image="trainer", resource_claim_templates=("gpus-*",))
     job = render(run, plan(run.spec).by_name["solver-train-1"], 1, name, lists)[0]
-    del job["metadata"]["ownerReferences"]  # the garbage collector would look for the run
+    del job["metadata"]["ownerReferences"]  # the garbage collector would search for the run
     return job
 
 

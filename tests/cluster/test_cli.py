@@ -339,7 +339,7 @@ def test_logs_of_real_pods_through_the_api_server(
     wait_for(lambda: not admin.list("pods", namespace))
     shown = project.invoke("logs", "demo")
     assert shown.returncode == 2
-    assert "the pod of challenger-train-1, attempt 1 is gone, and its log with it; look where" in shown.stderr
+    assert "the pod of challenger-train-1, attempt 1 is gone, and its log with it; search where" in shown.stderr
 
 
 def test_kubectl_finds_the_command(

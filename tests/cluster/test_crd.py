@@ -73,7 +73,9 @@ def test_an_example_is_taken_and_applying_it_again_changes_nothing(
 def test_the_status_is_written_apart(control_plane: ControlPlane, namespace: str) -> None:
     admin = control_plane.admin
     made = admin.create({**document(metadata={"name": "demo"}), "status": {"phase": "Running"}}, namespace)
-    assert made["status"] == {"observedGeneration": 0}, "of a generation that there never is: nobody has looked yet"
+    assert made["status"] == {"observedGeneration": 0}, (
+        "of a generation that there never is: nobody has reconciled it yet"
+    )
     admin.patch("selfevolutionruns", "demo", {"status": {"phase": "Running"}}, namespace, "status")
     after = admin.patch("selfevolutionruns", "demo", {"spec": {"seed": 0}, "status": {"phase": "Failed"}}, namespace)
     assert (after["status"], after["metadata"]["generation"]) == ({"phase": "Running", "observedGeneration": 0}, 1)

@@ -100,7 +100,7 @@ def _has_half_a_pair(document: Document) -> bool:
 
 
 def _read_by_rules(document: Document) -> Iterator[Any]:
-    """The whole numbers that rules in CEL look at."""
+    """The whole numbers that rules in CEL read."""
     for part, names in {
         "rollout": ("shards", "minShards", "questions", "minCurriculum"),
         "challenger": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
@@ -136,11 +136,11 @@ _FIELDS_OF = {kind: {f.alias for f in of.model_fields.values()} - {"kind"} for k
 
 KNOWN_DIFFERENCES: dict[str, tuple[Callable[[Document], bool], Document]] = {
     # CEL does not take 3.0 for a whole number. kubectl sends 3, so only other clients meet it.
-    "the server refuses 3.0 where a rule looks at the number": (
+    "the server refuses 3.0 where a rule reads the number": (
         lambda document: any(isinstance(value, float) for value in _read_by_rules(document)),
         changed(FULL, ("spec", "rollout", "shards"), 2.0),
     ),
-    # The server drops it before it looks at the kind.
+    # The server drops it before it reads the kind.
     "the command refuses the field of another kind with nothing behind it": (
         lambda document: any(
             value is None and name not in _FIELDS_OF.get(str(engine.get("kind")), ())

@@ -1,4 +1,4 @@
-"""The check of the audit logs at the end of a whole run: what it finds, and when it looks."""
+"""The check of the audit logs at the end of a whole run: what it finds, and when it runs."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_server_that_is_not_ready_denies_nobody(tmp_path: Path):
     assert [access.denied for access in read(tmp_path)] == [True, False, True]
 
 
-# --- when it looks ----------------------------------------------------------------------------------------------------
+# --- when it runs -----------------------------------------------------------------------------------------------------
 
 CONFTEST = """
 import os, pytest

@@ -1,4 +1,4 @@
-"""The stand-in for the kubelet plays what it is told, and a real Job controller believes it."""
+"""The stand-in for the kubelet plays what it is set to, and a real Job controller believes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy before the apiserver does wrong exactly as told."""
+"""The proxy before the apiserver does wrong exactly as it is set to."""
 
 from __future__ import annotations
 

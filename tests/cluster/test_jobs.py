@@ -50,7 +50,7 @@ def named_by(pod: Object, plane: ControlPlane, namespace: str) -> None:
 
 
 def here(manifest: Object, namespace: str) -> Object:
-    """The manifest in this namespace, with no owner: the garbage collector would look for the run and not find it."""
+    """The manifest in this namespace, with no owner: the garbage collector would search for the run in vain."""
     metadata = {k: v for k, v in manifest["metadata"].items() if k != "ownerReferences"}
     return {**manifest, "metadata": {**metadata, "namespace": namespace}}
 

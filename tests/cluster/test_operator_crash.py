@@ -155,9 +155,9 @@ class Crashes:
                 wait_event(plane.admin, namespace, "run Succeeded", limit_s=LIMIT_S)
             time.sleep(0.3)
             assert operators[-1].alive and plane.admin.get(RUNS, "demo", namespace) == run
-            # What happened while the operator was away is told in one Event; the facts in it are the same.
+            # What happened while the operator was away is reported in one Event; the facts in it are the same.
             facts = {
-                # A Job that was told to end may have ended before the operator is back.
+                # A Job that was asked to end may have ended before the operator is back.
                 re.sub(r", \S+ is ending: it was asked to, and saves its state$", "", fact)
                 for _, text in events(plane.admin, namespace)
                 for fact in text.replace(namespace, "NS").split("; ")

@@ -146,7 +146,7 @@ def test_a_job_that_is_not_the_runs_is_left_alone(api: Api, namespace: str, kube
         f"Job {name} exists and is not controlled by this run; delete it, or give the run another name"
     )
     assert step(taken, first.name)["attempts"] == 0
-    change(api, namespace, suspend=True)  # a look that deletes what is the run's
+    change(api, namespace, suspend=True)  # a reconcile that deletes what is the run's
     wait_phase(api, namespace, "demo", "Suspended")
     assert api.get("jobs", name, namespace) == before
     api.delete("jobs", name, namespace)

@@ -83,7 +83,7 @@ def test_a_run_lives_from_its_creation_to_its_model(
     assert sorted(kubelet.trained) == keys_of(run)
     assert kubelet.overlaps == []
 
-    # What is said of it.
+    # Its Events.
     status = status_of(done)
     assert [(s["name"], s["state"], s["attempts"], s["ended"]) for s in status["steps"]] == [
         (name, "Succeeded", 1, 1) for name in STEPS
@@ -128,7 +128,7 @@ def test_a_run_lives_from_its_creation_to_its_model(
             ("selfevo-operator", None),
             ("kube-controller-manager", "status"),
         }
-    # A transition is what the status then says; deciding nothing, a pod that runs is told at most once a step.
+    # A transition is what the status then says; deciding nothing, a pod that runs is reported at most once a step.
     transitions = len({_decided(version) for version in versions})
     assert writes <= 3 * transitions, f"{writes} writes in {transitions} transitions"
 
@@ -163,7 +163,7 @@ def test_one_operator_serves_the_whole_cluster(control_plane: ControlPlane, tmp_
             wait_phase(api, namespace, "demo", "Succeeded")
         assert [sorted(kubelet.trained) for kubelet in (first, second)] == [keys_of(run) for run in made]
 
-        # Its own write may be told to somebody else before the answer has reached it. Runs of earlier tests may yet go
+        # Its own write may be sent to another watch before the answer has reached it. Runs of earlier tests may yet go
         # away; one that outlives its namespace cannot be written to, and is dropped where that is tried.
         def counted_and_true() -> tuple[float, list[str], list[str]]:
             ended = [run["metadata"]["namespace"] for run in api.list(RUNS) if phase_of(run) == "Succeeded"]

@@ -86,7 +86,7 @@ def test_a_life_uses_every_right_and_is_refused_none(strict_plane: ControlPlane,
     two_nodes = {"spec__challenger__pods": {"nodes": 2}, "spec__challenger__grpo__perDeviceTrainBatchSize": 8}
     run = cluster_run(spec__evaluation=None, **two_nodes)
     first = attempt_name("demo", plan_of(run).steps[0], 1)
-    plane.admin.create(job(first, suspend=True), namespace)  # somebody else's, so that it is looked at
+    plane.admin.create(job(first, suspend=True), namespace)  # somebody else's, so that it is read
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     plane.admin.create(quota, namespace)  # so that Events are read
     with (

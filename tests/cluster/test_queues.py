@@ -85,7 +85,7 @@ def test_a_run_that_is_never_admitted_is_queued_and_nothing_else(
     assert conditions(queued) == {"Reconciling": "Queued"}
     assert [(s["state"], s["failures"]) for s in status_of(queued)["steps"]] == [("Pending", 0)]
     version = queued["metadata"]["resourceVersion"]
-    time.sleep(5)  # lists and looks in between; a Job of our own without a ready pod would be asked for the reason
+    time.sleep(5)  # lists and reconciles in between; a Job of our own without a ready pod would be asked for the reason
     assert api.get(RUNS, "demo", namespace)["metadata"]["resourceVersion"] == version, "it writes while it waits"
     assert kubelet.lived == [] and admitter.recorded == []
 

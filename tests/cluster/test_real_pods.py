@@ -81,7 +81,7 @@ class Life:
 
     @contextmanager
     def reported_on_failure(self) -> Iterator[None]:
-        """Prints what a person would look at."""
+        """Prints what a person would read."""
         try:
             yield
         except BaseException:
@@ -143,7 +143,7 @@ def _kill(life: Life, second: Hold) -> None:
 
 def _restart(life: Life) -> None:
     """The operator is killed while a rollout runs, and is away while the rollout ends."""
-    # Told last: one that is killed before it has told does not come back to it.
+    # Reported last: one that is killed before it has reported does not come back to it.
     life.until(lambda: any("solver-rollout-1 started" in text for _, text in _events(life)))
     life.operator.kill()
     life.until(lambda: ended(life.jobs("solver-rollout-1")[0]))
@@ -172,7 +172,7 @@ def _result(pod: Object) -> Object:
 def _steps_trained(pods: PodRecord, pod: Object) -> list[int]:
     """From the step that it began with to the last one that it finished, as its log has them."""
     done = [line["done"] for line in pods.progress(pod) if line["doing"] == "training"]
-    return [step for step, _ in itertools.groupby(done)]  # the last one is told twice: as a step, and as the end
+    return [step for step, _ in itertools.groupby(done)]  # the last one is reported twice: as a step, and as the end
 
 
 def test_every_step_is_done_by_one_job_and_the_run_says_so(life: Life):

@@ -43,7 +43,7 @@ def test_the_inputs_are_those_of_the_registry():
 
 
 def spelled(path: Path) -> list[str]:
-    """Where a file spells a phase's name; a word that is a field of the spec too is not looked for."""
+    """Where a file spells a phase's name; a word that is a field of the spec too is not searched for."""
     names = set(PHASES) - set(RunSpec.model_fields)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [

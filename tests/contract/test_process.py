@@ -1,4 +1,4 @@
-"""What a process is told and what it reports: it has to fit, and to say what it said."""
+"""What a process gets and what it reports: it has to fit, and to come back as it was."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    # Not --quiet: what is not said is not counted, and --strict lets it pass.
+    # Not --quiet: a warning that is not shown is not counted, and --strict lets it pass.
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(site)]
     return subprocess.run(["nice", *command], capture_output=True, text=True, cwd=ROOT)
 

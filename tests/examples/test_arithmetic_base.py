@@ -90,7 +90,7 @@ def test_no_heldout_question_is_in_the_pretraining_text_in_either_role() -> None
             seen["challenger"].add(make_base.normalise(question))
         else:
             seen["solver"].add(make_base.normalise(example.prompt))
-    assert len(seen["solver"]) > 10_000 and len(seen["challenger"]) > 1_000  # both roles were looked at
+    assert len(seen["solver"]) > 10_000 and len(seen["challenger"]) > 1_000  # both roles were checked
     assert not excluded & seen["solver"]
     assert not excluded & seen["challenger"]
 

@@ -120,7 +120,7 @@ class ApiServer:
                 self.logs[pod].append((at or f"2026-01-01T00:00:00.{number:09d}Z", line))
             self.changed.notify_all()
 
-    def fail(self, code: int, times: int = 1, *, method: str = "", path: str = "", message: str = "told to") -> None:
+    def fail(self, code: int, times: int = 1, *, method: str = "", path: str = "", message: str = "by order") -> None:
         """Answer the next requests that fit with an error."""
 
         def fault(handler: Handler) -> bool:

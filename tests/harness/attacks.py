@@ -1,6 +1,6 @@
 """What somebody who may write runs, and nothing else, could try. One line each, with the sentence that they see.
 
-`VALUES` is what the chart was told, `base` a run that goes through; each line changes something of it.
+`VALUES` are the chart's, `base` a run that goes through; each line changes something of it.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ REFUSED: list[tuple[str, Object, str]] = [
     ("a Secret by a path", {"spec.storage.credentialsSecret": "../admin"}, _NAME),
     ("a Secret that is not there yet", {"spec.storage.credentialsSecret": "later"},
      secret("spec.storage.credentialsSecret", "later")),
-    ("more Secrets than are looked at, the last of others",
+    ("more Secrets than are checked, the last of others",
      {"spec.pods.imagePullSecrets": [f"own-{n}" for n in range(12)],
       "spec.solver.pods.imagePullSecrets": [f"own-{n}" for n in range(12, 20)] + [OTHERS]},
      "spec names more than 20 Secrets in storage.credentialsSecret, imagePullSecrets, env and engine.endpoint; name"),

@@ -1,4 +1,4 @@
-"""axe-core, which looks for what keeps people from a page: the script of one pinned wheel, fetched once by pip.
+"""axe-core, which checks for what keeps people from a page: the script of one pinned wheel, fetched once by pip.
 
 It lies in ``~/.cache/selfevo``, or what ``SELFEVO_CACHE`` says. The wheel alone is fetched: the browser's driver that
 the package wants is not needed, for `chromium` is ours.

@@ -67,7 +67,7 @@ class Builder:
     store: Path
 
     def buildah(self, *arguments: str | Path) -> str:
-        """What buildah prints. Raises with the end of what it said when it fails."""
+        """What buildah prints. Raises with the end of its output when it fails."""
         done = self._inside('exec buildah "$@"', *arguments)
         if done.returncode != 0:
             raise RuntimeError(f"buildah {' '.join(map(str, arguments))}:\n{(done.stdout + done.stderr)[-6000:]}")
@@ -147,7 +147,7 @@ def _fill(made: Builder, base: Path) -> None:
             raise ToolUnavailable("buildah cannot mount overlays here")
         container = made.buildah("from", "scratch")
         made.buildah("copy", "--quiet", container, base, "/")
-        # As a company's base image has it: where its own authority is, and that uv looks there.
+        # As a company's base image has it: where its own authority is, and that uv reads it there.
         made.buildah("config", "--env", f"SSL_CERT_FILE={_CERTIFICATES}", container)
         made.buildah("commit", "--rm", "--quiet", container, BASE)
     except BaseException:

@@ -22,7 +22,7 @@ FOR = ("--kube-version", tools.KUBERNETES_VERSION)
 
 
 class HelmError(Exception):
-    """Helm said no; the message is what it said."""
+    """Helm refused; the message is its own."""
 
 
 def helm(*arguments: str | Path, tool: GoTool = tools.HELM, kubeconfig: Path | None = None) -> str:

@@ -44,7 +44,7 @@ def find() -> str | None:
 
 
 class Page:
-    """One open page. ``requests`` and ``complaints`` grow while it is looked at."""
+    """One open page. ``requests`` and ``complaints`` grow while it is open."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to, self._from = to_browser, from_browser

@@ -66,7 +66,7 @@ class Project:
         return self.write(spec__evaluation={"tasks": [task], "samples": 2}, **changes)
 
     def order(self, step: str, **orders: Any) -> None:
-        """Tell the fake trainer how to misbehave in ``step``; nothing told is no misbehaviour."""
+        """Order the fake trainer to misbehave in ``step``; without orders it does not."""
         file = self.orders / f"{step}.json"
         if orders:
             file.write_text(json.dumps(orders))

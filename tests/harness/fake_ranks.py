@@ -1,4 +1,4 @@
-"""Training processes that only end as they are told, so that the launcher is tested without torch."""
+"""Training processes that only end as they are set to, so that the launcher is tested without torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def alive(pid):
 def do(acts):
     for what, value in acts:
         if what == "say":
-            said = {**json.loads(sys.argv[2]), **value}
+            result = {**json.loads(sys.argv[2]), **value}
             with open(os.environ["SELFEVO_TERMINATION_LOG"], "w") as file:
-                json.dump(said, file)
+                json.dump(result, file)
         elif what == "env":
             with open(value, "w") as file:
                 json.dump(dict(os.environ), file)
@@ -69,7 +69,7 @@ TERMINATED: dict[str, Any] = {
     "message": "stopped on request after step 3 of 5",
 }
 HANG: Acts = [["sigterm", [["say", TERMINATED], ["exit", 143]]], ["sleep", 60]]
-"""Waits for what never comes, and ends when told."""
+"""Waits for what never comes, and ends on SIGTERM."""
 
 
 def fails(code: int, reason: str, message: str) -> Acts:

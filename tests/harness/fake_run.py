@@ -78,7 +78,7 @@ HOSTILE = (
     "x" * 5000,
     ']]>{"figures": [null]}',
 )
-"""Texts that try to leave the place that they are put in, or to look like other texts."""
+"""Texts that try to leave the place that they are put in, or to pass for other texts."""
 
 
 OF_TRUTH = {"malformed_share", "majority_accuracy", "label_accuracy"}

@@ -1,4 +1,4 @@
-"""A verb of the command that goes on until something happens; what it has said so far can be waited for."""
+"""A verb of the command that goes on until something happens; its output so far can be waited for."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def ensure(tool: GoTool) -> dict[str, Path]:
 
     Raises:
         ToolUnavailable: when there is no Go here to build with.
-        ToolBuildFailed: when Go could not build it, with the end of what Go said.
+        ToolBuildFailed: when Go could not build it, with the end of Go's output.
     """
     folder = cache_dir() / "bin" / f"{tool.name}-{tool.version}"
     programs = {binary: folder / binary for binary in tool.binaries}

@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests look at ``seen``."""
+        """Tests read ``seen``."""
 
     def do_GET(self) -> None:
         self._answer()

@@ -47,7 +47,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "supergpqa": [{"uuid": "a", "question": "Who?", "options": ["I", "You"], "answer": "You", "answer_letter": "B"}],
     "bbeh": [{"task": "zebra puzzles", "input": "Who owns the zebra?", "target": "the Norwegian", "mini": 1}],
 }
-"""Name of a data set -> rows in its columns, and in some that nobody looks at."""
+"""Name of a data set -> rows in its columns, and in some that nobody reads."""
 
 
 def write_data_set(

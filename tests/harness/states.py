@@ -22,7 +22,7 @@ from selfevo_operator.writes.status_patch import wire
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 UNSEEN = {"observedGeneration": 0}
-"""What the CRD has for a run that the operator has not looked at."""
+"""What the CRD has for a run that the operator has not reconciled."""
 Object = dict[str, Any]
 
 
@@ -161,7 +161,7 @@ STATES: dict[str, State] = {
     "held in the middle, its pods are saving": State(
         lambda: Story().attempt("evaluate-0").reconcile().edit(spec__suspend=True).reconcile(), *HELD
     ),
-    "told to be held, and not seen": State(
+    "ordered to be held, and not seen": State(
         lambda: Story().attempt("evaluate-0").reconcile().edit(spec__suspend=True), *UNREAD
     ),
     "let go on": State(

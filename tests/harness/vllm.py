@@ -50,7 +50,7 @@ class Vllm:
         return {**clean, **ENVIRONMENT, "PYTHONPATH": path, **(extra or {})}
 
     def run(self, *arguments: str | Path, expect: int = 0, extra: Mapping[str, str] | None = None) -> str:
-        """The standard output of ``python arguments``; an assertion with all it said when it exits otherwise."""
+        """The standard output of ``python arguments``; an assertion with all its output when it exits otherwise."""
         command = [str(self.python), *map(str, arguments)]
         done = subprocess.run(
             command, env=self.environment(extra), capture_output=True, text=True, timeout=RUN_LIMIT_S, cwd="/"
@@ -67,7 +67,7 @@ def ensure() -> Vllm:
     """The environment; makes it when the cache lacks it. Processes that want it at the same time wait for one.
 
     Raises:
-        ToolUnavailable: a package is not to be had here, or uv is not, with what uv said.
+        ToolUnavailable: a package is not to be had here, or uv is not, with uv's output.
     """
     if _unavailable:
         raise ToolUnavailable(_unavailable[0])

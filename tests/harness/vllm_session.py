@@ -1,4 +1,4 @@
-"""What tests/trainer/test_vllm_engine.py looks at, found out in one process that has vLLM: its start takes seconds.
+"""What tests/trainer/test_vllm_engine.py checks, found out in one process that has vLLM: its start takes seconds.
 
 python -m harness.vllm_session FOLDER      prints one object of JSON
 """
@@ -65,7 +65,7 @@ def refused(what: Any) -> str:
     return "taken"
 
 
-assert vllm_engine  # imported before the random state is looked at: some of what it imports draws
+assert vllm_engine  # imported before the random state is read: some of what it imports draws
 
 
 def state() -> list[Any]:

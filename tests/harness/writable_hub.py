@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: WritableHub
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests look at ``seen``."""
+        """Tests read ``seen``."""
 
     def do_GET(self) -> None:
         self._answer()
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.seen.append(asked)
         for text, statuses in self.hub.refuse.items():
             if text in asked and statuses:
-                self._json({"error": "told to"}, statuses.pop(0))
+                self._json({"error": "by order"}, statuses.pop(0))
                 return
         parts = path.strip("/").split("/")
         match [self.command, *parts]:

@@ -1,4 +1,4 @@
-"""The controller against a cluster of dictionaries: which calls a look makes, in which order, and what refusals do."""
+"""The controller against a cluster of dictionaries: the calls of a reconcile, their order, and what refusals do."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_a_job_that_lost_our_label_is_met_once_and_asked_for_now_and_then() -> N
     done = {**copy.deepcopy(bare), "status": ended("Complete")}
     world.cluster.jobs[first] = world.cluster.stored(done, bare["metadata"]["uid"])
     world.reconcile(20)
-    assert world.status["steps"][0]["state"] == "Succeeded", "nobody told but the answer itself"
+    assert world.status["steps"][0]["state"] == "Succeeded", "known from the answer alone"
 
 
 def test_nothing_is_done_again_at_once_when_nothing_comes_of_it() -> None:
@@ -529,7 +529,7 @@ def test_a_run_edited_into_what_is_refused_still_stops_when_it_is_asked_to() -> 
     assert world.condition("Suspended")[:2] == world.condition("Stalled")[:2] == ("True", "NotBuilt")
     assert world.status["attempts"][0]["reason"] == "Suspended"
     world.reconcile(1)
-    assert world.cluster.calls == [], "it is told once"
+    assert world.cluster.calls == [], "it is reported once"
     world.cache.drop_job(world.cluster.jobs.pop(name))
     world.reconcile(1)
     assert world.status["attempts"][0]["state"] == "Failed"
@@ -572,7 +572,7 @@ def test_while_a_webhook_fails_a_new_run_says_so_and_the_end_of_a_job_is_recorde
         with pytest.raises(ApiError):
             world.reconcile(1)
     assert world.status["steps"][0]["state"] == "Succeeded" and world.status["score"] == 0.5
-    assert "patch status" not in world.cluster.calls, "what is said is not said again"
+    assert "patch status" not in world.cluster.calls, "what is written is not written again"
     world.reconcile(1)
     assert world.condition("Reconciling")[:2] == ("True", "StepsRunning") and len(world.names) == 2
 

@@ -1,4 +1,4 @@
-"""spec.finetune in the core: what is trained is the best Solver, once that is known; what is said of it."""
+"""spec.finetune in the core: what is trained is the best Solver, once that is known; its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABELLED: dict[str, Any] = {"data": {"uri": "s3://bucket/labelled.jsonl"}}
 
 
 def replanned(scenario: Scenario) -> Scenario:
-    """The next look's plan, with what is recorded."""
+    """The next reconcile's plan, with what is recorded."""
     scenario.plan = plan_of(scenario.run.spec, scenario.status)
     return scenario
 

@@ -387,7 +387,7 @@ FLIPPED = {"evaluate/greedy_gain": -0.1}
 
 
 def replanned(scenario: Scenario) -> Scenario:
-    """The next look's plan, with what is recorded."""
+    """The next reconcile's plan, with what is recorded."""
     scenario.plan = plan(scenario.run.spec, scenario.status.rollbacks)
     return scenario
 
@@ -490,7 +490,7 @@ def test_an_approval_holds_for_an_iteration_that_is_computed_anew() -> None:
     scenario = life({2: FLIPPED}, spec__review={"every": True}, spec__approvedIteration=2)
     assert [rollback.iteration for rollback in scenario.status.rollbacks] == [2]
     assert starts(replanned(scenario).reconcile()) == [("challenger-train-2", 1)]
-    scenario.change(spec__approvedIteration=1)  # somebody wants to look again
+    scenario.change(spec__approvedIteration=1)  # somebody wants to review again
     assert (scenario.reconcile().actions, suspended(scenario)) == ((), "AwaitingReview")
 
 

@@ -181,7 +181,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def readable(job: dict[str, Any]) -> dict[str, Any]:
-    """``job`` with the run that its trainer is told in plain JSON: another zlib packs it in other bytes."""
+    """``job`` with the run that its trainer gets in plain JSON: another zlib packs it in other bytes."""
     (container,) = job["spec"]["template"]["spec"]["containers"] if job["kind"] == "Job" else [{"env": []}]
     for variable in container["env"]:
         if variable["name"] == RUN_ENV:
@@ -529,7 +529,7 @@ def test_merging_keeps_every_field_of_either_side() -> None:
     """Also one that is added to the contract one day."""
     full = pods(**CASES["evaluation-with-every-field-of-a-pod"]["spec__pods"], nodes=2, joinSeconds=9, hostNetwork=True)
     unset = [name for name in Pods.model_fields if getattr(full, name) in (None, [], {}, Resources())]
-    assert not unset, "give it a value here, so that it is looked at"
+    assert not unset, "give it a value here, so that it is checked"
     assert merged(full, Pods()) == merged(Pods(), full) == merged(full, full) == full
 
 

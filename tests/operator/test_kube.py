@@ -13,7 +13,7 @@ from selfevo_operator.api.kube import PAGE, ApiError, Endpoint, Kube, Page
 
 
 class Server(Kube):
-    """Answers as told; keeps what was asked."""
+    """Answers as it is set to; keeps what was asked."""
 
     def __init__(self, *answers: dict[str, Any] | ApiError) -> None:
         super().__init__(None, Endpoint("", None, dict), lambda *call: None)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ DEMO = Key("lab", "demo")
 
 
 class Lists:
-    """Lists as told, and nothing else of a cluster."""
+    """Lists as they are set, and nothing else of a cluster."""
 
     def __init__(self) -> None:
         self.version, self.runs, self.jobs = 10, [run_object(1)], [job_object(1)]

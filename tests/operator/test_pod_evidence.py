@@ -25,7 +25,7 @@ class Pods:
         self.error: ApiError | None = None
         self.time = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
         self.held: asyncio.Event | None = None
-        self.pod_evidence = self.pod_evidence_of(asyncio.run)  # a question asked beside a look is answered at once
+        self.pod_evidence = self.pod_evidence_of(asyncio.run)  # a question asked beside a reconcile is answered at once
 
     def pod_evidence_of(self, beside: Beside) -> PodEvidence:
         return PodEvidence(self, lambda: self.time, beside)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from selfevo_operator.api.pod_lists import CONTROLLER_UID, PodLists
 
 
 class Server:
-    """Answers when it is told to."""
+    """Answers when its event is set."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str], bool]] = []

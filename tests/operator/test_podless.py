@@ -34,7 +34,7 @@ def created_not(message: str = f"Error creating: {QUOTA}", at: str = "2026-01-01
         ([], 299, "", False, "kubectl describe job"),
         ([], 300, "", True, "kubectl describe job"),
         ([], 300, "2026-01-01T00:00:10", None, ""),  # between two pods
-        ([created_not()], 300, "2026-01-01T00:00:30", None, ""),  # what was told before the last pod is over
+        ([created_not()], 300, "2026-01-01T00:00:30", None, ""),  # an event from before the last pod is over
         ([created_not()], 30, "2026-01-01T00:00:10", True, "exceeded quota"),
         ([{**created_not(), "lastTimestamp": None, "eventTime": "2026-01-01T00:00:20.5Z"}], 30, "", True, "quota"),
     ],

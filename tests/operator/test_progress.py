@@ -162,7 +162,7 @@ class Logs:
         return self.logs.get(name, "")
 
     def poll(self, seconds: float = 0) -> list[bool]:
-        """Whether there was news, for each run whose turn it was."""
+        """Whether something had changed, for each run whose turn it was."""
         self.now += timedelta(seconds=seconds)
         self.asked.clear()
         return [asyncio.run(self.reader.poll(run, jobs)) for run, jobs in self.reader.due()]

@@ -1,4 +1,4 @@
-"""spec.publish in the core and in Jobs: which Solver, when, by whose token, and what is said of it."""
+"""spec.publish in the core and in Jobs: which Solver, when, by whose token, and its messages."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Scenario:
         return self
 
     def reconcile(self, seconds: float = 0, backoff: Backoff | None = None) -> Outcome:
-        """Reconcile once, keep the status, and insist that a second look changes nothing."""
+        """Reconcile once, keep the status, and insist that a second reconcile changes nothing."""
         attempts: Sequence[ObservedAttempt] = list(self.attempts.values())
         backoff = backoff or Backoff()
         outcome = reconcile(self.run, self.plan, attempts, at(seconds), backoff)

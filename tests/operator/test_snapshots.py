@@ -186,7 +186,7 @@ def test_a_pod_that_had_reported_what_no_retry_cures_decides_also_when_it_was_ta
         4,
         "lower learningRate",
     )
-    # What it said of being stopped is no failure of its own.
+    # Its report of being stopped is no failure of its own.
     stopped = result("terminated", exitCode=143, reason="Terminated")
     attempt = see(job_object(status=ended("Failed", "x")), pod(code, stopped, at="1"), pod(3, "later", at="2"))
     assert attempt.exit_code == 3

@@ -204,7 +204,7 @@ def test_a_trainers_pod_gets_its_attempt_and_the_place() -> None:
     job = job_of(SOLVER, settings=on)
     assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel:4318"
     assert parent_of(environment) == attempt_span(job["metadata"]["ownerReferences"][0]["uid"], job["metadata"]["name"])
-    # Another attempt is told otherwise, and is no other Job for it.
+    # Another attempt has other variables, and is no other Job for it.
     again = job_of(SOLVER, settings=on, attempt=2)
     mark = "selfevo.dev/template"
     assert job["metadata"]["annotations"][mark] == again["metadata"]["annotations"][mark]

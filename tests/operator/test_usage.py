@@ -196,7 +196,7 @@ def test_a_run_that_has_used_its_budget_up_stops_at_a_checkpoint_and_goes_on_whe
     ],
 )
 def test_reconciles_come_when_little_and_when_nothing_is_left(budget: dict[str, Any], gpus: int, end: float) -> None:
-    """Nobody else makes a look: the run is looked at when it says so."""
+    """Nothing else causes a reconcile: the run is reconciled when it asks for it."""
     scenario = Scenario(spec__budget=budget)
     scenario.attempt(FIRST, gpus=gpus)
     now, low_at, reconciles = 0.0, None, 0

@@ -23,7 +23,7 @@ SHAPE = Shape(
     },
 )
 NOTICED_S = 2.5
-"""From the Job to the process in its pod, and from its end to the look that sees it."""
+"""From the Job to the process in its pod, and from its end to the reconcile that sees it."""
 
 
 def world_of(seed: int, **spec: object) -> World:

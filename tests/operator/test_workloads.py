@@ -121,7 +121,7 @@ def test_kueue_is_asked_after_a_while_and_then_now_and_again() -> None:
     assert [waits.after(0), waits.after(9)] == ["", ""] and waits.kueue.asked == []
     assert [waits.after(1), waits.after(5)] == ["Deactivated"] * 2 and waits.kueue.asked == ["workloads"]
     waits.kueue.workloads = [workload()]
-    assert waits.after(25) == "" and waits.queued.ask_again_in("run") == 20, "to say after a minute where to look"
+    assert waits.after(25) == "" and waits.queued.ask_again_in("run") == 20, "to name the queue after a minute"
     waits.after(200)
     assert waits.queued.ask_again_in("run") == 300
     waits.queued.forget("run", waits.job.uid)

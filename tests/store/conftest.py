@@ -23,7 +23,7 @@ OpenStore = Callable[..., ObjectStore]
 def _api_description_read_once() -> Iterator[None]:
     """boto3 reads its description of S3 anew for each session, a tenth of a second: here one reading serves all.
 
-    It also looks at the arguments of each of its 130 handlers for each session: here once.
+    It also inspects the arguments of each of its 130 handlers for each session: here once.
     """
     loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:

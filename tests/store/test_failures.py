@@ -253,7 +253,7 @@ FOREIGN: dict[str, tuple[int, dict[str, str], bytes, str]] = {
     "200 json": (200, {"Content-Type": "application/json"}, b"{}", "answers 200 with"),
     "204": (204, {}, b"", "answers 204 with an empty body"),
 }
-"""What is no S3 store: its status, headers and body, and what must be said of it."""
+"""What is no S3 store: its status, headers and body, and what its message must have."""
 
 
 @contextmanager
@@ -296,7 +296,7 @@ def test_what_is_no_s3_store_is_reported_at_once(tmp_path: Path, case: str) -> N
         for act in ACTS.values():
             asked.clear()
             store = open_store("s3://bucket/x", endpoint=endpoint)
-            # The answer to HEAD has no body, so that a page cannot be told from S3's own refusal by it.
+            # The answer to HEAD has no body, so that a page cannot be distinguished from S3's own refusal by it.
             heads = case in ("405 page", "413 page")
             with pytest.raises(SelfevoError) as caught:
                 act(store, tmp_path)

@@ -50,7 +50,7 @@ class World:
         self.stack = stack
         self.step = "evaluate-0"
         self.shards = 1
-        """Processes to start; the last one's end is looked at."""
+        """Processes to start; the last one's end is checked."""
         self.spec: dict[str, Any] = {"rollout": {"shards": 1}}
         self.environment: dict[str, str] = {}
         self.questions = write_questions(folder / "heldout.jsonl", 4)
@@ -91,7 +91,7 @@ class World:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is wrong, and what must be said of it."""
+    """One thing that is wrong, and what the message must have."""
 
     arrange: Callable[[World], Any]
     code: int
@@ -322,7 +322,7 @@ FAST = {
         ["MANIFEST.json", "has schemaVersion 99", f"reads up to {SCHEMA_VERSION}", "upgrade selfevo"],
         "ManifestTooNew",
     ),
-    # what the process is told
+    # the configuration of the process
     "the PhaseConfig is of a newer selfevo": Case(
         in_config(schemaVersion=99),
         INPUT,
@@ -868,7 +868,7 @@ def test_a_failure_is_reported_as_what_it_is_though_sigterm_comes_while_it_is_cl
             raise error
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.001)  # where Python looks for it
+            time.sleep(0.001)  # where Python checks for it
 
     monkeypatch.setattr(selfevo_trainer.main, "run_phase", fails)
     ended = world.run()

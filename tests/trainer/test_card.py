@@ -1,4 +1,4 @@
-"""A GPU that is too small is told before anything is computed, by the whole phase."""
+"""A GPU that is too small is reported before anything is computed, by the whole phase."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_cpu_memory_is_the_machines_or_its_limit(tmp_path: Path) -> None:
         assert card.cpu_memory(limit) == there_is
 
 
-def test_a_pod_that_cannot_keep_its_shares_in_cpu_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_that_cannot_keep_its_shares_in_cpu_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())).spec
     step = next(step for step in plan(spec).steps if step.phase == "solver-train")
     config = phase_config(spec, "run", "namespace", step, attempt="test")

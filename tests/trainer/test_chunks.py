@@ -277,7 +277,7 @@ def test_two_processes_that_do_the_same_end_with_one_output(
     assert len(chunks(ours)) > len(set(numbers(chunks(ours)))) // 6  # they do overlap
 
 
-# ---- what is told
+# ---- what is reported
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
 
-# Every field at a value that is neither its default nor TRL's, and what TRL is told then.
+# Every field at a value that is neither its default nor TRL's, and TRL's arguments then.
 MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "maxSteps": (7, {"max_steps": 7}),
     "promptsPerUpdate": (

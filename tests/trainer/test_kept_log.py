@@ -35,7 +35,7 @@ SECRET = "wJalrXUtnFEMI/K7MDENG"
 
 
 class Pod:
-    """A process with a phase that does what it is told."""
+    """A process with a phase that does what the test sets."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run = make_run(spec__storage__uri=(folder / "store").as_uri())

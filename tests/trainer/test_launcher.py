@@ -38,7 +38,7 @@ WAIT: Acts = [["until", "ready"]]
 
 @pytest.fixture(autouse=True)
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look more often than a training needs."""
+    """Poll more often than a training needs."""
     monkeypatch.setattr(launcher, "_POLL_S", 0.02)
     monkeypatch.setattr(rendezvous, "_POLL_S", 0.02)
     monkeypatch.setattr(rendezvous, "_TRY_AGAIN_S", 0.2)
@@ -75,7 +75,7 @@ def alive(pid: int) -> bool:
         ({0: HANG, 1: DATA}, (4, "NotFinite", "lower learningRate")),
         ({0: INPUT, 1: HANG}, (2, "InvalidInput", "config.json")),
         ({0: HANG, 1: SERVICE}, (3, "ServiceFailed", "does not answer")),
-        # What follows from a failure may be said before the failure itself.
+        # What follows from a failure may be reported before the failure itself.
         (
             {0: [*WAIT, *CRASH], 1: [["sigterm", []], *READY, ["sleep", 0.3], *DATA]},
             (4, "NotFinite", "lower learningRate"),
@@ -210,7 +210,7 @@ def test_ranks_are_numbered_over_the_pods_and_meet_at_one_port(tmp_path: Path) -
 def test_a_failure_is_counted_where_it_was_and_reported_everywhere(tmp_path: Path, where: int) -> None:
     acts: dict[int, Acts] = {rank: [["sigterm", CRASH], ["sleep", 60]] for rank in range(3)}
     acts[where] = [["sleep", 0.3], *DATA]
-    # Told at once: nobody waits until the patience with the others is over.
+    # Reported at once: nobody waits until the patience with the others is over.
     results = [pod.ended(within_s=120) for pod in pods(tmp_path, acts, nodes=3, grace_s=600)]
     for node, result in enumerate(results):
         if node == where:
@@ -239,7 +239,7 @@ def test_sigterm_in_one_pod_ends_all_with_143(tmp_path: Path, where: int) -> Non
         rank: [["sigterm", [["sleep", 0.2], ["say", TERMINATED], ["exit", 143]]], ["touch", ready[rank]], ["sleep", 60]]
         for rank in (0, 1)
     }
-    # The other's collective breaks off before it is told anything.
+    # The other's collective breaks off before it gets any signal.
     acts[1 - where] = [["sigterm", CRASH], ["touch", ready[1 - where]], ["sleep", 60]]
     both = pods(tmp_path, acts, grace_s=60)
     while not all(Path(file).exists() for file in ready):
@@ -272,7 +272,7 @@ def test_sigterm_while_pod_0_commits_is_no_success(tmp_path: Path) -> None:
 
 
 class Stranger:
-    """What looks like a pod's launcher, for as long as it is held open."""
+    """A stand-in for a pod's launcher, for as long as it is held open."""
 
     def __init__(self, port: int, node: int, nodes: int = 2) -> None:
         wait_for_port(port)
@@ -428,7 +428,7 @@ def test_a_signal_while_waiting_for_the_others_ends_at_once(tmp_path: Path) -> N
         signal.signal(signal.SIGINT, before[1])
 
 
-# What a pod is told.
+# The environment of a pod.
 
 
 @pytest.mark.parametrize(

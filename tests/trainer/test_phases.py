@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 STEPS = ("evaluate-0", "challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-1")
 TRAINED = ("challenger-train-1", "solver-train-1")
 TRACED = ("solver-train-1", "evaluate-1")
-"""They are told a collector; nothing else of them differs."""
+"""They have a collector; nothing else of them differs."""
 ATTEMPT = attempt_span("5f0c2a52-3a3c-4a57-9f0e-0d6f6f3f7b11", "test")
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
@@ -383,7 +383,7 @@ def test_an_oracle_that_fails_loses_nothing_of_a_rollout(pipelines: Callable[[Ar
     assert again.result.outcome == "committed" and {report.doing for report in again.progress} == {"asking the oracle"}
     assert phases.objects("solver-rollout-1", "chunks/oracle")
     manifest = phases.committed("solver-rollout-1")
-    assert manifest.timings["oracle"] > 0  # told by the chunks
+    assert manifest.timings["oracle"] > 0  # known from the chunks
     rows = phases.rows("solver-rollout-1", ORACLE)
     kept = {row["question"]: row["answer"] for row in phases.rows("solver-rollout-1", CURRICULUM)}
     assert 1 <= len(rows) <= 3 and all(row["label"] == kept[row["question"]] for row in rows)

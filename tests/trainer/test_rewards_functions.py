@@ -217,7 +217,7 @@ def test_answers_without_a_box_count_or_drop(unboxed: str, share: float) -> None
 
 
 def test_answers_that_are_not_well_formed_have_no_vote() -> None:
-    """Six answers agree on what is no number: without the check the question looks easy."""
+    """Six answers agree on what is no number: without the check the question counts as easy."""
     reward = {"mode": "paper", "repetition": {"weight": 0.0}}
     answers = [["n", "n", "n", "n", "n", "n", "2", "2"]]
     function, _ = challenger(reward, answers)

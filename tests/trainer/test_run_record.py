@@ -1,4 +1,4 @@
-"""A trainer leaves the run that it is told of in the store, and fails by nothing about it."""
+"""A trainer leaves a record of its run in the store, and fails by nothing about it."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_a_trainer_starts_its_server_and_ends_it(phases: Callable[..., Phases], 
 
 
 def test_what_serves_loads_no_torch_of_its_own() -> None:
-    """Beside a trainer it only starts vLLM and looks after it: torch would cost it seconds and memory."""
+    """Beside a trainer it only starts vLLM and watches it: torch would cost it seconds and memory."""
     asked = "import sys, selfevo_trainer.serve; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", asked], text=True).strip() == "False"
 

@@ -1,4 +1,4 @@
-"""Trackers are told what a step does, and none of them can hold it up or end it."""
+"""Trackers get what a step does, and none of them can hold it up or end it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from silent_server import SilentServer, silent_server
 def config_of(
     folder: Path, name: str = "demo", attempt: str = "", kind: str = "tensorboard", **tracker: str
 ) -> PhaseConfig:
-    """What a rollout's process is told, of a run whose store lies in ``folder``."""
+    """The configuration of a rollout's process, of a run whose store lies in ``folder``."""
     spec = make_run(
         spec__storage={"uri": f"file://{folder / 'store'}"}, spec__tracking=[{"kind": kind, **tracker}]
     ).spec

@@ -1,4 +1,4 @@
-"""Engine `vllm` where there is no vLLM: what is settled before it starts, and what is said when it does not start."""
+"""Engine `vllm` where there is no vLLM: what is settled before it starts, and the error when it does not start."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_installed_and_broken_is_reported_with_the_reason(no_vllm: None, monkeyp
 
 
 class FakeLLM:
-    """Answers whatever it is asked with the end token; remembers what it was told."""
+    """Answers whatever it is asked with the end token; remembers its arguments."""
 
     made: list[FakeLLM] = []
 

@@ -8,7 +8,7 @@ What Kueue does to a Job is all that a Job's owner ever sees of it, and this doe
   ``parallelism`` is lowered to what fits; ``completions`` stays.
 - Evicted (a workload of higher priority, the queue is stopped, an administrator): ``suspend`` true. When no pod is
   active, ``status.startTime`` is cleared, template and parallelism become what they were, and the place is free. A pod
-  that has been told to end is not active: the next one's pods may start beside it, for as long as it saves. The Job
+  that has been asked to end is not active: the next one's pods may start beside it, for as long as it saves. The Job
   queues again, after a while that grows with each eviction.
 - A Job that was admitted in part and evicted, with shards that are done, is evicted no second time: Kueue's own webhook
   refuses the Workload, whose reclaimable pods are then more than its pods.
@@ -77,7 +77,7 @@ class Workload:
     count: int = 0
     evictions: int = 0
     evicted: bool = False
-    """Told to end, and its pods are still there."""
+    """Asked to end, and its pods are still there."""
     in_part: bool = False
     """It was admitted with fewer pods than it has, once."""
     admitted_at: float = 0.0

@@ -1,4 +1,4 @@
-"""examples/arithmetic.yaml for real pods: with smaller numbers and its files in a bucket; and the command, for a look
+"""examples/arithmetic.yaml for real pods: with smaller numbers and its files in a bucket; and the command, for a view
 at what came of it."""
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _PATCHES = {
 
 
 class ApiError(Exception):
-    """The apiserver said no."""
+    """The apiserver refused."""
 
     def __init__(self, status: int, reason: str, message: str, body: Any = None) -> None:
         super().__init__(f"{status} {reason}: {message}")

@@ -112,7 +112,7 @@ def jobs(api: Api, namespace: str, run: str = "") -> list[Object]:
 
 
 def events(api: Api, namespace: str, run: str = "demo") -> list[tuple[str, str]]:
-    """Reason and message of the Events about the run, in the order in which they were told."""
+    """Reason and message of the Events about the run, in the order in which they were sent."""
     found = [e for e in api.list("events", namespace) if e["involvedObject"]["kind"] == "SelfEvolutionRun"]
     found = [e for e in found if e["involvedObject"]["name"] == run]
     found.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
@@ -140,7 +140,7 @@ def eventually(true: Callable[[], Any], limit_s: float = 180.0, why: Callable[[]
 
 
 def wait_event(api: Api, namespace: str, text: str, run: str = "demo", limit_s: float = 180.0) -> list[tuple[str, str]]:
-    """The Events about the run, once a reason or a message of them contains ``told``.
+    """The Events about the run, once a reason or a message of them contains ``text``.
 
     The operator writes an Event after the status that it tells of: a test that has seen the status waits for it.
     """

@@ -97,7 +97,7 @@ class ControlPlane:
         self.admin = self.client(self._admin_token)
         for crd in self._crds:
             self.install(crd)
-        # After the CRDs: the garbage collector looks for new kinds only every 30 seconds.
+        # After the CRDs: the garbage collector lists new kinds only every 30 seconds.
         admin = self.kubeconfig(self._admin_token, self.folder / "admin.kubeconfig")
         for program in controllers:
             flags = (

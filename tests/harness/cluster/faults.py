@@ -27,7 +27,7 @@ class Request:
     code: int | None = None
     """What the apiserver answered; None when it was not asked, or has not answered."""
     answered: int | None = None
-    """What the client was told; None when it was told nothing."""
+    """The status code that the client got; None when it got none."""
 
     @classmethod
     def of(cls, number: int, method: str, target: str) -> Request:

@@ -1,4 +1,4 @@
-"""Stands in for a scheduler, a kubelet and the trainers of one namespace: it plays the pods' lives, as told.
+"""Stands in for a scheduler, a kubelet and the trainers of one namespace: it plays the pods' lives, as it is set to.
 
     kubelet.script["solver-train-1"] = [Life(exit_code=3), Life(oom=True)]
 
@@ -71,7 +71,7 @@ class FakeKubelet:
         self._watch: Watch | None = None
         self._threads: list[threading.Thread] = []
 
-    # -- what tests look at and tell
+    # -- what tests read and set
 
     @property
     def trained(self) -> list[str]:
@@ -86,7 +86,7 @@ class FakeKubelet:
         self._released[step].set()
 
     def wait_for(self, reached: Callable[[], Any], limit_s: float = 180.0) -> None:
-        """Waits until ``told()``, asked again each time that a pod starts or ends."""
+        """Waits until ``reached()``, asked again each time that a pod starts or ends."""
         with self._changed:
             assert self._changed.wait_for(reached, limit_s), f"not within {limit_s} s; lived: {self.lived}"
 

@@ -21,7 +21,7 @@ def pod(name: str, **spec: object) -> dict[str, Any]:
 
 
 def job(name: str, *, key: str = "", shards: int = 0, phase: str = "solver-train", **spec: object) -> dict[str, Any]:
-    """A Job as the operator makes them, as far as the harness looks at it. The step is called after it."""
+    """A Job as the operator makes them, as far as the harness reads it. The step is called after it."""
     about = {"run": "test", "step": name, "phase": phase, "iteration": "2"}
     labels = {f"selfevo.dev/{label}": value for label, value in about.items()}
     metadata = {"labels": labels, "annotations": {"selfevo.dev/key": key or name}}

@@ -129,7 +129,7 @@ class Node:
             shutil.rmtree(self.folder / "kubelet", ignore_errors=True)
 
     def tail(self) -> str:
-        """What its programs said last."""
+        """The last lines of its programs."""
         logs = (self.folder / f"{name}.log" for name in ("init", "containerd", "kubelet"))
         return "\n".join(f"-- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists())
 

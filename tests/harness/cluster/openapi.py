@@ -12,7 +12,7 @@ from typing import Any
 from harness.cluster.client import Api
 
 LOCATION = "{{ .Group }}/{{ .ResourceKind }}_{{ .ResourceAPIVersion }}.json"
-"""Where kubeconform looks below the folder. For core's kinds its group is ``v1``."""
+"""What kubeconform reads below the folder. For core's kinds its group is ``v1``."""
 _REFERENCE = "#/components/schemas/"
 
 

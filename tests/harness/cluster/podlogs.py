@@ -14,7 +14,7 @@ from harness.cluster.controlplane import ControlPlane
 
 
 class PodLogs:
-    """``said`` gives the lines of a pod, each with its time; ``asked`` keeps what was asked: pod and query."""
+    """``lines_of`` gives the lines of a pod, each with its time; ``asked`` keeps what was asked: pod and query."""
 
     def __init__(self, lines_of: Callable[[str], list[tuple[str, str]]]) -> None:
         self.lines_of = lines_of

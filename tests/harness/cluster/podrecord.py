@@ -1,4 +1,4 @@
-"""What pods were and said, also when they are gone: an evicted pod is deleted as soon as it has ended."""
+"""What pods were and logged, also when they are gone: an evicted pod is deleted as soon as it has ended."""
 
 from __future__ import annotations
 

@@ -83,5 +83,5 @@ class Child:
         os.kill(self.pid, signal.SIGCONT)
 
     def tail(self, characters: int = 2000) -> str:
-        """The end of what it said, for error messages."""
+        """The end of its output, for error messages."""
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""

@@ -44,7 +44,7 @@ _HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "k
 
 
 class FaultProxy:
-    """Passes requests on until it is stopped, and does wrong as told."""
+    """Passes requests on until it is stopped, and does wrong as it is set to."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
@@ -105,7 +105,7 @@ class FaultProxy:
             connection.end_watch(WatchEnds(how, code=code))
         return len(ended)
 
-    # -- what tests look at
+    # -- what tests read
 
     @property
     def writes(self) -> list[Request]:

@@ -73,10 +73,10 @@ class Release:
         self.plane.admin.patch("pods", pod, {"status": status}, NAMESPACE, "status", kind="strategic")
 
     def test(self) -> str:
-        """`helm test`, whose pod is played by a process with what the pod was given; returns what that said.
+        """`helm test`, whose pod is played by a process with what the pod was given; returns its output.
 
         Raises:
-            HelmError: the test failed; with what its pod said.
+            HelmError: the test failed; with its pod's output.
         """
         old = {pod["metadata"]["uid"] for pod in self.plane.admin.list("pods", NAMESPACE)}
         with ThreadPoolExecutor(1) as threads:
