@@ -74,7 +74,7 @@ def test_a_comparison_has_two_answers_in_two_orders_and_each_has_its_votes() -> 
     assert call_tokens(judge, 1000, judge.pairwise) == pytest.approx(
         CRITERIA.value + PROMPT_TOKENS + 10 + 2 * 1000 + VERDICT.value
     )
-    [line] = [one for one in told_of(pairwise={}, **budget(int(solver.tokens) - 1)) if "solver-train-1" in one]
+    [line] = [one for one in warnings_of(pairwise={}, **budget(int(solver.tokens) - 1)) if "solver-train-1" in one]
     assert line.endswith("votes (3) or verifier.rubric.pairwise.comparisons (4) or solver.grpo.promptsPerStep")
 
 

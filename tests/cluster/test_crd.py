@@ -575,7 +575,7 @@ MISTAKES: list[tuple[Document, str, str]] = [
 
 
 @pytest.mark.parametrize(("made", "field", "message"), MISTAKES, ids=[message[:40] for _, _, message in MISTAKES])
-def test_a_mistake_is_told_in_a_sentence_at_its_field(
+def test_a_mistake_is_reported_in_a_sentence_at_its_field(
     control_plane: ControlPlane, made: Document, field: str, message: str
 ) -> None:
     answer = refusal(control_plane, made)

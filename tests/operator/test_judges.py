@@ -128,7 +128,7 @@ def test_a_judge_pays_no_finetuning() -> None:
 
 
 @pytest.mark.parametrize("mode", ["confidence", "selfCertainty"])
-def test_what_looks_at_no_label_pays_no_finetuning(mode: str) -> None:
+def test_what_uses_no_label_pays_no_finetuning(mode: str) -> None:
     changes: dict[str, Any] = {
         "spec__solver__reward": {"mode": mode},
         "spec__finetune": {"data": {"uri": "s3://bucket/labelled.jsonl"}},
