@@ -2,6 +2,7 @@
 
 open_store, open_storage          whole objects under keys                      base.py file.py s3.py
 commit, read_manifest             a directory exists when its manifest does     committed.py probe.py
+upload_part, commit_parts         the same by several processes together       committed.py
 read_own_manifest                 the same, and another step's is refused      committed.py
 fetch, read_file, download_tree   only what the manifest names, checked         reading.py cache.py
 fetch_rows                        a file of typed rows                          reading.py
@@ -18,7 +19,16 @@ from pathlib import Path
 from selfevo_contract.errors import InputError
 from selfevo_contract.spec.storage import Storage
 from selfevo_store.base import Checksum, ObjectInfo, ObjectStore
-from selfevo_store.committed import CommitResult, commit, read_manifest, read_own_manifest
+from selfevo_store.committed import (
+    CommitResult,
+    commit,
+    commit_parts,
+    new_write_id,
+    read_manifest,
+    read_own_manifest,
+    remove_parts,
+    upload_part,
+)
 from selfevo_store.probe import probe_conditional_put
 from selfevo_store.problems import CorruptArtifact, ObjectNotFound
 from selfevo_store.reading import Problem, download_tree, fetch, fetch_rows, read_file, verify
@@ -32,11 +42,13 @@ __all__ = [
     "ObjectStore",
     "Problem",
     "commit",
+    "commit_parts",
     "download_tree",
     "fetch",
     "fetch_rows",
     "known_records",
     "leave_record",
+    "new_write_id",
     "open_storage",
     "open_store",
     "probe_conditional_put",
@@ -44,6 +56,8 @@ __all__ = [
     "read_manifest",
     "read_own_manifest",
     "read_record",
+    "remove_parts",
+    "upload_part",
     "verify",
 ]
 

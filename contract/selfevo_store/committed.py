@@ -18,7 +18,7 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,37 +109,69 @@ def commit(store: ObjectStore, prefix: str, files: Mapping[str, Path], draft: Ma
     standing = _standing(store, prefix, draft)
     if standing is not None:
         return CommitResult(standing, won=False)  # spares a slow ghost its upload
-    write_id = secrets.token_hex(8)
-    attempt = join(prefix, f"attempts/{write_id}")
+    write_id = new_write_id()
     try:
-        manifest = _upload(store, prefix, files, draft, write_id)
+        uploaded = upload_part(store, prefix, files, write_id)
     except BaseException as error:
         if getattr(error, "reason", "") != reasons.STORE_UNREACHABLE:  # else it would only be waited for once more
-            _remove(store, attempt)  # no manifest names these files yet
+            remove_parts(store, prefix, write_id)
         raise
-    in_store = _put(store, prefix, manifest)
-    won = in_store.write_id == write_id
-    if not won and store.require_conditional_put:
-        # Without the condition a delayed put of ours might still replace the winner's manifest: then the files stay.
-        _remove(store, attempt)
-    return CommitResult(in_store, won)
+    return commit_parts(store, prefix, uploaded, draft, write_id)
 
 
-def _upload(
-    store: ObjectStore, prefix: str, files: Mapping[str, Path], draft: ManifestDraft, write_id: str
-) -> Manifest:
+def new_write_id() -> str:
+    """A name of its own for a commit; several processes that commit together share one."""
+    return secrets.token_hex(8)
+
+
+def upload_part(store: ObjectStore, prefix: str, files: Mapping[str, Path], write_id: str) -> list[StoredFile]:
+    """Upload this process's files of the commit ``write_id``. Nobody sees them until it is made by `commit_parts`.
+
+    Raises:
+        InputError, ServiceError: as ``commit``.
+    """
+
     def upload(item: tuple[str, Path]) -> StoredFile:
         name, path = item
         stored = f"attempts/{write_id}/{check_key(name)}"
         digest = store.upload_file(path, join(prefix, stored))
         return StoredFile(name=name, path=stored, size=digest.size, sha256=digest.sha256)
 
-    return Manifest(
+    return in_parallel(upload, sorted(files.items()))
+
+
+def commit_parts(
+    store: ObjectStore, prefix: str, files: Sequence[StoredFile], draft: ManifestDraft, write_id: str
+) -> CommitResult:
+    """Makes what `upload_part` has uploaded in all processes the output at ``prefix``, unless there is one already.
+
+    Called by one of them, once all are done, with what all of them were given back.
+
+    Raises:
+        InputError, ServiceError: as ``commit``.
+    """
+    probe_conditional_put(store)
+    manifest = Manifest(
         **draft.model_dump(),
         write_id=write_id,
         created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        files=in_parallel(upload, sorted(files.items())),
+        files=sorted(files, key=lambda file: file.name),
     )
+    in_store = _put(store, prefix, manifest)
+    won = in_store.write_id == write_id
+    if not won and store.require_conditional_put:
+        # Without the condition a delayed put of ours might still replace the winner's manifest: then the files stay.
+        remove_parts(store, prefix, write_id)
+    return CommitResult(in_store, won)
+
+
+def remove_parts(store: ObjectStore, prefix: str, write_id: str) -> None:
+    """Remove what was uploaded for a commit that is not made; no manifest names it."""
+    attempt = join(prefix, f"attempts/{write_id}")
+    try:
+        store.delete_prefix(attempt)
+    except SelfevoError as error:  # nobody refers to them: litter, not damage
+        _log.warning("files of an attempt that was not needed stay in the store: %s", error)
 
 
 def _put(store: ObjectStore, prefix: str, manifest: Manifest) -> Manifest:
@@ -171,13 +203,6 @@ def _put(store: ObjectStore, prefix: str, manifest: Manifest) -> Manifest:
 def _standing(store: ObjectStore, prefix: str, ours: ManifestDraft) -> Manifest | None:
     """What is committed there already, which must be of the same step."""
     return read_own_manifest(store, prefix, ours.phase, ours.key)
-
-
-def _remove(store: ObjectStore, attempt: str) -> None:
-    try:
-        store.delete_prefix(attempt)
-    except SelfevoError as error:  # nobody refers to them: litter, not damage
-        _log.warning("files of an attempt that was not needed stay in the store: %s", error)
 
 
 def _parse(data: bytes, uri: str) -> Manifest:

@@ -14,7 +14,18 @@ from harness.s3proxy import Faults, Request, proxied
 from harness.versitygw import S3Server
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.errors import ExitCode, InputError, ServiceError
-from selfevo_store import ObjectStore, commit, fetch, open_store, read_file, read_manifest, verify
+from selfevo_store import (
+    ObjectStore,
+    commit,
+    commit_parts,
+    fetch,
+    new_write_id,
+    open_store,
+    read_file,
+    read_manifest,
+    upload_part,
+    verify,
+)
 
 PREFIX = f"team/solver/{KEY}"
 
@@ -54,6 +65,25 @@ def test_the_second_to_commit_gets_the_first_ones_output(store: ObjectStore, tmp
     before = store.list("")
     second = commit(store, PREFIX, write_files(tmp_path / "2", {"a": b"2"}), draft(attempt="job-2"))
     assert (second.won, second.manifest) == (False, first.manifest)
+    assert store.list("") == before
+
+
+def test_several_commit_together_and_nothing_is_there_before_the_last_is_done(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    ours, theirs = new_write_id(), new_write_id()
+    parts = [
+        upload_part(store, PREFIX, write_files(tmp_path / name, {f"{name}.bin": name.encode()}), ours)
+        for name in ("b", "a")
+    ]
+    assert read_manifest(store, PREFIX) is None
+    made = commit_parts(store, PREFIX, [file for part in parts for file in part], draft(), ours)
+    assert made.won and [file.name for file in made.manifest.files] == ["a.bin", "b.bin"]
+    assert (fetch(store, PREFIX, made.manifest, tmp_path / "in") / "a.bin").read_bytes() == b"a"
+    before = store.list("")
+    late = upload_part(store, PREFIX, write_files(tmp_path / "late", {"a.bin": b"late"}), theirs)
+    second = commit_parts(store, PREFIX, late, draft(), theirs)
+    assert (second.won, second.manifest) == (False, made.manifest)
     assert store.list("") == before
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 
+from harness.artifacts import KEY, draft, write_files
 from harness.curricula import give_curriculum
 from harness.inprocess import Ended, Phases
 from harness.pods import Happening, Pod, Script, gone
@@ -17,7 +19,7 @@ from harness.tiny import BASE, settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_completions, checkpoint_prefix
 from selfevo_contract.fingerprint import FINGERPRINT
-from selfevo_store import read_manifest
+from selfevo_store import open_store, read_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -157,8 +159,14 @@ def test_training_goes_on_from_one_to_two_processes_and_back(make: Make, one: Ph
     second = sharded(shared, tmp_path / "second", crash(alone, 4, rank=1), generated=1)
     assert second.code == 3 and alone.checkpoints(TRAIN) == [2, 4], second.log
     manifests = [read_manifest(alone.store, checkpoint_prefix(alone.prefix(TRAIN), update)) for update in (2, 4)]
-    states = [{file.name for file in each.files if "rng_state" not in file.name} for each in manifests if each]
-    assert states[0] == states[1] and "model.safetensors" in states[0]
+    states = [{file.name: file.size for file in each.files} for each in manifests if each]
+    assert {"model.safetensors", "optimizer.pt"} < states[0].keys()
+    # Nobody held the whole of what two processes wrote: each has its share of weights and of either moment.
+    shares = [[size for name, size in states[1].items() if name.startswith(f"shard-0000{n}-")] for n in (1, 2)]
+    assert [len(each) for each in shares] == [3, 3] and "model.safetensors" not in states[1]
+    assert states[1]["optimizer.pt"] < min(map(min, shares)) / 4
+    whole_size = states[0]["model.safetensors"] + states[0]["optimizer.pt"]
+    assert all(0.4 < sum(each) / whole_size < 0.6 for each in shares)
     third = whole(alone, tmp_path / "third", generated=2)
     assert (third.code, third.result.resumed_from) == (0, 2), third.log
     same_training(one, alone)
@@ -202,12 +210,12 @@ def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_
     prefix = checkpoint_prefix(stopped.prefix(TRAIN), max(stopped.checkpoints(TRAIN)))
     kept = read_manifest(stopped.store, checkpoint_completions(prefix))
     assert kept is not None and kept.file("completions-0.safetensors") and kept.file("completions-1.safetensors")
-    again = attempt(stopped, tmp_path / "again", generated=2)
-    assert [each.code for each in again] == [0, 0], again[0].log
-    assert again[0].result.resumed_from == 1
+    again = sharded(stopped, tmp_path / "again", generated=2)  # the same two processes, in one pod
+    assert (again.code, again.result.resumed_from) == (0, 1), again.log
     assert stopped.digests(TRAIN) == undisturbed.digests(TRAIN)
 
 
+@pytest.mark.parametrize("form", ["whole", "shares"])
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -216,25 +224,89 @@ def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_
         ("moments", "has moments of 2 parameters where 1 are trained"),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str, expected: str) -> None:
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str, expected: str, form: str) -> None:
     import torch
     from safetensors.torch import save_file
 
     from selfevo_contract.errors import InputError
-    from selfevo_trainer.grpo import sharding
+    from selfevo_trainer.grpo import sharding, shards
 
+    reader: Any = shards if form == "shares" else sharding
     model = torch.nn.Module()
     model.lm_head = torch.nn.Linear(4, 4, bias=False)
     name = "another" if change == "weights" else "lm_head.weight"
-    save_file({name: torch.zeros(2, 4)}, tmp_path / "model.safetensors")
+    if form == "whole":
+        save_file({name: torch.zeros(2, 4)}, tmp_path / "model.safetensors")
+    else:
+        save_file({f"weights.{name}": torch.zeros(2, 4)}, tmp_path / "shard-00001-model-00001-of-00001.safetensors")
+    assert shards.lie_in(tmp_path) == (form == "shares")
     optimizer = torch.optim.AdamW(model.parameters())
     others = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1)) for _ in range(2)])
     torch.save(others.state_dict(), tmp_path / "optimizer.pt")
     with pytest.raises(InputError) as refused:
         if change == "moments":
-            sharding.load_optimizer(optimizer, None, tmp_path)
+            reader.load_optimizer(optimizer, None, tmp_path)
         else:
-            sharding.load_weights(model, tmp_path)
+            reader.load_weights(model, tmp_path)
     assert expected in str(refused.value) and "it is of another training; remove the step's checkpoints" in str(
         refused.value
     )
+
+
+def test_a_checkpoint_is_none_before_all_processes_have_uploaded_their_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfevo_contract.errors import ServiceError
+    from selfevo_trainer.distributed import collective
+    from selfevo_trainer.grpo import checkpoints
+
+    store = open_store(f"file://{tmp_path}/store")
+    config = SimpleNamespace(prefix=f"team/solver-train/{KEY}")
+    contexts: list[Any] = [
+        SimpleNamespace(store=store, config=config, rank=SimpleNamespace(first=first)) for first in (True, False)
+    ]
+    given: list[Any] = []
+    monkeypatch.setattr(collective, "collected", lambda mine, _: given.append(mine) or [])
+
+    def save(context: Any, others: Any, write_id: str) -> int:
+        folder = tmp_path / f"checkpoint-{len(given)}"
+        write_files(folder, {f"shard-{len(given)}.safetensors": b"x" * 8})
+        if context.rank.first:
+            monkeypatch.setattr(collective, "collected", lambda mine, _: [mine, *others])
+        return checkpoints.save(context, draft(), folder, 4, 1, checkpoints.Shared(write_id, None))
+
+    assert save(contexts[1], None, "a" * 16) == 8
+    assert read_manifest(store, checkpoint_prefix(config.prefix, 4)) is None
+    with pytest.raises(ServiceError, match="process 1 cannot upload its part of a checkpoint; its log says why"):
+        save(contexts[0], [None], "a" * 16)
+    assert store.list("") == []  # nothing is left of it
+    monkeypatch.setattr(collective, "collected", lambda mine, _: given.append(mine) or [])
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoints, "upload_part", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
+        with pytest.raises(OSError, match="the disk is gone"):
+            save(contexts[1], None, "b" * 16)
+    assert given[-1] is None  # the first process, which waits, gets to know
+    assert save(contexts[1], None, "b" * 16) == 8
+    assert save(contexts[0], [given[-1]], "b" * 16) == 16
+    made = read_manifest(store, checkpoint_prefix(config.prefix, 4))
+    assert made is not None and [file.name for file in made.files] == ["shard-2.safetensors", "shard-3.safetensors"]
+
+
+def test_a_part_that_cannot_be_written_ends_all_processes_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    from selfevo_contract.errors import ServiceError
+    from selfevo_trainer.distributed import collective
+    from selfevo_trainer.grpo import shards
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise CheckpointException("write", {1: (OSError("No space left on device"), None)})  # type: ignore[dict-item]
+
+    monkeypatch.setattr(shards, "save", fails)
+    with pytest.raises(ServiceError, match="process 1 cannot write its part of a checkpoint: No space left on device"):
+        shards.write({}, tmp_path, None)
+    monkeypatch.setattr(collective, "rank", lambda: 1)
+    with pytest.raises(OSError, match="No space left on device"):
+        shards.write({}, tmp_path, None)

@@ -66,6 +66,19 @@ def all_gather(values: Sequence[Any]) -> list[Any]:
     return list(gather_object(list(values)))
 
 
+def apart() -> Any:
+    """A group of all processes for a thread beside the training, whose collectives meet none of the training's. Made in
+    all at the same time; on the CPU."""
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=TIMEOUT_S))
+
+
+def collected(value: Any, group: Any) -> list[Any]:
+    """The values of all processes of ``group`` in the first one; nothing in the others."""
+    values: list[Any] | None = [None] * dist.get_world_size(group) if rank() == 0 else None
+    dist.gather_object(value, values, dst=0, group=group)
+    return values or []
+
+
 def dealt_out(items: Sequence[Item], work: Callable[[list[Item]], list[Result]]) -> list[Result]:
     """``work`` on all items, an even share in each process (at most one item more than in another).
 

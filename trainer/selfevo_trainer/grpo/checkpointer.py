@@ -2,7 +2,7 @@
 
 update_begins    the random state that a broken-off update begins with again
 is_due           after each optimizer update: by steps or by time
-hand_over        snapshot now, in all processes; upload beside the training, by the first
+hand_over        snapshot now, in all processes; upload beside the training, by the first, or by all of a sharded one
 finish           after training: what is on its way is waited for, as long as the pod's grace allows
 """
 
@@ -21,12 +21,14 @@ from selfevo_contract.errors import Terminated
 from selfevo_contract.sizing.fit import BYTES_OF_STATE
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
+from selfevo_store import new_write_id
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import checkpoints, completions, snapshots
+from selfevo_trainer.grpo.checkpoints import Shared
 from selfevo_trainer.grpo.completions import StepCompletions
 from selfevo_trainer.grpo.dealing import DealingTrainer
-from selfevo_trainer.grpo.snapshots import Snapshot
+from selfevo_trainer.grpo.snapshots import SharedSnapshot, Snapshot
 from selfevo_trainer.grpo.supervised import SupervisedTrainer
 from selfevo_trainer.grpo.uploads import Uploads
 from selfevo_trainer.inputs import room
@@ -44,7 +46,7 @@ class Checkpointer:
         self.context = context
         self.grpo = grpo
         self.uploads = Uploads()
-        """The first process's; the others' is idle."""
+        """The first process's, and those of all in a sharded training; else the others' are idle."""
         every = context.config.checkpoint_every
         self._steps = every if isinstance(every, int) else None
         self._seconds = None if isinstance(every, int) else seconds_of(every)
@@ -54,6 +56,7 @@ class Checkpointer:
         self._completions_of: int | None = None
         """The updates whose state, and whose step's completions, lie in the store or are on their way there."""
         self._state_bytes: int | None = None
+        self._group: Any = None
 
     def begins(self, trainer: DealingTrainer | SupervisedTrainer, found: checkpoints.Found | None) -> None:
         """Training begins, or goes on from ``found``."""
@@ -62,6 +65,8 @@ class Checkpointer:
             self._state_of, self._completions_of = found.update, found.update if found.completions else None
         if self.context.checkpoint_bytes is None:  # else the preflight has warned
             self._advise()
+        if self.grpo.sharded:
+            self._group = collective.apart()
         self._taken_at = time.monotonic()
 
     def update_begins(self) -> None:
@@ -102,19 +107,26 @@ class Checkpointer:
         context, update = self.context, self.trainer.state.global_step
         folder = Path(str(self.trainer.args.output_dir))
         rest: Sequence[StepCompletions] = []
-        taken: Snapshot | None = None
+        taken: Snapshot | SharedSnapshot | None = None
+        shared: Shared | None = None
         with context.clock.during("checkpoint"):
             draft = context.draft()
+            if state and self._group is not None:
+                shared = Shared(collective.broadcast(new_write_id()), self._group)
+                self.uploads.wait()  # a process may be a moment behind the first one, which is done
             if self._missing()[1]:
                 kept = self.trainer.kept
                 assert kept is not None
                 rest = collective.all_gather([kept.on_cpu()])
                 self._completions_of = update
             if state:
-                taken = snapshots.take(self.trainer, folder / f"{PREFIX_CHECKPOINT_DIR}-{update}", self._random)
+                place = folder / f"{PREFIX_CHECKPOINT_DIR}-{update}"
+                taken = snapshots.take(self.trainer, place, self._random, self._group)
                 self._state_of, self._taken_at = update, time.monotonic()
-        if context.rank.first:
-            self.uploads.start(lambda: self._upload(draft, taken, rest, folder / f"completions-{update}", update))
+        rest = rest if context.rank.first else []
+        if context.rank.first or shared:
+            place = folder / f"completions-{update}"
+            self.uploads.start(lambda: self._upload(draft, taken, rest, place, update, shared))
 
     def finish(self, *, stopping: bool) -> None:
         """Training has ended: wait for what is on its way; where it was stopped, save the state of now as well.
@@ -142,7 +154,13 @@ class Checkpointer:
         raise Terminated(self._stopped(whole=whole))
 
     def _upload(
-        self, draft: ManifestDraft, taken: Snapshot | None, rest: Sequence[StepCompletions], folder: Path, update: int
+        self,
+        draft: ManifestDraft,
+        taken: Snapshot | SharedSnapshot | None,
+        rest: Sequence[StepCompletions],
+        folder: Path,
+        update: int,
+        shared: Shared | None,
     ) -> int:
         """In the other thread. The completions come first: a checkpoint within a step is none without them."""
         size = 0
@@ -152,7 +170,7 @@ class Checkpointer:
             size += checkpoints.save_completions(self.context, draft, folder, update)
         if taken is not None:
             begun = time.monotonic()
-            saved = checkpoints.save(self.context, draft, taken.write(), update, self.grpo.updates_per_step)
+            saved = checkpoints.save(self.context, draft, taken.write(), update, self.grpo.updates_per_step, shared)
             self._state_bytes = saved
             self._advise(saved / max(time.monotonic() - begun, 1e-6))
             size += saved

@@ -1,8 +1,8 @@
 """Intra-phase checkpoints: a trainer's state, committed to the store, checked before it is opened.
 
-TRL's own checkpoint folder is what is committed, less ``training_args.bin``, which nothing reads back and which only a
-pickle can hold. The optimizer's state is torch's format; its digest is checked before it is opened, and transformers
-opens it with ``weights_only=True`` (docs/decisions/0002-optimizer-state.md).
+TRL's own checkpoint folder is what is committed (of a sharded training each process's share of it, `shards`), less
+``training_args.bin``, which nothing reads back and which only a pickle can hold. The optimizer's state is torch's
+format; its digest is checked before it is opened, with ``weights_only=True`` (docs/decisions/0002-optimizer-state.md).
 
 A checkpoint's number is that of the optimizer updates done. The completions of the step under way are a commit of their
 own below it: between steps it can do without them, within a step it cannot.
@@ -16,17 +16,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selfevo_contract.artifacts import (
     MANIFEST_NAME,
     Manifest,
     ManifestDraft,
+    StoredFile,
     checkpoint_completions,
     checkpoint_prefix,
 )
 from selfevo_contract.errors import ServiceError
-from selfevo_store import CorruptArtifact, commit, fetch, read_manifest
+from selfevo_store import CorruptArtifact, commit, commit_parts, fetch, read_manifest, remove_parts, upload_part
 from selfevo_trainer.context import Context
+from selfevo_trainer.distributed import collective
 
 _LEFT_OUT = {"training_args.bin", "README.md"}
 _KEPT = 2
@@ -43,6 +46,15 @@ class Found:
     state: Path
     completions: Path | None
     """Of the step under way; None when they are to be generated."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A checkpoint that all processes write together."""
+
+    write_id: str
+    group: Any
+    """Of all processes, for the threads that upload."""
 
 
 def _updates(context: Context) -> list[int]:
@@ -70,17 +82,56 @@ def of_as_many(files: set[str], processes: int) -> bool:
     }
 
 
-def save(context: Context, draft: ManifestDraft, folder: Path, update: int, updates_per_step: int) -> int:
+def save(
+    context: Context,
+    draft: ManifestDraft,
+    folder: Path,
+    update: int,
+    updates_per_step: int,
+    shared: Shared | None = None,
+) -> int:
     """Commit ``folder`` as the checkpoint of ``update`` and remove it; older ones are removed from the store.
 
     The newest two stay, for one of them may turn out to be damaged, and the newest one between two steps, which needs
-    no completions. Called in any thread.
+    no completions. Called in any thread; of a checkpoint that is ``shared`` in all processes, each with its own files.
 
     Returns:
-        its bytes.
+        its bytes; in a process that is not the first, those of its own files.
+
+    Raises:
+        ServiceError: the store failed, or another process did.
     """
     prefix = checkpoint_prefix(context.config.prefix, update)
-    manifest = commit(context.store, prefix, kept_files(folder), draft).manifest
+    if shared is None:
+        files: Sequence[StoredFile] = commit(context.store, prefix, kept_files(folder), draft).manifest.files
+    else:
+        files = _together(context, prefix, draft, folder, shared)
+    if context.rank.first:
+        _remove_older(context, updates_per_step)
+    shutil.rmtree(folder, ignore_errors=True)
+    return sum(file.size for file in files)
+
+
+def _together(
+    context: Context, prefix: str, draft: ManifestDraft, folder: Path, shared: Shared
+) -> Sequence[StoredFile]:
+    """All processes upload at the same time, and the first one commits when all are done."""
+    mine: list[StoredFile] | None = None
+    try:
+        mine = upload_part(context.store, prefix, kept_files(folder), shared.write_id)
+    finally:  # the first one waits for each process, also for one that fails
+        parts: list[list[StoredFile] | None] = collective.collected(mine, shared.group)
+        if any(part is None for part in parts):
+            remove_parts(context.store, prefix, shared.write_id)
+    if not context.rank.first:
+        return mine
+    if failed := [rank for rank, part in enumerate(parts) if part is None]:
+        raise ServiceError(f"process {failed[0]} cannot upload its part of a checkpoint; its log says why; try again")
+    files = [file for part in parts for file in part or ()]
+    return commit_parts(context.store, prefix, files, draft, shared.write_id).manifest.files
+
+
+def _remove_older(context: Context, updates_per_step: int) -> None:
     kept = 0
     between = False
     for number in _updates(context):
@@ -88,8 +139,6 @@ def save(context: Context, draft: ManifestDraft, folder: Path, update: int, upda
         if kept >= _KEPT and (between or not whole):
             context.store.delete_prefix(checkpoint_prefix(context.config.prefix, number))
         kept, between = kept + 1, between or whole
-    shutil.rmtree(folder, ignore_errors=True)
-    return sum(file.size for file in manifest.files)
 
 
 def save_completions(context: Context, draft: ManifestDraft, folder: Path, update: int) -> int:
@@ -161,12 +210,14 @@ def _own(context: Context, prefix: str) -> Manifest | None:
 
 
 def _fetched(context: Context, prefix: str, manifest: Manifest, name: str) -> Path:
-    dest = context.workdir / name
-    try:
-        return fetch(context.store, prefix, manifest, dest)
-    except CorruptArtifact:
-        shutil.rmtree(dest, ignore_errors=True)
-        raise
+    def fetched(dest: Path) -> Path:
+        try:
+            return fetch(context.store, prefix, manifest, dest)
+        except CorruptArtifact:
+            shutil.rmtree(dest, ignore_errors=True)
+            raise
+
+    return context.once_per_pod(name, fetched)
 
 
 def at(context: Context, update: int, *, with_completions: bool) -> Found:
@@ -188,7 +239,7 @@ def _surely(context: Context, prefix: str, name: str, update: int) -> Path:
     try:
         manifest = read_manifest(context.store, prefix)
         if manifest is not None:
-            return fetch(context.store, prefix, manifest, context.workdir / name)
+            return _fetched(context, prefix, manifest, name)
         why = "it is gone"
     except CorruptArtifact as error:
         why = str(error)

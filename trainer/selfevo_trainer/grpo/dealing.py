@@ -13,7 +13,7 @@ from trl.trainer.utils import split_tensor_dict
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.grpo import sharding
+from selfevo_trainer.grpo import sharding, shards
 from selfevo_trainer.grpo.completions import StepCompletions
 from selfevo_trainer.grpo.snapshots import random_state, set_random_state
 from selfevo_trainer.process.signals import StopRequest
@@ -83,17 +83,22 @@ class DealingTrainer(GRPOTrainer):
         """Nothing here: `hooks.Hooks.on_save` takes a snapshot."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if not sharding.is_sharded(self.model):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        if shards.lie_in(folder):
+            shards.load_weights(self.model, folder)
+        elif sharding.is_sharded(self.model):
+            sharding.load_weights(self.model, folder)
         else:
-            sharding.load_weights(self.model, Path(resume_from_checkpoint))
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not sharding.is_sharded(self.model):
+        if checkpoint is not None and shards.lie_in(Path(checkpoint)):
+            shards.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
+        elif checkpoint is not None and sharding.is_sharded(self.model):
+            sharding.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
+        else:
             of_trainer: Any = super()
             of_trainer._load_optimizer_and_scheduler(checkpoint)
-        else:
-            sharding.load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         restored, self.restored = self.restored, None

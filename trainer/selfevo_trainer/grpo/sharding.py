@@ -1,9 +1,9 @@
 """One training's weights, reference, gradients and moments, shared out over its processes: FSDP2 by accelerate and TRL.
 
-What lies on disks and in the store is whole and of the form that one process writes, so that a checkpoint can be
-resumed by any number of processes, sharded or not. It is gathered one tensor at a time, into the first process's CPU
-memory; to read one, each process takes its own part of a file's tensors. Files are read as safetensors, and with
-``weights_only=True`` where they are torch's, after their digests were checked.
+The model that is saved is whole and of the form that one process writes: it is gathered one tensor at a time, into the
+first process's CPU memory. Checkpoints are files of each process's share (`shards`), and are read by any number of
+processes, sharded or not; so are those that one process wrote, of whose tensors each process takes its own part. Files
+are read as safetensors, and with ``weights_only=True`` where they are torch's, after their digests were checked.
 """
 
 from __future__ import annotations
@@ -129,17 +129,6 @@ def whole_weights(model: Any) -> dict[str, torch.Tensor]:
     return weights
 
 
-def whole(value: Any) -> Any:
-    """An optimizer's state; its tensors are None in all processes but the first."""
-    if isinstance(value, torch.Tensor):
-        return _gathered(value)
-    if isinstance(value, Mapping):
-        return {name: whole(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(whole(each) for each in value)
-    return value
-
-
 def _gathered(tensor: torch.Tensor) -> torch.Tensor | None:
     full = tensor
     if isinstance(tensor, DTensor):
@@ -170,7 +159,7 @@ def load_weights(model: Any, folder: Path) -> None:
         for key, parameter in trained.items():
             found = next((name for name in names[key] if name in where), None)
             if found is None:
-                raise _other(folder, f"has no {names[key][0]}")
+                raise of_another(folder, f"has no {names[key][0]}")
             _set(parameter, where[found].get_tensor(found), folder, found)
 
 
@@ -192,13 +181,13 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     indices = [each for group in state["param_groups"] for each in group["params"]]
     if len(parameters) != len(indices):
-        raise _other(folder, f"has moments of {len(indices)} parameters where {len(parameters)} are trained")
+        raise of_another(folder, f"has moments of {len(indices)} parameters where {len(parameters)} are trained")
     for index, parameter in zip(indices, parameters, strict=True):
         moments = state["state"].get(index, {})
         for name, value in moments.items():
             if isinstance(value, torch.Tensor) and value.ndim:
                 if value.shape != parameter.shape:
-                    raise _other(folder, f"has moments of shape {tuple(value.shape)} for {tuple(parameter.shape)}")
+                    raise of_another(folder, f"has moments of shape {tuple(value.shape)} for {tuple(parameter.shape)}")
                 moments[name] = _like(parameter, value)
     optimizer.load_state_dict(state)
     scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
@@ -206,7 +195,7 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
 
 def _set(parameter: torch.Tensor, value: torch.Tensor, folder: Path, name: str) -> None:
     if value.shape != parameter.shape:
-        raise _other(folder, f"has {name} of shape {tuple(value.shape)} for {tuple(parameter.shape)}")
+        raise of_another(folder, f"has {name} of shape {tuple(value.shape)} for {tuple(parameter.shape)}")
     with torch.no_grad():
         own_part(parameter).copy_(own_part(_like(parameter, value)))
 
@@ -219,7 +208,8 @@ def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value, mesh, parameter.placements, src_data_rank=None).to(parameter.device)
 
 
-def _other(folder: Path, what: str) -> InputError:
+def of_another(folder: Path, what: str) -> InputError:
+    """What to say of a checkpoint that ``what`` is wrong with."""
     return InputError(f"the checkpoint {folder.name} {what}: it is of another training; remove the step's checkpoints")
 
 

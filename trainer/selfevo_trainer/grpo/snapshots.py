@@ -1,9 +1,10 @@
 """The state of training in CPU memory, and as the files that TRL's trainer resumes from.
 
     take      in the training's thread, in every process: copies, in seconds
-    write     in another thread, of the first process: files, while training goes on
+    write     in another thread, of the first process, or of all where they share it: files, while training goes on
 
-What lies in the folder is what Trainer._save_checkpoint writes there, less what `checkpoints.kept_files` leaves out.
+What lies in the folder is what Trainer._save_checkpoint writes there, less what `checkpoints.kept_files` leaves out;
+of a sharded training weights and moments are `shards`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, Trainer
 
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.grpo import sharding
+from selfevo_trainer.grpo import sharding, shards
 
 RandomState = dict[str, Any]
 
@@ -45,15 +46,36 @@ class Snapshot:
         return self.folder
 
 
-def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
+@dataclass(frozen=True)
+class SharedSnapshot:
+    """The same of a sharded training: this process's share."""
+
+    folder: Path
+    """Holds the small files already, in the first process."""
+    share: shards.Share
+    alike: Mapping[str, Any]
+    """What of the optimizer is the same in all processes."""
+    group: Any
+    """Of all processes, for the threads that write."""
+
+    def write(self) -> Path:
+        """Write the rest of the files, in all processes at the same time. Returns the folder."""
+        shards.write(self.share, self.folder, self.group)
+        if collective.rank() == 0:
+            torch.save(dict(self.alike), self.folder / OPTIMIZER_NAME)
+        return self.folder
+
+
+def take(trainer: Trainer, folder: Path, state: RandomState, group: Any = None) -> Snapshot | SharedSnapshot | None:
     """The state of ``trainer`` between two optimizer updates; gradients that it has accumulated are none of it.
 
     Args:
         folder: Of the files.
         state: What the process's random state was when the next update began, or would begin now.
+        group: Of a sharded training: all processes, for the threads that write.
 
     Returns:
-        the snapshot; None in a process that is not the first.
+        the snapshot; None in a process that is not the first, unless the training is sharded.
     """
     trainer.store_flos()
     args: Any = trainer.args
@@ -61,11 +83,11 @@ def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     states = collective.all_gather([(name, random_bytes(state))])  # each process alone sees its own
     model: Any = trainer.model
     optimizer: Any = trainer.optimizer
-    gathered = None  # the first process gathers from all
+    shared = None
     if sharding.is_sharded(model):
-        gathered = sharding.whole_weights(model), sharding.whole(optimizer.state_dict())
+        shared = SharedSnapshot(folder, *shards.taken(model, optimizer), group)
     if collective.rank() != 0:
-        return None
+        return shared
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in states:
         (folder / name).write_bytes(data)
@@ -74,8 +96,8 @@ def take(trainer: Trainer, folder: Path, state: RandomState) -> Snapshot | None:
     if trainer.accelerator.scaler is not None:
         torch.save(trainer.accelerator.scaler.state_dict(), folder / SCALER_NAME)
     trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-    if gathered is not None:
-        return Snapshot(trainer.state.global_step, folder, model, *gathered)
+    if shared is not None:
+        return shared
     frozen = {_place(each) for each in model.parameters() if not each.requires_grad}
     seen: dict[Any, torch.Tensor] = {}
     weights = {
