@@ -1,9 +1,9 @@
 """The simulation of the operator over many seeds: `python benchmarks/simulate.py --seeds 10000`.
 
-Each seed is one life of runs in a simulated cluster, through faults and to its end (tests/operator/simulation): of four
-in a row, two of plain runs, one with guards that stop, roll back or promote, one of a run and its fork; people review,
-and set and raise budgets in all of them. What is reported is how many seeds broke a law or ended otherwise than without
-faults, and how much happened in them.
+Each seed is one life of runs in a simulated cluster, through faults and to its end (tests/operator/simulation): of five
+in a row, two of plain runs, one with guards that stop, roll back or promote, one of a run and its fork, with a judge or
+without, one that is fine-tuned or published; people review, and set and raise budgets in all of them. What is reported
+is how many seeds broke a law or ended otherwise than without faults, and how much happened in them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "operator"), str(Path(
 
 def seed_of(number: int) -> int:
     """The seed of a life: its kind goes round."""
-    from simulation.shapes import FORK_SEEDS, GUARD_SEEDS
+    from simulation.shapes import FINETUNE_SEEDS, FORK_SEEDS, GUARD_SEEDS
 
-    return {2: GUARD_SEEDS[number // 4], 3: FORK_SEEDS[number // 4]}.get(number % 4, number)
+    own = {2: GUARD_SEEDS, 3: FORK_SEEDS, 4: FINETUNE_SEEDS}.get(number % 5)
+    return number if own is None else own[number // 5]
 
 
 def one(number: int) -> dict[str, Any]:

@@ -21,7 +21,6 @@ import pytest
 from harness.cluster.client import Api
 from harness.cluster.cluster_runs import (
     RUNS,
-    STEPS,
     Object,
     cluster_run,
     events,
@@ -47,10 +46,14 @@ pytestmark = pytest.mark.slow
 STAGES: tuple[Stage, ...] = ("before", "stored", "replied")
 AT_ONCE = 10
 """Runs at one time, each in its own namespace with its own operator: nearly all of their time is waiting."""
-LONG = {"spec__seed": 1, "spec__rollout__shards": 1}
-"""Five steps."""
-BRIEF = {**LONG, "spec__evaluation": None, "spec__challenger__grpo__maxSteps": 0}
+SCORED = {"spec__seed": 1, "spec__rollout__shards": 1, "spec__challenger__grpo__maxSteps": 0}
+"""Four steps: evaluate-0, solver-rollout-1, solver-train-1 and evaluate-1."""
+TUNED = {**SCORED, "spec__finetune": {"data": {"uri": "s3://bucket/labelled.jsonl"}}}
+"""Four more: the best Solver and the base are fine-tuned, and scored."""
+BRIEF = {**SCORED, "spec__evaluation": None}
 """Two: solver-rollout-1 and solver-train-1."""
+BEFORE_TUNING = 4
+"""Jobs until all scores are there."""
 FORK = {**BRIEF, "spec__seed": 2, "spec__iterations": 2, "spec__forkFrom": {"run": "first", "iteration": 1}}
 """Two more: solver-rollout-2 and solver-train-2."""
 
@@ -68,13 +71,15 @@ class Ended:
     writes: list[str]
     """All that were sent, in words."""
     crashes: int
-    """Writes at which the operator may be killed: from the first one about the run that the story is of."""
+    """Writes at which the operator may be killed: from the story's first one (`Crashes.play`)."""
 
 
-def lives(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
-    """Five steps, one after the other."""
-    api.create(cluster_run(**LONG), namespace)
-    return wait_phase(api, namespace, "demo", "Succeeded", LIMIT_S)
+def is_fine_tuned(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
+    """Eight steps, one after the other. When the scores are there it is recorded which Solver is the best."""
+    api.create(cluster_run(**TUNED), namespace)
+    run = wait_phase(api, namespace, "demo", "Succeeded", LIMIT_S)
+    assert status_of(run)["finetune"].items() >= {"iteration": 1, "score": 0.75, "controlScore": 0.7}.items()
+    return run
 
 
 def is_held(api: Api, namespace: str, kubelet: FakeKubelet) -> Object:
@@ -122,17 +127,22 @@ class Crashes:
     def play(self, story: Story, crash: tuple[Stage, int] | None) -> Ended:
         """The story's end, with the operator killed at this stage of this write, and started anew.
 
-        The first write is the first one about the run that the story is of.
+        The first write is the first one about the run that the story is of; of the one that is fine-tuned, that of the
+        Job of its last score, since Jobs before it are those of the other stories.
         """
         plane, namespace = self._plane, self._plane.make_namespace()
         with playing(plane.admin, namespace) as kubelet, proxied(plane) as proxy:
             config = self._folder / f"{namespace}.kubeconfig"
             plane.kubeconfig(account(plane, [namespace]), config, proxy.server)
             operators = [self._nursery.start(config, [namespace])]
-            begins: list[int] = [] if story is goes_on_from_another else [1]
+            begins: list[int] = [1] if story is is_held else []
+            created: set[int] = set()
 
             def hook(stage: Stage, request: Request) -> bool:
-                if not begins and "/demo/" in request.path:
+                if request.method == "POST" and request.path.endswith("/jobs"):
+                    created.add(request.write)
+                there = len(created) == BEFORE_TUNING if story is is_fine_tuned else "/demo/" in request.path
+                if not begins and there:
                     begins.append(request.write)
                 if not begins or (stage, request.write - begins[0] + 1) != crash or len(operators) > 1:
                     return False
@@ -205,7 +215,7 @@ def crashes(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("story", "keys", "stored"),
     [
-        (lives, keys_of(cluster_run(**LONG)), {"create": len(STEPS)}),
+        (is_fine_tuned, keys_of(cluster_run(**TUNED)), {"create": 8}),
         (is_held, keys_of(cluster_run(**BRIEF)), {"create": 3, "delete": 1}),
         (goes_on_from_another, forked_keys(), {"create": 4}),
     ],
@@ -213,11 +223,11 @@ def crashes(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 def test_killed_at_any_write_it_comes_to_the_same_end(crashes: Crashes, story: Story, keys: list, stored: dict):
     undisturbed = crashes.play(story, None)
     assert (undisturbed.trained, undisturbed.stored) == (keys, stored)
-    # Five steps have many writes of a kind: each is the end at one of its stages, in turn; of the others, at all three.
+    # Many steps have many writes of a kind: each is the end at one of its stages, in turn; of the others, at all three.
     matrix = [
         (stage, write)
         for write in range(1, undisturbed.crashes + 1)
-        for stage in ([STAGES[write % 3]] if story is lives else STAGES)
+        for stage in ([STAGES[write % 3]] if story is is_fine_tuned else STAGES)
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for crash, ended in zip(matrix, pool.map(lambda crash: crashes.play(story, crash), matrix), strict=True):

@@ -8,7 +8,7 @@ import pytest
 from test_reconcile import NOW, at
 from test_sharing import FIRST, SECOND, Two
 
-from harness.runs import make_run
+from harness.runs import TRIAD, make_run
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.phases import StepModelRef
 from selfevo_contract.plan import Plan, plan, plan_of
@@ -99,6 +99,73 @@ def test_a_control_arm_gives_the_base() -> None:
     assert run.status is not None and run.status.fork is not None and run.status.fork.challenger is None
     planned = plan_of(run.spec, run.status)
     assert planned.challengers[1].kind == "base" and isinstance(planned.solvers[1], StepModelRef)
+
+
+def test_a_fork_goes_on_with_the_judge_of_its_iteration() -> None:
+    """Whether that step's judge was promoted is in its output: the key stands for whichever judge it left in place."""
+    other = source(2, **TRIAD)
+    run = begun(forking(2, **TRIAD, spec__solver__grpo__maxSteps=7), other)
+    assert run.status is not None and run.status.fork is not None
+    assert run.status.fork.verifier == of_step(other, "verifier-train-2")
+    steps = plan_of(run.spec, run.status).by_name
+    judge = StepModelRef(phase="verifier-train", key=of_step(other, "verifier-train-2"))
+    asking: list[Any] = [steps[name].inputs for name in ("challenger-train-3", "solver-rollout-3", "verifier-train-3")]
+    assert [inputs.judge for inputs in asking] == [judge] * 3
+    paid: Any = steps["solver-train-3"].inputs
+    assert paid.judge.key == steps["verifier-train-3"].key
+    # The first judge, which pairs are measured by, is found in the store where both runs begin it alike.
+    assert asking[-1].first_judge.key == steps["verifier-train-0"].key == of_step(other, "verifier-train-0")
+    assert judge.key not in {step.key for step in steps.values()}, "it is not trained again"
+
+
+def test_it_waits_for_the_judge_of_its_iteration() -> None:
+    other = source(2, **TRIAD)
+    assert other.status is not None
+    kept = [step for step in other.status.steps if step.name != "verifier-train-2"]
+    found = beginning_of(forking(2, **TRIAD), with_steps(other, kept))
+    assert (
+        isinstance(found, NotFound) and not found.final and "iteration 2 of run first is not done yet" in found.message
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "judge"),
+    [
+        ({"maxSteps": 0}, {}, "verifier-train-0"),  # the first one stayed, and is trained from now on
+        ({}, {"maxSteps": 0}, "verifier-train-2"),  # it stays as it is from now on
+    ],
+)
+def test_a_judge_may_be_frozen_before_a_fork_or_after_it(
+    theirs: dict[str, Any], ours: dict[str, Any], judge: str
+) -> None:
+    def changed(over: dict[str, Any]) -> dict[str, Any]:
+        return {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], **over}}
+
+    other = source(2, **changed(theirs))
+    run = begun(forking(2, **changed(ours)), other)
+    steps = plan_of(run.spec, run.status).by_name
+    inputs: Any = steps["challenger-train-4"].inputs
+    assert steps["challenger-train-3"].inputs.judge.key == of_step(other, judge)  # type: ignore[union-attr]
+    assert inputs.judge.key == (of_step(other, judge) if ours else steps["verifier-train-3"].key)
+
+
+def test_a_third_role_may_come_or_go_with_a_fork() -> None:
+    with_judge = begun(forking(2, **TRIAD), source(2))
+    steps = plan_of(with_judge.spec, with_judge.status).by_name
+    first: Any = steps["challenger-train-3"].inputs
+    assert first.judge.key == steps["verifier-train-0"].key, "it begins with the first judge"
+    other = source(2, **TRIAD)
+    without = begun(forking(2), other)
+    assert without.status is not None and without.status.fork is not None and without.status.fork.verifier
+    planned = plan_of(without.spec, without.status)
+    assert not [step for step in planned.steps if step.phase == "verifier-train"]
+    assert all(getattr(step.inputs, "judge", None) is None for step in planned.steps)
+    # One that forks that run before it has trained a judge itself begins with the same one.
+    again = begun(
+        forking(2, **TRIAD), begun(forking(2, **TRIAD), other).model_copy(update={"metadata": other.metadata})
+    )
+    assert again.status is not None and again.status.fork is not None
+    assert again.status.fork.verifier == of_step(other, "verifier-train-2")
 
 
 def test_it_takes_what_the_other_runs_record_says_is_current() -> None:

@@ -102,6 +102,7 @@ def made_up_metrics(role: Role) -> dict[str, float]:
     t = role.iteration
     return {
         "evaluate": {"mean": 0.5 + 0.1 * t, "greedy": 0.6 + 0.1 * t},
+        "finetune-evaluate": {"mean": 0.7 + 0.05 * t},
         "solver-rollout": {"questions": 16.0, "kept": 8.0, "in_band_share": 0.5, "majority_share_mean": 0.6},
         "challenger-train": {"reward_first": 0.3, "reward_last": 0.4},
     }.get(role.phase, {"reward_first": 0.5, "reward_last": 0.7})

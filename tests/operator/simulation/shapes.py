@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.runs import document
+from harness.runs import TRIAD, document
 
 FIRST, SECOND = "demo", "demo-2"
 FORKED = 1
@@ -113,6 +113,8 @@ FORKS = (
         fork={"spec__seed": 7, "spec__guards": None},
         moving=True,
     ),
+    # whose judge is another iteration's, and is trained on
+    Shape("forked with a judge", changes=CURES | ONE_SHARD | NO_SCORES | TRIAD, fork={"spec__seed": 7}),
 )
 """A run and one that goes on from it."""
 FORK_SEEDS = range(2_000_000, 3_000_000)
