@@ -69,8 +69,8 @@ class Training:
     def environment(self, grace: float | None = None) -> dict[str, str]:
         metadata = self.run.metadata
         config = phase_config(self.run.spec, metadata.name, metadata.namespace, self.step)
-        told = phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), self.folder)
-        return told if grace is None else {**told, GRACE_SECONDS_ENV: f"{grace:.0f}"}
+        environment = phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), self.folder)
+        return environment if grace is None else {**environment, GRACE_SECONDS_ENV: f"{grace:.0f}"}
 
     def committed(self) -> list[int]:
         """Updates with a committed checkpoint."""
@@ -79,7 +79,7 @@ class Training:
         return sorted(int(match[1]) for match in found if match)
 
     def log(self) -> str:
-        """The end of what the newest process said."""
+        """The end of the newest process's log."""
         return (self.folder / "log.txt").read_text()[-3000:]
 
     def result(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far rounding moves a fingerprint, how far training does, and which of the two is told from the other.
+"""How far rounding moves a fingerprint, how far training does, and whether the two are distinguished.
 
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/fingerprint.py --store file:///STORE [--model FOLDER] [--vllm]
 
@@ -135,7 +135,7 @@ def demo(store_uri: str, folder: Path) -> dict[str, Any]:
             begun = models.get(f"{phase}-{int(iteration) - 1}", BASE)
             wanted_rows[name] = as_loaded(rows, begun, models[name], precision)
         noise: list[float] = []
-        told, by_mean, false, pairs = 0, 0, 0, 0
+        detected, by_mean, false, pairs = 0, 0, 0, 0
         missed: list[str] = []
         for served, path in models.items():
             model = load(path, precision)
@@ -147,14 +147,14 @@ def demo(store_uri: str, folder: Path) -> dict[str, Any]:
                     false += verdict.served != "wanted"
                     continue
                 pairs += 1
-                told += verdict.served != "wanted"
+                detected += verdict.served != "wanted"
                 by_mean += verdict.difference > verdict.limit
                 missed += [f"{served} for {wanted}"] if verdict.served == "wanted" else []
         result["served"][precision] = {
             "noise": size(noise),
             "right_one_refused": false,
             "wrong_ones": pairs,
-            "told": told,
+            "told": detected,
             "told_by_the_mean_alone": by_mean,
             "missed": missed,
         }
@@ -176,7 +176,7 @@ def _trained(store_uri: str, folder: Path) -> Iterator[tuple[str, Path, list[Pro
 
 
 def real(path: Path, folder: Path) -> dict[str, Any]:
-    """Noise on a real model's own completions, and updates of different sizes told from it or not."""
+    """Noise on a real model's own completions, and updates of different sizes, detected or not."""
     tokenizer = load_tokenizer(path, loading("float32"))
     prompts = [encode(tokenizer, messages(SOLVER, question)) for question in QUESTIONS]
     model = load_for_training(path, loading("float32"))

@@ -116,8 +116,8 @@ def child(way: str, model: Path, dtype: str, repeats: int) -> dict[str, Any]:
     }
     command = [sys.executable, __file__, "--way", way, "--model", str(model), "--dtype", dtype]
     command += ["--repeats", str(repeats)]
-    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
-    found: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
+    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+    found: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     return found
 
 

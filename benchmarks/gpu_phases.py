@@ -121,13 +121,15 @@ def manifest(
 def predicted(run: SelfEvolutionRun, step: Step, model: Architecture, card: str) -> dict[str, float | None]:
     """What `selfevo size` says of the step on ``card``, every completion as long as it may be; its prompts are longer
     than PROMPT_WORDS."""
-    said = took(step, run.spec, model, card, Lengths(full=True))
+    estimated = took(step, run.spec, model, card, Lengths(full=True))
     need = next((need for need in needs(run.spec, model) if need.phase == step.phase), None)
     return {
-        "startup_s": round(said.starting * 3600, 1),
-        "generation_s": round(said.generating * 3600, 1),
-        "tokens_per_generation_second": round(said.tokens / said.generating / 3600, 1) if said.generating else None,
-        "training_s": round(said.training * 3600, 1),
+        "startup_s": round(estimated.starting * 3600, 1),
+        "generation_s": round(estimated.generating * 3600, 1),
+        "tokens_per_generation_second": round(estimated.tokens / estimated.generating / 3600, 1)
+        if estimated.generating
+        else None,
+        "training_s": round(estimated.training * 3600, 1),
         "gib": None if need is None else round((need.held + max(need.backward, need.generation)) / GIB, 1),
     }
 
@@ -150,12 +152,12 @@ def generated(step: Step, held_out: int) -> int:
 
 
 class Memory:
-    """The GPUs' peak while they are looked at, in MiB; what was taken before does not count. None without a GPU."""
+    """The GPUs' peak while they are polled, in MiB; what was taken before does not count. None without a GPU."""
 
     def __init__(self) -> None:
         self._found: list[float] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> Memory:
         self._thread.start()
@@ -165,7 +167,7 @@ class Memory:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._ended.is_set():
             try:
                 asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
@@ -217,7 +219,7 @@ def stopped_and_resumed(run: SelfEvolutionRun, step: Step, folder: Path, until: 
     same one that was not, which is committed: whether the weights have the same bytes, and what checkpoints cost.
 
     Raises:
-        Failed: it did not end as a process that was told to stop, or did not end well the second time.
+        Failed: it did not end as a process that was asked to stop, or did not end well the second time.
     """
     store = Path(run.spec.storage.uri.removeprefix("file://"))
     own = step_prefix(run.metadata.namespace, step.phase, step.key)

@@ -97,8 +97,8 @@ def bare(inputs: SolverTrainInputs, rows: list[CurriculumRow], base: Path, folde
     )
     if ended.returncode:
         raise Failed(f"TRL alone ended with {ended.returncode}:\n{ended.stderr[-4000:]}")
-    said: dict[str, Any] = json.loads((folder / "took.json").read_text())
-    return {"wall_s": round(time.perf_counter() - begun, 1), **said}
+    recorded: dict[str, Any] = json.loads((folder / "took.json").read_text())
+    return {"wall_s": round(time.perf_counter() - begun, 1), **recorded}
 
 
 def train_bare(folder: Path, base: Path) -> None:

@@ -22,13 +22,13 @@ class Watch:
 
     run: SelfEvolutionRun
     alarms: dict[str, int] = field(default_factory=dict)
-    """Guard -> the first iteration of which it said that something is wrong: it warned or tripped."""
+    """Guard -> the first iteration in which it warned or tripped."""
     acted: dict[str, int] = field(default_factory=dict)
     """Guard -> the first iteration of which it tripped: a stop, a rollback, a promotion."""
 
     @property
     def rollbacks(self) -> list[int]:
-        """The iterations that the run was told to compute anew, one for each rollback."""
+        """The iterations that the run had to compute anew, one for each rollback."""
         return [rollback.iteration for rollback in self.run.status.rollbacks] if self.run.status else []
 
     @property
@@ -37,7 +37,7 @@ class Watch:
         return (self.run.status.phase or "") if self.run.status else ""
 
     def measured(self, iteration: int, rows: Rows) -> None:
-        """Every step of ``iteration`` that is not done succeeds with its figures, and the run is looked at."""
+        """Every step of ``iteration`` that is not done succeeds with its figures, and the run is reconciled."""
         the_plan = plan(self.run.spec, self.run.status.rollbacks if self.run.status else ())
         attempts = []
         for step in the_plan.steps:
@@ -63,6 +63,6 @@ class Watch:
                 self.alarms.setdefault(guard.name, iteration)
             if guard.state == "Tripped":
                 self.acted.setdefault(guard.name, iteration)
-        if len(self.rollbacks) > before:  # the next look has the other plan
+        if len(self.rollbacks) > before:  # the next reconcile has the other plan
             again = plan(self.run.spec, outcome.status.rollbacks)
             self.run = self.run.model_copy(update={"status": reconcile(self.run, again, [], NOW).status})

@@ -29,8 +29,8 @@ def machine() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit that runs; in a copy without history, the variable SELFEVO_COMMIT; None where neither says it."""
-    if told := os.environ.get("SELFEVO_COMMIT"):
-        return told
+    if commit := os.environ.get("SELFEVO_COMMIT"):
+        return commit
     asked = ["git", "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.check_output(asked, cwd=Path(__file__).parent, text=True).strip()

@@ -27,14 +27,14 @@ from selfevo_trainer.grpo import sharding
 
 @contextmanager
 def processes(count: int, dtype: torch.dtype) -> Iterator[Any]:
-    """The first of ``count`` processes, as an accelerator that shards: as much of one as accelerate and TRL look at."""
+    """The first of ``count`` processes, as an accelerator that shards: as much of one as accelerate and TRL read."""
     distributed.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
     try:
         options = {name: value for name, value in sharding.ARGUMENTS["fsdp_config"].items() if name != "version"}
         plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False, **options
         )
-        args: Any = SimpleNamespace(fsdp_plugin_args={}, bf16=dtype == torch.bfloat16)  # all that it looks at
+        args: Any = SimpleNamespace(fsdp_plugin_args={}, bf16=dtype == torch.bfloat16)  # all that it reads
         policy: Any = sharding.in_float32(args).fsdp_plugin_args
         plugin.mixed_precision_policy = policy.get("mixed_precision_policy", MixedPrecisionPolicy())
         mesh = init_device_mesh("cpu", (count,))

@@ -140,12 +140,12 @@ def forked_phase(
         prepare: is called in that process before the phase.
     """
     config = phase_config(run.spec, run.metadata.name, run.metadata.namespace, step)
-    told = phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder, shard)
+    variables = phase_environment(config.model_dump_json(by_alias=True, exclude_none=True), folder, shard)
 
     def call() -> int:
         from selfevo_trainer.main import main
 
-        os.environ |= {**environment, **told}
+        os.environ |= {**environment, **variables}
         prepare()
         return main()
 

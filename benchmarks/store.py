@@ -174,8 +174,8 @@ def measure(rounds: int, mebibytes: int, folder: Path, clients: tuple[str, ...])
                     path = source if direction == "upload" else folder / "copy"
                     args = [client, direction, bucket, server.endpoint, client, str(path)]
                     command = [sys.executable, __file__, "--one", *args]
-                    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-                    done = json.loads(said.stdout)
+                    process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                    done = json.loads(process.stdout)
                     assert done.pop("sha256") == digest.sha256 == digest_of_file(path).sha256, (client, direction)
                     figures[client][direction] = done
                     print(number, client, direction, done, flush=True)

@@ -209,7 +209,7 @@ def run_one(arm: str, seed: int, over: Mapping[str, Any], folder: Path) -> dict[
 
 
 READ = ("quality", "perfect", "tokens", "anchors", "policy")
-SAID = {
+SERIES = {
     "promoted": "verifier-train/promoted",
     "anchors_before": "verifier-train/anchors/before",
     "anchors_after": "verifier-train/anchors/after",
@@ -223,7 +223,7 @@ def summarise(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Any
         arm: {
             seed: {
                 **{name: [row.get(name) for row in run["read_out"].values()] for name in READ},
-                **{name: [round(each, 3) for each in series(run["metrics"], its)] for name, its in SAID.items()},
+                **{name: [round(each, 3) for each in series(run["metrics"], its)] for name, its in SERIES.items()},
                 "ended": run["metrics"].get("ended"),
                 "cpu_s": run["cpu_s"],
             }

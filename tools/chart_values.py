@@ -21,12 +21,12 @@ BEGIN, END = "<!-- values: made by tools/chart_values.py -->", "<!-- values end 
 
 def description(lines: list[str], line: int) -> str:
     """What the comment right above ``line`` says after its ``--``; empty when there is none."""
-    said: list[str] = []
+    comments: list[str] = []
     while line > 0 and (comment := re.fullmatch(r"\s*# ?(.*)", lines[line - 1])):
         line -= 1
-        said.insert(0, comment[1])
+        comments.insert(0, comment[1])
         if comment[1].startswith("-- "):
-            return " ".join(said)[3:]
+            return " ".join(comments)[3:]
     return ""
 
 

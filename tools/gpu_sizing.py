@@ -181,9 +181,9 @@ def header(path: Path) -> str:
     before, _, rest = path.read_text().partition(COMMAND)
     command, _, rest = rest.partition("\n")
     _, _, after = rest.partition("apiVersion:")
-    with redirect_stdout(said := io.StringIO()):
+    with redirect_stdout(output := io.StringIO()):
         show_size(path, _asked(path), None)
-    lines = [f"# {line}".rstrip() for line in said.getvalue().splitlines()]
+    lines = [f"# {line}".rstrip() for line in output.getvalue().splitlines()]
     return "\n".join([f"{before}{COMMAND}{command}", *lines, f"apiVersion:{after}"])
 
 

@@ -49,7 +49,7 @@ class Writer:
             required = name in schema.get("required", ())
             cells = [f"`{name}`", self._type(place, field, inner), _default(field, required)]
             yield f"| {' | '.join([*cells, _changes(schema, name, field), _about(field)])} |"
-        rules = [_text(said) for said in _messages(schema)]
+        rules = [_text(message) for message in _messages(schema)]
         if rules:
             yield from ("", "Rules between them:", "", *(f"- {rule}" for rule in rules))
         yield ""
@@ -98,8 +98,8 @@ def _default(field: Schema, required: bool) -> str:
     value = field.get("default")
     if value is None or isinstance(value, dict):
         return ""  # an object's defaults stand at its own fields
-    said = json.dumps(value, ensure_ascii=False)
-    return f"`{_text(said if len(said) <= SHOWN else said[:SHOWN] + '...')}`"
+    text = json.dumps(value, ensure_ascii=False)
+    return f"`{_text(text if len(text) <= SHOWN else text[:SHOWN] + '...')}`"
 
 
 def _rules(schema: Schema) -> list[Mapping[str, Any]]:
@@ -108,7 +108,7 @@ def _rules(schema: Schema) -> list[Mapping[str, Any]]:
 
 def _messages(schema: Schema) -> list[str]:
     """By which what a person writes is refused, whatever was there before."""
-    return [said for rule in _rules(schema) if "oldSelf" not in rule["rule"] for said in messages_of(rule)]
+    return [message for rule in _rules(schema) if "oldSelf" not in rule["rule"] for message in messages_of(rule)]
 
 
 def _changes(parent: Schema, name: str, field: Schema) -> str:
@@ -124,11 +124,11 @@ def _changes(parent: Schema, name: str, field: Schema) -> str:
 
 def _about(field: Schema) -> str:
     """What it is, and how it is to be written; rules between an object's fields stand below its table."""
-    said = [_text(field["description"])]
+    parts = [_text(field["description"])]
     if "properties" not in field:
-        messages = [_text(said) for said in _messages(field)]
-        said += [f"{message[0].upper()}{message[1:]}." for message in messages]
-    return " ".join(said)
+        messages = [_text(each) for each in _messages(field)]
+        parts += [f"{message[0].upper()}{message[1:]}." for message in messages]
+    return " ".join(parts)
 
 
 def _text(words: str) -> str:
