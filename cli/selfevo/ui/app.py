@@ -18,6 +18,7 @@ from starlette.routing import Route
 from selfevo.report.compare import compare
 from selfevo.report.compare_page import comparison_variables
 from selfevo.report.page import REASONS, TEMPLATES, encodable, environment, plotly_js, variables
+from selfevo.ui import rewards
 from selfevo.ui.filters import CHANGES, MEASURES, VERDICTS, read_filter, read_held_out
 from selfevo.ui.held_out import HeldOut
 from selfevo.ui.live import MOST as MOST_LIVE
@@ -111,13 +112,19 @@ class Pages:
         row = self.questions.one(step.key, number)
         if row is None:
             raise HTTPException(404)
+        keys, asked = _keys(shown, refused), row.question is not None
+        nearest = self.questions.nearest(keys, row) if asked and "near" in request.query_params else None
         return self.page(
             "question.html.j2",
             shown=shown,
             row=row,
             iteration=step.iteration,
             samples=_samples(step),
-            same=self.questions.same(_keys(shown, refused), row) if row.question is not None else [],
+            challenger=rewards.of_challenger(shown.run.spec, row),
+            solver=rewards.of_solver(shown.run.spec, row, _samples(step)),
+            same=self.questions.same(keys, row) if asked else [],
+            nearest=nearest,
+            others=len(keys) > 1,
             answers=self.questions.answers(namespace, shown.store, step, manifest, number),
             came=CAME,
         )

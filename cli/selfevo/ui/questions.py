@@ -26,6 +26,7 @@ from typing import Any
 import duckdb
 
 from selfevo.report.reading import prefix_of
+from selfevo.ui import nearest
 from selfevo.ui.base import connected, readable, rows_of, table_at
 from selfevo.ui.filters import PAGE, SORTS, Filter, conditions, lowered
 from selfevo_contract import reasons
@@ -189,6 +190,26 @@ class Questions:
                 places = [(each.place, row.number) for row in rows if (each.place, row.number) != own]
                 found += self._shown([each], places[: _SAME - len(found)])
         return found
+
+    def nearest(self, keys: Sequence[str], question: SimpleNamespace) -> list[SimpleNamespace]:
+        """The questions of the other rollouts with the most runs of words in common with it, the nearest first; the
+        same words are not among them. It reads all texts."""
+        parts, values = nearest.sql(nearest.searched(question.lowered))
+        found: list[tuple[float, _Rollout, int]] = []
+        for each in [self._taken[key] for key in keys if key != question.key]:
+            with suppress(_UnreadableError), self._reading(each):  # the page is another's
+                each.outcomes.result()
+                rows = self._rows(
+                    f"""SELECT number, lowered, {parts} AS parts FROM read_parquet($searched)
+                    WHERE parts > 0 AND lowered <> $words ORDER BY parts DESC, number LIMIT {nearest.CANDIDATES}""",
+                    {**values, "searched": each.searched, "words": question.lowered},
+                )
+                found += [(nearest.in_common(question.lowered, row.lowered), each, row.number) for row in rows]
+        best = sorted(found, key=lambda each: (-each[0], each[1].iteration, each[2]))[: nearest.SHOWN]
+        shown = self._shown({each.place: each for _, each, _ in best}.values(), [(e.place, n) for _, e, n in best])
+        for row, (common, _, _) in zip(shown, best, strict=True):
+            row.common = common
+        return shown
 
     def answers(self, namespace: str, store: ObjectStore, of: Step, manifest: Manifest, number: int) -> list[Any]:
         """The answers to a question that are kept (storage.keepAnswers), by class."""
