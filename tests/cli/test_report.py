@@ -45,7 +45,7 @@ from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_contract.scores import Score
-from selfevo_contract.status import RunStatus, StepStatus, Usage
+from selfevo_contract.status import PhaseUsage, RunStatus, StepStatus, Usage
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
 
@@ -698,6 +698,18 @@ def test_the_page_of_a_long_training_is_under_2_mb_and_keeps_what_stands_out(rep
     assert "demo-updates.csv: Optimizer updates, 1\u202f100 rows; left out of this page for its size" in parsed.text
     assert "selfevo artifacts rows RUN.yaml --to demo" in parsed.text
     assert "demo-scores.csv" in {a.get("download") for _, a in parsed.elements}
+
+
+@pytest.mark.slow
+def test_tokens_stand_beside_the_hours_of_a_phase_where_they_were_counted(report: Report) -> None:
+    assert report.tokens == {}
+    phases = {"solver-rollout": PhaseUsage(hours=1, tokens=1_234_567), "solver-train": PhaseUsage(hours=1)}
+    status = RunStatus(usage=Usage(counted_at="", tokens=1_234_567, phases=phases))
+    counted = dataclasses.replace(report, run=report.run.model_copy(update={"status": status}))
+    assert counted.tokens == {"solver-rollout": 1_234_567}
+    text = " ".join(Parsed(render(counted)).text.split())
+    assert text.count("1 234 567") == 1 and "Tokens generated" in text
+    assert "of all attempts that ended well" in text
 
 
 def test_plots_hold_the_numbers(page: Path, report: Report) -> None:

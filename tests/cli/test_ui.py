@@ -138,6 +138,27 @@ def test_one_question_has_its_votes_and_answers(client: TestClient, fake: FakeRu
     assert page.count('class="whole"') == 1 + 10  # the question, and each of its samples
 
 
+def test_one_question_says_what_rewards_come_of_it(client: TestClient, asked: list[CheckedQuestion]) -> None:
+    row = asked[1]
+    page = " ".join(client.get(f"{RUN}/questions/1/1").text.split())
+    uncertainty = 1 - 2 * abs(row.share - 0.5)
+    assert f"uncertainty {uncertainty:.3g}, of the share {row.share:.3g};" in page and "and is not stored" in page
+    right = max(count for _, count in row.votes)
+    assert f"{right} of these 10 answers equal the label: {right / 10:.3g} on average" in page
+    assert "a completion that is no valid question, paid 0" in client.get(f"{RUN}/questions/1/9").text
+
+
+def test_the_nearest_questions_of_other_iterations_are_found_when_they_are_asked_for(client: TestClient) -> None:
+    place = f"{RUN}/questions/1/1"
+    assert 'href="?near=1#nearest"' in client.get(place).text
+    page = client.get(f"{place}?near=1").text
+    rows = rows_in(page, 'id="nearest"')
+    assert len(rows) == 5 and all(row[0].startswith("2/") and "+" in row[1] for row in rows)
+    common = [int(row[2].removesuffix("\u202f%")) for row in rows]
+    assert common == sorted(common, reverse=True) and common[-1] > 0
+    assert all(row[3].endswith("%") and row[4] for row in rows)
+
+
 def test_a_question_that_comes_twice_leads_to_the_other(client: TestClient) -> None:
     assert f'href="{RUN}/questions/1/51"' in client.get(f"{RUN}/questions/1/0").text
 

@@ -29,6 +29,8 @@ class Tables:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        """Questions of rollouts, by their keys; of others it makes up three."""
         self.failing: SelfevoError | None = None
         """Why no curriculum can be fetched."""
         self.damaged: set[str] = set()
@@ -42,8 +44,10 @@ class Tables:
                 raise self.failing
             CURRICULUM.write(folder, [CurriculumRow(question="what is 1?", answer="1", share=0.5)])
             return path
-        QUESTIONS.write(folder, [CheckedQuestion(question=f"what is {n}?", majority="1", share=0.5) for n in range(3)])
-        if prefix.rsplit("/", 1)[-1] in self.damaged:
+        key = prefix.rsplit("/", 1)[-1]
+        texts = self.texts.get(key, [f"what is {n}?" for n in range(3)])
+        QUESTIONS.write(folder, [CheckedQuestion(question=text, majority="1", share=0.5) for text in texts])
+        if key in self.damaged:
             data = path.read_bytes()
             pages = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
             path.write_bytes(data[:4] + b"\xff" * (pages - 4) + data[pages:])
@@ -121,6 +125,26 @@ def test_pages_that_are_damaged_below_a_sound_footer_are_a_sentence(tables: Tabl
         assert list(refused) == ["b" * 64] and "has rows that this version of selfevo cannot read (" in str(error)
         assert f"s3://b/default/solver-rollout/{'b' * 64}" in str(error)
     assert tables.fetches == 2
+
+
+def test_the_nearest_have_the_most_words_in_common(tables: Tables) -> None:
+    shown, keys = Questions(), ["a" * 64, "b" * 64]
+    tables.texts["b" * 64] = [
+        "a farmer has 8 hens",
+        "A farmer has 7 hens and 2 of them lay; how many do?",  # the same words, and no neighbour
+        "a farmer has 7 hens and 3 of them lay; how many do?",
+        "of 7 hens 2 lay; how many do?",
+        "why?",
+    ]
+    tables.texts["a" * 64] = ["a farmer has 7 hens and 2 of them lay; how many do?", "another"]
+    shown.take("default", STORE, rollouts("1", "1"))
+    row = shown.one("a" * 64, 0)
+    assert row is not None
+    found = shown.nearest(keys, row)
+    assert [(each.iteration, each.number) for each in found] == [(2, 2), (2, 3), (2, 0)]
+    assert [each.common for each in found] == pytest.approx([8 / 14, 2 / 15, 1 / 13])
+    other = shown.one("b" * 64, 4)
+    assert other is not None and shown.nearest(keys, other) == []
 
 
 def test_one_question_is_shown_beside_a_damaged_rollout(tables: Tables) -> None:

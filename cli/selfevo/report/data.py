@@ -285,6 +285,12 @@ class Report:
         return tuple(self.run.status.guards) if self.run.status else ()
 
     @property
+    def tokens(self) -> Mapping[str, int]:
+        """Tokens that were generated, by phase, where the run's usage has counted them."""
+        usage = self.run.status.usage if self.run.status else None
+        return {phase: used.tokens for phase, used in usage.phases.items() if used.tokens} if usage else {}
+
+    @property
     def samples_of_each(self) -> str:
         """``8 samples``, or ``samples`` where tasks differ in their number."""
         evaluation = self.run.spec.evaluation

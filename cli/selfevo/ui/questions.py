@@ -201,7 +201,8 @@ class Questions:
                 each.outcomes.result()
                 rows = self._rows(
                     f"""SELECT number, lowered, {parts} AS parts FROM read_parquet($searched)
-                    WHERE parts > 0 AND lowered <> $words ORDER BY parts DESC, number LIMIT {nearest.CANDIDATES}""",
+                    WHERE parts > 0 AND lowered <> $words
+                    ORDER BY parts DESC, abs(length(lowered) - length($words)), number LIMIT {nearest.CANDIDATES}""",
                     {**values, "searched": each.searched, "words": question.lowered},
                 )
                 found += [(nearest.in_common(question.lowered, row.lowered), each, row.number) for row in rows]
