@@ -31,24 +31,24 @@ def spec(challenger: str = "paper", solver: str = "paper", unboxed: str = "count
 
 
 @pytest.mark.parametrize(
-    ("mode", "changes", "uncertainty", "most"),
+    ("mode", "changes", "uncertainty", "most", "valid"),
     [
-        ("paper", {}, 0.8, 0.8),
-        ("code", {}, 0.4, 0.4),
-        ("paper", {"share": 0.0, "majority": None, "votes": ()}, 0.0, 0.0),
-        ("paper", {"question": None, "share": None, "votes": ()}, 0.0, 0.0),
-        ("code", {"question": None, "share": None, "votes": ()}, 0.0, -1.0),
-        ("code", {"dropped": "held_out"}, 0.0, -1.0),
-        ("code", {"dropped": "above_band"}, 0.4, 0.4),
-        ("judged", {"share": 0.7, "majority": None, "label": "", "votes": ()}, 0.3, 0.3),
+        ("paper", {}, 0.8, 0.8, True),
+        ("code", {}, 0.4, 0.4, True),
+        ("paper", {"share": 0.0, "majority": None, "votes": ()}, 0.0, 0.0, True),
+        ("paper", {"question": None, "share": None, "votes": ()}, 0.0, 0.0, False),
+        ("code", {"question": None, "share": None, "votes": ()}, 0.0, -1.0, False),
+        ("code", {"dropped": "held_out"}, 0.0, -1.0, False),
+        ("code", {"dropped": "above_band"}, 0.4, 0.4, True),
+        ("judged", {"share": 0.7, "majority": None, "label": "", "votes": ()}, 0.3, 0.3, True),
     ],
 )
 def test_the_challengers_reward_is_its_modes_before_penalties(
-    mode: str, changes: dict[str, Any], uncertainty: float, most: float
+    mode: str, changes: dict[str, Any], uncertainty: float, most: float, valid: bool
 ) -> None:
     found = of_challenger(spec(mode), row(**changes))
     assert found is not None and (found.uncertainty, found.most) == pytest.approx((uncertainty, most))
-    assert found.valid is (uncertainty > 0 or most == 0 and changes.get("question", "") is not None)
+    assert found.valid is valid
 
 
 def test_shares_are_of_boxed_answers_where_the_others_drop_out() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from selfevo_contract.run import RunSpec
+from selfevo_contract.spec.run import RunSpec
 from selfevo_trainer.rewards import MODES
 
 _UNFIT = ("proof", "markup", "held_out", "contaminated", "too_long")
@@ -37,7 +37,7 @@ class OfChallenger:
 
 @dataclass(frozen=True)
 class OfSolver:
-    """What its training would pay for the answers of this rollout, on average; they are those of the Solver before it."""
+    """What its training would pay on average for this rollout's answers, which are the Solver's before it."""
 
     mode: str
     right: int | None
