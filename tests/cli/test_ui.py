@@ -26,6 +26,7 @@ from harness import axe, chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
 from selfevo.cluster.client import Resource
 from selfevo.main import app
+from selfevo.report import Source, write_comparison, write_report
 from selfevo.ui import cluster_runs
 from selfevo.ui.app import app_of
 from selfevo.ui.filters import PAGE, Filter, read_filter
@@ -39,6 +40,14 @@ from selfevo_store import fetch_rows, read_manifest
 
 RUN = "/runs/default/demo"
 PAGES = ("questions", "questions/1/1", "evaluation", "evaluation/held-out/3")
+DESKTOP: dict[str, Any] = {}
+PHONE: dict[str, Any] = {"width": 390, "height": 800, "mobile": True, "dark": True}
+WIDE = "[...document.querySelectorAll('.scroll')].filter(each => each.scrollWidth > each.clientWidth)"
+"""What scrolls sideways: a shadow at its edge says that there is more."""
+HINTED = f"{WIDE}.filter(each => getComputedStyle(each).backgroundImage.split('linear-gradient').length === 5).length"
+WITHOUT_HINT = """[...document.querySelectorAll('main *')].filter(each => each.scrollWidth > each.clientWidth + 1 &&
+    ['auto', 'scroll'].includes(getComputedStyle(each).overflowX) && !each.matches('pre, input, .choices') &&
+    !getComputedStyle(each).backgroundImage.includes('linear-gradient')).map(each => each.outerHTML.slice(0, 200))"""
 ATTACK = "%22%3E%3Csvg%20onload%3Dalert(1)%3E"
 
 
@@ -218,7 +227,7 @@ def test_a_rollout_without_rows_to_read_is_a_sentence_beside_the_others(tmp_path
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+def fakes(tmp_path_factory: pytest.TempPathFactory) -> list[FakeRun]:
     """Three seeds of one run, one of other settings that is not finished, and one whose store is damaged."""
     folder = tmp_path_factory.mktemp("several")
     runs = [fake_run(folder / f"seed-{n}", luck=n, metadata__name=f"seed-{n}", spec__seed=n) for n in (0, 1, 2)]
@@ -227,8 +236,13 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     damaged = fake_run(folder / "damaged", metadata__name="damaged", spec__iterations=1)
     for manifest in (folder / "damaged" / "store").rglob(MANIFEST_NAME):
         manifest.write_bytes(b"<script>alert(1)</script>")
-    named = [fake.run for fake in (*runs, damaged)]
-    return TestClient(app_of(Runs(folder / "work", named)), base_url="http://127.0.0.1:8321")
+    return [*runs, damaged]
+
+
+@pytest.fixture(scope="module")
+def several(fakes: list[FakeRun], tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    named = Runs(tmp_path_factory.mktemp("work"), [fake.run for fake in fakes])
+    return TestClient(app_of(named), base_url="http://127.0.0.1:8321")
 
 
 def scored(fake: FakeRun, step: str) -> list[ScoreRow]:
@@ -560,28 +574,73 @@ def test_an_open_page_follows_its_run_without_being_loaded_again(browser: str, t
 
 
 @pytest.mark.slow
-def test_axe_finds_nothing_that_keeps_people_from_a_page(browser: str, address: str) -> None:
+def test_axe_finds_nothing_that_keeps_people_from_a_page(browser: str, fakes: list[FakeRun], tmp_path: Path) -> None:
+    """Every page of a store with several runs, and both files that `selfevo report` writes."""
     try:
         axe.script()
     except axe.AxeUnavailable as error:
         pytest.skip(str(error))
-    pages = ("/", RUN, *(f"{RUN}/{page}" for page in PAGES), "/compare", "/compare?run=default/demo", "/none")
-    viewports: list[dict[str, Any]] = [{}, {"width": 390, "height": 800, "mobile": True, "dark": True}]
-    for place in pages:
-        for viewport in viewports:
-            with chromium.opened(browser, address + place, **viewport) as page:
-                found = axe.findings(page)
-                assert [each for each in found if each["impact"] in ("serious", "critical")] == [], (place, viewport)
+    report, comparison = tmp_path / "report.html", tmp_path / "comparison.html"
+    write_report(fakes[0].run, fakes[0].plan, fakes[0].store, report)
+    write_comparison([Source(fake.run, fake.plan, fake.store) for fake in fakes[:3]], comparison)
+    one = "/runs/default/seed-1"
+    pages = ["/", one, *(f"{one}/{page}" for page in PAGES), "/compare", "/none", "/runs/default/damaged"]
+    pages.append("/compare?" + "&".join(f"run=default/{name}" for name in ("seed-0", "seed-1", "other")))
+    with (
+        served(Runs(tmp_path / "work", [fake.run for fake in fakes])) as address,
+        chromium.opened(browser, report) as page,
+    ):
+        places = [report.as_uri(), comparison.as_uri(), *(address + place for place in pages)]
+        for viewport in DESKTOP, PHONE:
+            page.emulate(**viewport)
+            for place in places:
+                page.go(place)
+                found = [each for each in axe.findings(page) if each["impact"] in ("serious", "critical")]
+                assert found == [], (place, viewport)
+                assert page.complaints == [] or place.endswith(("/none", "/damaged")), (place, page.complaints)
+                if viewport is PHONE:
+                    assert page.evaluate("document.documentElement.scrollWidth") <= 390, place
+                    assert page.evaluate(WITHOUT_HINT) == [], place
+        page.go(address + one)
+        assert page.evaluate(HINTED) > 0  # a phone has no room for the table of iterations
+
+
+@pytest.mark.slow
+def test_questions_are_searched_and_opened_by_keys_alone(browser: str, address: str) -> None:
+    def tab_to(wanted: str) -> None:
+        for _ in range(60):
+            page.press("Tab")
+            if page.evaluate(f"document.activeElement.matches({wanted!r})"):
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+                return
+        raise AssertionError(f"no key leads to {wanted}")
+
+    with chromium.opened(browser, f"{address}{RUN}/questions") as page:
+        page.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        tab_to("input[name=text]")
+        for key in "xxx":
+            page.press(key)
+        page.press("Enter")
+        until(page, "location.search.includes('text=xxx') && document.readyState === 'complete'")
+        assert page.evaluate("document.querySelectorAll('tbody tr').length") > 0
+        tab_to("tbody td a")
+        wanted = page.evaluate("document.activeElement.pathname")
+        page.press("Enter")
+        until(page, f"location.pathname === {wanted!r} && document.readyState === 'complete'")
+        assert "xxx" in page.evaluate("document.querySelector('.whole').textContent.toLowerCase()")
+        assert page.complaints == []
 
 
 @pytest.mark.slow
 def test_hostile_text_does_nothing_in_a_browser(browser: str, address: str) -> None:
-    places = ["/", RUN, f"{RUN}/questions?longer=1", *(f"{RUN}/questions/1/{n}" for n in (0, 1, 3, 6, 9, 12))]
+    places = ["/", RUN, f"{RUN}/questions?longer=1", *(f"{RUN}/questions/1/{n}?near=1" for n in (0, 1, 3, 6, 9, 12))]
     places += [f"{RUN}/evaluation", f"/compare?run=default/demo&run={ATTACK}&against={ATTACK}"]
     places += [f"{RUN}/evaluation/held-out/{n}?model={ATTACK}" for n in (0, 2, 5, 15)]
     places += [f"{RUN}/{page}?text={ATTACK}&task={ATTACK}" for page in ("questions", "evaluation")]
-    for place in places:
-        with chromium.opened(browser, address + place, width=390, height=800, mobile=True) as page:
+    with chromium.opened(browser, address + places[0], **PHONE) as page:
+        for place in places:
+            page.go(address + place)
             assert page.evaluate("document.title").endswith(("selfevo", "self-evolution report", "compared")), place
             assert page.evaluate("document.querySelectorAll('iframe, img, object, embed').length") == 0, place
             assert page.evaluate("[...document.scripts].every(s => s.type || s.src)"), place

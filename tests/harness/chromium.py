@@ -21,6 +21,8 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 LIMIT_S = 120.0
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
+"""Named keys: their codes, and what they type."""
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -92,9 +94,19 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.emulate(width=width, height=height, dark=dark, mobile=mobile)
+        self.go(url)
+
+    def emulate(self, *, width: int = 1200, height: int = 900, dark: bool = False, mobile: bool = False) -> None:
+        """Another window, or a phone; what is opened next is laid out for it."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def go(self, url: str) -> None:
+        """Open another page in the same tab; ``requests`` and ``complaints`` begin anew."""
+        self.requests.clear()
+        self.complaints.clear()
         self.call("Page.navigate", url=url)
         deadline = time.monotonic() + LIMIT_S
         while self.evaluate("document.readyState") != "complete":
@@ -103,6 +115,13 @@ class Page:
             time.sleep(0.05)
         # What scripts draw after loading has two frames to appear.
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def press(self, key: str) -> None:
+        """One key of a keyboard, down and up: a named one of KEYS, or a character."""
+        code, text = KEYS.get(key, (0, key))
+        event = {"key": key, "windowsVirtualKeyCode": code, **({"text": text} if text else {})}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **event)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
