@@ -135,6 +135,17 @@ def test_every_run_has_a_name_of_its_own() -> None:
     assert labels([one, one]) == ["default/a (1)", "default/a (2)"]
 
 
+def test_runs_that_are_seeds_of_one_another_are_a_mean(sources: list[Source]) -> None:
+    found = compare([collect(*source, questions=False) for source in sources[:2]])
+    scores = [100 * run.scores[2].mean.value for run in found.runs]
+    spread = f"{statistics.fmean(scores):.1f} ± {statistics.stdev(scores):.1f} %"
+    assert sentences(found) == [
+        f"These runs compute the same but for their seeds: {spread} at iteration 2, the mean of 2."
+    ]
+    empty = dataclasses.replace(found.groups[0], scores={})
+    assert sentences(dataclasses.replace(found, groups=(empty,)))[0].endswith("and none has a score yet.")
+
+
 def test_the_words_claim_no_more_than_the_errors_allow(comparison: Comparison) -> None:
     (only,) = sentences(comparison)
     assert only.startswith("rollout.labels: random less rollout.labels: majority: ")
@@ -198,7 +209,7 @@ def test_a_run_without_scores_is_reported(sources: list[Source], tmp_path: Path)
     assert any("Not finished: begun." in sentence for sentence in cautions(found))
     bare = fake_run(tmp_path / "bare", metadata__name="bare", spec__evaluation=None)
     none = compare([collect(bare.run, bare.plan, bare.store, questions=False)] * 2)
-    assert "No held-out" in render_comparison(none) or "no evaluated iteration" in render_comparison(none)
+    assert "for their seeds, and none has a score yet." in render_comparison(none)
 
 
 LABELLED: dict[str, Any] = {"data": {"uri": "s3://data/labelled.jsonl", "digest": "0" * 64}, "maxSteps": 2}

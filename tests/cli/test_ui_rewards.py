@@ -16,7 +16,7 @@ VOTES = (("12", 6), ("13", 2))
 
 def row(**changes: Any) -> SimpleNamespace:
     known = {"question": "what?", "dropped": None, "share": 0.6, "majority": "12", "label": "12", **changes}
-    votes = list(enumerate({"answer": answer, "count": count} for answer, count in known.pop("votes", VOTES)))
+    votes = list(enumerate(SimpleNamespace(answer=answer, count=count) for answer, count in known.pop("votes", VOTES)))
     return SimpleNamespace(**known, votes=votes)
 
 

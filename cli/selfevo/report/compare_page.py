@@ -14,7 +14,7 @@ from selfevo.report.downloads import downloads_of_comparison
 from selfevo.report.figures import Figure
 from selfevo.report.findings import CLEAR, gain_with_error, is_clear
 from selfevo.report.page import figures_json, page_of
-from selfevo.report.text import listed
+from selfevo.report.text import listed, spread
 from selfevo_contract.scores import Score
 from selfevo_contract.version import selfevo_version
 
@@ -66,6 +66,7 @@ def sentences(comparison: Comparison) -> list[str]:
     first = comparison.groups[0]
     if comparison.repeated:
         lines = [_of_group(group, first) for group in comparison.groups[1:] if group.difference is not None]
+        lines = lines if len(comparison.groups) > 1 else [_of_seeds(first)]
     else:
         lines = [_of_run(run, comparison.reference) for run in comparison.runs[1:]]
         lines += [line for run in comparison.runs[1:] if (line := _of_finetuned(run, comparison.reference))]
@@ -115,6 +116,16 @@ def _of_group(group: Seeds, first: Seeds) -> str:
     else:
         verdict = "within two standard errors: no clear difference"
     return f"{group.name} less {first.name}: {gain} points over {seeds}, {verdict}."
+
+
+def _of_seeds(group: Seeds) -> str:
+    """Of runs that are all one group, which has nothing to be held against."""
+    same = "These runs compute the same but for their seeds"
+    if not group.scores:
+        return f"{same}, and none has a score yet."
+    last = max(group.scores)
+    where = f"at iteration {last}" if last else "before training"
+    return f"{same}: {spread(group.scores[last])} % {where}, the mean of {group.scores[last].count}."
 
 
 def cautions(comparison: Comparison) -> list[str]:

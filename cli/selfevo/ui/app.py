@@ -219,7 +219,7 @@ class Pages:
         return shown
 
     def page(self, template: str, status: int = 200, live: Mapping[str, str] | None = None, **values: Any) -> Response:
-        html = self.templates.get_template(template).render(live=live, **values)
+        html = self.templates.get_template(template).render(live=live, status=status, **values)
         return HTMLResponse(encodable(html), status, headers=HEADERS)
 
     async def missing(self, request: Request, error: Exception) -> Response:

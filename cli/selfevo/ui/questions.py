@@ -173,7 +173,8 @@ class Questions:
         if not rows:
             return None
         found = rows[0]
-        found.key, found.votes = key, sorted(enumerate(found.votes or []), key=lambda vote: -vote[1]["count"])
+        votes = [SimpleNamespace(**vote) for vote in found.votes or []]
+        found.key, found.votes = key, sorted(enumerate(votes), key=lambda vote: -vote[1].count)
         return found
 
     def same(self, keys: Sequence[str], question: SimpleNamespace) -> list[SimpleNamespace]:

@@ -65,7 +65,7 @@ def of_solver(spec: RunSpec, row: SimpleNamespace, answers: int) -> OfSolver | N
     """None of a question that is in no curriculum, or whose label the votes do not have in this spelling."""
     if row.question is None or row.label is None:
         return None
-    mode, sizes = MODES[spec.solver.reward.mode], [vote["count"] for _, vote in row.votes]
+    mode, sizes = MODES[spec.solver.reward.mode], [vote.count for _, vote in row.votes]
     boxed = sum(sizes)
     if mode.agreed is not None:
         paid = sum(size * mode.agreed(size / answers) for size in sizes)
@@ -84,7 +84,7 @@ def of_solver(spec: RunSpec, row: SimpleNamespace, answers: int) -> OfSolver | N
 
 
 def _share(row: SimpleNamespace, unboxed: str) -> float | None:
-    sizes: Sequence[int] = [vote["count"] for _, vote in row.votes]
+    sizes: Sequence[int] = [vote.count for _, vote in row.votes]
     if unboxed == "drops" and row.majority is not None and sizes:
         return max(sizes) / sum(sizes)
     share: float | None = row.share
@@ -94,5 +94,5 @@ def _share(row: SimpleNamespace, unboxed: str) -> float | None:
 def _equal(row: SimpleNamespace) -> int | None:
     """How many answers equal the label: the largest class where it is the majority, else the class of its spelling."""
     if row.label == row.majority and row.votes:
-        return int(row.votes[0][1]["count"])
-    return next((int(vote["count"]) for _, vote in row.votes if vote["answer"] == row.label), None)
+        return int(row.votes[0][1].count)
+    return next((int(vote.count) for _, vote in row.votes if vote.answer == row.label), None)
