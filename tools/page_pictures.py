@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -45,7 +46,7 @@ PAGES = {
     "damaged": "/runs/default/damaged",
     "missing": "/none",
 }
-VIEWPORTS = {
+VIEWPORTS: dict[str, dict[str, Any]] = {
     "desktop": {"width": 1200},
     "phone": {"width": 390, "mobile": True},
     "dark": {"width": 1200, "dark": True},
