@@ -301,7 +301,8 @@ def test_a_part_that_cannot_be_written_ends_all_processes_with_its_cause(
     from selfevo_trainer.distributed import collective
     from selfevo_trainer.grpo import shards
 
-    def fails(*_: Any, **__: Any) -> None:
+    def fails(*_: Any, storage_writer: Any, **__: Any) -> None:
+        assert storage_writer.per_thread_copy_ahead == 0  # no stream of a GPU is opened in the thread
         raise CheckpointException("write", {1: (OSError("No space left on device"), None)})  # type: ignore[dict-item]
 
     monkeypatch.setattr(shards, "save", fails)
