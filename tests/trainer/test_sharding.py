@@ -311,3 +311,19 @@ def test_a_part_that_cannot_be_written_ends_all_processes_with_its_cause(
     monkeypatch.setattr(collective, "rank", lambda: 1)
     with pytest.raises(OSError, match="No space left on device"):
         shards.write({}, tmp_path, None)
+
+
+def test_all_processes_wait_for_their_uploads_as_long_as_the_shortest_grace_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import time
+
+    from selfevo_trainer.distributed import collective
+    from selfevo_trainer.grpo.checkpointer import Checkpointer
+
+    for left, own, until in (([None, 20.0], None, 20), ([50.0, 20.0, None], 50.0, 20), ([None, None], None, None)):
+        begun = time.monotonic()
+        asked: Any = SimpleNamespace(context=SimpleNamespace(stop_by=lambda own=own, begun=begun: own and begun + own))
+        monkeypatch.setattr(collective, "all_gather", lambda _, left=left: left)
+        found = Checkpointer._until(asked)
+        assert found is None if until is None else found is not None and 0 <= found - begun - until < 10

@@ -90,8 +90,9 @@ class Checkpointer:
         step, within = divmod(update, self.grpo.updates_per_step)
         if within or step % (self._steps or 1):
             return False
-        with self.context.clock.during("checkpoint"):
-            self.uploads.wait(unless=lambda: self.context.stop.requested)
+        if self.context.rank.first:  # its upload ends when all have; the others may be asked to stop without it
+            with self.context.clock.during("checkpoint"):
+                self.uploads.wait(unless=lambda: self.context.stop.requested)
         return True
 
     def should_add_completions(self) -> bool:
@@ -139,7 +140,7 @@ class Checkpointer:
             with self.context.clock.during("checkpoint"):
                 self.uploads.wait()
             return
-        until = self.context.stop_by()
+        until = self._until()
         with self.context.clock.during("checkpoint"):
             # First what is on its way: there may be time for no other.
             whole = self.uploads.wait(until)
@@ -175,6 +176,13 @@ class Checkpointer:
             self._advise(saved / max(time.monotonic() - begun, 1e-6))
             size += saved
         return size
+
+    def _until(self) -> float | None:
+        """The end of the grace by time.monotonic(): the first to come of all processes, for only some may have been
+        asked, and all end together."""
+        now, own = time.monotonic(), self.context.stop_by()
+        left = [each for each in collective.all_gather([None if own is None else own - now]) if each is not None]
+        return now + min(left) if left else None
 
     def _idle(self) -> bool:
         return self.context.rank.first and not self.uploads.busy

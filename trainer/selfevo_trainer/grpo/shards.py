@@ -69,7 +69,7 @@ def write(share: Share, folder: Path, group: Any) -> None:
     kinds = sorted({_kind(name) for name in share})
     files = {name: 1 + kinds.index(_kind(name)) for name in share}
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
-    # What is written lies in CPU memory. By a stream to copy it from a GPU, this thread would open the node's first one.
+    # All of it lies in CPU memory. By a stream to copy it from a GPU, this thread would open the node's first one.
     writer.per_thread_copy_ahead = 0
     try:
         save(dict(share), storage_writer=writer, process_group=group)
