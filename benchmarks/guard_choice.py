@@ -89,7 +89,8 @@ def first_alarms(name: str, settings: Mapping[str, Any], errors: float, runs: Se
     found = []
     for spec, history in runs:
         readings = guard.readings(history, spec.model_copy(update={"guards": guards}), None)
-        found.append(min((r.iteration for r in readings if guard.beyond(r, limit, errors)), default=NEVER))
+        beyond = zip(readings, guard.beyond(readings, limit, errors), strict=True)
+        found.append(next((reading.iteration for reading, is_beyond in beyond if is_beyond), NEVER))
     return found
 
 

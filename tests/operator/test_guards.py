@@ -15,8 +15,10 @@ from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
 from selfevo_core.policies.guarding import blind_guards, watching
 from selfevo_core.policies.guards import GUARDS
-from selfevo_core.policies.guards.base import Estimate
+from selfevo_core.policies.guards.base import Estimate, Reading
+from selfevo_core.policies.guards.in_band import IN_BAND
 from selfevo_core.policies.guards.malformed import MALFORMED
+from selfevo_core.policies.guards.truncation import TRUNCATION
 
 HEALTHY: dict[str, dict[str, float]] = {
     "evaluate": {"mean": 0.5, "mean_stderr": 0.02, "greedy": 0.5, "greedy_gain": 0.0, "greedy_gain_stderr": 0.02},
@@ -227,6 +229,39 @@ def test_what_few_questions_say_may_be_chance(
     assert verdict.state == state and sentence in verdict.message, verdict
 
 
+def test_what_several_measurements_in_a_row_say_is_summed() -> None:
+    """Truncated .12 of 38 questions: 1.2 errors beyond .05, and none by itself beyond it by two."""
+    often = {**FEW, "solver-rollout/answers/truncated": 0.12}
+    guards = {**limits("truncation", 2, "stop"), "truncation": {"limit": 0.05, "action": "rollback"}}
+
+    def verdict(odd: dict[int, dict[str, float]]) -> GuardStatus:
+        return guards_of(life(odd, spec__guards=guards))["truncation"]
+
+    once = verdict({2: often})
+    assert once.state == "Passing" and once.since is None and "5.0 %, but by no more than 2 standard" in once.message
+    again = verdict({1: often, 2: often})
+    assert again.state == "Tripped" and again.since == 1, "the first of them may be to blame"
+    assert again.message.endswith(
+        "beyond 5.0 % by more than 2 standard errors, summed over the measurements in a row that are"
+    )
+    large = verdict({1: often, 2: {**FEW, "solver-rollout/answers/truncated": 0.4}})
+    assert large.state == "Tripped" and large.message.endswith("by more than 2 standard errors")
+
+
+def test_a_sum_begins_again_within_the_limit() -> None:
+    def reading(iteration: int, level: float, error: float = 0.04) -> Reading:
+        return Reading(iteration, level, None, level, error)
+
+    rows = [reading(i, level) for i, level in enumerate((0.12, 0.12, 0.04, 0.12, 0.12, 0.06), 1)]
+    assert TRUNCATION.beyond(rows, 0.05, 2) == [False, True, False, False, True, True]
+    assert TRUNCATION.beyond(rows, 0.05, 0) == [True, True, False, True, True, True]
+    # One whose error nobody knows counts by itself, and begins no sum.
+    unknown = [reading(1, 0.12), reading(2, 0.12, 0.0), reading(3, 0.12)]
+    assert TRUNCATION.beyond(unknown, 0.05, 2) == [False, True, False]
+    inside = [reading(i, 0.02) for i in (1, 2)]
+    assert IN_BAND.beyond(inside, 0.06, 1.5) == [False, True] and IN_BAND.beyond(inside, 0.06, 0) == [True, True]
+
+
 def test_the_error_of_the_baseline_is_kept_with_it() -> None:
     scenario = Scenario(spec__iterations=14, spec__guards=limits("labelAccuracy", 2, "stop"), **ORACLE)
     odd = {1: {"kept": 9}, 13: {"kept": 4000, "label_accuracy": 0.5}}
@@ -356,14 +391,15 @@ def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
             ),
         ),
         (
-            {"spec__solver__grpo__promptsPerStep": 8},
+            {"spec__solver__grpo__promptsPerStep": 4},
             {
-                "zeroSpread": "an update has 8 groups, of which even all are not beyond 85.0 % by 2 standard errors; "
-                "raise spec.solver.grpo.promptsPerUpdate, or lower spec.guards.zeroSpread.limit or "
-                "spec.guards.standardErrors"
+                "zeroSpread": "an update has 4 groups, of which even all, in each of 2 iterations, are not beyond 90.0 "
+                "% by 2 standard errors; raise spec.solver.grpo.promptsPerUpdate, or lower "
+                "spec.guards.zeroSpread.limit or spec.guards.standardErrors"
             },
         ),
-        ({"spec__solver__grpo__promptsPerStep": 8, "spec__guards": {"standardErrors": 0}}, {}),
+        ({"spec__solver__grpo__promptsPerStep": 4, "spec__iterations": 4}, {}),
+        ({"spec__solver__grpo__promptsPerStep": 4, "spec__guards": {"standardErrors": 0}}, {}),
         (
             {"spec__solver__grpo__beta": 0},
             {"kl": "the KL divergence is not computed (spec.solver.grpo.beta is 0)"},

@@ -134,7 +134,7 @@ class Entropy(Guard):
 class ZeroSpread(Guard):
     """Groups of answers with equal rewards, from which the Solver learns nothing."""
 
-    limit: Share = 0.85
+    limit: Share = 0.9
     """Share of them, at the end of the Solver's training, beyond which the action is taken."""
 
 
@@ -159,8 +159,9 @@ class Guards(Closed):
     max_rollbacks: Annotated[Whole, Field(ge=1, le=100)] = 2
     """How often the run goes back, whichever guard asks for it; after that such a guard stops it."""
     standard_errors: Errors = 2
-    """By how many of its own standard errors a share must be beyond a limit: a share of few questions or labels is
-    beyond it by chance. The error follows from their number (docs/guards.md); 0 takes each share as it was measured."""
+    """By how many of its own standard errors a share must be beyond a limit, summed over the measurements in a row that
+    are: a share of few questions or labels is beyond it by chance. The error follows from their number
+    (docs/guards.md); 0 takes each share as it was measured."""
     held_out: HeldOut = HeldOut()
     """The held-out score falls behind the best; needs evaluation."""
     flips: Flips = Flips()

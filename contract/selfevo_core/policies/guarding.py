@@ -15,6 +15,8 @@ from selfevo_core.policies.base import Decision, RunState
 from selfevo_core.policies.guards import GUARDS
 from selfevo_core.policies.guards.base import Estimate, Guard, Reading, history_of
 
+TOGETHER = ", summed over the measurements in a row that are"
+
 
 def watching(spec: RunSpec) -> list[Guard]:
     """The guards of a run that are not switched off."""
@@ -102,12 +104,12 @@ def _verdict(
     if not readings:
         return GuardStatus(name=guard.name, state="Waiting", **_baseline(recorded))
     newest = readings[-1]
-    beyond = [guard.beyond(reading, settings.limit, errors) for reading in readings]
-    warned = guard.beyond(newest, guard.warns_from(settings), errors)
+    beyond = guard.beyond(readings, settings.limit, errors)
+    warned = guard.beyond(readings, guard.warns_from(settings), errors)[-1]
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
     tripped = out_of_patience and settings.action != "warn" and newest.iteration > start
-    good = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if not is_beyond]
+    good = [reading.iteration for reading in readings if guard.excess(reading, settings.limit) <= 0]
     crossed = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if is_beyond]
     earlier = before.last_beyond if before else None
     return GuardStatus(
@@ -141,10 +143,14 @@ def _sentence(guard: Guard, reading: Reading, settings: Any, errors: float, *, w
     limit = guard.limit(settings.limit if beyond else guard.warns_from(settings))
     side = "below" if guard.below else "beyond"
     margin = f"{errors:g} standard error{'' if errors == 1 else 's'}"
+    from_here = guard.warns_from(settings)
+    if warned and errors and reading.error:
+        [alone] = guard.beyond([reading], settings.limit if beyond else from_here, errors)
+        return f"{measured}, {side} {limit} by more than {margin}" + ("" if alone else TOGETHER)
     if warned:
-        return f"{measured}, {side} {limit}" + (f" by more than {margin}" if errors and reading.error else "")
-    by_itself = guard.beyond(reading, guard.warns_from(settings))
-    return f"{measured}; {side} {limit}, but by no more than {margin}" if by_itself else measured
+        return f"{measured}, {side} {limit}"
+    on_the_wrong_side = guard.excess(reading, from_here) > 0
+    return f"{measured}; {side} {limit}, but by no more than {margin}" if on_the_wrong_side else measured
 
 
 def _rounded(value: float) -> float:

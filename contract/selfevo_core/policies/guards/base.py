@@ -7,7 +7,7 @@ as the number that it was counted from is known, and is beyond a limit when it i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,23 @@ class Guard:
         """Its own part of the spec."""
         return getattr(guards, self.field)
 
-    def beyond(self, reading: Reading, limit: float, errors: float = 0.0) -> bool:
-        """Whether the signal is on the wrong side of ``limit``, by more than so many of its standard errors."""
-        margin = errors * reading.error
-        return reading.level < limit - margin if self.below else reading.level > limit + margin
+    def excess(self, reading: Reading, limit: float) -> float:
+        """How far the signal is on the wrong side of ``limit``; not above 0 within it."""
+        return limit - reading.level if self.below else reading.level - limit
+
+    def beyond(self, readings: Sequence[Reading], limit: float, errors: float = 0.0) -> list[bool]:
+        """Of each reading, whether the signal is beyond ``limit`` by more than so many standard errors.
+
+        They are summed over the readings in a row that are on the wrong side: of several small excesses none may say
+        what all do. It is the cumulative sum of Page (Biometrika 41, 1954), begun again when a reading is within the
+        limit. Without a known error a reading counts by itself, as it was measured.
+        """
+        found, total = [], 0.0
+        for reading in readings:
+            excess = self.excess(reading, limit)
+            total = total + excess / reading.error if reading.error and excess > 0 else 0.0
+            found.append(total > errors if reading.error else excess > 0)
+        return found
 
     @staticmethod
     def warns_from(settings: Any) -> float:

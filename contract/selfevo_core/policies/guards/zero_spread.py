@@ -20,11 +20,12 @@ def _blind(spec: RunSpec) -> str:
         return why
     assert spec.guards is not None
     limit, errors = spec.guards.zero_spread.limit, spec.guards.standard_errors
-    if limit < 1 <= limit + errors * share(1.0, _groups(spec)).error:
+    most = spec.iterations * (1 - limit) / share(1.0, _groups(spec)).error
+    if limit < 1 and most <= errors:
         return (
-            f"an update has {_groups(spec)} groups, of which even all are not beyond {percent(limit)} by {errors:g} "
-            "standard errors; raise spec.solver.grpo.promptsPerUpdate, or lower spec.guards.zeroSpread.limit or "
-            "spec.guards.standardErrors"
+            f"an update has {_groups(spec)} groups, of which even all, in each of {spec.iterations} iterations, are "
+            f"not beyond {percent(limit)} by {errors:g} standard errors; raise spec.solver.grpo.promptsPerUpdate, or "
+            "lower spec.guards.zeroSpread.limit or spec.guards.standardErrors"
         )
     return ""
 
