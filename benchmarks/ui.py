@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/ui.py
 
-The run is made up (tests/harness/fake_run.py), its rollout has ROWS questions with votes. Requests go through the
-application itself, without a socket. Each figure is the median of REPEATS, in seconds, but for the first look.
+The run is made up (tests/harness/fake_run.py), its first rollout has ROWS questions with votes, its second OTHERS.
+Requests go through the application itself, without a socket. Each figure is the median of REPEATS, in seconds, but for
+the first page and the first filter, which waits for what a thread gathers while the first page is shown.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from starlette.testclient import TestClient
 
 from harness.fake_run import FakeRun, fake_run
+from machine import commit as revision
 from machine import machine
 from selfevo.ui.app import app_of
 from selfevo.ui.runs import Runs
@@ -31,6 +33,7 @@ from selfevo_contract.rows import CURRICULUM, QUESTIONS, CheckedQuestion, Curric
 from selfevo_store import commit, read_manifest
 
 ROWS = 1_000_000
+OTHERS = 100
 REPEATS = 5
 RUN = "/runs/default/demo"
 PAGES = {
@@ -44,13 +47,14 @@ PAGES = {
     "text, few found": f"{RUN}/questions?text=4711+sheep",
     "text, none found": f"{RUN}/questions?text=nobody+wrote+this",
     "one question": f"{RUN}/questions/1/777777",
+    "one question, the nearest of a million": f"{RUN}/questions/2/7?near=1",
 }
 """What is asked for, by a name for people."""
 
 
-def questions() -> Iterator[CheckedQuestion]:
-    rng = random.Random(1)
-    for number in range(ROWS):
+def questions(count: int, seed: int) -> Iterator[CheckedQuestion]:
+    rng = random.Random(seed)
+    for number in range(count):
         share = rng.randint(1, 10) / 10
         answer, other = str(rng.randrange(1000)), str(rng.randrange(1000))
         yield CheckedQuestion(
@@ -66,18 +70,19 @@ def questions() -> Iterator[CheckedQuestion]:
 
 
 def million(folder: Path) -> FakeRun:
-    """A run whose first rollout has been written again with ROWS questions."""
-    fake = fake_run(folder, spec__iterations=1)
-    prefix = fake.prefix("solver-rollout-1")
-    manifest = read_manifest(fake.store, prefix)
-    assert manifest is not None
-    paths = QUESTIONS.write(folder / "rows", questions())
-    kept = (row for row in questions() if row.dropped is None)
-    labels = (CurriculumRow(question=row.question, answer=row.majority or "", share=row.share) for row in kept)
-    paths |= CURRICULUM.write(folder / "rows", labels)
-    (folder / "store" / prefix / MANIFEST_NAME).unlink()
-    draft = ManifestDraft.model_validate(manifest.model_dump(include=set(ManifestDraft.model_fields)))
-    commit(fake.store, prefix, paths, draft)
+    """A run whose rollouts have been written again, the first with ROWS questions."""
+    fake = fake_run(folder)
+    for iteration, count in ((1, ROWS), (2, OTHERS)):
+        prefix, rows = fake.prefix(f"solver-rollout-{iteration}"), folder / f"rows-{iteration}"
+        manifest = read_manifest(fake.store, prefix)
+        assert manifest is not None
+        paths = QUESTIONS.write(rows, questions(count, iteration))
+        kept = (row for row in questions(count, iteration) if row.dropped is None)
+        labels = (CurriculumRow(question=row.question, answer=row.majority or "", share=row.share) for row in kept)
+        paths |= CURRICULUM.write(rows, labels)
+        (folder / "store" / prefix / MANIFEST_NAME).unlink()
+        draft = ManifestDraft.model_validate(manifest.model_dump(include=set(ManifestDraft.model_fields)))
+        commit(fake.store, prefix, paths, draft)
     return fake
 
 
@@ -95,14 +100,17 @@ def main() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         client = TestClient(app_of(Runs(Path(folder) / "work", [fake.run])), base_url="http://127.0.0.1")
         first = timed(client, f"{RUN}/questions")
+        filtered = timed(client, PAGES["filter by share"])
         medians = {
             name: statistics.median(timed(client, place) for _ in range(REPEATS)) for name, place in PAGES.items()
         }
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {
         "machine": machine(),
+        "commit": revision(),
         "questions": ROWS,
-        "first look, seconds": round(first, 2),
+        "first page, seconds": round(first, 2),
+        "first filter after it, seconds": round(filtered, 2),
         "peak memory, GiB": {"before": round(before, 2), "after": round(after, 2)},
         "seconds": {name: round(seconds, 3) for name, seconds in medians.items()},
     }
