@@ -3,9 +3,10 @@
     python benchmarks/kill.py --kills 100
 
 One undisturbed run is the reference. Then whole runs are made with a process killed at a random moment of every step
-(sometimes more than once), started again and again until it is done. What is compared is the sha256 of every file whose
-content is determined: weights, curriculum, questions, answers. The processes are forked from a server that has torch
-loaded, so that kills fall on the phase's own work and not on imports.
+(sometimes more than once; of a rollout, which commits chunk by chunk, ROLLOUT_KILLS times), started again and again
+until it is done. Runs take turns with SHARDS for a rollout's number of shards, which is in no key. What is compared is
+the sha256 of every file whose content is determined: weights, curriculum, questions, answers. The processes are forked
+from a server that has torch loaded, so that kills fall on the phase's own work and not on imports.
 """
 
 from __future__ import annotations
@@ -24,28 +25,35 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import commit, machine
 from runs import HEAVY_MODULES, arithmetic, phase_environment
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.plan import Plan, Step, plan
 from selfevo_contract.process import phase_config
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_store import open_store, read_manifest
+from selfevo_store import open_storage, read_manifest
 from selfevo_trainer.main import main as trainer_main
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "iterations": 1,
     "challenger": {"grpo": {"maxSteps": 4, "promptsPerStep": 8, "perDeviceTrainBatchSize": 32}, "checkpointEvery": 1},
-    "rollout": {"questions": 160, "samples": 6, "band": {"min": 0.1, "max": 0.95}, "shards": 2},
+    "rollout": {"questions": 160, "samples": 6, "band": {"min": 0.1, "max": 0.95}, "chunkQuestions": 8},
     "solver": {
         "grpo": {"maxSteps": 5, "promptsPerStep": 16, "promptsPerUpdate": 16, "perDeviceTrainBatchSize": 64},
         "checkpointEvery": 2,
     },
     "evaluation": {"samples": 1},
 }
+SHARDS = (1, 4)
+ROLLOUT_KILLS = 20
 _FORKSERVER = get_context("forkserver")
 _TIMED = "metrics.jsonl"
 """The one file of a step that holds seconds, so that it may differ."""
+
+
+def preload() -> None:
+    """Have the server that processes are forked from load torch and the phases; before the first of them."""
+    _FORKSERVER.set_forkserver_preload([*HEAVY_MODULES, "kill"])
 
 
 def run_phase(environment: dict[str, str], log: str) -> None:
@@ -113,7 +121,7 @@ class Runner:
 
     def digests(self) -> dict[str, str]:
         """sha256 of every determined file, by step and name."""
-        store = open_store(self.run.spec.storage.uri)
+        store = open_storage(self.run.spec.storage)
         found: dict[str, str] = {}
         for step in self.plan.steps:
             manifest = read_manifest(store, step_prefix(self.run.metadata.namespace, step.phase, step.key))
@@ -135,16 +143,20 @@ def reference(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
 
 
 def disturbed(
-    folder: Path, expected: dict[str, str], seconds: dict[str, float], kills: int, rng: random.Random
+    folder: Path, shards: int, expected: dict[str, str], seconds: dict[str, float], kills: int, rng: random.Random
 ) -> Outcome:
-    """One whole run with at most ``kills`` kills."""
-    runner, outcome = Runner(arithmetic(SMALL, store=folder / "store"), folder), Outcome()
+    """One whole run with at most ``kills`` kills, its rollout in so many ``shards``."""
+    over = {**SMALL, "rollout": {**SMALL["rollout"], "shards": shards}}
+    runner, outcome = Runner(arithmetic(over, store=folder / "store"), folder), Outcome()
     for step in runner.plan.steps:
         for shard in range(step.shards):
-            tries = rng.choice((1, 1, 2, 3))
+            tries, longest = rng.choice((1, 1, 2, 3)), seconds[step.name]
+            if step.phase == "solver-rollout":  # each attempt goes on where the one before was killed
+                tries = ROLLOUT_KILLS // step.shards
+                longest /= ROLLOUT_KILLS
             while tries and outcome.kills.total() < kills:
                 tries -= 1
-                if runner.kill_at_random(step, shard, rng, seconds[step.name]):
+                if runner.kill_at_random(step, shard, rng, longest):
                     outcome.kills[step.phase] += 1
             outcome.resumed += runner.finish(step, shard).get("resumedFrom") is not None
     found = runner.digests()
@@ -155,11 +167,12 @@ def disturbed(
 def measure(kills: int, seed: int, folder: Path, say: Any = print) -> dict[str, Any]:
     """Whole runs until ``kills`` processes were killed."""
     rng = random.Random(seed)
-    _FORKSERVER.set_forkserver_preload([*HEAVY_MODULES, "kill"])
+    preload()
     expected, seconds = reference(folder / "reference")
     total, runs, resumed, different = Counter[str](), 0, 0, []
     while total.total() < kills:
-        outcome = disturbed(folder / f"run-{runs}", expected, seconds, kills - total.total(), rng)
+        shards = SHARDS[runs % len(SHARDS)]
+        outcome = disturbed(folder / f"run-{runs}", shards, expected, seconds, kills - total.total(), rng)
         runs, resumed, total = runs + 1, resumed + outcome.resumed, total + outcome.kills
         different += [f"run {runs}: {name}" for name in outcome.different]
         say(f"{total.total()} of {kills} kills in {runs} runs, {resumed} resumed, {len(different)} files differ")
@@ -167,6 +180,7 @@ def measure(kills: int, seed: int, folder: Path, say: Any = print) -> dict[str, 
         "kills": total.total(),
         "kills_by_phase": dict(total),
         "runs": runs,
+        "rollout_shards_in_turn": SHARDS,
         "attempts_resumed_from_a_checkpoint": resumed,
         "files_compared": len(expected) * runs,
         "files_different": different,
@@ -183,7 +197,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="selfevo-kill-") as folder:
         result = measure(arguments.kills, arguments.seed, Path(folder))
-    arguments.out.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    arguments.out.write_text(json.dumps({"machine": machine(), "commit": commit(), **result}, indent=2) + "\n")
     print(json.dumps(result, indent=2))
     return 1 if result["files_different"] else 0
 

@@ -361,8 +361,9 @@ def test_kills_at_random_moments_of_a_whole_run_change_no_byte(tmp_path: Path, m
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(kill, "SMALL", KILLED)
+    monkeypatch.setattr(kill, "ROLLOUT_KILLS", 2)
     # The server that forks imports torch when it is first asked: no phase's time, by which kills are spread.
-    kill._FORKSERVER.set_forkserver_preload([*kill.HEAVY_MODULES, "kill"])
+    kill.preload()
     first = kill._FORKSERVER.Process(target=int)
     first.start()
     first.join()
