@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfevo.options import DEFAULT_WORKDIR, Context, Kubeconfig, Namespace, Storage, Workdir
+from selfevo.stored import is_store
 from selfevo.target import Access, access_of, program
 from selfevo_contract.errors import InputError
 
@@ -73,17 +74,13 @@ def _one_place(access: Access, places: list[str], storage: str | None) -> list[s
     if (access.cluster or access.given()) and (places or storage):
         what = f"--storage {storage}" if storage else places[0]
         raise InputError(f"{what} and {access.given() or program()} name runs of two places; leave out one of them")
-    stores = [place for place in places if _is_store(place)]
+    stores = [place for place in places if is_store(place)]
     others = [f"--storage {storage}"] if storage else [place for place in places if place not in stores]
     if stores and others:
         raise InputError(
             f"{stores[0]} is a store, whose runs are all shown, and {others[0]} names others; leave out one"
         )
     return stores
-
-
-def _is_store(place: str) -> bool:
-    return "://" in place or Path(place).is_dir()
 
 
 def _runs(access: Access, stores: list[str], manifests: list[str], storage: str | None, workdir: Path) -> Runs:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
+from selfevo.stored import run_at
 from selfevo.stores import is_there, open_at
 from selfevo.ui.runs import Unread
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import parsed
 from selfevo_contract.spec.storage import Storage
 from selfevo_store import known_records
 
@@ -101,10 +101,8 @@ class Listed:
         except SelfevoError as error:  # another time it may be read
             return Unread(namespace, name, str(error))
         try:
-            run = parsed(data, key, self.store.uri_of(key)).run
+            found = run_at(self.storage, self.store, key, data)
         except SelfevoError as error:
             found = Unread(namespace, name, str(error))
-        else:  # as it lies there, which may be a copy of the store that the run's spec names
-            found = run.model_copy(update={"spec": run.spec.model_copy(update={"storage": self.storage})})
         self._read[key] = found
         return found

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from selfevo.stores import committed_steps, open_run_store
+from selfevo.stored import standing
 from selfevo.ui.listed import Found, Listed
 from selfevo.ui.runs import Runs, Shown, Unread
-from selfevo.verbs.show import as_committed
 from selfevo_contract.errors import SelfevoError, ServiceError
-from selfevo_contract.plan import is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.spec.storage import Storage
-from selfevo_contract.status import RunStatus
 
 
 class StoreRuns(Runs):
@@ -106,15 +103,8 @@ class StoreRuns(Runs):
         return named
 
     def _shown(self, run: SelfEvolutionRun) -> Shown:
-        store, record = open_run_store(run), run.status or RunStatus()
-        plan = plan_of(run.spec, record)
-        committed = committed_steps(run, plan, store, self._manifests)
-        status = as_committed(run, record, plan, committed)
-        while is_outdated(plan, status):  # what was fine-tuned or published, which the scores say
-            plan = plan_of(run.spec, status)
-            committed = committed_steps(run, plan, store, self._manifests)
-            status = as_committed(run, status, plan, committed)
-        return Shown(run, plan, store, status, committed, driven=None)
+        found = standing(run, self._manifests)
+        return Shown(run, found.plan, found.store, found.status, found.committed, driven=None)
 
 
 def _message(store: Listed, failed: SelfevoError) -> str:
