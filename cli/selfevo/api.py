@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfevo.local.workdir import RunFolder
 from selfevo.opened import Opened, opened
 from selfevo.options import DEFAULT_WORKDIR
+from selfevo.stored import is_store, stored_run
 from selfevo.tables import copy_table
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.phases import EvaluateInputs
@@ -40,17 +42,19 @@ class OpenRun:
     empty. Every byte is checked against its digest.
     """
 
-    def __init__(self, of: Opened) -> None:
-        self._of = of
+    def __init__(self, of: Opened, status: RunStatus | None = None) -> None:
+        self._of, self._status = of, status
 
     @property
     def manifest(self) -> SelfEvolutionRun:
-        """The run as its manifest has it, paths and digests filled in."""
+        """The run as its manifest, or its record in the store, has it, paths and digests filled in."""
         return self._of.run
 
     @cached_property
     def status(self) -> RunStatus:
-        """Where it stands, by the record on this machine and by the store."""
+        """Where it stands, by the record on this machine and by the store, or by the store alone."""
+        if self._status is not None:
+            return self._status
         from selfevo.verbs.show import current_status
 
         return current_status(self._of.run, self._of.steps, self._of.folder)
@@ -141,14 +145,20 @@ def open(
     """A run's tables.
 
     Args:
-        manifest: The file that describes it.
-        name: Which run, where the file holds several.
+        manifest: The file that describes it; or the store that it left its record in: a URI, or a folder.
+        name: Which run, where the file or the store has several; of a store also as ``namespace/name``.
         storage: In place of spec.storage.uri: a URI, or a path.
-        workdir: Where its record is, if it was run on this machine.
+        workdir: Where its record is, if it was run on this machine. Of a run by its store nothing is read there.
 
     Raises:
         SelfevoError: the manifest is wrong, or the store cannot be used; one sentence.
     """
+    if is_store(str(manifest)):
+        if storage is not None:
+            raise InputError(f"{manifest} is a store, and storage={storage!r} names another one; leave out one of them")
+        found = stored_run(str(manifest), name)
+        folder = RunFolder(Path(workdir), found.run.metadata)
+        return OpenRun(Opened(found.run, folder, found.plan, found.store, found.committed), found.status)
     return OpenRun(opened(Path(manifest), name=name, storage=storage, workdir=Path(workdir)))
 
 

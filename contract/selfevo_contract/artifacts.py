@@ -105,9 +105,10 @@ def logs_prefix(prefix: str, attempt: str) -> str:
     return f"{prefix}/logs/{attempt}"
 
 
-def kept_log(prefix: str, attempt: str, index: str, begun: str, rank: int | None) -> str:
-    """Where one process keeps its log: pods by index and begin, processes of a pod by rank."""
-    name = f"{index}.{begun}" + ("" if rank is None else f".rank-{rank}")
+def kept_log(prefix: str, attempt: str, index: str, begun: str, process: str = "") -> str:
+    """Where one process keeps its log: pods by index and begin, processes of a pod as ``rank-<number>`` or ``server``;
+    the only one, and the one that starts the others, without."""
+    name = f"{index}.{begun}" + (f".{process}" if process else "")
     return f"{logs_prefix(prefix, attempt)}/{name}.log"
 
 

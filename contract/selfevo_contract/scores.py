@@ -125,13 +125,13 @@ def metrics_of(tasks: Mapping[str, Results], base: Mapping[str, Results] | None 
     """A manifest's metrics: ``<task>/<score>``, and ``<score>`` averaged over the tasks that all have it.
 
     Each with ``_stderr``, where that is known. With ``base``, the base's results on the same tasks, also ``_gain`` and
-    ``_gain_stderr`` of those in `SCORES`.
+    ``_gain_stderr``.
     """
     metrics: dict[str, float] = {}
     for name in dict.fromkeys(name for results in tasks.values() for name in results.values):
         found = {task: results.score(name) for task, results in tasks.items()}
         metrics |= _metrics_of(name, found)
-        if base is not None and name in SCORES:
+        if base is not None:
             none = Results((), {})
             gains = {task: gain_of(base.get(task, none), results, name) for task, results in tasks.items()}
             metrics |= _metrics_of(f"{name}_gain", gains)

@@ -6,10 +6,12 @@ import builtins
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pandas
 import pytest
 import yaml
 
@@ -18,8 +20,11 @@ from harness import selfevo_fake
 from harness.cli import Project
 from harness.fake_run import FakeRun, fake_run
 from selfevo_contract.errors import InputError
+from selfevo_contract.run_record import RunRecord
+from selfevo_store import leave_record, open_storage
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text()
+NOW = datetime(2026, 11, 30, 6, 0, tzinfo=UTC)
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -59,6 +64,27 @@ def test_tables_say_of_which_step_each_row_is_and_agree_with_the_metrics(manifes
     assert run.curriculum is run.curriculum  # read once
     assert run.oracle.empty and list(run.oracle.columns) == ["iteration", "step"]
     assert run.status.best is not None and run.manifest.spec.iterations == 2
+
+
+def test_a_run_is_opened_by_the_record_that_it_left_in_its_store(manifest: Path, fake: FakeRun) -> None:
+    where, store = fake.run.spec.storage.uri, open_storage(fake.run.spec.storage)
+    with pytest.raises(InputError, match="no run has left a record in "):
+        selfevo.open(where)
+    leave_record(store, RunRecord.of(fake.run, "1"), NOW)
+    stored, known = selfevo.open(where), selfevo.open(manifest)
+    pandas.testing.assert_frame_equal(stored.steps, known.steps)
+    pandas.testing.assert_frame_equal(stored.curriculum, known.curriculum)
+    assert stored.status.best == known.status.best and stored.status.phase == "Succeeded"
+    namespace, name = fake.run.metadata.namespace, fake.run.metadata.name
+    other = fake.run.model_copy(update={"metadata": fake.run.metadata.model_copy(update={"namespace": "other"})})
+    leave_record(store, RunRecord.of(other, "1"), NOW)
+    assert selfevo.open(where, name=f"{namespace}/{name}").manifest.metadata.namespace == namespace
+    with pytest.raises(InputError, match=f"has 2 runs called {name}: .*; say which one by name="):
+        selfevo.open(where, name=name)
+    with pytest.raises(InputError, match=f"no run called 'nobody' has left a record in .*; there are .*/{name}"):
+        selfevo.open(where, name="nobody")
+    with pytest.raises(InputError, match="is a store, and storage="):
+        selfevo.open(where, storage="elsewhere")
 
 
 def test_a_task_that_is_not_there_and_no_pandas_are_sentences(manifest: Path) -> None:

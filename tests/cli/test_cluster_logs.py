@@ -173,14 +173,16 @@ def test_logs_of_pods_that_are_gone_come_from_the_store(api: ApiServer, project:
     planned = plan(make_run(spec__storage__uri=uri).spec).by_name["challenger-train-1"]
     place = step_prefix("default", planned.phase, planned.key)
     store = open_store(uri)
-    store.put_bytes(kept_log(place, JOB, "0", "20260101T120000Z", None), b"one \x1b[2J\ntwo")
+    store.put_bytes(kept_log(place, JOB, "0", "20260101T120000Z"), b"one \x1b[2J\ntwo")
     assert project.invoke("logs", "demo").stdout == "one \x1b[2J\ntwo\n"
     assert project.invoke("logs", "demo", "-f").stdout == "one \x1b[2J\ntwo\n"
-    store.put_bytes(kept_log(place, JOB, "10", "20260101T120000Z", None), b"ten")
-    store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", 1), b"a rank")
-    store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", None), b"its launcher")
+    store.put_bytes(kept_log(place, JOB, "10", "20260101T120000Z"), b"ten")
+    store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z", "rank-1"), b"a rank")
+    store.put_bytes(kept_log(place, JOB, "2", "20260101T130000Z"), b"its launcher")
+    store.put_bytes(kept_log(place, JOB, "2", "20260101T120000Z", "server"), b"vLLM's")
     store.put_bytes(f"{place}/logs/{JOB}/other.txt", b"no log of ours")
-    lines = ["pod 0 | one \x1b[2J", "pod 0 | two", "pod 2 | its launcher", "pod 2 rank 1 | a rank", "pod 10 | ten"]
+    lines = ["pod 0 | one \x1b[2J", "pod 0 | two", "pod 2 | its launcher", "pod 2 rank 1 | a rank"]
+    lines += ["pod 2 server | vLLM's", "pod 10 | ten"]
     assert project.invoke("logs", "demo").stdout.splitlines() == lines
     api.add_pod("new", JOB, "ended")
     api.write("new", "from the pod")

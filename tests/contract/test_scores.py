@@ -124,7 +124,8 @@ def test_metrics_are_named_by_task_and_averaged_over_tasks() -> None:
     assert metrics["mean_gain_stderr"] == pytest.approx(metrics["one/mean_gain_stderr"] / 2)
     # Of tasks with other numbers of samples there is no common pass@k.
     assert metrics["one/pass@4"] == 1.0 and "pass@4" not in metrics and "two/pass@4" not in metrics
-    assert not [name for name in metrics if "pass" in name and "gain" in name]
+    assert metrics["one/pass@2_gain"] == pytest.approx(metrics["one/pass@2"] - metrics_of({"one": BASE})["one/pass@2"])
+    assert metrics["one/pass@2_gain_stderr"] > 0 and "pass@2_gain" not in metrics
 
 
 def test_without_a_base_there_are_no_gains_and_of_one_question_no_errors() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from harness.cli import wait_for
 from harness.inprocess import Phases
 from harness.tiny import settings, write_questions
 from harness.vllm import Vllm
 from runs import arithmetic
+from selfevo_contract.artifacts import ANSWER_CHUNKS, MANIFEST_NAME
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, answers_of
 from selfevo_contract.run import SelfEvolutionRun
 
@@ -40,15 +43,21 @@ TWICE = ("evaluate-0", "solver-rollout-1")
 class Demo:
     """The demo's manifest with small settings, and the command run over it by ``python``."""
 
-    def __init__(self, folder: Path, kind: str, python: str, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, kind: str, python: str, environment: dict[str, str], chunk: int = 64) -> None:
         folder.mkdir()
         engine = {"kind": kind, "batchSize": 1024 if kind == "transformers" else None}
         over: dict[str, Any] = {
             "parallelSteps": 1,
             "challenger": {"engine": engine},
-            "rollout": {"engine": engine, "questions": ASKED, "samples": 6, "shards": 1, "band": BAND},
-            # A server starts anew for each model of each phase; that evaluations are served is in test_serve.py.
-            "evaluation": {"samples": SAMPLES, **({} if kind == "server" else {"engine": engine})},
+            "rollout": {
+                "engine": engine,
+                "questions": ASKED,
+                "samples": 6,
+                "shards": 1,
+                "chunkQuestions": chunk,
+                "band": BAND,
+            },
+            "evaluation": {"samples": SAMPLES, "engine": engine},
         }
         spec = settings(over, questions=write_questions(folder / "heldout.jsonl", HELD_OUT))
         self.manifest = folder / "run.json"
@@ -61,14 +70,32 @@ class Demo:
             (at,) = (other.manifest.parent / "store").glob(f"**/{other.phases.plan.by_name[step].key}")
             shutil.copytree(at, self.manifest.parent / at.relative_to(other.manifest.parent))
 
-    def run(self) -> None:
+    def begin(self) -> subprocess.Popen[str]:
         script = "from selfevo.main import main; main()"
         command = [self.python, "-c", script, "run", str(self.manifest), "--workdir", "work", "--workers", "1"]
-        folder = self.manifest.parent
-        done = subprocess.run(
-            command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
+        return subprocess.Popen(
+            command,
+            cwd=self.manifest.parent,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+
+    def run(self) -> None:
+        self.end(self.begin(), 0)
+
+    def end(self, process: subprocess.Popen[str], code: int) -> None:
+        out, err = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == code, f"{out[-4000:]}\n{err[-8000:]}"
+
+    def run_and_stop_in_the_answers(self) -> None:
+        """Ctrl-C once a chunk of the rollout's answers is there."""
+        process = self.begin()
+        chunks = f"store/*/solver-rollout/*/chunks/{ANSWER_CHUNKS}/*/{MANIFEST_NAME}"
+        wait_for(lambda: any(self.manifest.parent.glob(chunks)) or process.poll() is not None, LIMIT_S)
+        process.send_signal(signal.SIGINT)
+        self.end(process, 130)
 
     @cached_property
     def phases(self) -> Phases:
@@ -91,13 +118,14 @@ def demos(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dem
         "transformers": Demo(folder / "transformers", "transformers", sys.executable, dict(os.environ)),
         "server": Demo(folder / "server", "server", *served),
         "first": Demo(folder / "first", "vllm", *served),
-        "second": Demo(folder / "second", "vllm", *served),
+        "second": Demo(folder / "second", "vllm", *served, chunk=8),
     }
 
     def by_vllm_twice() -> None:
         made["first"].run()
         # A phase of each kind that the server does not repeat: each starts its engines anew, and they take their time.
         made["second"].begin_from(made["first"], *(step for step in FILES if step not in TWICE))
+        made["second"].run_and_stop_in_the_answers()
         made["second"].run()
 
     def by_the_others() -> None:
@@ -111,11 +139,13 @@ def demos(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dem
     return made
 
 
-def test_the_same_run_gives_the_same_rows_by_vllm_in_process_and_by_its_server(demos: dict[str, Demo]) -> None:
+def test_the_same_run_gives_the_same_rows_by_vllm_in_process_stopped_or_not_and_by_its_server(
+    demos: dict[str, Demo],
+) -> None:
     for step in TWICE:
         assert demos["first"].rows(step) == demos["second"].rows(step), step
     # A server's requests come in another company each time: that has no say, and neither has the way to vLLM.
-    for step in ("challenger-train-1", "solver-rollout-1", "solver-train-1"):
+    for step in ("challenger-train-1", "solver-rollout-1", "solver-train-1", "evaluate-1"):
         assert demos["server"].rows(step) == demos["first"].rows(step), step
     assert demos["transformers"].phases.read("solver-rollout-1", QUESTIONS.name) != demos["first"].phases.read(
         "solver-rollout-1", QUESTIONS.name

@@ -13,6 +13,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from selfevo_contract.spec.engines import TransformersEngine, VllmEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
-from selfevo_trainer.engines import Engine, Frozen, open_engine, vllm_engine
+from selfevo_trainer.engines import Engine, Frozen, open_engine, probes, vllm_engine
+from selfevo_trainer.inputs.fingerprints import Fingerprint, check
 from selfevo_trainer.models import adapters
-from selfevo_trainer.prompts import Messages, messages
+from selfevo_trainer.models.loading import load_for_generation, load_tokenizer
+from selfevo_trainer.prompts import Messages, encode, messages
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "arithmetic"
 BASE, HELDOUT = EXAMPLES / "base", EXAMPLES / "heldout.jsonl"
@@ -77,7 +80,27 @@ def by_transformers(path: Path) -> dict[str, Any]:
     return {"greedy": plain(engine.generate(asks(40), sampling(temperature=0), 1, 0)), "scores": engine.score(ROWS)}
 
 
-def by_vllm() -> dict[str, Any]:
+def fingerprint(path: Path, before: Path | None = None) -> Fingerprint:
+    """What a training that began with ``before`` commits beside the model at ``path``."""
+    tokenizer = load_tokenizer(path, LOADING)
+    prompts = [encode(tokenizer, each) for each in asks(4)]
+    rows = probes.draw(load_for_generation(before or path, LOADING, "cpu"), tokenizer, prompts, [], LOADING.dtype)
+    if before is not None:
+        rows = probes.after_training(load_for_generation(path, LOADING, "cpu"), rows)
+    return Fingerprint(rows, "" if before is None else "the model before")
+
+
+def verdicts(engine: Engine, fingerprints: dict[str, Fingerprint]) -> dict[str, str]:
+    """What the check before a rollout says of ``engine`` where these models are wanted."""
+    config = SimpleNamespace(engine=VllmEngine(kind="vllm"), inputs=SimpleNamespace(phase="solver-rollout"))
+    context: Any = SimpleNamespace(config=config)
+    return {
+        name: refused(lambda: check(context, engine, Frozen(Path(name), LOADING, name, "solver", 0), wanted))  # noqa: B023
+        for name, wanted in fingerprints.items()
+    }
+
+
+def by_vllm(fingerprints: dict[str, Fingerprint]) -> dict[str, Any]:
     before, environment = state(), dict(os.environ)
     engine: Any = opened(BASE)
     started = state()
@@ -105,6 +128,7 @@ def by_vllm() -> dict[str, Any]:
         "too_hot": refused(lambda: engine.generate(prompts[:1], sampling(temperature=2.5), 1, 0)),
         "state_kept": [started == before, state() == before],
         "room": engine.longest,
+        "where_wanted": verdicts(engine, fingerprints),
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
@@ -173,14 +197,19 @@ def as_one_of_several(path: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    found: dict[str, Any] = {"vllm": by_vllm(), "transformers": by_transformers(BASE)}
-    other = another_model(folder / "other")
+    other, adapter = another_model(folder / "other"), an_adapter(folder / "adapter")
+    fingerprints = {
+        "base": fingerprint(BASE),
+        "other": fingerprint(other),
+        "adapter": fingerprint(adapter, BASE),
+    }
+    found: dict[str, Any] = {"vllm": by_vllm(fingerprints), "transformers": by_transformers(BASE)}
     engine = opened(other)
     found["other"] = {"scores": engine.score(ROWS), "by_transformers": by_transformers(other)["scores"]}
     engine.close()
-    adapter = an_adapter(folder / "adapter")
     engine = opened(adapter)
     found["adapter"] = {"scores": engine.score(ROWS), "by_transformers": by_transformers(adapter)["scores"]}
+    found["adapter"]["where_wanted"] = verdicts(engine, fingerprints)
     engine.close()
     found["head_dim"] = refused(lambda: opened(another_model(folder / "narrow", head_dim=24)))
     config = json.loads((other / "config.json").read_text())

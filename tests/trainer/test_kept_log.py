@@ -21,14 +21,17 @@ from selfevo_contract.plan import plan
 from selfevo_contract.process import (
     CONFIG_ENV,
     GRACE_SECONDS_ENV,
+    SERVED,
     TERMINATION_LOG_ENV,
+    WORKDIR_ENV,
     PhaseResult,
     phase_config,
 )
 from selfevo_store import open_store
 from selfevo_trainer import main
+from selfevo_trainer.distributed.layout import LAUNCHED_ENV
 from selfevo_trainer.process import kept_log
-from selfevo_trainer.process.kept_log import HEAD, LINE, TAIL, KeptLog, patience, redacted, secrets_of
+from selfevo_trainer.process.kept_log import HEAD, LINE, TAIL, KeptLog, LogFile, patience, redacted, secrets_of
 from selfevo_trainer.process.signals import Interrupted
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
@@ -100,6 +103,28 @@ def test_an_attempt_that_has_several_pods_keeps_each_log(pod: Pod) -> None:
     for index in ("0", "1"):
         pod(lambda: None, JOB_COMPLETION_INDEX=index)
     assert len(pod.kept()) == 2
+
+
+@pytest.mark.parametrize("ranks", [{}, {LAUNCHED_ENV: "1", "RANK": "1", "WORLD_SIZE": "2"}], ids=["alone", "rank 1"])
+def test_the_log_of_the_server_beside_it_is_kept_by_the_trainer_of_the_pod(
+    pod: Pod, tmp_path: Path, ranks: dict[str, str]
+) -> None:
+    served = tmp_path / "work" / SERVED
+    served.mkdir(parents=True)
+    log = KeptLog({SECRET: "KEY"})
+    file = LogFile(log, served, started=1_780_000_000.0)
+
+    def phase() -> None:
+        log.add("err", f"Engine core failed with {SECRET}\n")
+        file.write()
+
+    assert pod(phase, **{WORKDIR_ENV: str(tmp_path / "work"), **ranks}).code == 0
+    place = logs_prefix(pod.config.prefix, pod.config.attempt)
+    server = f"{place}/0.20260528T202640Z.server.log"
+    assert pod.store.exists(server) is not bool(ranks)
+    assert len(pod.kept()) == (1 if ranks else 2)
+    if not ranks:
+        assert pod.store.read_bytes(server) == b"Engine core failed with [KEY]\n"
 
 
 def test_on_a_persons_machine_logs_are_files_and_nothing_is_uploaded(pod: Pod) -> None:

@@ -356,7 +356,7 @@ def test_the_majority_of_the_samples_is_one_of_them_and_graded(pipeline: Pipelin
 def test_gains_are_over_the_bases_answers_to_the_same_questions(pipeline: Pipeline) -> None:
     before, after = (pipeline.phases.committed(name).metrics for name in ("evaluate-0", "evaluate-1"))
     assert not [name for name in before if "gain" in name]
-    for name in ("mean", "greedy", "maj"):
+    for name in ("mean", "greedy", "maj", "pass@2"):
         assert after[f"{name}_gain"] == pytest.approx(after[name] - before[name])
         assert after[f"tiny/{name}_gain_stderr"] >= 0
     asked = [pipeline.phases.rows(name, answers_of("tiny")) for name in ("evaluate-0", "evaluate-1")]

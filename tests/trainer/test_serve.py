@@ -241,6 +241,8 @@ def test_both_models_of_a_rollout_are_fetched_and_served_until_the_end(
     pod.process.terminate()
     assert pod.process.wait(LIMIT_S) == 143
     assert all_gone(fake_vllm)
+    [log] = pod.served.glob("*.server.log")  # for the trainer to keep
+    assert log.read_text().count("INFO loading") == 4
 
 
 def test_a_model_in_both_roles_is_served_once(phases: Callable[..., Phases], sidecar: Callable[..., Sidecar]) -> None:

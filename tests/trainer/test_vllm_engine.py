@@ -78,6 +78,17 @@ def test_an_adapter_is_served_beside_its_base(session: Any) -> None:
     assert apart(adapter["scores"], session["vllm"]["scores"]) > 0.1  # not the bare base
 
 
+def test_a_fingerprint_finds_out_which_weights_vllm_serves(made: Any, session: Any) -> None:
+    base, adapter = made["where_wanted"], session["adapter"]["where_wanted"]
+    assert base["base"] == adapter["adapter"] == "taken"
+    served = "spec.rollout.engine (vllm) serves {} where solver {} was wanted: "
+    before = "weights like those that its training began with (the model before)"
+    assert base["adapter"].startswith(served.format(before, "adapter"))
+    for found in (base, adapter):
+        assert found["other"].startswith(served.format("other weights", "other"))
+    assert adapter["base"].startswith(served.format("other weights", "base"))
+
+
 def test_what_it_has_no_room_for_is_refused(made: Any) -> None:
     assert made["room"] == 256
     assert made["too_long"] == (

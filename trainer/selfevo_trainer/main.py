@@ -25,7 +25,7 @@ from selfevo_trainer.process.traces import open_trace
 def main() -> int:
     """Run the phase; returns the exit code."""
     started = time.time()
-    with kept_log.listening(os.environ) as log:
+    with kept_log.in_pod(os.environ) as log:
         return _main(started, log)
 
 

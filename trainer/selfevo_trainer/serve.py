@@ -40,7 +40,7 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.engines.vllm_server import NEVER_INPUT, NEVER_SERVICE, ServedModel, VllmServers
 from selfevo_trainer.inputs.frozen import files_of, name_of
 from selfevo_trainer.main import failure_of, log_to_stderr
-from selfevo_trainer.process import progress
+from selfevo_trainer.process import kept_log, progress
 from selfevo_trainer.process.quiet import quieten
 from selfevo_trainer.process.signals import StopRequest, die_with_parent
 
@@ -64,7 +64,8 @@ def main() -> int:
         if sys.argv[1:] == ["--fetch"]:
             fetch(config, folder, stop, started)
             return 0
-        serve(engine, folder, _port())
+        with kept_log.listening(os.environ) as log:
+            serve(engine, folder, _port(), kept_log.LogFile(log, folder, started))
     except BaseException as error:
         result = failure_of(config, error)
         print(f"serve: {result.message}", file=sys.stderr)
@@ -148,8 +149,8 @@ class State:
         return 200, {"object": "list", "data": [{"id": name, "urls": urls} for name, urls in self.urls.items()]}
 
 
-def serve(settings: ServerEngine, folder: Path, port: int) -> None:
-    """Serve the models in ``folder`` until SIGTERM.
+def serve(settings: ServerEngine, folder: Path, port: int, log: kept_log.LogFile) -> None:
+    """Serve the models in ``folder`` until SIGTERM; what is logged meanwhile is in ``log``, too.
 
     Raises:
         InputError: nothing has been fetched.
@@ -168,6 +169,7 @@ def serve(settings: ServerEngine, folder: Path, port: int) -> None:
                 for model in models:  # the second measures what the first leaves of the memory
                     servers.begin(model)
                     while not servers.ready():
+                        log.write()
                         servers.check()
                         if time.monotonic() > deadline:
                             raise ServiceError(
@@ -184,10 +186,12 @@ def serve(settings: ServerEngine, folder: Path, port: int) -> None:
                 servers.close()
             while True:
                 time.sleep(POLL_S)
+                log.write()
                 servers.check()
         finally:
             state.ready = False
             servers.close()
+            log.write()
 
 
 @contextlib.contextmanager

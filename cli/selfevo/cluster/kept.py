@@ -10,7 +10,7 @@ from selfevo.stores import open_run_store, prefix_of
 from selfevo_contract.artifacts import logs_prefix
 from selfevo_store import ObjectStore
 
-_NAME = re.compile(r"(?P<index>\d{1,6})\.(?P<begun>\d{8}T\d{6}Z)(\.rank-(?P<rank>\d{1,6}))?\.log")
+_NAME = re.compile(r"(?P<index>\d{1,6})\.(?P<begun>\d{8}T\d{6}Z)(\.(rank-(?P<rank>\d{1,6})|(?P<server>server)))?\.log")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class KeptLog:
     begun: str
     rank: int | None
     """Of its process among those of a training; None of the only one, or of the one that started the others."""
+    server: bool
+    """Of the server beside the trainer."""
     key: str
 
     def lines(self, store: ObjectStore) -> list[str]:
@@ -51,5 +53,5 @@ def logs_of(place: str, keys: list[str]) -> list[KeptLog]:
         match = _NAME.fullmatch(key.removeprefix(f"{place}/"))
         if match:
             rank = None if match["rank"] is None else int(match["rank"])
-            found.append(KeptLog(int(match["index"]), match["begun"], rank, key))
-    return sorted(found, key=lambda log: (log.index, log.begun, -1 if log.rank is None else log.rank))
+            found.append(KeptLog(int(match["index"]), match["begun"], rank, match["server"] is not None, key))
+    return sorted(found, key=lambda log: (log.index, log.server, log.begun, -1 if log.rank is None else log.rank))

@@ -62,6 +62,7 @@ def show_kept(resource: Resource, attempt: AttemptStatus) -> bool:
     for log, lines in logs:
         parts = [f"pod {log.index}"] if len({other.index for other, _ in logs}) > 1 else []
         parts += [] if log.rank is None else [f"rank {log.rank}"]
+        parts += ["server"] if log.server else []
         front = " ".join(parts) + " | " if parts else ""
         for line in lines:
             print_line(front, line)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfevo_contract.process import SERVER_MODELS_ENV, SERVER_PORT_ENV, SERVER_URL_ENV
+from selfevo_contract.process import SERVED, SERVER_MODELS_ENV, SERVER_PORT_ENV, SERVER_URL_ENV
 from selfevo_contract.spec.names import Quantity
 from selfevo_operator.manifests.environment import WORK, Variable, plain
 
@@ -41,7 +41,7 @@ def client_variables() -> list[Variable]:
 
 def server_variables() -> list[Variable]:
     """Variables of `fetch-model` and the server: where the weights are kept, and where to listen."""
-    return [plain(SERVER_MODELS_ENV, f"{WORK}/served"), plain(SERVER_PORT_ENV, str(PORT))]
+    return [plain(SERVER_MODELS_ENV, f"{WORK}/{SERVED}"), plain(SERVER_PORT_ENV, str(PORT))]
 
 
 def fetching(container: Mapping[str, Any], asked: Mapping[str, Mapping[str, Quantity]]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 Only what Python writes to standard output and error is kept; what a library's own code writes there is in the pod's
 log alone. The pod's log is as it was: nothing is held back. While the process runs, its log is written every
 `EVERY_S`, so that of one that SIGKILL ends (out of memory, a lost node) the store has all but the last of it.
+
+The server beside a trainer has no credentials for the store. It leaves its log, vLLM's own lines in it, as a file in
+the pod's working volume, and the trainer keeps that beside its own.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 from selfevo_contract.artifacts import kept_log
 from selfevo_contract.errors import SelfevoError
-from selfevo_contract.process import GRACE_SECONDS_ENV, SHARD_ENV, PhaseConfig
+from selfevo_contract.process import GRACE_SECONDS_ENV, SERVED, SHARD_ENV, WORKDIR_ENV, PhaseConfig
 from selfevo_store import ObjectStore, open_storage
 
 HEAD, TAIL = 256 << 10, 768 << 10
@@ -32,6 +37,7 @@ EVERY_S = 60.0
 UPLOAD_S = 10.0
 """So long the process waits for the upload at its end."""
 _SHARE_OF_GRACE = 0.95
+_OF_SERVER = ".server.log"
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
 _NO_SECRET = ("_FILE", "_URI", "_PATH", "_PARALLELISM")
@@ -141,11 +147,18 @@ class _Tee:
 
 
 @contextlib.contextmanager
-def listening(environ: Mapping[str, str]) -> Iterator[KeptLog | None]:
+def in_pod(environ: Mapping[str, str]) -> Iterator[KeptLog | None]:
     """Keep what is logged inside; None outside of a pod, where logs are files that stay."""
     if GRACE_SECONDS_ENV not in environ:
         yield None
         return
+    with listening(environ) as log:
+        yield log
+
+
+@contextlib.contextmanager
+def listening(environ: Mapping[str, str]) -> Iterator[KeptLog]:
+    """Keep what is logged inside."""
     log = KeptLog(secrets_of(environ))
     before: tuple[Any, Any] = sys.stdout, sys.stderr
     tees: tuple[Any, Any] = _Tee(sys.stdout, "out", log), _Tee(sys.stderr, "err", log)
@@ -164,15 +177,44 @@ def patience(environ: Mapping[str, str], stop_requested_at: float | None) -> flo
     return max(0.0, min(UPLOAD_S, _SHARE_OF_GRACE * int(grace) - (time.monotonic() - stop_requested_at)))
 
 
+class LogFile:
+    """A log as a file in ``folder``, for whoever may write to the store. A full disk changes nothing else."""
+
+    def __init__(self, log: KeptLog, folder: Path, started: float) -> None:
+        self._log, self._path = log, folder / f"{_stamp(started)}{_OF_SERVER}"
+        self._written = b""
+
+    def write(self) -> None:
+        """As it is now."""
+        content = self._log.content()
+        if content == self._written:
+            return
+        draft = self._path.with_suffix(".part")
+        with contextlib.suppress(OSError):
+            draft.write_bytes(content)
+            draft.replace(self._path)
+            self._written = content
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 class Upload:
-    """Puts a log into the store, again and again until `close`. A store that fails or hangs changes nothing."""
+    """Puts a log into the store, again and again until `close`. A store that fails or hangs changes nothing.
+
+    Args:
+        rank: of the process; the only one of a pod, and the one that starts the others, keep the server's logs too.
+    """
 
     def __init__(self, log: KeptLog, config: PhaseConfig, rank: int | None, started: float) -> None:
-        begun = datetime.fromtimestamp(started, UTC).strftime("%Y%m%dT%H%M%SZ")
-        self._key = kept_log(config.prefix, config.attempt, os.environ.get(SHARD_ENV, "0"), begun, rank)
+        self._place = partial(kept_log, config.prefix, config.attempt, os.environ.get(SHARD_ENV, "0"))
+        self._key = self._place(_stamp(started), "" if rank is None else f"rank-{rank}")
+        work = os.environ.get(WORKDIR_ENV)
+        self._served = Path(work) / SERVED if work and rank is None else None
         self._log, self._storage = log, config.storage
         self._store: ObjectStore | None = None
-        self._written = b""
+        self._written: dict[str, bytes] = {}
         self._failed = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kept log", daemon=True)
@@ -196,14 +238,18 @@ class Upload:
         self._put()
 
     def _put(self) -> None:
-        content = self._log.content()
-        if content == self._written:
-            return
         try:
-            self._store = self._store or open_storage(self._storage)
-            self._store.put_bytes(self._key, content)
-            self._written, self._failed = content, ""
+            for key, content in {self._key: self._log.content(), **self._of_server()}.items():
+                if content != self._written.get(key):
+                    self._store = self._store or open_storage(self._storage)
+                    self._store.put_bytes(key, content)
+                    self._written[key], self._failed = content, ""
         except SelfevoError as error:
             self._failed = str(error)
         except Exception as error:  # what has been computed must not fail by it
             self._failed = f"{type(error).__name__}: {error}"
+
+    def _of_server(self) -> dict[str, bytes]:
+        """By their places in the store: one for each start of the server."""
+        files = [] if self._served is None else sorted(self._served.glob(f"*{_OF_SERVER}"))
+        return {self._place(file.name.removesuffix(_OF_SERVER), "server"): file.read_bytes() for file in files}
