@@ -96,6 +96,10 @@ def test_a_pass_has_as_many_answers_as_the_memory_is_counted_for() -> None:
     alone = PolicyDistributions(model, Letters(), Grpo(maxCompletionLength=3 * CERTAINTY_TOKENS))
     assert alone.from_uniform(["a"] * 2, [[1], [2]]) == found[:2]
     assert [len(rows) for rows, _ in model.passes[3:]] == [1, 1]
+    # Short answers may have long prompts: a pass has no more of them than one of the training.
+    short = Grpo(maxCompletionLength=8, perDeviceTrainBatchSize=4)
+    assert len(PolicyDistributions(model, Letters(), short).from_uniform(["a"] * 5, [[1], [2], [3], [4], [5]])) == 5
+    assert [len(rows) for rows, _ in model.passes[5:]] == [4, 1]
 
 
 @pytest.mark.slow

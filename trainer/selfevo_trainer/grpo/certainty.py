@@ -28,8 +28,9 @@ class PolicyDistributions:
 
     def __init__(self, model: Any, tokenizer: Any, grpo: Grpo) -> None:
         self.model, self.tokenizer, self.temperature = model, tokenizer, grpo.temperature
-        # By the settings and not by what is there: sharded processes go through as many passes together.
-        self.at_once = max(1, CERTAINTY_TOKENS // grpo.max_completion_length)
+        # By the settings and not by what is there: sharded processes go through as many passes together. Prompts may be
+        # long where answers are short: no more at once than a pass of the training takes.
+        self.at_once = max(1, min(grpo.per_device_train_batch_size, CERTAINTY_TOKENS // grpo.max_completion_length))
 
     def from_uniform(self, prompts: Sequence[Any], completions: Sequence[Sequence[int]]) -> list[list[float]]:
         """See `rewards.base.Distributions.from_uniform`."""
