@@ -15,6 +15,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.judging import AnchorRow
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.rubric import Pairwise, Rubric
+from selfevo_trainer.distributed import collective
 from selfevo_trainer.judges import agreement
 from selfevo_trainer.judges.agreement import ask_anchors
 from selfevo_trainer.judges.criteria import Criterion
@@ -197,6 +198,22 @@ def test_the_solver_is_paid_by_its_groups_and_learns_nothing_from_an_answer_with
         )
     assert found == [0.0, 1.0, 0.5, 0.75, 0.75, 0.0]
     assert logged["ties"] == 1 / 4 and logged["judge/answers"] == 6 and logged["judge/unscored"] == 1
+
+
+def test_a_group_may_lie_in_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This is the second of two, and each has half of a group; groups are dealt out whole."""
+    others, dealt = [("x", "a"), ("x", "ccc")], []
+
+    def dealt_out(items: list[Any], work: Any) -> list[Any]:
+        dealt.extend(items)
+        return list(work(items))
+
+    monkeypatch.setattr(collective, "rank", lambda: 1)
+    monkeypatch.setattr(collective, "all_gather", lambda mine: [*others, *mine])
+    monkeypatch.setattr(collective, "dealt_out", dealt_out)
+    with endpoint(by_length) as server:
+        found = PairwiseReward(judge(server), 4)(["bb", "d"], question=["x", "x"])
+    assert found == [2 / 3, 1 / 6] and [number for number, _ in dealt] == [0]
 
 
 class Committed:
