@@ -9,24 +9,19 @@ FOLDER is made; nothing of it belongs into the repository.
 
 from __future__ import annotations
 
-import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import uvicorn  # noqa: E402  # with the path above
 
 from harness import chromium  # noqa: E402
 from harness.fake_run import FakeRun, fake_run  # noqa: E402
+from harness.served import served  # noqa: E402
 from selfevo.report import Source, write_comparison, write_report  # noqa: E402
-from selfevo.ui.app import app_of  # noqa: E402
 from selfevo.ui.runs import Runs  # noqa: E402
 from selfevo_contract.artifacts import MANIFEST_NAME  # noqa: E402
 
@@ -64,7 +59,7 @@ def main(folder: Path) -> None:
         report, comparison = Path(made, "report.html"), Path(made, "comparison.html")
         write_report(runs[0].run, runs[0].plan, runs[0].store, report)
         write_comparison([Source(run.run, run.plan, run.store) for run in runs[:3]], comparison)
-        with _served(Runs(Path(made, "work"), [run.run for run in runs])) as address:
+        with served(Runs(Path(made, "work"), [run.run for run in runs])) as address:
             places = {name: address + place for name, place in PAGES.items()}
             places |= {"report": report.as_uri(), "comparison": comparison.as_uri()}
             with chromium.opened(browser, report) as tab:
@@ -82,21 +77,6 @@ def _runs(folder: Path) -> list[FakeRun]:
     for manifest in (folder / "damaged" / "store").rglob(MANIFEST_NAME):
         manifest.write_text("damaged")
     return runs
-
-
-@contextmanager
-def _served(runs: Runs) -> Iterator[str]:
-    made = app_of(runs)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(made, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            made.state.live.closing = server.should_exit = True
-            thread.join(30)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,20 @@ import json
 import re
 import socket
 import statistics
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from harness import axe, chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
+from harness.served import served
 from selfevo.cluster.client import Resource
 from selfevo.main import app
 from selfevo.report import Source, write_comparison, write_report
@@ -510,22 +508,6 @@ def test_every_page_that_follows_a_run_has_its_state(fake: FakeRun, client: Test
     assert state(part, RUN) != before[0] and state(part, "/") != before[1]
     assert part.head("/events?run=default/none").status_code == 200
     assert "data-live" not in client.get(f"{RUN}/questions/1/0").text
-
-
-@contextmanager
-def served(runs: Runs) -> Iterator[str]:
-    """The pages on a real port."""
-    made = app_of(runs)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(made, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            made.state.live.closing = server.should_exit = True
-            thread.join(30)
 
 
 @pytest.fixture(scope="module")
