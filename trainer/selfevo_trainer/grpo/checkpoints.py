@@ -29,7 +29,6 @@ from selfevo_contract.artifacts import (
 from selfevo_contract.errors import ServiceError
 from selfevo_store import CorruptArtifact, commit, commit_parts, fetch, read_manifest, remove_parts, upload_part
 from selfevo_trainer.context import Context
-from selfevo_trainer.distributed import collective
 
 _LEFT_OUT = {"training_args.bin", "README.md"}
 _KEPT = 2
@@ -116,6 +115,8 @@ def _together(
     context: Context, prefix: str, draft: ManifestDraft, folder: Path, shared: Shared
 ) -> Sequence[StoredFile]:
     """All processes upload at the same time, and the first one commits when all are done."""
+    from selfevo_trainer.distributed import collective  # it imports torch, which the entry point does without
+
     mine: list[StoredFile] | None = None
     try:
         mine = upload_part(context.store, prefix, kept_files(folder), shared.write_id)
