@@ -11,6 +11,7 @@ from test_reconcile import NOW, Scenario, starts, stops
 
 from harness.runs import DOCUMENT, make_run
 from selfevo_contract.plan import plan, rollbacks_of
+from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
 from selfevo_core.policies.guarding import blind_guards, watching
@@ -246,6 +247,20 @@ def test_what_several_measurements_in_a_row_say_is_summed() -> None:
     )
     large = verdict({1: often, 2: {**FEW, "solver-rollout/answers/truncated": 0.4}})
     assert large.state == "Tripped" and large.message.endswith("by more than 2 standard errors")
+
+
+def test_an_iteration_whose_figures_the_status_has_lost_is_not_to_blame() -> None:
+    """A row of bad measurements may be older than what the status remembers of them."""
+    often = {"solver-rollout/answers/truncated": 0.3}
+    everything = {f"{phase}/{name}": None for phase, names in HEALTHY.items() for name in names if name not in SCORES}
+    unmeasured = {"solver-rollout/answers/truncated": None}
+
+    def since(early: dict[str, None]) -> int | None:
+        odd: dict[int, Any] = {**dict.fromkeys((1, 2, 3), early), 4: often, 5: often}
+        return guards_of(life(odd, spec__guards=limits("truncation", 2, "rollback")))["truncation"].since
+
+    assert since(everything) == 4
+    assert since(unmeasured) == 1, "nobody knows of a good one"
 
 
 def test_a_sum_begins_again_within_the_limit() -> None:

@@ -21,9 +21,8 @@ from selfevo_contract.plan import plan
 from selfevo_contract.process import (
     CONFIG_ENV,
     GRACE_SECONDS_ENV,
-    SERVED,
+    SERVER_MODELS_ENV,
     TERMINATION_LOG_ENV,
-    WORKDIR_ENV,
     PhaseResult,
     phase_config,
 )
@@ -109,8 +108,8 @@ def test_an_attempt_that_has_several_pods_keeps_each_log(pod: Pod) -> None:
 def test_the_log_of_the_server_beside_it_is_kept_by_the_trainer_of_the_pod(
     pod: Pod, tmp_path: Path, ranks: dict[str, str]
 ) -> None:
-    served = tmp_path / "work" / SERVED
-    served.mkdir(parents=True)
+    served = tmp_path / "served"
+    served.mkdir()
     log = KeptLog({SECRET: "KEY"})
     file = LogFile(log, served, started=1_780_000_000.0)
 
@@ -118,7 +117,7 @@ def test_the_log_of_the_server_beside_it_is_kept_by_the_trainer_of_the_pod(
         log.add("err", f"Engine core failed with {SECRET}\n")
         file.write()
 
-    assert pod(phase, **{WORKDIR_ENV: str(tmp_path / "work"), **ranks}).code == 0
+    assert pod(phase, **{SERVER_MODELS_ENV: str(served), **ranks}).code == 0
     place = logs_prefix(pod.config.prefix, pod.config.attempt)
     server = f"{place}/0.20260528T202640Z.server.log"
     assert pod.store.exists(server) is not bool(ranks)

@@ -52,10 +52,16 @@ _models = TypeAdapter(list[ServedModel])
 
 def main() -> int:
     """Fetch, or serve until SIGTERM; returns the exit code."""
+    with kept_log.listening(os.environ) as log:
+        return _main(log)
+
+
+def _main(log: kept_log.KeptLog) -> int:
     started = time.time()
     quieten()
     log_to_stderr(None)
     config: PhaseConfig | None = None
+    file: kept_log.LogFile | None = None
     try:
         die_with_parent()
         stop = StopRequest.install()
@@ -64,11 +70,13 @@ def main() -> int:
         if sys.argv[1:] == ["--fetch"]:
             fetch(config, folder, stop, started)
             return 0
-        with kept_log.listening(os.environ) as log:
-            serve(engine, folder, _port(), kept_log.LogFile(log, folder, started))
+        file = kept_log.LogFile(log, folder, started)
+        serve(engine, folder, _port(), file)
     except BaseException as error:
         result = failure_of(config, error)
         print(f"serve: {result.message}", file=sys.stderr)
+        if file is not None:
+            file.write()
         progress.write_result(result)
         return result.exit_code
     return 0
@@ -182,6 +190,7 @@ def serve(settings: ServerEngine, folder: Path, port: int, log: kept_log.LogFile
             except SelfevoError as error:
                 # Not the end of this process: it would be started again, and the trainer would never learn why.
                 print(f"serve: {error}", file=sys.stderr, flush=True)
+                log.write()  # the trainer ends once it knows
                 state.failed = error
                 servers.close()
             while True:
@@ -191,7 +200,6 @@ def serve(settings: ServerEngine, folder: Path, port: int, log: kept_log.LogFile
         finally:
             state.ready = False
             servers.close()
-            log.write()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ hands over, so that a group's answers may lie in several processes. TRL itself i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from statistics import fmean
@@ -194,14 +195,16 @@ def open_reward(context: Context, inputs: SolverTrainInputs) -> Iterator[RewardF
         with closing(open_judge(context, inputs.judge, inputs.loading, inputs.judge_length)) as judge:
             yield JudgedReward(inputs.reward.mode, judge)
         return
-    share = 1 / context.rank.size
+    size = context.rank.size
     if inputs.rubric is not None and inputs.rubric.pairwise is not None:
-        with closing(PairwiseJudge.open(context, inputs.rubric, share=share)) as comparer:
-            group = inputs.grpo.num_generations
+        group, groups = inputs.grpo.num_generations, inputs.grpo.prompts_per_step
+        # Whole groups are dealt out, so that the first processes have more of them where they do not divide.
+        most = math.ceil(groups / size) / groups
+        with closing(PairwiseJudge.open(context, inputs.rubric, share=most)) as comparer:
             yield PairwiseReward(comparer, group, lambda: context.clock.during("judging"))
         return
     if inputs.rubric is not None:
-        with closing(open_scorer(context, inputs, inputs.reward.mode, share=share)) as scorer:
+        with closing(open_scorer(context, inputs, inputs.reward.mode, share=1 / size)) as scorer:
             yield RubricReward(scorer)
         return
     if inputs.reward.mode == SELF_CERTAINTY:

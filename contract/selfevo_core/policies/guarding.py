@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from selfevo_contract import reasons
+from selfevo_contract.phases import PHASES
+from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import GuardStatus, Rollback
@@ -16,6 +18,8 @@ from selfevo_core.policies.guards import GUARDS
 from selfevo_core.policies.guards.base import Estimate, Guard, Reading, history_of
 
 TOGETHER = ", summed over the measurements in a row that are"
+_REMEMBERED = {f"{phase.metrics}/{name}" for phase in PHASES.values() for name in (*SCORES, *phase.kept)}
+"""Figures of old iterations that the status keeps (run_status)."""
 
 
 def watching(spec: RunSpec) -> list[Guard]:
@@ -119,10 +123,15 @@ def _verdict(
         value=_rounded(newest.value),
         **_baseline(newest.baseline),
         # Between the last good measurement and the first bad one may lie iterations that were not measured.
-        since=max([start, *good]) + 1 if beyond[-1] else None,
+        since=max([start, *_forgotten(history, start, readings[0].iteration), *good]) + 1 if beyond[-1] else None,
         last_beyond=max([*crossed, *([earlier] if earlier is not None else [])], default=None),
         message=_sentence(guard, newest, settings, errors, warned=warned, beyond=beyond[-1]),
     )
+
+
+def _forgotten(history: Mapping[int, Mapping[str, float]], start: int, first: int) -> list[int]:
+    """Iterations before the ``first`` reading of which the status has scores alone: they are not held to be bad."""
+    return [number for number, figures in history.items() if start < number < first and figures.keys() <= _REMEMBERED]
 
 
 def _recorded_baseline(before: GuardStatus | None) -> Estimate | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfevo_contract.process import SERVED, SERVER_MODELS_ENV, SERVER_PORT_ENV, SERVER_URL_ENV
+from selfevo_contract.process import SERVER_MODELS_ENV, SERVER_PORT_ENV, SERVER_URL_ENV
 from selfevo_contract.spec.names import Quantity
 from selfevo_operator.manifests.environment import WORK, Variable, plain
 
@@ -29,19 +29,20 @@ COMMANDS = {
 }
 
 PORT = 8000
+_MODELS = f"{WORK}/served"
 STARTUP_SECONDS = 600
 """Time for the server's process to run, on a node that is busy; how long it may take to be ready is the engine's
 startupSeconds, which the trainer counts."""
 
 
 def client_variables() -> list[Variable]:
-    """The trainer's variables: where to ask."""
-    return [plain(SERVER_URL_ENV, f"http://127.0.0.1:{PORT}")]
+    """The trainer's variables: where to ask, and where the server leaves its log."""
+    return [plain(SERVER_URL_ENV, f"http://127.0.0.1:{PORT}"), plain(SERVER_MODELS_ENV, _MODELS)]
 
 
 def server_variables() -> list[Variable]:
     """Variables of `fetch-model` and the server: where the weights are kept, and where to listen."""
-    return [plain(SERVER_MODELS_ENV, f"{WORK}/{SERVED}"), plain(SERVER_PORT_ENV, str(PORT))]
+    return [plain(SERVER_MODELS_ENV, _MODELS), plain(SERVER_PORT_ENV, str(PORT))]
 
 
 def fetching(container: Mapping[str, Any], asked: Mapping[str, Mapping[str, Quantity]]) -> dict[str, Any]:

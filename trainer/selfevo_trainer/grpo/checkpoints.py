@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfevo_contract import reasons
 from selfevo_contract.artifacts import (
     MANIFEST_NAME,
     Manifest,
@@ -26,7 +27,7 @@ from selfevo_contract.artifacts import (
     checkpoint_completions,
     checkpoint_prefix,
 )
-from selfevo_contract.errors import ServiceError
+from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_store import CorruptArtifact, commit, commit_parts, fetch, read_manifest, remove_parts, upload_part
 from selfevo_trainer.context import Context
 
@@ -118,11 +119,15 @@ def _together(
     from selfevo_trainer.distributed import collective  # it imports torch, which the entry point does without
 
     mine: list[StoredFile] | None = None
+    reachable = True
     try:
         mine = upload_part(context.store, prefix, kept_files(folder), shared.write_id)
+    except SelfevoError as error:
+        reachable = error.reason != reasons.STORE_UNREACHABLE
+        raise
     finally:  # the first one waits for each process, also for one that fails
         parts: list[list[StoredFile] | None] = collective.collected(mine, shared.group)
-        if any(part is None for part in parts):
+        if reachable and any(part is None for part in parts):
             remove_parts(context.store, prefix, shared.write_id)
     if not context.rank.first:
         return mine

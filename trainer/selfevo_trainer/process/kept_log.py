@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from selfevo_contract.artifacts import kept_log
 from selfevo_contract.errors import SelfevoError
-from selfevo_contract.process import GRACE_SECONDS_ENV, SERVED, SHARD_ENV, WORKDIR_ENV, PhaseConfig
+from selfevo_contract.process import GRACE_SECONDS_ENV, SERVER_MODELS_ENV, SHARD_ENV, PhaseConfig
 from selfevo_store import ObjectStore, open_storage
 
 HEAD, TAIL = 256 << 10, 768 << 10
@@ -210,8 +210,8 @@ class Upload:
     def __init__(self, log: KeptLog, config: PhaseConfig, rank: int | None, started: float) -> None:
         self._place = partial(kept_log, config.prefix, config.attempt, os.environ.get(SHARD_ENV, "0"))
         self._key = self._place(_stamp(started), "" if rank is None else f"rank-{rank}")
-        work = os.environ.get(WORKDIR_ENV)
-        self._served = Path(work) / SERVED if work and rank is None else None
+        served = os.environ.get(SERVER_MODELS_ENV)
+        self._served = Path(served) if served and rank is None else None
         self._log, self._storage = log, config.storage
         self._store: ObjectStore | None = None
         self._written: dict[str, bytes] = {}
