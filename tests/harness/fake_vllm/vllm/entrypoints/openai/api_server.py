@@ -30,7 +30,9 @@ def main() -> None:
     given = parser.parse_args()
     left = Path(os.environ["FAKE_VLLM_FOLDER"]) / f"{os.getpid()}.json"
     variables = {"devices": "CUDA_VISIBLE_DEVICES", "flashinfer_sampler": "VLLM_USE_FLASHINFER_SAMPLER"}
-    left.write_text(json.dumps({**vars(given), **{name: os.environ.get(of, "") for name, of in variables.items()}}))
+    draft = left.with_suffix(".part")  # a test may read it at any moment
+    draft.write_text(json.dumps({**vars(given), **{name: os.environ.get(of, "") for name, of in variables.items()}}))
+    draft.replace(left)
     print(f"INFO loading {given.model}", flush=True)
     wrong = os.environ.get("FAKE_VLLM", "")
     if wrong.startswith("raise "):
