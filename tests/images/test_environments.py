@@ -78,7 +78,7 @@ def test_the_pages_environment_has_what_they_need_and_no_torch(tmp_path: Path) -
     found, wanted = installed(python), pinned("constraints.txt")
     assert found.items() <= wanted.items()
     assert not {"torch", "transformers", "kopf", "pip"} & found.keys()
-    source = ":".join(str(ROOT / place) for place in ("contract", "cli"))
+    source = ":".join(str(ROOT / place) for place in ("contract", "trainer", "cli"))  # as the image has them
     module = "from selfevo.ui import app, cluster_runs, server; import kubernetes, boto3, pyarrow"
     run(python, "-c", module, env={"PYTHONPATH": source})
 
