@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from selfevo.local.workdir import RunFolder
 from selfevo.opened import Opened, opened
 from selfevo.options import DEFAULT_WORKDIR
-from selfevo.stored import is_store, stored_run
+from selfevo.stored import stored_run
 from selfevo.tables import copy_table
+from selfevo.target import is_store
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.phases import EvaluateInputs
 from selfevo_contract.rows import CURRICULUM, METRICS, ORACLE, QUESTIONS, TEXTS, RowFile, answers_of

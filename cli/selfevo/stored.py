@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfevo.manifest import store_of
@@ -35,11 +34,6 @@ class Stored:
     status: RunStatus
     committed: dict[str, Manifest]
     """By the step's name."""
-
-
-def is_store(place: str) -> bool:
-    """Whether ``place`` is the address of a store or its folder, and not a manifest's file."""
-    return "://" in place or Path(place).is_dir()
 
 
 def run_at(storage: Storage, store: ObjectStore, key: str, data: bytes) -> SelfEvolutionRun:

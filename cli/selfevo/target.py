@@ -88,3 +88,8 @@ def is_plugin() -> bool:
 def program() -> str:
     """What a person types to call us."""
     return "kubectl selfevo" if is_plugin() else "selfevo"
+
+
+def is_store(place: str) -> bool:
+    """Whether ``place`` is the address of a store or its folder, and not a manifest's file."""
+    return "://" in place or Path(place).is_dir()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfevo.options import DEFAULT_WORKDIR, Context, Kubeconfig, Namespace, Storage, Workdir
-from selfevo.stored import is_store
-from selfevo.target import Access, access_of, program
+from selfevo.target import Access, access_of, is_store, program
 from selfevo_contract.errors import InputError
 
 if TYPE_CHECKING:
