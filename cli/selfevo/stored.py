@@ -13,7 +13,7 @@ from selfevo_contract.artifacts import Manifest
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.run_record import parsed
+from selfevo_contract.run_record import RunRecord
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.status import RunStatus
 
@@ -36,13 +36,9 @@ class Stored:
     """By the step's name."""
 
 
-def run_at(storage: Storage, store: ObjectStore, key: str, data: bytes) -> SelfEvolutionRun:
-    """The run of the record ``data``, as it lies in ``store``, which may be a copy of the one that its spec names.
-
-    Raises:
-        SelfevoError: the record is damaged, or of a version that computes other keys.
-    """
-    run = parsed(data, key, store.uri_of(key)).run
+def run_in(storage: Storage, record: RunRecord) -> SelfEvolutionRun:
+    """The run of ``record`` in the store where that lies, which may be a copy of the one that its spec names."""
+    run = record.run
     return run.model_copy(update={"spec": run.spec.model_copy(update={"storage": storage})})
 
 
@@ -73,7 +69,7 @@ def stored_run(place: str, name: str | None) -> Stored:
         InputError: there is none of that name, or more than one.
         SelfevoError: the store cannot be used, or the record cannot be read.
     """
-    from selfevo_store import known_records
+    from selfevo_store import known_records, read_record
 
     storage = store_of(place)
     store = open_at(storage)
@@ -84,7 +80,7 @@ def stored_run(place: str, name: str | None) -> Stored:
     if len(found) != 1:
         raise InputError(_which(store.uri, name, sorted(found) or sorted("/".join(of) for of in records), bool(found)))
     [key] = found.values()
-    return standing(run_at(storage, store, key, store.read_bytes(key)))
+    return standing(run_in(storage, read_record(store, key)))
 
 
 def _which(uri: str, name: str | None, runs: list[str], several: bool) -> str:

@@ -87,6 +87,12 @@ def written_in(spec: RunSpec, phase: Phase, name: str) -> str:
     return "spec.pods" if own is None or getattr(own, name) is None else field_of(phase)
 
 
+def limit_written_in(spec: RunSpec, phase: Phase, resource: str) -> str:
+    """Where a person wrote the phase's limit of ``resource``, likewise: limits are inherited one by one."""
+    own = _own(spec, phase)
+    return "spec.pods" if own is None or resource not in own.resources.limits else field_of(phase)
+
+
 def nodes_of(spec: RunSpec, phase: Phase) -> int:
     """Pods that train together. A phase that is no such training has one, whatever spec.pods says of the others.
 

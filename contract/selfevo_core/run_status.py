@@ -8,7 +8,6 @@ from datetime import datetime
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.scores import SCORES
 from selfevo_contract.sizing.engines import engines_of
 from selfevo_contract.sizing.layout import layout_of
 from selfevo_contract.status import RunPhase, RunStatus, StepStatus
@@ -17,7 +16,7 @@ from selfevo_core.attempts import Blocker, ObservedAttempt, Start, Stop, stamp
 from selfevo_core.conditions import conditions, guard_condition, watch_of
 from selfevo_core.judges import judge_of
 from selfevo_core.policies import Decision, RunState
-from selfevo_core.summary import best_of, finetune_of, iterations_of, newest_and_best, publish_of
+from selfevo_core.summary import best_of, finetune_of, iterations_of, newest_and_best, publish_of, remembered
 from selfevo_core.usage import is_due
 
 
@@ -134,8 +133,8 @@ def _steps_shown(state: RunState, iterations: set[int]) -> list[StepStatus]:
         if status.state == "Pending" and not status.attempts and not state.parents_done(step):
             continue
         if status.state == "Succeeded" and status.iteration not in iterations:
-            figures = {*SCORES, *step.type.kept}
-            scores = {name: value for name, value in status.metrics.items() if name in figures}
+            names = remembered(step.type)
+            scores = {name: value for name, value in status.metrics.items() if name in names}
             status = with_(status, metrics=scores, timings={})
         found.append(status)
     return found

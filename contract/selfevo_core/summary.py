@@ -6,10 +6,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from selfevo_contract.artifacts import step_uri
-from selfevo_contract.phases import EVALUATE, FINETUNE, FINETUNE_EVALUATE, PHASES, PUBLISH, ModelRef, StepModelRef
+from selfevo_contract.phases import (
+    EVALUATE,
+    FINETUNE,
+    FINETUNE_EVALUATE,
+    PHASES,
+    PUBLISH,
+    ModelRef,
+    PhaseType,
+    StepModelRef,
+)
 from selfevo_contract.plan import Plan
 from selfevo_contract.plan_publish import address_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.evaluation import Evaluation
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import FinetuneStatus, IterationStatus, PublishStatus, StepStatus
@@ -45,6 +55,11 @@ def iterations_of(run: SelfEvolutionRun, plan: Plan, steps: Mapping[str, StepSta
 def figures_of(step: StepStatus) -> dict[str, float]:
     """What a step has measured, by names such as ``rollout/kept``."""
     return {f"{PHASES[step.phase].metrics}/{name}": value for name, value in step.metrics.items()}
+
+
+def remembered(phase: PhaseType) -> set[str]:
+    """The metrics that the status keeps of a phase's step in an old iteration, so that the best stays known."""
+    return {*SCORES, *phase.kept}
 
 
 def groups_of(evaluation: Evaluation | None, scores: Mapping[str, float]) -> dict[str, float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
-from selfevo.stored import run_at
+from selfevo.stored import run_in
 from selfevo.stores import is_there, open_at
 from selfevo.ui.runs import Unread
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.run_record import parsed
 from selfevo_contract.spec.storage import Storage
 from selfevo_store import known_records
 
@@ -101,7 +102,7 @@ class Listed:
         except SelfevoError as error:  # another time it may be read
             return Unread(namespace, name, str(error))
         try:
-            found = run_at(self.storage, self.store, key, data)
+            found = run_in(self.storage, parsed(data, key, self.store.uri_of(key)))
         except SelfevoError as error:
             found = Unread(namespace, name, str(error))
         self._read[key] = found

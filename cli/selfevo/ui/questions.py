@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,13 +90,10 @@ class _Rollout:
     files: dict[str, str]
     """By their names in SQL."""
     rows: int
+    searched: str
+    """The file with the texts in which a search reads."""
     outcomes: Future[None]
-    """Done when the table has its outcomes, and the folder the texts in which a search reads."""
-
-    @property
-    def searched(self) -> str:
-        """The file with these texts."""
-        return str(self.folder / "searched.parquet")
+    """Done when the table has its outcomes, and the folder this file."""
 
     @property
     def failure(self) -> SelfevoError | None:
@@ -260,22 +257,22 @@ class Questions:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        place = next(self._places)
-        found = _Rollout(id, place, step.iteration, folder, files, count.rows, Future())
-        return replace(found, outcomes=self._behind.submit(self._gather, found))
+        place, searched = next(self._places), str(folder / "searched.parquet")
+        outcomes = self._behind.submit(self._gather, id[0], place, step.iteration, files, searched)
+        return _Rollout(id, place, step.iteration, folder, files, count.rows, searched, outcomes)
 
-    def _gather(self, of: _Rollout) -> None:
+    def _gather(self, uri: str, place: int, iteration: int, files: dict[str, str], searched: str) -> None:
         columns = "number, length, share, came, verdict"
-        with readable(of.id[0]):
+        with readable(uri):
             self._base.cursor().sql(
                 f"""SELECT file_row_number AS number, lower({_TEXT}) AS lowered
                 FROM read_parquet($questions, file_row_number = true)""",
-                params={"questions": of.files["questions"]},
-            ).write_parquet(of.searched, compression="lz4_raw")
+                params={"questions": files["questions"]},
+            ).write_parquet(searched, compression="lz4_raw")
             self._base.cursor().execute(
                 f"""INSERT INTO outcomes {_ALL}
                 SELECT $place, $iteration, {columns} FROM (SELECT number, {_OUTCOME} FROM rows) ORDER BY number""",
-                {**of.files, "place": of.place, "iteration": of.iteration},
+                {**files, "place": place, "iteration": iteration},
             )
 
     def _refuse(self, id: tuple[str, str], why: SelfevoError) -> None:

@@ -11,14 +11,13 @@ import re
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_TRAIN
-from selfevo_contract.pods import field_of, pods_of, written_in
+from selfevo_contract.pods import limit_written_in, pods_of, written_in
 from selfevo_contract.process import part_of
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
-from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.run import RunSpec
 
 BYTES_OF_STATE = 12
@@ -54,15 +53,13 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         engine = getattr(part_of(spec, need.phase), "engine", None)
         if not need.backward and not isinstance(engine, TransformersEngine):
             continue  # may be split over several GPUs, or be elsewhere
-        memory = pods_of(spec, need.phase).gpu_memory
+        pods = pods_of(spec, need.phase)
+        memory = pods.gpu_memory
         if memory is not None and least_gib(need) > gib(memory):
             raise too_small(need, f"{written_in(spec, need.phase, 'gpu_memory')}.gpuMemory is {memory}")
-        pods = pods_of(spec, need.phase)
         limit, size = pods.resources.limits.get("memory"), need.in_cpu * gpus_of_pod(spec, pods)
         if limit is not None and size > gib(limit) * GIB:
-            part: Pods = getattr(part_of(spec, need.phase), "pods", Pods())
-            own = "memory" in part.resources.limits
-            where = f"{field_of(need.phase) if own else 'spec.pods'}.resources.limits.memory is {limit}"
+            where = f"{limit_written_in(spec, need.phase, 'memory')}.resources.limits.memory is {limit}"
             raise cpu_memory_too_small(where, need.phase, size)
 
 

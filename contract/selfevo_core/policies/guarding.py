@@ -8,7 +8,6 @@ from typing import Any
 
 from selfevo_contract import reasons
 from selfevo_contract.phases import PHASES
-from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import GuardStatus, Rollback
@@ -16,10 +15,11 @@ from selfevo_core.attempts import stamp
 from selfevo_core.policies.base import Decision, RunState
 from selfevo_core.policies.guards import GUARDS
 from selfevo_core.policies.guards.base import Estimate, Guard, Reading, history_of
+from selfevo_core.summary import remembered
 
 TOGETHER = ", summed over the measurements in a row that are"
-_REMEMBERED = {f"{phase.metrics}/{name}" for phase in PHASES.values() for name in (*SCORES, *phase.kept)}
-"""Figures of old iterations that the status keeps (run_status)."""
+_REMEMBERED = {f"{phase.metrics}/{name}" for phase in PHASES.values() for name in remembered(phase)}
+"""Figures that the status keeps of old iterations."""
 
 
 def watching(spec: RunSpec) -> list[Guard]:

@@ -178,11 +178,7 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
         InputError: they are another model's.
     """
     state = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True, mmap=True)
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    indices = [each for group in state["param_groups"] for each in group["params"]]
-    if len(parameters) != len(indices):
-        raise of_another(folder, f"has moments of {len(indices)} parameters where {len(parameters)} are trained")
-    for index, parameter in zip(indices, parameters, strict=True):
+    for index, parameter in trained_by_index(optimizer, state, folder).items():
         moments = state["state"].get(index, {})
         for name, value in moments.items():
             if isinstance(value, torch.Tensor) and value.ndim:
@@ -191,6 +187,19 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
                 moments[name] = _like(parameter, value)
     optimizer.load_state_dict(state)
     scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+
+
+def trained_by_index(optimizer: Any, state: Mapping[str, Any], folder: Path) -> dict[int, torch.Tensor]:
+    """The parameters of ``optimizer`` by their indices in the ``state`` of a checkpoint's.
+
+    Raises:
+        InputError: it has moments of another number of them.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    indices = [each for group in state["param_groups"] for each in group["params"]]
+    if len(parameters) != len(indices):
+        raise of_another(folder, f"has moments of {len(indices)} parameters where {len(parameters)} are trained")
+    return dict(zip(indices, parameters, strict=True))
 
 
 def _set(parameter: torch.Tensor, value: torch.Tensor, folder: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from selfevo_contract.errors import ServiceError
 from selfevo_trainer.distributed import collective
-from selfevo_trainer.grpo.sharding import of_another, own_part
+from selfevo_trainer.grpo.sharding import of_another, own_part, trained_by_index
 
 Share = Mapping[str, torch.Tensor]
 """A process's, by name: tensors that know where in the whole one they lie."""
@@ -107,16 +107,13 @@ def load_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
         InputError: they are another model's.
     """
     state = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    indices = [each for group in state["param_groups"] for each in group["params"]]
-    if len(parameters) != len(indices):
-        raise of_another(folder, f"has moments of {len(indices)} parameters where {len(parameters)} are trained")
-    placed = dict(zip(map(str, indices), parameters, strict=True))
+    trained = trained_by_index(optimizer, state, folder)
     moments: dict[str, torch.Tensor] = {}
     for name in _sizes(folder):
         if name.startswith(_MOMENTS):
-            index, kind = name.removeprefix(_MOMENTS).split(".", 1)
-            moments[name] = state["state"][int(index)][kind] = torch.zeros_like(placed[index], requires_grad=False)
+            number, kind = name.removeprefix(_MOMENTS).split(".", 1)
+            index = int(number)
+            moments[name] = state["state"][index][kind] = torch.zeros_like(trained[index], requires_grad=False)
     _read(folder, moments)
     optimizer.load_state_dict(state)
     scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
@@ -143,7 +140,7 @@ def _read(folder: Path, into: Mapping[str, torch.Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Any:
+def _alone() -> Iterator[None]:
     """Within it torch does not warn that each process reads by itself, which is meant."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*single process.*")
