@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,12 @@ class OpenRun:
     empty. Every byte is checked against its digest.
     """
 
-    def __init__(self, of: Opened, status: RunStatus | None = None) -> None:
-        self._of, self._status = of, status
+    def __init__(self, of: Callable[[], Opened], status: RunStatus | None = None) -> None:
+        self._read, self._status = of, status
+
+    @cached_property
+    def _of(self) -> Opened:
+        return self._read()
 
     @property
     def manifest(self) -> SelfEvolutionRun:
@@ -159,8 +164,12 @@ def open(
             raise InputError(f"{manifest} is a store, and storage={storage!r} names another one; leave out one of them")
         found = stored_run(str(manifest), name)
         folder = RunFolder(Path(workdir), found.run.metadata)
-        return OpenRun(Opened(found.run, folder, found.plan, found.store, found.committed), found.status)
-    return OpenRun(opened(Path(manifest), name=name, storage=storage, workdir=Path(workdir)))
+        return _at_once(Opened(found.run, folder, found.plan, found.store, found.committed), found.status)
+    return _at_once(opened(Path(manifest), name=name, storage=storage, workdir=Path(workdir)))
+
+
+def _at_once(of: Opened, status: RunStatus | None = None) -> OpenRun:
+    return OpenRun(lambda: of, status)
 
 
 def run(
@@ -171,8 +180,11 @@ def run(
     workdir: str | Path = DEFAULT_WORKDIR,
     workers: int | None = None,
     quiet: bool = False,
+    cold: bool = False,
+    wait: bool = False,
 ) -> OpenRun:
-    """Do every step of the run on this machine, or go on where it was left: `selfevo run`. In the main thread only.
+    """Do every step of the run on this machine, or go on where it was left; `selfevo run` is this. In the main thread
+    only.
 
     Args:
         manifest: The file that describes it.
@@ -181,9 +193,11 @@ def run(
         workdir: Where status, logs and caches are kept.
         workers: Shards of a step that are made at once; one a CPU when None.
         quiet: Print errors only.
+        cold: Start each process anew, not forked from one that has torch loaded: slower.
+        wait: Where spec.review lets an iteration wait, stay and go on when it is approved.
 
     Returns:
-        its tables.
+        its tables, which are read when they are asked for.
 
     Raises:
         RunFailed: it did not come to its end; `code` says how, and standard error why.
@@ -191,11 +205,13 @@ def run(
     """
     from selfevo.verbs.run import run_manifest
 
-    place = Path(workdir)
-    code = run_manifest(Path(manifest), name=name, storage=storage, workdir=place, workers=workers, quiet=quiet)
+    path, place = Path(manifest), Path(workdir)
+    code = run_manifest(
+        path, name=name, storage=storage, workdir=place, workers=workers, quiet=quiet, cold=cold, wait=wait
+    )
     if code:
         raise RunFailed(f"run {name or manifest} did not come to its end (exit code {code}); its log says why", code)
-    return open(manifest, name=name, storage=storage, workdir=place)
+    return OpenRun(partial(opened, path, name=name, storage=storage, workdir=place))
 
 
 def _tasks(inputs: object) -> list[Any]:

@@ -84,13 +84,24 @@ def run(
     ] = False,
 ) -> None:
     """Train: do every step of the run on this machine, or go on where it was left."""
+    from selfevo import api
     from selfevo.documents import each_run
-    from selfevo.verbs.run import run_manifest
 
     def do(name: str | None) -> int:
-        return run_manifest(
-            manifest, name=name, storage=storage, workdir=workdir, workers=workers, quiet=quiet, cold=cold, wait=wait
-        )
+        try:
+            api.run(
+                manifest,
+                name=name,
+                storage=storage,
+                workdir=workdir,
+                workers=workers,
+                quiet=quiet,
+                cold=cold,
+                wait=wait,
+            )
+        except api.RunFailed as failed:  # standard error has why
+            return failed.code
+        return 0
 
     raise typer.Exit(each_run(manifest, do, quiet))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def test_a_tracker_gets_each_update_the_table_and_the_result(config: PhaseConfig
         {"event": "table", "name": "questions", "columns": ["question"], "rows": [["1+1?"]]},
         {"event": "result", "iteration": 2, "figures": {"kept": 3.0}},
     )
-    assert tracking_process.main(messages) == 0
+    assert tracking_process.main(messages, io.StringIO()) == 0
     assert sink.calls == [
         ("update", 1, {"reward": 0.5}),
         ("table", "questions", ["question"], [["1+1?"]]),
@@ -92,7 +92,7 @@ def test_a_tracker_gets_each_update_the_table_and_the_result(config: PhaseConfig
 
 
 def test_a_step_that_ended_before_its_result_is_not_reported_as_done(config: PhaseConfig, sink: Recorded):
-    assert tracking_process.main(lines(config)) == 0
+    assert tracking_process.main(lines(config), io.StringIO()) == 0
     assert sink.calls == [("close", False)]
 
 
@@ -100,7 +100,9 @@ def test_a_tracker_that_refuses_is_one_sentence(
     config: PhaseConfig, sink: Recorded, capsys: pytest.CaptureFixture[str]
 ):
     sink.fails = True
-    assert tracking_process.main(lines(config, {"event": "update", "number": 1, "figures": {}})) == 1
+    taken = io.StringIO()
+    assert tracking_process.main(lines(config, {"event": "update", "number": 1, "figures": {}}), taken) == 1
+    assert taken.getvalue() == "\n\n"
     assert capsys.readouterr().err == (
         "tracking: tensorboard takes nothing, and the step goes on without it: "
         "ConnectionError: 401 Unauthorized: no key\n"
@@ -114,7 +116,7 @@ def test_a_missing_package_is_one_sentence(
     monkeypatch.setattr(
         tracking_process, "import_module", lambda name: (_ for _ in ()).throw(ModuleNotFoundError(name="wandb"))
     )
-    assert tracking_process.main(lines(config)) == 1
+    assert tracking_process.main(lines(config), io.StringIO()) == 1
     assert "needs the package wandb, which is not here; install selfevo[tracking]" in capsys.readouterr().err
 
 
@@ -131,7 +133,7 @@ def test_every_attempt_at_a_step_goes_on_with_the_same_curves(tmp_path: Path):
 
 
 def test_the_end_of_a_phase_waits_a_hundredth_of_it():
-    assert relay.seconds_to_wait(1) == relay.WAIT_S
+    assert relay.seconds_to_wait(1) == 0.01
     assert relay.seconds_to_wait(1200) == 12
     assert relay.seconds_to_wait(10**6) == relay.WAIT_MOST_S
 
@@ -160,7 +162,7 @@ def test_a_server_that_hangs_costs_nothing_but_the_wait_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(relay, "WAIT_S", 0.3)
+    monkeypatch.setattr(relay, "ENDING_S", 600.0)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("TRACKIO_WRITE_TOKEN", "x")
     config = config_of(tmp_path, kind=kind, endpoint=silent.address)
@@ -174,77 +176,7 @@ def test_a_server_that_hangs_costs_nothing_but_the_wait_at_the_end(
         assert silent.asked.wait(120), "nobody asked the server"
     # By this thread's own clock: none of the calls waited, however slow the machine.
     assert sum(spent) < 5
+    # It was waited for by a hundredth of the phase alone, or this test would stand still.
+    assert process.behind
     assert process._process.poll() is not None
     assert "has not taken everything in time" in caplog.text or "was too slow" in caplog.text
-
-
-@pytest.mark.slow
-def test_tensorboard_reads_what_two_attempts_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    monkeypatch.setattr(relay, "WAIT_S", 600.0)
-    for attempt, updates in (("a-1", range(1, 5)), ("a-2", range(4, 7))):
-        config = config_of(tmp_path, attempt=attempt)
-        with relay.tracking(config, StopRequest(), tmp_path) as trackers:
-            for number in updates:
-                trackers.update(number, {"reward": number / 10})
-            trackers.table("questions", ["question"], [["<b>1+1</b>?\nnow"]])
-            trackers.result(2, {"kept": 3.0})
-    written = tmp_path / "store" / "tensorboard" / config.namespace / config.run
-    curves = EventAccumulator(os.fspath(written / config.step)).Reload()
-    assert [event.step for event in curves.Scalars("reward")] == [1, 2, 3, 4, 5, 6]
-    assert [round(event.value, 3) for event in curves.Scalars("reward")] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    by_iteration = EventAccumulator(os.fspath(written / "iterations")).Reload()
-    assert {event.step for event in by_iteration.Scalars("solver-rollout/kept")} == {2}
-    text = curves.Tensors("questions/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert text == "    question\n    <b>1+1</b>? now"
-
-
-@pytest.mark.slow
-def test_mlflow_has_a_step_once_however_many_attempts_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from mlflow import MlflowClient
-
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.chdir(tmp_path)
-    from selfevo_trainer.tracking.mlflow import MlflowSink
-
-    place: Any = SimpleNamespace(place=f"file:{tmp_path / 'mlflow'}", project=None)
-    (job,) = relay.jobs(config_of(tmp_path))
-    for attempt in (1, 2):
-        sink = MlflowSink(place, job)
-        sink.update(attempt, {"reward": attempt / 2, "mean@4": 0.25})
-        if attempt == 2:
-            sink.table("questions", ["question"], [["1+1"]])
-            sink.result(1, {"reward": 0.9})
-        sink.close(ended=attempt == 2)
-    client = MlflowClient(place.place)
-    experiment = client.get_experiment_by_name("selfevo")
-    assert experiment is not None
-    by_name = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(by_name) == {"demo solver-rollout-1", "demo iterations"}
-    step = by_name["demo solver-rollout-1"]
-    assert step.info.status == "FINISHED"
-    assert step.data.metrics == {"reward": 1.0, "mean_at_4": 0.25, "result/reward": 0.9}
-    assert step.data.tags["phase"] == "solver-rollout" and step.data.tags["selfevo.run"] == "team/demo"
-    curve = client.get_metric_history(step.info.run_id, "reward")
-    assert [(point.step, point.value) for point in curve] == [(1, 0.5), (2, 1.0)]
-    assert [file.path for file in client.list_artifacts(step.info.run_id)] == ["questions.json"]
-    assert by_name["demo iterations"].data.metrics == {"solver-rollout/reward": 0.9}
-
-
-@pytest.mark.slow
-def test_wandb_has_written_everything_when_its_process_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(relay, "WAIT_S", 600.0)
-    monkeypatch.setattr(relay, "WAIT_MOST_S", 600.0)
-    config = config_of(tmp_path, kind="wandb", endpoint="http://127.0.0.1:9")
-    (job,) = relay.jobs(config)
-    with relay.tracking(config, StopRequest(), tmp_path) as trackers:
-        trackers.update(1, {"reward": 0.5, "mean@4": 0.25})
-        trackers.table("questions", ["question"], [["1+1"]])
-        trackers.result(1, {"kept": 3.0})
-    files = {path.name: path.read_bytes() for path in tmp_path.rglob("*.wandb")}
-    assert set(files) == {f"run-{job.step_id}.wandb", f"run-{job.iterations_id}.wandb"}
-    step, iterations = files[f"run-{job.step_id}.wandb"], files[f"run-{job.iterations_id}.wandb"]
-    assert all(word in step for word in (b"team/demo", b"solver-rollout-1", b"reward", b"mean@4", b"questions"))
-    assert b"solver-rollout/kept" in iterations and b"team/demo" in iterations

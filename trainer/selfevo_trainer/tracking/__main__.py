@@ -1,5 +1,8 @@
 """The process of one tracker: a Job, then messages, a line of JSON each, on standard input.
 
+Standard output has an empty line for each of them that was taken, the Job when the tracker's library is loaded: whoever
+waits for this process so knows whether it is behind.
+
 It is a process of its own so that nothing a tracker's library does, waits for or prints reaches the training: whoever
 started it ends it when its time is over. What goes wrong here is one sentence on standard error.
 """
@@ -19,14 +22,17 @@ ORPHANED_S = 30.0
 """For what is left to send when the phase's process is gone without a word."""
 
 
-def main(lines: IO[str]) -> int:
-    """Send what is read until its end; 1 where the tracker failed."""
+def main(lines: IO[str], taken: IO[str]) -> int:
+    """Send what is read until its end, and write a line to ``taken`` for each that is; 1 where the tracker failed."""
     job = Job.model_validate_json(next(lines))
     kind = job.tracker.kind
     try:
-        sink: Sink = import_module(f"selfevo_trainer.tracking.{kind}").open_sink(job.tracker, job)
+        module = import_module(f"selfevo_trainer.tracking.{kind}")
+        print(file=taken, flush=True)
+        sink: Sink = module.open_sink(job.tracker, job)
         ended = False
         for line in lines:
+            print(file=taken, flush=True)
             ended = handle(sink, json.loads(line)) or ended
         limit = threading.Timer(ORPHANED_S, os._exit, (1,))
         if not ended:
@@ -61,7 +67,9 @@ def handle(sink: Sink, message: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    code = main(sys.stdin)
+    taken = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print there
+    code = main(sys.stdin, taken)
     # What a library still writes as Python ends is waited for, as long as whoever started us waits, or is gone.
     at_last = threading.Timer(ORPHANED_S, os._exit, (code,))
     at_last.daemon = True

@@ -8,6 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+
 from selfevo_contract.spec.tracking import MlflowTracker
 from selfevo_contract.spec.tracking.base import PROJECT
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
@@ -25,8 +28,6 @@ class MlflowSink:
     def __init__(self, tracker: MlflowTracker, job: Job) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-        from mlflow import MlflowClient
-
         self._job = job
         self._client = MlflowClient(tracking_uri=tracker.place)
         name = tracker.project or PROJECT
@@ -45,15 +46,11 @@ class MlflowSink:
         return str(self._client.create_run(self._experiment, run_name=f"{self._job.run} {name}", tags=tags).info.run_id)
 
     def _describe(self, settings: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
         tags = iter([RunTag(allowed(path), value[:_TAG]) for path, value in settings.items()])
         while some := list(islice(tags, _TAGS)):
             self._client.log_batch(self._run, tags=some)
 
     def _log(self, run: str, figures: Figures, step: int) -> None:
-        from mlflow.entities import Metric
-
         now = int(time.time() * 1000)
         metrics = iter([Metric(allowed(name), value, now, step) for name, value in figures.items()])
         while some := list(islice(metrics, _METRICS)):

@@ -22,18 +22,19 @@ from selfevo_trainer.tracking.base import Figures, Job
 
 log = logging.getLogger(__name__)
 
-WAIT_S = 5.0
 WAIT_SHARE = 0.01
 WAIT_MOST_S = 60.0
+ENDING_S = 5.0
+"""The least for a tracker that has taken all it was given, to send the last of it; and for one that still starts."""
 FOLDERS = ("TMPDIR", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TRACKIO_DIR")
 QUEUED = 10_000
 """Messages that wait for a tracker; further ones are lost, and counted."""
 
 
 def seconds_to_wait(spent: float) -> float:
-    """How long the end of a phase that took ``spent`` seconds waits for its trackers: a hundredth of it, at least
-    ``WAIT_S`` and at most ``WAIT_MOST_S``."""
-    return min(max(WAIT_S, WAIT_SHARE * spent), WAIT_MOST_S)
+    """How long the end of a phase that took ``spent`` seconds waits for any tracker: a hundredth of it, at most
+    ``WAIT_MOST_S``."""
+    return min(WAIT_SHARE * spent, WAIT_MOST_S)
 
 
 class _Process:
@@ -41,25 +42,38 @@ class _Process:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.kind = job.tracker.kind
-        self._lost = 0
+        self._lost = self._sent = self._taken = 0
         self._messages: queue.Queue[str | None] = queue.Queue(QUEUED)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "selfevo_trainer.tracking"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,  # ours has lines of JSON that somebody reads
+            stdout=subprocess.PIPE,  # a line a message that it has taken
             start_new_session=True,  # Ctrl-C is for the phase, which then tells it
             cwd=folder,  # libraries leave files behind, and a pod's other folders cannot be written
             env=os.environ | {name: str(folder) for name in FOLDERS},
         )
         self._thread = threading.Thread(target=self._write, name=f"tracking-{self.kind}", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._count, name=f"tracked-{self.kind}", daemon=True).start()
         self.send(job.model_dump_json(by_alias=True, exclude_none=True))
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that it has not taken, although it has started: its server is slow, or hangs."""
+        return 0 < self._taken < self._sent
 
     def send(self, line: str) -> None:
         try:
             self._messages.put_nowait(line)
+            self._sent += 1
         except queue.Full:
             self._lost += 1
+
+    def _count(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        for _ in pipe:
+            self._taken += 1
 
     def _write(self) -> None:
         pipe = self._process.stdin
@@ -70,11 +84,14 @@ class _Process:
                 pipe.flush()
             pipe.close()
 
-    def close(self, until: float, stop: StopRequest) -> None:
-        """Wait until then (time.monotonic()), or until the phase is asked to stop, and end it."""
+    def close(self, begun: float, seconds: float, stop: StopRequest) -> None:
+        """Wait for it, ``seconds`` from ``begun`` on (time.monotonic()); at least ``ENDING_S`` where it is not behind,
+        and not at all for no seconds or when the phase is asked to stop. Then end it."""
         with contextlib.suppress(queue.Full):
             self._messages.put_nowait(None)
-        while self._process.poll() is None and time.monotonic() < until and not stop.requested:
+        while self._process.poll() is None and not stop.requested:
+            if time.monotonic() - begun >= (seconds if self.behind or not seconds else max(seconds, ENDING_S)):
+                break
             time.sleep(0.05)
         if self._process.poll() is None:
             log.warning("tracking: %s has not taken everything in time, and is not waited for", self.kind)
@@ -114,10 +131,10 @@ class Tracking:
 
     def close(self, seconds: float, stop: StopRequest) -> None:
         """Wait so long for all trackers together."""
-        until = time.monotonic() + seconds
+        begun = time.monotonic()
         with stop.deferred():
             for process in self._processes:
-                process.close(until, stop)
+                process.close(begun, seconds, stop)
 
 
 def _is_figure(value: object) -> bool:

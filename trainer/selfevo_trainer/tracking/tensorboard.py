@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch.utils.tensorboard import SummaryWriter
+
 from selfevo_contract.spec.tracking import TensorboardTracker
 from selfevo_store import open_storage
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
@@ -22,9 +24,7 @@ class TensorboardSink:
     """Event files on the disk here, each put into the store whole again as it grows."""
 
     def __init__(self, job: Job) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._job, self._writer_of = job, SummaryWriter
+        self._job = job
         self._store = open_storage(job.storage)
         self._folder = Path(tempfile.mkdtemp(prefix="tensorboard-"))
         self._writer: SummaryWriter | None = None
@@ -33,7 +33,7 @@ class TensorboardSink:
     def _steps(self, first: int) -> object:
         if self._writer is None:
             # A resumed attempt repeats the updates since its checkpoint: what was there of them is replaced.
-            self._writer = self._writer_of(self._folder / self._job.step, purge_step=first)
+            self._writer = SummaryWriter(self._folder / self._job.step, purge_step=first)
         return self._writer
 
     def update(self, number: int, figures: Figures) -> None:
@@ -50,7 +50,7 @@ class TensorboardSink:
         self._steps(0).add_text(name, text, 0)  # type: ignore[attr-defined]
 
     def result(self, iteration: int, figures: Figures) -> None:
-        writer = self._writer_of(self._folder / ITERATIONS, filename_suffix=f".{self._job.step}")
+        writer = SummaryWriter(self._folder / ITERATIONS, filename_suffix=f".{self._job.step}")
         for name, value in figures.items():
             writer.add_scalar(f"{self._job.phase}/{name}", value, iteration)
         writer.close()

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import wandb
+
 from selfevo_contract.spec.tracking import WandbTracker
 from selfevo_contract.spec.tracking.base import PROJECT
 from selfevo_trainer.tracking.base import ITERATIONS, Figures, Job, Sink
@@ -17,9 +19,7 @@ class WandbSink:
     def __init__(self, tracker: WandbTracker, job: Job) -> None:
         os.environ |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_DISABLE_CODE": "true"}
         os.environ["WANDB_BASE_URL"] = tracker.place
-        import wandb
-
-        self._wandb, self._job = wandb, job
+        self._job = job
         self._shared: dict[str, Any] = {
             "project": tracker.project or PROJECT,
             "entity": tracker.entity,
@@ -36,11 +36,11 @@ class WandbSink:
         self._run.log({**figures, "update": number})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        self._run.log({name: self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def result(self, iteration: int, figures: Figures) -> None:
         self._run.summary.update(dict(figures))
-        shared = self._wandb.init(**self._shared, id=self._job.iterations_id, name=ITERATIONS, job_type=ITERATIONS)
+        shared = wandb.init(**self._shared, id=self._job.iterations_id, name=ITERATIONS, job_type=ITERATIONS)
         shared.define_metric("*", step_metric="iteration")
         shared.log({**{f"{self._job.phase}/{name}": value for name, value in figures.items()}, "iteration": iteration})
         shared.finish()
