@@ -11,7 +11,8 @@ from selfevo_contract.base import Closed, Sha256, Wire
 from selfevo_contract.phases import PHASES, BaseModelRef, Inputs, Phase
 from selfevo_contract.plan import Step
 from selfevo_contract.scores import SCORES
-from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.engines import Engine, ServerEngine, TransformersEngine
+from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
@@ -96,6 +97,17 @@ class PhaseConfig(Wire):
     """Of a phase that commits in chunks: questions in one."""
     tracking: list[Tracker] | None = None
     """Where it can be watched; left out where nowhere."""
+
+    @property
+    def frozen_server(self) -> ServerEngine | None:
+        """The server of frozen models that is beside the trainer in its pod; None where there is none."""
+        return self.engine if isinstance(self.engine, ServerEngine) and self.engine.endpoint is None else None
+
+    @property
+    def policy_server(self) -> ServerEngine | None:
+        """The server of the policy in training; None where there is none."""
+        grpo = getattr(self.inputs, "grpo", None)
+        return grpo.policy_server if isinstance(grpo, Grpo) else None
 
     @property
     def prefix(self) -> str:

@@ -55,6 +55,30 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     assert (code, output.splitlines()[-1]) == (0, "every phase fits")
 
 
+def test_the_server_of_a_policy_has_gpus_of_its_own(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    alone = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")[1]
+    grpo = document["spec"]["solver"]["grpo"]
+    grpo |= {"generation": "vllm", "vllmMode": "server"}
+    (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    code, output = sized(str(path), "--card", "80")
+    assert code == 0 and output.splitlines()[-1] == "every phase fits"
+    assert "solver-train has 1 GPU more in its pod for the policy's server, which takes 8.2 GiB of each at " in output
+    rows = [line.split() for text in (alone, output) for line in text.splitlines() if line.startswith("solver-train ")]
+    # Of the memory, and of the hours; the server's sentence between them.
+    assert [row[1] for row in rows] == ["8", "8", "8", "has", "9"]
+    assert float(rows[4][2]) < float(rows[1][2]) / 4
+    shape = {"hidden_size": 5120, "num_hidden_layers": 40, "intermediate_size": 17408, "vocab_size": 151_936}
+    heads = {"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
+    (large := tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", **shape, **heads}))
+    code, output = sized(str(path), "--card", "24", "--config", str(large))
+    assert code == 2 and "solver-train's server does not fit: raise grpo.vllmTensorParallelSize" in output
+    grpo["vllmTensorParallelSize"] = 2
+    path.write_text(yaml.safe_dump(document))
+    output = sized(str(path), "--card", "24", "--config", str(large))[1]
+    assert "solver-train has 2 GPUs more" in output and "does not fit" not in output
+
+
 def test_what_lies_in_cpu_memory_is_reported(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-8b-base.yaml").read_text())
     code, output = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")

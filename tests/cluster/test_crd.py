@@ -414,12 +414,26 @@ MISTAKES: list[tuple[Document, str, str]] = [
     (
         document(spec__challenger__engine={"kind": "vllm"}, spec__challenger__grpo__generation="vllm"),
         "spec.challenger",
-        "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server",
+        "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server, "
+        "or grpo.vllmMode server",
     ),
     (
         document(spec__solver__grpo__sharding="fsdp", spec__solver__grpo__generation="vllm"),
         "spec.solver.grpo",
-        "generation vllm needs whole weights on each GPU, which sharding fsdp does not have; choose one of them",
+        "generation vllm with vllmMode colocate needs whole weights on each GPU, which sharding fsdp does not have; "
+        "set vllmMode to server, or choose one of them",
+    ),
+    (
+        document(spec__solver__grpo__vllmMode="server"),
+        "spec.solver.grpo",
+        "vllmMode server says where vLLM generates, and generation is not vllm; set generation to vllm, or remove "
+        "vllmMode",
+    ),
+    (
+        document(spec__challenger__grpo__vllmTensorParallelSize=2),
+        "spec.challenger.grpo",
+        "vllmTensorParallelSize says how many GPUs a server has, and vllmMode is not server; set vllmMode to server, "
+        "or remove vllmTensorParallelSize",
     ),
     (
         document(spec__solver__grpo__cpuOffload=True),
@@ -689,6 +703,7 @@ CHANGES: list[tuple[str, Any, str]] = [
         "verifier.anchors",
         "solver.grpo.sharding",
         "solver.grpo.cpuOffload",
+        "solver.grpo.vllmTensorParallelSize",
     ),
     ("verifier.rubric", JUDGE["rubric"], f"rubric cannot be added or removed after creation; {REMEDY}"),
     ("engines", ABSENT, ""),
@@ -697,7 +712,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("rollout.wellFormed", [{"kind": "number"}], FROZEN),
     ("rollout.wellFormed", ABSENT, FROZEN),
     ("rollout.replay.share", 0.5, FROZEN),
-    ("solver.grpo.generation", "transformers", FROZEN),
+    ("solver.grpo.vllmTensorParallelSize", 4, FROZEN),
     ("solver.grpo.lora.targetModules", ABSENT, FROZEN),
     ("solver.grpo.lora.rank", 64, FROZEN),
 ]

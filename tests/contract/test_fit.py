@@ -45,6 +45,19 @@ def test_what_does_not_fit_is_refused_with_field_value_and_remedy(changes: dict[
     assert message.startswith(sentence) and "take larger GPUs, or " in message and "`selfevo size`" in message
 
 
+def test_a_policy_that_its_servers_gpus_do_not_hold_is_refused() -> None:
+    small = {"lora": {}, "gradientCheckpointing": True, "perDeviceTrainBatchSize": 1, "maxCompletionLength": 512}
+    policy = {"generation": "vllm", "vllmMode": "server", "sharding": "fsdp", **small}
+    asked: dict[str, Any] = {f"spec__solver__grpo__{name}": value for name, value in policy.items()}
+    asked["spec__pods"] = {"gpuMemory": "1Ti"}
+    asked["spec__solver__pods"] = {"gpuMemory": "8Gi", "resources": {"limits": {"nvidia.com/gpu": 8}}}
+    assert refused(asked, "GpuTooSmall") == (
+        "spec.solver.pods.gpuMemory is 8Gi, of which the policy's server takes 90%, and solver-train needs 7.6 GiB on "
+        "each of its 1 GPUs; take larger GPUs, or raise spec.solver.grpo.vllmTensorParallelSize"
+    )
+    refuse_what_does_not_fit(make_run(**{**QWEN, **asked, "spec__solver__grpo__vllmTensorParallelSize": 2}).spec)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

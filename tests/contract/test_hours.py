@@ -124,6 +124,9 @@ def test_what_settings_do() -> None:
     assert served.gpus == 8 + 4
     policy = steps_of(spec_of(solver={"grpo": {"generation": "vllm", "sharding": "none"}}))["solver-train-1"]
     assert policy.generating < train.generating / 2
+    beside = {"generation": "vllm", "vllmMode": "server", "vllmTensorParallelSize": 2}
+    policy = steps_of(spec_of(solver={"grpo": beside}))["solver-train-1"]
+    assert policy.gpus == 8 + 2 and policy.generating < train.generating / 2
 
 
 LABELLED = {"data": {"uri": "s3://bucket/labelled.jsonl"}, "maxSteps": 100, "batch": 32}

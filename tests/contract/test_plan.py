@@ -192,11 +192,14 @@ def test_optional_parts_have_their_place() -> None:
 
 
 def test_a_finetune_in_one_process_has_nobody_to_share_the_weights_out_to() -> None:
-    solver = Grpo.model_validate({"sharding": "fsdp", "cpuOffload": True, "gradientCheckpointing": True})
+    served = {"generation": "vllm", "vllmMode": "server", "vllmTensorParallelSize": 2}
+    solver = Grpo.model_validate({"sharding": "fsdp", "cpuOffload": True, "gradientCheckpointing": True, **served})
     for kind in ("sft", "grpo"):
         trained = Finetune.model_validate({**LABELLED, "kind": kind}).training(solver)
         assert trained.gradient_checkpointing and not trained.sharded and not trained.offloaded
         assert trained.cpu_offload is None
+        assert trained.policy_server is None and trained.vllm_tensor_parallel_size is None
+        assert trained.generation == ("vllm" if kind == "grpo" else "transformers")
 
 
 def test_what_is_finetuned_is_the_best_solver_and_its_control_the_base() -> None:

@@ -66,6 +66,8 @@ _GRPO = {
     "sharding": "none",
     "cpuOffload": False,
     "generation": "vllm",
+    "vllmMode": "server",
+    "vllmTensorParallelSize": 2,
     "vllmGpuMemoryUtilization": 0.4,
     "vllmEnableSleepMode": False,
     "vllmImportanceSamplingMode": "token_mask",

@@ -81,8 +81,8 @@ class Sidecar:
         command = [self.python, "-m", "selfevo_trainer.serve", "--fetch"]
         return subprocess.run(command, env=self.environment, stderr=subprocess.DEVNULL).returncode
 
-    def start(self) -> None:
-        command = [self.python, "-m", "selfevo_trainer.serve"]
+    def start(self, arguments: Sequence[str] = ("-m", "selfevo_trainer.serve")) -> None:
+        command = [self.python, *arguments]
         self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
 
     def get(self, path: str) -> httpx.Response | None:

@@ -105,6 +105,15 @@ CASES: dict[str, dict[str, Any]] = {
         "spec__challenger__pods": {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 4}}},
         "spec__storage__credentialsSecret": "s3-credentials",
     },
+    "solver-sharded-with-a-served-policy": {
+        "step": SOLVER,
+        "spec__solver__grpo__generation": "vllm",
+        "spec__solver__grpo__vllmMode": "server",
+        "spec__solver__grpo__vllmTensorParallelSize": 2,
+        "spec__solver__grpo__sharding": "fsdp",
+        "spec__solver__grpo__perDeviceTrainBatchSize": 2,
+        "spec__solver__pods": {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 4}}},
+    },
     "rollout-in-eight-shards": {
         "step": ROLLOUT,
         "spec__rollout__shards": 8,
@@ -843,6 +852,20 @@ def test_server_and_trainer_have_gpus_of_their_own() -> None:
     assert pod_of(CHALLENGER, **several)["initContainers"][1]["resources"] == {"limits": {"nvidia.com/gpu": 6}}
 
 
+def test_a_policy_has_gpus_of_its_own_beside_those_of_a_frozen_model() -> None:
+    policy = {"generation": "vllm", "vllmMode": "server", "vllmTensorParallelSize": 2}
+    asked = {f"spec__challenger__grpo__{name}": value for name, value in policy.items()}
+    both = pod_of(CHALLENGER, **SERVED, **asked)
+    assert both["initContainers"][1]["resources"] == {"limits": {"nvidia.com/gpu": 4 + 2}}
+    assert in_container(both["containers"][0]["env"])["SELFEVO_PROCESSES"] == "4"
+    endpoint = {"kind": "server", "endpoint": {"url": "https://llm.example", "tokenSecret": {"name": "llm"}}}
+    elsewhere = pod_of(CHALLENGER, **{**SERVED, **asked, "spec__challenger__engine": endpoint})
+    assert elsewhere["initContainers"][1]["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    names = [variable["name"] for variable in elsewhere["containers"][0]["env"]]
+    assert {"SELFEVO_SERVER_TOKEN", "SELFEVO_SERVER_URL"} <= set(names)
+    assert violations(both) == violations(elsewhere) == []
+
+
 def test_an_endpoint_needs_no_server_and_its_token_is_read_by_the_kubelet_alone() -> None:
     asked = {"url": "https://llm.example", "tokenSecret": {"name": "llm", "key": "key"}}
     pod = pod_of(CHALLENGER, spec__challenger__engine={"kind": "server", "endpoint": asked})
@@ -1008,6 +1031,16 @@ def test_what_does_not_concern_a_step_leaves_its_template_alone() -> None:
                 "spec__pods": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
             },
             "grpo.sharding is 'fsdp', and spec.solver.pods has one GPU; give it two or more, or remove sharding",
+        ),
+        (
+            SOLVER,
+            {
+                "spec__solver__grpo__generation": "vllm",
+                "spec__solver__grpo__vllmMode": "server",
+                "spec__solver__pods": {"nodes": 2},
+            },
+            "spec.solver.grpo.vllmMode is 'server', which is beside one pod, and spec.solver.pods has 2 nodes; set "
+            "nodes to 1, or vllmMode to colocate",
         ),
         (
             SOLVER,

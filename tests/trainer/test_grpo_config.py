@@ -63,10 +63,13 @@ def config(tmp_path: Path, processes: int = 1, **settings: Any) -> Any:
 
 
 NOT_TRLS = {"generationBatchTokens", "generation", "sharding", "cpuOffload"} | {
+    "vllmMode",
+    "vllmTensorParallelSize",
     "vllmGpuMemoryUtilization",
     "vllmEnableSleepMode",
 }
-"""tests/trainer/test_policy_generation.py, test_vllm_policy.py and test_sharding.py have their cases: TRL does not open
+"""tests/trainer/test_policy_generation.py, test_vllm_policy.py, test_vllm_served.py and test_sharding.py have
+their cases: TRL does not open
 vLLM, and gets several arguments for sharding."""
 
 

@@ -31,7 +31,7 @@ from selfevo_contract.process import (
 from selfevo_contract.rows import answers_of
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.endpoints import client
-from selfevo_trainer.engines.vllm_server import ServedModel, command_of, ended
+from selfevo_trainer.engines.vllm_server import POLICY_WORDS, ServedModel, command_of, ended
 
 pytestmark = pytest.mark.slow
 
@@ -245,6 +245,36 @@ def test_both_models_of_a_rollout_are_fetched_and_served_until_the_end(
     assert log.read_text().count("INFO loading") == 4
 
 
+def test_a_policy_in_training_is_served_beside_the_frozen_solver(
+    sidecar: Callable[..., Sidecar], fake_vllm: Path, tmp_path: Path
+) -> None:
+    over = {"challenger": {"grpo": {"generation": "vllm", "vllmMode": "server"}}}
+    pod = sidecar(with_servers(tmp_path, over, "store", startupSeconds=60), "challenger-train-1")
+    assert pod.fetch() == 0
+    pod.start()
+    pod.answers("/health", 200)
+    listed = {one["id"]: one["urls"] for one in pod.answers("/v1/models", 200).json()["data"]}
+    assert {name: len(urls) for name, urls in listed.items()} == {f"file://{BASE}": 1, "policy": 1}
+    frozen, policy = sorted(started(fake_vllm), key=lambda server: server["served_model_name"])
+    assert policy["model"] == frozen["model"] == str(BASE)
+    assert [json.loads(policy["weight_transfer_config"]), frozen["weight_transfer_config"]] == [{"backend": "nccl"}, ""]
+    # Paths by which anybody could put weights into a frozen model are not there.
+    assert (policy["takes_weights"], frozen["takes_weights"]) == ("1", "")
+    assert (policy["logprobs_mode"], policy["scheduling_policy"]) == ("processed_logprobs", "priority")
+    assert (policy["max_model_len"], policy["gpu_memory_utilization"]) == (-1, 0.9)
+    os.kill(policy["pid"], signal.SIGKILL)
+    assert pod.process is not None and pod.process.wait(LIMIT_S) == int(ExitCode.SERVICE)
+    message = PhaseResult.model_validate_json(pod.termination.read_bytes()).message
+    assert "the server of policy was ended by signal 9" in message
+
+
+def test_a_phase_that_asks_for_no_server_has_none(sidecar: Callable[..., Sidecar], tmp_path: Path) -> None:
+    pod = sidecar(with_servers(tmp_path, {}, "store"), "solver-train-1")
+    assert pod.fetch() == int(ExitCode.INPUT)
+    message = PhaseResult.model_validate_json(pod.termination.read_bytes()).message
+    assert message.startswith("neither engine nor grpo.vllmMode asks for a server beside the trainer; start python -m")
+
+
 def test_a_model_in_both_roles_is_served_once(phases: Callable[..., Phases], sidecar: Callable[..., Sidecar]) -> None:
     pod = sidecar(phases(), "solver-rollout-1")
     text = pod.environment[CONFIG_ENV]
@@ -351,6 +381,13 @@ def test_replicas_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     with pytest.raises(InputError, match=r"engine.gpus 2 x engine.replicas 2 are 4 GPUs, and there are 3 here; lower"):
         _devices(two, 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    policy = ServerEngine.model_validate({"kind": "server", "gpus": 1})
+    assert _devices(policy, 0, POLICY_WORDS, before=2) == ["GPU-b"]  # those behind it are a frozen model's
+    with pytest.raises(
+        InputError, match=r"grpo.vllmTensorParallelSize 1 beside the 4 of other servers, and there are 4"
+    ):
+        _devices(policy, 0, POLICY_WORDS, before=4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert _devices(ServerEngine.model_validate({"kind": "server"}), 0) == []
 

@@ -13,7 +13,7 @@ import os
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.phases import PHASES, GrpoInputs
-from selfevo_contract.process import SHARD_ENV, PhaseConfig, PhaseResult
+from selfevo_contract.process import NODES_ENV, SHARD_ENV, PhaseConfig, PhaseResult
 from selfevo_store import open_storage, probe_conditional_put
 from selfevo_trainer import phases
 from selfevo_trainer.context import Context
@@ -90,6 +90,11 @@ def _layout(config: PhaseConfig) -> Layout:
     layout = read_layout(os.environ, config.inputs.phase)
     if isinstance(config.inputs, GrpoInputs):
         check_batch(config.inputs.grpo, layout.size)
+        if config.policy_server is not None and layout.nodes > 1:
+            raise InputError(
+                f"grpo.vllmMode is 'server', which is beside one pod, and {NODES_ENV} is {layout.nodes}; train in one "
+                "pod, or set grpo.vllmMode to 'colocate'"
+            )
     return layout
 
 

@@ -1,6 +1,7 @@
 """The server beside a trainer: ``python -m selfevo_trainer.serve``, and ``--fetch`` before it.
 
-Both read the trainer's PhaseConfig for the models that its phase generates with.
+Both read the trainer's PhaseConfig for the models that its phase generates with: frozen ones, and with grpo.vllmMode
+server the policy in training, whose weights the trainer sends.
 
     --fetch     brings their files into SELFEVO_SERVER_MODELS and writes `FILE` there; it has the store's credentials
     (nothing)   starts vLLM's server for each of them, one model after the other, and at SELFEVO_SERVER_PORT answers
@@ -22,7 +23,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,9 +38,18 @@ from selfevo_contract.spec.engines import ServerEngine
 from selfevo_store import open_store
 from selfevo_trainer.config import read_config
 from selfevo_trainer.context import Context
-from selfevo_trainer.engines.vllm_server import NEVER_INPUT, NEVER_SERVICE, ServedModel, VllmServers
+from selfevo_trainer.engines.vllm_server import (
+    NEVER_INPUT,
+    NEVER_SERVICE,
+    POLICY,
+    POLICY_WORDS,
+    ServedModel,
+    VllmServers,
+)
 from selfevo_trainer.inputs.frozen import files_of, name_of
+from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.main import failure_of, log_to_stderr
+from selfevo_trainer.models import adapters
 from selfevo_trainer.process import kept_log, progress
 from selfevo_trainer.process.quiet import quieten
 from selfevo_trainer.process.signals import StopRequest, die_with_parent
@@ -66,12 +76,12 @@ def _main(log: kept_log.KeptLog) -> int:
         die_with_parent()
         stop = StopRequest.install()
         config = read_config()
-        engine, folder = _settings(config), _folder()
+        settings, folder = _settings(config), _folder()
         if sys.argv[1:] == ["--fetch"]:
             fetch(config, folder, stop, started)
             return 0
         file = kept_log.LogFile(log, folder, started)
-        serve(engine, folder, _port(), file)
+        serve(settings, folder, _port(), file)
     except BaseException as error:
         result = failure_of(config, error)
         print(f"serve: {result.message}", file=sys.stderr)
@@ -82,10 +92,14 @@ def _main(log: kept_log.KeptLog) -> int:
     return 0
 
 
-def _settings(config: PhaseConfig) -> ServerEngine:
-    if not isinstance(config.engine, ServerEngine) or config.engine.endpoint is not None:
-        raise InputError("engine asks for no server beside the trainer; start python -m selfevo_trainer in its place")
-    return config.engine
+def _settings(config: PhaseConfig) -> Settings:
+    settings = Settings(config.frozen_server, config.policy_server)
+    if settings == Settings(None, None):
+        raise InputError(
+            "neither engine nor grpo.vllmMode asks for a server beside the trainer; start python -m selfevo_trainer in "
+            "its place"
+        )
+    return settings
 
 
 def _folder() -> Path:
@@ -117,7 +131,8 @@ def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) 
     )
     context = Context(config, store, stop, None, started, folder, cache)
     found: dict[str, ServedModel] = {}
-    for role, sampling in PHASES[config.inputs.phase].generates:
+    phase = PHASES[config.inputs.phase]
+    for role, sampling in phase.generates if config.frozen_server is not None else ():
         ref = getattr(config.inputs, role)
         if ref is None:
             continue
@@ -127,6 +142,12 @@ def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) 
         path = files_of(context, ref, role)
         loading = config.inputs.loading
         found[name] = ServedModel(name=name, path=path, loading=loading, longest=longest)
+    if config.policy_server is not None:
+        role = phase.models[0]
+        # Of an adapter the base: the trainer sends it with the adapter merged.
+        path = adapters.whole(fetch_model(context, getattr(config.inputs, role), role))
+        loading = config.inputs.loading
+        found[POLICY] = ServedModel(name=POLICY, path=path, loading=loading, longest=0, trained=True)
     (folder / FILE).write_bytes(_models.dump_json(list(found.values()), by_alias=True))
 
 
@@ -157,7 +178,27 @@ class State:
         return 200, {"object": "list", "data": [{"id": name, "urls": urls} for name, urls in self.urls.items()]}
 
 
-def serve(settings: ServerEngine, folder: Path, port: int, log: kept_log.LogFile) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """What the servers are started by; None where there are none of a kind."""
+
+    frozen: ServerEngine | None
+    policy: ServerEngine | None
+
+    def servers(self, models: Sequence[ServedModel]) -> Iterator[tuple[VllmServers, list[ServedModel]]]:
+        """Those of a kind, and which of ``models`` they are of. Each kind has GPUs of its own."""
+        frozen = [model for model in models if not model.trained]
+        if self.frozen is not None and frozen:
+            yield VllmServers(self.frozen, len(frozen)), frozen
+        if self.policy is not None:
+            before = self.frozen.gpus_in_all if self.frozen is not None else 0
+            yield (
+                VllmServers(self.policy, 1, POLICY_WORDS, before=before),
+                [model for model in models if model.trained],
+            )
+
+
+def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) -> None:
     """Serve the models in ``folder`` until SIGTERM; what is logged meanwhile is in ``log``, too.
 
     Raises:
@@ -169,37 +210,32 @@ def serve(settings: ServerEngine, folder: Path, port: int, log: kept_log.LogFile
     except (OSError, ValueError):
         raise InputError(f"{folder / FILE} is not there or is not ours; run it with --fetch first") from None
     state = State()
-    servers = VllmServers(settings, len(models))
+    kinds = list(settings.servers(models))
     with _front(state, port):
         try:
             try:
-                deadline = time.monotonic() + settings.startup_seconds
-                for model in models:  # the second measures what the first leaves of the memory
-                    servers.begin(model)
-                    while not servers.ready():
-                        log.write()
-                        servers.check()
-                        if time.monotonic() > deadline:
-                            raise ServiceError(
-                                f"the server of {model.name} was not ready within engine.startupSeconds "
-                                f"{settings.startup_seconds}; raise it, or look at the log of the container server"
-                            )
-                        time.sleep(POLL_S)
-                state.urls = {model.name: servers.urls_of(model.name) for model in models}
+                for servers, own in kinds:
+                    for model in own:  # the second measures what the first leaves of the memory
+                        servers.begin(model)
+                        servers.wait(log.write, POLL_S)
+                        state.urls[model.name] = servers.urls_of(model.name)
                 state.ready = True
             except SelfevoError as error:
                 # Not the end of this process: it would be started again, and the trainer would never learn why.
                 print(f"serve: {error}", file=sys.stderr, flush=True)
                 log.write()  # the trainer ends once it knows
                 state.failed = error
-                servers.close()
+                for servers, _ in kinds:
+                    servers.close()
             while True:
                 time.sleep(POLL_S)
                 log.write()
-                servers.check()
+                for servers, _ in kinds:
+                    servers.check()
         finally:
             state.ready = False
-            servers.close()
+            for servers, _ in kinds:
+                servers.close()
 
 
 @contextlib.contextmanager

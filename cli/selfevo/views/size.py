@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,8 +18,10 @@ from selfevo_contract.pods import pods_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.fit import known
 from selfevo_contract.sizing.layout import layout_lines
-from selfevo_contract.sizing.memory import CARDS, GIB, Need, gpus_of_pod, needs
+from selfevo_contract.sizing.memory import CARDS, GIB, Need, gpus_of_pod, needs, policy_servers
 from selfevo_contract.sizing.suggestions import suggestions
+from selfevo_contract.spec.engines.server import SHARE
+from selfevo_contract.spec.run import RunSpec
 
 
 def show_size(
@@ -51,19 +53,18 @@ def show_size(
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
     for line in layout_lines(spec):
         print(line)
+    servers = list(policy_servers(spec, model))
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
-    for need in found:
-        if need.in_cpu:
-            pod = need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase)) / GIB
-            print(
-                f"{need.phase} keeps {pod:.0f} GiB in the CPU memory of each pod (cpuOffload); a token's hours have "
-                "the copies from there in them, a pass's and AdamW's on the CPU are not counted"
-            )
+    for line in _beside(spec, found, servers):
+        print(line)
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")
     for line in (*publish_lines(spec, model), *judge_table(spec, answer_tokens, figures)):
         print(line)
-    if all(need.total <= CARDS[named] for need in found):
+    small = [server for server in servers if _of_server(server) > SHARE * CARDS[named]]
+    for server in small:
+        print(f"{server.phase}'s server does not fit: raise grpo.vllmTensorParallelSize")
+    if not small and all(need.total <= CARDS[named] for need in found):
         print("every phase fits")
         return ExitCode.DONE
     fits = False
@@ -75,6 +76,27 @@ def show_size(
         if not need.backward and need.total > CARDS[named]:
             print(f"{need.phase} takes {need.total:.0f} GiB: lower its engine's batchSize")
     return ExitCode.INPUT
+
+
+def _beside(spec: RunSpec, found: Sequence[Need], servers: Sequence[Need]) -> Iterator[str]:
+    """What a phase takes beside its GPUs."""
+    for need in found:
+        if need.in_cpu:
+            pod = need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase)) / GIB
+            yield (
+                f"{need.phase} keeps {pod:.0f} GiB in the CPU memory of each pod (cpuOffload); a token's hours have "
+                "the copies from there in them, a pass's and AdamW's on the CPU are not counted"
+            )
+    for server in servers:
+        yield (
+            f"{server.phase} has {server.gpus} GPU{'s' * (server.gpus > 1)} more in its pod for the policy's server, "
+            f"which takes {_of_server(server):.1f} GiB of each at least, and {SHARE:.0%} of its memory in all"
+        )
+
+
+def _of_server(server: Need) -> float:
+    """GiB on one GPU of the server of a policy."""
+    return (server.held + server.generation) / GIB
 
 
 def _row(need: Need) -> list[str]:

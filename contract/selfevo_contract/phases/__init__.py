@@ -103,13 +103,21 @@ GrpoInputs = ChallengerTrainInputs | SolverTrainInputs | FinetuneInputs
 inputs_adapter: TypeAdapter[Inputs] = TypeAdapter(Inputs)
 
 
+_HOW = frozenset(
+    {
+        *("pods", "shards", "sharding", "cpuOffload", "vllmMode", "vllmTensorParallelSize", "engine"),
+        *("guards", "endpoint", "maxUnscored"),
+    }
+)
+"""Fields, wherever they are, that say how something is computed and not what."""
+
+
 def _identity(value: object) -> object:
     # Where a digest names the bytes, the address does not matter: the same weights elsewhere are the same input.
     if isinstance(value, dict):
         if "uri" in value and value.get("digest") is not None:
             value = {name: item for name, item in value.items() if name != "uri"}
-        dropped = ("pods", "shards", "sharding", "cpuOffload", "engine", "guards", "endpoint", "maxUnscored")
-        return {name: _identity(item) for name, item in value.items() if name not in dropped}
+        return {name: _identity(item) for name, item in value.items() if name not in _HOW}
     if isinstance(value, list):
         return [_identity(item) for item in value]
     return value

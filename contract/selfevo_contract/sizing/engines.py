@@ -127,7 +127,12 @@ def _candidates(spec: RunSpec) -> list[str]:
         for part, kind in _kinds(spec)
         if kind == "transformers"
         and named_gpus(spec, getattr(spec, part).pods)
-        and not (part == "challenger" and spec.challenger.grpo.generation == "vllm")  # a process has one vLLM
+        # A process has one vLLM; a server's is in another.
+        and not (
+            part == "challenger"
+            and spec.challenger.grpo.generation == "vllm"
+            and spec.challenger.grpo.policy_server is None
+        )
         and not (unknown and part != "evaluation")  # a judge that takes nobody knows how much is read there
     ]
 

@@ -14,8 +14,9 @@ from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_T
 from selfevo_contract.pods import limit_written_in, pods_of, written_in
 from selfevo_contract.process import part_of
 from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs
+from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs, policy_servers
 from selfevo_contract.spec.engines import TransformersEngine
+from selfevo_contract.spec.engines.server import SHARE
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.run import RunSpec
@@ -61,6 +62,17 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         if limit is not None and size > gib(limit) * GIB:
             where = f"{limit_written_in(spec, need.phase, 'memory')}.resources.limits.memory is {limit}"
             raise cpu_memory_too_small(where, need.phase, size)
+
+    for server in policy_servers(spec, model):
+        memory = pods_of(spec, server.phase).gpu_memory
+        if memory is not None and (server.held + server.generation) / GIB > SHARE * gib(memory):
+            raise InputError(
+                f"{written_in(spec, server.phase, 'gpu_memory')}.gpuMemory is {memory}, of which the policy's server "
+                f"takes {SHARE:.0%}, and {server.phase} needs {(server.held + server.generation) / GIB:.1f} GiB "
+                f"on each of its {server.gpus} GPUs; take larger GPUs, or raise "
+                f"spec.{PHASES[server.phase].part}.grpo.vllmTensorParallelSize",
+                reason=reasons.GPU_TOO_SMALL,
+            )
 
 
 def too_small(need: Need, what_there_is: str) -> InputError:

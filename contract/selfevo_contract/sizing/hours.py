@@ -177,6 +177,8 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
     processes, own = (pods * in_pod, 1) if step.type.distributed else (pods, in_pod)
     servers = engine.gpus_in_all if isinstance(engine, ServerEngine) and step.type.generates else 0
     work = work_of(step.inputs)
+    if work.trained is not None and (policy := work.trained.policy_server) is not None:
+        servers += policy.gpus_in_all
     seconds = sum(_answering(here, part, engine, processes, own, pods, lengths) for part in work.asked)
     passes = 0.0
     if work.trained is not None:
@@ -206,6 +208,9 @@ def _answering(
     mean, longest = lengths.of(part.longest), LONGEST.value * part.longest
     full = PROMPT_TOKENS + part.longest
     share = ceil(part.sequences / processes)
+    if part.policy is not None and (server := part.policy.policy_server) is not None:
+        over = server.gpus_of_replica
+        return here.by_vllm(part.sequences, _POLICY_SEQUENCES, mean, server.memory_share, over)
     if part.policy is not None and part.policy.generation == "vllm":
         return here.by_vllm(share, _POLICY_SEQUENCES, mean, part.policy.vllm_gpu_memory_utilization)
     if part.policy is not None:

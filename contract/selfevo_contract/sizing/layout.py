@@ -134,7 +134,8 @@ def _for_role(spec: RunSpec, role: str, model: Architecture, room: float) -> Run
 
 def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
     part = getattr(spec, role)
-    shards = gpus_of(spec, part.pods) > 1 and part.grpo.generation != "vllm" and spec.model.dtype != "float16"
+    whole = part.grpo.generation == "vllm" and part.grpo.policy_server is None
+    shards = gpus_of(spec, part.pods) > 1 and not whole and spec.model.dtype != "float16"
     for changes in _CHANGES:
         if "sharding" in changes and not shards:
             continue

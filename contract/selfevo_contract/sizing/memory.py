@@ -36,6 +36,9 @@ CERTAINTY_TOKENS = 4096
 one answer at least."""
 RESERVE = 0.10
 """Share on top, for what no count has: fragments of the allocator, workspaces, the batch itself. A rule of thumb."""
+SENT = 2 * GIB
+"""Of weights that go to a server, on the first GPU: vLLM's two buffers (vllm.distributed.weight_transfer). Beside them
+lies the largest tensor that is gathered, in float32."""
 CONTEXT_GIB = 1.0
 """CUDA's own, and NCCL's buffers."""
 CARDS = {"24 GB": 22.0, "48 GB": 44.5, "80 GB": 79.0, "141 GB": 139.0, "180 GB": 178.0}
@@ -107,7 +110,9 @@ def training(
     elif not adapted:  # autocast's copies, of all but an embedding that is a table only
         generating += computed * (whole - (0 if model.tied else model.vocabulary * model.hidden))
     held += dtype_bytes * whole if judged else 0
-    if grpo.generation == "vllm":  # its own weights, and room for one sequence at least
+    if grpo.policy_server is not None:  # which has GPUs of its own; weights go to it in two buffers
+        generating = SENT + 4 * model.vocabulary * model.hidden
+    elif grpo.generation == "vllm":  # its own weights, and room for one sequence at least
         generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes)
         held += 0 if grpo.vllm_enable_sleep_mode else generating
     if isinstance(solver, TransformersEngine):
@@ -202,6 +207,17 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
         if spec.finetune.kind == "sft":  # it generates nothing
             by = by.model_copy(update={"generation_batch_tokens": 1})
         yield training(FINETUNE.name, model, by, dtype_bytes, 1)
+
+
+def policy_servers(spec: RunSpec, model: Architecture) -> Iterator[Need]:
+    """What the servers of policies in training take on each of their GPUs: weights, and room for one sequence at least.
+    They have no reserve of their own: vLLM takes a share of each GPU, and fills it with keys and values."""
+    dtype_bytes = bytes_in(spec.model.dtype)
+    for phase, grpo in ((CHALLENGER_TRAIN.name, spec.challenger.grpo), (SOLVER_TRAIN.name, spec.solver.grpo)):
+        if (server := grpo.policy_server) is not None:
+            cached = (PROMPT_TOKENS + grpo.max_completion_length) * _cache_bytes(model, dtype_bytes)
+            over = server.gpus_of_replica
+            yield Need(phase, over, dtype_bytes * model.parameters // over, 0, cached // over)
 
 
 def gpus_of(spec: RunSpec, pods: Pods) -> int:

@@ -44,7 +44,8 @@ def suggestions(spec: RunSpec, model: Architecture, card: str) -> Iterator[tuple
 
 def _can_shard(spec: RunSpec, model: Architecture) -> bool:
     several = all(need.gpus > 1 for need in trained(spec, model))
-    return several and "vllm" not in (spec.challenger.grpo.generation, spec.solver.grpo.generation)
+    roles = (spec.challenger.grpo, spec.solver.grpo)
+    return several and not any(grpo.generation == "vllm" and grpo.policy_server is None for grpo in roles)
 
 
 def with_settings(spec: RunSpec, **grpo: Any) -> RunSpec:

@@ -92,8 +92,12 @@ class Challenger(Closed):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!(has(self.grpo) && has(self.grpo.generation) && self.grpo.generation == 'vllm' && has(self.engine) && "
-            "self.engine.kind == 'vllm')",
-            lambda challenger: (challenger.grpo.generation, challenger.engine.kind) != ("vllm", "vllm"),
-            "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server",
+            "self.engine.kind == 'vllm' && !(has(self.grpo.vllmMode) && self.grpo.vllmMode == 'server'))",
+            lambda challenger: (
+                (challenger.grpo.generation, challenger.engine.kind) != ("vllm", "vllm")
+                or challenger.grpo.policy_server is not None
+            ),
+            "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server, "
+            "or grpo.vllmMode server",
         ),
     )

@@ -71,6 +71,8 @@ class Finetune(Closed):
             "per_device_train_batch_size": self.per_device_train_batch_size,
             "sharding": None,  # it trains in one process
             "cpu_offload": None,
+            "vllm_mode": None,  # and has no server beside it
+            "vllm_tensor_parallel_size": None,
         }
         if self.kind == "grpo":
             return solver.model_copy(update={**own, "learning_rate": self.learning_rate or solver.learning_rate})

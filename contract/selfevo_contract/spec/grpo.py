@@ -8,6 +8,7 @@ from pydantic import Field
 
 from selfevo_contract.base import Closed, Whole
 from selfevo_contract.rules import Rule
+from selfevo_contract.spec.engines.server import ServerEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.sampling import Sampling
 
@@ -91,13 +92,21 @@ class Grpo(Closed):
     generated in that many parts. It bounds the memory of keys and values, and has a say in what is drawn. With
     generation vllm, vLLM itself decides."""
     generation: Literal["transformers", "vllm"] = "transformers"
-    """What generates the completions of training. `vllm`: vLLM in the training process, on the same GPU (TRL's
-    vllm_mode colocate), which gets the new weights before each step; it needs a GPU and head sizes that vLLM knows."""
+    """What generates the completions of training. `vllm`: vLLM, which gets the new weights before each step; it needs a
+    GPU and head sizes that vLLM knows."""
+    vllm_mode: Literal["colocate", "server"] | None = None
+    """With generation vllm: where vLLM runs. `colocate`, as when not given: in each training process, on the same GPU.
+    `server`: one server beside the trainer, with GPUs of its own, which all processes of the pod ask; then weights may
+    be sharded. Seeds are the same, and it says where completions are computed and not which: it is no input of the
+    step."""
+    vllm_tensor_parallel_size: Annotated[Whole, Field(ge=1, le=64)] | None = None
+    """With vllmMode server: the server's GPUs, over which its model is split, beside those that train; 1 when not
+    given. No input of the step."""
     vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """With generation vllm: the share of the GPU's memory that vLLM takes for its copy of the weights and its cache.
-    0.3 is TRL's."""
+    """With vllmMode colocate: the share of the GPU's memory that vLLM takes for its copy of the weights and its cache.
+    0.3 is TRL's. A server takes 0.9 of its own GPUs."""
     vllm_enable_sleep_mode: bool = True
-    """With generation vllm: vLLM gives its memory back while the weights are trained."""
+    """With vllmMode colocate: vLLM gives its memory back while the weights are trained."""
     vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
         "token_truncate"
     )
@@ -109,12 +118,34 @@ class Grpo(Closed):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.sharding) || self.sharding != 'fsdp' || self.generation != 'vllm'",
-            lambda grpo: not grpo.sharded or grpo.generation != "vllm",
-            "generation vllm needs whole weights on each GPU, which sharding fsdp does not have; choose one of them",
+            "!has(self.sharding) || self.sharding != 'fsdp' || self.generation != 'vllm' || (has(self.vllmMode) && "
+            "self.vllmMode == 'server')",
+            lambda grpo: not grpo.sharded or grpo.generation != "vllm" or grpo.vllm_mode == "server",
+            "generation vllm with vllmMode colocate needs whole weights on each GPU, which sharding fsdp does not "
+            "have; set vllmMode to server, or choose one of them",
             lambda grpo: (
-                f"generation {grpo.generation} needs whole weights on each GPU, which sharding {grpo.sharding} does "
-                "not have; choose one of them"
+                f"generation {grpo.generation} with vllmMode {grpo.vllm_mode or 'colocate'} needs whole weights on "
+                f"each GPU, which sharding {grpo.sharding} does not have; set vllmMode to server, or choose one of them"
+            ),
+        ),
+        Rule(
+            "!has(self.vllmMode) || self.vllmMode != 'server' || self.generation == 'vllm'",
+            lambda grpo: grpo.vllm_mode != "server" or grpo.generation == "vllm",
+            "vllmMode server says where vLLM generates, and generation is not vllm; set generation to vllm, or remove "
+            "vllmMode",
+            lambda grpo: (
+                f"vllmMode {grpo.vllm_mode} says where vLLM generates, and generation is {grpo.generation}; set "
+                "generation to vllm, or remove vllmMode"
+            ),
+        ),
+        Rule(
+            "!has(self.vllmTensorParallelSize) || (has(self.vllmMode) && self.vllmMode == 'server')",
+            lambda grpo: grpo.vllm_tensor_parallel_size is None or grpo.vllm_mode == "server",
+            "vllmTensorParallelSize says how many GPUs a server has, and vllmMode is not server; set vllmMode to "
+            "server, or remove vllmTensorParallelSize",
+            lambda grpo: (
+                f"vllmTensorParallelSize {grpo.vllm_tensor_parallel_size} says how many GPUs a server has, and "
+                f"vllmMode is {grpo.vllm_mode or 'colocate'}; set vllmMode to server, or remove vllmTensorParallelSize"
             ),
         ),
         Rule(
@@ -171,6 +202,13 @@ class Grpo(Closed):
     def offloaded(self) -> bool:
         """Whether these shares lie in CPU memory between uses."""
         return self.sharded and bool(self.cpu_offload)
+
+    @property
+    def policy_server(self) -> ServerEngine | None:
+        """The server of the policy's own completions, beside the trainer; None where there is none."""
+        if self.generation != "vllm" or self.vllm_mode != "server":
+            return None
+        return ServerEngine(kind="server", gpus=self.vllm_tensor_parallel_size)
 
     @property
     def rate(self) -> float:

@@ -93,9 +93,9 @@ def pod_spec(
     init_containers: list[dict[str, Any]] = []
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
         ours += token(config.engine.endpoint.token_secret, SERVER_TOKEN_ENV)
-    elif isinstance(config.engine, ServerEngine):
+    if beside := [each for each in (config.frozen_server, config.policy_server) if each is not None]:
         ours += server_sidecar.client_variables()
-        own = config.engine.gpus_in_all
+        own = sum(each.gpus_in_all for each in beside)
         devices = {device or settings.gpu_resource: own} if own else {}
         servers = server_sidecar.server_variables()
         fetch = container(server_sidecar.FETCH, servers)
@@ -226,6 +226,11 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
         raise InputError(
             f"spec.{PHASES[config.inputs.phase].part}.grpo.sharding is 'fsdp', and {field} has one GPU; give it two or "
             "more, or remove sharding"
+        )
+    if grpo is not None and grpo.policy_server is not None and place.nodes > 1:
+        raise InputError(
+            f"spec.{PHASES[config.inputs.phase].part}.grpo.vllmMode is 'server', which is beside one pod, and {field} "
+            f"has {place.nodes} nodes; set nodes to 1, or vllmMode to colocate"
         )
     if grpo is not None and not grpo.divides_over(everywhere):
         where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"

@@ -123,10 +123,7 @@ class ServerEngine:
         self._compare_tokenizers()
 
     def _never(self, status: int, text: str) -> SelfevoError | None:
-        """What serve.py says when the server beside the trainer will not become ready."""
-        if self._is_endpoint or status not in (NEVER_INPUT, NEVER_SERVICE):
-            return None
-        return InputError(text) if status == NEVER_INPUT else ServiceError(text)
+        return None if self._is_endpoint else never_ready(status, text)
 
     def _find(self, answer: Any) -> _Served:
         """The wanted model in an answer of /v1/models."""
@@ -303,6 +300,13 @@ class ServerEngine:
         self._client.close()
         if self._servers is not None:
             self._servers.close()
+
+
+def never_ready(status: int, text: str) -> SelfevoError | None:
+    """What serve.py says when the server beside the trainer will not become ready."""
+    if status not in (NEVER_INPUT, NEVER_SERVICE):
+        return None
+    return InputError(text) if status == NEVER_INPUT else ServiceError(text)
 
 
 class _NoLogprobs(SelfevoError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +56,39 @@ class ServedModel(Wire):
     loading: Loading
     longest: int
     """Most tokens of a prompt and its completion; 0 when nothing bounds them."""
+    trained: bool = False
+    """It is the policy in training, which sends its weights anew before each step."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What sentences about a server call the settings that it is started by; an engine's, when not given."""
+
+    asked: str = "engine.kind is 'server'"
+    gpus: str = "engine.gpus"
+    replicas: str = "engine.replicas"
+    """Empty where there is one."""
+    share: str = "engine.gpuMemoryUtilization"
+    larger: str = "change that share, or give it more or larger GPUs (engine.gpus)"
+    startup: str = "engine.startupSeconds {}"
+    slow: str = "raise it, or look at the log of the container server"
+    absent: str = "name a server that runs in engine.endpoint, or choose engine.kind 'transformers'"
+    other: str = "choose engine.kind 'transformers'"
+
+
+POLICY = "policy"
+"""The name by which the policy in training is served."""
+POLICY_WORDS = Words(
+    asked="grpo.vllmMode is 'server'",
+    gpus="grpo.vllmTensorParallelSize",
+    replicas="",
+    share="a share of each GPU of",
+    startup="{} s",
+    slow="look at its log",
+    larger="give it more or larger GPUs (grpo.vllmTensorParallelSize)",
+    absent="or choose grpo.generation 'transformers'",
+    other="choose grpo.generation 'transformers'",
+)
 
 
 def of_model(weights: Frozen) -> ServedModel:
@@ -76,15 +111,22 @@ class _Server:
 class VllmServers:
     """The servers of one pod."""
 
-    def __init__(self, settings: ServerEngine, models: int) -> None:
-        """``models`` is how many share the GPUs."""
-        self._settings, self._models = settings, models
+    def __init__(self, settings: ServerEngine, models: int, words: Words = Words(), *, before: int = 0) -> None:
+        """
+        Args:
+            models: how many share the GPUs.
+            before: GPUs of the machine's last that are other servers': these take those before them.
+        """
+        self._settings, self._models, self._words, self._before = settings, models, words, before
         self._servers: list[_Server] = []
+        self._begun = time.monotonic()
 
     @classmethod
-    def start(cls, settings: ServerEngine, models: Sequence[ServedModel]) -> VllmServers:
+    def start(
+        cls, settings: ServerEngine, models: Sequence[ServedModel], words: Words = Words(), *, before: int = 0
+    ) -> VllmServers:
         """All of ``models``."""
-        servers = cls(settings, len(models))
+        servers = cls(settings, len(models), words, before=before)
         for model in models:
             servers.begin(model)
         return servers
@@ -97,13 +139,14 @@ class VllmServers:
         """
         if importlib.util.find_spec("vllm") is None:
             raise InputError(
-                "engine.kind is 'server', and vLLM is not installed here; install selfevo[vllm], name a server that "
-                "runs in engine.endpoint, or choose engine.kind 'transformers'"
+                f"{self._words.asked}, and vLLM is not installed here; install selfevo[vllm], {self._words.absent}"
             )
+        if not self._servers:
+            self._begun = time.monotonic()
         for replica, port in enumerate(_free_ports(self._settings.replicas or 1)):
-            devices = _devices(self._settings, replica)
+            devices = _devices(self._settings, replica, self._words, self._before)
             if len(devices) > 1:
-                check_split("engine.gpus", len(devices), load_config(model.path, model.loading).get_text_config())
+                check_split(self._words.gpus, len(devices), load_config(model.path, model.loading).get_text_config())
             command = command_of(model, port, self._settings, len(devices), self._settings.memory_share / self._models)
             self._servers.append(_spawn(model, command, f"http://{HOST}:{port}", devices))
 
@@ -117,7 +160,7 @@ class VllmServers:
             code = server.process.poll()
             if code is not None:
                 server.reader.join(timeout=10)
-                raise ended(server.model, code, list(server.tail), self._settings)
+                raise ended(server.model, code, list(server.tail), self._settings, self._words)
 
     def ready(self) -> bool:
         """Whether all that were started answer."""
@@ -127,6 +170,23 @@ class VllmServers:
                     answer = httpx.get(f"{server.url}/health", timeout=5, trust_env=False)
                     server.ready = answer.status_code == 200
         return all(server.ready for server in self._servers)
+
+    def wait(self, report: Callable[[], None] = lambda: None, poll_s: float = 0.5) -> None:
+        """Until all that were started answer; ``report`` is called at each poll.
+
+        Raises:
+            SelfevoError: one has ended, or there was none of its answers within the settings' startupSeconds.
+        """
+        while not self.ready():
+            report()
+            self.check()
+            if time.monotonic() - self._begun > self._settings.startup_seconds:
+                names = ", ".join(server.model.name for server in self._servers if not server.ready)
+                raise ServiceError(
+                    f"the server of {names} was not ready within "
+                    f"{self._words.startup.format(self._settings.startup_seconds)}; {self._words.slow}"
+                )
+            time.sleep(poll_s)
 
     def close(self) -> None:
         """End them, and wait until they have ended."""
@@ -159,7 +219,13 @@ def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int,
     positions = positions_of(model.path, model.loading)
     if model.longest and (positions is None or model.longest <= positions):
         options["--max-model-len"] = str(model.longest)
-    flags = ["--disable-uvicorn-access-log"]
+    if model.trained:
+        options["--weight-transfer-config"] = json.dumps({"backend": "nccl"})
+        # The correction of the loss wants the probabilities that were drawn from.
+        options["--logprobs-mode"] = "processed_logprobs"
+        options.setdefault("--max-model-len", "-1")  # as long as the model and the memory allow
+        options["--scheduling-policy"] = "priority"  # requests come in by chance, and are worked on in their order
+    flags = ["--disable-uvicorn-access-log", *(["--enable-server-load-tracking"] if model.trained else [])]
     if model.loading.trust_remote_code:
         flags.append("--trust-remote-code")
     if gpus == 0:
@@ -169,7 +235,7 @@ def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int,
     return [sys.executable, "-m", module, *(each for option in options.items() for each in option), *flags]
 
 
-def _devices(settings: ServerEngine, replica: int) -> list[str]:
+def _devices(settings: ServerEngine, replica: int, words: Words = Words(), before: int = 0) -> list[str]:
     """The GPUs of a replica, the machine's last, for a trainer takes the first; none for a server on the processors.
 
     Raises:
@@ -183,12 +249,13 @@ def _devices(settings: ServerEngine, replica: int) -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     all_of_them = named.split(",") if named else list(map(str, range(count)))
     wanted = settings.gpus_in_all
-    if wanted > count:
-        raise InputError(
-            f"engine.gpus {settings.gpus_of_replica} x engine.replicas {settings.replicas or 1} are {wanted} GPUs, and "
-            f"there are {count} here; lower them"
-        )
-    first = count - wanted + replica * settings.gpus_of_replica
+    if wanted + before > count:
+        number = f"{words.gpus} {settings.gpus_of_replica}"
+        if words.replicas:
+            number += f" x {words.replicas} {settings.replicas or 1} are {wanted} GPUs"
+        others = f" beside the {before} of other servers" if before else ""
+        raise InputError(f"{number}{others}, and there are {count} here; lower them")
+    first = count - before - wanted + replica * settings.gpus_of_replica
     return all_of_them[first : first + settings.gpus_of_replica]
 
 
@@ -198,6 +265,8 @@ def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str])
         environment.pop(name, None)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    if model.trained:
+        environment["VLLM_SERVER_DEV_MODE"] = "1"  # else the paths by which weights arrive are not there
     print(f"{model.name}: {' '.join(command)}", file=sys.stderr, flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "selfevo_trainer.process.tied", *command],
@@ -224,7 +293,9 @@ def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str])
     return _Server(model, url, process, tail, reader)
 
 
-def ended(model: ServedModel, code: int, tail: Sequence[str], settings: ServerEngine) -> SelfevoError:
+def ended(
+    model: ServedModel, code: int, tail: Sequence[str], settings: ServerEngine, words: Words = Words()
+) -> SelfevoError:
     """The error of a server that has ended with ``code`` and whose log ends with ``tail``. Pure."""
     raised = [found for line in tail if (found := _RAISED.search(line))]
     # The first that tells of a cause: what is raised because of it comes after.
@@ -232,15 +303,12 @@ def ended(model: ServedModel, code: int, tail: Sequence[str], settings: ServerEn
     memory = next((line for line in lines if any(word in line for word in MEMORY)), None)
     if memory is not None:
         return InputError(
-            f"the memory is too small for a server of {model.name} with engine.gpuMemoryUtilization "
-            f"{settings.memory_share:g} ({memory[:200]}); change that share, or give it more or larger GPUs "
-            "(engine.gpus)"
+            f"the memory is too small for a server of {model.name} with {words.share} {settings.memory_share:g} "
+            f"({memory[:200]}); {words.larger}"
         )
     architecture = next((line for line in lines if "architectures" in line and "support" in line), None)
     if architecture is not None:
-        return InputError(
-            f"vLLM does not support the model {model.name} ({architecture[:200]}); choose engine.kind 'transformers'"
-        )
+        return InputError(f"vLLM does not support the model {model.name} ({architecture[:200]}); {words.other}")
     why = f" ({lines[0][:200]})" if lines else ""
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
     return ServiceError(f"the server of {model.name} {how}{why}; its log above may say more")

@@ -32,7 +32,7 @@ from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.generation import generate_in_parts
 from selfevo_trainer.grpo.hooks import Hooks, check_finite, timed_reward
 from selfevo_trainer.grpo.supervised import SupervisedTrainer, sft_config
-from selfevo_trainer.grpo.vllm_policy import PolicyByVllm
+from selfevo_trainer.grpo.vllm_policy import Policy
 from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
 from selfevo_trainer.process.signals import Interrupted
@@ -155,7 +155,7 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> Trainer:
     return trainer
 
 
-def _generates(context: Context, trainer: Trainer, request: TrainRequest) -> PolicyByVllm | None:
+def _generates(context: Context, trainer: Trainer, request: TrainRequest) -> Policy | None:
     """Settle what generates the policy's completions."""
     if not isinstance(trainer, DealingTrainer):
         return None

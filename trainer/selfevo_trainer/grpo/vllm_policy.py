@@ -1,4 +1,5 @@
-"""The policy's own generation by vLLM in the training process: TRL's colocate mode, vllm_mode="colocate".
+"""The policy's own generation by vLLM: which mode, what both have in common, and TRL's vllm_mode="colocate", in the
+training process; `vllm_served` has the other.
 
 TRL brings the weights over before a step's completions are drawn, corrects the loss for what vLLM computes otherwise,
 and measures that difference. What is ours: vLLM is opened as our engines open theirs (dtype given, the model's own
@@ -27,6 +28,7 @@ from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines.drawing import stream
 from selfevo_trainer.engines.vllm_limits import memory_reason
 from selfevo_trainer.engines.vllm_process import library, random_state_kept, request, surroundings, threads_kept
+from selfevo_trainer.grpo.vllm_served import PolicyByServer
 from selfevo_trainer.models.loading import first_line
 
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
@@ -36,7 +38,7 @@ LARGEST_DIFFERENCE = 0.05
 _FIELD = "grpo.generation"
 
 
-def take_over(context: Context, trainer: GRPOTrainer, inputs: GrpoInputs, longest_prompt: int) -> PolicyByVllm:
+def take_over(context: Context, trainer: GRPOTrainer, inputs: GrpoInputs, longest_prompt: int) -> Policy:
     """Have vLLM generate for ``trainer`` from now on.
 
     Args:
@@ -45,15 +47,18 @@ def take_over(context: Context, trainer: GRPOTrainer, inputs: GrpoInputs, longes
     Raises:
         InputError: vLLM is not installed, cannot be given new weights here, does not support the model, or has not the
             memory for it.
+        ServiceError: its server does not become ready.
     """
     check_machine()
-    policy = PolicyByVllm(context, trainer, inputs, longest_prompt)
+    served = inputs.grpo.policy_server is not None
+    policy: Any = (PolicyByServer if served else PolicyByVllm)(context, trainer, inputs, longest_prompt)
     # As its __init__ sets them for use_vllm, which would open vLLM with the dtype that the folder's config.json names.
     trainer.use_vllm = True
-    trainer.vllm_mode = "colocate"
+    trainer.vllm_mode = "server" if served else "colocate"
     trainer.vllm_generation = policy
     trainer._last_loaded_step = -1
-    return policy
+    made: Policy = policy
+    return made
 
 
 def check_machine() -> None:
@@ -180,6 +185,9 @@ class PolicyByVllm(VLLMGeneration):
         if self.llm is not None:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
+
+
+Policy = PolicyByServer | PolicyByVllm
 
 
 def _start_error(error: Exception, version: str, share: float) -> InputError:

@@ -28,4 +28,5 @@ def quieten() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost store would log a stack of C++ frames
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells each client where it found credentials

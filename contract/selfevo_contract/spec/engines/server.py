@@ -11,6 +11,9 @@ from selfevo_contract.base import Closed, Whole
 from selfevo_contract.rules import Rule, form
 from selfevo_contract.spec.names import Name
 
+SHARE = 0.9
+"""Of each of its GPUs' memory, what a server takes when nothing else is written."""
+
 
 class TokenSecret(Closed):
     """One key of a Secret in the run's namespace. Who writes the run must be allowed to `get` it."""
@@ -81,4 +84,4 @@ class ServerEngine(Closed):
     @property
     def memory_share(self) -> float:
         """Share of each GPU's memory, for all models together."""
-        return self.gpu_memory_utilization or 0.9
+        return self.gpu_memory_utilization or SHARE

@@ -25,11 +25,18 @@ def main() -> None:
     parser.add_argument("--gpu-memory-utilization", type=float, required=True)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
+    for option in ("weight-transfer-config", "logprobs-mode", "scheduling-policy"):  # of a policy
+        parser.add_argument(f"--{option}", default="")
+    parser.add_argument("--enable-server-load-tracking", action="store_true")
     for flag in ("disable-uvicorn-access-log", "enforce-eager", "no-enable-chunked-prefill", "trust-remote-code"):
         parser.add_argument(f"--{flag}", action="store_true")
     given = parser.parse_args()
     left = Path(os.environ["FAKE_VLLM_FOLDER"]) / f"{os.getpid()}.json"
-    variables = {"devices": "CUDA_VISIBLE_DEVICES", "flashinfer_sampler": "VLLM_USE_FLASHINFER_SAMPLER"}
+    variables = {
+        "devices": "CUDA_VISIBLE_DEVICES",
+        "flashinfer_sampler": "VLLM_USE_FLASHINFER_SAMPLER",
+        "takes_weights": "VLLM_SERVER_DEV_MODE",
+    }
     draft = left.with_suffix(".part")  # a test may read it at any moment
     draft.write_text(json.dumps({**vars(given), **{name: os.environ.get(of, "") for name, of in variables.items()}}))
     draft.replace(left)
