@@ -712,6 +712,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("rollout.wellFormed", [{"kind": "number"}], FROZEN),
     ("rollout.wellFormed", ABSENT, FROZEN),
     ("rollout.replay.share", 0.5, FROZEN),
+    ("solver.grpo.generation", "transformers", FROZEN),
     ("solver.grpo.vllmTensorParallelSize", 4, FROZEN),
     ("solver.grpo.lora.targetModules", ABSENT, FROZEN),
     ("solver.grpo.lora.rank", 64, FROZEN),

@@ -94,6 +94,13 @@ def test_nor_does_any_mixture_of_it(changes: list[dict[str, Any]]) -> None:
     assert moved(**{name: value for one in changes for name, value in one.items()}) == set()
 
 
+def test_where_the_policys_vllm_runs_moves_no_key() -> None:
+    by_vllm = {"spec__solver__grpo__generation": "vllm"}
+    beside = {"vllmMode": "server", "vllmTensorParallelSize": 2, "sharding": "fsdp"}
+    served = {f"spec__solver__grpo__{name}": value for name, value in beside.items()}
+    assert keys(**by_vllm) == keys(**by_vllm, **served) != keys()
+
+
 AFTER_SOLVER_1 = {
     *("solver-train-1", "evaluate-1"),
     *("challenger-train-2", "solver-rollout-2", "solver-train-2", "evaluate-2"),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import pods, weights_on_cpu
-from harness.vllm_policy import happening
+from harness.vllm_policy import happening, keep_weights_unpacked
 from runs import HEAVY_MODULES
 from selfevo_contract.process import PROCESSES_ENV
 
@@ -46,4 +46,5 @@ if __name__ == "__main__":
     for module in (*HEAVY_MODULES, "vllm", "selfevo_trainer.phases.solver_train"):
         importlib.import_module(module)
     weights_on_cpu.sends()
+    keep_weights_unpacked()  # of what runs in the training process
     print(json.dumps([in_a_process(training) for training in json.loads(Path(sys.argv[1]).read_text())]))

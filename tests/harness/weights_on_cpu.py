@@ -45,7 +45,7 @@ def sends() -> None:
     client.open_trainer_endpoint, client.packed_nccl_broadcast_producer = joined, sent
     begin = client.VLLMClient.init_communicator
     # TRL asks for a GPU; one without a number it takes for the one that is chosen already.
-    client.VLLMClient.init_communicator = lambda self, device: begin(self, torch.device("cuda"))
+    client.VLLMClient.init_communicator = lambda self, _: begin(self, torch.device("cuda"))
     policy: Any = vllm_policy
     policy.check_machine = lambda: None
     starts()

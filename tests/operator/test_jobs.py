@@ -866,6 +866,15 @@ def test_a_policy_has_gpus_of_its_own_beside_those_of_a_frozen_model() -> None:
     assert violations(both) == violations(elsewhere) == []
 
 
+def test_a_policys_server_is_not_open_to_a_node() -> None:
+    policy = {"spec__solver__grpo__generation": "vllm", "spec__solver__grpo__vllmMode": "server"}
+    asked = {**policy, "spec__solver__pods": {"hostNetwork": True}}
+    assert refusal(SOLVER, settings=ON_NODES, **asked) == (
+        "spec.solver.grpo.vllmMode is 'server', which takes weights from whoever reaches its 127.0.0.1, and "
+        "spec.solver.pods.hostNetwork makes that the node's; set hostNetwork to false, or vllmMode to colocate"
+    )
+
+
 def test_an_endpoint_needs_no_server_and_its_token_is_read_by_the_kubelet_alone() -> None:
     asked = {"url": "https://llm.example", "tokenSecret": {"name": "llm", "key": "key"}}
     pod = pod_of(CHALLENGER, spec__challenger__engine={"kind": "server", "endpoint": asked})

@@ -232,6 +232,12 @@ def _processes(config: PhaseConfig, gpus: int, place: Place, pods: Pods, field: 
             f"spec.{PHASES[config.inputs.phase].part}.grpo.vllmMode is 'server', which is beside one pod, and {field} "
             f"has {place.nodes} nodes; set nodes to 1, or vllmMode to colocate"
         )
+    if grpo is not None and grpo.policy_server is not None and pods.host_network:
+        raise InputError(
+            f"spec.{PHASES[config.inputs.phase].part}.grpo.vllmMode is 'server', which takes weights from whoever "
+            f"reaches its 127.0.0.1, and {field}.hostNetwork makes that the node's; set hostNetwork to false, or "
+            "vllmMode to colocate"
+        )
     if grpo is not None and not grpo.divides_over(everywhere):
         where = field.removesuffix(".pods") + ".grpo.perDeviceTrainBatchSize"
         raise InputError(

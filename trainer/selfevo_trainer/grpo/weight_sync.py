@@ -26,6 +26,7 @@ from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_contract.process import PhaseConfig
 from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.endpoints.client import one_line
+from selfevo_trainer.engines.vllm_server import HOST
 from selfevo_trainer.process import progress
 
 SYNC_S = 600.0
@@ -37,6 +38,7 @@ _SILENT = 5
 """Polls without an answer, after which the server is taken for gone."""
 _ARRIVAL_S = 60.0
 """Most that the requests of a step take to arrive."""
+_ADDRESS_ENV = "VLLM_HOST_IP"
 AGAIN = "the next attempt begins with the last checkpoint"
 
 
@@ -64,24 +66,33 @@ class PolicyClient(VLLMClient):
         it, by a pip that an image may not have."""
         return {"weight_transfer_config": {"backend": "nccl"}}
 
-    def _post(self, url: str, **kwargs: Any) -> dict[str, Any]:
+    def init_communicator(self, device: Any = 0) -> None:
+        """Join the group in which weights are sent. Who joins unpickles what others write there, so that it is open to
+        this machine alone: TRL's client takes the machine's own address, unless vLLM's variable names one."""
+        before = os.environ.get(_ADDRESS_ENV)
+        os.environ[_ADDRESS_ENV] = HOST
         try:
-            answer: Any = self.session.post(url, **kwargs)
+            super().init_communicator(device)
+        finally:
+            os.environ.pop(_ADDRESS_ENV)
+            if before is not None:
+                os.environ[_ADDRESS_ENV] = before
+
+    def _post(self, url: str, **kwargs: Any) -> dict[str, Any]:
+        return self._asked("POST", url, **kwargs)
+
+    def _get(self, url: str, **kwargs: Any) -> dict[str, Any]:
+        return self._asked("GET", url, **kwargs)
+
+    def _asked(self, method: str, url: str, **kwargs: Any) -> dict[str, Any]:
+        try:
+            answer: Any = self.session.request(method, url, **kwargs)
         except httpx.TransportError as error:
             self.failure = gone(f"does not answer ({one_line(str(error)) or type(error).__name__})")
             raise self.failure from None
         if answer.status_code != 200:
             self.failure = gone(f"answers {answer.status_code} ({one_line(answer.text)[:300]})")
             raise self.failure
-        return dict(answer.json())
-
-    def _get(self, url: str, **kwargs: Any) -> dict[str, Any]:
-        try:
-            answer: Any = self.session.get(url, **kwargs)
-        except httpx.TransportError as error:
-            raise gone(f"does not answer ({one_line(str(error)) or type(error).__name__})") from None
-        if answer.status_code != 200:
-            raise gone(f"answers {answer.status_code} ({one_line(answer.text)[:300]})")
         return dict(answer.json())
 
     def _finish_weight_update(self) -> None:
@@ -192,5 +203,5 @@ def ends_process(config: PhaseConfig) -> Callable[[SelfevoError], None]:
 
 def _free_port() -> int:
     with socket.socket() as one:
-        one.bind(("", 0))
+        one.bind((HOST, 0))
         return int(one.getsockname()[1])
