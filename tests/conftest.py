@@ -50,6 +50,7 @@ LONGEST = (
     *(
         "contract/test_types.py",
         "trainer/test_vllm_policy.py",
+        "trainer/test_vllm_served.py",
         "trainer/test_server_vllm.py",
         "trainer/test_sharding.py",
     ),

@@ -55,12 +55,7 @@ class PolicyByServer(VLLMGeneration):
         self._sender: weight_sync.PolicyClient | None = None
         self._room = longest_prompt + inputs.grpo.max_completion_length
         self._sent = 0
-        super().__init__(
-            trainer.model,
-            trainer.accelerator,
-            trainer.processing_class,
-            mode="server",
-        )
+        super().__init__(trainer.model, trainer.accelerator, trainer.processing_class, mode="server")
 
     def _init_vllm(self) -> None:
         library("grpo.generation")
@@ -136,7 +131,7 @@ class PolicyByServer(VLLMGeneration):
         return weight_sync.watched(client, check_alive, weight_sync.ends_process(self._context.config), limit_s)
 
     def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """See VLLMGeneration; in the dtype that the server computes in, which are half the bytes or as many."""
+        """See VLLMGeneration; in the dtype that the server computes in: half of the bytes where that has 16 bits."""
         dtype = getattr(torch, self._inputs.loading.dtype)
         for name, parameter in super()._iter_named_params():  # type: ignore[no-untyped-call]
             yield name, parameter.to(dtype)

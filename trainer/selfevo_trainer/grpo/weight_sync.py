@@ -58,8 +58,11 @@ class PolicyClient(VLLMClient):
 
     def check_server(self, total_timeout: float = 0.0, retry_interval: float = 2.0) -> None:
         """TRL waits here until the server is ready, which it is. What asks is set up: without TRL's further attempts,
-        which would do twice what cannot be, and without a proxy."""
-        self.session: Any = httpx.Client(trust_env=False, timeout=httpx.Timeout(SYNC_S, connect=10.0))
+        which would do twice what cannot be, without a proxy, and without connections that the server may close while
+        the weights are trained."""
+        one_each = httpx.Limits(max_keepalive_connections=0)
+        timeout = httpx.Timeout(SYNC_S, connect=10.0)
+        self.session: Any = httpx.Client(trust_env=False, timeout=timeout, limits=one_each)
 
     def get_server_info(self) -> dict[str, Any]:
         """What TRL wants to know, of a server that was started by us. vLLM's own answer has the machine's packages in
