@@ -703,6 +703,7 @@ CHANGES: list[tuple[str, Any, str]] = [
         "verifier.anchors",
         "solver.grpo.sharding",
         "solver.grpo.cpuOffload",
+        "solver.grpo.vllmMode",
         "solver.grpo.vllmTensorParallelSize",
     ),
     ("verifier.rubric", JUDGE["rubric"], f"rubric cannot be added or removed after creation; {REMEDY}"),

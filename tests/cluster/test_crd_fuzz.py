@@ -107,6 +107,7 @@ def _read_by_rules(document: Document) -> Iterator[Any]:
         "solver": ("promptsPerStep", "promptsPerUpdate", "numGenerations", "perDeviceTrainBatchSize"),
         "finetune": ("batch", "perDeviceTrainBatchSize"),
         "evaluation": ("shards", "minShards"),
+        "forkFrom": ("iteration",),
     }.items():
         place = _part(document, part)
         place = place.get("grpo") if part in ("challenger", "solver") else place
