@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from harness.inprocess import process_state
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.spec.engines import ServerEngine
+from selfevo_trainer.process.clock import Clock
+from selfevo_trainer.process.signals import Interrupted, StopRequest
 
 pytestmark = pytest.mark.slow  # torch and TRL are a worker's first ten seconds
 
@@ -105,6 +110,29 @@ def test_other_weights_than_were_sent_are_noticed() -> None:
         check_version(url, "abc-2")
 
 
+def test_a_request_to_stop_waits_until_the_weights_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    from selfevo_trainer.grpo.vllm_served import PolicyByServer
+
+    arrived = []
+
+    def sent(_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        arrived.append("weights")
+
+    monkeypatch.setattr(VLLMGeneration, "sync_weights", sent)
+    policy: Any = object.__new__(PolicyByServer)
+    with process_state():
+        stop = StopRequest.install()
+        policy._context = SimpleNamespace(stop=stop, clock=Clock())
+        policy._sent, policy._sender, policy._servers, policy._name = 0, None, None, "abc"
+        with stop.deferred(), stop.raised(), pytest.raises(Interrupted):  # as a step is generated
+            policy.sync_weights()
+    assert arrived == ["weights"]
+    assert policy._version == "abc-1"
+
+
 def test_a_machine_without_gpus_for_both_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -128,7 +156,8 @@ def test_an_answer_without_its_log_probabilities_is_of_no_use() -> None:
         return {"choices": [{"token_ids": tokens, "logprobs": {"token_logprobs": logprobs}}]}
 
     assert _completion(answer([5, 1], [-0.5, 0])) == ([5, 1], [-0.5, 0.0])
-    for bad in ({}, answer([5], []), answer([], []), answer(None, None), answer([5], [None]), {"choices": []}):
+    useless: list[Any] = [{}, answer([5], []), answer([], []), answer(None, None), answer([5], [None]), {"choices": []}]
+    for bad in useless:
         with pytest.raises(BadAnswer):
             _completion(bad)
     refused = _refused(500, "Out of range float values are not JSON compliant")
