@@ -116,6 +116,7 @@ _ENGINE = st.one_of(
     st.fixed_dictionaries({"kind": st.just("server"), "gpus": st.integers(0, 64)}, optional={"replicas": st.just(2)}),
     st.just({"kind": "server", "endpoint": {"url": "https://llm", "tokenSecret": {"name": "llm"}}}),
 )
+_TP = st.integers(1, 64)
 _PROMPT = st.one_of(_TEXT, _HOSTILE).filter(bool)
 
 
@@ -139,6 +140,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             spec[part]["pods"] = draw(PODS)
     for role in ("challenger", "solver"):
         spec[role]["grpo"] |= {"promptsPerStep": 252, "perDeviceTrainBatchSize": draw(st.sampled_from([1, 2, 16]))}
+        if draw(st.integers(0, 3)) == 0:
+            spec[role]["grpo"] |= {"generation": "vllm", "vllmMode": "server"} | draw(_some(vllmTensorParallelSize=_TP))
         spec[role]["prompt"] = {"system": draw(_PROMPT), "user": f"{draw(_PROMPT)} {{question}}"}
     spec["rollout"]["shards"] = draw(st.integers(1, 16))
     spec |= draw(
