@@ -45,7 +45,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 LONGEST = (
     *("cluster/test_chart_real.py", "images/test_environments.py", "cluster/test_operator_spec_changes.py"),
-    *("e2e/test_engines.py", "cluster/test_operator_crash.py", "cluster/test_real_pods.py", "images/test_build.py"),
+    *("e2e/test_engines.py", "cluster/test_operator_crash.py", "cluster/test_several_pods.py"),
+    *("cluster/test_real_pods.py", "images/test_build.py"),
     *("e2e/test_run.py", "cluster/test_chart_install.py", "cluster/test_operator_ttl.py"),
     *(
         "contract/test_types.py",

@@ -22,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import fsdp
+from harness import exact, fsdp
 from harness.inprocess import Ended, Phases
 from harness.lines import whole_lines
 from runs import HEAVY_MODULES
@@ -69,12 +69,9 @@ class Script:
     """The machine is one that can shard (harness.fsdp), and each process tells its share of policy, reference and
     moments in `shares-RANK.json` of the pod's folder."""
     exact: bool = False
-    """Completions depend on their place in the whole batch alone, and the frozen Solver's answers on the question, so
-    that one process and several write the same."""
+    """See harness.exact."""
     broken: Literal["", "loss", "moments"] = ""
     """What the trainer does wrong: the loss is twice what it is; a sharded training goes on without AdamW's moments."""
-    generated: int = 0
-    """With ``exact``: steps generated before this attempt; completions depend on the number of the step, too."""
 
 
 _STARTED: list[Pod] = []
@@ -288,8 +285,8 @@ def _install(script: Script, folder: str) -> None:
     if script.slow_checkpoint_s:
         _slow_checkpoints(script.slow_checkpoint_s)
     if script.exact:
-        _exact_completions(rank, script.generated)
-        _exact_answers(rank, script.record)
+        exact.completions(rank)
+        exact.answers(rank, script.record)
 
 
 def _watch(kind: Any, rank: int, script: Script) -> None:
@@ -373,57 +370,3 @@ def _tell_shares(folder: str) -> None:
 
     of_ours: Any = hooks.Hooks
     of_ours.on_step_end = tell
-
-
-def _exact_completions(rank: int, generated: int) -> None:
-    import torch
-
-    from selfevo_contract.canonical import derive_seed
-    from selfevo_trainer.grpo import train
-
-    def row_by_row(context: Any, model: Any, budget: int, **_: Any) -> None:
-        generate, calls = model.generate, [1] * generated
-
-        def exact(**kwargs: Any) -> Any:
-            calls.append(1)
-            ids, mask = kwargs.pop("input_ids"), kwargs.pop("attention_mask")
-            rows = []
-            for i in range(len(ids)):
-                with torch.random.fork_rng():
-                    torch.manual_seed(derive_seed(0, len(calls), rank * len(ids) + i))
-                    own = mask[i].bool()
-                    alone = generate(input_ids=ids[i][own][None], attention_mask=mask[i][own][None], **kwargs)
-                    rows.append(alone[0, int(own.sum()) :])
-            longest = max(len(row) for row in rows)
-            pad = model.generation_config.pad_token_id
-            filled = [torch.cat([row, row.new_full((longest - len(row),), pad)]) for row in rows]
-            return torch.cat([ids, torch.stack(filled)], dim=1)
-
-        model.generate = exact
-
-    vars(train)["generate_in_parts"] = row_by_row
-
-
-def _exact_answers(rank: int, record: str | None) -> None:
-    import hashlib
-
-    from selfevo_trainer.engines import Completion
-    from selfevo_trainer.phases import challenger_train
-
-    class Answers:
-        def generate(
-            self, prompts: Any, sampling: Any, samples: int, seed: int, streams: Any = None
-        ) -> list[list[Completion]]:
-            if record is not None:
-                with Path(record, f"asked-{rank}.jsonl").open("a") as file:
-                    file.write(json.dumps(list(streams)) + "\n")
-            digests = [hashlib.sha256(repr(prompt).encode()).digest() for prompt in prompts]
-            return [[Completion(f"\\boxed{{{d[i] % 3}}}", 3, False) for i in range(samples)] for d in digests]
-
-        def score(self, rows: Any) -> list[list[float]]:
-            return [[0.0] * (len(row) - 1) for row in rows]
-
-        def close(self) -> None: ...
-
-    phase: Any = challenger_train
-    phase.open_frozen = lambda *_: Answers()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, reject, settings
 from pydantic import ValidationError
 
@@ -683,6 +684,30 @@ def test_huge_pages_are_set_aside_whole_beside_memory() -> None:
 def test_huge_pages_that_the_api_server_would_refuse(asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         pod_of(SOLVER, spec__pods={"resources": asked})
+
+
+def test_what_a_fabric_needs_reaches_the_pods_that_train_together() -> None:
+    """The manifest in docs/distributed.md, down to the Job."""
+    page = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text()
+    written = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    job, service = manifests(SOLVER, spec__queue=written["queue"], spec__solver=written["solver"])
+    template = job["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    pods = written["solver"]["pods"]
+    assert container["image"] == pods["image"]
+    assert container["resources"] == {kind: dict(sorted(each.items())) for kind, each in pods["resources"].items()}
+    env = in_container(container["env"])
+    assert {each["name"]: env[each["name"]] for each in pods["env"]} == {e["name"]: e["value"] for e in pods["env"]}
+    # Of the pods, where Kueue reads it, and all of them are one Indexed Job: one pod set.
+    assert pods["annotations"].items() <= template["metadata"]["annotations"].items()
+    assert (job["spec"]["completionMode"], job["spec"]["parallelism"]) == ("Indexed", pods["nodes"])
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == written["queue"]
+    shared = next(volume for volume in template["spec"]["volumes"] if volume["name"] == "shm")
+    assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": pods["sharedMemory"]}
+    # EFA and huge pages are no GPUs: a process for each of the eight.
+    assert (env["SELFEVO_PROCESSES"], env["SELFEVO_NODES"]) == ("8", "2")
+    assert env["MASTER_ADDR"] == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert violations(template["spec"]) == []
 
 
 def test_affinity_and_spread_are_among_the_pods_of_a_step() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
+from harness import exact
 from harness.artifacts import KEY, draft, write_files
 from harness.curricula import give_curriculum
 from harness.inprocess import Ended, Phases
@@ -33,9 +34,6 @@ GRPO: dict[str, Any] = {
     "learningRate": 1e-3,
 }
 TRAIN = "solver-train-1"
-TOLERANCE = 0.02
-"""Of the largest change of a weight: how far weights of one and of two processes may be apart. docs/distributed.md."""
-
 
 Make = Callable[..., Phases]
 
@@ -53,9 +51,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return phases
 
 
-def whole(phases: Phases, folder: Path, happening: Happening | None = None, generated: int = 0) -> Ended:
+def whole(phases: Phases, folder: Path, happening: Happening | None = None) -> Ended:
     """An attempt of one process."""
-    script = Script(happening, exact=True, generated=generated)
+    script = Script(happening, exact=True)
     return Pod(phases, TRAIN, folder, processes=1, script=script).ended()
 
 
@@ -63,11 +61,10 @@ def sharded(
     phases: Phases,
     folder: Path,
     happening: Happening | None = None,
-    generated: int = 0,
     broken: Literal["", "loss", "moments"] = "",
 ) -> Ended:
     """An attempt of two processes."""
-    script = Script(happening, exact=True, generated=generated, shards=True, broken=broken)
+    script = Script(happening, exact=True, shards=True, broken=broken)
     return Pod(phases, TRAIN, folder, script=script).ended()
 
 
@@ -90,16 +87,9 @@ def weights(phases: Phases) -> dict[str, Any]:
 
 
 def apart(first: Phases, second: Phases) -> float:
-    """The largest difference of two weights, as a share of the largest change that training made."""
-    import numpy
     from safetensors.numpy import load_file
 
-    ones, twos = weights(first), weights(second)
-    assert ones.keys() == twos.keys()
-    before = dict(load_file(BASE / "model.safetensors"))
-    moved = max(float(numpy.abs(ones[name] - before.get(name, 0)).max()) for name in ones)
-    assert moved > 1e-4
-    return max(float(numpy.abs(ones[name] - twos[name]).max()) for name in ones) / moved
+    return exact.apart(weights(first), weights(second), load_file(BASE / "model.safetensors"))
 
 
 def rows(phases: Phases) -> list[dict[str, Any]]:
@@ -107,7 +97,7 @@ def rows(phases: Phases) -> list[dict[str, Any]]:
 
 
 def same_training(first: Phases, second: Phases) -> None:
-    assert apart(first, second) < TOLERANCE
+    assert apart(first, second) < exact.TOLERANCE
     for ones, twos in zip(rows(first), rows(second), strict=True):
         for figure in ("loss", "grad_norm", "reward"):
             if figure in ones:
@@ -156,7 +146,7 @@ def test_training_goes_on_from_one_to_two_processes_and_back(make: Make, one: Ph
     assert alone.prefix(TRAIN) == shared.prefix(TRAIN)  # how it is computed is no input of it
     first = whole(alone, tmp_path / "first", crash(alone, 2))
     assert first.code == 3 and alone.checkpoints(TRAIN) == [2], first.log
-    second = sharded(shared, tmp_path / "second", crash(alone, 4, rank=1), generated=1)
+    second = sharded(shared, tmp_path / "second", crash(alone, 4, rank=1))
     assert second.code == 3 and alone.checkpoints(TRAIN) == [2, 4], second.log
     manifests = [read_manifest(alone.store, checkpoint_prefix(alone.prefix(TRAIN), update)) for update in (2, 4)]
     states = [{file.name: file.size for file in each.files} for each in manifests if each]
@@ -167,7 +157,7 @@ def test_training_goes_on_from_one_to_two_processes_and_back(make: Make, one: Ph
     assert states[1]["optimizer.pt"] < min(map(min, shares)) / 4
     whole_size = states[0]["model.safetensors"] + states[0]["optimizer.pt"]
     assert all(0.4 < sum(each) / whole_size < 0.6 for each in shares)
-    third = whole(alone, tmp_path / "third", generated=2)
+    third = whole(alone, tmp_path / "third")
     assert (third.code, third.result.resumed_from) == (0, 2), third.log
     same_training(one, alone)
 
@@ -182,7 +172,7 @@ def test_a_trainer_that_is_broken_trains_something_else(
     if begun:
         first = whole(alone, tmp_path / "first", crash(alone, 2))
         assert first.code == 3 and alone.checkpoints(TRAIN) == [2], first.log
-    ended = sharded(shared, tmp_path / "second", generated=int(begun), broken=broken)
+    ended = sharded(shared, tmp_path / "second", broken=broken)
     assert (ended.code, ended.result.resumed_from) == (0, 1 if begun else None), ended.log
     with pytest.raises(AssertionError):
         same_training(one, shared)
@@ -191,9 +181,9 @@ def test_a_trainer_that_is_broken_trains_something_else(
 def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_the_same_bytes(
     make: Make, tmp_path: Path
 ) -> None:
-    def attempt(phases: Phases, folder: Path, happening: Happening | None = None, generated: int = 0) -> list[Ended]:
+    def attempt(phases: Phases, folder: Path, happening: Happening | None = None) -> list[Ended]:
         port = free_port("")
-        script = Script(happening, exact=True, generated=generated, shards=True)
+        script = Script(happening, exact=True, shards=True)
         pods = [
             Pod(phases, TRAIN, folder / str(node), processes=1, nodes=2, node=node, port=port, script=script)
             for node in (0, 1)
@@ -210,7 +200,7 @@ def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_
     prefix = checkpoint_prefix(stopped.prefix(TRAIN), max(stopped.checkpoints(TRAIN)))
     kept = read_manifest(stopped.store, checkpoint_completions(prefix))
     assert kept is not None and kept.file("completions-0.safetensors") and kept.file("completions-1.safetensors")
-    again = sharded(stopped, tmp_path / "again", generated=2)  # the same two processes, in one pod
+    again = sharded(stopped, tmp_path / "again")  # the same two processes, in one pod
     assert (again.code, again.result.resumed_from) == (0, 1), again.log
     assert stopped.digests(TRAIN) == undisturbed.digests(TRAIN)
 

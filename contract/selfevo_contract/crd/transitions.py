@@ -45,7 +45,7 @@ MAY_CHANGE = frozenset(
         "verifier.rubric.maxUnscored",
     }
 )
-MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue"})
+MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue", "sharding", "cpuOffload"})
 PART_OF_ENGINE = ("quantization",)
 """Of an engine, which may change, what may not: it is part of what a step computes."""
 MAY_GROW = frozenset({"iterations"})

@@ -37,9 +37,16 @@ class Network:
         finally:
             os.close(descriptor)
 
-    def socket(self) -> Socket:
-        """A TCP socket in there."""
-        return self._inside.submit(socket.socket, socket.AF_INET, socket.SOCK_STREAM).result()
+    def socket(self, kind: int = socket.SOCK_STREAM) -> Socket:
+        """A socket in there, of TCP when not given."""
+        return self._inside.submit(socket.socket, socket.AF_INET, kind).result()
+
+    def bound(self, address: str, port: int) -> Socket:
+        """A UDP socket in there that gets what is sent to address:port; `close` closes it."""
+        listener = self.socket(socket.SOCK_DGRAM)
+        listener.bind((address, port))
+        self._listeners.append(listener)
+        return listener
 
     def lead_in(self, port: int) -> None:
         """Whoever connects to 127.0.0.1:port out here comes to 127.0.0.1:port in there."""

@@ -7,7 +7,8 @@ below /here where our pods have volumes of their own: the image itself holds onl
 Pods have a network among themselves and no way out; `Node.expose` leads a port of this machine in. The API server's own
 Service is there, at the address that the kubelet tells every pod (KUBERNETES_SERVICE_HOST), so that a pod with a
 ServiceAccount finds it as in any cluster: the node has the address, as with a kube-proxy in IPVS mode, and what is sent
-to it is led out. No other Services, no cluster DNS, no GPUs, no PersistentVolumes.
+to it is led out. Of other Services there are the names (`dns`), which is all that a headless one has. No GPUs, but the
+node can say that it has some (`Node.count_gpus`); no PersistentVolumes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.cluster import debian, tools
+from harness.cluster import debian, dns, tools
 from harness.cluster.client import Api
 from harness.cluster.controlplane import ControlPlane
 from harness.cluster.images import with_libraries, write_image
@@ -42,6 +43,7 @@ NEXT_IMAGE = "selfevo.test/python:2"
 PAUSE = "selfevo.test/pause:1"
 ADDRESS = "10.88.0.1"
 """Of the node, as its pods see it."""
+GPU = "nvidia.com/gpu"
 START_LIMIT_S = 120.0
 CGROUPS = Path("/sys/fs/cgroup")
 REPOSITORY = Path(__file__).parents[3]
@@ -116,6 +118,7 @@ class Node:
                 raise RuntimeError(f"the node did not start:\n{self.tail()}")
             time.sleep(0.1)
         self.network.lead_out(self.plane.port, self._service["clusterIP"], at=self._service["ports"][0]["port"])
+        dns.serve(self.network.bound(ADDRESS, dns.PORT), self.plane.admin)
         return self
 
     def stop(self) -> None:
@@ -139,6 +142,13 @@ class Node:
         """Where a pod reaches what listens at 127.0.0.1:port of this machine: ``10.88.0.1:<port>``."""
         self.network.lead_out(port, ADDRESS)
         return f"{ADDRESS}:{port}"
+
+    def count_gpus(self, count: int) -> None:
+        """Have the node say that it has so many GPUs, as administrators advertise extended resources: the scheduler and
+        the kubelet count them, and no container sees one."""
+        # The kubelet would take the second from the first the next time that it writes the node's status.
+        status = {"capacity": {GPU: str(count)}, "allocatable": {GPU: str(count)}}
+        self.plane.admin.patch("nodes", "localhost", {"status": status}, subresource="status")
 
     def probes(self) -> dict[tuple[str, str, str], float]:
         """How often the kubelet has asked a container, by its name, the kind of the probe, and the answer."""
@@ -227,6 +237,8 @@ class Node:
             "imageGCLowThresholdPercent": 99,
             "podLogsDir": str(self.folder / "pod-logs"),
             "resolvConf": str(self.folder / "resolv.conf"),
+            "clusterDNS": [ADDRESS],
+            "clusterDomain": dns.DOMAIN,
         }
 
     # -- cgroups: below this process's own, so that what pods use is counted as the test's
@@ -304,7 +316,11 @@ def _write_images(folder: Path) -> None:
     # Where Debian has merged them into /usr, as it has since 2019, they are links.
     links = {name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin") if Path(f"/{name}").is_symlink()}
     users = b"root:x:0:0:root:/root:/bin/sh\nselfevo:x:10001:10001::/tmp:/bin/sh\n"
-    files = {"etc/passwd": users, "etc/group": b"root:x:0:\nselfevo:x:10001:\n", "etc/nsswitch.conf": b"hosts: files\n"}
+    files = {
+        "etc/passwd": users,
+        "etc/group": b"root:x:0:\nselfevo:x:10001:\n",
+        "etc/nsswitch.conf": b"hosts: files dns\n",
+    }
     cache = Path("/etc/ld.so.cache")
     if cache.exists():
         files["etc/ld.so.cache"] = cache.read_bytes()
