@@ -279,6 +279,8 @@ class RoleLayout(_Status):
     """As an adapter; all weights otherwise."""
     sharding: Literal["none", "fsdp"] = "none"
     """none, or fsdp where the processes share the model out among them, as in grpo.sharding."""
+    cpu_offload: bool = False
+    """Its shares lie in CPU memory, as in grpo.cpuOffload."""
     gradient_checkpointing: bool = False
     """As in grpo.gradientCheckpointing."""
     engine_batch_size: int | None = None

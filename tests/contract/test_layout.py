@@ -71,6 +71,42 @@ def test_batches_of_the_challengers_engine_are_smaller_where_that_is_enough() ->
     assert "engine.batchSize 32" in layout_lines(run.spec)[0]
 
 
+@pytest.mark.parametrize(
+    ("memory", "changes", "lora", "offload"),
+    [
+        ("500Gi", {}, False, True),  # an adapter over shares does not fit either: all weights come first again
+        ("160Gi", {}, False, True),  # 20 bytes a parameter over the GPUs of the pod: 152.6 GiB
+        ("150Gi", {}, True, True),  # an adapter's take less
+        ("10Gi", {}, True, False),
+        (None, {}, True, False),  # nobody says how much there is
+        ("500Gi", {"cpuOffload": False}, True, False),
+        ("500Gi", {"sharding": "none"}, True, False),
+        ("500Gi", {"generation": "vllm"}, True, False),  # it goes with no shares
+        (None, {"sharding": "fsdp", "cpuOffload": True}, False, True),  # who writes it may
+    ],
+)
+def test_shares_in_cpu_memory_are_the_last_resort(
+    memory: str | None, changes: dict[str, Any], lora: bool, offload: bool
+) -> None:
+    limits = {"nvidia.com/gpu": 2, **({"memory": memory} if memory else {})}
+    written = run_on(
+        *("Qwen3-8B-Base", "48Gi", 2),
+        spec__pods={"gpuMemory": "48Gi", "resources": {"limits": limits}},
+        spec__challenger__grpo={**REFERENCE, "numGenerations": 4, **changes},
+    )
+    run = laid_out(written)
+    chosen = layout_of(run.spec)
+    assert chosen is not None
+    assert (chosen.challenger.lora, chosen.challenger.cpu_offload) == (lora, offload)
+    assert ("cpuOffload" in layout_lines(run.spec)[0]) == offload
+    assert offload <= (chosen.challenger.sharding == "fsdp")
+    SelfEvolutionRun.model_validate(run.model_dump(by_alias=True))  # what is chosen could have been written
+    # It stands in the status, and holds from then on, with any pods.
+    grown = run_on("Qwen3-8B-Base", "180Gi", 8, spec__challenger__grpo=written.spec.challenger.grpo.wire())
+    recorded = grown.model_copy(update={"status": RunStatus(layout=chosen)})
+    assert layout_of(laid_out(recorded).spec) == chosen
+
+
 def test_what_a_person_wrote_stays() -> None:
     rank = {"rank": 8, "alpha": 16.0}
     run = run_on(

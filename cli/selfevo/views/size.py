@@ -14,11 +14,10 @@ from selfevo.views.hours import hours_table
 from selfevo.views.judge import judge_table
 from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.pods import pods_of
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import known
+from selfevo_contract.sizing.fit import in_cpu_of_pod, known
 from selfevo_contract.sizing.layout import layout_lines
-from selfevo_contract.sizing.memory import CARDS, GIB, Need, gpus_of_pod, needs, policy_servers
+from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs, policy_servers
 from selfevo_contract.sizing.suggestions import suggestions
 from selfevo_contract.spec.engines.server import SHARE
 from selfevo_contract.spec.run import RunSpec
@@ -82,7 +81,7 @@ def _beside(spec: RunSpec, found: Sequence[Need], servers: Sequence[Need]) -> It
     """What a phase takes beside its GPUs."""
     for need in found:
         if need.in_cpu:
-            pod = need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase)) / GIB
+            pod = in_cpu_of_pod(spec, need) / GIB
             yield (
                 f"{need.phase} keeps {pod:.0f} GiB in the CPU memory of each pod (cpuOffload); a token's hours have "
                 "the copies from there in them, a pass's and AdamW's on the CPU are not counted"

@@ -31,6 +31,11 @@ def least_gib(need: Need) -> float:
     return (need.held + max(need.backward, need.generation if need.backward else 0)) / GIB
 
 
+def in_cpu_of_pod(spec: RunSpec, need: Need) -> int:
+    """Bytes of CPU memory that the phase keeps in each of its pods, with `grpo.cpuOffload`."""
+    return need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase))
+
+
 def refuse_what_does_not_fit(spec: RunSpec) -> None:
     """A run whose pods say how much memory their GPUs have, and whose model's sizes are known by its name.
 
@@ -58,7 +63,7 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         memory = pods.gpu_memory
         if memory is not None and least_gib(need) > gib(memory):
             raise too_small(need, f"{written_in(spec, need.phase, 'gpu_memory')}.gpuMemory is {memory}")
-        limit, size = pods.resources.limits.get("memory"), need.in_cpu * gpus_of_pod(spec, pods)
+        limit, size = pods.resources.limits.get("memory"), in_cpu_of_pod(spec, need)
         if limit is not None and size > gib(limit) * GIB:
             where = f"{limit_written_in(spec, need.phase, 'memory')}.resources.limits.memory is {limit}"
             raise cpu_memory_too_small(where, need.phase, size)

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_TRAIN
+from selfevo_contract.phases import CHALLENGER_TRAIN, PHASES, SOLVER_TRAIN
 from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.engines import asked_of, engine_lines, with_engines
-from selfevo_contract.sizing.fit import gib, known
-from selfevo_contract.sizing.memory import Need, gpus_of, needs
+from selfevo_contract.sizing.fit import gib, in_cpu_of_pod, known
+from selfevo_contract.sizing.memory import GIB, Need, gpus_of, needs
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.run import ROLES, RunSpec
@@ -31,8 +31,11 @@ _CHANGES: tuple[Mapping[str, Any], ...] = (
     {**_CHECKPOINTING, "sharding": "fsdp"},
     {**_CHECKPOINTING, "lora": _LORA},
     {**_CHECKPOINTING, "sharding": "fsdp", "lora": _LORA},
+    {**_CHECKPOINTING, "sharding": "fsdp", "cpu_offload": True},
+    {**_CHECKPOINTING, "sharding": "fsdp", "cpu_offload": True, "lora": _LORA},
 )
-"""What is tried in turn. An adapter comes last: it learns something else than all weights do."""
+"""What is tried in turn. All weights come before an adapter, which learns something else, and both before shares in CPU
+memory, for whose copies each pass waits."""
 
 
 def laid_out(run: SelfEvolutionRun) -> SelfEvolutionRun:
@@ -66,6 +69,7 @@ def layout_lines(spec: RunSpec) -> list[str]:
         words = [
             f"an adapter (lora, rank {getattr(spec, role).grpo.lora.rank})" if chosen.lora else "all weights",
             f"shared out over {gpus_of(spec, getattr(spec, role).pods)} GPUs" if chosen.sharding == "fsdp" else "",
+            "cpuOffload" if chosen.cpu_offload else "",
             "gradientCheckpointing" if chosen.gradient_checkpointing else "",
             f"engine.batchSize {chosen.engine_batch_size}" if _answers_in_batches(spec, role) else "",
         ]
@@ -84,6 +88,7 @@ def _role_layout(spec: RunSpec, role: str) -> RoleLayout:
     return RoleLayout(
         lora=part.grpo.lora is not None,
         sharding="fsdp" if part.grpo.sharded else "none",
+        cpu_offload=part.grpo.offloaded,
         gradient_checkpointing=part.grpo.gradient_checkpointing,
         engine_batch_size=engine.batch_size if isinstance(engine, TransformersEngine) else None,
     )
@@ -95,6 +100,8 @@ def _applied(spec: RunSpec, layout: Layout) -> RunSpec:
         changes: dict[str, Any] = {"gradient_checkpointing": chosen.gradient_checkpointing}
         if chosen.sharding == "fsdp":
             changes["sharding"] = "fsdp"
+        if chosen.cpu_offload:
+            changes["cpu_offload"] = True
         if chosen.lora:
             changes["lora"] = _LORA
         spec = _with(spec, role, changes, chosen.engine_batch_size)
@@ -126,10 +133,20 @@ def _chosen(spec: RunSpec) -> RunSpec:
 
 def _for_role(spec: RunSpec, role: str, model: Architecture, room: float) -> RunSpec:
     """The first that fits with its reserve; the smallest where none does, which `fit` may then refuse."""
-    tried = [*_tried(spec, role)]
-    found = [(candidate, _need(candidate, role, model)) for candidate in tried]
+    tried = ((candidate, _need(candidate, role, model)) for candidate in _tried(spec, role))
+    found = [(candidate, need) for candidate, need in tried if _in_cpu(candidate, need, spec)]
     fits = (candidate for candidate, need in found if need.total <= room)
     return next(fits, min(found, key=lambda pair: pair[1].total)[0])
+
+
+def _in_cpu(candidate: RunSpec, need: Need, written: RunSpec) -> bool:
+    """Whether there is CPU memory for what the phase keeps there, as far as pods are written to have it. What a person
+    wrote to be there is."""
+    limit = pods_of(candidate, need.phase).resources.limits.get("memory")
+    part = PHASES[need.phase].part
+    if not need.in_cpu or getattr(written, part).grpo.offloaded:
+        return True
+    return limit is not None and in_cpu_of_pod(candidate, need) <= gib(limit) * GIB
 
 
 def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
@@ -150,8 +167,10 @@ def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
 def _with(spec: RunSpec, role: str, changes: Mapping[str, Any], batch_size: int | None = None) -> RunSpec:
     """``spec`` with ``changes`` of a role's training, but for what a person wrote, and the batches of its engine."""
     part = getattr(spec, role)
-    written = [name for name in ("lora", "sharding") if getattr(part.grpo, name) is not None]
+    written = {name for name in ("lora", "sharding", "cpu_offload") if getattr(part.grpo, name) is not None}
     grpo = part.grpo.model_copy(update={name: value for name, value in changes.items() if name not in written})
+    if not grpo.sharded:  # what lies in CPU memory is shares
+        grpo = grpo.model_copy(update={"cpu_offload": part.grpo.cpu_offload})
     updated: dict[str, Any] = {"grpo": grpo}
     if batch_size is not None and isinstance(part.engine, TransformersEngine):
         updated["engine"] = part.engine.model_copy(update={"batch_size": min(batch_size, part.engine.batch_size)})
