@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -392,11 +393,19 @@ def test_strangers_at_the_port_are_not_taken_for_pods(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("node", "names"), [(0, ("missing: 1", "1 of 2 pods")), (1, ("pod 0 at 127.0.0.1", "refused"))]
 )
-def test_pods_that_do_not_come_are_an_error_that_says_so(tmp_path: Path, node: int, names: tuple[str, ...]) -> None:
+def test_pods_that_do_not_come_are_an_error_that_says_so(
+    tmp_path: Path, node: int, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rendezvous, "_REPORTED_S", 0.3)
+    caplog.set_level("INFO", "selfevo")
     with pytest.raises(ServiceError) as caught:
         Pod(Layout(1, 2, node, port=free_port(""), join_s=1), tmp_path / "pod").ended()
     assert caught.value.reason == "PeersMissing"
     assert all(name in str(caught.value) for name in (*names, "within 1 s", "SELFEVO_JOIN_SECONDS"))
+    # The log says it before: a pod that waits is else as silent as one that hangs.
+    assert re.fullmatch(
+        r"waiting for (pods 1 \(of 2\)|pod 0 at .*refused\)); [01] s of 1 \(pods.joinSeconds\)", caplog.messages[0]
+    )
 
 
 def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:

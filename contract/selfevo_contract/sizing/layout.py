@@ -134,12 +134,12 @@ def _chosen(spec: RunSpec) -> RunSpec:
 def _for_role(spec: RunSpec, role: str, model: Architecture, room: float) -> RunSpec:
     """The first that fits with its reserve; the smallest where none does, which `fit` may then refuse."""
     tried = ((candidate, _need(candidate, role, model)) for candidate in _tried(spec, role))
-    found = [(candidate, need) for candidate, need in tried if _in_cpu(candidate, need, spec)]
+    found = [(candidate, need) for candidate, need in tried if _has_cpu_memory(candidate, need, spec)]
     fits = (candidate for candidate, need in found if need.total <= room)
     return next(fits, min(found, key=lambda pair: pair[1].total)[0])
 
 
-def _in_cpu(candidate: RunSpec, need: Need, written: RunSpec) -> bool:
+def _has_cpu_memory(candidate: RunSpec, need: Need, written: RunSpec) -> bool:
     """Whether there is CPU memory for what the phase keeps there, as far as pods are written to have it. What a person
     wrote to be there is."""
     limit = pods_of(candidate, need.phase).resources.limits.get("memory")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import threading
 import time
@@ -43,11 +44,14 @@ from selfevo_trainer.process.signals import StopRequest
 LOST_S = 45.0
 """A pod that is not heard of for so long is gone: the store does not say that a connection broke off."""
 _TRY_AGAIN_S = 1.0
+_REPORTED_S = 60.0
+"""Between two lines of the log that say who is waited for."""
 _RECHECK_S = 10.0
 """Between two checks whether the output is there, while pod 0 does not answer."""
 _POLL_S = 0.2
 
 Found = Callable[[], PhaseResult | None]
+log = logging.getLogger("selfevo")
 
 
 @contextlib.contextmanager
@@ -127,13 +131,13 @@ class Rendezvous(StaticTCPRendezvous):
                 reason=reasons.PEERS_MISSING,
             ) from None
         self.master_port = self._store.port
-        store, until = self._keys(), time.monotonic() + layout.join_s
+        store, waiting = self._keys(), _Waiting(layout.join_s)
         others = range(1, layout.nodes)
-        while missing := [node for node in others if not self._here(store, node)]:
-            if time.monotonic() > until:
+        while missing := ", ".join(str(node) for node in others if not self._here(store, node)):
+            if waiting.over(f"pods {missing} (of {layout.nodes})"):
                 raise ServiceError(
-                    f"{len(missing)} of {layout.nodes} pods did not join within {layout.join_s:g} s "
-                    f"(missing: {', '.join(map(str, missing))}); see whether they are scheduled, queue the run so "
+                    f"{missing.count(',') + 1} of {layout.nodes} pods did not join within {layout.join_s:g} s "
+                    f"(missing: {missing}); see whether they are scheduled, queue the run so "
                     f"that its pods start together (spec.queue), or raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
                     reason=reasons.PEERS_MISSING,
                 )
@@ -175,17 +179,18 @@ class Rendezvous(StaticTCPRendezvous):
     def join(self, found: Found) -> PhaseResult | None:
         """Wait until pod 0 says to go; or until the output is there."""
         layout = self._layout
-        until, recheck_at = (time.monotonic() + seconds for seconds in (layout.join_s, _RECHECK_S))
+        waiting, recheck_at = _Waiting(layout.join_s), time.monotonic() + _RECHECK_S
         why = "it does not answer"
-        while time.monotonic() < until:
+        while not waiting.over(f"pod 0 at {layout.master}:{layout.port} ({why})"):
             try:
                 socket.create_connection((layout.master, layout.port), timeout=_RECHECK_S).close()
                 wait = timedelta(seconds=_RECHECK_S)
                 self._store = TCPStore(layout.master, layout.port, None, False, wait, wait_for_workers=False)
-                if self._let_in(self._keys(), until):
+                why = "others are missing"
+                if self._let_in(self._keys(), waiting):
                     self._watch.start()
                     return None
-                why = "others are missing" if time.monotonic() > until else "it did not let this pod in"
+                why = why if waiting.over() else "it did not let this pod in"
             except (OSError, RuntimeError) as error:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
             if time.monotonic() > recheck_at:
@@ -202,10 +207,10 @@ class Rendezvous(StaticTCPRendezvous):
             reason=reasons.PEERS_MISSING,
         )
 
-    def _let_in(self, store: PrefixStore, until: float) -> bool:
+    def _let_in(self, store: PrefixStore, waiting: _Waiting) -> bool:
         store.set(f"pod/{self._layout.node}", self._id)
         while not store.check(["go"]):
-            if time.monotonic() > until:
+            if waiting.over("the other pods; pod 0 is there"):
                 return False
             store.add(f"beat/{self._id}", 1)
             time.sleep(_POLL_S)
@@ -281,6 +286,22 @@ class Rendezvous(StaticTCPRendezvous):
     def _own_or(self, mine: PhaseResult, cause: PhaseResult, there: int) -> PhaseResult:
         alike = mine.exit_code == cause.exit_code == ExitCode.TERMINATED and mine.reason == cause.reason
         return mine if self._layout.node == there or alike else root_cause.bystander(self._config, there, cause)
+
+
+class _Waiting:
+    """For the other pods. It is silent for as long as pods take that are started together, then in the log."""
+
+    def __init__(self, join_s: float) -> None:
+        self._join_s, self._begun = join_s, time.monotonic()
+        self._report_at = self._begun + _REPORTED_S
+
+    def over(self, whom: str = "") -> bool:
+        """Whether the time is up; ``whom``: who is missing."""
+        now = time.monotonic()
+        if whom and now > self._report_at:
+            self._report_at = now + _REPORTED_S
+            log.info("waiting for %s; %.0f s of %g (pods.joinSeconds)", whom, now - self._begun, self._join_s)
+        return now > self._begun + self._join_s
 
 
 def _wait(done: Callable[[], bool], patience_s: float) -> None:
