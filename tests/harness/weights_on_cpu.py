@@ -10,8 +10,10 @@ how vLLM puts weights into a model are what they are on a GPU.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,5 +93,8 @@ if __name__ in ("__main__", "__mp_main__"):  # the second in a process that vLLM
     receives()
 if __name__ == "__main__":
     import runpy
+
+    if name := os.environ.get("SERVER_PID_FILE"):
+        Path(name).write_text(str(os.getpid()))
 
     runpy.run_module(SERVER, run_name="__main__", alter_sys=False)

@@ -5,6 +5,9 @@ weights, or is gone, is noticed. One server does for all trainings, which have i
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -46,7 +49,8 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
     folder = tmp_path_factory.mktemp("served")
     runs = {name: phases(folder / name, **{"vllmMode": "server", **grpo}) for name, grpo in RUNS.items()}
     sidecar = Sidecar(runs["first"], TRAIN, folder, str(vllm.python))
-    sidecar.environment |= vllm.environment()
+    number = folder / "server.pid"
+    sidecar.environment |= {**vllm.environment(), "SERVER_PID_FILE": str(number)}
     assert sidecar.fetch() == 0
     sidecar.start(["-m", "harness.weights_on_cpu"])
     assert sidecar.process is not None
@@ -66,6 +70,9 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
     finally:
         sidecar.process.kill()
         sidecar.process.wait()
+        # Of a server that is asked for something while it ends, vLLM waits for an answer that nobody gives any more.
+        with suppress(ProcessLookupError, FileNotFoundError):
+            os.killpg(int(number.read_text()), signal.SIGKILL)
     return runs
 
 
