@@ -390,6 +390,25 @@ def test_strangers_at_the_port_are_not_taken_for_pods(tmp_path: Path) -> None:
     assert [pod.ended().outcome for pod in (first, *others)] == ["committed"] * 3
 
 
+@pytest.mark.slow
+def test_a_pod_that_has_waited_long_for_pod_0_does_not_take_it_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_watch = rendezvous.Rendezvous._keep_watch
+
+    def slowly(self: rendezvous.Rendezvous) -> None:  # as on a machine with much else to do
+        time.sleep(1)
+        keep_watch(self)
+
+    monkeypatch.setattr(rendezvous.Rendezvous, "_keep_watch", slowly)
+    monkeypatch.setattr(rendezvous, "LOST_S", 5)
+    port = free_port("")
+    second = Pod(Layout(1, 2, 1, port=port, join_s=120), tmp_path / "pod-1")
+    time.sleep(5.5)
+    first = Pod(Layout(1, 2, 0, port=port, join_s=120), tmp_path / "pod-0")
+    assert [pod.ended().outcome for pod in (first, second)] == ["committed"] * 2
+
+
 @pytest.mark.parametrize(
     ("node", "names"), [(0, ("missing: 1", "1 of 2 pods")), (1, ("pod 0 at 127.0.0.1", "refused"))]
 )

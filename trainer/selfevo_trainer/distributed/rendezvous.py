@@ -145,7 +145,7 @@ class Rendezvous(StaticTCPRendezvous):
         self._ids = [self._id, *(store.get(f"pod/{node}").decode() for node in others)]
         store.set("go", json.dumps(self._ids))
         if layout.nodes > 1:
-            self._watch.start()
+            self._begin_watch()
 
     def _here(self, store: PrefixStore, node: int) -> bool:
         return store.check([f"pod/{node}"]) and self._beating(store, store.get(f"pod/{node}").decode())
@@ -188,7 +188,7 @@ class Rendezvous(StaticTCPRendezvous):
                 self._store = TCPStore(layout.master, layout.port, None, False, wait, wait_for_workers=False)
                 why = "others are missing"
                 if self._let_in(self._keys(), waiting):
-                    self._watch.start()
+                    self._begin_watch()
                     return None
                 why = why if waiting.over() else "it did not let this pod in"
             except (OSError, RuntimeError) as error:
@@ -239,6 +239,10 @@ class Rendezvous(StaticTCPRendezvous):
         return root_cause.bystander(self._config, 0, self._without_a_word())
 
     # All.
+
+    def _begin_watch(self) -> None:
+        self._heard = time.monotonic()  # pod 0 has let this pod in, however long that was waited for
+        self._watch.start()
 
     def _keep_watch(self) -> None:
         """Say and hear, in a thread of its own: the store of a machine that lost its power never answers."""
