@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfevo.local.workdir import RunFolder
-from selfevo.opened import Opened, opened
+from selfevo.manifest import load
+from selfevo.opened import Opened, opened, opened_run
 from selfevo.options import DEFAULT_WORKDIR
 from selfevo.stored import stored_run
 from selfevo.tables import copy_table
@@ -206,12 +207,14 @@ def run(
     from selfevo.verbs.run import run_manifest
 
     path, place = Path(manifest), Path(workdir)
+    # Its tables are of this run, whatever becomes of the file.
+    read = load(path, name=name, storage=storage, cache=place)
     code = run_manifest(
         path, name=name, storage=storage, workdir=place, workers=workers, quiet=quiet, cold=cold, wait=wait
     )
     if code:
         raise RunFailed(f"run {name or manifest} did not come to its end (exit code {code}); its log says why", code)
-    return OpenRun(partial(opened, path, name=name, storage=storage, workdir=place))
+    return OpenRun(partial(opened_run, read, place))
 
 
 def _tasks(inputs: object) -> list[Any]:

@@ -50,7 +50,15 @@ def opened(manifest: Path, *, name: str | None = None, storage: str | None = Non
     Raises:
         SelfevoError: the manifest is wrong, or the store cannot be used.
     """
-    run = load(manifest, name=name, storage=storage, cache=workdir)
+    return opened_run(load(manifest, name=name, storage=storage, cache=workdir), workdir)
+
+
+def opened_run(run: SelfEvolutionRun, workdir: Path) -> Opened:
+    """The same of a run whose manifest is read.
+
+    Raises:
+        SelfevoError: the store cannot be used.
+    """
     folder = RunFolder(workdir, run.metadata)
     steps, store = folder.plan(run), open_run_store(run)
     return Opened(run, folder, steps, store, committed_steps(run, steps, store))

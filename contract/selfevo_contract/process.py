@@ -100,8 +100,10 @@ class PhaseConfig(Wire):
 
     @property
     def frozen_server(self) -> ServerEngine | None:
-        """The server of frozen models that is beside the trainer in its pod; None where there is none."""
-        return self.engine if isinstance(self.engine, ServerEngine) and self.engine.endpoint is None else None
+        """The server of frozen models that is beside the trainer in its pod; None where there is none, and in a phase
+        that asks no frozen model."""
+        beside = isinstance(self.engine, ServerEngine) and self.engine.endpoint is None
+        return self.engine if beside and PHASES[self.inputs.phase].generates else None
 
     @property
     def policy_server(self) -> ServerEngine | None:

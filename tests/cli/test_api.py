@@ -117,6 +117,9 @@ def test_a_run_is_driven_and_its_end_is_reported(project: Project, monkeypatch: 
         run = selfevo.run("run.yaml", quiet=True)
     assert list(run.steps["step"]) == ["challenger-train-1", "solver-rollout-1", "solver-train-1"]
     assert run.status.phase == "Succeeded"
+    again = selfevo.run("run.yaml", quiet=True)
+    (project.root / "run.yaml").unlink()
+    assert again.manifest == run.manifest and len(again.steps) == 3, "the tables are those of what was run"
 
 
 @pytest.mark.slow

@@ -64,6 +64,24 @@ def test_tensorboard(tmp_path: Path, attempted: Callable[..., PhaseConfig]):
     assert text == "    question\n    <b>1+1</b>? now"
 
 
+def test_a_tracker_whose_phase_is_gone_sends_what_it_has(tmp_path: Path) -> None:
+    run = make_run(spec__storage={"uri": f"file://{tmp_path / 'store'}"}, spec__tracking=[{"kind": "tensorboard"}])
+    config = phase_config(run.spec, "demo", "team", plan(run.spec).steps[0], "a-1")
+    (job,) = relay.jobs(config)
+    updates = [json.dumps({"event": "update", "number": n, "figures": {"reward": 0.5}}) for n in (1, 2, 3)]
+    ended, answers = os.pipe()
+    os.close(ended)  # as of a phase that was killed: nobody reads what was taken
+    command = [sys.executable, "-m", "selfevo_trainer.tracking"]
+    lines = "\n".join([job.model_dump_json(by_alias=True), *updates, ""])
+    done = subprocess.run(command, input=lines.encode(), stdout=answers, cwd=tmp_path, timeout=600)
+    os.close(answers)
+    assert done.returncode == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    written = tmp_path / "store" / "tensorboard" / "team" / "demo" / config.step
+    assert [event.step for event in EventAccumulator(os.fspath(written)).Reload().Scalars("reward")] == [1, 2, 3]
+
+
 def test_wandb(tmp_path: Path, attempted: Callable[..., PhaseConfig], monkeypatch: pytest.MonkeyPatch):
     """What each attempt hands over for its server to join: W&B's own server is not to be had here."""
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -87,8 +87,8 @@ class PolicyByServer(VLLMGeneration):
 
     def _started(self) -> str:
         """Start a server here, on the machine's last GPUs but for those of a frozen model's; its address."""
-        settings, frozen = self._settings(), self._context.config.engine
-        before = frozen.gpus_in_all if isinstance(frozen, ServerEngine) and torch.cuda.is_available() else 0
+        settings, frozen = self._settings(), self._context.config.frozen_server
+        before = frozen.gpus_in_all if frozen is not None and torch.cuda.is_available() else 0
         check_gpus(settings, before + self._context.rank.size)
         model = ServedModel(
             name=POLICY,

@@ -9,10 +9,12 @@ started it ends it when its time is over. What goes wrong here is one sentence o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
 
@@ -22,17 +24,17 @@ ORPHANED_S = 30.0
 """For what is left to send when the phase's process is gone without a word."""
 
 
-def main(lines: IO[str], taken: IO[str]) -> int:
-    """Send what is read until its end, and write a line to ``taken`` for each that is; 1 where the tracker failed."""
+def main(lines: IO[str], taken: Callable[[], None]) -> int:
+    """Send what is read until its end, and call ``taken`` for each line that is; 1 where the tracker failed."""
     job = Job.model_validate_json(next(lines))
     kind = job.tracker.kind
     try:
         module = import_module(f"selfevo_trainer.tracking.{kind}")
-        print(file=taken, flush=True)
+        taken()
         sink: Sink = module.open_sink(job.tracker, job)
         ended = False
         for line in lines:
-            print(file=taken, flush=True)
+            taken()
             ended = handle(sink, json.loads(line)) or ended
         limit = threading.Timer(ORPHANED_S, os._exit, (1,))
         if not ended:
@@ -67,8 +69,13 @@ def handle(sink: Sink, message: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    taken = os.fdopen(os.dup(1), "w")
+    answers = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print there
+
+    def taken() -> None:
+        with contextlib.suppress(OSError):  # nobody waits for it any more, and what is left is sent all the same
+            os.write(answers, b"\n")
+
     code = main(sys.stdin, taken)
     # What a library still writes as Python ends is waited for, as long as whoever started us waits, or is gone.
     at_last = threading.Timer(ORPHANED_S, os._exit, (code,))

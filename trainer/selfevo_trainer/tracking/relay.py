@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 WAIT_SHARE = 0.01
 WAIT_MOST_S = 60.0
 ENDING_S = 5.0
-"""The least for a tracker that has taken all it was given, to send the last of it; and for one that still starts."""
+"""The least that is waited for a tracker which keeps up: what it has not taken was given to it no longer ago."""
 FOLDERS = ("TMPDIR", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "TRACKIO_DIR")
 QUEUED = 10_000
 """Messages that wait for a tracker; further ones are lost, and counted."""
@@ -42,7 +43,8 @@ class _Process:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.kind = job.tracker.kind
-        self._lost = self._sent = self._taken = 0
+        self._lost = 0
+        self._untaken: deque[float] = deque()
         self._messages: queue.Queue[str | None] = queue.Queue(QUEUED)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "selfevo_trainer.tracking"],
@@ -57,23 +59,25 @@ class _Process:
         threading.Thread(target=self._count, name=f"tracked-{self.kind}", daemon=True).start()
         self.send(job.model_dump_json(by_alias=True, exclude_none=True))
 
-    @property
-    def behind(self) -> bool:
-        """Whether there is something that it has not taken, although it has started: its server is slow, or hangs."""
-        return 0 < self._taken < self._sent
+    def behind(self, now: float) -> bool:
+        """Whether it has not taken what was given to it ``ENDING_S`` before (time.monotonic()): it is slow, or hangs."""
+        with contextlib.suppress(IndexError):  # it has taken everything, perhaps this very moment
+            return now - self._untaken[0] > ENDING_S
+        return False
 
     def send(self, line: str) -> None:
+        self._untaken.append(time.monotonic())
         try:
             self._messages.put_nowait(line)
-            self._sent += 1
         except queue.Full:
+            self._untaken.pop()
             self._lost += 1
 
     def _count(self) -> None:
         pipe = self._process.stdout
         assert pipe is not None
         for _ in pipe:
-            self._taken += 1
+            self._untaken.popleft()
 
     def _write(self) -> None:
         pipe = self._process.stdin
@@ -85,12 +89,13 @@ class _Process:
             pipe.close()
 
     def close(self, begun: float, seconds: float, stop: StopRequest) -> None:
-        """Wait for it, ``seconds`` from ``begun`` on (time.monotonic()); at least ``ENDING_S`` where it is not behind,
-        and not at all for no seconds or when the phase is asked to stop. Then end it."""
+        """Wait for it, ``seconds`` from ``begun`` on (time.monotonic()); at least ``ENDING_S`` where it was not behind
+        then, and not at all for no seconds or when the phase is asked to stop. Then end it."""
+        least = 0.0 if self.behind(begun) or not seconds else ENDING_S
         with contextlib.suppress(queue.Full):
             self._messages.put_nowait(None)
         while self._process.poll() is None and not stop.requested:
-            if time.monotonic() - begun >= (seconds if self.behind or not seconds else max(seconds, ENDING_S)):
+            if time.monotonic() - begun >= max(seconds, least):
                 break
             time.sleep(0.05)
         if self._process.poll() is None:
