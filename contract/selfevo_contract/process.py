@@ -102,8 +102,9 @@ class PhaseConfig(Wire):
     def frozen_server(self) -> ServerEngine | None:
         """The server of frozen models that is beside the trainer in its pod; None where there is none, and in a phase
         that asks no frozen model."""
-        beside = isinstance(self.engine, ServerEngine) and self.engine.endpoint is None
-        return self.engine if beside and PHASES[self.inputs.phase].generates else None
+        if not isinstance(self.engine, ServerEngine) or not PHASES[self.inputs.phase].generates:
+            return None
+        return self.engine if self.engine.endpoint is None else None
 
     @property
     def policy_server(self) -> ServerEngine | None:

@@ -793,6 +793,15 @@ def test_a_persons_variables_arrive_as_they_were_written() -> None:
     assert list(env)[:3] == ["FIRST", "TEXT", "EMPTY"]
 
 
+def test_a_phase_that_asks_no_frozen_model_has_no_gpus_for_its_server() -> None:
+    over = {"spec__solver__engine": {"kind": "server", "gpus": 4}}
+    over["spec__solver__pods"] = {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 1}}}
+    policy = {"spec__solver__grpo__generation": "vllm", "spec__solver__grpo__vllmMode": "server"}
+    assert "initContainers" not in pod_of(SOLVER, **over)
+    server = next(each for each in pod_of(SOLVER, **over, **policy)["initContainers"] if each["name"] == "server")
+    assert server["resources"]["limits"]["nvidia.com/gpu"] in (1, "1")
+
+
 def test_a_variable_comes_from_a_persons_secret_but_for_the_server() -> None:
     named = {"name": "hub", "key": "token", "optional": True}
     engine = {"spec__challenger__engine": {"kind": "server", "gpus": 0}}

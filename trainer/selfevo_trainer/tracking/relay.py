@@ -60,7 +60,7 @@ class _Process:
         self.send(job.model_dump_json(by_alias=True, exclude_none=True))
 
     def behind(self, now: float) -> bool:
-        """Whether it has not taken what was given to it ``ENDING_S`` before (time.monotonic()): it is slow, or hangs."""
+        """Whether it has not taken what was given to it ``ENDING_S`` before (time.monotonic()): it is slow or hangs."""
         with contextlib.suppress(IndexError):  # it has taken everything, perhaps this very moment
             return now - self._untaken[0] > ENDING_S
         return False
