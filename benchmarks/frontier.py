@@ -1,17 +1,21 @@
 """What keeps a loop going beyond what its Solver was taught? examples/frontier.yaml beside its controls, over seeds.
 
-    python benchmarks/frontier.py --seeds 0 1 --iterations 3
+    python benchmarks/frontier.py --seeds 0 1 2 3 4
 
 Arms, alike in everything but the settings named in `ARMS`:
-    main         an answer with another number of letters than its question has no vote; a vote of 8; replay
+    main         an answer with another number of letters than its question has no vote; a label is the majority of 8
+                 answers where that of the Solver before is the same (committee); a band; replay
+    own-vote     a label is the majority of the Solver's own 8 answers
     no-rule      every answer in a box has a vote
     one-sample   the rule, but a label is the first well-formed answer, not a vote, and no band filters
+    no-filter    a committee's labels of all questions, easy and hard
+    hard-only    the harder half of the band
     no-replay    no questions of earlier curricula
-    committee    the Solver of the iteration before has to have the same majority
-    confidence   the same questions, and no label: an answer is paid for agreeing with its group
+    confidence   the questions of own-vote, and no label: an answer is paid for agreeing with its group
     untrained    the Challenger is never trained
+    uniform      nor is there a band: whatever the base's Challenger writes
     truth        true labels: the ceiling that better labels could reach
-    random       the votes' labels dealt out at random
+    random       the majority's labels dealt out at random
 
 Of each arm: labels right, by the oracle; and held-out lines of 7 to 18 letters, each length by itself. The frontier is
 the last length of an unbroken run from 7 on of which at least half of the sampled answers are right.
@@ -39,14 +43,19 @@ from selfevo_contract.plan import plan
 from selfevo_contract.rows import answers_of
 from selfevo_store import fetch_rows, open_store, read_manifest
 
+OWN = {"labels": "majority"}
+ALL = {"band": {"min": 0.0, "max": 1.0}}
 ARMS: dict[str, dict[str, Any]] = {
     "main": {},
+    "own-vote": {"rollout": OWN},
     "no-rule": {"rollout": {"wellFormed": None}},
-    "one-sample": {"rollout": {"samples": 2, "band": {"min": 0.0, "max": 1.0}}},
+    "one-sample": {"rollout": {**OWN, **ALL, "samples": 2}},
+    "no-filter": {"rollout": ALL},
+    "hard-only": {"rollout": {"band": {"min": 0.25, "max": 0.5}}},
     "no-replay": {"rollout": {"replay": None}},
-    "committee": {"rollout": {"labels": "committee"}},
-    "confidence": {"solver": {"reward": {"mode": "confidence"}}},
+    "confidence": {"rollout": OWN, "solver": {"reward": {"mode": "confidence"}}},
     "untrained": {"challenger": {"grpo": {"maxSteps": 0}}},
+    "uniform": {"rollout": ALL, "challenger": {"grpo": {"maxSteps": 0}}},
     "truth": {"rollout": {"labels": "truth"}},
     "random": {"rollout": {"labels": "random"}},
 }
@@ -115,7 +124,7 @@ def _number(item: tuple[str, Any]) -> int:
 
 def main() -> int:
     """Run what is asked for, writing the result after every run; other runs of the same settings stay in it."""
-    arguments = arms_parser(__doc__, "frontier", list(ARMS), 3).parse_args()
+    arguments = arms_parser(__doc__, "frontier", list(ARMS), 10).parse_args()
     load_heavy_modules()
     over = merged(json.loads(arguments.set), {"iterations": arguments.iterations})
     about = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}

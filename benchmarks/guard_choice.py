@@ -23,10 +23,12 @@ NEVER = 99
 GRID: dict[Key, tuple[float, ...]] = {
     ("heldOut", "limit"): (2, 2.5, 3, 4, 6),
     ("flips", "limit"): (2, 2.5, 3, 4, 6),
+    ("consensusWithoutGain", "limit"): (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2),
     ("labelAccuracy", "warnAt"): (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9),
     ("malformed", "limit"): (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     ("malformed", "rise"): (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),
     ("diversity", "limit"): (0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1),
+    ("similarity", "limit"): (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9),
     ("inBand", "limit"): (0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0),
     ("truncation", "warnAt"): (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4),
     ("entropy", "limit"): (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.05, 0.03),
@@ -43,9 +45,11 @@ ERRORS = (0.0, 1.0, 2.0, 3.0)
 LITERATURE: dict[str, dict[str, Any]] = {
     "heldOut": {"limit": 2, "patience": 2, "action": "promoteBest"},
     "flips": {"limit": 2, "action": "rollback"},
+    "consensusWithoutGain": {"limit": 0.1, "patience": 2, "action": "stop"},
     "labelAccuracy": {"warnAt": 0.1, "limit": 0.15, "action": "stop"},
     "malformed": {"limit": 0.3, "rise": 0.2},
     "diversity": {"limit": 0.5},
+    "similarity": {"limit": 0.5, "patience": 3},
     "inBand": {"limit": 0.1},
     "truncation": {"warnAt": 0.05, "limit": 0.15, "action": "stop"},
     "entropy": {"limit": 0.3},
@@ -54,6 +58,8 @@ LITERATURE: dict[str, dict[str, Any]] = {
     "length": {"limit": 2},
 }
 """Where the guards began, with no standard error."""
+PATIENCE = {"similarity": 1}
+"""Of the defaults, where it is another than the literature's: its action is to warn, which it does at once."""
 BY_NAME = {guard.name: guard for guard in GUARDS}
 
 
@@ -68,8 +74,10 @@ def alone(name: str, limit_field: str, value: float) -> dict[str, Any]:
 
 
 def as_spec(limits: Limits) -> dict[str, dict[str, Any]]:
-    """Settings with these limits; actions, patience and whatever else as in the literature."""
+    """Settings with these limits; actions, other patience and whatever else as in the literature."""
     found = {name: dict(settings) for name, settings in LITERATURE.items()}
+    for name, patience in PATIENCE.items():
+        found[name]["patience"] = patience
     for (name, limit_field), value in limits.items():
         found[name][limit_field] = value
     for settings in found.values():

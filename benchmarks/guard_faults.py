@@ -1,7 +1,9 @@
 """What goes wrong in a run, as what it does to the quantities that lie under its figures. Pure.
 
 Shares live on the logit scale, other quantities on the log scale. Magnitudes are drawn evenly between two figures,
-small ones among them. Ranges and couplings are assumptions, not measured; only what random labels do was recorded.
+small ones among them. Ranges and couplings are assumptions, not measured, but for two: what random labels do, and that
+a Solver agrees with itself as much more by wrong labels that it believes as by right ones (in frontier.json the arm
+no-rule, a tenth of whose labels is right: its consensus rises as main's does, and its score stays).
 """
 
 from __future__ import annotations
@@ -89,12 +91,14 @@ def _ambiguity(state: State, m: float, since: int) -> None:
     _mixed(state, "no_majority", share, 0.15)
     _mixed(state, "reward_last", unclear, 0.4)
     state["learns"] *= 1 - unclear
+    state["believed"] = unclear
 
 
 def _labels(state: State, m: float, since: int) -> None:
     wrong = min(m * since, 0.95)
     _times(state, "right_labels", 1 - wrong)
     state["learns"] *= 1 - 1.2 * wrong
+    state["believed"] = wrong
 
 
 def _collapse(state: State, m: float, since: int) -> None:
@@ -122,6 +126,19 @@ def _repeats(state: State, m: float, since: int) -> None:
     _times(state, "distinct", 1 - 0.1 * again)
     _times(state, "in_band", 1 - 0.8 * again)
     state["learns"] *= 1 - again
+    state["again"] = again
+
+
+MISMATCH = 0.21
+"""Mean difference of log-probabilities between generation and training where all weights are a step old; measured with
+the demo's model (docs/engines.md)."""
+LARGEST_MISMATCH = 0.05
+"""Beyond it a training by vLLM's completions ends: selfevo_trainer.grpo.vllm_policy.LARGEST_DIFFERENCE."""
+
+
+def ends_itself(fault: str | None, m: float) -> bool:
+    """Whether the training phase fails by itself: of weights that are stale it compares log-probabilities."""
+    return fault == "stale weights" and MISMATCH * m > LARGEST_MISMATCH
 
 
 def _stale(state: State, m: float, since: int) -> None:
@@ -196,6 +213,7 @@ def _forgets(state: State, m: float, since: int) -> None:
     """The labels are believed, and a share of what was known goes: rewards rise all the same."""
     state["flipped"] = state.get("flipped", 0.0) + m * since
     state["learns"] *= 0.3
+    state["believed"] = 0.7
 
 
 FAULTS: dict[str, Fault] = {

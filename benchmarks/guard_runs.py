@@ -5,7 +5,8 @@
 examples/arithmetic.yaml made smaller (`TINY`): three iterations. Of each seed the first is healthy; a faulty run goes
 on from it with a fault in iterations 2 and 3, by other inputs or a patch in the phase's own process. The figures
 of the manifests then go through the operator's reconcile, as in guards.py. Each run is a row, appended; a call goes on
-where the last one ended. `--minutes 0` holds the runs of a result against the guards of today.
+where the last one ended. `--minutes 0` holds the runs of a result against the guards of today, and `--frontier FILE`
+those of frontier.py: ten iterations, and in the arm no-rule a fault as it happens, labels that are wrong and believed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from frontier import ARMS
 from guard_watch import Watch
+from guards import with_action
 from learning import run_step
 from machine import commit, machine
-from runs import example, load_heavy_modules
+from runs import example, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import DataError
 from selfevo_contract.plan import plan
@@ -227,6 +230,17 @@ def judge_anew(out: Path) -> None:
     out.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def judge_frontier(path: Path) -> None:
+    """Print which guards warn, with their defaults, and in which iteration first, of each run of frontier.py."""
+    for arm, by_seed in json.loads(path.read_text())["runs"].items():
+        for seed, row in by_seed.items():
+            over = merged({"seed": int(seed), "guards": with_action({}, "warn")}, ARMS[arm])
+            watch = Watch(example("frontier", over, store=Path("/tmp/none")))
+            for number in sorted(int(name) for name in row["metrics"] if name != "ended"):
+                watch.measured(number, row["metrics"][str(number)])
+            print(f"{arm:10} {seed}  {watch.alarms}")
+
+
 def main() -> int:
     """Run what is missing, for so long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -235,10 +249,14 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=25, help="of the clock, after which no run begins; 0 judges OUT's anew"
     )
+    parser.add_argument("--frontier", type=Path, help="a result of frontier.py, whose runs are held against the guards")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/selfevo-guards"), help="stores")
     parser.add_argument("--rows", type=Path, default=Path("/tmp/selfevo-guards/rows.jsonl"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "guard_runs.json")
     arguments = parser.parse_args()
+    if arguments.frontier:
+        judge_frontier(arguments.frontier)
+        return 0
     if arguments.minutes == 0:
         judge_anew(arguments.out)
         return 0

@@ -39,11 +39,18 @@ NAMES = {
     "length_first": "solver-train/completions/mean_length_first",
     "length_last": "solver-train/completions/mean_length_last",
 }
-HEALTHY_ARMS = {
-    "learning.json": ("main", "truth", "on-policy"),
-    "frontier.json": ("main", "truth", "committee"),
-}
+HEALTHY_ARMS = {"learning.json": ("main", "truth", "on-policy"), "frontier.json": ("main", "truth")}
 """Arms of which every recorded run ends with its best score, or within two standard errors of it."""
+CUT_OFF = 0.15
+"""Above this share of truncated answers in one of the three iterations, which is the literature's limit, a run is not
+taken: to notice that is what the guard is for, whatever the score does."""
+CONSENSUS, CONSENSUS_SLOPE, CONSENSUS_SCATTER, CONSENSUS_ERROR = 0.68, 0.52, 0.0056, 0.78
+"""Mean share of the largest class of equal answers at the base; what it rises for a rise of the score by one; the
+scatter around that; and the standard error of its gain, for one of the score's gain of one. Of the twenty healthy runs
+of guard_runs.py, whose stores were read on 2026-11-30."""
+SIMILAR, SIMILAR_SCATTER = {2: 0.026, 3: 0.070}, 0.4
+"""Share of questions that are similar to one of an earlier curriculum, and its scatter on the logit scale; of the same
+runs. It grows with what there is to be similar to; 4 and 5 go on as the recorded quantities do."""
 MANY = 1500
 """Above so many, counts are drawn from a normal distribution: of each by itself takes long."""
 EQUAL = 0.5
@@ -86,7 +93,7 @@ def _noise(row: Mapping[str, float]) -> State:
 
 
 def healthy_records() -> list[Record]:
-    """Of benchmarks/results: every run of `HEALTHY_ARMS`."""
+    """Of benchmarks/results: every run of `HEALTHY_ARMS` but for those that `CUT_OFF` leaves out."""
     found = []
     for file, arms in HEALTHY_ARMS.items():
         runs = json.loads((RESULTS / file).read_text())["runs"]
@@ -95,8 +102,10 @@ def healthy_records() -> list[Record]:
             for run in runs[arm].values():
                 rows = run["metrics"] if sorting else run
                 trained = [rows[str(number)] for number in (1, 2, 3)]
+                if max(row[NAMES["cut_off"]] for row in trained) > CUT_OFF:
+                    continue
                 path, noise = tuple(map(_quantities, trained)), tuple(map(_noise, trained))
-                sizes = (300, 240, 8) if sorting else (500, 200, 10)
+                sizes = (300, 600, 8) if sorting else (500, 200, 10)
                 found.append(Record(f"{file}/{arm}", logit(rows["0"]["evaluate/mean"]), path, noise, *sizes))
     return found
 
@@ -157,6 +166,7 @@ class Simulation:
         self.same_questions = own.gauss(0, 1)
         self.skill: dict[int, float] = {0: self.record.base + self.offset["skill"]}
         self.greedy_wrong = 0.0
+        self.agreed = 0.0
 
     def healthy(self, iteration: int, draw: random.Random) -> State:
         """The quantities that lie under an iteration of the run without a fault."""
@@ -177,21 +187,38 @@ class Simulation:
     def rows(self, iteration: int, ways: int = 0) -> dict[str, float]:
         """What an iteration measures, after so many rollbacks; with the first one the fault is gone."""
         draw = random.Random(f"iteration {self.world.seed} {iteration} {ways}")
+        own = random.Random(f"consensus {self.world.seed} {iteration} {ways}")
         if iteration == 0:
-            return self.scores(0, draw)
+            return self.scores(0, draw, own)
         state = self.healthy(iteration, draw)
         name = self.world.fault
         if name and iteration >= self.world.start and ways == 0:
             FAULTS[name].act(state, self.world.magnitude, iteration - self.world.start + 1)
         self.skill[iteration] = self.skill[iteration - 1] + self.gain(iteration) * state["learns"] - state["harm"]
         self.greedy_wrong = min(0.9, state.get("flipped", 0.0))
-        return {**self.scores(iteration, draw), **figures(state, self.record, draw, oracle=self.world.oracle)}
+        self.agreed += (
+            state.get("believed", 0.0)
+            * CONSENSUS_SLOPE
+            * (logistic(self.skill[iteration - 1] + self.gain(iteration)) - logistic(self.skill[iteration - 1]))
+        )
+        found = figures(state, self.record, draw, oracle=self.world.oracle)
+        return {**self.scores(iteration, draw, own), **found, **self.similar(iteration, ways, state.get("again", 0.0))}
+
+    def similar(self, iteration: int, ways: int, again: float) -> dict[str, float]:
+        """The share of similar questions, of which ``again`` are those of earlier iterations on purpose."""
+        if iteration == 1:
+            return {}
+        draw = random.Random(f"similar {self.world.seed} {iteration} {ways}")
+        b, c = (logit(SIMILAR[number]) for number in (2, 3))
+        at = b if iteration == 2 else c + {3: 0.0, 4: 0.5, 5: 0.75}[iteration] * (c - b)
+        share = (1 - again) * logistic(at + draw.gauss(0, SIMILAR_SCATTER)) + again
+        return {"solver-rollout/similar_share": _counted(draw, share, self.record.questions)}
 
     def score(self, iteration: int) -> float:
         """The true score."""
         return logistic(self.skill[iteration]) * (1 - self.greedy_wrong)
 
-    def scores(self, iteration: int, draw: random.Random) -> dict[str, float]:
+    def scores(self, iteration: int, draw: random.Random, own: random.Random) -> dict[str, float]:
         """Of the held-out questions, which are the same in every iteration: most of the error is theirs."""
         n, true = self.record.held_out, self.score(iteration)
         error = 0.54 * math.sqrt(max(true * (1 - true), 0.01) / n)  # .0124 at n 500, p .51, 8 samples
@@ -202,7 +229,11 @@ class Simulation:
         if iteration:
             found |= {"evaluate/mean_gain": mean - logistic(self.skill[0])}  # told to nobody but for its error
             found["evaluate/mean_gain_stderr"] = 0.71 * error  # .55 to .86 of it in frontier, more from run to run
+            found["evaluate/consensus_gain_stderr"] = CONSENSUS_ERROR * 0.71 * error
             found |= self.flips(draw, n, logistic(self.skill[0]), logistic(self.skill[iteration]))
+        rise = CONSENSUS_SLOPE * (true - logistic(self.skill[0])) + self.agreed if iteration else 0.0
+        noise = CONSENSUS_SCATTER * error / 0.0124  # measured where that was the score's
+        found["evaluate/consensus"] = min(1.0, CONSENSUS + rise + own.gauss(0, noise))
         return found
 
     def flips(self, draw: random.Random, n: int, before: float, after: float) -> dict[str, float]:

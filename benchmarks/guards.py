@@ -13,6 +13,8 @@ recorded number of questions and with others.
     recovered   all guards roll back, and the fault is gone with the first rollback (whether another seed or a person
                 takes it away is not simulated): the run ends no more than three points below its healthy twin
     harmful     without guards the run ends more than three points below its healthy twin
+
+A training whose weights are stale ends by its own check, not by a guard; its step is tried again without the fault.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from guard_choice import ERRORS, GRID, LITERATURE, NEVER, STANDARD_ERRORS, Choice, Seen, as_spec, first_alarms
-from guard_faults import FAULTS
+from guard_faults import FAULTS, ends_itself
 from guard_watch import Watch
 from guard_worlds import ITERATIONS, RESULTS, Simulation, World, healthy_records, scatter, world
 from machine import commit, machine
@@ -138,7 +140,10 @@ def by_size(seeds: list[int], each_fault: int, guards: Mapping[str, Any], simula
             [first_alarms(guard.name, guards[guard.name], choice.errors, runs) for guard in GUARDS]
             for runs in (choice.healthy, choice.faulty)
         ]
-        late = [any(of.start <= own[i] < NEVER for own in alarms[1]) for i, of in enumerate(faulty)]
+        late = [
+            ends_itself(of.fault, of.magnitude) or any(of.start <= own[i] < NEVER for own in alarms[1])
+            for i, of in enumerate(faulty)
+        ]
         thirds = {fault: [[0, 0] for _ in range(3)] for fault in FAULTS}
         for of, noticed in zip(faulty, late, strict=True):
             assert of.fault is not None
@@ -224,11 +229,17 @@ def judge_fault(fault: str, seeds: list[int], guards: Mapping[str, Any], simulat
     harmful: Counter[str] = Counter()
     for seed in seeds:
         of = world(seed, fault)
-        watch = live(simulate.of(of), with_action(guards, "warn"))
-        if (at := first_alarm(watch, of.start)) is not None:
-            late.append(at - of.start)
-            noticed.update(name for name, when in watch.alarms.items() if when == at)
-        healed = is_recovered(of, with_action(guards, "rollback"), simulate)
+        if ends_itself(of.fault, of.magnitude):
+            at: int | None = of.start
+            healed = True
+            noticed["the phase itself"] += 1
+            late.append(0)
+        else:
+            watch = live(simulate.of(of), with_action(guards, "warn"))
+            if (at := first_alarm(watch, of.start)) is not None:
+                late.append(at - of.start)
+                noticed.update(name for name, when in watch.alarms.items() if when == at)
+            healed = is_recovered(of, with_action(guards, "rollback"), simulate)
         recovered += healed
         if is_harmful(of, simulate):
             harmful.update({"runs": 1, "found": at is not None, "recovered": healed})
@@ -285,8 +296,8 @@ def _sorted(counter: Counter[str]) -> dict[str, int]:
 def main() -> int:
     """Choose, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--choose", type=int, default=600, help="healthy runs that limits are chosen on")
-    parser.add_argument("--choose-each", type=int, default=24, help="runs of each fault that they are chosen on")
+    parser.add_argument("--choose", type=int, default=2000, help="healthy runs that limits are chosen on")
+    parser.add_argument("--choose-each", type=int, default=48, help="runs of each fault that they are chosen on")
     parser.add_argument("--healthy", type=int, default=200, help="healthy runs that they are judged on")
     parser.add_argument("--each", type=int, default=14, help="runs of each fault that they are judged on")
     parser.add_argument("--each-size", type=int, default=60, help="the same for each number of questions")

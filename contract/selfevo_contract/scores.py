@@ -6,6 +6,7 @@ Of n sampled answers to a question c are right (docs/evaluation.md):
     greedy      1 when the single most likely answer is right, else 0
     maj         maj@n: 1 when the answer of the largest class of equal answers is right, else 0
     pass@k      the chance that at least one of k of the n answers is right, for k = 2, 4, 8, ... and n
+    consensus   the share of the n answers that the largest class of equal ones has, right or wrong; for n > 1
 
 A task's score is the mean over its questions; tasks count alike. Suffixes: Q questions of one task.
 """
@@ -75,6 +76,9 @@ def results_of(rows: Sequence[ScoreRow], samples: int) -> Results:
     }
     if all(row.majority_right is not None for row in rows):
         values["maj"] = tuple(float(row.majority_right or False) for row in rows)
+        # Older rows have no votes.
+        if samples > 1 and all(row.votes or (row.majority is None and not row.samples_right) for row in rows):
+            values["consensus"] = tuple(max((votes for _, votes in row.votes), default=0) / samples for row in rows)
     for k in pass_counts(samples):
         values[f"pass@{k}"] = tuple(pass_at(samples, row.samples_right, k) for row in rows)
     return Results(tuple(row.question for row in rows), values)

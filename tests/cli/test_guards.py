@@ -23,7 +23,7 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
 
     shown = project.invoke("status", "run.yaml")
     assert "Failed" in shown.stdout and f"guard inBand has tripped: {MEASURED}" in " ".join(shown.stdout.split())
-    assert "guards: 1 loud, 7 waiting, 3 blind" in shown.stdout
+    assert "guards: 1 loud, 7 waiting, 5 blind" in shown.stdout
     page = project.root / "page.html"
     assert project.invoke("report", "run.yaml", "-o", str(page)).returncode == 0
     assert ">inBand</td><td>" in (text := page.read_text()) and MEASURED in text
@@ -64,7 +64,8 @@ def test_plan_says_which_guards_will_be_blind(project: Project) -> None:
     assert "guard labelAccuracy will be blind: there is no spec.rollout.oracle\n" in shown
     plan = json.loads(project.invoke("plan", "run.yaml", "-o", "json").stdout)
     assert (
-        list(plan["blindGuards"]) == ["heldOut", "flips", "labelAccuracy", "zeroSpread"]
+        list(plan["blindGuards"])
+        == ["heldOut", "flips", "consensusWithoutGain", "labelAccuracy", "similarity", "zeroSpread"]
         and "length" not in plan["guards"]
     )
 
@@ -74,7 +75,7 @@ def test_a_guard_that_makes_no_sense_is_reported_in_a_sentence(project: Project)
         ({"speed": {}}, "spec.guards.speed"),
         ({"kl": {"limit": 0.5}}, "spec.guards.kl.limit"),
         ({"kl": {"action": "panic"}}, "spec.guards.kl.action"),
-        ({"truncation": {"warnAt": 0.2}}, "spec.guards.truncation: warnAt 0.2 is above limit 0.15, so it would never"),
+        ({"truncation": {"warnAt": 0.3}}, "spec.guards.truncation: warnAt 0.3 is above limit 0.2, so it would never"),
         ({"length": {"patience": 0}}, "spec.guards.length.patience"),
         ({"standardErrors": -1}, "spec.guards.standardErrors"),
     ):

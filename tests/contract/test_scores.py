@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from selfevo_contract import scores
-from selfevo_contract.rows import ScoreRow
+from selfevo_contract.rows import ScoreRow, Votes
 from selfevo_contract.scores import (
     Results,
     Score,
@@ -53,7 +53,7 @@ def test_the_k_of_pass_are_powers_of_two_and_all_samples(samples: int) -> None:
     assert pass_counts(samples) == sorted(wanted - {1})
 
 
-def row(question: str, right: int, greedy: bool, majority: bool | None) -> ScoreRow:
+def row(question: str, right: int, greedy: bool, majority: bool | None, votes: Votes = ()) -> ScoreRow:
     return ScoreRow(
         question=question,
         answer="1",
@@ -62,6 +62,7 @@ def row(question: str, right: int, greedy: bool, majority: bool | None) -> Score
         samples_right=right,
         mean_tokens=1.0,
         majority_right=majority,
+        votes=votes,
     )
 
 
@@ -78,6 +79,22 @@ def test_results_are_of_one_question_each() -> None:
         "pass@4": (1.0, 1.0, 1.0),
     }
     assert "maj" not in results_of([row("a", 1, True, True), row("b", 1, True, None)], 4).values
+
+
+def test_consensus_is_the_share_of_the_largest_class_of_equal_answers_right_or_wrong() -> None:
+    rows = [
+        row("a", 1, True, False, (("1", 1), ("2", 2))),
+        row("b", 0, False, False),
+        row("c", 4, True, True, (("1", 4),)),
+    ]
+    assert results_of(rows, 4).values["consensus"] == (0.5, 0.0, 1.0)
+    metrics = metrics_of({"one": results_of(rows, 4)}, {"one": results_of(rows, 4)})
+    assert metrics["consensus"] == 0.5 and metrics["consensus_gain"] == metrics["consensus_gain_stderr"] == 0.0
+    assert "consensus" not in results_of([*rows, row("old", 1, True, True)], 4).values
+    assert "consensus" not in results_of([row("a", 1, True, True, (("1", 1),))], 1).values
+
+
+def test_of_one_sample_there_is_no_pass_at_k() -> None:
     assert set(results_of([row("a", 1, True, True)], 1).values) == {"mean", "greedy", "maj"}
 
 

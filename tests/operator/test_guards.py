@@ -15,18 +15,29 @@ from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
 from selfevo_core.policies.guarding import blind_guards, watching
-from selfevo_core.policies.guards import GUARDS
-from selfevo_core.policies.guards.base import Estimate, Reading
+from selfevo_core.policies.guards import GUARDS, Guard
+from selfevo_core.policies.guards.base import Estimate, History, Reading
+from selfevo_core.policies.guards.consensus import CONSENSUS
 from selfevo_core.policies.guards.in_band import IN_BAND
 from selfevo_core.policies.guards.malformed import MALFORMED
+from selfevo_core.policies.guards.similarity import SIMILARITY
 from selfevo_core.policies.guards.truncation import TRUNCATION
 
 HEALTHY: dict[str, dict[str, float]] = {
-    "evaluate": {"mean": 0.5, "mean_stderr": 0.02, "greedy": 0.5, "greedy_gain": 0.0, "greedy_gain_stderr": 0.02},
+    "evaluate": {
+        "mean": 0.5,
+        "mean_stderr": 0.02,
+        "greedy": 0.5,
+        "greedy_gain": 0.0,
+        "greedy_gain_stderr": 0.02,
+        "consensus": 0.6,
+        "consensus_gain_stderr": 0.01,
+    },
     "challenger-train": {"reward_last": 0.4},
     "solver-rollout": {
         "questions": 100,
         "valid": 95,
+        "similar_share": 0.1,
         "kept": 40,
         "distinct_share": 0.9,
         "in_band_share": 0.5,
@@ -48,7 +59,11 @@ HEALTHY: dict[str, dict[str, float]] = {
     },
 }
 GROUPS = {"spec__solver__grpo__promptsPerStep": 32}
-ORACLE = {"spec__rollout__oracle": {"kind": "arithmetic"}, **GROUPS}
+ORACLE = {
+    "spec__rollout__oracle": {"kind": "arithmetic"},
+    "spec__rollout__replay": {"share": 0.5, "pool": 1000},
+    **GROUPS,
+}
 """What every guard needs."""
 
 
@@ -88,12 +103,18 @@ def test_a_run_without_guards_has_nothing_of_them() -> None:
 
 
 FALL = {"evaluate/mean": 0.3}
+LESS = {"evaluate/mean": 0.47}
+ROSE = {"evaluate/mean": 0.6}
+AGAIN = {"solver-rollout/similar_share": 0.6}
+AGREED = {"evaluate/consensus": 0.72}
 LIMITS: dict[str, dict[str, float]] = {
     "heldOut": {"limit": 2},
     "flips": {"limit": 2},
+    "consensusWithoutGain": {"limit": 0.1, "patience": 2},
     "labelAccuracy": {"warnAt": 0.1, "limit": 0.15},
     "malformed": {"limit": 0.3, "rise": 0.2},
     "diversity": {"limit": 0.5},
+    "similarity": {"limit": 0.5, "patience": 2},
     "inBand": {"limit": 0.1},
     "truncation": {"warnAt": 0.05, "limit": 0.15},
     "entropy": {"limit": 0.3},
@@ -121,6 +142,16 @@ TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
     ("heldOut", {2: FALL, 3: FALL, 4: {}}, "Passing", "0.0 standard errors below"),
     ("flips", {3: {"evaluate/greedy_gain": -0.05}}, "Tripped", "2.5 standard errors more went from right to wrong"),
     ("flips", {3: {"evaluate/greedy_gain": 0.05}}, "Passing", "no more went from right to wrong"),
+    (
+        "consensusWithoutGain",
+        {2: AGREED},
+        "Warned",
+        "has 72.0 % of them, 60.0 % when the score last rose, beyond 10 points",
+    ),
+    ("consensusWithoutGain", {2: AGREED, 3: AGREED}, "Tripped", "in iteration 3 the largest class of equal answers"),
+    ("consensusWithoutGain", {2: AGREED, 3: AGREED | ROSE, 4: AGREED | ROSE}, "Passing", "72.0 % of them, 72.0 % when"),
+    ("consensusWithoutGain", {2: AGREED | ROSE}, "Passing", "in iteration 2 the score of the held-out questions rose"),
+    ("consensusWithoutGain", {2: AGREED | LESS, 3: AGREED | LESS}, "Tripped", "60.0 % when the score last rose"),
     ("labelAccuracy", {3: {"solver-rollout/label_accuracy": 0.69}}, "Warned", "11.0 points fewer than at first"),
     ("labelAccuracy", {3: {"solver-rollout/label_accuracy": 0.63}}, "Tripped", "63.0 % of the labels are right"),
     ("labelAccuracy", {2: {"solver-rollout/label_accuracy": 0.95}}, "Passing", "15.0 points more than at first"),
@@ -130,6 +161,19 @@ TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
     ("malformed", {2: {"solver-rollout/valid": 76}}, "Passing", "25.0 % of the Challenger's completions"),
     ("diversity", {2: {"solver-rollout/distinct_share": 0.4}}, "Tripped", "40.0 % of the Challenger's completions are"),
     ("diversity", {2: {"solver-rollout/distinct_share": 0.5}}, "Passing", "50.0 %"),
+    (
+        "similarity",
+        {2: AGAIN},
+        "Warned",
+        "60.0 % of the Challenger's questions are similar to one of an earlier iteration, 10.0 % before",
+    ),
+    (
+        "similarity",
+        {2: AGAIN, 3: {"solver-rollout/similar_share": 0.7}},
+        "Tripped",
+        "70.0 % of the Challenger's questions",
+    ),
+    ("similarity", {2: AGAIN, 3: AGAIN}, "Passing", "60.0 % before"),
     ("inBand", {2: {"solver-rollout/in_band_share": 0.09}}, "Tripped", "9.0 % of the valid questions are in the band"),
     ("truncation", {2: {"solver-rollout/answers/truncated": 0.06}}, "Warned", "6.0 % of the rollout's answers ended"),
     ("truncation", {2: {"solver-rollout/answers/truncated": 0.16}}, "Tripped", "at their length limit, beyond 15.0 %"),
@@ -160,6 +204,42 @@ def test_what_a_guard_says(guard: str, odd: dict[int, dict[str, float]], state: 
     warned = guards_of(life(odd, spec__guards=limits(guard, 0, "warn")))[guard]
     assert warned.state == ("Warned" if state == "Tripped" else state) and warned.message == verdict.message
     assert guard not in guards_of(life(odd, spec__guards=limits(guard, 0, "ignore")))
+
+
+def readings(guard: Guard, history: History, **changes: Any) -> list[tuple[int, float]]:
+    """Level by iteration."""
+    spec = make_run(**{"spec__guards": {}, **changes}).spec
+    return [(reading.iteration, round(reading.level, 4)) for reading in guard.readings(history, spec, None)]
+
+
+def test_similar_questions_are_counted_by_one_step_alone() -> None:
+    asked = {
+        n: {"rollout/similar_share": 0.3, "rollout/valid": 100.0, "challenger/similar_last": 0.1 * n} for n in (2, 3)
+    }
+    half_done = {**asked, 4: {"challenger/similar_last": 0.8}}
+    replay: dict[str, Any] = {"spec__rollout__replay": {}, "spec__challenger__reward__memory": {}}
+    assert readings(SIMILARITY, half_done, **replay) == [(2, 0.0), (3, 0.0)]
+    assert readings(SIMILARITY, half_done, spec__challenger__reward__memory={}) == [(2, 0.0), (3, 0.3), (4, 0.8)]
+
+
+def test_the_first_share_of_similar_questions_is_no_rise() -> None:
+    constant = {n: {"rollout/similar_share": 0.9, "rollout/valid": 100.0} for n in (2, 3, 4)}
+    assert readings(SIMILARITY, constant, spec__rollout__replay={}) == [(2, 0.0), (3, 0.0), (4, 0.0)]
+
+
+def test_consensus_rises_since_the_score_did_also_when_the_errors_of_old_iterations_are_forgotten() -> None:
+    def evaluated(score: float, consensus: float, errors: bool = True) -> dict[str, float]:
+        known = {"evaluation/mean_gain_stderr": 0.015, "evaluation/consensus_gain_stderr": 0.01} if errors else {}
+        return {"evaluation/mean": score, "evaluation/consensus": consensus, **known}
+
+    base = {0: evaluated(0.5, 0.6, errors=False)}
+    old, new = dict.fromkeys(range(1, 5), (0.52, 0.65)), dict.fromkeys(range(5, 8), (0.52, 0.74))
+    all_known = {**base, **{n: evaluated(*both) for n, both in {**old, **new}.items()}}
+    forgotten = {**all_known, **{n: evaluated(*both, errors=False) for n, both in old.items()}}
+    expected = [*((n, 0.05) for n in old), *((n, 0.14) for n in new)]
+    assert readings(CONSENSUS, all_known) == readings(CONSENSUS, forgotten) == expected
+    rose = {**all_known, 6: evaluated(0.56, 0.75)}
+    assert readings(CONSENSUS, rose)[-2:] == [(6, 0.0), (7, -0.01)]
 
 
 def test_every_guard_is_in_the_table_with_a_trip_and_a_pass() -> None:
@@ -308,7 +388,8 @@ def test_a_baseline_that_counted_hard_questions_is_not_taken_over(
 
 
 @pytest.mark.parametrize(
-    ("settings", "warns"), [({}, 0.12), ({"limit": 0.1}, 0.1), ({"limit": 0.5, "warnAt": 0.3}, 0.3)]
+    ("settings", "warns"),
+    [({}, 0.2), ({"limit": 0.1}, 0.1), ({"limit": 0.4}, 0.2), ({"limit": 0.5, "warnAt": 0.3}, 0.3)],
 )
 def test_a_guard_warns_at_its_limit_at_the_latest(settings: dict[str, float], warns: float) -> None:
     assert Guards.model_validate({"truncation": settings}).truncation.warns_from == warns
@@ -327,7 +408,7 @@ def test_a_guard_that_trips_stops_what_runs_and_says_how_to_go_on() -> None:
     ready = next(c for c in scenario.status.conditions if c.type == "Ready")
     assert ready.reason == "GuardTripped"
     assert ready.message == (
-        "guard truncation: in iteration 2 40.0 % of the rollout's answers ended at their length limit, beyond 15.0 % "
+        "guard truncation: in iteration 2 40.0 % of the rollout's answers ended at their length limit, beyond 20.0 % "
         "by more than 2 standard errors; "
         "change spec.guards.truncation (a limit, or action: warn) to go on with what there is, or start another run"
     )
@@ -394,11 +475,41 @@ def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
     assert (verdict.baseline, verdict.state) == (0.8, "Tripped")
 
 
+NO_EARLIER = (
+    "nothing reads earlier questions (neither spec.rollout.replay is set, nor is a Challenger trained with "
+    "spec.challenger.reward.memory)"
+)
+FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
+
+
 @pytest.mark.parametrize(
     ("changes", "blind"),
     [
         ({"spec__rollout__oracle": None}, {"labelAccuracy": "there is no spec.rollout.oracle"}),
-        ({"spec__evaluation": None}, dict.fromkeys(("heldOut", "flips"), "there is no spec.evaluation")),
+        (
+            {"spec__evaluation": None},
+            dict.fromkeys(("heldOut", "flips", "consensusWithoutGain"), "there is no spec.evaluation"),
+        ),
+        (
+            {"spec__evaluation__samples": 1},
+            {
+                "consensusWithoutGain": "one sampled answer agrees with itself (samples of spec.evaluation or one of "
+                "its tasks is 1)"
+            },
+        ),
+        (
+            {"spec__rollout__replay": None},
+            {"similarity": NO_EARLIER},
+        ),
+        ({"spec__rollout__replay": None, "spec__challenger__reward__memory": {}}, {}),
+        (
+            {
+                "spec__rollout__replay": None,
+                "spec__challenger__reward__memory": {},
+                "spec__challenger__grpo__maxSteps": 0,
+            },
+            {"similarity": NO_EARLIER},
+        ),
         (
             {"spec__solver__grpo__maxSteps": 0},
             dict.fromkeys(
@@ -406,15 +517,15 @@ def test_the_baseline_outlives_the_figures_that_it_was_read_from() -> None:
             ),
         ),
         (
-            {"spec__solver__grpo__promptsPerStep": 4},
+            {**FEW_GROUPS},
             {
-                "zeroSpread": "an update has 4 groups, of which even all, in each of 2 iterations, are not beyond 90.0 "
+                "zeroSpread": "an update has 2 groups, of which even all, in each of 2 iterations, are not beyond 80.0 "
                 "% by 2 standard errors; raise spec.solver.grpo.promptsPerUpdate, or lower "
                 "spec.guards.zeroSpread.limit or spec.guards.standardErrors"
             },
         ),
-        ({"spec__solver__grpo__promptsPerStep": 4, "spec__iterations": 4}, {}),
-        ({"spec__solver__grpo__promptsPerStep": 4, "spec__guards": {"standardErrors": 0}}, {}),
+        ({**FEW_GROUPS, "spec__iterations": 4}, {}),
+        ({**FEW_GROUPS, "spec__guards": {"standardErrors": 0}}, {}),
         (
             {"spec__solver__grpo__beta": 0},
             {"kl": "the KL divergence is not computed (spec.solver.grpo.beta is 0)"},
@@ -430,8 +541,9 @@ def test_a_guard_never_needs_what_a_run_does_not_have(changes: dict[str, Any], b
 
 
 def test_one_that_is_ignored_is_not_blind_either() -> None:
-    spec = Scenario(spec__guards={"labelAccuracy": {"action": "ignore"}}, **GROUPS).run.spec
-    assert blind_guards(spec) == {} and "labelAccuracy" not in {guard.name for guard in watching(spec)}
+    ignored = {name: {"action": "ignore"} for name in ("labelAccuracy", "similarity")}
+    spec = Scenario(spec__guards=ignored, **GROUPS).run.spec
+    assert blind_guards(spec) == {} and not ignored.keys() & {guard.name for guard in watching(spec)}
 
 
 FLIPPED = {"evaluate/greedy_gain": -0.1}

@@ -31,12 +31,13 @@ def test_a_challenger_is_held_against_what_all_iterations_before_asked(tmp_path:
         committed = phases.committed(f"challenger-train-{iteration}")
         if iteration == 1:
             assert committed.file(MEMORY.name) is None and committed.metrics["memory_last"] == 0
+            assert "similar_last" not in committed.metrics
         else:
             # The first of them carries its memory on to the next; the pool keeps the newest.
             remembered = [row["question"] for row in phases.rows(f"challenger-train-{iteration}", MEMORY)]
             assert remembered == asked[-50:] and (iteration == 2 or len(asked) > 50)
             # Sums share tokens, so that some lie nearer than the largest distance.
-            assert 0 < committed.metrics["memory_last"] <= 1
+            assert 0 < committed.metrics["memory_last"] <= committed.metrics["similar_last"] <= 1
             assert committed.parents["earlier"].startswith("solver-rollout/")
         if iteration < 3:
             assert phases(f"solver-rollout-{iteration}").code == 0

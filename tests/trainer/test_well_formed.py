@@ -18,6 +18,7 @@ from selfevo_contract.spec.rollout import Replay
 from selfevo_contract.spec.well_formed import Check
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.replay import newest, replayed
+from selfevo_trainer.rewards.repetition import near_share
 from selfevo_trainer.well_formed import KINDS, vote_well_formed
 
 _CHECK: TypeAdapter[Check] = TypeAdapter(Check)
@@ -155,6 +156,12 @@ def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_
         return phases
 
     phases = made({"share": 0.5, "pool": 1000})
+    assert "similar_share" not in phases.committed("solver-rollout-1").metrics
+    # As similar as the phase finds it, by each question alone.
+    pool = [row["question"] for row in phases.rows("solver-rollout-1", POOL)]
+    asked = [row["question"] for row in phases.rows("solver-rollout-2", QUESTIONS) if row["question"] is not None]
+    similar = [near_share([question], pool)[0] > 0 for question in asked]
+    assert phases.committed("solver-rollout-2").metrics["similar_share"] == sum(similar) / len(asked) > 0
     first, second = (phases.rows(f"solver-rollout-{n}", CURRICULUM) for n in (1, 2))
     own = [row for row in second if not row.get("replayed")]
     again = [row for row in second if row.get("replayed")]

@@ -60,5 +60,6 @@ EVALUATE = PhaseType(
     steps=(("base", "evaluate"),),
     generates=(("model", ""),),
     scores=True,
+    kept=("consensus",),
     sharded=True,
 )

@@ -64,7 +64,7 @@ class _WarnsFirst(_Stops):
 class HeldOut(Guard):
     """The held-out score falls behind the best iteration's."""
 
-    limit: Errors = 3
+    limit: Errors = 2.5
     """Standard errors of the difference below the best earlier score."""
     patience: Annotated[Whole, Field(ge=1, le=10)] = 2
     """How many evaluations in a row must be beyond the limit before the action is taken; it warns before."""
@@ -79,6 +79,16 @@ class Flips(Guard):
     """Standard errors, over the questions, of the balance of such flips."""
     action: GuardAction = "rollback"
     """What follows: `warn`, `stop`, `rollback`, `promoteBest` or `ignore`."""
+
+
+class ConsensusWithoutGain(_Stops):
+    """Sampled answers to a held-out question agree more and more, and the score does not rise."""
+
+    limit: Share = 0.04
+    """Rise of the share that the largest class of equal answers has, since the score last rose by more than
+    standardErrors, beyond which the action is taken."""
+    patience: Annotated[Whole, Field(ge=1, le=10)] = 2
+    """How many evaluations in a row must be beyond the limit before the action is taken; it warns before."""
 
 
 class LabelAccuracy(_WarnsFirst):
@@ -102,14 +112,21 @@ class Malformed(Guard):
 class Diversity(Guard):
     """The Challenger repeats itself within a rollout."""
 
-    limit: Share = 0.5
+    limit: Share = 0.55
     """Share of different questions among the completions below which the action is taken."""
+
+
+class Similarity(Guard):
+    """The Challenger writes questions of earlier iterations again, and more of them each time."""
+
+    limit: Share = 0.5
+    """Share of its questions that are similar to an earlier one, beyond which the action is taken while it rises."""
 
 
 class InBand(Guard):
     """Too little of what the Challenger asks is at the edge of what the Solver can do."""
 
-    limit: Share = 0.03
+    limit: Share = 0.04
     """Share of the valid questions in the band below which the action is taken."""
 
 
@@ -117,11 +134,11 @@ class Truncation(_WarnsFirst):
     """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
 
     warn_at: Share | None = None
-    """Share of them from which it warns; 0.12 when not given, or the limit where that is lower."""
-    limit: Share = 0.15
+    """Share of them from which it warns; 0.2 when not given, or the limit where that is lower."""
+    limit: Share = 0.2
     """Share of them beyond which the action is taken."""
 
-    usual: ClassVar[float] = 0.12
+    usual: ClassVar[float] = 0.2
 
 
 class Entropy(Guard):
@@ -134,21 +151,21 @@ class Entropy(Guard):
 class ZeroSpread(Guard):
     """Groups of answers with equal rewards, from which the Solver learns nothing."""
 
-    limit: Share = 0.9
+    limit: Share = 0.8
     """Share of them, at the end of the Solver's training, beyond which the action is taken."""
 
 
 class Kl(Guard):
     """The Solver moves away from where its training began, and its reward does not rise."""
 
-    limit: Ratio = 2
+    limit: Ratio = 7
     """Times the first iteration's KL divergence, at the end of training, beyond which the action is taken."""
 
 
 class Length(Guard):
     """The Solver's answers become much longer, or much shorter."""
 
-    limit: Ratio = 2.5
+    limit: Ratio = 2.75
     """Times, or parts, of the mean length that the first iteration's training began with."""
 
 
@@ -166,12 +183,16 @@ class Guards(Closed):
     """The held-out score falls behind the best; needs evaluation."""
     flips: Flips = Flips()
     """Held-out questions that were answered right are answered wrong; needs evaluation."""
+    consensus_without_gain: ConsensusWithoutGain = ConsensusWithoutGain()
+    """Answers to held-out questions agree more, and no more of them are right; needs evaluation with two samples."""
     label_accuracy: LabelAccuracy = LabelAccuracy()
     """Labels become wrong; needs rollout.oracle."""
     malformed: Malformed = Malformed()
     """The Challenger writes what is no usable question."""
     diversity: Diversity = Diversity()
     """The Challenger repeats itself."""
+    similarity: Similarity = Similarity()
+    """The Challenger asks again what earlier iterations asked; needs rollout.replay or challenger.reward.memory."""
     in_band: InBand = InBand()
     """Too few questions are in the band."""
     truncation: Truncation = Truncation()
@@ -191,7 +212,7 @@ class Guards(Closed):
         return [name for name in PROMOTING if of[name].action == "promoteBest"]
 
 
-_SCORED = ("max_rollbacks", "standard_errors", "held_out", "flips")
+_SCORED = ("max_rollbacks", "standard_errors", "held_out", "flips", "consensus_without_gain")
 """What is no guard, or blind without evaluation anyway."""
 PROMOTING = tuple(field.alias or name for name, field in Guards.model_fields.items() if name not in _SCORED)
 """Names of the guards that a run without evaluation can have."""

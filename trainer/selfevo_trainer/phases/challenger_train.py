@@ -45,6 +45,7 @@ SUMMARY = (
     "uncertainty",
     "repetition",
     "memory",
+    "similar",
     "valid",
     "majority_share",
     "score",
@@ -124,6 +125,8 @@ class ChallengerReward:
             log_metric("repetition", float(repetition_B.mean()))
             if reward.memory is not None:
                 log_metric("memory", float(memory_B.mean()))
+                if self.earlier and ratings:  # of the valid questions, near which one of earlier iterations lies
+                    log_metric("similar", sum(near > 0 for near in memory_B) / len(ratings))
             log_metric("distinct", len({normalise_question(text) for text, _ in asked}) / len(batch))
             for name, share in sum((rating.counts for _, rating in done), Tally()).shares("answers/").items():
                 log_metric(name, share)

@@ -54,6 +54,7 @@ from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import Messages, encode, messages, shown
 from selfevo_trainer.replay import newest, replayed
+from selfevo_trainer.rewards.repetition import near_share
 
 ChunkRow = Question | InvalidCompletion
 log = logging.getLogger("selfevo")
@@ -252,18 +253,17 @@ def finish(
     metrics = measure(rows, kept, selection.dropped, labelling) | held_out.counts(row.question for row in valid)
     if len(kept) < inputs.min_curriculum:
         counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
-        why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
-        left = f"{len(kept)} are left, fewer than spec.rollout.minCurriculum {inputs.min_curriculum}"
-        raise DataError(
-            f"the curriculum is {'too small' if kept else 'empty'}: of {len(valid)} valid questions "
-            f"{left if kept else 'none is left'} ({why}); {labelling.remedy}, raise spec.rollout.questions"
-            f"{', or lower spec.rollout.minCurriculum' if kept else ''}",
-            reason=reasons.EMPTY_CURRICULUM,
-        )
+        raise too_small(len(kept), len(valid), counts, inputs.min_curriculum, labelling.remedy)
     judgement = oracles.judge(context, inputs, rows, kept)
     counted = answered.counted(JUDGE)
     agreement = labelling.agreement(context, counted)
-    files = {**curriculum_files(context, inputs, kept), **labelling.questions.write(context.workdir, checked), **texts}
+    earlier = earlier_pool(context, inputs)
+    metrics |= similarity(valid, earlier)
+    files = {
+        **curriculum_files(context, inputs, kept, earlier),
+        **labelling.questions.write(context.workdir, checked),
+        **texts,
+    }
     for chunks in before:
         chunks.read(range(inputs.questions))
     if judgement.rows:
@@ -278,6 +278,18 @@ def finish(
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
 
 
+def too_small(kept: int, valid: int, counts: dict[str, int], least: int, remedy: str) -> DataError:
+    """The error of a curriculum with fewer than ``least`` questions."""
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    left = f"{kept} are left, fewer than spec.rollout.minCurriculum {least}"
+    return DataError(
+        f"the curriculum is {'too small' if kept else 'empty'}: of {valid} valid questions "
+        f"{left if kept else 'none is left'} ({why}); {remedy}, raise spec.rollout.questions"
+        f"{', or lower spec.rollout.minCurriculum' if kept else ''}",
+        reason=reasons.EMPTY_CURRICULUM,
+    )
+
+
 TABLE = ("question", "majority", "share", "dropped")
 """Columns of the table of a rollout that trackers get."""
 TABLE_ROWS = 200
@@ -290,23 +302,37 @@ def table_row(row: CheckedQuestion | InvalidCompletion) -> tuple[str | float | N
     return row.question, row.majority, round(row.share, 4), row.dropped
 
 
-def curriculum_files(context: Context, inputs: SolverRolloutInputs, kept: list[CurriculumRow]) -> dict[str, Path]:
-    """The curriculum of ``kept`` and, with rollout.replay, of questions of earlier ones, and then the next pool.
+def earlier_pool(context: Context, inputs: SolverRolloutInputs) -> list[CurriculumRow]:
+    """The questions of earlier curricula that rollout.replay draws from; none without it, and in the first iteration.
 
     Raises:
         InputError: the rollout before is not there.
     """
+    if inputs.replay is None or inputs.earlier is None:
+        return []
+    with context.clock.during("store"):
+        prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, inputs.earlier, "replays that curriculum")
+        return fetch_rows(context.store, prefix, manifest, POOL)
+
+
+def curriculum_files(
+    context: Context, inputs: SolverRolloutInputs, kept: list[CurriculumRow], earlier: list[CurriculumRow]
+) -> dict[str, Path]:
+    """The curriculum of ``kept`` and, with rollout.replay, of questions of ``earlier`` ones, and then the next pool."""
     if inputs.replay is None:
         return CURRICULUM.write(context.workdir, kept)
-    earlier: list[CurriculumRow] = []
-    if inputs.earlier is not None:
-        with context.clock.during("store"):
-            prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, inputs.earlier, "replays that curriculum")
-            earlier = fetch_rows(context.store, prefix, manifest, POOL)
     again = replayed(kept, earlier, inputs.replay, derive_seed(inputs.seed, "replay"))
     log.info("%d questions of earlier curricula stand behind the %d of its own", len(again), len(kept))
     pool = newest(kept, earlier, inputs.replay.pool)
     return {**CURRICULUM.write(context.workdir, [*kept, *again]), **POOL.write(context.workdir, pool)}
+
+
+def similarity(valid: list[Question], earlier: list[CurriculumRow]) -> dict[str, float]:
+    """The share of the valid questions near which one of ``earlier`` curricula lies, as far as there are any."""
+    if not earlier:
+        return {}
+    near = near_share([row.question for row in valid], [row.question for row in earlier])
+    return {"similar_share": float((near > 0).mean())}
 
 
 def measure(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfevo_core.policies.guards.base import Guard
+from selfevo_core.policies.guards.consensus import CONSENSUS
 from selfevo_core.policies.guards.diversity import DIVERSITY
 from selfevo_core.policies.guards.entropy import ENTROPY
 from selfevo_core.policies.guards.flips import FLIPS
@@ -15,6 +16,7 @@ from selfevo_core.policies.guards.kl import KL
 from selfevo_core.policies.guards.label_accuracy import LABEL_ACCURACY
 from selfevo_core.policies.guards.length import LENGTH
 from selfevo_core.policies.guards.malformed import MALFORMED
+from selfevo_core.policies.guards.similarity import SIMILARITY
 from selfevo_core.policies.guards.truncation import TRUNCATION
 from selfevo_core.policies.guards.zero_spread import ZERO_SPREAD
 
@@ -23,9 +25,11 @@ __all__ = ["GUARDS", "Guard"]
 GUARDS: Sequence[Guard] = (
     HELD_OUT,
     FLIPS,
+    CONSENSUS,
     LABEL_ACCURACY,
     MALFORMED,
     DIVERSITY,
+    SIMILARITY,
     IN_BAND,
     TRUNCATION,
     ENTROPY,
