@@ -204,14 +204,11 @@ def run(
         RunFailed: it did not come to its end; `code` says how, and standard error why.
         SelfevoError: it cannot begin.
     """
-    from selfevo.verbs.run import run_manifest
+    from selfevo.verbs.run import run_here
 
     path, place = Path(manifest), Path(workdir)
-    # Its tables are of this run, whatever becomes of the file.
     read = load(path, name=name, storage=storage, cache=place)
-    code = run_manifest(
-        path, name=name, storage=storage, workdir=place, workers=workers, quiet=quiet, cold=cold, wait=wait
-    )
+    code = run_here(read, path, storage=storage, workdir=place, workers=workers, quiet=quiet, cold=cold, wait=wait)
     if code:
         raise RunFailed(f"run {name or manifest} did not come to its end (exit code {code}); its log says why", code)
     return OpenRun(partial(opened_run, read, place))

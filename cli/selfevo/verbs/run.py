@@ -22,7 +22,6 @@ from selfevo.local.process import Event, Exited, Reported, Signalled, Warned
 from selfevo.local.processes import Processes
 from selfevo.local.store_record import StoreRecord
 from selfevo.local.workdir import RunFolder
-from selfevo.manifest import load
 from selfevo.publishing import refuse_without_token
 from selfevo.stores import committed_steps, open_run_store, recorded
 from selfevo.text import printable
@@ -47,10 +46,10 @@ APPROVAL = timedelta(seconds=1)
 """Between two checks whether a person has approved the iteration that waits."""
 
 
-def run_manifest(
+def run_here(
+    run: SelfEvolutionRun,
     manifest: Path,
     *,
-    name: str | None = None,
     storage: str | None = None,
     workdir: Path,
     workers: int | None = None,
@@ -61,13 +60,13 @@ def run_manifest(
     """Drive the run to its end; returns the exit code.
 
     Args:
+        manifest: What it was read from; sentences name it, and ``storage``.
         cold: Every process imports torch by itself.
         wait: Where an iteration waits for a person, wait with it.
 
     Raises:
         SelfevoError: it cannot start.
     """
-    run = load(manifest, name=name, storage=storage, cache=workdir)
     if importlib.util.find_spec("torch") is None:
         raise InputError("training needs packages that are not installed here; pip install 'selfevo[trainer]'")
     folder = RunFolder(workdir, run.metadata)

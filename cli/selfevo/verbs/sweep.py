@@ -78,11 +78,12 @@ def _run(
 ) -> int:
     """One after another; what ends early does not keep the others from their turn. Returns the exit code."""
     from selfevo.documents import INTERRUPTED, in_turn
+    from selfevo.manifest import load
     from selfevo.sweeps import files
     from selfevo.sweeps.grid import LABEL
     from selfevo.sweeps.results import result_of, table, to_do
     from selfevo.text import count, width
-    from selfevo.verbs.run import run_manifest
+    from selfevo.verbs.run import run_here
 
     name = cells[0].document["metadata"]["labels"][LABEL]
     places = files.write(cells, manifest.parent, workdir / "sweeps" / name)
@@ -91,7 +92,14 @@ def _run(
         print(f"{count(len(cells), 'run')}, {steps.sentence}\n", flush=True)
     code = in_turn(
         [cell.name for cell in cells],
-        lambda number: run_manifest(places[number], storage=storage, workdir=workdir, workers=workers, quiet=quiet),
+        lambda number: run_here(
+            load(places[number], storage=storage, cache=workdir),
+            places[number],
+            storage=storage,
+            workdir=workdir,
+            workers=workers,
+            quiet=quiet,
+        ),
         quiet,
         [cell.label for cell in cells],
     )

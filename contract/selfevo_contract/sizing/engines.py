@@ -127,12 +127,7 @@ def _candidates(spec: RunSpec) -> list[str]:
         for part, kind in _kinds(spec)
         if kind == "transformers"
         and named_gpus(spec, getattr(spec, part).pods)
-        # A process has one vLLM; a server's is in another.
-        and not (
-            part == "challenger"
-            and spec.challenger.grpo.generation == "vllm"
-            and spec.challenger.grpo.policy_server is None
-        )
+        and not (part == "challenger" and spec.challenger.grpo.colocated)  # a process has one vLLM
         and not (unknown and part != "evaluation")  # a judge that takes nobody knows how much is read there
     ]
 

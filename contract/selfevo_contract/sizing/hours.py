@@ -211,7 +211,7 @@ def _answering(
     if part.policy is not None and (server := part.policy.policy_server) is not None:
         over = server.gpus_of_replica
         return here.by_vllm(part.sequences, _POLICY_SEQUENCES, mean, server.memory_share, over)
-    if part.policy is not None and part.policy.generation == "vllm":
+    if part.policy is not None and part.policy.colocated:
         return here.by_vllm(share, _POLICY_SEQUENCES, mean, part.policy.vllm_gpu_memory_utilization)
     if part.policy is not None:
         a_step = ceil(part.policy.completions_per_step / processes)

@@ -151,8 +151,7 @@ def _has_cpu_memory(candidate: RunSpec, need: Need, written: RunSpec) -> bool:
 
 def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
     part = getattr(spec, role)
-    whole = part.grpo.generation == "vllm" and part.grpo.policy_server is None
-    shards = gpus_of(spec, part.pods) > 1 and not whole and spec.model.dtype != "float16"
+    shards = gpus_of(spec, part.pods) > 1 and not part.grpo.colocated and spec.model.dtype != "float16"
     for changes in _CHANGES:
         if "sharding" in changes and not shards:
             continue

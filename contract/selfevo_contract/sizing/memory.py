@@ -112,7 +112,7 @@ def training(
     held += dtype_bytes * whole if judged else 0
     if grpo.policy_server is not None:  # which has GPUs of its own; weights go to it in two buffers
         generating = SENT + 4 * model.vocabulary * model.hidden
-    elif grpo.generation == "vllm":  # its own weights, and room for one sequence at least
+    elif grpo.colocated:  # vLLM's own weights, and room for one sequence at least
         generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes)
         held += 0 if grpo.vllm_enable_sleep_mode else generating
     if isinstance(solver, TransformersEngine):

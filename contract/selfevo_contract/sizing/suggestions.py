@@ -44,8 +44,7 @@ def suggestions(spec: RunSpec, model: Architecture, card: str) -> Iterator[tuple
 
 def _can_shard(spec: RunSpec, model: Architecture) -> bool:
     several = all(need.gpus > 1 for need in trained(spec, model))
-    roles = (spec.challenger.grpo, spec.solver.grpo)
-    return several and not any(grpo.generation == "vllm" and grpo.policy_server is None for grpo in roles)
+    return several and not (spec.challenger.grpo.colocated or spec.solver.grpo.colocated)
 
 
 def with_settings(spec: RunSpec, **grpo: Any) -> RunSpec:

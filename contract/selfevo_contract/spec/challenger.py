@@ -93,10 +93,7 @@ class Challenger(Closed):
         Rule(
             "!(has(self.grpo) && has(self.grpo.generation) && self.grpo.generation == 'vllm' && has(self.engine) && "
             "self.engine.kind == 'vllm' && !(has(self.grpo.vllmMode) && self.grpo.vllmMode == 'server'))",
-            lambda challenger: (
-                (challenger.grpo.generation, challenger.engine.kind) != ("vllm", "vllm")
-                or challenger.grpo.policy_server is not None
-            ),
+            lambda challenger: not (challenger.grpo.colocated and challenger.engine.kind == "vllm"),
             "grpo.generation and engine.kind are both vllm, and one process holds one vLLM; choose engine.kind server, "
             "or grpo.vllmMode server",
         ),

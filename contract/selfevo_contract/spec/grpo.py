@@ -120,7 +120,7 @@ class Grpo(Closed):
         Rule(
             "!has(self.sharding) || self.sharding != 'fsdp' || self.generation != 'vllm' || (has(self.vllmMode) && "
             "self.vllmMode == 'server')",
-            lambda grpo: not grpo.sharded or grpo.generation != "vllm" or grpo.vllm_mode == "server",
+            lambda grpo: not (grpo.sharded and grpo.colocated),
             "generation vllm with vllmMode colocate needs whole weights on each GPU, which sharding fsdp does not "
             "have; set vllmMode to server, or choose one of them",
             lambda grpo: (
@@ -202,6 +202,11 @@ class Grpo(Closed):
     def offloaded(self) -> bool:
         """Whether these shares lie in CPU memory between uses."""
         return self.sharded and bool(self.cpu_offload)
+
+    @property
+    def colocated(self) -> bool:
+        """Whether vLLM generates in the training process, with whole weights of its own on the same GPU."""
+        return self.generation == "vllm" and self.vllm_mode != "server"
 
     @property
     def policy_server(self) -> ServerEngine | None:

@@ -133,11 +133,12 @@ class Rendezvous(StaticTCPRendezvous):
         self.master_port = self._store.port
         store, waiting = self._keys(), _Waiting(layout.join_s)
         others = range(1, layout.nodes)
-        while missing := ", ".join(str(node) for node in others if not self._here(store, node)):
-            if waiting.over(f"pods {missing} (of {layout.nodes})"):
+        while missing := [str(node) for node in others if not self._here(store, node)]:
+            names = ", ".join(missing)
+            if waiting.over(f"pods {names} (of {layout.nodes})"):
                 raise ServiceError(
-                    f"{missing.count(',') + 1} of {layout.nodes} pods did not join within {layout.join_s:g} s "
-                    f"(missing: {missing}); see whether they are scheduled, queue the run so "
+                    f"{len(missing)} of {layout.nodes} pods did not join within {layout.join_s:g} s "
+                    f"(missing: {names}); see whether they are scheduled, queue the run so "
                     f"that its pods start together (spec.queue), or raise pods.joinSeconds ({JOIN_SECONDS_ENV})",
                     reason=reasons.PEERS_MISSING,
                 )

@@ -143,7 +143,7 @@ class VllmServers:
             )
         if not self._servers:
             self._begun = time.monotonic()
-        for replica, port in enumerate(_free_ports(self._settings.replicas or 1)):
+        for replica, port in enumerate(free_ports(self._settings.replicas or 1)):
             devices = _devices(self._settings, replica, self._words, self._before)
             if len(devices) > 1:
                 check_split(self._words.gpus, len(devices), load_config(model.path, model.loading).get_text_config())
@@ -319,7 +319,8 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """So many ports of this machine that nobody listens at."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

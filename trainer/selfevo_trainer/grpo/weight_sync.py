@@ -3,15 +3,14 @@
 The weights go by NCCL from the first training process to the server's, which both wait in the same call: where one of
 them is gone, the other would wait for it for ever, and so would who asks a server that is ending. So this process
 watches the server meanwhile, and ends itself.
-A server that began anew has lost the weights. Nothing is asked a second time, and each set of weights has a name that
-the server is asked for.
+A server that began anew has lost the weights. So nothing of this is asked a second time, and each set of weights has a
+name that the server is asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_contract.process import PhaseConfig
 from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.endpoints.client import one_line
-from selfevo_trainer.engines.vllm_server import HOST
+from selfevo_trainer.engines.vllm_server import HOST, free_ports
 from selfevo_trainer.process import progress
 
 SYNC_S = 600.0
@@ -54,7 +53,7 @@ class PolicyClient(VLLMClient):
         self.failure: ServiceError | None = None
         self.version = ""
         """The name of the weights that are being sent."""
-        super().__init__(base_url=url, group_port=_free_port())
+        super().__init__(base_url=url, group_port=free_ports(1)[0])
 
     def check_server(self, total_timeout: float = 0.0, retry_interval: float = 2.0) -> None:
         """TRL waits here until the server is ready, which it is. What asks is set up: without TRL's further attempts,
@@ -202,9 +201,3 @@ def ends_process(config: PhaseConfig) -> Callable[[SelfevoError], None]:
         os._exit(result.exit_code)
 
     return end
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        return int(one.getsockname()[1])
