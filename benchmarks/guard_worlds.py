@@ -40,7 +40,7 @@ NAMES = {
     "length_last": "solver-train/completions/mean_length_last",
 }
 HEALTHY_ARMS = {"learning.json": ("main", "truth", "on-policy"), "frontier.json": ("main", "truth")}
-"""Arms of which every recorded run ends with its best score, or within two standard errors of it."""
+"""Arms of which every recorded run ends its third iteration ten points above the base or more."""
 CUT_OFF = 0.15
 """Above this share of truncated answers in one of the three iterations, which is the literature's limit, a run is not
 taken: to notice that is what the guard is for, whatever the score does."""
