@@ -24,7 +24,7 @@ from harness import chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
 from harness.runs import RUBRIC
 from selfevo.local.workdir import RunFolder
-from selfevo.report import write_report
+from selfevo.report import oracles, write_report
 from selfevo.report.collect import collect
 from selfevo.report.contamination import overlap_of
 from selfevo.report.data import Evaluation, Iteration, Overlap, Report, Scored, Update
@@ -45,6 +45,7 @@ from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_contract.scores import Score
+from selfevo_contract.spec.oracles import ORACLES
 from selfevo_contract.status import PhaseUsage, RunStatus, StepStatus, Usage
 from selfevo_core.summary import highest
 from selfevo_store import CorruptArtifact, commit, read_manifest
@@ -780,6 +781,10 @@ def test_a_cell_of_a_csv_is_no_formula(value: object, cell: str) -> None:
     assert written([{"a": value, "b": 1}]) == f"a,b\r\n{cell},1\r\n"
 
 
+def test_every_kind_of_oracle_has_its_words() -> None:
+    assert set(oracles.KINDS) == set(ORACLES)
+
+
 @pytest.mark.slow
 def test_label_accuracy_of_a_sample_has_its_error(tmp_path: Path) -> None:
     oracle = {"kind": "endpoint", "url": "https://llm", "model": "strong<er"}
@@ -850,6 +855,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path, until: str, expe
         pytest.param({"spec__rollout__labels": "random"}, marks=pytest.mark.slow),
         pytest.param({"spec__iterations": 14}, marks=pytest.mark.slow),
         pytest.param({"spec__rollout__oracle": None}, marks=pytest.mark.slow),
+        pytest.param({"spec__rollout__oracle": {"kind": "sorting"}}, marks=pytest.mark.slow),
         {
             "spec__evaluation__tasks": [
                 {"name": "one", "data": {"uri": "file:///one"}},

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from selfevo.report import thinned
 from selfevo.report.data import Iteration, PhaseTime, Report, Update
+from selfevo.report.oracles import words_of
 from selfevo.report.timings import NAMES
 from selfevo_contract.phases import PHASES
 
@@ -191,21 +192,13 @@ def shares(report: Report) -> Figure | None:
         yaxis={"title": {"text": "share"}, "tickformat": ".0%", "range": [0, 1.04]},
     ).update_layout(showlegend=True)
     band = report.run.spec.rollout.band
-    kind = getattr(report.run.spec.rollout.oracle, "kind", "arithmetic")
     return Figure(
         "shares",
         "The questions of each iteration",
         f"In the band: valid questions with a majority share from {band.min:g} to {band.max:g}. Majority share: mean "
-        f"over valid questions. Label accuracy: {_RIGHT[kind]}",
+        f"over valid questions. Label accuracy: {words_of(report.run).counted}",
         plot,
     )
-
-
-_RIGHT = {
-    "arithmetic": "labels of the curriculum that equal the truth.",
-    "data": "labels of the curriculum that equal the truth, of those whose question the data has.",
-    "endpoint": "labels of a sample that equal a stronger model's answer; bars span one standard error to either side.",
-}
 
 
 def _shares_line(

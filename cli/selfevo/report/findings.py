@@ -6,6 +6,7 @@ import math
 
 from selfevo.report.compare import difference
 from selfevo.report.data import Evaluation, Report, Rollout
+from selfevo.report.oracles import words_of
 from selfevo.report.text import listed, percent, points
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.judging import AGREED, AGREED_COUNT, AGREED_ERROR
@@ -173,7 +174,7 @@ def _labels(report: Report) -> list[str]:
         oracle = report.run.spec.rollout.oracle
         why = "the manifest names no oracle" if oracle is None else f"the oracle of kind {oracle.kind} has judged none"
         return [f"Label accuracy is not known: {why} (spec.rollout.oracle)."]
-    found = [_MEANS[getattr(report.run.spec.rollout.oracle, "kind", "arithmetic")]]
+    found = [words_of(report.run).means]
     (first, before), (last, after) = known[0], known[-1]
     a, b = before.label_accuracy or 0.0, after.label_accuracy or 0.0
     error = math.hypot(_binomial_error(a, before), _binomial_error(b, after))
@@ -211,14 +212,6 @@ def _unchecked(report: Report) -> list[str]:
         f"Nothing shows that the server had the right weights in {listed(off)}: it was not held against their "
         "fingerprint (engine.fingerprint: off)."
     ]
-
-
-_MEANS = {
-    "arithmetic": "Label accuracy counts a question without a known truth, a malformed one, as labelled wrongly.",
-    "data": "Label accuracy is over the labels whose question the data has.",
-    "endpoint": "Label accuracy is agreement with a stronger model, on a sample of the labels; it knows nothing of "
-    "that model's own mistakes.",
-}
 
 
 def _binomial_error(share: float, rollout: Rollout) -> float:
