@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from selfevo_contract.guard_signals import blind_guards, name_of, warning_guards, watched
 from selfevo_contract.phases import (
     EVALUATE,
     PUBLISH,
@@ -11,16 +13,19 @@ from selfevo_contract.phases import (
     SOLVER_TRAIN,
     VERIFIER_TRAIN,
     HeldOutTask,
+    JudgedBy,
     Loading,
     Made,
     PublishInputs,
     SolverTrainInputs,
     StepModelRef,
+    WatchedBy,
     input_key,
 )
 from selfevo_contract.phases.base import BaseModelRef
 from selfevo_contract.plan_steps import Step
 from selfevo_contract.spec.publish import HUB, Publish
+from selfevo_contract.spec.rewards import WITHOUT_LABELS
 from selfevo_contract.spec.run import RunSpec
 
 
@@ -76,6 +81,7 @@ def publication(
         base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest),
         loading=Loading(dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code),
         labels=spec.rollout.labels,
+        **_payment(spec),
         origin=begins.key if isinstance(begins, StepModelRef) else None,
         solvers=made(SOLVER_TRAIN.name),
         rollouts=made(SOLVER_ROLLOUT.name),
@@ -83,10 +89,30 @@ def publication(
         base_scores=scores.get(0) if iteration in scores else None,
         tasks=[HeldOutTask(name=task.name, data=task.data) for task in evaluation.tasks] if evaluation else [],
         judge=judges[-1].key if judges else None,
-        guards=spec.guards,
+        guards=_guards(spec),
         rollbacks=sum(count for first, count in redone.items() if first <= iteration),
     )
     keys = {model.key, inputs.scores, inputs.base_scores, inputs.judge}
     parents = [*(step.name for step in steps if step.key in keys), *needs]
     name = f"{PUBLISH.name}-{iteration}"
     return Step(name, iteration, inputs, input_key(inputs), tuple(dict.fromkeys(parents)))
+
+
+def _payment(spec: RunSpec) -> dict[str, Any]:
+    """What pays the Solver, where it is neither a label nor a judge that a step has made; nothing else may be there, so
+    that the keys of other runs are what they were."""
+    mode, verifier = spec.solver.reward.mode, spec.verifier
+    if mode in WITHOUT_LABELS:
+        return {"unlabelled": mode}
+    if verifier is None or verifier.rubric is None:
+        return {}
+    rubric = verifier.rubric
+    return {"rubric": JudgedBy(model=rubric.model, criteria=rubric.criteria, pairwise=rubric.pairwise is not None)}
+
+
+def _guards(spec: RunSpec) -> list[WatchedBy] | None:
+    if spec.guards is None:
+        return None
+    blind, warning = blind_guards(spec), warning_guards(spec)
+    seeing = {name_of(field): its.action for field, its in watched(spec).items() if name_of(field) not in blind}
+    return [WatchedBy(name=name, action="warn" if name in warning else action) for name, action in seeing.items()]

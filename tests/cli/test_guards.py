@@ -59,15 +59,21 @@ def test_plan_says_which_guards_will_be_blind(project: Project) -> None:
     assert "guards:" not in project.invoke("plan", "run.yaml").stdout
     project.write(spec__guards={"length": {"action": "ignore"}})
     shown = project.invoke("plan", "run.yaml").stdout
-    assert "guards: malformed, diversity, inBand, truncation, entropy, kl\n" in shown
+    assert "guards: malformed, diversity, truncation, entropy\n" in shown
     assert "guard zeroSpread will be blind: an update has " in shown
+    assert "guard inBand will be blind: a rollout has " in shown and "guard kl will be blind: it compares with" in shown
     assert "guard labelAccuracy will be blind: there is no spec.rollout.oracle\n" in shown
     plan = json.loads(project.invoke("plan", "run.yaml", "-o", "json").stdout)
     assert (
         list(plan["blindGuards"])
-        == ["heldOut", "flips", "consensusWithoutGain", "labelAccuracy", "similarity", "zeroSpread"]
+        == ["heldOut", "flips", "consensusWithoutGain", "labelAccuracy", "similarity", "inBand", "zeroSpread", "kl"]
         and "length" not in plan["guards"]
     )
+    assert plan["warningGuards"] == {}
+    project.write(spec__guards={"truncation": {"patience": 3}})
+    shown, plan = (project.invoke("plan", "run.yaml", *how).stdout for how in ((), ("-o", "json")))
+    assert list(json.loads(plan)["warningGuards"]) == ["truncation"]
+    assert "guard truncation may warn and will never act: it acts when 3 measurements in a row are beyond its " in shown
 
 
 def test_a_guard_that_makes_no_sense_is_reported_in_a_sentence(project: Project) -> None:

@@ -72,8 +72,8 @@ def test_a_guard_stops_the_run_and_changing_it_lets_the_run_go_on(api: Api, name
     assert message(failed).startswith(f"guard inBand: {measured}; change spec.guards.inBand")
     assert status_of(failed)["watch"] == "tripped: inBand"
     by_guard = {guard["name"]: guard for guard in status_of(failed)["guards"]}
-    assert "diversity" not in by_guard and by_guard["heldOut"]["state"] == by_guard["labelAccuracy"]["state"] == "Blind"
-    assert (by_guard["inBand"]["state"], by_guard["inBand"]["value"], by_guard["kl"]["state"]) == (
+    assert "diversity" not in by_guard and by_guard["heldOut"]["state"] == by_guard["kl"]["state"] == "Blind"
+    assert (by_guard["inBand"]["state"], by_guard["inBand"]["value"], by_guard["entropy"]["state"]) == (
         "Tripped",
         0.5,
         "Waiting",

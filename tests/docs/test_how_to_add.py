@@ -202,11 +202,10 @@ def test_a_guard(copy: Copy) -> None:
     copy.add(
         f"{folder}/novelty.py",
         """\
-        from selfevo_core.policies.guards.base import Guard, always, of_metric, percent
+        from selfevo_core.policies.guards.base import Guard, of_metric, percent
 
         NOVELTY = Guard(
             "novelty",
-            always,
             of_metric(lambda m: m.get("rollout/novel_share")),
             lambda reading: f"{percent(reading.value)} of the questions are new",
             percent,

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from test_reconcile import NOW, Scenario, starts, stops
 
 from harness.runs import DOCUMENT, make_run
+from selfevo_contract.guard_signals import blind_guards, warning_guards
 from selfevo_contract.plan import plan, rollbacks_of
 from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.guards import GuardAction, Guards
 from selfevo_contract.status import GuardStatus
-from selfevo_core.policies.guarding import blind_guards, watching
+from selfevo_core.policies.guarding import watching
 from selfevo_core.policies.guards import GUARDS, Guard
 from selfevo_core.policies.guards.base import Estimate, History, Reading
 from selfevo_core.policies.guards.consensus import CONSENSUS
@@ -58,7 +59,7 @@ HEALTHY: dict[str, dict[str, float]] = {
         "completions/mean_length_last": 110,
     },
 }
-GROUPS = {"spec__solver__grpo__promptsPerStep": 32}
+GROUPS = {"spec__solver__grpo__promptsPerStep": 32, "spec__rollout__questions": 200}
 ORACLE = {
     "spec__rollout__oracle": {"kind": "arithmetic"},
     "spec__rollout__replay": {"share": 0.5, "pool": 1000},
@@ -479,6 +480,11 @@ NO_EARLIER = (
     "nothing reads earlier questions (neither spec.rollout.replay is set, nor is a Challenger trained with "
     "spec.challenger.reward.memory)"
 )
+NO_SECOND = "it compares with the first iteration of the run, which has no other one; raise spec.iterations"
+FEW_QUESTIONS = (
+    "a rollout has 20 questions, of which even none, in each of 2 iterations, are not below 4.0 % by 2 standard errors"
+    "; raise spec.rollout.questions or spec.guards.inBand.limit, or lower spec.guards.standardErrors"
+)
 FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
 
 
@@ -525,6 +531,22 @@ FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perD
             },
         ),
         ({**FEW_GROUPS, "spec__iterations": 4}, {}),
+        ({"spec__iterations": 1}, dict.fromkeys(("labelAccuracy", "similarity", "kl"), NO_SECOND)),
+        (
+            {"spec__iterations": 3, "spec__forkFrom": {"run": "other", "iteration": 2}},
+            dict.fromkeys(("labelAccuracy", "similarity", "kl"), NO_SECOND),
+        ),
+        ({"spec__rollout__questions": 20}, {"inBand": FEW_QUESTIONS}),
+        ({"spec__rollout__questions": 20, "spec__guards": {"inBand": {"limit": 0.2}}}, {}),
+        (
+            {"spec__rollout__questions": 20, "spec__guards": {"truncation": {"limit": 0.97, "warnAt": 0.97}}},
+            {
+                "inBand": FEW_QUESTIONS,
+                "truncation": "a rollout has 20 questions, of which even all, in each of 2 iterations, are not beyond "
+                "97.0 % by 2 standard errors; raise spec.rollout.questions, or lower spec.guards.truncation.limit or "
+                "spec.guards.standardErrors",
+            },
+        ),
         ({**FEW_GROUPS, "spec__guards": {"standardErrors": 0}}, {}),
         (
             {"spec__solver__grpo__beta": 0},
@@ -537,7 +559,30 @@ def test_a_guard_never_needs_what_a_run_does_not_have(changes: dict[str, Any], b
     assert blind_guards(scenario.run.spec) == blind
     scenario.reconcile()
     assert {guard.name: guard.message for guard in scenario.status.guards if guard.state == "Blind"} == blind
-    assert starts(scenario.reconcile()) != []
+    assert starts(scenario.reconcile()) != [] or scenario.run.spec.fork_from is not None
+
+
+PATIENT = "it acts when 2 evaluations in a row are beyond its limit, and the run has 1 evaluation that can be; lower "
+
+
+@pytest.mark.parametrize(
+    ("changes", "never"),
+    [
+        ({}, []),
+        ({"spec__iterations": 1}, ["heldOut", "consensusWithoutGain"]),
+        (
+            {"spec__iterations": 3, "spec__evaluation__every": 3, "spec__guards": {"heldOut": {"action": "warn"}}},
+            ["consensusWithoutGain"],
+        ),
+    ],
+)
+def test_a_guard_whose_patience_outlasts_the_run_only_warns(changes: dict[str, Any], never: list[str]) -> None:
+    spec = Scenario(**{"spec__guards": {}, **GROUPS, **changes}).run.spec
+    found = warning_guards(spec)
+    assert list(found) == never
+    for name, why in found.items():
+        every = "lower spec.evaluation.every, 3, or " if spec.iterations > 1 else ""
+        assert why == f"{PATIENT}spec.guards.{name}.patience, or {every}raise spec.iterations"
 
 
 def test_one_that_is_ignored_is_not_blind_either() -> None:

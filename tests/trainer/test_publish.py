@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from harness.artifacts import write_files
 from harness.inprocess import Ended, Phases
-from harness.runs import make_run
+from harness.runs import DIGEST, RUBRIC, TRIAD, make_run
 from harness.writable_hub import WritableHub, writable_hub
 from selfevo_contract.artifacts import ManifestDraft
 from selfevo_contract.phases import EVALUATE, SOLVER_ROLLOUT, SOLVER_TRAIN, PublishInputs
@@ -24,7 +24,7 @@ from selfevo_contract.plan import plan
 from selfevo_contract.plan_publish import address_of
 from selfevo_contract.rows import CURRICULUM, CurriculumRow
 from selfevo_store import commit
-from selfevo_trainer.publishing.card import Facts, model_card
+from selfevo_trainer.publishing.card import Facts, data_card, model_card
 
 TOKEN = "acme-token"
 MODEL, DATA = "models/acme/sums", "datasets/acme/sums"
@@ -47,7 +47,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WritableHub
 
 def make(folder: Path, to: str = "hf://acme/sums", weight: float = 0.5, **changes: Any) -> Phases:
     """A run whose steps are committed, but for its publications; its Solvers are a matrix."""
-    publish = {"to": to, **changes.pop("publish", {})}
+    publish, rollout = {"to": to, **changes.pop("publish", {})}, changes.pop("rollout", {})
     store = (folder / "store").absolute().as_uri()
     run = make_run(
         **{"spec__storage__uri": store, "spec__publish": publish, "spec__model__dtype": "float32", **changes}
@@ -66,7 +66,7 @@ def make(folder: Path, to: str = "hf://acme/sums", weight: float = 0.5, **change
         elif step.phase == SOLVER_ROLLOUT.name:
             work.mkdir(parents=True)
             row = CurriculumRow(question=f"{step.iteration} + 1", answer="2", share=0.75)
-            files, metrics = CURRICULUM.write(work, [row]), {"kept": 1.0}
+            files, metrics = CURRICULUM.write(work, [row]), {"kept": 1.0, **rollout}
         elif step.phase == EVALUATE.name:
             files = write_files(work, {"nothing": b""})
             task = step.inputs.tasks[0].name  # type: ignore[union-attr]
@@ -312,6 +312,69 @@ def test_a_card_tells_of_the_judge_the_way_back_and_the_run_that_it_went_on_from
     assert "The run went back 2 times." in card and "This model was not evaluated." in card
     assert f"went on from another run's Solver, `{'c' * 64}`" in card and "paid by a judge's scores" in card
     assert "Judge" not in model_card(went_back, Facts()) and "of the kind `majority`" in model_card(went_back, Facts())
+    frozen = model_card(went_back, Facts(judge={"promoted": 1.0, "anchors/after": 0.75}))
+    assert "judge that its run began with, which was not trained since. Right on sealed anchors, per cent: 75" in frozen
+
+
+def inputs_of(**changes: Any) -> PublishInputs:
+    inputs = plan(make_run(spec__publish={"to": "hf://acme/sums"}, **changes).spec).by_name["publish-2"].inputs
+    assert isinstance(inputs, PublishInputs)
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("changes", "paid", "answers"),
+    [
+        ({}, "paid by labels of the kind `majority`. It", "the label that training used, and may be wrong"),
+        (
+            {"spec__solver__reward": {"mode": "confidence"}},
+            "paid by agreeing with its own other answers (`confidence`), and by no label. It",
+            "a label of the kind `majority`, which training did not use",
+        ),
+        (
+            {"spec__solver__reward": {"mode": "selfCertainty"}},
+            "paid by how sure it was of its tokens (`selfCertainty`), and by no label. It",
+            "a label of the kind `majority`, which training did not use",
+        ),
+        (TRIAD, "paid by a judge's scores. It", "They have no answers: a judge paid the Solver's own."),
+        (RUBRIC, "paid by a judge's scores by criteria. It", "They have no answers"),
+    ],
+)
+def test_a_card_says_what_paid_the_solver(changes: dict[str, Any], paid: str, answers: str) -> None:
+    inputs = inputs_of(**changes)
+    card = model_card(inputs, Facts(judge={} if inputs.judge else None))
+    assert paid in card and (paid.count("label") or "label" not in card), card
+    assert answers in data_card(inputs, [])
+
+
+@pytest.mark.parametrize(("pairwise", "how"), [(False, "scored its answers"), (True, "compared its answers")])
+def test_a_card_names_a_judge_with_criteria_by_model_and_digest(pairwise: bool, how: str) -> None:
+    changes = {**RUBRIC, **({"spec__verifier__rubric__pairwise": {}} if pairwise else {})}
+    agreed = {"anchors/accuracy": 0.75, "anchors/count": 64.0, "anchors/error": 0.05}
+    card = model_card(inputs_of(**changes), Facts(judge=agreed))
+    assert f"## Judge\n\n`strong` {how} by written criteria (sha256 `{DIGEST}`). It was not trained. Right on" in card
+    assert "per cent: 75.0 ± 5.0 of 64." in card and "https://llm" not in card and "criteria.yaml" not in card
+
+
+def test_the_agreement_of_a_judge_with_criteria_is_that_of_the_newest_rollout(tmp_path: Path) -> None:
+    phases = make(tmp_path, to=f"file://{tmp_path}/out", rollout={"anchors/accuracy": 0.5}, **RUBRIC)
+    assert phases("publish-2").code == 0
+    assert "Right on pairs of a known order, per cent: 50.0." in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_pays_by_labels_or_by_a_trained_judge_adds_nothing_to_the_key() -> None:
+    for changes in ({}, TRIAD):
+        assert not {"unlabelled", "rubric"} & inputs_of(**changes).wire().keys()
+
+
+def test_a_card_leaves_out_guards_that_are_blind_and_actions_that_never_follow() -> None:
+    seeing = {each.name: each.action for each in inputs_of(spec__guards={}, spec__iterations=2).guards or []}
+    assert not {"labelAccuracy", "similarity"} & seeing.keys() and seeing["truncation"] == "stop"
+    once = plan(make_run(spec__publish={"to": "hf://acme/sums"}, spec__guards={}, spec__iterations=1).spec)
+    inputs = once.by_name["publish-1"].inputs
+    assert isinstance(inputs, PublishInputs)
+    card = model_card(inputs, Facts())
+    assert "| heldOut | warn |" in card and "| kl |" not in card and "| truncation | stop |" in card
 
 
 # --- a store ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from selfevo.views.hours import estimate_line, expected
 from selfevo.views.judge import judge_json, judge_lines
 from selfevo_contract.artifacts import Manifest, step_uri
 from selfevo_contract.errors import InputError
+from selfevo_contract.guard_signals import blind_guards, warning_guards
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.engines import engines_of
@@ -27,7 +28,7 @@ from selfevo_contract.sizing.layout import layout_lines, layout_of
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
-from selfevo_core.policies.guarding import blind_guards, watching
+from selfevo_core.policies.guarding import watching
 from selfevo_core.reconcile import reconcile
 from selfevo_core.usage import amounts
 
@@ -59,6 +60,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         watched: dict[str, Any] = {
             "guards": [guard.name for guard in watching(run.spec)],
             "blindGuards": blind_guards(run.spec),
+            "warningGuards": warning_guards(run.spec),
         }
         found, card = expected(run.spec, there)
         hours = found and {"hours": found.hours, "gpuHours": found.gpu_hours, "tokens": found.tokens, "card": card}
@@ -94,7 +96,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
 
 
 def _guards(run: SelfEvolutionRun) -> list[str]:
-    """Which guards watch the run, and which of them never see anything."""
+    """Which guards watch the run, which of them never see anything, and which never act."""
     if run.spec.guards is None:
         return []
     blind = blind_guards(run.spec)
@@ -102,6 +104,7 @@ def _guards(run: SelfEvolutionRun) -> list[str]:
     return [
         f"guards: {', '.join(seeing) or 'none'}",
         *(f"guard {name} will be blind: {why}" for name, why in blind.items()),
+        *(f"guard {name} may warn and will never act: {why}" for name, why in warning_guards(run.spec).items()),
     ]
 
 

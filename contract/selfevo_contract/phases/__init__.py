@@ -20,7 +20,7 @@ from selfevo_contract.phases.challenger_train import CHALLENGER_TRAIN, Challenge
 from selfevo_contract.phases.evaluate import EVALUATE, EvaluateInputs, HeldOutInputs
 from selfevo_contract.phases.finetune import FINETUNE, FinetuneInputs
 from selfevo_contract.phases.finetune_evaluate import FINETUNE_EVALUATE, FinetuneEvaluateInputs
-from selfevo_contract.phases.publish import PUBLISH, HeldOutTask, Made, PublishInputs
+from selfevo_contract.phases.publish import PUBLISH, HeldOutTask, JudgedBy, Made, PublishInputs, WatchedBy
 from selfevo_contract.phases.solver_rollout import SOLVER_ROLLOUT, SolverRolloutInputs
 from selfevo_contract.phases.solver_train import SOLVER_TRAIN, SolverTrainInputs
 from selfevo_contract.phases.verifier_train import VERIFIER_TRAIN, VerifierTrainInputs
@@ -45,6 +45,7 @@ __all__ = [
     "HeldOutInputs",
     "HeldOutTask",
     "Inputs",
+    "JudgedBy",
     "Loading",
     "Made",
     "ModelRef",
@@ -55,6 +56,7 @@ __all__ = [
     "SolverTrainInputs",
     "StepModelRef",
     "VerifierTrainInputs",
+    "WatchedBy",
     "input_key",
     "inputs_adapter",
 ]

@@ -7,7 +7,7 @@ from typing import Literal
 from selfevo_contract.base import Sha256, Wire
 from selfevo_contract.phases.base import BaseModelRef, Loading, ModelRef, PhaseType
 from selfevo_contract.spec.data import Data
-from selfevo_contract.spec.guards import Guards
+from selfevo_contract.spec.guards import GuardAction
 
 
 class Made(Wire):
@@ -22,6 +22,24 @@ class HeldOutTask(Wire):
 
     name: str
     data: Data
+
+
+class JudgedBy(Wire):
+    """A judge with criteria, which pays a Solver and is not trained."""
+
+    model: str
+    """As its server knows it."""
+    criteria: list[Data]
+    pairwise: bool
+    """It compares answers."""
+
+
+class WatchedBy(Wire):
+    """A guard that sees something of the run."""
+
+    name: str
+    action: GuardAction
+    """What follows where its limit is crossed; `warn` where the run is too short for another."""
 
 
 class PublishInputs(Wire):
@@ -40,6 +58,10 @@ class PublishInputs(Wire):
     loading: Loading
     labels: str
     """What the curricula's labels are: rollout.labels."""
+    unlabelled: Literal["confidence", "selfCertainty"] | None = None
+    """The Solver's mode of reward, where it is paid without a label."""
+    rubric: JudgedBy | None = None
+    """Its judge, where that is not trained."""
     origin: Sha256 | None = None
     """Key of the Solver of another run that its own run went on from."""
     solvers: list[Made]
@@ -54,8 +76,9 @@ class PublishInputs(Wire):
     """What these are about."""
     judge: Sha256 | None = None
     """Key of the step that made the judge of its iteration."""
-    guards: Guards | None = None
-    """What watched the run; no part of the key, for they may change, and what is published stays."""
+    guards: list[WatchedBy] | None = None
+    """What watched the run, those left out that are blind; no part of the key, for they may change, and what is
+    published stays."""
     rollbacks: int = 0
     """How often the run had gone back before it."""
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from selfevo_contract import reasons
+from selfevo_contract.guard_signals import blind, watched
 from selfevo_contract.phases import PHASES
 from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.run import RunSpec
@@ -24,14 +25,8 @@ _REMEMBERED = {f"{phase.metrics}/{name}" for phase in PHASES.values() for name i
 
 def watching(spec: RunSpec) -> list[Guard]:
     """The guards of a run that are not switched off."""
-    if spec.guards is None:
-        return []
-    return [guard for guard in GUARDS if guard.settings(spec.guards).action != "ignore"]
-
-
-def blind_guards(spec: RunSpec) -> dict[str, str]:
-    """Those of them whose signal the run does not have, by name, and why."""
-    return {guard.name: why for guard in watching(spec) if (why := guard.blind(spec))}
+    on = watched(spec)
+    return [guard for guard in GUARDS if guard.field in on]
 
 
 def verdicts(state: RunState) -> list[GuardStatus]:
@@ -101,7 +96,7 @@ def _verdict(
     """``start`` is the iteration that the run goes on from: nothing is to blame before the one after it."""
     assert spec.guards is not None
     settings, errors = guard.settings(spec.guards), spec.guards.standard_errors
-    if why := guard.blind(spec):
+    if why := blind(guard.field, spec):
         return GuardStatus(name=guard.name, state="Blind", message=why)
     recorded = _recorded_baseline(before)
     readings = guard.readings(history, spec, recorded)

@@ -85,7 +85,9 @@ GUARDED = (
     Shape(
         "promoted",
         iterations=2,
-        changes=CURES | ONE_SHARD | {"spec__guards": {"inBand": {"action": "promoteBest"}}, "spec__parallelSteps": 2},
+        changes=CURES
+        | ONE_SHARD
+        | {"spec__guards": {"standardErrors": 0, "inBand": {"action": "promoteBest"}}, "spec__parallelSteps": 2},
         figures={"solver-rollout-2": {"in_band_share": 0.0}},
     ),
 )

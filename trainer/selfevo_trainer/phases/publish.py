@@ -106,6 +106,8 @@ def facts_of(context: Context, inputs: PublishInputs, curricula: list[Curriculum
     assert isinstance(inputs.model, StepModelRef)
     scores, base = (manifest_of(EVALUATE.name, key) for key in (inputs.scores, inputs.base_scores))
     judge = manifest_of(VERIFIER_TRAIN.name, inputs.judge)
+    if inputs.rubric is not None and inputs.rollouts:
+        judge = manifest_of(SOLVER_ROLLOUT.name, inputs.rollouts[-1].key)
     trained = manifest_of(inputs.model.phase, inputs.model.key)
     return Facts(
         scores=scores.metrics if scores else {},

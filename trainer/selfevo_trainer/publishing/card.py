@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfevo_contract.judging import AFTER, BEFORE, ERROR, PROMOTED
-from selfevo_contract.phases import SOLVER_TRAIN, PublishInputs
+from selfevo_contract.judging import AFTER, AGREED, AGREED_COUNT, AGREED_ERROR, BEFORE, ERROR, PROMOTED
+from selfevo_contract.phases import SOLVER_TRAIN, JudgedBy, PublishInputs, WatchedBy
 from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.data import Data
-from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.publish import HUB
+from selfevo_contract.spec.rewards import CONFIDENCE
 
 NAMES = {"mean": "mean of the samples", "greedy": "greedy", "maj": "majority"}
 
@@ -42,7 +42,8 @@ class Facts:
     """Of the base's."""
     curricula: Sequence[Curriculum] = ()
     judge: Mapping[str, float] | None = None
-    """What the step of its judge measured; None in a run without one."""
+    """What the step of its judge measured, or, where the judge is not trained, the newest rollout; None in a run
+    without one."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of what trained it."""
     adapter: bool = False
@@ -51,7 +52,6 @@ class Facts:
 
 def model_card(inputs: PublishInputs, facts: Facts) -> str:
     """Of the model."""
-    paid = "a judge's scores" if facts.judge is not None else f"labels of the kind `{inputs.labels}`"
     base = hub_name(inputs.base.uri)
     data = hub_name(inputs.to) if inputs.curriculum else None
     head: dict[str, Any] = {
@@ -67,13 +67,13 @@ def model_card(inputs: PublishInputs, facts: Facts) -> str:
     parts = [
         f"# Solver of iteration {inputs.iteration}",
         f"Trained by selfevo: in each iteration a Challenger writes questions, and the Solver is trained on them by "
-        f"GRPO, paid by {paid}. It started from {_base(inputs)}, and is "
+        f"GRPO, paid by {_paid(inputs, facts)}. It started from {_base(inputs)}, and is "
         f"{'an adapter on it' if facts.adapter else f'whole, in {inputs.loading.dtype}'}.",
         "## Scores",
         _scores(inputs, facts),
         "## Training data",
         _data(inputs, facts),
-        *_judge(facts.judge),
+        *_judge(inputs.rubric, facts.judge),
         *_guards(inputs.guards, inputs.rollbacks),
         "## Lineage",
         _lineage(inputs, facts),
@@ -90,11 +90,31 @@ def data_card(inputs: PublishInputs, curricula: Sequence[Curriculum]) -> str:
     }
     text = [
         f"# Curricula of iterations {_span(each.iteration for each in curricula)}",
-        "Questions that a Challenger wrote and that a Solver was trained on. Questions and answers are a model's, and "
-        "nobody has checked them: an answer is the label that training used, and may be wrong.",
+        f"Questions that a Challenger wrote and that a Solver was trained on. {_answers(inputs)}",
         _table(["iteration", "file", "rows", "sha256"], [[*_of(each)] for each in curricula]),
     ]
     return _front(head) + "\n\n".join(text) + "\n"
+
+
+def _paid(inputs: PublishInputs, facts: Facts) -> str:
+    if inputs.unlabelled is not None:
+        votes = inputs.unlabelled == CONFIDENCE
+        what = "agreeing with its own other answers" if votes else "how sure it was of its tokens"
+        return f"{what} (`{inputs.unlabelled}`), and by no label"
+    if inputs.rubric is not None:
+        how = "preferences between its answers" if inputs.rubric.pairwise else "scores"
+        return f"a judge's {how} by criteria"
+    return "a judge's scores" if facts.judge is not None else f"labels of the kind `{inputs.labels}`"
+
+
+def _answers(inputs: PublishInputs) -> str:
+    """What a curriculum's answers are."""
+    if inputs.rubric is not None or inputs.judge is not None:
+        return "They are a model's, and nobody has checked them. They have no answers: a judge paid the Solver's own."
+    models = "Questions and answers are a model's, and nobody has checked them: an answer is"
+    if inputs.unlabelled is not None:
+        return f"{models} a label of the kind `{inputs.labels}`, which training did not use, and may be wrong."
+    return f"{models} the label that training used, and may be wrong."
 
 
 def hub_name(uri: str) -> str | None:
@@ -158,11 +178,15 @@ def _digest(data: Data) -> str:
     return f"sha256 `{data.digest}`" if data.digest else "its digest was not given"
 
 
-def _judge(metrics: Mapping[str, float] | None) -> list[str]:
+def _judge(rubric: JudgedBy | None, metrics: Mapping[str, float] | None) -> list[str]:
+    if rubric is not None:
+        return ["## Judge", _with_criteria(rubric, metrics or {})]
     if metrics is None:
         return []
     parts = []
-    if PROMOTED in metrics:
+    if BEFORE not in metrics:  # the step that began it
+        parts.append("Its answers were scored by the judge that its run began with, which was not trained since.")
+    elif PROMOTED in metrics:
         parts.append(
             "The judge that this iteration trained took the place of the one before."
             if metrics[PROMOTED]
@@ -172,17 +196,24 @@ def _judge(metrics: Mapping[str, float] | None) -> list[str]:
         before = f"{100 * metrics[BEFORE]:.1f} -> " if BEFORE in metrics else ""
         error = f" (standard error of the difference {100 * metrics[ERROR]:.1f})" if ERROR in metrics else ""
         parts.append(f"Right on sealed anchors, per cent: {before}{100 * metrics[AFTER]:.1f}{error}.")
-    return ["## Judge", " ".join(parts) or "Its answers were scored by a judge that was not trained."]
+    return ["## Judge", " ".join(parts)]
 
 
-def _guards(guards: Guards | None, rollbacks: int) -> list[str]:
+def _with_criteria(rubric: JudgedBy, metrics: Mapping[str, float]) -> str:
+    files = ", ".join(map(_digest, rubric.criteria))
+    asked = "compared its answers" if rubric.pairwise else "scored its answers"
+    parts = [f"`{rubric.model}` {asked} by written criteria ({files}). It was not trained."]
+    if AGREED in metrics:
+        error = f" ± {100 * metrics[AGREED_ERROR]:.1f}" if AGREED_ERROR in metrics else ""
+        of = f" of {metrics[AGREED_COUNT]:.0f}" if AGREED_COUNT in metrics else ""
+        parts.append(f"Right on pairs of a known order, per cent: {100 * metrics[AGREED]:.1f}{error}{of}.")
+    return " ".join(parts)
+
+
+def _guards(guards: Sequence[WatchedBy] | None, rollbacks: int) -> list[str]:
     if guards is None:
         return []
-    rows = []
-    for name in type(guards).model_fields:
-        guard = getattr(guards, name)
-        if hasattr(guard, "action") and guard.action != "ignore":
-            rows.append([str(type(guards).model_fields[name].alias or name), guard.action])
+    rows = [[guard.name, guard.action] for guard in guards]
     went = {0: "The run never went back.", 1: "The run went back once."}.get(
         rollbacks, f"The run went back {rollbacks} times."
     )

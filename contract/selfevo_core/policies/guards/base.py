@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfevo_contract.guard_signals import name_of, share_error
 from selfevo_contract.spec.guards import Guards
 from selfevo_contract.spec.run import RunSpec
 from selfevo_core.policies.base import RunState
@@ -56,9 +57,7 @@ class Guard:
     the registry in `__init__`."""
 
     field: str
-    """Of `Guards`; its alias is the guard's name."""
-    blind: Callable[[RunSpec], str]
-    """Why a run of this spec never has the signal; empty where it has."""
+    """Of `Guards`; its alias is the guard's name. What its signal needs: the contract's `guard_signals`."""
     readings: Callable[[History, RunSpec, Estimate | None], list[Reading]]
     """``readings(history, spec, recorded baseline)``: of every iteration that has the signal, in their order."""
     says: Callable[[Reading], str]
@@ -71,7 +70,7 @@ class Guard:
     @property
     def name(self) -> str:
         """E.g. ``labelAccuracy``."""
-        return Guards.model_fields[self.field].alias or self.field
+        return name_of(self.field)
 
     def settings(self, guards: Guards) -> Any:
         """Its own part of the spec."""
@@ -162,28 +161,12 @@ def share(value: float, of: float | None) -> Estimate:
     """
     if not of or not 0 <= value <= 1:
         return Estimate(value)
-    smoothed = (value * of + 1) / (of + 2)
-    return Estimate(value, math.sqrt(smoothed * (1 - smoothed) / (of + 2)))
+    return Estimate(value, share_error(value, of))
 
 
 def share_of(name: str, count: str) -> Callable[[Metrics], Estimate | None]:
     """A measure: the share ``name``, with the error of as many as ``count`` says."""
     return lambda metrics: None if (value := metrics.get(name)) is None else share(value, metrics.get(count))
-
-
-def always(spec: RunSpec) -> str:
-    """Every run has the signal."""
-    return ""
-
-
-def needs_training(spec: RunSpec) -> str:
-    """A run has the signal whose Solver is trained."""
-    return "the Solver is not trained (spec.solver.grpo.maxSteps is 0)" if spec.solver.grpo.max_steps == 0 else ""
-
-
-def needs_evaluation(spec: RunSpec) -> str:
-    """A run has the signal that is evaluated."""
-    return "there is no spec.evaluation" if spec.evaluation is None else ""
 
 
 def percent(share: float) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from selfevo_contract.phases import EVALUATE
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Estimate, Guard, History, Metrics, Reading, needs_evaluation, percent
+from selfevo_core.policies.guards.base import Estimate, Guard, History, Metrics, Reading, percent
 
 _CONSENSUS = f"{EVALUATE.metrics}/consensus"
 
@@ -65,15 +65,8 @@ def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> lis
     return found
 
 
-def _blind(spec: RunSpec) -> str:
-    if spec.evaluation is not None and 1 in [task.samples or spec.evaluation.samples for task in spec.evaluation.tasks]:
-        return "one sampled answer agrees with itself (samples of spec.evaluation or one of its tasks is 1)"
-    return needs_evaluation(spec)
-
-
 CONSENSUS = Guard(
     "consensus_without_gain",
-    _blind,
     _readings,
     lambda reading: (
         "the score of the held-out questions rose"

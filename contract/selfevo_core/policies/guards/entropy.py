@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, needs_training, of_baseline, of_metric, percent
+from selfevo_core.policies.guards.base import Guard, of_baseline, of_metric, percent
 
 ENTROPY = Guard(
     "entropy",
-    needs_training,
     of_metric(lambda m: m.get("solver/entropy_last"), of_baseline, lambda m: m.get("solver/entropy_first")),
     lambda reading: (
         f"the Solver's entropy is {reading.value:.3g} nats a token after training, "

@@ -9,7 +9,7 @@ signal, and never a reward.
 from __future__ import annotations
 
 from selfevo_contract.phases import EVALUATE
-from selfevo_core.policies.guards.base import Guard, Metrics, needs_evaluation, of_metric
+from selfevo_core.policies.guards.base import Guard, Metrics, of_metric
 
 _GAIN = f"{EVALUATE.metrics}/greedy_gain"
 
@@ -21,7 +21,6 @@ def _errors(metrics: Metrics) -> float | None:
 
 FLIPS = Guard(
     "flips",
-    needs_evaluation,
     of_metric(_errors),
     lambda reading: (
         "of the greedy answers to held-out questions, "

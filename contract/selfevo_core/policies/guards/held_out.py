@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from selfevo_contract.phases import EVALUATE
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Estimate, Guard, History, Metrics, Reading, needs_evaluation, percent
+from selfevo_core.policies.guards.base import Estimate, Guard, History, Metrics, Reading, percent
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> lis
 
 HELD_OUT = Guard(
     "held_out",
-    needs_evaluation,
     _readings,
     lambda reading: (
         f"the held-out score is {percent(reading.value)}, {reading.level:.1f} standard errors below the "

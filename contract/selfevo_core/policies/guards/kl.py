@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Guard, Metrics, needs_training, of_baseline, of_metric
-
-
-def _blind(spec: RunSpec) -> str:
-    if spec.solver.grpo.beta == 0:
-        return "the KL divergence is not computed (spec.solver.grpo.beta is 0)"
-    return needs_training(spec)
+from selfevo_core.policies.guards.base import Guard, Metrics, of_baseline, of_metric
 
 
 def _measure(metrics: Metrics) -> float | None:
@@ -22,7 +15,6 @@ def _measure(metrics: Metrics) -> float | None:
 
 KL = Guard(
     "kl",
-    _blind,
     of_metric(_measure, of_baseline, lambda m: m.get("solver/kl_last")),
     lambda reading: (
         "the reward of the Solver's training rose"

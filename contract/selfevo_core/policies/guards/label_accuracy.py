@@ -19,13 +19,8 @@ def _fallen(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estima
     return Estimate(first.value - value.value, math.hypot(first.error, value.error))
 
 
-def _blind(spec: RunSpec) -> str:
-    return "there is no spec.rollout.oracle" if spec.rollout.oracle is None else ""
-
-
 LABEL_ACCURACY = Guard(
     "label_accuracy",
-    _blind,
     of_metric(_measure, _fallen, _measure),
     lambda reading: f"{percent(reading.value)} of the labels are right, {_fall(reading.level)} than at first",
     lambda limit: f"a fall of {100 * limit:.1f} points",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfevo_contract.spec.run import RunSpec
-from selfevo_core.policies.guards.base import Estimate, Guard, Metrics, needs_training, of_metric
+from selfevo_core.policies.guards.base import Estimate, Guard, Metrics, of_metric
 
 
 def _level(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate | None:
@@ -18,7 +18,6 @@ def _at_first(metrics: Metrics) -> float | None:
 
 LENGTH = Guard(
     "length",
-    needs_training,
     of_metric(lambda m: m.get("solver/completions/mean_length_last"), _level, _at_first),
     lambda reading: (
         f"the Solver's answers are {reading.value:.0f} tokens long after training, {reading.at_first:.0f} at first"

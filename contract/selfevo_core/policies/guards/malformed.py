@@ -17,7 +17,6 @@ from selfevo_core.policies.guards.base import (
     History,
     Metrics,
     Reading,
-    always,
     of_metric,
     percent,
     share,
@@ -54,7 +53,6 @@ def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> lis
 
 MALFORMED = Guard(
     "malformed",
-    always,
     _readings,
     lambda reading: (
         f"{percent(reading.value)} of the Challenger's completions are no usable question"

@@ -34,18 +34,8 @@ def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> lis
     return found
 
 
-def _blind(spec: RunSpec) -> str:
-    if spec.rollout.replay is not None or (spec.challenger.reward.memory and spec.challenger.grpo.max_steps > 0):
-        return ""
-    return (
-        "nothing reads earlier questions (neither spec.rollout.replay is set, nor is a Challenger trained with "
-        "spec.challenger.reward.memory)"
-    )
-
-
 SIMILARITY = Guard(
     "similarity",
-    _blind,
     _readings,
     lambda reading: (
         f"{percent(reading.value)} of the Challenger's questions are similar to one of an earlier iteration"

@@ -5,11 +5,10 @@ Answers to one question are alike, so the error is that of as many answers as th
 
 from __future__ import annotations
 
-from selfevo_core.policies.guards.base import Guard, always, of_metric, percent, share_of
+from selfevo_core.policies.guards.base import Guard, of_metric, percent, share_of
 
 TRUNCATION = Guard(
     "truncation",
-    always,
     of_metric(share_of("rollout/answers/truncated", "rollout/valid")),
     lambda reading: f"{percent(reading.value)} of the rollout's answers ended at their length limit",
     percent,
