@@ -39,6 +39,7 @@ from selfevo_contract.rows import CURRICULUM, QUESTIONS
 from selfevo_store import commit, fetch_rows, open_store, read_manifest
 from selfevo_store.problems import ObjectNotFound
 
+WRITING = Path(__file__).parents[2] / "examples" / "writing"
 INPUT, SERVICE, DATA = int(ExitCode.INPUT), int(ExitCode.SERVICE), int(ExitCode.DATA)
 
 
@@ -420,6 +421,44 @@ def more_tokens(world: World) -> None:
     file.write_text(json.dumps(content))
 
 
+def judge(change: Callable[[Path], Any]) -> Callable[[World], None]:
+    """A judge that is named, a copy of the example's, of which one thing is wrong."""
+
+    def arrange(world: World) -> None:
+        copy = Path(shutil.copytree(WRITING / "judge", world.folder / "judge"))
+        change(copy)
+        verifier = {
+            "model": {"uri": f"file://{copy}"},
+            "anchors": {"data": {"uri": f"file://{WRITING / 'anchors.jsonl'}"}},
+            "maxLength": 64,
+        }
+        reward = {"reward": {"mode": "judged"}}
+        world.over({"verifier": verifier, "challenger": reward, "solver": reward, "rollout": {"oracle": None}})
+        world.step = "verifier-train-0"
+
+    return arrange
+
+
+def of_another_tokenizer(judge: Path) -> None:
+    """Two tokens more than the 166 of its embedding."""
+    content = json.loads((judge / "tokenizer.json").read_text())
+    content["model"]["vocab"] |= {"zebra": 166, "okapi": 167}
+    (judge / "tokenizer.json").write_text(json.dumps(content))
+
+
+def another_end_token(judge: Path) -> None:
+    file = judge / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": "<|new|>"}))
+
+
+def judge_with_learned_positions(judge: Path) -> None:
+    from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
+
+    size = len(AutoTokenizer.from_pretrained(judge))
+    shape: dict[str, Any] = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 40, "num_labels": 1}
+    GPT2ForSequenceClassification(GPT2Config(vocab_size=size, **shape)).save_pretrained(judge)
+
+
 def weights_with(value: float, where: slice | int = -1) -> Callable[[World], None]:
     def arrange(world: World) -> None:
         from safetensors.torch import load_file, save_file
@@ -572,6 +611,23 @@ SLOW = {
     ),
     "the end token is beyond the embedding": Case(
         in_file("tokenizer_config.json", eos_token="<|new|>"), INPUT, ["has id 104 (eos_token)", "104 rows"]
+    ),
+    "a judge of another tokenizer": Case(
+        judge(of_another_tokenizer),
+        INPUT,
+        [
+            "spec.verifier.model.uri is 'file://{folder}/judge': the tokenizer in {folder}/judge has id 167 ('okapi')",
+            "166 rows",
+            "take the tokenizer that belongs to the model",
+        ],
+    ),
+    "a judge whose end token is beyond its embedding": Case(
+        judge(another_end_token), INPUT, ["spec.verifier.model.uri is", "has id 166 (eos_token)", "166 rows"]
+    ),
+    "a judge that has learned too few positions": Case(
+        judge(judge_with_learned_positions),
+        INPUT,
+        ["spec.verifier.model.uri is", "has learned 40 positions", "spec.verifier.maxLength is 64; lower"],
     ),
     "the template takes no system message": Case(
         template("{{ raise_exception('no system') if messages[0].role == 'system' }}{{ messages[0].content }}", "Hi."),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -223,13 +223,17 @@ def template_fault(facts: Facts, ask: Ask) -> str | None:
 
 def vocabulary_fault(facts: Facts, ask: Ask) -> str | None:
     """No token id that can come up is beyond the embedding."""
+    return beyond_embedding(facts, _ids(facts, ask.prompt), ask.field)
+
+
+def beyond_embedding(facts: Facts, prompt: Sequence[int], field: str) -> str | None:
+    """Whether an id that text, the end of a text or ``prompt``, which ``field`` makes, has is none of the embedding."""
     if facts.rows is None:
         return None
     tokenizer = facts.tokenizer
     named = {name: getattr(tokenizer, f"{name}_id") for name in ("eos_token", "pad_token", "bos_token")}
-    prompt = max(_ids(facts, ask.prompt), default=0)
     found = max(
-        [(prompt, f"a token of {ask.field}"), *((i, repr(token)) for token, i in facts.plain_ids.items())]
+        [(max(prompt, default=0), f"a token of {field}"), *((i, repr(token)) for token, i in facts.plain_ids.items())]
         + [(i, name) for name, i in named.items() if i is not None]
     )
     if found[0] < facts.rows:

@@ -37,7 +37,9 @@ from selfevo_trainer.inputs.anchors import FIELD, Anchor, Anchors, read_anchors
 from selfevo_trainer.inputs.judge_files import fetch_judge, verdict_of
 from selfevo_trainer.inputs.model_files import fetch_model, fetch_reward_model
 from selfevo_trainer.judges import Judge, open_judge
+from selfevo_trainer.judges.fitting import check_judge
 from selfevo_trainer.judges.promotion import Comparison, compare
+from selfevo_trainer.judges.scalar import FIELD as JUDGE_FIELD
 from selfevo_trainer.judges.scalar import ScalarJudge
 from selfevo_trainer.judges.train import Training, train_judge
 from selfevo_trainer.pairs.making import Written, rows_of, write_pairs
@@ -60,17 +62,19 @@ def begin(context: Context, inputs: VerifierTrainInputs, anchors: Anchors) -> Ph
     settings, history = inputs.settings, list[UpdateRow]()
     assert inputs.base is not None
     if settings.model is not None:
-        files = {file.name: file for file in model_files(fetch_reward_model(context, inputs.base))}
+        begun = fetch_reward_model(context, inputs.base)
+        check_judge(begun, inputs.loading, settings.max_length, f"{JUDGE_FIELD} is {inputs.base.uri!r}")
+        files = {file.name: file for file in model_files(begun)}
     else:
+        begun = fetch_model(context, inputs.base, "base")
+        check_judge(begun, inputs.loading, settings.max_length, f"spec.model.uri is {inputs.base.uri!r}")
         pairs = [
             PairRow(question=each.question, chosen=each.chosen, rejected=each.rejected, maker="anchors")
             for each in anchors.beginning
         ]
         head, seed = settings.head, derive_seed(inputs.seed, "head")
         how = Training(head.max_steps, head.learning_rate, settings.warmup, inputs.seed, head=seed)
-        files, history = train_judge(
-            context, fetch_model(context, inputs.base, "base"), pairs, settings, inputs.loading, how
-        )
+        files, history = train_judge(context, begun, pairs, settings, inputs.loading, how)
     rows = [anchor_row(each) for each in anchors.sealed]
     after = weigh(context, inputs, files, rows)
     rows = [row.model_copy(update={"after": margin}) for row, margin in zip(rows, after, strict=True)]
