@@ -49,8 +49,8 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
         assert output.startswith("4.02 billion parameters, on cards of 80 GB")
         lines = output.splitlines()
         tried = [line.split()[1] for line in lines if line.startswith("with ")]
-        assert tried[-1] == last and lines[-1].endswith("training fits")
-        assert not any(line.endswith("training fits") for line in lines[:-1])
+        assert tried[-1] == last and lines[-1].endswith("every phase fits")
+        assert not any(line.endswith("every phase fits") for line in lines[:-1])
     code, output = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")
     assert (code, output.splitlines()[-1]) == (0, "every phase fits")
 
@@ -84,6 +84,7 @@ def test_what_lies_in_cpu_memory_is_reported(tmp_path: Path) -> None:
     code, output = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")
     tried = [line for line in output.splitlines() if line.startswith("with ")]
     assert code == 2 and "with cpuOffload: true in challenger.grpo and solver.grpo: " in output
+    assert output.splitlines()[-1].startswith("challenger-train takes 23.1 GiB, and no setting of these makes it fit: ")
     document["spec"]["solver"]["grpo"]["cpuOffload"] = True
     (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
     offloaded = sized(str(path), "--card", "80")[1]

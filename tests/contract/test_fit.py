@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.runs import document, make_run
+from harness.runs import TRIAD, document, make_run
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.fit import gib, refuse_what_does_not_fit
 from selfevo_contract.sizing.memory import named_gpus
@@ -43,6 +43,48 @@ def refused(changes: dict[str, Any], reason: str) -> str:
 def test_what_does_not_fit_is_refused_with_field_value_and_remedy(changes: dict[str, Any], sentence: str) -> None:
     message = refused(changes, "GpuTooSmall")
     assert message.startswith(sentence) and "take larger GPUs, or " in message and "`selfevo size`" in message
+
+
+OF_64 = {"kind": "transformers", "batchSize": 64}
+ADAPTED: dict[str, Any] = {
+    f"spec__{role}__grpo": {"lora": {}, "gradientCheckpointing": True, "perDeviceTrainBatchSize": 2}
+    for role in ("challenger", "solver")
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        # 32 of 64 sequences of 4352 tokens, 160 KiB each, beside twice the base and an adapter: 37.2 GiB
+        ({"spec__pods": {"gpuMemory": "38Gi"}}, None),
+        ({"spec__pods": {"gpuMemory": "37Gi"}}, "or lower spec.challenger.engine.batchSize (`selfevo size`"),
+        ({"spec__pods": {"gpuMemory": "37Gi"}, "spec__challenger__engine": {**OF_64, "batchSize": 62}}, None),
+        # less of the engine alone is not enough
+        (
+            {"spec__pods": {"gpuMemory": "16Gi"}},
+            "or lower spec.challenger.engine.batchSize and set spec.challenger.grpo smaller (`selfevo size`",
+        ),
+        # what is trained takes the most
+        (
+            {"spec__pods": {"gpuMemory": "16Gi"}, "spec__challenger__engine": {**OF_64, "batchSize": 1}},
+            "or set spec.challenger.grpo smaller (`selfevo size`",
+        ),
+    ],
+)
+def test_of_an_engine_that_halves_its_batches_half_counts_and_it_is_named(
+    changes: dict[str, Any], remedy: str | None
+) -> None:
+    changes = {**ADAPTED, "spec__challenger__grpo__generationBatchTokens": 32_768, **changes}
+    if remedy is None:
+        refuse_what_does_not_fit(make_run(**{**QWEN, **changes}).spec)
+    else:
+        assert remedy in refused(changes, "GpuTooSmall")
+
+
+def test_of_a_judge_the_settings_are_named_that_it_has() -> None:
+    judge = {**TRIAD["spec__verifier"], "pods": {"gpuMemory": "40Gi"}}
+    message = refused({**TRIAD, "spec__verifier": judge}, "GpuTooSmall")
+    assert "verifier-train takes" in message and "set spec.verifier smaller" in message
 
 
 def test_a_policy_that_its_servers_gpus_do_not_hold_is_refused() -> None:

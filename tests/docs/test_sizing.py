@@ -194,7 +194,15 @@ def test_torch_has_as_many_parameters_and_saves_as_many_bytes_as_the_formula_say
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("targets", [None, ["q_proj", "down_proj"]])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        None,
+        ["q_proj", "down_proj", "self_attn.q_proj", "proj"],
+        ["layers.2.self_attn.k_proj", "model.layers.1.mlp.up_proj", "3.mlp.gate_proj"],
+        ["embed_tokens"],
+    ],
+)
 @pytest.mark.parametrize("kind", SMALL)
 def test_an_adapter_is_as_large_as_pefts(kind: str, targets: list[str] | None) -> None:
     from selfevo_trainer.models.adapters import begin

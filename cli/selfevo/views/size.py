@@ -66,15 +66,31 @@ def show_size(
     if not small and all(need.total <= CARDS[named] for need in found):
         print("every phase fits")
         return ExitCode.DONE
-    fits = False
-    for written, trained in suggestions(spec, model, named):
-        fits = all(need.total <= CARDS[named] for need in trained)
-        after = ", ".join(f"{need.phase} {need.total:.0f} GiB" for need in trained)
-        print(f"with {written} in challenger.grpo and solver.grpo: {after}{'; training fits' if fits else ''}")
-    for need in found:
-        if not need.backward and need.total > CARDS[named]:
-            print(f"{need.phase} takes {need.total:.0f} GiB: lower its engine's batchSize")
+    for line in _advice(spec, model, named, found):
+        print(line)
     return ExitCode.INPUT
+
+
+def _advice(spec: RunSpec, model: Architecture, card: str, found: Sequence[Need]) -> Iterator[str]:
+    """What would make ``found`` fit, one setting after another, and what does not fit with all of them."""
+    for suggestion in suggestions(spec, model, card):
+        before, found = {need.phase: need for need in found}, suggestion.needs
+        smaller = [need for need in found if need.total < before[need.phase].total]
+        after = ", ".join(f"{need.phase} {need.total:.1f} GiB" for need in smaller) or "less only with what follows"
+        end = "; every phase fits" if all(need.total <= CARDS[card] for need in found) else ""
+        yield f"with {suggestion.written} in {_and(suggestion.places)}: {after}{end}"
+    for need in found:
+        if need.total <= CARDS[card]:
+            continue
+        larger = f"{need.phase} takes {need.total:.1f} GiB, and no setting of these makes it fit: take larger GPUs"
+        if need.backward:
+            yield f"{larger} or more of them, lower maxCompletionLength, or take a smaller model"
+        else:
+            yield f"{larger}, a smaller model, or an engine that splits it over several GPUs (kind vllm or server)"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _beside(spec: RunSpec, found: Sequence[Need], servers: Sequence[Need]) -> Iterator[str]:

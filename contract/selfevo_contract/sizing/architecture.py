@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,24 @@ KINDS = ("llama", "qwen3", "mistral")
 def bytes_in(dtype: str) -> int:
     """Bytes of one weight in ``dtype``, a value of `model.dtype`."""
     return 4 if dtype == "float32" else 2
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weights that may get an adapter."""
+
+    name: str
+    """Of its module, from the model on."""
+    sides: int
+    """Inputs and outputs together."""
+    linear: bool = True
+    """Or else an embedding, which has an adapter only where its name is written."""
+
+    def adapted_by(self, lora: Lora) -> bool:
+        """As peft chooses: every linear layer, or the names that end with a written one, from a dot on."""
+        if lora.target_modules is None:
+            return self.linear
+        return any(f".{self.name}".endswith(f".{ending}") for ending in lora.target_modules)
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ class Architecture:
             kv_heads=config.get("num_key_value_heads") or heads,
             head_size=config.get("head_dim") or hidden // heads,
             vocabulary=config["vocab_size"],
-            tied=bool(config.get("tie_word_embeddings", kind == "gemma")),
+            tied=bool(config.get("tie_word_embeddings")),
             qk_norm=kind == "qwen3",
         )
 
@@ -85,11 +103,17 @@ class Architecture:
 
     def adapter(self, lora: Lora) -> int:
         """Parameters of an adapter: rank x (inputs + outputs) of each matrix that has one."""
+        return lora.rank * sum(matrix.sides for matrix in self._matrices() if matrix.adapted_by(lora))
+
+    def _matrices(self) -> Iterator[Matrix]:
+        """By the names that transformers has for them. The output layer is none of them, for it gets no adapter."""
         h, f, q, k = self.hidden, self.intermediate, self.q, self.k
-        sides = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h}
-        sides |= {"gate_proj": h + f, "up_proj": h + f, "down_proj": f + h}
-        chosen = sides if lora.target_modules is None else [name for name in lora.target_modules if name in sides]
-        return self.layers * lora.rank * sum(sides[name] for name in chosen)
+        attention = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h}
+        mlp = {"gate_proj": h + f, "up_proj": h + f, "down_proj": f + h}
+        for layer in range(self.layers):
+            for part, sides in (("self_attn", attention), ("mlp", mlp)):
+                yield from (Matrix(f"model.layers.{layer}.{part}.{name}", side) for name, side in sides.items())
+        yield Matrix("model.embed_tokens", self.vocabulary + h, linear=False)
 
     def saved_by_a_layer(self, sequence: int, *, autocast: bool = True) -> int:
         """Bytes for each token that the backward pass of one layer needs, with fused attention.

@@ -1,7 +1,9 @@
 """Whether a phase fits on its GPU: what the operator refuses before anything is queued, and the trainer at its start.
 
 What is refused is what does not fit without the reserve either: a formula that was held against no GPU is to stop
-nobody who is close. A rollout's and an evaluation's keys and values are no reason: their batches are halved.
+nobody who is close. Of the batches of the engine transformers beside a training half counts, for it halves them once
+when memory runs out. A rollout's and an evaluation's keys and values are no reason: what ends early takes less, and a
+step that fails has kept its chunks.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 def least_gib(need: Need) -> float:
     """GiB on one GPU that the phase cannot do without."""
-    return (need.held + max(need.backward, need.generation if need.backward else 0)) / GIB
+    return (need.held + (max(need.backward, need.policy, need.half_batch) if need.backward else 0)) / GIB
 
 
 def in_cpu_of_pod(spec: RunSpec, need: Need) -> int:
@@ -62,7 +64,7 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         pods = pods_of(spec, need.phase)
         memory = pods.gpu_memory
         if memory is not None and least_gib(need) > gib(memory):
-            raise too_small(need, f"{written_in(spec, need.phase, 'gpu_memory')}.gpuMemory is {memory}")
+            raise too_small(need, gib(memory), f"{written_in(spec, need.phase, 'gpu_memory')}.gpuMemory is {memory}")
         limit, size = pods.resources.limits.get("memory"), in_cpu_of_pod(spec, need)
         if limit is not None and size > gib(limit) * GIB:
             where = f"{limit_written_in(spec, need.phase, 'memory')}.resources.limits.memory is {limit}"
@@ -80,19 +82,26 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
             )
 
 
-def too_small(need: Need, what_there_is: str) -> InputError:
-    """What to say of a phase that does not fit on a GPU of which ``what_there_is`` tells the memory."""
-    part = PHASES[need.phase].part
-    smaller = (
-        f"set spec.{part}{'' if part == FINETUNE.part else '.grpo'} smaller"
-        if need.backward
-        else "take a smaller model"
-    )
+def too_small(need: Need, room: float, what_there_is: str) -> InputError:
+    """What to say of a phase that does not fit on a GPU of ``room`` GiB, as ``what_there_is`` tells."""
     return InputError(
         f"{what_there_is}, and {need.phase} takes at least {least_gib(need):.1f} GiB on each of its {need.gpus} GPUs; "
-        f"take larger GPUs, or {smaller} (`selfevo size` says what would fit)",
+        f"take larger GPUs, or {_remedy(need, room)} (`selfevo size` says what would fit)",
         reason=reasons.GPU_TOO_SMALL,
     )
+
+
+def _remedy(need: Need, room: float) -> str:
+    """By what takes the most of the GPU: an engine's batches, or what is trained."""
+    if not need.backward:
+        return "take a smaller model"
+    part = f"spec.{PHASES[need.phase].part}"
+    trained = f"set {part}{'.grpo' if need.phase in (CHALLENGER_TRAIN.name, SOLVER_TRAIN.name) else ''} smaller"
+    rest = max(need.backward, need.policy)
+    if need.half_batch <= rest:
+        return trained
+    batches = f"lower {part}.engine.batchSize"
+    return batches if (need.held + rest) / GIB <= room else f"{batches} and {trained}"
 
 
 def cpu_memory_too_small(what_there_is: str, phase: str, size: int) -> InputError:

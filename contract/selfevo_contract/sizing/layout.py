@@ -149,11 +149,15 @@ def _has_cpu_memory(candidate: RunSpec, need: Need, written: RunSpec) -> bool:
     return limit is not None and in_cpu_of_pod(candidate, need) <= gib(limit) * GIB
 
 
-def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
+def may_shard(spec: RunSpec, role: str) -> bool:
+    """Whether the processes that train ``role`` can share its weights out among them."""
     part = getattr(spec, role)
-    shards = gpus_of(spec, part.pods) > 1 and not part.grpo.colocated and spec.model.dtype != "float16"
+    return gpus_of(spec, part.pods) > 1 and not part.grpo.colocated and spec.model.dtype != "float16"
+
+
+def _tried(spec: RunSpec, role: str) -> Iterator[RunSpec]:
     for changes in _CHANGES:
-        if "sharding" in changes and not shards:
+        if "sharding" in changes and not may_shard(spec, role):
             continue
         candidate = _with(spec, role, changes)
         yield candidate

@@ -11,7 +11,7 @@ torch's memory tracker finds for the examples. No GPU has checked them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import merged
@@ -55,11 +55,20 @@ class Need:
     """Weights and optimizer state, through the whole phase."""
     backward: int
     """Gradients and activations of one pass; 0 where nothing is trained."""
-    generation: int
-    """Keys and values of what is generated at once, and autocast's copies of the weights where a trained model does; or
-    the policy's distributions, where they are more."""
+    policy: int
+    """Keys and values of what a model in training generates at once, and autocast's copies of its weights; or its
+    distributions, where they are more. 0 where none generates."""
     in_cpu: int = 0
     """Bytes in CPU memory beside each GPU, with ``grpo.cpuOffload``: weights, reference, optimizer state, gradients."""
+    batch: int = 0
+    """Keys and values of one batch of the engine that answers for a frozen model."""
+    half_batch: int = 0
+    """The same of a batch as the engine transformers makes it once memory has run out: half of the sequences."""
+
+    @property
+    def generation(self) -> int:
+        """Of whichever generates more at once."""
+        return max(self.policy, self.batch)
 
     @property
     def total(self) -> float:
@@ -115,10 +124,10 @@ def training(
     elif grpo.colocated:  # vLLM's own weights, and room for one sequence at least
         generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes)
         held += 0 if grpo.vllm_enable_sleep_mode else generating
+    batch = half_batch = 0
     if isinstance(solver, TransformersEngine):
         held += dtype_bytes * whole
-        answering = solver.sequences(sequence) * sequence * _cache_bytes(model, dtype_bytes)
-        generating = max(generating, answering)
+        batch, half_batch = _batches(solver, sequence, model, dtype_bytes)
     if certain:  # as they are computed, and in float32, which autocast hands over
         positions = max(CERTAINTY_TOKENS, grpo.max_completion_length)
         generating = max(generating, positions * model.vocabulary * (4 + computed))
@@ -131,7 +140,7 @@ def training(
         computed=computed,
         gathered=dtype_bytes if grpo.sharded else 0,
     )
-    return Need(phase, gpus, held, gradients + backward, generating, in_cpu)
+    return Need(phase, gpus, held, gradients + backward, generating, in_cpu, batch, half_batch)
 
 
 def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_bytes: int) -> Need:
@@ -151,7 +160,8 @@ def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_
     held = 12 * count + (dtype_bytes * whole if lora else 0)
     writing = generation(VERIFIER_TRAIN.name, model, verifier.engine, longest, dtype_bytes)
     writers = 2 if {"role", "temporal"} & set(verifier.pairs) else 1
-    return Need(VERIFIER_TRAIN.name, 1, max(held, writers * writing.held), 4 * count + backward, writing.generation)
+    held = max(held, writers * writing.held)
+    return replace(writing, held=held, backward=4 * count + backward)
 
 
 def judge_reading(model: Architecture, verifier: Verifier, longest: int) -> int:
@@ -167,9 +177,17 @@ def generation(
 ) -> Need:
     """One process of solver-rollout or evaluate: one model at a time, and a judge beside it where ``judged``."""
     sequence = PROMPT_TOKENS + longest
-    batch = engine.sequences(sequence) if isinstance(engine, TransformersEngine) else 1
-    cache = batch * sequence * _cache_bytes(model, dtype_bytes)
-    return Need(phase, 1, (2 if judged else 1) * dtype_bytes * model.parameters, 0, cache)
+    batch, half_batch = _batches(engine, sequence, model, dtype_bytes)
+    held = (2 if judged else 1) * dtype_bytes * model.parameters
+    return Need(phase, 1, held, 0, 0, batch=batch, half_batch=half_batch)
+
+
+def _batches(engine: Engine, sequence: int, model: Architecture, dtype_bytes: int) -> tuple[int, int]:
+    """Keys and values of a batch of sequences of that many tokens, and of half a batch; of one sequence where the
+    engine itself decides how many there are."""
+    each = sequence * _cache_bytes(model, dtype_bytes)
+    sequences = engine.sequences(sequence) if isinstance(engine, TransformersEngine) else 1
+    return sequences * each, max(1, sequences // 2) * each
 
 
 def _sequences(grpo: Grpo, gpus: int) -> int:

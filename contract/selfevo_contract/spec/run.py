@@ -82,8 +82,9 @@ class RunSpec(Closed):
     """Pods of every phase."""
     layout: Literal["auto"] | None = None
     """`auto` chooses for each role, by the memory of its GPUs (pods.gpuMemory), what makes its training fit, the first
-    that does: gradientCheckpointing, smaller batches of the Challenger's engine, sharding, lora. What is written stays,
-    and the choice stands in status.layout. When not given, everything is as it is written."""
+    that does: gradientCheckpointing, smaller batches of the Challenger's engine, sharding, lora, and cpuOffload where
+    pods.resources.limits.memory has room for it. What is written stays, and the choice stands in status.layout. When
+    not given, everything is as it is written."""
     engines: Literal["auto"] | None = None
     """`auto` has frozen models answer by vLLM, in place of an engine of kind transformers, where pods name GPUs with
     room for it (pods.gpuMemory); their image needs vLLM. The choice stands in status.engines, and moves no step's key:

@@ -40,7 +40,7 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
     name, memory = found
     need = need_of(inputs, context.config.engine, model, context.rank.size)
     if need is not None and least_gib(need) > memory:
-        raise too_small(need, f"the GPU of this process ({name}) has {memory:.1f} GiB")
+        raise too_small(need, memory, f"the GPU of this process ({name}) has {memory:.1f} GiB")
     if need is not None and need.in_cpu:
         size, there_is = need.in_cpu * int(os.environ.get("LOCAL_WORLD_SIZE", "1")), cpu_memory()
         if size > there_is:
