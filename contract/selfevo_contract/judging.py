@@ -19,6 +19,9 @@ PROMOTED = "promoted"
 BEFORE, AFTER, ERROR = "anchors/before", "anchors/after", "anchors/error"
 """Metrics of verifier-train: accuracy on the sealed anchors of the judge before and of its own, and the standard error
 of the paired difference."""
+LENGTH_BEFORE, LENGTH_AFTER, BY_LENGTH = "anchors/length_before", "anchors/length_after", "refused/length"
+"""Metrics of verifier-train: the correlation of scores with lengths on all anchors of the judge before and of its own,
+and 1 where its own is why it was not promoted, else 0."""
 JUDGE = "judge/"
 TOKENS, REQUESTS, MALFORMED, UNSCORED, ANSWERS = (
     f"{JUDGE}{name}" for name in ("tokens", "requests", "malformed", "unscored", "answers")

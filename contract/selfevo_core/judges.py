@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from selfevo_contract.judging import AFTER, AGREED, AGREED_COUNT, BEFORE, ERROR, PROMOTED
+from selfevo_contract.judging import (
+    AFTER,
+    AGREED,
+    AGREED_COUNT,
+    BEFORE,
+    BY_LENGTH,
+    ERROR,
+    LENGTH_AFTER,
+    LENGTH_BEFORE,
+    PROMOTED,
+)
 from selfevo_contract.phases import SOLVER_ROLLOUT, VERIFIER_TRAIN
 from selfevo_contract.status import StepStatus
 
@@ -25,6 +35,12 @@ def promotion_line(step: StepStatus) -> str:
     shares = "" if after is None else f": {100 * after:.1f} % of the sealed anchors right"
     if after is not None and before is not None:
         shares += f", {100 * before:.1f} % before (± {100 * step.metrics.get(ERROR, 0.0):.1f})"
+    if step.metrics.get(BY_LENGTH) and (length := step.metrics.get(LENGTH_AFTER)) is not None:
+        earlier = step.metrics.get(LENGTH_BEFORE)
+        against = "" if earlier is None else f", {earlier:.2f} before"
+        shares += (
+            f"{', and' if shares else ':'} its scores follow the answers' lengths (correlation {length:.2f}{against})"
+        )
     return f"its judge is {'' if promoted else 'not '}promoted{shares}"
 
 

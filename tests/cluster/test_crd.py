@@ -703,6 +703,7 @@ CHANGES: list[tuple[str, Any, str]] = [
         "verifier.model",
         "verifier.lora",
         "verifier.anchors",
+        "verifier.promotion.lengthCorrelation",
         "solver.grpo.vllmMode",
         "solver.grpo.vllmTensorParallelSize",
     ),

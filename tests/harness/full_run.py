@@ -223,7 +223,7 @@ FULL: Document = {
             "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.1, "targetModules": ["q_proj"]},
             "replay": 0.75,
             "maxLength": 512,
-            "promotion": {"standardErrors": 1.0},
+            "promotion": {"standardErrors": 1.0, "lengthCorrelation": 0.25},
             "curriculumShare": 0.25,
             "engine": {"kind": "transformers", "batchSize": 8, "batchTokens": 4096},
             "pods": {"image": "other"},

@@ -62,6 +62,15 @@ def test_a_judge_that_is_not_promoted_is_reported() -> None:
     assert expected in made["message"]
 
 
+def test_a_judge_that_follows_lengths_is_reported_with_its_correlation() -> None:
+    lengths = {"refused/length": 1.0, "anchors/length_after": 0.62, "anchors/length_before": 0.3}
+    line = promotion_line(judged(1, **{**WORSE, **lengths}))
+    assert line.endswith(
+        "84.0 % before (± 5.1), and its scores follow the answers' lengths (correlation 0.62, 0.30 before)"
+    )
+    assert promotion_line(judged(1, **{**WORSE, **lengths, "refused/length": 0.0})).endswith("before (± 5.1)")
+
+
 def test_a_promotion_is_an_event() -> None:
     scenario = Scenario(**TRIAD)
     for name in ("verifier-train-0", "evaluate-0", "challenger-train-1", "solver-rollout-1"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import pytest
@@ -16,7 +16,7 @@ from selfevo_trainer import curriculum
 from selfevo_trainer.curriculum import Task, select_tasks
 from selfevo_trainer.inputs.anchors import Anchor
 from selfevo_trainer.judges import promotion
-from selfevo_trainer.judges.promotion import compare
+from selfevo_trainer.judges.promotion import compare, lengths
 from selfevo_trainer.pairs import MAKERS, Made, Part, Sources, corrupt, decomposition
 from selfevo_trainer.pairs.gate import gate
 from selfevo_trainer.pairs.measured import measured
@@ -179,6 +179,42 @@ def test_without_a_judge_before_or_without_anchors_nothing_is_compared() -> None
     assert compare([]) is None
     first = compare([AnchorRow(question="q", chosen="a", rejected="b", source="data", after=1.0)])
     assert first is not None and (first.before, first.worse_by(0.0)) == (None, False)
+
+
+def of_lengths(count: int, before: Callable[[int], float] | None, after: Callable[[int], float]) -> list[AnchorRow]:
+    """Every second time the better answer is the longer one; margins by how much longer it is."""
+    return [
+        AnchorRow(
+            question="q",
+            chosen="a" * (30 + longer),
+            rejected="a" * 30,
+            source="data",
+            before=before and before(longer),
+            after=after(longer),
+        )
+        for longer in ([10, -10] * count)[:count]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "limit", "refused"),
+    [
+        (lambda d: 1.0, lambda d: 1.0, 0.5, False),
+        (lambda d: 1.0, lambda d: 0.1 * d, 0.5, True),  # by length alone
+        (lambda d: 1.0, lambda d: -0.1 * d, 0.5, False),  # the shorter the better: not what this is about
+        (lambda d: 0.1 * d, lambda d: 1.0 + 0.1 * d, 0.5, False),  # the one before is worse in this, and would stay
+        (lambda d: 2.0 + 0.1 * d, lambda d: 1.0 + 0.1 * d, 0.5, True),  # .45 -> .71
+        (lambda d: 2.0 + 0.1 * d, lambda d: 1.0 + 0.1 * d, 0.75, False),
+        (lambda d: 1.0, lambda d: 0.1 * d, 1.0, False),
+        (None, lambda d: 0.1 * d, 0.5, True),
+        (lambda d: 1.0, lambda d: 0.0, 0.0, False),
+    ],
+)
+def test_a_judge_whose_scores_follow_lengths_is_not_promoted(
+    before: Callable[[int], float] | None, after: Callable[[int], float], limit: float, refused: bool
+) -> None:
+    assert lengths(of_lengths(32, before, after)).refuses(limit) is refused
+    assert not lengths(of_lengths(15, before, after)).refuses(limit), "so few are no evidence"
 
 
 def test_the_tasks_with_the_largest_spread_enter() -> None:

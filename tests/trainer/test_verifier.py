@@ -25,6 +25,7 @@ from selfevo_contract.judging import (
     PAIRS,
     PROMOTED,
     QUESTIONS_SCORED,
+    AnchorRow,
     PairRow,
     Verdict,
     digest_of,
@@ -68,6 +69,7 @@ class Triad:
                     "batchSize": 8,
                     "maxSteps": 2,
                     "maxLength": 96,
+                    "promotion": {"lengthCorrelation": 1.0},  # of these anchors the longer answer is always the better
                     "curriculumShare": 1.0,
                     **verifier,
                 },
@@ -151,6 +153,26 @@ def test_a_poisoned_judge_is_not_promoted_and_the_one_before_scores_on(triad: Tr
     assert (judged.promoted, judged.holder, judged.digest) == (False, first.holder, first.digest)
     assert poisoned.rows("verifier-train-1", PAIR_POOL) == []  # what made it worse is not replayed
     through(poisoned, "solver-train-1")  # by the judge before
+
+
+def test_a_judge_that_follows_lengths_is_not_promoted(triad: Triad, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfevo_trainer.judges.promotion import Lengths
+    from selfevo_trainer.phases import verifier_train
+
+    known = verifier_train.lengths
+
+    def measured(rows: list[AnchorRow]) -> Lengths:
+        """As if the judge before had not followed them yet."""
+        found = known(rows)
+        assert found.after is not None and found.after > 0.9 and len(rows) == found.count > 32
+        return Lengths(found.count, 0.25, found.after)
+
+    monkeypatch.setattr(verifier_train, "lengths", measured)
+    long = triad.variant(promotion={})
+    through(long, "verifier-train-1")
+    metrics = long.committed("verifier-train-1").metrics
+    assert metrics[AFTER] == metrics[BEFORE] and (metrics[PROMOTED], metrics["refused/length"]) == (0, 1)
+    assert metrics["anchors/length_before"] == 0.25 and not verdict(long, "verifier-train-1").promoted
 
 
 def test_pairs_that_all_tie_end_the_run(triad: Triad) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from selfevo.report.data import Report
-from selfevo_contract.judging import AFTER, BEFORE, ERROR, PROMOTED
+from selfevo_contract.judging import AFTER, BEFORE, BY_LENGTH, ERROR, LENGTH_AFTER, LENGTH_BEFORE, PROMOTED
 from selfevo_contract.phases import VERIFIER_TRAIN
 from selfevo_contract.spec.verifier import PairMaker
 
@@ -35,6 +35,11 @@ class Judged:
     error: float | None
     own_before: float | None
     own_after: float | None
+    length_before: float | None
+    """Correlation of the scores on the anchors with the answers' lengths."""
+    length_after: float | None
+    by_length: bool
+    """It was not promoted for that."""
     trained: int
     """Pairs that it was trained on."""
     makers: tuple[MadePairs, ...]
@@ -58,6 +63,9 @@ def _judged(iteration: int, metrics: Mapping[str, float]) -> Judged:
         error=metrics.get(ERROR),
         own_before=metrics.get("anchors/own_before"),
         own_after=metrics.get("anchors/own_after"),
+        length_before=metrics.get(LENGTH_BEFORE),
+        length_after=metrics.get(LENGTH_AFTER),
+        by_length=bool(metrics.get(BY_LENGTH)),
         trained=int(metrics.get("pairs/trained", 0)),
         makers=tuple(
             MadePairs(

@@ -66,6 +66,14 @@ class Promotion(Closed):
     standard_errors: Annotated[float, Field(ge=0, le=100)] = 2.0
     """Its accuracy on the sealed anchors may be below the one before by so many standard errors of the paired
     difference and not by more; else the judge before stays."""
+    length_correlation: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Beyond this correlation of its scores on the anchors with the answers' lengths it is not promoted, if the one
+    before correlates less; 0.5 when not given, and 1 lets every judge pass."""
+
+    @property
+    def longest_correlation(self) -> float:
+        """`length_correlation`. (A default would be a part of the keys of all runs.)"""
+        return 0.5 if self.length_correlation is None else self.length_correlation
 
 
 class Verifier(Closed):

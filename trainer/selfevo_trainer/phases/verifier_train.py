@@ -16,8 +16,11 @@ from selfevo_contract.judging import (
     AFTER,
     ANCHORS,
     BEFORE,
+    BY_LENGTH,
     ERROR,
     JUDGE_FILE,
+    LENGTH_AFTER,
+    LENGTH_BEFORE,
     PAIR_POOL,
     PAIRS,
     PROMOTED,
@@ -38,7 +41,7 @@ from selfevo_trainer.inputs.judge_files import fetch_judge, verdict_of
 from selfevo_trainer.inputs.model_files import fetch_model, fetch_reward_model
 from selfevo_trainer.judges import Judge, open_judge
 from selfevo_trainer.judges.fitting import check_judge
-from selfevo_trainer.judges.promotion import Comparison, compare
+from selfevo_trainer.judges.promotion import Comparison, Lengths, compare, lengths
 from selfevo_trainer.judges.scalar import FIELD as JUDGE_FIELD
 from selfevo_trainer.judges.scalar import ScalarJudge
 from selfevo_trainer.judges.train import Training, train_judge
@@ -78,7 +81,12 @@ def begin(context: Context, inputs: VerifierTrainInputs, anchors: Anchors) -> Ph
     rows = [anchor_row(each) for each in anchors.sealed]
     after = weigh(context, inputs, files, rows)
     rows = [row.model_copy(update={"after": margin}) for row, margin in zip(rows, after, strict=True)]
-    metrics = {PROMOTED: 1.0, **anchor_metrics(compare(rows), None), "pairs/trained": float(len(anchors.beginning))}
+    metrics = {
+        PROMOTED: 1.0,
+        **anchor_metrics(compare(rows), None),
+        **length_metrics(lengths(rows)),
+        "pairs/trained": float(len(anchors.beginning)),
+    }
     return commit(context, files, None, {**ANCHORS.write(context.workdir, rows)}, history, metrics)
 
 
@@ -108,10 +116,15 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     after = weigh(context, inputs, files, sealed)
     sealed = [row.model_copy(update={"after": margin}) for row, margin in zip(sealed, after, strict=True)]
     data, own = (compare([row for row in sealed if row.source == source]) for source in ("data", "own"))
-    refused = any(each is not None and each.worse_by(settings.promotion.standard_errors) for each in (data, own))
+    worse = any(each is not None and each.worse_by(settings.promotion.standard_errors) for each in (data, own))
+    found = lengths(sealed)
+    by_length = found.refuses(settings.promotion.longest_correlation)
+    refused = worse or by_length
     metrics = {
         PROMOTED: float(not refused),
         **anchor_metrics(data, own),
+        **length_metrics(found),
+        BY_LENGTH: float(by_length),
         **pair_metrics(rows, worth),
         "pairs/trained": float(len(fresh) + len(again)),
         "pairs/replayed": float(len(again)),
@@ -217,6 +230,12 @@ def anchor_metrics(data: Comparison | None, own: Comparison | None) -> dict[str,
             values = (comparison.count, comparison.before, comparison.after, comparison.error)
             found |= {name: float(value) for name, value in zip(names, values, strict=True) if value is not None}
     return found
+
+
+def length_metrics(found: Lengths) -> dict[str, float]:
+    """How scores on the anchors follow lengths, where that is known."""
+    values = {LENGTH_BEFORE: found.before, LENGTH_AFTER: found.after}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def pair_metrics(rows: Sequence[PairRow], worth: Mapping[str, Measured]) -> dict[str, float]:
