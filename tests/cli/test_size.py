@@ -15,6 +15,7 @@ from runs import EXAMPLES, merged
 from selfevo.local.workdir import RunFolder
 from selfevo.main import app
 from selfevo.manifest import load
+from selfevo.views import size
 from selfevo.views.uploads import publish_lines
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS
@@ -242,7 +243,13 @@ def test_sizes_come_from_the_models_own_configuration(tmp_path: Path) -> None:
         (None, [], ["hf://somebody/something@main", "--config"]),
         ("{", ["--config", "config.json"], ["is not JSON"]),
         ("[]", ["--config", "config.json"], ["is not a JSON object"]),
-        ('{"model_type": "rwkv"}', ["--config", "config.json"], ["model_type 'rwkv'", "llama, qwen3"]),
+        ('{"model_type": "cake"}', ["--config", "config.json"], ["model_type 'cake'", "transformers", "does not know"]),
+        ('{"model_type": ["llama"]}', ["--config", "config.json"], ["model_type ['llama']", "does not know"]),
+        (
+            '{"model_type": "llama", "num_attention_heads": 0}',
+            ["--config", "config.json"],
+            ["has num_attention_heads 0, which is no whole number of 1 or more"],
+        ),
         ('{"model_type": "llama"}', ["--config", "config.json"], ["has no num_attention_heads"]),
         (None, ["--config", "elsewhere.json"], ["cannot be read"]),
     ],
@@ -255,6 +262,25 @@ def test_what_cannot_be_sized_is_a_sentence(
         (tmp_path / "config.json").write_text(content)
     _, output = sized(str(manifest(tmp_path, uri="hf://somebody/something@main")), *arguments)
     assert all(word in output for word in words), output
+
+
+QWEN25_7B: dict[str, Any] = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18_944}
+QWEN25_7B |= {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+QWEN25_7B |= {"vocab_size": 152_064, "tie_word_embeddings": False}
+
+
+@pytest.mark.slow
+def test_an_architecture_without_a_formula_is_counted_where_transformers_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config := tmp_path / "config.json").write_text(json.dumps(QWEN25_7B))
+    path = manifest(tmp_path, uri="hf://Qwen/Qwen2.5-7B@main")
+    code, output = sized(str(path), "--config", str(config))
+    assert code == 0 and output.startswith("7.62 billion parameters, on cards of 80 GB"), output
+    monkeypatch.setattr(size, "find_spec", lambda _: None)
+    code, output = sized(str(path), "--config", str(config))
+    assert code != 0 and "model_type 'qwen2'; without transformers only llama, qwen3, mistral are worked out" in output
+    assert "install selfevo[trainer]" in output
 
 
 tables = tool("gpu_sizing")

@@ -195,6 +195,37 @@ def test_torch_has_as_many_parameters_and_saves_as_many_bytes_as_the_formula_say
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("kind", "own", "share"),
+    [
+        ("qwen2", {}, 1.0),
+        ("phi3", {}, 0.93),
+        ("gemma3_text", {"layer_types": ["full_attention"] * 4}, 1.28),
+        ("qwen3_moe", {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128}, 1.51),
+    ],
+)
+def test_of_other_kinds_a_layer_saves_about_as_much(kind: str, own: dict[str, Any], share: float) -> None:
+    """As docs/sizing.md has it."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    from selfevo_trainer.models.counting import of_config
+
+    sizes = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 8, "num_key_value_heads": 4}
+    sizes |= {"head_dim": 16, "vocab_size": 131, "pad_token_id": 0}
+
+    def config(layers: int) -> Any:
+        types = {name: value[:layers] for name, value in own.items() if isinstance(value, list)}
+        return CONFIG_MAPPING[kind](**sizes, **{**own, **types}, num_hidden_layers=layers)
+
+    saved = [
+        _saved(AutoModelForCausalLM.from_config(config(layers), dtype="float32"), checkpointing=False)
+        for layers in (4, 2)
+    ]
+    layer = (saved[0] - saved[1]) / 2 / (BATCH * TOKENS)
+    assert layer / of_config(config(2)).saved_by_a_layer(TOKENS) == pytest.approx(share, abs=0.006)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "targets",
     [
         None,

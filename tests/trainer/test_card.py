@@ -55,7 +55,7 @@ def test_a_pod_that_cannot_keep_its_shares_in_cpu_memory_is_reported(monkeypatch
     inputs = step.inputs.model_copy(update={"grpo": step.inputs.grpo.model_copy(update={"cpu_offload": True})})
     context: Any = SimpleNamespace(config=config, rank=SimpleNamespace(size=8))
     monkeypatch.setattr(card, "card", lambda: ("NVIDIA H100", 79.0))
-    monkeypatch.setattr(card, "architecture", lambda _: MODELS["Qwen3-4B-Base"])
+    monkeypatch.setattr(card, "architecture", lambda *_: MODELS["Qwen3-4B-Base"])
     monkeypatch.setattr(card, "cpu_memory", lambda: 60 << 30)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     card.check(context, inputs, Path())  # 37.5 GiB, for this pod has half of the processes

@@ -12,11 +12,13 @@ import pytest
 
 from runs import EXAMPLES
 from selfevo_contract.errors import InputError
+from selfevo_contract.phases import Loading
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.inputs.room import expected_bytes
 from selfevo_trainer.models.weights import count, files_of
 
 BASE = EXAMPLES / "arithmetic" / "base"
+LOADING = Loading.model_validate({"dtype": "bfloat16", "trustRemoteCode": False})
 
 
 @pytest.fixture
@@ -31,11 +33,11 @@ def unknown(tmp_path: Path) -> Iterator[Path]:
 def test_a_checkpoint_is_twelve_bytes_a_trained_parameter(unknown: Path) -> None:
     stored = sum(file.stat().st_size for file in files_of(BASE))  # float32, and a header
     assert count(BASE) * 4 == pytest.approx(stored, rel=0.02)
-    assert expected_bytes(Grpo(), BASE) == expected_bytes(Grpo(), unknown) == 12 * count(BASE)
+    assert expected_bytes(Grpo(), BASE, LOADING) == expected_bytes(Grpo(), unknown, LOADING) == 12 * count(BASE)
     adapter: dict[str, Any] = {"rank": 2}
-    small = expected_bytes(Grpo(lora=adapter), BASE)
+    small = expected_bytes(Grpo(lora=adapter), BASE, LOADING)
     assert small is not None and small < 12 * count(BASE) / 4
-    assert expected_bytes(Grpo(lora=adapter), unknown) is None
+    assert expected_bytes(Grpo(lora=adapter), unknown, LOADING) is None
 
 
 def test_only_who_writes_checkpoints_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +15,7 @@ from selfevo.views.hours import hours_table
 from selfevo.views.judge import judge_table
 from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import KINDS, Architecture
 from selfevo_contract.sizing.fit import in_cpu_of_pod, known
 from selfevo_contract.sizing.layout import layout_lines
 from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs, policy_servers
@@ -140,7 +141,14 @@ def architecture(uri: str, config: Path | None) -> Architecture:
         raise InputError(f"{config} is not JSON; give the model's config.json by --config") from None
     if not isinstance(content, Mapping):
         raise InputError(f"{config} is not a JSON object; give the model's config.json by --config")
-    try:
+    kind = content.get("model_type")
+    if kind in KINDS:
         return Architecture.of(content)
-    except KeyError as error:
-        raise InputError(f"{config} has no {error.args[0]}; give the model's config.json by --config") from None
+    if any(find_spec(library) is None for library in ("torch", "transformers")):
+        raise InputError(
+            f"{config} has model_type {kind!r}; without transformers only {', '.join(KINDS)} are worked out: install "
+            "selfevo[trainer], with which the model of any architecture that transformers knows is counted"
+        )
+    from selfevo_trainer.models.counting import of_content
+
+    return of_content(content)

@@ -37,6 +37,26 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Cached:
+    """Keys and values of one layer."""
+
+    numbers: int
+    """For each token."""
+    window: int | None = None
+    """Tokens that are kept at most; None where all are."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a model has of which the formulas here know nothing, found on one without contents
+    (`selfevo_trainer.models.counting`)."""
+
+    parameters: int
+    matrices: tuple[Matrix, ...]
+    cached: tuple[Cached, ...]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Sizes from a model's config.json. Letters in the formulas: h hidden, f intermediate, q heads x head size,
     k key-value heads x head size, s tokens of a sequence."""
@@ -51,6 +71,8 @@ class Architecture:
     tied: bool
     qk_norm: bool
     """Qwen3 normalises queries and keys, Llama does not."""
+    counted: Counted | None = None
+    """In place of the formulas for parameters, adapters and keys and values; None of KINDS."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Architecture:
@@ -64,15 +86,15 @@ class Architecture:
             raise InputError(
                 f"config.json has model_type {kind!r}, whose memory is not worked out; known are {', '.join(KINDS)}"
             )
-        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        heads, hidden = _number(config, "num_attention_heads"), _number(config, "hidden_size")
         return cls(
             hidden=hidden,
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
+            intermediate=_number(config, "intermediate_size"),
+            layers=_number(config, "num_hidden_layers"),
             heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_size=config.get("head_dim") or hidden // heads,
-            vocabulary=config["vocab_size"],
+            kv_heads=_number(config, "num_key_value_heads", heads),
+            head_size=_number(config, "head_dim", hidden // heads),
+            vocabulary=_number(config, "vocab_size"),
             tied=bool(config.get("tie_word_embeddings")),
             qk_norm=kind == "qwen3",
         )
@@ -87,6 +109,8 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
+        if self.counted is not None:
+            return self.counted.parameters
         norms = 2 * self.hidden + (2 * self.head_size if self.qk_norm else 0)
         layer = self.hidden * (2 * self.q + 2 * self.k) + 3 * self.hidden * self.intermediate + norms
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * layer + self.hidden
@@ -103,7 +127,8 @@ class Architecture:
 
     def adapter(self, lora: Lora) -> int:
         """Parameters of an adapter: rank x (inputs + outputs) of each matrix that has one."""
-        return lora.rank * sum(matrix.sides for matrix in self._matrices() if matrix.adapted_by(lora))
+        matrices = self._matrices() if self.counted is None else self.counted.matrices
+        return lora.rank * sum(matrix.sides for matrix in matrices if matrix.adapted_by(lora))
 
     def _matrices(self) -> Iterator[Matrix]:
         """By the names that transformers has for them. The output layer is none of them, for it gets no adapter."""
@@ -131,9 +156,26 @@ class Architecture:
             attention += 6 * self.q + 6 * self.k + 4 * (self.heads + self.kv_heads)
         return (26 if autocast else 16) * self.hidden + 8 * self.intermediate + attention + 2 * sequence + 8
 
-    def cached(self, bytes_each: int) -> int:
-        """Bytes of keys and values for one token, in all layers."""
-        return self.layers * 2 * self.k * bytes_each
+    def cached(self, bytes_each: int, sequence: int = 1) -> int:
+        """Bytes of keys and values in all layers for one token of a sequence of that many. Layers with a window keep
+        the last tokens only, and so less for each of a long sequence."""
+        if self.counted is None:
+            return self.layers * 2 * self.k * bytes_each
+        kept = (it.numbers * min(sequence, it.window or sequence) for it in self.counted.cached)
+        return -(-sum(kept) * bytes_each // sequence)
+
+
+def _number(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    found = config.get(name)
+    if found is None and default is not None:
+        return default
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise InputError(
+            f"config.json has no {name}; take the model's own one"
+            if found is None
+            else f"config.json has {name} {found!r}, which is no whole number of 1 or more; take the model's own one"
+        )
+    return found
 
 
 MODELS = {

@@ -113,7 +113,7 @@ def training(
     if grpo.offloaded:  # no more than what is on its way to the GPU and back
         held, gradients = staged_bytes(model, parts, adapted_in=dtype_bytes if adapted else 0), 0
     at_once = min(_sequences(grpo, gpus), max(1, grpo.generation_batch_tokens // sequence)) * sequence
-    generating = at_once * _cache_bytes(model, dtype_bytes if adapted or grpo.sharded else 4)
+    generating = at_once * _cache_bytes(model, dtype_bytes if adapted or grpo.sharded else 4, sequence)
     if grpo.sharded:
         generating += gathered_bytes(model, dtype_bytes)
     elif not adapted:  # autocast's copies, of all but an embedding that is a table only
@@ -122,7 +122,7 @@ def training(
     if grpo.policy_server is not None:  # which has GPUs of its own; weights go to it in two buffers
         generating = SENT + 4 * model.vocabulary * model.hidden
     elif grpo.colocated:  # vLLM's own weights, and room for one sequence at least
-        generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes)
+        generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes, sequence)
         held += 0 if grpo.vllm_enable_sleep_mode else generating
     batch = half_batch = 0
     if isinstance(solver, TransformersEngine):
@@ -168,7 +168,7 @@ def judge_reading(model: Architecture, verifier: Verifier, longest: int) -> int:
     """Bytes of a judge that scores: its weights, and of a batch keys and values, which its classifier keeps, and what a
     layer computes, as if all of it stayed to the layer's end."""
     sequence = min(verifier.max_length, PROMPT_TOKENS + longest)
-    each = model.cached(2) + model.saved_by_a_layer(sequence, autocast=False)
+    each = model.cached(2, sequence) + model.saved_by_a_layer(sequence, autocast=False)
     return 2 * model.parameters + max(JUDGED_TOKENS, sequence) * each
 
 
@@ -185,7 +185,7 @@ def generation(
 def _batches(engine: Engine, sequence: int, model: Architecture, dtype_bytes: int) -> tuple[int, int]:
     """Keys and values of a batch of sequences of that many tokens, and of half a batch; of one sequence where the
     engine itself decides how many there are."""
-    each = sequence * _cache_bytes(model, dtype_bytes)
+    each = sequence * _cache_bytes(model, dtype_bytes, sequence)
     sequences = engine.sequences(sequence) if isinstance(engine, TransformersEngine) else 1
     return sequences * each, max(1, sequences // 2) * each
 
@@ -195,13 +195,14 @@ def _sequences(grpo: Grpo, gpus: int) -> int:
     return -(-grpo.completions_per_step // gpus)
 
 
-def _cache_bytes(model: Architecture, bytes_each: int) -> int:
-    """Of one token: the cache, and one layer's keys and values repeated for all heads while it is computed.
+def _cache_bytes(model: Architecture, bytes_each: int, sequence: int) -> int:
+    """Of one token of a sequence of that many: the cache, and one layer's keys and values repeated for all heads while
+    it is computed.
 
     Training generates under autocast, where transformers keeps keys and values in float32; sharded weights are gathered
     in the run's dtype, and so are keys and values.
     """
-    return model.cached(bytes_each) + 2 * model.q * bytes_each
+    return model.cached(bytes_each, sequence) + 2 * model.q * bytes_each
 
 
 def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
@@ -233,7 +234,8 @@ def policy_servers(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     dtype_bytes = bytes_in(spec.model.dtype)
     for phase, grpo in ((CHALLENGER_TRAIN.name, spec.challenger.grpo), (SOLVER_TRAIN.name, spec.solver.grpo)):
         if (server := grpo.policy_server) is not None:
-            cached = (PROMPT_TOKENS + grpo.max_completion_length) * _cache_bytes(model, dtype_bytes)
+            sequence = PROMPT_TOKENS + grpo.max_completion_length
+            cached = sequence * _cache_bytes(model, dtype_bytes, sequence)
             over = server.gpus_of_replica
             yield Need(phase, over, dtype_bytes * model.parameters // over, 0, cached // over)
 

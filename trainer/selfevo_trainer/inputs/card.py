@@ -7,9 +7,11 @@ before anything is computed, by the formula of docs/sizing.md.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
+from selfevo_contract.errors import InputError
 from selfevo_contract.phases import (
     BuiltInputs,
     ChallengerTrainInputs,
@@ -26,6 +28,8 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.models.architecture import architecture
 from selfevo_trainer.models.loading import device
 
+log = logging.getLogger("selfevo")
+
 
 def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
     """Ask it of this process's GPU and the model in ``folder``, whatever it is called.
@@ -34,8 +38,12 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
         InputError: the phase takes more memory than the GPU has, or the pod.
     """
     found = card()
-    model = None if found is None else architecture(folder)
-    if found is None or model is None:
+    if found is None:
+        return
+    try:
+        model = architecture(folder, inputs.loading)
+    except InputError as error:
+        log.warning("whether the GPU's memory suffices is not checked, for the model's sizes are not known: %s", error)
         return
     name, memory = found
     need = need_of(inputs, context.config.engine, model, context.rank.size)

@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 
 from selfevo_contract import reasons
-from selfevo_contract.errors import ServiceError
-from selfevo_contract.phases import BuiltInputs, GrpoInputs
+from selfevo_contract.errors import InputError, ServiceError
+from selfevo_contract.phases import BuiltInputs, GrpoInputs, Loading
 from selfevo_contract.process import WORKDIR_ENV
 from selfevo_contract.sizing.fit import BYTES_OF_STATE, checkpoint_bytes, disk_too_small
 from selfevo_contract.spec.grpo import Grpo
@@ -38,7 +38,7 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
         return
     if not context.rank.first or inputs.grpo.updates < 2:
         return
-    size = context.checkpoint_bytes = expected_bytes(inputs.grpo, folder)
+    size = context.checkpoint_bytes = expected_bytes(inputs.grpo, folder, inputs.loading)
     if size is None:
         return
     disk, place = shutil.disk_usage(context.workdir), f"{WORKDIR_ENV} is {str(context.workdir.parent)!r}"
@@ -55,13 +55,13 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
         log.warning("%s", advice)
 
 
-def expected_bytes(grpo: Grpo, folder: Path) -> int | None:
+def expected_bytes(grpo: Grpo, folder: Path, loading: Loading) -> int | None:
     """Bytes of a checkpoint, less what is small; None of an adapter on a model of unknown architecture."""
     whole = adapters.whole(folder)
-    model = architecture(whole)
-    if model is not None:
-        return checkpoint_bytes(grpo, model)
-    return None if grpo.lora is not None else BYTES_OF_STATE * weights.count(whole)
+    try:
+        return checkpoint_bytes(grpo, architecture(whole, loading))
+    except InputError:
+        return None if grpo.lora is not None else BYTES_OF_STATE * weights.count(whole)
 
 
 def too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.phases import Loading
+from selfevo_contract.sizing.architecture import KINDS, Architecture
+from selfevo_trainer.models import counting
+from selfevo_trainer.models.loading import first_line, load_config
 
 
-def architecture(folder: Path) -> Architecture | None:
-    """By its config.json; None where there is none, or it is of another kind than the formula is for."""
+def architecture(folder: Path, loading: Loading) -> Architecture:
+    """By its config.json: the formula's own, or else counted.
+
+    Raises:
+        InputError: neither is possible. What is wrong with a model is reported where it is loaded.
+    """
     try:
-        return Architecture.of(json.loads((folder / "config.json").read_bytes()))
-    except (InputError, KeyError, OSError, ValueError):
-        return None
+        return _of(folder, (folder / "config.json").read_text(), loading.trust_remote_code)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"config.json of the model in {folder} cannot be read ({first_line(error)})") from None
+
+
+@lru_cache(maxsize=4)
+def _of(folder: Path, content: str, trust_remote_code: bool) -> Architecture:
+    config = json.loads(content)
+    if isinstance(config, Mapping) and config.get("model_type") in KINDS:
+        return Architecture.of(config)
+    loading = Loading.model_validate({"dtype": "bfloat16", "trustRemoteCode": trust_remote_code})
+    return counting.of_config(load_config(folder, loading), trust_remote_code=trust_remote_code)
