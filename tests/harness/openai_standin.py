@@ -38,7 +38,7 @@ class Reply:
 class Standin:
     """A running server."""
 
-    model: str
+    models: tuple[str, ...]
     url: str = ""
     vocabulary: range = range(10, 60)
     """Token ids that answers are made of."""
@@ -60,7 +60,7 @@ class Standin:
     def reply(self, path: str, body: Body) -> Reply:
         """The right answer."""
         if path == "/v1/models":
-            return Reply(content={"data": [{"id": self.model, "max_model_len": self.longest}]})
+            return Reply(content={"data": [{"id": name, "max_model_len": self.longest} for name in self.models]})
         if path == "/health":
             return Reply()
         if path != "/v1/completions":
@@ -91,9 +91,9 @@ class Standin:
 
 
 @contextlib.contextmanager
-def openai_server(model: str, *, end: int = 1, port: int = 0) -> Iterator[Standin]:
-    """A server of ``model`` that runs until the block ends."""
-    standin = Standin(model, end=end)
+def openai_server(*models: str, end: int = 1, port: int = 0) -> Iterator[Standin]:
+    """A server of ``models`` that runs until the block ends."""
+    standin = Standin(models, end=end)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -21,7 +21,7 @@ from selfevo_contract.process import PARENT_ENV, SERVER_MODELS_ENV, SERVER_PORT_
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import commit
 
-LIMIT_S = 120.0
+LIMIT_S = 600.0
 
 
 def with_servers(
@@ -40,13 +40,18 @@ def with_servers(
     return Phases(SelfEvolutionRun.model_validate(document), folder)
 
 
+def give_model(phases: Phases, name: str, folder: Path = BASE) -> str:
+    """Commit the model in ``folder`` as what the step ``name`` made; its key."""
+    step = phases.step(name)
+    files = {f"model/{file.name}": file for file in folder.iterdir() if file.is_file()}
+    draft = ManifestDraft(key=step.key, phase=step.phase, iteration=step.iteration)
+    commit(phases.store, phases.prefix(name), files, draft)
+    return step.key
+
+
 def give_challenger(phases: Phases) -> str:
     """Commit the base as what challenger-train-1 made; its key."""
-    step = phases.step("challenger-train-1")
-    files = {f"model/{file.name}": file for file in BASE.iterdir() if file.is_file()}
-    draft = ManifestDraft(key=step.key, phase="challenger-train", iteration=1)
-    commit(phases.store, phases.prefix(step.name), files, draft)
-    return step.key
+    return give_model(phases, "challenger-train-1")
 
 
 def eventually(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:

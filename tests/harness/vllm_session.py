@@ -19,15 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.adapters import an_adapter
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.engines import TransformersEngine, VllmEngine
-from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.engines import Engine, Frozen, open_engine, probes, vllm_engine
 from selfevo_trainer.inputs.fingerprints import Fingerprint, check
-from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import load_for_generation, load_tokenizer
 from selfevo_trainer.prompts import Messages, encode, messages
 
@@ -158,22 +157,6 @@ def another_model(folder: Path, **settings: Any) -> Path:
     model = factory.from_config(AutoConfig.from_pretrained(BASE, **settings))
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
-    return folder
-
-
-def an_adapter(folder: Path) -> Path:
-    """An adapter on the base that changes what it says."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    adapted = adapters.begin(model, Lora(rank=3, alpha=6.0), seed=0)
-    torch.manual_seed(1)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    adapted.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
-    adapters.complete(folder, BASE, str(BASE))
     return folder
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from harness.adapters import an_adapter
 from harness.inprocess import Phases
-from harness.sidecar import LIMIT_S, Sidecar, eventually, give_challenger, with_servers
+from harness.sidecar import LIMIT_S, Sidecar, eventually, give_challenger, give_model, with_servers
 from harness.tiny import BASE
-from selfevo_contract.errors import ExitCode
+from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.process import (
     CONFIG_ENV,
@@ -31,7 +32,8 @@ from selfevo_contract.process import (
 from selfevo_contract.rows import answers_of
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.endpoints import client
-from selfevo_trainer.engines.vllm_server import POLICY_WORDS, ServedModel, command_of, ended
+from selfevo_trainer.engines.vllm_command import ServedModel, command_of, together
+from selfevo_trainer.engines.vllm_server import POLICY_WORDS, ended
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +61,7 @@ def phases(tmp_path: Path) -> Callable[..., Phases]:
 
     def make(**engine: Any) -> Phases:
         # The stand-in has no weights, and what it says of log-probabilities is made up.
-        settings = {"startupSeconds": 60, "fingerprint": "off", **engine}
+        settings = {"startupSeconds": 600, "fingerprint": "off", **engine}
         return with_servers(tmp_path, {"rollout": {"shards": 1}}, "store", **settings)
 
     return make
@@ -89,7 +91,7 @@ def test_a_trainer_starts_its_server_and_ends_it(phases: Callable[..., Phases], 
     done = made("evaluate-0")
     assert (done.code, done.result.outcome) == (0, "committed"), done.log
     [server] = started(fake_vllm)
-    assert (server["model"], server["served_model_name"]) == (str(BASE), f"file://{BASE}")
+    assert (server["model"], server["served_model_name"]) == (str(BASE), [f"file://{BASE}"])
     assert (server["dtype"], server["generation_config"], server["load_format"]) == ("float32", "vllm", "safetensors")
     assert server["flashinfer_sampler"] == "0"  # each of our requests has a seed, which that one does not know
     assert "INFO loading" in done.log  # its log is in ours
@@ -134,7 +136,7 @@ def test_a_server_that_fails_ends_the_trainer_with_one_sentence(
     says: list[str],
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM", wrong)
-    made = phases(startupSeconds=5 if wrong == "never ready" else 60)
+    made = phases(startupSeconds=5 if wrong == "never ready" else 600)
     done = made("evaluate-0")
     assert done.code == code, done.log
     assert [part for part in says if part not in done.result.message] == [], done.result.message
@@ -147,7 +149,7 @@ def test_a_server_that_dies_in_the_middle_loses_one_chunk(
     tmp_path: Path, fake_vllm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = {"evaluation": {"chunkQuestions": 1}}
-    made = with_servers(tmp_path, over, "store", startupSeconds=60, fingerprint="off")
+    made = with_servers(tmp_path, over, "store", startupSeconds=600, fingerprint="off")
     assert made("evaluate-0").code == 0
     whole = made.read("evaluate-0", answers_of("tiny").name)
     shutil.rmtree(made.folder / "store")
@@ -231,7 +233,7 @@ def test_both_models_of_a_rollout_are_fetched_and_served_until_the_end(
     servers = started(fake_vllm)
     # Two models share the GPUs of a replica.
     assert {server["gpu_memory_utilization"] for server in servers} == {0.4}
-    [folder] = {server["model"] for server in servers if server["served_model_name"] == challenger}
+    [folder] = {server["model"] for server in servers if server["served_model_name"] == [challenger]}
     assert (Path(folder) / "model.safetensors").is_file()
     # The trainer asks there, and starts nothing.
     done = made("solver-rollout-1", environment={SERVER_URL_ENV: f"http://127.0.0.1:{pod.port}"})
@@ -245,11 +247,52 @@ def test_both_models_of_a_rollout_are_fetched_and_served_until_the_end(
     assert log.read_text().count("INFO loading") == 4
 
 
+def test_adapters_on_one_base_have_one_server_that_knows_each_by_its_name(
+    phases: Callable[..., Phases], sidecar: Callable[..., Sidecar], fake_vllm: Path, tmp_path: Path
+) -> None:
+    made = phases(gpuMemoryUtilization=0.8)
+    key = give_model(made, "challenger-train-1", an_adapter(tmp_path / "adapter", rank=20))
+    pod = sidecar(made, "solver-rollout-1")
+    text = json.loads(pod.environment[CONFIG_ENV])  # the plan says it of a run whose roles are adapters
+    text["base"] = text["inputs"]["solver"]
+    pod.environment[CONFIG_ENV] = json.dumps(text)
+    assert pod.fetch() == 0
+    pod.start()
+    pod.answers("/health", 200)
+    base, challenger = f"file://{BASE}", f"challenger-train/{key}"
+    listed = {one["id"]: one["urls"] for one in pod.answers("/v1/models", 200).json()["data"]}
+    assert listed.keys() == {base, challenger} and listed[base] == listed[challenger]
+    [server] = started(fake_vllm)
+    assert (server["model"], server["served_model_name"], server["enable_lora"]) == (str(BASE), [base], True)
+    [adapter] = map(json.loads, server["lora_modules"])
+    assert adapter["name"] == challenger and (Path(adapter["path"]) / "adapter_model.safetensors").is_file()
+    assert (server["max_loras"], server["max_lora_rank"]) == (1, 32)  # vLLM has kernels for 16 and 32
+    assert "q_proj" in server["lora_target_modules"] and "lm_head" not in server["lora_target_modules"]
+    assert server["gpu_memory_utilization"] == 0.8  # no other server shares it
+
+
+def test_adapters_of_several_ranks_have_room_for_the_largest(tmp_path: Path) -> None:
+    folders = [an_adapter(tmp_path / str(rank), rank=rank) for rank in (3, 12)]
+    models = [ServedModel(name=each.name, path=each, loading=LOADING, longest=100) for each in folders]
+    whole = ServedModel(name="other", path=tmp_path, loading=LOADING, longest=0)
+    assert together([models[0], whole, models[1]]) == [models, [whole]]
+    command = command_of(models, 8001, ServerEngine.model_validate({"kind": "server"}), 1, 0.9)
+    options = dict(itertools.pairwise(command))
+    assert (options["--max-loras"], options["--max-lora-rank"], options["--max-model-len"]) == ("2", "16", "100")
+    assert "--served-model-name" not in command  # nobody asks for the base
+    config = json.loads((folders[0] / "adapter_config.json").read_text())
+    (folders[0] / "adapter_config.json").write_text(json.dumps(config | {"r": 600}))
+    with pytest.raises(
+        InputError, match=r"grpo.lora.rank is 600, and vLLM takes adapters of at most 512; lower it, or"
+    ):
+        command_of(models, 8001, ServerEngine.model_validate({"kind": "server"}), 1, 0.9)
+
+
 def test_a_policy_in_training_is_served_beside_the_frozen_solver(
     sidecar: Callable[..., Sidecar], fake_vllm: Path, tmp_path: Path
 ) -> None:
     over = {"challenger": {"grpo": {"generation": "vllm", "vllmMode": "server"}}}
-    pod = sidecar(with_servers(tmp_path, over, "store", startupSeconds=60), "challenger-train-1")
+    pod = sidecar(with_servers(tmp_path, over, "store", startupSeconds=600), "challenger-train-1")
     assert pod.fetch() == 0
     pod.start()
     pod.answers("/health", 200)
@@ -324,7 +367,7 @@ def test_the_trainer_says_why_the_server_beside_it_will_never_be_ready(
     says: str,
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM", wrong)
-    made = phases(startupSeconds=5 if wrong == "never ready" else 60)
+    made = phases(startupSeconds=5 if wrong == "never ready" else 600)
     pod = sidecar(made, "evaluate-0")
     assert pod.fetch() == 0
     pod.start()
@@ -353,23 +396,22 @@ def test_a_server_that_ends_later_ends_its_container(
 def test_gpus_and_limits_on_the_command_line() -> None:
     model = ServedModel(name="solver-train/abc", path=BASE, loading=LOADING, longest=100)
     spec = ServerEngine.model_validate({"kind": "server", "gpus": 2})
-    command = command_of(model, 8001, spec, 2, 0.45)
+    command = command_of([model], 8001, spec, 2, 0.45)
     options = dict(itertools.pairwise(command))
     assert options["--tensor-parallel-size"] == "2" and options["--gpu-memory-utilization"] == "0.45"
     assert options["--max-model-len"] == "100" and "--enforce-eager" not in command
     assert "--trust-remote-code" not in command
     own_code = model.model_copy(update={"loading": LOADING.model_copy(update={"trust_remote_code": True})})
-    assert "--trust-remote-code" in command_of(own_code, 1, spec, 0, 0.9)
+    assert "--trust-remote-code" in command_of([own_code], 1, spec, 0, 0.9)
     # More than the model knows: vLLM would not start; requests that are too long are refused one by one.
     endless = model.model_copy(update={"longest": 10_000_000})
-    assert "--max-model-len" not in command_of(endless, 1, spec, 0, 0.9)
-    assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= {*command_of(endless, 1, spec, 0, 0.9)} - {*command}
+    assert "--max-model-len" not in command_of([endless], 1, spec, 0, 0.9)
+    assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= {*command_of([endless], 1, spec, 0, 0.9)} - {*command}
 
 
 def test_replicas_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from selfevo_contract.errors import InputError
     from selfevo_trainer.engines.vllm_server import _devices
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
@@ -397,7 +439,6 @@ def test_a_model_that_cannot_be_split_over_its_gpus_is_refused_before_anything_s
 ) -> None:
     import torch
 
-    from selfevo_contract.errors import InputError
     from selfevo_trainer.engines.vllm_server import VllmServers
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -405,14 +446,16 @@ def test_a_model_that_cannot_be_split_over_its_gpus_is_refused_before_anything_s
     with pytest.raises(
         InputError, match=r"engine.gpus is 2, which does not divide the model's 3 attention heads \(1 of"
     ):
-        VllmServers.start(ServerEngine.model_validate({"kind": "server", "gpus": 2}), [model])
+        VllmServers.start(ServerEngine.model_validate({"kind": "server", "gpus": 2}), model)
     assert started(fake_vllm) == []
 
 
 def test_the_cause_in_a_log_is_the_first_that_was_raised() -> None:
-    model = ServedModel(name="m", path=BASE, loading=LOADING, longest=0)
     spec = ServerEngine.model_validate({"kind": "server"})
     log = ["(EngineCore pid=7) ValueError: head size 33", "RuntimeError: Engine core initialization failed.", "bye"]
-    assert "ended with code 1 (ValueError: head size 33);" in str(ended(model, 1, log, spec))
-    assert "ended with code 2 (usage: x);" in str(ended(model, 2, ["usage: x", ""], spec))
-    assert "was ended by signal 9;" in str(ended(model, -9, [], spec))
+    assert "ended with code 1 (ValueError: head size 33);" in str(ended("m", 1, log, spec))
+    assert "ended with code 2 (usage: x);" in str(ended("m", 2, ["usage: x", ""], spec))
+    assert "was ended by signal 9;" in str(ended("m", -9, [], spec))
+    adapted = str(ended("m", 1, ["ValueError: GPT2LMHeadModel does not support LoRA yet."], spec))
+    assert adapted.startswith("vLLM does not compute adapters of the model m (ValueError: GPT2LMHeadModel does not")
+    assert adapted.endswith("; choose engine.kind 'transformers'")

@@ -1,4 +1,4 @@
-"""The real vLLM (its CPU build) beside a trainer: a whole rollout of the demo, scaled down, and what it computes."""
+"""The real vLLM (its CPU build) beside a trainer: a rollout of the demo, scaled down, by two adapters on one base."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from harness.adapters import an_adapter
 from harness.inprocess import Phases
-from harness.sidecar import Sidecar, give_challenger, with_servers
-from harness.tiny import BASE
+from harness.sidecar import Sidecar, give_model, with_servers
 from harness.vllm import Vllm
 from selfevo_contract.phases import Loading
 from selfevo_contract.process import SERVER_URL_ENV
@@ -23,8 +24,15 @@ from selfevo_trainer.engines import Frozen, open_engine
 pytestmark = pytest.mark.slow
 
 QUESTIONS_ASKED = 120
-ROLLOUT = {"rollout": {"questions": QUESTIONS_ASKED, "samples": 6, "shards": 1, "band": {"min": 0.3, "max": 0.9}}}
-STEP = "solver-rollout-1"
+RANKS = {"challenger": 2, "solver": 12}
+MADE_BY = {"challenger": "challenger-train-2", "solver": "solver-train-1"}
+SETTINGS: dict[str, Any] = {
+    "iterations": 2,
+    **{role: {"grpo": {"lora": {"rank": rank, "alpha": 2.0 * rank}}} for role, rank in RANKS.items()},
+    "rollout": {"questions": QUESTIONS_ASKED, "samples": 6, "shards": 1, "band": {"min": 0.3, "max": 0.9}},
+}
+STEP = "solver-rollout-2"
+"""Of two adapters: in the first iteration the Solver is the base."""
 
 
 @dataclass
@@ -33,24 +41,28 @@ class Served:
 
     url: str
     folder: Path
+    adapters: dict[str, Path]
 
 
-def phases(folder: Path, store: str, *, served: bool) -> Phases:
-    made = with_servers(folder, ROLLOUT, store, parts=("rollout",) if served else (), startupSeconds=900)
-    give_challenger(made)
+def phases(folder: Path, store: str, adapters: dict[str, Path], *, served: bool) -> Phases:
+    made = with_servers(folder, SETTINGS, store, parts=("rollout",) if served else (), startupSeconds=900)
+    for role, name in MADE_BY.items():
+        give_model(made, name, adapters[role])
     return made
 
 
 @pytest.fixture(scope="module")
 def served(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    pod = Sidecar(phases(folder, "first", served=True), STEP, folder, python=str(vllm.python))
+    # They write valid questions and right answers about as often as the base does.
+    adapters = {role: an_adapter(folder / role, rank=rank, std=0.004, seed=rank) for role, rank in RANKS.items()}
+    pod = Sidecar(phases(folder, "first", adapters, served=True), STEP, folder, python=str(vllm.python))
     pod.environment = vllm.environment(pod.environment)
     assert pod.fetch() == 0
     pod.start()
     try:
         pod.answers("/health", 200, limit_s=900)
-        yield Served(f"http://127.0.0.1:{pod.port}", folder)
+        yield Served(f"http://127.0.0.1:{pod.port}", folder, adapters)
     finally:
         assert pod.process is not None
         pod.process.terminate()
@@ -61,7 +73,10 @@ def served(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 def test_a_rollout_gives_the_same_rows_twice_and_a_curriculum_of_transformers_size(served: Served) -> None:
-    runs = {name: phases(served.folder, name, served=name != "other") for name in ("first", "second", "other")}
+    runs = {
+        name: phases(served.folder, name, served.adapters, served=name != "other")
+        for name in ("first", "second", "other")
+    }
     for name, run in runs.items():
         ended = run(STEP, environment={} if name == "other" else {SERVER_URL_ENV: served.url})
         assert ended.code == 0, ended.log
@@ -76,11 +91,27 @@ def test_a_rollout_gives_the_same_rows_twice_and_a_curriculum_of_transformers_si
     assert ours["kept"] > 10
 
 
-def test_log_probabilities_are_those_of_transformers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_server_holds_the_base_once_and_computes_each_adapter_by_its_name(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = httpx.get(f"{served.url}/v1/models", trust_env=False).json()["data"]
+    names = {each["id"].partition("/")[0]: each["id"] for each in listed}
+    [[url]] = {tuple(each["urls"]) for each in listed}
+    theirs = httpx.get(f"{url}/v1/models", trust_env=False).json()["data"]
+    assert {each["id"] for each in theirs if each["parent"]} == set(names.values())
     monkeypatch.setenv(SERVER_URL_ENV, served.url)
-    weights = Frozen(BASE, Loading(dtype="float32", trust_remote_code=False), f"file://{BASE}", "solver", 0)
-    specs: list[Any] = [ServerEngine.model_validate({"kind": "server"}), TransformersEngine()]
     rows = [list(range(5, 45)), list(range(60, 20, -1))]
-    ours, theirs = (open_engine(spec, weights).score(rows) for spec in specs)
-    differences = [abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
-    assert len(differences) == 78 and max(differences) < 1e-3
+    found: dict[str, list[list[float]]] = {}
+    for role, made_by in MADE_BY.items():
+        loading = Loading(dtype="float32", trust_remote_code=False)
+        weights = Frozen(served.adapters[role], loading, names[made_by[:-2]], role, 0)
+        specs: list[Any] = [ServerEngine.model_validate({"kind": "server"}), TransformersEngine()]
+        found[role], by_transformers = (open_engine(spec, weights).score(rows) for spec in specs)
+        assert apart(found[role], by_transformers) < 1e-3
+    assert apart(found["challenger"], found["solver"]) > 0.02
+
+
+def apart(some: list[list[float]], others: list[list[float]]) -> float:
+    differences = [abs(a - b) for x, y in zip(some, others, strict=True) for a, b in zip(x, y, strict=True)]
+    assert len(differences) == 78
+    return max(differences)

@@ -4,7 +4,8 @@ Both read the trainer's PhaseConfig for the models that its phase generates with
 server the policy in training, whose weights the trainer sends.
 
     --fetch     brings their files into SELFEVO_SERVER_MODELS and writes `FILE` there; it has the store's credentials
-    (nothing)   starts vLLM's server for each of them, one model after the other, and at SELFEVO_SERVER_PORT answers
+    (nothing)   starts vLLM's server for each of them, one after the other (adapters on one base have one together), and
+                at SELFEVO_SERVER_PORT answers
 
         /live        200 as soon as this process runs
         /health      200 when all serve
@@ -38,15 +39,15 @@ from selfevo_contract.spec.engines import ServerEngine
 from selfevo_store import open_store
 from selfevo_trainer.config import read_config
 from selfevo_trainer.context import Context
+from selfevo_trainer.engines.vllm_command import ServedModel, together
 from selfevo_trainer.engines.vllm_server import (
     NEVER_INPUT,
     NEVER_SERVICE,
     POLICY,
     POLICY_WORDS,
-    ServedModel,
     VllmServers,
 )
-from selfevo_trainer.inputs.frozen import files_of, name_of
+from selfevo_trainer.inputs.frozen import name_of
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.main import failure_of, log_to_stderr
 from selfevo_trainer.models import adapters
@@ -139,9 +140,8 @@ def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) 
         name, longest = name_of(ref), _longest(config, sampling)
         if name in found:  # one model in both roles
             longest = max(found[name].longest, longest) if found[name].longest and longest else 0
-        path = files_of(context, ref, role)
-        loading = config.inputs.loading
-        found[name] = ServedModel(name=name, path=path, loading=loading, longest=longest)
+        path = fetch_model(context, ref, role)
+        found[name] = ServedModel(name=name, path=path, loading=config.inputs.loading, longest=longest)
     if config.policy_server is not None:
         role = phase.models[0]
         # Of an adapter the base: the trainer sends it with the adapter merged.
@@ -185,16 +185,16 @@ class Settings:
     frozen: ServerEngine | None
     policy: ServerEngine | None
 
-    def servers(self, models: Sequence[ServedModel]) -> Iterator[tuple[VllmServers, list[ServedModel]]]:
-        """Those of a kind, and which of ``models`` they are of. Each kind has GPUs of its own."""
-        frozen = [model for model in models if not model.trained]
+    def servers(self, models: Sequence[ServedModel]) -> Iterator[tuple[VllmServers, list[list[ServedModel]]]]:
+        """Frozen models' and the policy's, and which of ``models`` each server is of. Both have GPUs of their own."""
+        frozen = together([model for model in models if not model.trained])
         if self.frozen is not None and frozen:
             yield VllmServers(self.frozen, len(frozen)), frozen
         if self.policy is not None:
             before = self.frozen.gpus_in_all if self.frozen is not None else 0
             yield (
                 VllmServers(self.policy, 1, POLICY_WORDS, before=before),
-                [model for model in models if model.trained],
+                together([model for model in models if model.trained]),
             )
 
 
@@ -206,19 +206,19 @@ def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) ->
         ServiceError: a server has ended, after all were ready.
     """
     try:
-        models = _models.validate_json((folder / FILE).read_bytes())
+        fetched = _models.validate_json((folder / FILE).read_bytes())
     except (OSError, ValueError):
         raise InputError(f"{folder / FILE} is not there or is not ours; run it with --fetch first") from None
     state = State()
-    kinds = list(settings.servers(models))
+    kinds = list(settings.servers(fetched))
     with _front(state, port):
         try:
             try:
                 for servers, own in kinds:
-                    for model in own:  # the second measures what the first leaves of the memory
-                        servers.begin(model)
+                    for models in own:  # the second measures what the first leaves of the memory
+                        servers.begin(models)
                         servers.wait(log.write, POLL_S)
-                        state.urls[model.name] = servers.urls_of(model.name)
+                        state.urls |= {model.name: servers.urls_of(model.name) for model in models}
                 state.ready = True
             except SelfevoError as error:
                 # Not the end of this process: it would be started again, and the trainer would never learn why.

@@ -18,8 +18,6 @@ MODULES = {
     "server": "selfevo_trainer.engines.server_engine",
 }
 """Kind, as a manifest names it -> the module that does it, imported when a phase asks for it."""
-WITH_ADAPTERS = ("transformers", "vllm")
-"""The kinds that take an adapter on its base; the others get both merged into one folder."""
 
 
 def open_engine(spec: EngineSpec, weights: Frozen) -> Engine:

@@ -68,7 +68,7 @@ def open_engine(settings: engines.ServerEngine, weights: Frozen) -> ServerEngine
             "engine.kind is 'server', and each of several training processes would start one of its own; name one that "
             "they share in engine.endpoint"
         )
-    servers = VllmServers.start(settings, [of_model(weights)])
+    servers = VllmServers.start(settings, of_model(weights))
     try:
         client = Client(
             "the server that this process started",

@@ -18,6 +18,7 @@ import torch
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.spec import engines
 from selfevo_contract.spec.sampling import Sampling
+from selfevo_trainer.engines import vllm_adapters
 from selfevo_trainer.engines.base import Completion, Frozen
 from selfevo_trainer.engines.drawing import completions_of
 from selfevo_trainer.engines.vllm_limits import Limits, limits, start_error
@@ -34,8 +35,6 @@ from selfevo_trainer.models.loading import (
 from selfevo_trainer.prompts import Messages, encode_all
 
 _HOTTEST = 2.0
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""vLLM's own list (vllm/config/lora.py, MaxLoRARanks)."""
 
 
 def open_engine(settings: engines.VllmEngine, weights: Frozen) -> VllmEngine:
@@ -90,9 +89,8 @@ class VllmEngine:
         if adapters.is_adapter(weights.path):
             from vllm.lora.request import LoRARequest
 
-            rank, targets = adapters.form_of(weights.path)
-            # Without targets it adapts the output layer too, whose log-probabilities of prompts then fail.
-            own |= {"enable_lora": True, "max_lora_rank": _room_for(rank), "lora_target_modules": targets}
+            room = vllm_adapters.room_for([weights.path])
+            own |= {"enable_lora": True, "max_lora_rank": room.rank, "lora_target_modules": room.targets}
             self.adapter = LoRARequest("adapter", 1, str(weights.path))
         return self.vllm.LLM(
             model=str(adapters.whole(weights.path)),
@@ -210,8 +208,3 @@ class VllmEngine:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         cleanup_dist_env_and_memory()
-
-
-def _room_for(rank: int) -> int:
-    """The least max_lora_rank that vLLM has kernels for and an adapter of ``rank`` fits into."""
-    return next((size for size in _LORA_RANKS if size >= rank), rank)

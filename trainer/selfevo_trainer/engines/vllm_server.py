@@ -1,14 +1,13 @@
 """vLLM's own servers as children of this process: started, watched, their log kept, ended with us.
 
-One server serves one model on GPUs of its own; a replica is another one of the same model. Servers of several models
-share the GPUs of a replica.
+One server serves one model, or adapters with their base (vllm_command.py), on GPUs of its own; a replica is another one
+of the same. Servers of several models share the GPUs of a replica.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import signal
@@ -20,20 +19,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
-from selfevo_contract.base import Wire
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
-from selfevo_contract.phases import Loading
 from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
+from selfevo_trainer.engines.vllm_command import HOST, ServedModel, command_of
 from selfevo_trainer.engines.vllm_limits import ENVIRONMENT, MEMORY, OF_A_RANK, check_split
-from selfevo_trainer.models.loading import load_config, positions_of
+from selfevo_trainer.models.loading import load_config
 
-HOST = "127.0.0.1"
 NEVER_INPUT, NEVER_SERVICE = 422, 424
 """How the server beside the trainer answers when it will never be ready: the trainer ends, by exit code 2 or 3."""
 GRACE_S = 30.0
@@ -45,19 +41,6 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # the model is here
 }
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
-
-
-class ServedModel(Wire):
-    """A model to be served."""
-
-    name: str
-    """As the server calls it."""
-    path: Path
-    loading: Loading
-    longest: int
-    """Most tokens of a prompt and its completion; 0 when nothing bounds them."""
-    trained: bool = False
-    """It is the policy in training, which sends its weights anew before each step."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +83,7 @@ def of_model(weights: Frozen) -> ServedModel:
 class _Server:
     """One process."""
 
-    model: ServedModel
+    models: Sequence[ServedModel]
     url: str
     process: subprocess.Popen[str]
     tail: deque[str]
@@ -111,31 +94,31 @@ class _Server:
 class VllmServers:
     """The servers of one pod."""
 
-    def __init__(self, settings: ServerEngine, models: int, words: Words = Words(), *, before: int = 0) -> None:
+    def __init__(self, settings: ServerEngine, kinds: int, words: Words = Words(), *, before: int = 0) -> None:
         """
         Args:
-            models: how many share the GPUs.
+            kinds: lists of models (`together`) that share the GPUs.
             before: GPUs of the machine's last that are other servers': these take those before them.
         """
-        self._settings, self._models, self._words, self._before = settings, models, words, before
+        self._settings, self._kinds, self._words, self._before = settings, kinds, words, before
         self._servers: list[_Server] = []
         self._begun = time.monotonic()
 
     @classmethod
     def start(
-        cls, settings: ServerEngine, models: Sequence[ServedModel], words: Words = Words(), *, before: int = 0
+        cls, settings: ServerEngine, model: ServedModel, words: Words = Words(), *, before: int = 0
     ) -> VllmServers:
-        """All of ``models``."""
-        servers = cls(settings, len(models), words, before=before)
-        for model in models:
-            servers.begin(model)
+        """Those of ``model``."""
+        servers = cls(settings, 1, words, before=before)
+        servers.begin([model])
         return servers
 
-    def begin(self, model: ServedModel) -> None:
-        """Start the servers of ``model``, each on a port that is free. They are not ready yet.
+    def begin(self, models: Sequence[ServedModel]) -> None:
+        """Start the servers of ``models``, which are `together`, each on a port that is free. They are not ready yet.
 
         Raises:
-            InputError: vLLM is not installed, there are fewer GPUs, or the model cannot be split over as many.
+            InputError: vLLM is not installed, there are fewer GPUs, the model cannot be split over as many, or an
+                adapter has too large a rank.
         """
         if importlib.util.find_spec("vllm") is None:
             raise InputError(
@@ -143,16 +126,17 @@ class VllmServers:
             )
         if not self._servers:
             self._begun = time.monotonic()
+        model, share = models[0], self._settings.memory_share / self._kinds
         for replica, port in enumerate(free_ports(self._settings.replicas or 1)):
             devices = _devices(self._settings, replica, self._words, self._before)
             if len(devices) > 1:
                 check_split(self._words.gpus, len(devices), load_config(model.path, model.loading).get_text_config())
-            command = command_of(model, port, self._settings, len(devices), self._settings.memory_share / self._models)
-            self._servers.append(_spawn(model, command, f"http://{HOST}:{port}", devices))
+            command = command_of(models, port, self._settings, len(devices), share)
+            self._servers.append(_spawn(models, command, f"http://{HOST}:{port}", devices))
 
     def urls_of(self, name: str) -> list[str]:
         """Where the model is served."""
-        return [server.url for server in self._servers if server.model.name == name]
+        return [server.url for server in self._servers if any(model.name == name for model in server.models)]
 
     def check(self) -> None:
         """Raises the error of a server that has ended."""
@@ -160,7 +144,7 @@ class VllmServers:
             code = server.process.poll()
             if code is not None:
                 server.reader.join(timeout=10)
-                raise ended(server.model, code, list(server.tail), self._settings, self._words)
+                raise ended(names_of(server.models), code, list(server.tail), self._settings, self._words)
 
     def ready(self) -> bool:
         """Whether all that were started answer."""
@@ -181,7 +165,7 @@ class VllmServers:
             report()
             self.check()
             if time.monotonic() - self._begun > self._settings.startup_seconds:
-                names = ", ".join(server.model.name for server in self._servers if not server.ready)
+                names = ", ".join(names_of(server.models) for server in self._servers if not server.ready)
                 raise ServiceError(
                     f"the server of {names} was not ready within "
                     f"{self._words.startup.format(self._settings.startup_seconds)}; {self._words.slow}"
@@ -199,40 +183,6 @@ class VllmServers:
             server.process.wait()
             server.reader.join(timeout=10)
         self._servers.clear()
-
-
-def command_of(model: ServedModel, port: int, settings: ServerEngine, gpus: int, memory_share: float) -> list[str]:
-    """The server's command line. `vllm serve` is the same module, and wants the distribution to be named vllm."""
-    options = {
-        "--model": str(model.path),
-        "--served-model-name": model.name,
-        "--host": HOST,
-        "--port": str(port),
-        # "auto" would load float32 weights in 16 bits.
-        "--dtype": model.loading.dtype,
-        "--load-format": "safetensors",
-        # The model's own sampling habits have no say.
-        "--generation-config": "vllm",
-        "--gpu-memory-utilization": f"{memory_share:g}",
-        **({"--tensor-parallel-size": str(gpus)} if gpus > 1 else {}),
-    }
-    positions = positions_of(model.path, model.loading)
-    if model.longest and (positions is None or model.longest <= positions):
-        options["--max-model-len"] = str(model.longest)
-    if model.trained:
-        options["--weight-transfer-config"] = json.dumps({"backend": "nccl"})
-        # The correction of the loss wants the probabilities that were drawn from.
-        options["--logprobs-mode"] = "processed_logprobs"
-        options.setdefault("--max-model-len", "-1")  # as long as the model and the memory allow
-        options["--scheduling-policy"] = "priority"  # requests come in by chance, and are worked on in their order
-    flags = ["--disable-uvicorn-access-log", *(["--enable-server-load-tracking"] if model.trained else [])]
-    if model.loading.trust_remote_code:
-        flags.append("--trust-remote-code")
-    if gpus == 0:
-        # On a CPU compiling takes minutes and a C++ compiler, and of a prompt that is cut no draw can be taken back.
-        flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
-    module = "vllm.entrypoints.openai.api_server"
-    return [sys.executable, "-m", module, *(each for option in options.items() for each in option), *flags]
 
 
 def _devices(settings: ServerEngine, replica: int, words: Words = Words(), before: int = 0) -> list[str]:
@@ -259,15 +209,15 @@ def _devices(settings: ServerEngine, replica: int, words: Words = Words(), befor
     return all_of_them[first : first + settings.gpus_of_replica]
 
 
-def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str]) -> _Server:
+def _spawn(models: Sequence[ServedModel], command: list[str], url: str, devices: list[str]) -> _Server:
     environment = {**os.environ, **_ENVIRONMENT, PARENT_ENV: str(os.getpid())}
     for name in (*OF_A_RANK, SERVER_TOKEN_ENV):
         environment.pop(name, None)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    if model.trained:
+    if models[0].trained:
         environment["VLLM_SERVER_DEV_MODE"] = "1"  # else the paths by which weights arrive are not there
-    print(f"{model.name}: {' '.join(command)}", file=sys.stderr, flush=True)
+    print(f"{names_of(models)}: {' '.join(command)}", file=sys.stderr, flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "selfevo_trainer.process.tied", *command],
         env=environment,
@@ -290,28 +240,34 @@ def _spawn(model: ServedModel, command: list[str], url: str, devices: list[str])
 
     reader = threading.Thread(target=keep, daemon=True)
     reader.start()
-    return _Server(model, url, process, tail, reader)
+    return _Server(models, url, process, tail, reader)
 
 
-def ended(
-    model: ServedModel, code: int, tail: Sequence[str], settings: ServerEngine, words: Words = Words()
-) -> SelfevoError:
-    """The error of a server that has ended with ``code`` and whose log ends with ``tail``. Pure."""
+def names_of(models: Sequence[ServedModel]) -> str:
+    """What sentences call the models of a server."""
+    return ", ".join(model.name for model in models)
+
+
+def ended(names: str, code: int, tail: Sequence[str], settings: ServerEngine, words: Words = Words()) -> SelfevoError:
+    """The error of the server of ``names`` that has ended with ``code`` and whose log ends with ``tail``. Pure."""
     raised = [found for line in tail if (found := _RAISED.search(line))]
     # The first that tells of a cause: what is raised because of it comes after.
     lines = [f"{found[1]}: {found[2]}" for found in raised] or [line for line in tail if line.strip()][-1:]
     memory = next((line for line in lines if any(word in line for word in MEMORY)), None)
     if memory is not None:
         return InputError(
-            f"the memory is too small for a server of {model.name} with {words.share} {settings.memory_share:g} "
+            f"the memory is too small for a server of {names} with {words.share} {settings.memory_share:g} "
             f"({memory[:200]}); {words.larger}"
         )
+    adapted = next((line for line in lines if "not support LoRA" in line), None)
+    if adapted is not None:
+        return InputError(f"vLLM does not compute adapters of the model {names} ({adapted[:200]}); {words.other}")
     architecture = next((line for line in lines if "architectures" in line and "support" in line), None)
     if architecture is not None:
-        return InputError(f"vLLM does not support the model {model.name} ({architecture[:200]}); {words.other}")
+        return InputError(f"vLLM does not support the model {names} ({architecture[:200]}); {words.other}")
     why = f" ({lines[0][:200]})" if lines else ""
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-    return ServiceError(f"the server of {model.name} {how}{why}; its log above may say more")
+    return ServiceError(f"the server of {names} {how}{why}; its log above may say more")
 
 
 def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:

@@ -31,8 +31,9 @@ from selfevo_trainer.endpoints.client import BadAnswer, Client, Words
 from selfevo_trainer.endpoints.in_parallel import in_parallel
 from selfevo_trainer.engines.drawing import stream, vllm_seed
 from selfevo_trainer.engines.server_engine import never_ready
+from selfevo_trainer.engines.vllm_command import ServedModel
 from selfevo_trainer.engines.vllm_process import library
-from selfevo_trainer.engines.vllm_server import POLICY, POLICY_WORDS, ServedModel, VllmServers
+from selfevo_trainer.engines.vllm_server import POLICY, POLICY_WORDS, VllmServers
 from selfevo_trainer.grpo import weight_sync
 
 REQUEST_S = 7200.0
@@ -97,7 +98,7 @@ class PolicyByServer(VLLMGeneration):
             longest=self._room,
             trained=True,
         )
-        self._servers = servers = VllmServers.start(settings, [model], POLICY_WORDS, before=before)
+        self._servers = servers = VllmServers.start(settings, model, POLICY_WORDS, before=before)
         servers.wait()
         return servers.urls_of(POLICY)[0]
 

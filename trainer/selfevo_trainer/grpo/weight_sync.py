@@ -25,7 +25,8 @@ from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_contract.process import PhaseConfig
 from selfevo_trainer.distributed import root_cause
 from selfevo_trainer.endpoints.client import one_line
-from selfevo_trainer.engines.vllm_server import HOST, free_ports
+from selfevo_trainer.engines.vllm_command import HOST
+from selfevo_trainer.engines.vllm_server import free_ports
 from selfevo_trainer.process import progress
 
 SYNC_S = 600.0

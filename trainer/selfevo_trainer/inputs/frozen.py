@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from selfevo_contract.phases import BuiltInputs, GrpoInputs, ModelRef, StepModelRef
 from selfevo_contract.spec.sampling import Sampling
 from selfevo_trainer.context import Context
-from selfevo_trainer.engines import WITH_ADAPTERS, Engine, Frozen, open_engine
+from selfevo_trainer.engines import Engine, Frozen, open_engine
 from selfevo_trainer.inputs import fingerprints
 from selfevo_trainer.inputs.model_files import fetch_model
-from selfevo_trainer.models import adapters
 
 
 def name_of(ref: ModelRef) -> str:
@@ -35,7 +33,7 @@ def open_frozen(
         ServiceError: store, hub or server cannot be reached.
     """
     ref: ModelRef = getattr(inputs, role)
-    path = files_of(context, ref, role)
+    path = fetch_model(context, ref, role)
     completion = max(sampling.max_completion_length for sampling in samplings)
     fingerprint = fingerprints.fingerprint_of(context, inputs, role, path)
     # A server wants room for a token behind those that it scores.
@@ -57,20 +55,3 @@ def open_frozen(
                 engine.close()
                 raise
     return context.timed_engine(engine)
-
-
-def files_of(context: Context, ref: ModelRef, role: str) -> Path:
-    """The folder that the engine of the phase takes: an adapter, or one merged with its base."""
-    path = fetch_model(context, ref, role)
-    if adapters.is_adapter(path) and context.config.engine.kind not in WITH_ADAPTERS:
-        return _merged(context, path, role)
-    return path
-
-
-def _merged(context: Context, path: Path, role: str) -> Path:
-    def merge(dest: Path) -> Path:
-        adapters.merge(adapters.base_of(path), path, dest)
-        return dest
-
-    with context.clock.during("load"):
-        return context.once_per_pod(f"{role}-merged", merge)

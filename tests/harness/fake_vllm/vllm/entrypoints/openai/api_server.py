@@ -19,7 +19,8 @@ from harness.openai_standin import openai_server
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for option in ("model", "served-model-name", "host", "dtype", "load-format", "generation-config"):
+    parser.add_argument("--served-model-name", nargs="+", default=[])
+    for option in ("model", "host", "dtype", "load-format", "generation-config"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--gpu-memory-utilization", type=float, required=True)
@@ -28,7 +29,17 @@ def main() -> None:
     for option in ("weight-transfer-config", "logprobs-mode", "scheduling-policy"):  # of a policy
         parser.add_argument(f"--{option}", default="")
     parser.add_argument("--enable-server-load-tracking", action="store_true")
-    for flag in ("disable-uvicorn-access-log", "enforce-eager", "no-enable-chunked-prefill", "trust-remote-code"):
+    parser.add_argument("--max-loras", type=int, default=1)
+    parser.add_argument("--max-lora-rank", type=int, default=16)
+    for option in ("lora-modules", "lora-target-modules"):
+        parser.add_argument(f"--{option}", nargs="+", default=[])
+    for flag in (
+        "enable-lora",
+        "disable-uvicorn-access-log",
+        "enforce-eager",
+        "no-enable-chunked-prefill",
+        "trust-remote-code",
+    ):
         parser.add_argument(f"--{flag}", action="store_true")
     given = parser.parse_args()
     left = Path(os.environ["FAKE_VLLM_FOLDER"]) / f"{os.getpid()}.json"
@@ -48,7 +59,8 @@ def main() -> None:
     if wrong == "never ready":
         time.sleep(600)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with openai_server(given.served_model_name, port=given.port) as server:
+    names = [*given.served_model_name, *(json.loads(each)["name"] for each in given.lora_modules)]
+    with openai_server(*names, port=given.port) as server:
         server.longest = given.max_model_len
         if wrong == "ends at a question":
             server.wrong["/v1/completions"] = lambda _: os._exit(9)
