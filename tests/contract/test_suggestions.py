@@ -45,6 +45,9 @@ def test_nothing_that_is_written_is_made_larger() -> None:
     assert words(found) == ["batchSize: 16 in challenger.engine, rollout.engine, evaluation.engine"]
     totals = {need.phase: need.total for need in needs(spec, MODELS["Qwen3-4B-Base"])}
     assert all(need.total <= totals[need.phase] for need in found[-1].needs)
+    # A rank that a person chose stays, though the default's adapter would take less.
+    found = suggested(spec_of("qwen3-4b-lora", **both(lora={"rank": 256}, maxCompletionLength=16_000)), "24 GB")
+    assert found and not any("lora" in one.written for one in found)
     # Half of the written tokens, and no number of its own.
     tokens = both(generationBatchTokens=60_000, perDeviceTrainBatchSize=1)
     found = suggested(spec_of("qwen3-4b-lora", **tokens), "24 GB")
