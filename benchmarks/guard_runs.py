@@ -231,14 +231,26 @@ def judge_anew(out: Path) -> None:
 
 
 def judge_frontier(path: Path) -> None:
-    """Print which guards warn, with their defaults, and in which iteration first, of each run of frontier.py."""
+    """Print which guards warn, with their defaults, and in which iteration first, of each run of frontier.py; and the
+    first action that they would have taken, with the score of that iteration, the best until then, and the last."""
     for arm, by_seed in json.loads(path.read_text())["runs"].items():
         for seed, row in by_seed.items():
-            over = merged({"seed": int(seed), "guards": with_action({}, "warn")}, ARMS[arm])
-            watch = Watch(example("frontier", over, store=Path("/tmp/none")))
+            warns, acts = (
+                Watch(
+                    example("frontier", merged({"seed": int(seed), "guards": guards}, ARMS[arm]), store=Path("/none"))
+                )
+                for guards in (with_action({}, "warn"), {})
+            )
+            scores: list[float] = []
+            ended = ""
             for number in sorted(int(name) for name in row["metrics"] if name != "ended"):
-                watch.measured(number, row["metrics"][str(number)])
-            print(f"{arm:10} {seed}  {watch.alarms}")
+                warns.measured(number, row["metrics"][str(number)])
+                scores.append(row["metrics"][str(number)]["evaluate/mean"])
+                if not acts.acted:
+                    acts.measured(number, row["metrics"][str(number)])
+                    if acts.acted:
+                        ended = f"  acts {acts.acted}: {scores[-1]:.2f}, best {max(scores):.2f}"
+            print(f"{arm:10} {seed}  {warns.alarms}{ended}  last {scores[-1]:.2f}")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """What does a third role do to a task that nothing checks? examples/writing.yaml beside its controls, over seeds.
 
-    python benchmarks/writing.py --seeds 0 1 --iterations 8
+    python benchmarks/writing.py --seeds 0 1 2 --iterations 8
 
 Arms, alike in everything but the settings named in `ARMS`:
     slow       the example: a judge that is trained a little in each iteration
