@@ -78,9 +78,11 @@ class Cluster:
         self.jobs[name] = self.stored({**job, "kind": "Job"}, f"uid-{name}")
         return self.jobs[name]
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> dict[str, Any]:
+    async def delete_job(self, namespace: str, name: str, uid: str, version: int) -> dict[str, Any]:
         self._called("delete job", f"{name} {uid}")
         job = copy.deepcopy(self.jobs[name])
+        if (job["metadata"]["uid"], job["metadata"]["resourceVersion"]) != (uid, str(version)):
+            raise ApiError(409, "Conflict", "Precondition failed")
         job["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
         self.jobs[name] = self.stored(job, uid)
         return self.jobs[name]
@@ -360,12 +362,25 @@ def test_a_conflict_on_deleting_is_tried_again_unless_another_job_bears_the_name
     world.reconcile()
     (name,) = world.names
     world.edit(spec__suspend=True)
-    world.cluster.refuse["delete job"] = [ApiError(409, "Conflict", "the object has been modified")] * 2
+    world.cluster.refuse["delete job"] = [ApiError(409, "Conflict", "the object has been modified")] * 4
     with pytest.raises(ApiError):
         world.reconcile(1)
     assert [job.name for job in world.cache.jobs_of("run-1")] == [name]
     world.cluster.jobs[name]["metadata"]["uid"] = "of another one"
     world.reconcile(1)
+    assert world.cache.jobs_of("run-1") == []
+
+
+def test_a_job_that_somebody_took_from_the_run_unseen_is_not_deleted() -> None:
+    world = World()
+    world.reconcile()
+    (name,) = world.names
+    world.edit(spec__suspend=True)
+    taken = copy.deepcopy(world.cluster.jobs[name])
+    taken["metadata"]["ownerReferences"] = []
+    world.cluster.jobs[name] = world.cluster.stored(taken, taken["metadata"]["uid"])
+    world.reconcile(1)
+    assert "deletionTimestamp" not in world.cluster.jobs[name]["metadata"]
     assert world.cache.jobs_of("run-1") == []
 
 

@@ -63,7 +63,7 @@ class Api(Protocol):
 
     async def create_job(self, namespace: str, job: Mapping[str, Any]) -> dict[str, Any]: ...
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> dict[str, Any]: ...
+    async def delete_job(self, namespace: str, name: str, uid: str, version: int) -> dict[str, Any]: ...
 
     async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None: ...
 
@@ -136,9 +136,9 @@ class Kube:
         path = f"{_BATCH}/namespaces/{namespace}/jobs?fieldManager={FIELD_MANAGER}"
         return await self._call("create", "jobs", path, job)
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> dict[str, Any]:
-        """In the foreground: the Job stays visible until its pods are gone, and only the Job with this UID."""
-        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+    async def delete_job(self, namespace: str, name: str, uid: str, version: int) -> dict[str, Any]:
+        """In the foreground: the Job stays until its pods are gone. Only the Job with this UID, as it was seen."""
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid, "resourceVersion": str(version)}}
         return await self._call("delete", "jobs", f"{_BATCH}/namespaces/{namespace}/jobs/{name}", options)
 
     async def create_service(self, namespace: str, service: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ from selfevo_operator.observed.snapshots import JobSnapshot, job_snapshot
 
 _FINAL = (400, 401, 403, 404, 422)
 """Refusals that trying again soon does not help."""
+_TRIES = 3
+"""To delete a Job that changes meanwhile."""
 Created = Callable[[SelfEvolutionRun, Key, str, str], None]
 """Is called when a Job was created: its run, the run's place, the step's name, the digest of the Job's template."""
 
@@ -49,28 +51,37 @@ class Executor:
         return problem, failure
 
     async def _stop(self, snapshot: RunSnapshot, action: Stop) -> None:
-        job = next((job for job in self._cache.jobs_of(snapshot.uid) if job.name == action.name), None)
-        if job is None or job.stopping:
+        """Delete the Job as it was seen. One that has changed since is met anew: somebody may have taken it from us."""
+        for left_to_try in reversed(range(_TRIES)):
+            job = next((job for job in self._cache.jobs_of(snapshot.uid) if job.name == action.name), None)
+            if job is None or job.stopping:
+                return
+            try:
+                left = await self._api.delete_job(job.namespace, job.name, job.uid, job.version)
+            except ApiError as error:
+                if error.status not in (404, 409):
+                    raise
+                current = None if error.status == 404 else await self._current(job)
+                if current is None:
+                    self._cache.bury_job(job.uid)
+                    return
+                self._cache.meet_job(current)
+                if left_to_try == 0:
+                    raise
+                continue
+            if left.get("kind") == "Job":
+                self._cache.put_job(left)
             return
-        try:
-            left = await self._api.delete_job(job.namespace, job.name, job.uid)
-        except ApiError as error:
-            if error.status != 404 and not (error.status == 409 and await self._is_gone(job)):
-                raise
-            self._cache.bury_job(job.uid)
-            return
-        if left.get("kind") == "Job":
-            self._cache.put_job(left)
 
-    async def _is_gone(self, job: JobSnapshot) -> bool:
-        """Whether a conflict means that another one bears its name by now; it may mean that a write was in the way."""
+    async def _current(self, job: JobSnapshot) -> dict[str, Any] | None:
+        """The Job as it is now; None when it is gone, or another one bears its name by now."""
         try:
             current = await self._api.get_job(job.namespace, job.name)
         except ApiError as error:
             if error.status != 404:
                 raise
-            return True
-        return bool(current["metadata"]["uid"] != job.uid)
+            return None
+        return current if current["metadata"]["uid"] == job.uid else None
 
     async def _start(self, run: SelfEvolutionRun, snapshot: RunSnapshot, action: Start) -> Blocker | None:
         namespace = snapshot.key.namespace

@@ -310,15 +310,16 @@ MUTANTS = (
     Mutant(
         "a Job is deleted by its name, whoever it is",
         "selfevo_operator.controller.act",
-        "left = await self._api.delete_job(job.namespace, job.name, job.uid)",
-        "now = await self._api.get_job(job.namespace, job.name)\n"
-        '            left = await self._api.delete_job(job.namespace, job.name, now["metadata"]["uid"])',
+        "left = await self._api.delete_job(job.namespace, job.name, job.uid, job.version)",
+        'now = (await self._api.get_job(job.namespace, job.name))["metadata"]\n'
+        '                version = int(now["resourceVersion"])\n'
+        '                left = await self._api.delete_job(job.namespace, job.name, now["uid"], version)',
     ),
     Mutant(
         "a conflict on deleting means gone",
         "selfevo_operator.controller.act",
-        "(error.status == 409 and await self._is_gone(job))",
-        "error.status == 409",
+        "None if error.status == 404 else await self._current(job)",
+        "None",
     ),
     Mutant(
         "the reply to a create is not taken in",

@@ -259,13 +259,15 @@ class Client:
 
         return self._call("create", f"job {job['metadata']['name']}", do)
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> Object:
+    async def delete_job(self, namespace: str, name: str, uid: str, version: int) -> Object:
         world = self._world
 
         def do() -> Object:
             job = world.api.get("jobs", name)
             if job["metadata"]["uid"] != uid:
                 raise Refusal(409, "Conflict", "Precondition failed: UID in precondition differs")
+            if job["metadata"]["resourceVersion"] != str(version):
+                raise Refusal(409, "Conflict", "Precondition failed: ResourceVersion in precondition differs")
             world.laws.job_deleted(job)
             world.jobs.delete(name, foreground=True)
             left = world.api.jobs.get(name)
