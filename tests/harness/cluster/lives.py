@@ -108,6 +108,10 @@ def made_up_metrics(role: Role) -> dict[str, float]:
     }.get(role.phase, {"reward_first": 0.5, "reward_last": 0.7})
 
 
+TOKENS = 1000
+"""That a pod of a rollout has generated."""
+
+
 @dataclass
 class Store:
     """What is committed, and what was trained for it. Threads share it."""
@@ -150,4 +154,6 @@ def termination_message(role: Role, outcome: str, exit_code: int, metrics: Mappi
         result["message"] = f"ordered to end with {exit_code}; order otherwise"
     if outcome in ("committed", "found"):
         result["metrics"] = dict(metrics)
+    if role.phase == "solver-rollout" and not exit_code:
+        result["tokens"] = TOKENS
     return json.dumps({**result, "timings": {"total": 0.1}}, separators=(",", ":"))
