@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import commit, machine
 from runs import example, forked_phase, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import DataError, ExitCode
@@ -156,6 +157,8 @@ def main() -> int:
     arguments = parser.parse_args()
     load_heavy_modules()
     over = json.loads(arguments.set)
+    command = shlex.join(["python", "benchmarks/learning.py", *sys.argv[1:]])
+    about = {"command": command, "commit": commit(), "machine": machine(), "set": over, "arms": ARMS}
     runs: dict[str, dict[str, Any]] = {arm: {} for arm in arguments.arms}
     begun = time.time()
     for seed in range(arguments.seeds):
@@ -166,7 +169,7 @@ def main() -> int:
             means = [round(100 * value, 1) for value in series(runs[arm][str(seed)], "evaluate/mean")]
             early = runs[arm][str(seed)].get("ended", "")
             print(f"{time.time() - begun:6.0f} s  seed {seed}  {arm:10} mean of samples {means} {early}", flush=True)
-            result = {"machine": machine(), "set": over, "arms": ARMS, "summary": summarise(runs), "runs": runs}
+            result = {**about, "summary": summarise(runs), "runs": runs}
             arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(summarise(runs), indent=1))
     return 0
