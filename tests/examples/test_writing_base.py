@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 import writing as benchmark
+import writing_makers
 from runs import load_script
 from selfevo_contract.spec.rewards import JUDGED
 
@@ -119,7 +120,7 @@ def test_neither_model_is_taught_a_held_out_task_and_the_judge_no_long_one_and_n
 
 
 def test_the_benchmark_reads_alignment_and_pays_the_truth_by_quality() -> None:
-    for module in (task, make_base, benchmark):
+    for module in (task, make_base, benchmark, writing_makers):
         outcome = doctest.testmod(module)
         assert outcome.failed == 0 and outcome.attempted > 0
     texts = benchmark.bank()
