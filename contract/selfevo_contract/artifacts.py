@@ -7,6 +7,8 @@
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/... an intra-phase checkpoint: likewise
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/completions/...
                                                                      of the step under way at it: likewise
+    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/generated/<parts>/...
+                                                                     the same when so many parts of them are scored
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
     <storage.uri>/<namespace>/<phase>/<key>/logs/<attempt>/<pod's index>.<begin>.log
                                                                      the logs of its pods, for people; one object each
@@ -40,6 +42,9 @@ ORACLE_CHUNKS = "oracle"
 """Kind of a rollout's chunks that hold what an oracle answered to questions of its sample."""
 ANCHOR_CHUNKS = "anchors"
 """Kind of a rollout's chunks that hold what a judge with criteria says of anchors."""
+
+COMPLETIONS = "completions"
+"""Place below a checkpoint of the completions of the step under way, all of them scored."""
 
 
 def step_prefix(namespace: str, phase: str, key: str) -> str:
@@ -90,9 +95,9 @@ def checkpoint_prefix(prefix: str, update: int) -> str:
     return f"{prefix}/checkpoints/{update:08d}"
 
 
-def checkpoint_completions(checkpoint: str) -> str:
-    """Where the completions of the step under way lie, of the checkpoint at ``checkpoint``."""
-    return f"{checkpoint}/completions"
+def generated_completions(parts: int | None = None) -> str:
+    """Place below a checkpoint of the same before all are scored, ``parts`` of them so far; None: of all such."""
+    return "generated" if parts is None else f"generated/{parts:08d}"
 
 
 def failed_prefix(prefix: str) -> str:

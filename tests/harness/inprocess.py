@@ -127,6 +127,12 @@ class Phases:
         """Of every committed file of the step that holds no seconds."""
         return {file.name: file.sha256 for file in self.committed(name).files if file.name != METRICS.name}
 
+    def outcome(self, name: str) -> dict[str, Any]:
+        """The same of a training, and its metrics.jsonl by all figures but seconds."""
+        lines = map(json.loads, self.read(name, METRICS.name).splitlines())
+        rows = [{figure: value for figure, value in line.items() if "time" not in figure} for line in lines]
+        return {**self.digests(name), "rows": rows}
+
     def checkpoints(self, name: str) -> list[int]:
         """Optimizer updates with a committed checkpoint."""
         found = (re.fullmatch(r"checkpoints/(\d+)/MANIFEST.json", key) for key in self.objects(name, "checkpoints"))

@@ -56,23 +56,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> di
     phases = make(tmp_path_factory.mktemp("undisturbed"), questions, "24h")
     ended = phases(TRAIN)
     assert ended.code == 0, ended.log
-    return outcome(phases)
+    return phases.outcome(TRAIN)
 
 
-def outcome(phases: Phases) -> dict[str, Any]:
-    """Every file by its digest, but metrics.jsonl, which holds seconds, by its other figures."""
-    import json
-
-    rows = [
-        {name: value for name, value in json.loads(line).items() if "time" not in name}
-        for line in phases.read(TRAIN, "metrics.jsonl").splitlines()
-    ]
-    return {**phases.digests(TRAIN), "rows": rows}
-
-
-def kept(phases: Phases) -> list[int]:
+def kept(phases: Phases, place: str = "completions") -> list[int]:
     """Updates whose step's completions are committed."""
-    pattern = r"checkpoints/(\d+)/completions/MANIFEST.json"
+    pattern = rf"checkpoints/(\d+)/{place}/MANIFEST.json"
     found = (re.fullmatch(pattern, key) for key in phases.objects(TRAIN, "checkpoints"))
     return sorted(int(match[1]) for match in found if match)
 
@@ -96,14 +85,42 @@ def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each step whose completions are generated."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    real, seen = GRPOTrainer._generate_and_score_completions, []
+    real, seen = GRPOTrainer._generate_single_turn, []
 
-    def generate(self: Any, inputs: Any) -> Any:
+    def generate(self: Any, *args: Any) -> Any:
         seen.append(self.state.global_step)
-        return real(self, inputs)
+        return real(self, *args)
 
-    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", generate)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generate)
     return seen
+
+
+def at_scoring(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:
+    """Makes something happen when the n-th step's completions are to be paid, once."""
+    from selfevo_trainer.solver_rewards import SolverReward
+
+    real, seen = SolverReward.__call__, []
+
+    def paid(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(1)
+        if len(seen) == number:
+            happen()
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(SolverReward, "__call__", paid)
+
+
+def uploads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that each is done when training goes on."""
+    from selfevo_trainer.grpo.uploads import Uploads
+
+    start = Uploads.start
+
+    def at_once(self: Any, upload: Any) -> None:
+        start(self, upload)
+        self.wait()
+
+    monkeypatch.setattr(Uploads, "start", at_once)
 
 
 def on_upload(monkeypatch: pytest.MonkeyPatch, happen: Callable[[str], None]) -> None:
@@ -147,7 +164,7 @@ def test_sigterm_at_a_pass_loses_no_update_and_no_completion(
         assert (again.code, again.result.outcome) == (0, "committed"), again.log
         # Each step that was generated before is not again.
         assert len(seen) == 3 - updates // 4 - (not first_of_step and moment % 8 != 0)
-    assert outcome(phases) == undisturbed
+    assert phases.outcome(TRAIN) == undisturbed
     assert phases.objects(TRAIN, "checkpoints") == []
 
 
@@ -181,7 +198,7 @@ def test_generation_ends_at_once(
     assert "after step 1 of 3; the checkpoint is committed" in ended.result.message
     again = phases(TRAIN)
     assert (again.code, again.result.resumed_from) == (0, 1), again.log
-    assert outcome(phases) == undisturbed
+    assert phases.outcome(TRAIN) == undisturbed
 
 
 def test_training_goes_on_while_a_checkpoint_is_on_its_way(
@@ -201,7 +218,7 @@ def test_training_goes_on_while_a_checkpoint_is_on_its_way(
     ended = phases(TRAIN)
     assert ended.code == 0 and waited and all(waited), ended.log
     assert len(uploads) == 1  # one at a time, and the last pass was made meanwhile
-    assert outcome(phases) == undisturbed
+    assert phases.outcome(TRAIN) == undisturbed
 
 
 def test_by_time_a_checkpoint_lies_within_a_step_and_its_completions_are_not_made_again(
@@ -209,16 +226,7 @@ def test_by_time_a_checkpoint_lies_within_a_step_and_its_completions_are_not_mad
 ) -> None:
     phases = make(tmp_path, questions, "1ms")
     with monkeypatch.context() as patch:
-        # So that one is taken after each update.
-        from selfevo_trainer.grpo.uploads import Uploads
-
-        start = Uploads.start
-
-        def at_once(self: Any, upload: Any) -> None:
-            start(self, upload)
-            self.wait()
-
-        patch.setattr(Uploads, "start", at_once)
+        uploads_at_once(patch)  # so that one is taken after each update
         at_pass(patch, 14, crash)
         ended = phases(TRAIN)
     assert (ended.code, ended.result.reason) == (3, "Crashed"), ended.log
@@ -227,7 +235,38 @@ def test_by_time_a_checkpoint_lies_within_a_step_and_its_completions_are_not_mad
     seen = generations(monkeypatch)
     again = phases(TRAIN)
     assert (again.code, again.result.resumed_from, seen) == (0, 1, [8]), again.log
-    assert outcome(phases) == undisturbed
+    assert phases.outcome(TRAIN) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("every", "step", "happen"),
+    [("24h", 1, sigterm), (1, 2, crash), ("1ms", 1, crash)],
+    ids=["asked", "killed, by steps", "killed, by time"],
+)
+def test_completions_that_were_generated_and_not_scored_are_not_generated_again(
+    tmp_path: Path,
+    questions: Path,
+    undisturbed: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    every: int | str,
+    step: int,
+    happen: Callable[[], None],
+) -> None:
+    phases = make(tmp_path, questions, every)
+    update = 4 * (step - 1)
+    with monkeypatch.context() as patch:
+        uploads_at_once(patch)
+        at_scoring(patch, step, happen)
+        ended = phases(TRAIN)
+    assert ended.result.reason == ("Terminated" if happen is sigterm else "Crashed"), ended.log
+    if happen is sigterm:
+        assert f"in step {step} of 3; the checkpoint is committed" in ended.result.message
+    assert max(phases.checkpoints(TRAIN)) == max(kept(phases, "generated/00000000")) == update not in kept(phases)
+    seen = generations(monkeypatch)
+    again = phases(TRAIN)
+    assert (again.code, again.result.resumed_from) == (0, step - 1), again.log
+    assert seen == [4 * later for later in range(step, 3)]
+    assert phases.outcome(TRAIN) == undisturbed
 
 
 @pytest.mark.parametrize("damaged", ["completions", "state"])
@@ -246,7 +285,7 @@ def test_a_checkpoint_within_a_step_that_is_damaged_is_passed_over_for_one_betwe
     again = phases(TRAIN)
     assert (again.code, again.result.resumed_from) == (0, 1), again.log
     assert "of update 7" in again.log and "passed over" in again.log
-    assert outcome(phases) == undisturbed
+    assert phases.outcome(TRAIN) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -307,7 +346,7 @@ def test_what_does_not_fit_into_the_grace_is_left_and_the_process_ends_within_it
     wait_for_uploads()
     again = phases(TRAIN)
     assert again.code == 0 and again.result.resumed_from in (1, 2), again.log
-    assert outcome(phases) == undisturbed
+    assert phases.outcome(TRAIN) == undisturbed
 
 
 def wait_for_uploads() -> None:

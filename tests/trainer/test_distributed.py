@@ -15,7 +15,7 @@ from harness.pods import Happening, Pod, Script, alive, gone
 from harness.ports import free_port
 from harness.tiny import settings, write_questions
 from runs import arithmetic
-from selfevo_contract.artifacts import checkpoint_completions, checkpoint_prefix
+from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix
 from selfevo_store import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -205,13 +205,14 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     step, within = divmod(update, 3)
     # The pod's signal takes its way: an update of the step in which it was sent, or of the next one.
     assert 7 <= update <= 12 if what == "sigterm-pod" else update == 7
-    where = f"in step {step + 1} of 5" if within else f"after step {step} of 5"
+    unscored = phases.objects(TRAIN, f"checkpoints/{update:08d}/generated")  # it came while they were generated
+    where = f"in step {step + 1} of 5" if within or unscored else f"after step {step} of 5"
     assert f"stopped on request {where}; the checkpoint is committed" in ended.result.message
     assert phases.manifest(TRAIN) is None and gone(pod.members()) and "Traceback" not in ended.log
 
     prefix = checkpoint_prefix(phases.prefix(TRAIN), update)
     if within:
-        kept = read_manifest(phases.store, checkpoint_completions(prefix))
+        kept = read_manifest(phases.store, f"{prefix}/{COMPLETIONS}")
         assert kept is not None and kept.file("completions-0.safetensors") and kept.file("completions-1.safetensors")
     manifest = read_manifest(phases.store, prefix)
     assert manifest is not None

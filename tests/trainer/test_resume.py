@@ -47,19 +47,25 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> Callable[[dict[str, Any], str], Digests]:
-    """What a phase writes when nothing happens to it: computed once for each settings."""
-    made: dict[str, Digests] = {}
+def done(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> Callable[[dict[str, Any], str], Phases]:
+    """A phase to which nothing happens: computed once for each settings."""
+    made: dict[str, Phases] = {}
 
-    def digests_of(over: dict[str, Any], name: str) -> Digests:
+    def phases_of(over: dict[str, Any], name: str) -> Phases:
         if repr((over, name)) not in made:
             phases = make(tmp_path_factory.mktemp("undisturbed"), questions, over)
             ended = phases(name)
             assert (ended.code, ended.result.resumed_from) == (0, None), ended.log
-            made[repr((over, name))] = phases.digests(name)
+            made[repr((over, name))] = phases
         return made[repr((over, name))]
 
-    return digests_of
+    return phases_of
+
+
+@pytest.fixture
+def undisturbed(done: Callable[[dict[str, Any], str], Phases]) -> Callable[[dict[str, Any], str], Digests]:
+    """What it writes."""
+    return lambda over, name: done(over, name).digests(name)
 
 
 def make(folder: Path, questions: Path, over: dict[str, Any]) -> Phases:
@@ -268,12 +274,46 @@ def test_a_store_that_fails_is_no_reason_to_train_again(
     assert phases.checkpoints(TRAIN) == [2] and phases.manifest(TRAIN) is None
 
 
-def test_the_challenger_resumes_exactly_too(tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any) -> None:
+def test_the_challenger_resumes_exactly_and_asks_the_frozen_solver_only_for_the_parts_that_are_missing(
+    tmp_path: Path, questions: Path, done: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from selfevo_trainer.phases import challenger_train
+
+    name = "challenger-train-1"
+    expected = done({}, name).outcome(name)  # first: with whole steps as parts
     phases = make(tmp_path, questions, {})
-    at_batch(2, sigterm, "phases.challenger_train", "ChallengerReward")
-    assert phases("challenger-train-1").code == 143
-    assert phases("challenger-train-1").result.resumed_from == 1
-    assert phases.digests("challenger-train-1") == undisturbed({}, "challenger-train-1")
+    generate, rate = GRPOTrainer._generate_single_turn, challenger_train.ChallengerReward._rate
+    generated: list[int] = []
+    asked: list[tuple[int, int]] = []
+
+    def generates(self: Any, *args: Any) -> Any:
+        generated.append(self.state.global_step)
+        return generate(self, *args)
+
+    def rates(self: Any, texts: Any, mine: list[int], update: int) -> Any:
+        asked.extend((update, number) for number in mine)
+        if len(generated) == 2 and len({number for of, number in asked if of == update}) > 4:  # in the third part
+            sigterm()
+        return rate(self, texts, mine, update)
+
+    monkeypatch.setattr(challenger_train, "PART", 2)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generates)
+    monkeypatch.setattr(challenger_train.ChallengerReward, "_rate", rates)
+    ended = phases(name)
+    assert ended.code == 143 and "in step 2 of" in ended.result.message, ended.log
+    (place,) = [key for key in phases.objects(name, "checkpoints") if key.endswith("generated/00000002/MANIFEST.json")]
+    update = generated[1]
+    kept = [number for of, number in asked if of == update][:4]
+    assert place.startswith(f"checkpoints/{update:08d}/")
+    generated.clear(), asked.clear()
+
+    again = phases(name)
+    assert (again.code, again.result.resumed_from) == (0, 1), again.log
+    assert update not in generated and asked[0][0] == update
+    assert not {number for of, number in asked if of == update} & set(kept)
+    assert phases.outcome(name) == expected
 
 
 @pytest.mark.parametrize("name", [TRAIN, "challenger-train-1", "evaluate-0", "solver-rollout-1"])

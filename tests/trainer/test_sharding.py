@@ -18,7 +18,7 @@ from harness.pods import Happening, Pod, Script, gone
 from harness.ports import free_port
 from harness.tiny import BASE, settings, write_questions
 from runs import arithmetic
-from selfevo_contract.artifacts import checkpoint_completions, checkpoint_prefix
+from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix
 from selfevo_contract.fingerprint import FINGERPRINT
 from selfevo_store import open_store, read_manifest
 
@@ -198,7 +198,7 @@ def test_pods_that_share_the_weights_out_are_stopped_within_a_step_and_end_with_
     assert (first.code, second.code) == (143, 143), first.log + second.log
     assert "stopped on request in step 2 of 3; the checkpoint is committed" in first.log
     prefix = checkpoint_prefix(stopped.prefix(TRAIN), max(stopped.checkpoints(TRAIN)))
-    kept = read_manifest(stopped.store, checkpoint_completions(prefix))
+    kept = read_manifest(stopped.store, f"{prefix}/{COMPLETIONS}")
     assert kept is not None and kept.file("completions-0.safetensors") and kept.file("completions-1.safetensors")
     again = sharded(stopped, tmp_path / "again")  # the same two processes, in one pod
     assert (again.code, again.result.resumed_from) == (0, 1), again.log

@@ -32,6 +32,17 @@ class Rating:
     figures: dict[str, float] = field(default_factory=dict)
     """What is logged of it, as a mean over the batch's valid questions."""
 
+    def wire(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"share": self.share, "counts": self.counts.wire(), "valid": self.valid, "figures": self.figures}
+
+    @classmethod
+    def of(cls, wire: Mapping[str, Any]) -> Rating:
+        """What ``wire`` made."""
+        fields = dict(wire)
+        counts = Tally.model_validate(fields.pop("counts"))
+        return cls(counts=counts, **fields)
+
 
 class Rater(Protocol):
     """What is asked of a question, and what the answers to it are worth."""

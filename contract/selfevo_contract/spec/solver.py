@@ -45,8 +45,9 @@ class Solver(Closed):
     """How it generates in its phase."""
     checkpoint_every: Interval = "10m"
     """How often training's state goes to the store: a number of steps, or a duration such as 10m. By time, a checkpoint
-    is taken at the first optimizer update after it, within a step too, and never waits for the one before it. By steps,
-    it is taken after each so many, and waits for the one before it: a kill costs at most so many steps."""
+    is taken at the first optimizer update after it, within a step too, or when a step's completions are generated, and
+    never waits for the one before it. By steps, it is taken after each so many, and waits for the one before it: a kill
+    costs at most so many steps."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 

@@ -34,6 +34,11 @@ def rank() -> int:
     return dist.get_rank() if grouped() else 0
 
 
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if grouped() else 1
+
+
 def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is set in any process: the same answer in all."""
     if not grouped():
@@ -92,11 +97,10 @@ def dealt_out(items: Sequence[Item], work: Callable[[list[Item]], list[Result]])
     Raises:
         Interrupted: in all, when ``work`` was interrupted in one.
     """
-    size = dist.get_world_size() if grouped() else 1
     mine: list[Result] = []
     interrupted: Interrupted | None = None
     try:
-        mine = work(list(items[rank() :: size]))
+        mine = work(list(items[rank() :: size()]))
     except Interrupted as error:
         interrupted = error
     if any_rank(interrupted is not None):

@@ -2,6 +2,7 @@
 
 update_begins    the random state that a broken-off update begins with again
 is_due           after each optimizer update: by steps or by time
+due_unscored     when a step's completions are there and not all scored: by time, or beside a state that is in the store
 hand_over        snapshot now, in all processes; upload beside the training, by the first, or by all of a sharded one
 finish           after training: what is on its way is waited for, as long as the pod's grace allows
 """
@@ -53,7 +54,7 @@ class Checkpointer:
         self._taken_at = time.monotonic()
         self._random = snapshots.random_state()
         self._state_of: int | None = None
-        self._completions_of: int | None = None
+        self._completions_of: tuple[int, str] | None = None
         """The updates whose state, and whose step's completions, lie in the store or are on their way there."""
         self._state_bytes: int | None = None
         self._group: Any = None
@@ -62,7 +63,8 @@ class Checkpointer:
         """Training begins, or goes on from ``found``."""
         self.trainer = trainer
         if found is not None:
-            self._state_of, self._completions_of = found.update, found.update if found.completions else None
+            self._state_of = found.update
+            self._completions_of = None if found.place is None else (found.update, found.place)
         if self.context.checkpoint_bytes is None:  # else the preflight has warned
             self._advise()
         if self.grpo.sharded:
@@ -86,7 +88,7 @@ class Checkpointer:
         if update >= self.grpo.updates:
             return False  # after the last one comes the model itself
         if self._seconds is not None:
-            return self._idle() and time.monotonic() - self._taken_at >= self._seconds
+            return self._idle() and self._by_time()
         step, within = divmod(update, self.grpo.updates_per_step)
         if within or step % (self._steps or 1):
             return False
@@ -102,6 +104,13 @@ class Checkpointer:
         """
         state, rest = self._missing()
         return not state and rest and self._idle()
+
+    def due_unscored(self) -> tuple[bool, bool]:
+        """Whether a step's completions are to go to the store before they are all scored, and whether the state that
+        they were generated with is to go there with them."""
+        state, rest = self._missing()
+        due = state and self._by_time()
+        return self._idle() and rest and (due or not state), self._idle() and due
 
     def hand_over(self, *, state: bool = True) -> None:
         """Take a snapshot, of the state or of the step's completions alone, and have it uploaded."""
@@ -119,15 +128,14 @@ class Checkpointer:
                 kept = self.trainer.kept
                 assert kept is not None
                 rest = collective.all_gather([kept.on_cpu()])
-                self._completions_of = update
+                self._completions_of = update, kept.place
             if state:
                 place = folder / f"{PREFIX_CHECKPOINT_DIR}-{update}"
                 taken = snapshots.take(self.trainer, place, self._random, self._group)
                 self._state_of, self._taken_at = update, time.monotonic()
         rest = rest if context.rank.first else []
         if context.rank.first or shared:
-            place = folder / f"completions-{update}"
-            self.uploads.start(lambda: self._upload(draft, taken, rest, place, update, shared))
+            self.uploads.start(lambda: self._upload(draft, taken, rest, folder, update, shared))
 
     def finish(self, *, stopping: bool) -> None:
         """Training has ended: wait for what is on its way; where it was stopped, save the state of now as well.
@@ -166,9 +174,10 @@ class Checkpointer:
         """In the other thread. The completions come first: a checkpoint within a step is none without them."""
         size = 0
         if rest:
+            inside = folder / f"completions-{update}"
             for process, kept in enumerate(rest):
-                completions.write(folder, process, kept)
-            size += checkpoints.save_completions(self.context, draft, folder, update)
+                completions.write(inside, process, kept)
+            size += checkpoints.save_completions(self.context, draft, inside, update, rest[0].place)
         if taken is not None:
             begun = time.monotonic()
             saved = checkpoints.save(self.context, draft, taken.write(), update, self.grpo.updates_per_step, shared)
@@ -187,11 +196,15 @@ class Checkpointer:
     def _idle(self) -> bool:
         return self.context.rank.first and not self.uploads.busy
 
+    def _by_time(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._taken_at >= self._seconds
+
     def _missing(self) -> tuple[bool, bool]:
         """Whether the state of now is not in the store, and whether its step has completions that are not."""
         update, kept = self.trainer.state.global_step, self.trainer.kept
-        under_way = kept is not None and kept.first_update == self.trainer.first_update
-        return self._state_of != update and (update > 0 or under_way), under_way and self._completions_of != update
+        if kept is None or kept.first_update != self.trainer.first_update:
+            return self._state_of != update and update > 0, False
+        return self._state_of != update, self._completions_of != (update, kept.place)
 
     def _fits(self, until: float | None) -> bool:
         """Whether the state can be uploaded in time, by how long it took before."""
@@ -219,7 +232,7 @@ class Checkpointer:
         update = self.trainer.state.global_step
         done, of_step = divmod(update, self.grpo.updates_per_step)
         total = self.grpo.max_steps
-        begun = of_step or self._completions_of == update
+        begun = of_step or (self._completions_of is not None and self._completions_of[0] == update)
         where = f"in step {done + 1} of {total}" if begun or not done else f"after step {done} of {total}"
         if whole and self._state_of is not None:
             return f"stopped on request {where}; the checkpoint is committed"

@@ -5,7 +5,8 @@ TRL's own checkpoint folder is what is committed (of a sharded training each pro
 format; its digest is checked before it is opened, with ``weights_only=True`` (docs/decisions/0002-optimizer-state.md).
 
 A checkpoint's number is that of the optimizer updates done. The completions of the step under way are a commit of their
-own below it: between steps it can do without them, within a step it cannot.
+own below it, once when they are scored, and before as parts of them are: between steps it can do without them, within a
+step it cannot do without the former.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Any
 
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import (
+    COMPLETIONS,
     MANIFEST_NAME,
     Manifest,
     ManifestDraft,
     StoredFile,
-    checkpoint_completions,
     checkpoint_prefix,
+    generated_completions,
 )
 from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_store import CorruptArtifact, commit, commit_parts, fetch, read_manifest, remove_parts, upload_part
@@ -46,6 +48,8 @@ class Found:
     state: Path
     completions: Path | None
     """Of the step under way; None when they are to be generated."""
+    place: str | None
+    """Theirs, below the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -147,19 +151,19 @@ def _remove_older(context: Context, updates_per_step: int) -> None:
         kept, between = kept + 1, between or whole
 
 
-def save_completions(context: Context, draft: ManifestDraft, folder: Path, update: int) -> int:
-    """Commit ``folder`` as the completions of the step that is under way at the checkpoint of ``update``.
+def save_completions(context: Context, draft: ManifestDraft, folder: Path, update: int, place: str) -> int:
+    """Commit ``folder`` as the completions of the step that is under way at the checkpoint of ``update``, at ``place``.
 
     Returns:
         their bytes.
     """
-    manifest = commit(context.store, _completions(context, update), kept_files(folder), draft).manifest
+    manifest = commit(context.store, _completions(context, update, place), kept_files(folder), draft).manifest
     shutil.rmtree(folder, ignore_errors=True)
     return sum(file.size for file in manifest.files)
 
 
-def _completions(context: Context, update: int) -> str:
-    return checkpoint_completions(checkpoint_prefix(context.config.prefix, update))
+def _completions(context: Context, update: int, place: str) -> str:
+    return f"{checkpoint_prefix(context.config.prefix, update)}/{place}"
 
 
 def latest(context: Context, updates_per_step: int = 1) -> Found | None:
@@ -183,24 +187,10 @@ def latest(context: Context, updates_per_step: int = 1) -> Found | None:
 
 
 def _read(context: Context, update: int, *, within: bool) -> Found | None:
-    prefix, rests = checkpoint_prefix(context.config.prefix, update), _completions(context, update)
-    try:
-        made = _own(context, rests)
-        usable = made is not None and of_as_many({file.name for file in made.files}, context.rank.size)
-        if within and not usable:
-            log.warning(
-                "the checkpoint after update %d is passed over: it is within a step whose completions are %s",
-                update,
-                "gone" if made is None else "those of another number of processes",
-            )
-            return None
-        folder = _fetched(context, rests, made, f"completions-{update}") if made is not None and usable else None
-    except CorruptArtifact as error:
-        log.warning("the completions beside the checkpoint of update %d are passed over: %s", update, error)
-        context.store.delete_prefix(prefix if within else rests)
-        if within:
-            return None
-        folder = None
+    prefix = checkpoint_prefix(context.config.prefix, update)
+    folder, place = _read_completions(context, update, within=within)
+    if within and folder is None:
+        return None
     try:
         manifest = _own(context, prefix)
         state = None if manifest is None else _fetched(context, prefix, manifest, f"checkpoint-{update}")
@@ -208,7 +198,44 @@ def _read(context: Context, update: int, *, within: bool) -> Found | None:
         log.warning("the checkpoint of update %d is passed over: %s", update, error)
         context.store.delete_prefix(prefix)
         return None
-    return None if state is None else Found(update, state, folder)
+    return None if state is None else Found(update, state, folder, place)
+
+
+def _read_completions(context: Context, update: int, *, within: bool) -> tuple[Path | None, str | None]:
+    """Those beside the checkpoint of ``update``, and their place: scored; else those of which most parts are, which is
+    too little within a step."""
+    others = False
+    for place in [COMPLETIONS] if within else [COMPLETIONS, *_generated(context, update)]:
+        prefix = _completions(context, update, place)
+        try:
+            made = _own(context, prefix)
+            if made is not None and of_as_many({file.name for file in made.files}, context.rank.size):
+                return _fetched(context, prefix, made, _folder(place, update)), place
+            others = others or made is not None
+        except CorruptArtifact as error:
+            log.warning("the completions beside the checkpoint of update %d are passed over: %s", update, error)
+            context.store.delete_prefix(checkpoint_prefix(context.config.prefix, update) if within else prefix)
+            if within:
+                return None, None
+    if within:
+        log.warning(
+            "the checkpoint after update %d is passed over: it is within a step whose completions are %s",
+            update,
+            "those of another number of processes" if others else "gone",
+        )
+    return None, None
+
+
+def _generated(context: Context, update: int) -> list[str]:
+    """Places of completions that are not all scored, beside the checkpoint of ``update``; the newest first."""
+    below = _completions(context, update, generated_completions())
+    pattern = re.compile(rf"^{re.escape(below)}/(\d{{8}})/{re.escape(MANIFEST_NAME)}$")
+    found = (pattern.match(info.key) for info in context.store.list(below))
+    return [generated_completions(parts) for parts in sorted((int(match[1]) for match in found if match), reverse=True)]
+
+
+def _folder(place: str, update: int) -> str:
+    return f"{place.replace('/', '-')}-{update}"
 
 
 def _own(context: Context, prefix: str) -> Manifest | None:
@@ -226,8 +253,9 @@ def _fetched(context: Context, prefix: str, manifest: Manifest, name: str) -> Pa
     return context.once_per_pod(name, fetched)
 
 
-def at(context: Context, update: int, *, with_completions: bool) -> Found:
-    """The checkpoint of ``update`` on this disk, for a process that is to go on from there.
+def at(context: Context, update: int, place: str | None) -> Found:
+    """The checkpoint of ``update`` on this disk with the completions at ``place``, for a process that is to go on from
+    there.
 
     Raises:
         InputError: the store refuses to be read.
@@ -235,10 +263,10 @@ def at(context: Context, update: int, *, with_completions: bool) -> Found:
     """
     with context.clock.during("checkpoint"):
         places = [(checkpoint_prefix(context.config.prefix, update), f"checkpoint-{update}")]
-        if with_completions:
-            places.append((_completions(context, update), f"completions-{update}"))
+        if place is not None:
+            places.append((_completions(context, update, place), _folder(place, update)))
         folders: Sequence[Path] = [_surely(context, prefix, name, update) for prefix, name in places]
-    return Found(update, folders[0], folders[1] if with_completions else None)
+    return Found(update, folders[0], folders[1] if place is not None else None, place)
 
 
 def _surely(context: Context, prefix: str, name: str, update: int) -> Path:

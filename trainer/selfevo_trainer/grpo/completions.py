@@ -1,15 +1,16 @@
-"""A step's completions with their rewards, kept beside a checkpoint: a resumed step does not make them again.
+"""A step's completions, kept beside a checkpoint: a resumed step does not make them again.
 
-Each process has its own, as TRL's `_generate_and_score_completions` returns them: tokens, masks, advantages, and
-log-probabilities where they are needed. Beside them lies what else generation changed: the process's random state, the
-metrics and the count of tokens.
+Each process has its own. When they are scored they are what TRL's `_generate_and_score_completions` returns: tokens,
+masks, advantages, and log-probabilities where they are needed. Before, they are what `_generate_single_turn` returned:
+tokens, and vLLM's log-probabilities; and what a reward function that works in parts knows of them. Beside them lies
+what else making them changed: the process's random state, the metrics and the count of tokens.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.trainer_pt_utils import safe_globals
 
+from selfevo_contract.artifacts import COMPLETIONS, generated_completions
 from selfevo_trainer.grpo.checkpoints import completion_files
 from selfevo_trainer.grpo.snapshots import RandomState
 
@@ -31,16 +33,40 @@ class StepCompletions:
     random: RandomState
     """Right after."""
     metrics: Mapping[str, list[float]]
-    """What generation adds to the metrics of the step's first update."""
+    """What generating and scoring add to the metrics of the step's first update; nothing yet before they are scored."""
     tokens_seen: int
+    """TRL's count: before they are scored without the step's own, which it adds then."""
+    scored: bool = True
+
+    @classmethod
+    def generated(
+        cls, first_update: int, ids: Any, logprobs: Any, random: RandomState, tokens_seen: int
+    ) -> StepCompletions:
+        """Those that are not scored."""
+        made = {"ids": ids, "logprobs": logprobs, "parts": []}
+        return cls(first_update, made, random, {}, tokens_seen, scored=False)
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What is known of those that are not all scored; it grows."""
+        known: list[dict[str, Any]] = self.made["parts"]
+        return known
+
+    @property
+    def place(self) -> str:
+        """Below a checkpoint."""
+        return COMPLETIONS if self.scored else generated_completions(len(self.parts))
 
     def on_cpu(self) -> StepCompletions:
         """The same in CPU memory of its own."""
-        made = {
-            name: value.detach().to("cpu", copy=True).contiguous() if isinstance(value, torch.Tensor) else value
-            for name, value in self.made.items()
-        }
-        return StepCompletions(self.first_update, made, self.random, self.metrics, self.tokens_seen)
+        made = {name: _copied(value) for name, value in self.made.items()}
+        return replace(self, made=made)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    return list(value) if isinstance(value, list) else value
 
 
 def write(folder: Path, process: int, kept: StepCompletions) -> None:
@@ -50,7 +76,13 @@ def write(folder: Path, process: int, kept: StepCompletions) -> None:
     other = {name: value for name, value in kept.made.items() if name not in tensors}
     in_tensors, in_json, in_random = (folder / name for name in completion_files(process))
     save_file(tensors, in_tensors)
-    about = {"firstUpdate": kept.first_update, "metrics": kept.metrics, "tokensSeen": kept.tokens_seen, "made": other}
+    about = {
+        "firstUpdate": kept.first_update,
+        "metrics": kept.metrics,
+        "tokensSeen": kept.tokens_seen,
+        "scored": kept.scored,
+        "made": other,
+    }
     in_json.write_text(json.dumps(about))
     torch.save(kept.random, in_random)
 
@@ -63,4 +95,5 @@ def read(folder: Path, process: int, device: Any) -> StepCompletions:
     with allowed():
         random = torch.load(in_random, weights_only=True)
     made = {**load_file(in_tensors, device=str(device)), **about["made"]}
-    return StepCompletions(about["firstUpdate"], made, random, about["metrics"], about["tokensSeen"])
+    scored = about.get("scored", True)  # earlier trainers kept no others
+    return StepCompletions(about["firstUpdate"], made, random, about["metrics"], about["tokensSeen"], scored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from selfevo_trainer.grpo.completions import StepCompletions
 from selfevo_trainer.grpo.snapshots import random_state, set_random_state
 from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.prompts import encode_all
+from selfevo_trainer.rewards.base import InParts
 
 
 def schedule(rows: int, grpo: Grpo, seed: int) -> list[int]:
@@ -63,8 +65,13 @@ class DealingTrainer(GRPOTrainer):
     kept: StepCompletions | None = None
     """This process's completions of the newest step, for a checkpoint."""
     restored: StepCompletions | None = None
-    """Those of the step that a checkpoint was taken in: they take the place of its generation, once."""
+    """Those of the step that a checkpoint was taken in: they take the place of its generation, once; where they are
+    scored, of the scoring too."""
+    in_parts: InParts | None = None
+    """The reward function, if it is one."""
     stop: StopRequest | None = None
+    on_unscored: Callable[[], None] | None = None
+    """Called in all processes when a step's completions are there, and between two parts of their scoring."""
 
     def resume_at(self, update: int, restored: StepCompletions | None) -> None:
         """Go on from a checkpoint: what TRL's does not hold of its own accord."""
@@ -101,9 +108,8 @@ class DealingTrainer(GRPOTrainer):
             of_trainer._load_optimizer_and_scheduler(checkpoint)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        restored, self.restored = self.restored, None
-        metrics: Any = self._metrics["train"]
-        if restored is None:
+        restored, metrics = self.restored, self._metrics["train"]
+        if restored is None or not restored.scored:
             # No weight changes in here: alone, a process ends at once when it is asked to. Several agree first.
             at_once = self.stop.raised() if self.stop and not collective.grouped() else contextlib.nullcontext()
             before = {name: len(values) for name, values in metrics.items()}
@@ -114,13 +120,42 @@ class DealingTrainer(GRPOTrainer):
                 self.first_update, made, random_state(), added, int(self.state.num_input_tokens_seen)
             )
             return made
-        self.kept = restored
+        self.kept, self.restored = restored, None
         self.state.num_input_tokens_seen = restored.tokens_seen
         if self.state.global_step == restored.first_update:  # else the first update's metrics had them
             for name, values in restored.metrics.items():
                 metrics[name].extend(values)
         set_random_state(restored.random)
         return dict(restored.made)
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], list[list[float]] | None]:
+        restored, self.restored = self.restored, None
+        if restored is None:
+            seen = int(self.state.num_input_tokens_seen)
+            of_trl: Any = super()
+            ids, logprobs = of_trl._generate_single_turn(*args, **kwargs)
+            kept = StepCompletions.generated(self.first_update, ids, logprobs, random_state(), seen)
+        else:
+            kept = restored
+            self.state.num_input_tokens_seen = kept.tokens_seen
+            set_random_state(kept.random)
+        self.kept = kept
+        if self.in_parts is not None:
+            self.in_parts.parts = kept.parts
+        self.unscored()
+        return kept.made["ids"], kept.made["logprobs"]
+
+    def unscored(self) -> None:
+        """A moment at which a step's completions can be kept before they are all scored.
+
+        Raises:
+            Interrupted: a request to stop has come.
+        """
+        if self.on_unscored is not None and self.stop is not None:
+            with self.stop.deferred():  # a snapshot is taken whole
+                self.on_unscored()
+            if not collective.grouped():
+                self.stop.check()
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         within = self.restored is not None and self.state.global_step != self.restored.first_update

@@ -17,6 +17,7 @@ from selfevo_trainer.grpo import sharding
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.vllm_policy import check_difference
 from selfevo_trainer.process.pace import UpdatePace
+from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.rewards.base import RewardFunction
 
 SHOWN = ("reward", "kl", "entropy", "completions/mean_length", "mean_token_accuracy")
@@ -58,6 +59,19 @@ class Hooks(TrainerCallback):
         elif keep:
             self.checkpointer.hand_over(state=False)
         return control
+
+    def on_unscored(self) -> None:
+        """A step's completions are there, and scoring all of them may take long: the Challenger's are answered first.
+
+        Raises:
+            Interrupted: in all processes, when some process was asked to stop.
+        """
+        unscored, state = self.checkpointer.due_unscored()
+        stopping, unscored, state = collective.any_ranks([self.context.stop.requested, unscored, state])
+        if stopping:
+            raise Interrupted("stopped on request before all completions of a step were scored")
+        if unscored:
+            self.checkpointer.hand_over(state=state)
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any

@@ -37,7 +37,7 @@ from selfevo_trainer.models import adapters
 from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
 from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.prompts import encode_all
-from selfevo_trainer.rewards.base import ByPolicy, RewardFunction
+from selfevo_trainer.rewards.base import ByPolicy, InParts, RewardFunction
 
 Trainer = DealingTrainer | SupervisedTrainer
 
@@ -150,7 +150,9 @@ def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> Trainer:
         )
     if isinstance(request.reward, ByPolicy):
         request.reward.policy = PolicyDistributions(trainer.model, tokenizer, inputs.grpo)
-    trainer.stop = context.stop
+    if isinstance(request.reward, InParts):
+        trainer.in_parts, request.reward.between_parts = request.reward, trainer.unscored
+    trainer.stop, trainer.on_unscored = context.stop, hooks.on_unscored
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
     return trainer
 
@@ -193,8 +195,8 @@ def _train(trainer: Trainer, checkpoint: Path | None, hooks: Hooks) -> None:
 def _resume(context: Context, grpo: Grpo) -> checkpoints.Found | None:
     """The newest checkpoint, the same in all processes: the first one chooses it."""
     found = checkpoints.latest(context, grpo.updates_per_step) if context.rank.first else None
-    chosen = collective.broadcast((found.update, found.completions is not None) if found else None)
-    return found if found or chosen is None else checkpoints.at(context, chosen[0], with_completions=chosen[1])
+    chosen = collective.broadcast((found.update, found.place) if found else None)
+    return found if found or chosen is None else checkpoints.at(context, *chosen)
 
 
 def _probe(model: Any, request: TrainRequest) -> list[ProbeRow]:

@@ -65,13 +65,15 @@ KEPT = 20
 """Completions that are kept in the store when none was valid."""
 SHOWN = 3
 """Those of them that the message shows."""
+PART = 64
+"""Questions of a part of a step, in each process: the answers to so many are lost at most when it ends meanwhile."""
 _PATIENCE = 3
 """Batches without a single valid question after which training is given up."""
 
 
 class ChallengerReward:
     """TRL reward function: uncertainty of the Solver, or what a judge finds wanting, less repetition. Shapes:
-    B completions in, B rewards out."""
+    B completions in, B rewards out. It is one `InParts`."""
 
     __name__ = "challenger"
 
@@ -94,6 +96,8 @@ class ChallengerReward:
         self.length = length
         self.interruptible = interruptible
         self.earlier = earlier
+        self.parts: list[dict[str, Any]] = []
+        self.between_parts: Callable[[], None] = lambda: None
         self.samples: list[str] = []
         """A few of the newest completions, for people to see what was no valid question."""
 
@@ -102,12 +106,13 @@ class ChallengerReward:
         texts = [completion_text(completion) for completion in completions]
         self.samples = texts[:KEPT]
         questions = [self._question(text) for text in texts]
-        self.rater.goes_on(getattr(trainer_state, "log_history", []))
+        known = [part["spent"] for part in self.parts]
+        self.rater.goes_on([*getattr(trainer_state, "log_history", []), *known])
         # All processes see the whole batch: |C|/B is over it, and each answers its share of all questions, so that none
         # waits for one whose completions were all valid.
         texts_B = collective.all_gather(questions)
         asked_of = [i for i, text in enumerate(texts_B) if text is not None]
-        done = collective.dealt_out(asked_of, lambda mine: self._rate(texts_B, mine, trainer_state.global_step))
+        done = self._rated(texts_B, asked_of, trainer_state.global_step)
         ratings = {i: rating for i, rating in done if rating.valid}
         # An invalid completion enters as the empty string.
         batch = [((text or "") if i in ratings else "", ratings.get(i)) for i, text in enumerate(texts_B)]
@@ -135,10 +140,37 @@ class ChallengerReward:
                 for name in dict.fromkeys(name for _, rating in asked for name in rating.figures):
                     found = [rating.figures[name] for _, rating in asked if name in rating.figures]
                     log_metric(name, sum(found) / len(found))
-            for name, value in self.rater.spent().items():  # of this process alone
+            for name, value in self._spent().items():  # of this process alone
                 log_metric(name, value)
+        self.parts = []
         first = collective.rank() * len(questions)
         return [item.total for item in rewards[first : first + len(questions)]]
+
+    def _rated(self, texts_B: list[str | None], asked_of: list[int], step: int) -> list[tuple[int, Rating]]:
+        """(number, rating) of the questions ``asked_of``, part by part; of what is known already none is asked."""
+        done = [(number, Rating.of(wire)) for part in self.parts for number, wire in part["ratings"]]
+        known = {number for number, _ in done}
+        width, begun = PART * collective.size(), False
+        for start in range(0, len(asked_of), width):
+            part = [i for i in asked_of[start : start + width] if i not in known]
+            if not part:
+                continue
+            if begun:
+                self.between_parts()
+            begun = True
+            rated = collective.dealt_out(part, lambda mine: self._rate(texts_B, mine, step))
+            wires = [[number, rating.wire()] for number, rating in rated]
+            self.parts.append({"ratings": wires, "spent": self.rater.spent()})
+            done += rated
+        return done
+
+    def _spent(self) -> dict[str, float]:
+        """What rating the step has cost in this process, in earlier attempts too."""
+        spent = self.rater.spent()
+        for part in self.parts:
+            for name, value in part["spent"].items():
+                spent[name] = spent.get(name, 0.0) + value
+        return spent
 
     def _rate(self, texts_B: list[str | None], mine: list[int], step: int) -> list[tuple[int, Rating]]:
         """(number, rating) of the questions ``mine``. Random streams go by the number in the batch."""

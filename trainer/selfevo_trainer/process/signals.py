@@ -64,13 +64,17 @@ class StopRequest:
         Raises:
             Interrupted: SIGTERM arrives inside, or had before.
         """
-        if self.requested:
-            raise Interrupted(_STOPPED)
+        self.check()
         before, self._deferred = self._deferred, False
         try:
             yield
         finally:
             self._deferred = before
+
+    def check(self) -> None:
+        """Raises Interrupted when SIGTERM has arrived."""
+        if self.requested:
+            raise Interrupted(_STOPPED)
 
     def defer(self) -> None:
         """The same, to the end of the process: what comes now is checked, and then committed, whoever asks."""

@@ -62,6 +62,17 @@ class RewardMode:
     """KL(U || p) at each of the answer's tokens -> reward. Where the policy's own distributions pay."""
 
 
+@runtime_checkable
+class InParts(Protocol):
+    """A reward function that takes long, and scores a step's completions in parts, the same in all processes."""
+
+    parts: list[dict[str, Any]]
+    """What each part of the step under way came to, as JSON has it; those that an earlier attempt has scored are there
+    before it is asked, and it adds the others."""
+    between_parts: Callable[[], None]
+    """Called in all processes before each part but the first: what is known can be kept."""
+
+
 def checked_share(p: float) -> float:
     """``p``, a majority share.
 
