@@ -14,6 +14,9 @@ from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.resources import ResourceClaim, Resources
 from selfevo_contract.spec.run import RunSpec
 
+GRACE_SECONDS = 120
+"""From SIGTERM to SIGKILL where a run does not say: the pass under way, and the newest checkpoint to the store."""
+
 
 def merged(base: Pods, part: Pods) -> Pods:
     """``part`` over ``base`` (spec.pods), field by field.

@@ -56,6 +56,20 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
     assert (code, output.splitlines()[-1]) == (0, "every phase fits")
 
 
+def test_a_grace_in_which_no_checkpoint_is_uploaded_is_named_and_stops_nobody(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    assert "terminationGracePeriodSeconds" not in sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")[1]
+    document["spec"]["pods"] = {"terminationGracePeriodSeconds": 30}  # of which .9 count, for 48.3 GB
+    document["spec"]["solver"]["grpo"]["sharding"] = "none"
+    (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    short = "solver-train: a checkpoint of 48.27 GB takes 48 s to upload at 1 GB/s, and pods.terminationGracePeriod"
+    (line,) = [line for line in sized(str(path), "--card", "180")[1].splitlines() if "terminationGrace" in line]
+    assert line.startswith(short) and line.endswith("raise it to 55 or more")  # the Challenger's is in shares
+    planned = CliRunner().invoke(app, ["plan", str(path), "--storage", f"file://{tmp_path}/store", "-o", "json"])
+    assert planned.exit_code == 0, planned.output
+    assert json.loads(planned.output)["shortGraces"] == [line]
+
+
 def test_the_server_of_a_policy_has_gpus_of_its_own(tmp_path: Path) -> None:
     document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
     alone = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")[1]

@@ -359,19 +359,20 @@ def wait_for_uploads() -> None:
 def test_a_grace_that_is_too_short_for_a_checkpoint_is_reported_by_what_was_measured(
     tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from selfevo_contract.sizing.grace import too_short
+    from selfevo_trainer.grpo import checkpointer
     from selfevo_trainer.inputs import room
 
     phases = make(tmp_path, questions, 1)
-    monkeypatch.setattr(room, "ASSUMED_BYTES_PER_SECOND", 1e5)
     on_upload(monkeypatch, lambda key: "optimizer" in key and time.sleep(1))
     sizes: list[float] = []
 
-    def fake_too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
+    def slow_too_short(grace: float, size: float, rate: float = 1e5, **how: Any) -> str | None:
         sizes.append(size)
-        return too_short(grace, size, rate, measured=measured)
+        return too_short(grace, size, rate, **how)
 
-    too_short = room.too_short
-    monkeypatch.setattr(room, "too_short", fake_too_short)
+    for asking in (room, checkpointer):
+        monkeypatch.setattr(asking, "too_short", slow_too_short)
     ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "1"})
     assert ended.code == 0
     assert sizes[-1] == pytest.approx(sizes[0], rel=0.05)  # as large as the preflight expects it

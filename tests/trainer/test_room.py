@@ -1,4 +1,4 @@
-"""Whether a checkpoint has room is asked of the model that is trained, by the process that writes it."""
+"""Whether a checkpoint has room is asked of the model that is trained, by the processes that write it."""
 
 from __future__ import annotations
 
@@ -69,3 +69,7 @@ def test_only_who_writes_checkpoints_is_asked(tmp_path: Path, monkeypatch: pytes
     room.check(context, once, BASE)  # after its only update comes the model itself
     context.rank = Rank(1, 2)
     room.check(context, inputs["challenger-train-1"], BASE)
+    # Where the weights are shared out every process writes, each pod's to a disk of its own.
+    shared = once.model_copy(update={"grpo": Grpo(sharding="fsdp")})
+    with pytest.raises(InputError, match="a checkpoint of challenger-train takes"):
+        room.check(context, shared, BASE)

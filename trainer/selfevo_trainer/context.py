@@ -21,6 +21,7 @@ from selfevo_contract.errors import InputError, SelfevoError, ServiceError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.phases import PHASES, BaseModelRef, StepModelRef
 from selfevo_contract.process import CACHE_ENV, GRACE_SECONDS_ENV, WORKDIR_ENV, PhaseConfig, PhaseResult, Progress
+from selfevo_contract.sizing.grace import SHARE_OF_GRACE
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.sampling import Sampling
@@ -37,9 +38,6 @@ from selfevo_trainer.process.traces import Trace
 from selfevo_trainer.process.versions import versions
 from selfevo_trainer.prompts import Messages
 from selfevo_trainer.tracking.relay import Tracking
-
-SHARE_OF_GRACE = 0.9
-"""The rest is for what comes after the last upload."""
 
 NO_DISTRIBUTION = "probability tensor contains"
 """How torch begins when it is to sample from NaN."""

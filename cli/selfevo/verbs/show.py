@@ -24,6 +24,8 @@ from selfevo_contract.guard_signals import blind_guards, warning_guards
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.engines import engines_of
+from selfevo_contract.sizing.fit import known
+from selfevo_contract.sizing.grace import grace_lines
 from selfevo_contract.sizing.layout import layout_lines, layout_of
 from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
@@ -65,6 +67,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         found, card = expected(run.spec, there)
         hours = found and {"hours": found.hours, "gpuHours": found.gpu_hours, "tokens": found.tokens, "card": card}
         watched["estimate"] = hours
+        watched["shortGraces"] = _short_graces(run.spec)
         if (judge := judge_json(run.spec, there)) is not None:
             watched["judge"] = judge
         if record.fork is not None:
@@ -90,9 +93,17 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         *_budget_lines(run.spec.budget),
         *_estimate(run.spec, there),
         *judge_lines(run.spec, there),
+        *_short_graces(run.spec),
         *_reviews(run),
     ):
         print(flowed(line, columns))
+
+
+def _short_graces(spec: RunSpec) -> list[str]:
+    """Trainings whose pods have no time to upload a checkpoint after SIGTERM; none where the model's sizes are not
+    known."""
+    model = known(spec.model.uri)
+    return [] if model is None else list(grace_lines(spec, model))
 
 
 def _guards(run: SelfEvolutionRun) -> list[str]:

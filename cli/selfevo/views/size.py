@@ -17,6 +17,7 @@ from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.sizing.architecture import KINDS, Architecture
 from selfevo_contract.sizing.fit import in_cpu_of_pod, known
+from selfevo_contract.sizing.grace import grace_lines
 from selfevo_contract.sizing.layout import layout_lines
 from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs, policy_servers
 from selfevo_contract.sizing.suggestions import suggestions
@@ -59,7 +60,7 @@ def show_size(
     for line in _beside(spec, found, servers):
         print(line)
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")
-    for line in (*publish_lines(spec, model), *judge_table(spec, answer_tokens, figures)):
+    for line in (*publish_lines(spec, model), *judge_table(spec, answer_tokens, figures), *grace_lines(spec, model)):
         print(line)
     small = [server for server in servers if _of_server(server) > SHARE * CARDS[named]]
     for server in small:

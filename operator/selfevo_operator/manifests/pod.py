@@ -8,7 +8,7 @@ from typing import Any
 
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import PHASES
-from selfevo_contract.pods import field_of, pods_of, refuse_odd_keys
+from selfevo_contract.pods import GRACE_SECONDS, field_of, pods_of, refuse_odd_keys
 from selfevo_contract.process import (
     GRACE_SECONDS_ENV,
     MASTER_PORT_DEFAULT,
@@ -45,8 +45,6 @@ from selfevo_operator.manifests.settings import PodSettings
 
 COMMAND = ["python", "-m", "selfevo_trainer"]
 
-GRACE_SECONDS = 120
-"""From SIGTERM to SIGKILL: the pass under way, and the newest checkpoint to the store."""
 SHARED_MEMORY = "1Gi"
 """The runtime's own 64 MiB are too few for NCCL and for data loaders."""
 

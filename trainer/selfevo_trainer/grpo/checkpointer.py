@@ -20,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from selfevo_contract.artifacts import ManifestDraft
 from selfevo_contract.errors import Terminated
 from selfevo_contract.sizing.fit import BYTES_OF_STATE
+from selfevo_contract.sizing.grace import too_short
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
 from selfevo_store import new_write_id
@@ -32,7 +33,6 @@ from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.snapshots import SharedSnapshot, Snapshot
 from selfevo_trainer.grpo.supervised import SupervisedTrainer
 from selfevo_trainer.grpo.uploads import Uploads
-from selfevo_trainer.inputs import room
 
 log = logging.getLogger("selfevo")
 
@@ -224,8 +224,11 @@ class Checkpointer:
         model: Any = self.trainer.model
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
         size = self._state_bytes or BYTES_OF_STATE * trained
-        rate = measured or room.ASSUMED_BYTES_PER_SECOND
-        if advice := room.too_short(grace, size, rate, measured=measured is not None):
+        if measured is not None:  # of all processes together
+            advice = too_short(grace, size, measured, measured=True)
+        else:
+            advice = too_short(grace, size, processes=self.context.rank.size if self.grpo.sharded else 1)
+        if advice:
             log.warning("%s", advice)
 
     def _stopped(self, *, whole: bool) -> str:

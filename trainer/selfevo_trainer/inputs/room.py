@@ -1,8 +1,5 @@
 """Whether what a training writes has room: its checkpoints on the disk, and their upload in the pod's grace period.
 Asked before anything is computed.
-
-    check(context, inputs, folder)    of the working folder's disk; the grace period is only warned of
-    too_short(grace, size, rate)      pure
 """
 
 from __future__ import annotations
@@ -16,19 +13,20 @@ from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.phases import BuiltInputs, GrpoInputs, Loading
 from selfevo_contract.process import WORKDIR_ENV
 from selfevo_contract.sizing.fit import BYTES_OF_STATE, checkpoint_bytes, disk_too_small
+from selfevo_contract.sizing.grace import too_short
 from selfevo_contract.spec.grpo import Grpo
-from selfevo_trainer.context import SHARE_OF_GRACE, Context
+from selfevo_trainer.context import Context
 from selfevo_trainer.models import adapters, weights
 from selfevo_trainer.models.architecture import architecture
-
-ASSUMED_BYTES_PER_SECOND = 1e9
-"""Of an upload, before the first was measured (docs/sizing.md)."""
 
 log = logging.getLogger("selfevo")
 
 
 def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
-    """Ask it of the process that writes checkpoints, and of the model in ``folder``, which is trained.
+    """Ask it of each process that writes checkpoints, and of the model in ``folder``, which is trained.
+
+    In a sharded training that is every process: each pod has a disk of its own, which holds the whole of a checkpoint
+    when training goes on from it. The grace period is only warned of.
 
     Raises:
         InputError: the disk is too small for one checkpoint.
@@ -36,7 +34,8 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
     """
     if not isinstance(inputs, GrpoInputs):
         return
-    if not context.rank.first or inputs.grpo.updates < 2:
+    sharded = inputs.grpo.sharded
+    if inputs.grpo.updates < 2 or not (context.rank.first or sharded):
         return
     size = context.checkpoint_bytes = expected_bytes(inputs.grpo, folder, inputs.loading)
     if size is None:
@@ -50,8 +49,8 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
             f"checkpoint takes {size / 1e9:.3g} GB; free space there or enlarge the volume",
             reason=reasons.DISK_FULL,
         )
-    grace = context.grace_seconds
-    if grace is not None and (advice := too_short(grace, size, ASSUMED_BYTES_PER_SECOND, measured=False)):
+    grace, processes = context.grace_seconds, context.rank.size if sharded else 1
+    if grace is not None and context.rank.first and (advice := too_short(grace, size, processes=processes)):
         log.warning("%s", advice)
 
 
@@ -62,20 +61,3 @@ def expected_bytes(grpo: Grpo, folder: Path, loading: Loading) -> int | None:
         return checkpoint_bytes(grpo, architecture(whole, loading))
     except InputError:
         return None if grpo.lora is not None else BYTES_OF_STATE * weights.count(whole)
-
-
-def too_short(grace: float, size: float, rate: float, *, measured: bool) -> str | None:
-    """What is wrong with a grace period of ``grace`` seconds for a checkpoint of ``size`` bytes, if anything. Pure.
-
-    >>> too_short(120, 48e9, 1e9, measured=False) is None
-    True
-    """
-    needed = size / rate
-    if needed <= SHARE_OF_GRACE * grace:
-        return None
-    how = "as the last one did" if measured else f"at {rate / 1e9:g} GB/s"
-    return (
-        f"a checkpoint of {size / 1e9:.2f} GB takes {needed:.0f} s to upload {how}, and "
-        f"pods.terminationGracePeriodSeconds is {grace:.0f}: a pod that is asked to end may lose what came after the "
-        f"checkpoint before; raise it to {needed / SHARE_OF_GRACE + 1:.0f} or more"
-    )
