@@ -39,6 +39,7 @@ from selfevo.report.samples import KEPT, samples_of, spread
 from selfevo.report.text import duration, listed, percent, points, shown
 from selfevo.report.thinned import POINTS, places
 from selfevo.report.timings import gpu_hours, overhead, seconds_of
+from selfevo.report.traffic import moved
 from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
@@ -423,6 +424,32 @@ def test_gpu_hours_stand_beside_the_time_of_each_phase(tmp_path: Path) -> None:
 
 def test_without_gpus_the_page_says_nothing_of_them(report: Report) -> None:
     assert "GPU hours" not in render(report)
+
+
+def test_what_each_iteration_has_in_the_store_is_shown_in_gb(report: Report) -> None:
+    manifests = [record.manifest for record in report.steps if record.manifest is not None]
+    rows = moved(report)
+    assert [row.iteration for row in rows] == [0, 1, 2]
+    assert sum(row.models + row.rows for row in rows) == sum(file.size for each in manifests for file in each.files)
+    assert rows[0].models == 0 < rows[1].models and all(row.rows > 0 for row in rows)
+
+    spec = report.run.spec
+    every = {role: getattr(spec, role).model_copy(update={"checkpoint_every": 1}) for role in ("challenger", "solver")}
+    run = report.run.model_copy(update={"spec": spec.model_copy(update=every)})
+    weights = {
+        record.step.name: sum(file.size for file in record.manifest.files if file.name.endswith(".safetensors"))
+        for record in report.steps
+        if record.manifest is not None
+    }
+    of_two = dataclasses.replace(report, run=run)
+    for row in moved(of_two)[1:]:  # 12 bytes a number, of which a model's file holds 4; after the last step none
+        expected = sum(
+            (getattr(spec, role).grpo.max_steps - 1) * 3 * weights[f"{role}-train-{row.iteration}"]
+            for role in ("challenger", "solver")
+        )
+        assert row.checkpoints == expected > 0
+    page = render(of_two)
+    assert "<h3>In the store</h3>" in page and "checkpoints on the way, about, GB" in page
 
 
 def test_time_is_all_accounted_for(report: Report) -> None:

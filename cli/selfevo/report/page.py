@@ -25,6 +25,7 @@ from selfevo.report.lineage import lineage
 from selfevo.report.samples import INVALID, UNLABELLED
 from selfevo.report.settings import without_values
 from selfevo.report.timings import gpu_hours, overhead
+from selfevo.report.traffic import moved
 from selfevo.report.verifier import judges_of
 from selfevo_contract.phases import PHASES
 from selfevo_contract.run import API_VERSION, KIND
@@ -93,6 +94,7 @@ def environment(*folders: Path) -> Environment:
         points=text.points,
         count=text.count,
         duration=text.duration,
+        gigabytes=text.gigabytes,
         score=findings.with_error,
         gain=findings.gain_with_error,
         clear=findings.is_clear,
@@ -134,6 +136,7 @@ def variables(report: Report) -> dict[str, Any]:
         "times": times,
         "activities": figures.activities_of(report),
         "overhead": overhead(report.times),
+        "moved": moved(report),
         "gpu_hours": gpu_hours(
             report.run.status,
             [record.manifest for record in report.steps if record.manifest is not None],

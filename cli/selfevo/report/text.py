@@ -92,6 +92,19 @@ def duration(seconds: float | None) -> str:
     return f"{hours}\u202fh {minutes}\u202fmin" if minutes else f"{hours}\u202fh"
 
 
+def gigabytes(size: float) -> str:
+    """Bytes in GB; what is less than a thousandth of one is called that.
+
+    >>> gigabytes(48.27e9), gigabytes(1234567890123), gigabytes(120e3), gigabytes(0)
+    ('48.3', '1\u202f235', '< 0.001', '\u2013')
+    """
+    if not size:
+        return DASH
+    if size < 1e6:
+        return "< 0.001"
+    return count(size / 1e9) if size >= 1e11 else f"{size / 1e9:.3g}"
+
+
 def listed(words: list[str], most: int = 8) -> str:
     """``a, b and c``; from ``most`` on, how many more there are.
 
