@@ -7,10 +7,12 @@ import math
 from selfevo.report.compare import difference
 from selfevo.report.data import Evaluation, Report, Rollout
 from selfevo.report.oracles import words_of
+from selfevo.report.payment import controls
 from selfevo.report.text import listed, percent, points
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
 from selfevo_contract.judging import AGREED, AGREED_COUNT, AGREED_ERROR
 from selfevo_contract.scores import Score
+from selfevo_contract.spec.rewards import WITHOUT_LABELS
 from selfevo_core.summary import highest
 
 CLEAR = 2.0
@@ -156,16 +158,13 @@ def _seeds(report: Report) -> list[str]:
 
 def _controls(report: Report) -> list[str]:
     spec = report.run.spec
-    if spec.rollout.labels == "random":
+    if spec.rollout.labels == "random" and spec.solver.reward.mode not in WITHOUT_LABELS:
         return [
             "Labels were dealt out at random (spec.rollout.labels): this is a control arm, and no gain is expected."
         ]
-    controls = ["with random labels (spec.rollout.labels: random)"]
-    if spec.challenger.grpo.max_steps:
-        controls.append("with an untrained Challenger (spec.challenger.grpo.maxSteps: 0)")
-    return [
-        f"What caused a change is not shown by one run. The controls are the same run {' and one '.join(controls)}."
-    ]
+    which = controls(spec)
+    same = f" The controls are the same run {' and one '.join(which)}." if which else ""
+    return [f"What caused a change is not shown by one run.{same}"]
 
 
 def _labels(report: Report) -> list[str]:

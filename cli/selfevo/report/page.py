@@ -22,6 +22,7 @@ from selfevo.report.data import Report, Samples
 from selfevo.report.downloads import downloads_of, stored
 from selfevo.report.figures import Figure
 from selfevo.report.lineage import lineage
+from selfevo.report.payment import about_votes
 from selfevo.report.samples import INVALID, UNLABELLED
 from selfevo.report.settings import without_values
 from selfevo.report.timings import gpu_hours, overhead
@@ -147,6 +148,7 @@ def variables(report: Report) -> dict[str, Any]:
         "overlaps": [(i.number, i.rollout.overlap) for i in report.iterations if i.rollout and i.rollout.overlap],
         "dropped_counts": {samples.iteration: _dropped_counts(report, samples) for samples in report.samples},
         "judges": judges_of(report),
+        "about_votes": about_votes(report.run.spec),
         "manifest": _manifest(report),
         "selfevo_version": selfevo_version(),
         "figures_json": Markup(figures_json(drawn)),
