@@ -1,4 +1,5 @@
 """The formula of docs/sizing.md beside torch's own memory tracker, for the examples' real sizes and without a GPU.
+Their texts are written by transformers here, which takes the most memory beside what is trained, and eight GPUs train.
 
     python benchmarks/memory.py                    # the examples of 3B to 8B, whole, in shards, as adapters: an hour
     python benchmarks/memory.py --layers 4 --out - # the same models with four layers each, in two minutes
@@ -24,7 +25,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.weak import WeakIdKeyDictionary
@@ -34,6 +34,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from machine import commit, machine
 from memory_sharded import processes, shard
+from runs import by_transformers
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.memory import GIB, PROMPT_TOKENS, Need, needs
@@ -253,9 +254,9 @@ def _kernels_in_place() -> Iterator[None]:
 
 
 def variants(examples: list[str], sharding: str | None = None) -> Iterator[tuple[str, RunSpec]]:
-    """Each example as it is, and one that shards also without."""
+    """Each example with its texts by transformers, and one that shards also without."""
     for example in examples:
-        spec = SelfEvolutionRun.model_validate(yaml.safe_load((ROOT / "examples" / f"{example}.yaml").read_text())).spec
+        spec = SelfEvolutionRun.model_validate(by_transformers(example)).spec
         sharded = spec.solver.grpo.sharded
         if sharded and sharding != "without":
             yield example, spec

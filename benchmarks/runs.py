@@ -41,6 +41,26 @@ def merged(base: Any, over: Any) -> Any:
     return {name: value for name, value in both.items() if value is not None}
 
 
+def by_transformers(stem: str) -> Any:
+    """examples/``stem``.yaml, all of whose texts transformers writes in the trainer's processes. The GPUs of servers
+    train, too. Batches are of 64 sequences, and of 48 of the frozen Solver beside the largest model."""
+    document = yaml.safe_load((EXAMPLES / f"{stem}.yaml").read_text())
+    spec = document["spec"]
+    for part in ("challenger", "rollout", "solver", "evaluation"):
+        grpo, engine = spec[part].get("grpo", {}), spec[part].get("engine", {})
+        limits = spec[part]["pods"]["resources"]["limits"]
+        if grpo.get("vllmMode") == "server":
+            limits["nvidia.com/gpu"] += grpo.get("vllmTensorParallelSize", 1)
+        if engine.get("kind") == "server":
+            limits["nvidia.com/gpu"] += engine.get("gpus", 1) * engine.get("replicas", 1)
+        for name in [name for name in grpo if name == "generation" or name.startswith("vllm")]:
+            del grpo[name]
+        if engine:
+            beside = part == "challenger" and stem == "qwen3-8b-base"
+            spec[part]["engine"] = {"kind": "transformers", "batchSize": 48 if beside else 64}
+    return document
+
+
 def arithmetic(over: Mapping[str, Any], *, store: Path, name: str = "arithmetic") -> SelfEvolutionRun:
     """examples/arithmetic.yaml, as `example` has it."""
     return example("arithmetic", over, store=store, name=name)

@@ -8,28 +8,31 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import yaml
 
-from selfevo.views.hours import amount, estimated
-from selfevo.views.size import show_size
-from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes, known
-from selfevo_contract.sizing.hours import Lengths
-from selfevo_contract.sizing.memory import Need, needs
-from selfevo_contract.sizing.speeds import ASSUMED, OF_JUDGES, SPEEDS
-from selfevo_contract.sizing.suggestions import with_settings
-from selfevo_contract.sizing.traffic import checkpoints
-from selfevo_contract.sizing.weights import model_bytes
-from selfevo_contract.spec.engines import VllmEngine
-from selfevo_contract.spec.lora import Lora
-from selfevo_contract.spec.run import RunSpec
-
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from runs import by_transformers  # noqa: E402
+from selfevo.views.hours import amount, estimated  # noqa: E402
+from selfevo.views.size import show_size  # noqa: E402
+from selfevo_contract.run import SelfEvolutionRun  # noqa: E402
+from selfevo_contract.sizing.architecture import MODELS, Architecture  # noqa: E402
+from selfevo_contract.sizing.fit import checkpoint_bytes, known  # noqa: E402
+from selfevo_contract.sizing.hours import Lengths  # noqa: E402
+from selfevo_contract.sizing.memory import Need, needs  # noqa: E402
+from selfevo_contract.sizing.speeds import ASSUMED, OF_JUDGES, SPEEDS  # noqa: E402
+from selfevo_contract.sizing.suggestions import with_settings  # noqa: E402
+from selfevo_contract.sizing.traffic import checkpoints  # noqa: E402
+from selfevo_contract.sizing.weights import model_bytes  # noqa: E402
+from selfevo_contract.spec.lora import Lora  # noqa: E402
+from selfevo_contract.spec.run import RunSpec  # noqa: E402
+
 PAGE = ROOT / "docs" / "sizing.md"
 COMMAND = "#     selfevo size "
 """How the table in an example's header begins; it ends with the header."""
@@ -40,28 +43,36 @@ def load(path: Path) -> SelfEvolutionRun:
 
 
 def tables() -> str:
-    """The settings of the examples, and what becomes of them without sharding, with shorter answers, with adapters."""
-    spec = load(ROOT / "examples" / "qwen3-4b-base.yaml").spec
+    """The settings of the examples; and by transformers, what becomes of them without sharding, with shorter answers,
+    with adapters."""
+    served = load(ROOT / "examples" / "qwen3-4b-base.yaml").spec
+    spec = SelfEvolutionRun.model_validate(by_transformers("qwen3-4b-base")).spec
     alone = with_settings(spec, sharding=None)
     small = with_settings(spec, max_completion_length=1024, per_device_train_batch_size=1)
     adapted = with_settings(alone, lora=Lora(), per_device_train_batch_size=2, gradient_checkpointing=True)
     return "\n".join(
         [
             "",
-            "**With the settings of examples/qwen3-4b-base.yaml** (answers of up to 4,096 tokens, 8 GPUs a training, "
-            "which share the model, `sharding: fsdp`):",
+            "**With the settings of examples/qwen3-4b-base.yaml** (answers of up to 4,096 tokens; 4 GPUs train and "
+            "share the model, `sharding: fsdp`; vLLM writes all texts, on GPUs of its own or where nothing trains, and "
+            "its weights and one sequence are counted):",
+            "",
+            *_table(served),
+            "",
+            "**All texts by transformers**, in the trainer's processes (8 GPUs a training, `sharding: fsdp`):",
             "",
             *_table(spec),
             "",
-            "**Without `sharding`**, all else as above:",
+            "**By transformers without `sharding`**, all else as above:",
             "",
             *_table(alone),
             "",
-            "**With `maxCompletionLength: 1024` and `perDeviceTrainBatchSize: 1`**, and `sharding: fsdp`:",
+            "**By transformers with `maxCompletionLength: 1024`, `perDeviceTrainBatchSize: 1`** and `sharding: fsdp`:",
             "",
             *_table(small),
             "",
-            "**With `lora: {}`** in both, `perDeviceTrainBatchSize: 2`, `gradientCheckpointing: true`, no `sharding`:",
+            "**By transformers with `lora: {}`**, `perDeviceTrainBatchSize: 2` and `gradientCheckpointing: true`, "
+            "without `sharding`:",
             "",
             *_table(adapted),
             "",
@@ -91,8 +102,9 @@ def hours() -> str:
     for path in examples():
         spec, card = load(path).spec, f"{_asked(path)} GB"
         rows += _hours_row(path.stem, spec, card)
-        if path.stem == "qwen3-4b-base":
-            rows += _hours_row("the same by vLLM, but for what is trained on", _by_vllm(spec), card)
+        if path.stem in ("qwen3-4b-base", "qwen3-4b-lora"):
+            other = SelfEvolutionRun.model_validate(by_transformers(path.stem)).spec
+            rows += _hours_row("the same by transformers", other, card)
     rows += ["", "| figure | value | | from |", "|---|---|---|---|"]
     every = [*(it for card in SPEEDS.values() for it in (card.tflops, card.bandwidth)), *ASSUMED, *OF_JUDGES]
     rows += [f"| {it.what} | {it.value:,.4g} {it.unit} | {it.origin} | {it.source} |" for it in every]
@@ -111,20 +123,6 @@ def _hours_row(name: str, spec: RunSpec, card: str) -> Iterator[str]:
             f"| {name} | {card} | {' | '.join(cells)} | {amount(gpu_hours)} GPU hours "
             f"| {amount(tokens)} million tokens |"
         )
-
-
-def _by_vllm(spec: RunSpec) -> RunSpec:
-    def changed(part: str, **fields: object) -> object:
-        return getattr(spec, part).model_copy(update=fields)
-
-    engine = VllmEngine(kind="vllm", gpuMemoryUtilization=0.9)
-    return spec.model_copy(
-        update={
-            "challenger": changed("challenger", engine=VllmEngine(kind="vllm")),
-            "rollout": changed("rollout", engine=engine),
-            "evaluation": changed("evaluation", engine=engine),
-        }
-    )
 
 
 def store() -> str:

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from harness.tools import tool
-from runs import EXAMPLES, merged
+from runs import EXAMPLES, by_transformers, merged
 from selfevo.local.workdir import RunFolder
 from selfevo.main import app
 from selfevo.manifest import load
@@ -29,7 +29,7 @@ def sized(*arguments: str) -> tuple[int, str]:
 
 
 def manifest(folder: Path, **model: str) -> Path:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     document["spec"]["model"] |= model
     document["spec"]["model"].pop("digest", None)
     path = folder / "run.yaml"
@@ -37,8 +37,14 @@ def manifest(folder: Path, **model: str) -> Path:
     return path
 
 
+def written(path: Path, stem: str) -> str:
+    """The example ``stem``, all of it by transformers, as a file."""
+    path.write_text(yaml.safe_dump(by_transformers(stem)))
+    return str(path)
+
+
 def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     for role in ("challenger", "solver"):
         del document["spec"][role]["grpo"]["sharding"]
     (alone := tmp_path / "alone.yaml").write_text(yaml.safe_dump(document))
@@ -52,7 +58,7 @@ def test_what_does_not_fit_says_what_would(tmp_path: Path) -> None:
         tried = [line.split()[1] for line in lines if line.startswith("with ")]
         assert tried[-1] == last and lines[-1].endswith("every phase fits")
         assert not any(line.endswith("every phase fits") for line in lines[:-1])
-    code, output = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")
+    code, output = sized(written(tmp_path / "shared.yaml", "qwen3-4b-base"), "--card", "80")
     assert (code, output.splitlines()[-1]) == (0, "every phase fits")
 
 
@@ -71,8 +77,8 @@ def test_a_grace_in_which_no_checkpoint_is_uploaded_is_named_and_stops_nobody(tm
 
 
 def test_the_server_of_a_policy_has_gpus_of_its_own(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
-    alone = sized(str(EXAMPLES / "qwen3-4b-base.yaml"), "--card", "80")[1]
+    document = by_transformers("qwen3-4b-base")
+    alone = sized(written(tmp_path / "alone.yaml", "qwen3-4b-base"), "--card", "80")[1]
     grpo = document["spec"]["solver"]["grpo"]
     grpo |= {"generation": "vllm", "vllmMode": "server"}
     (path := tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
@@ -95,8 +101,9 @@ def test_the_server_of_a_policy_has_gpus_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_lies_in_cpu_memory_is_reported(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-8b-base.yaml").read_text())
-    code, output = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "24")
+    document = by_transformers("qwen3-8b-base")
+    example = written(tmp_path / "example.yaml", "qwen3-8b-base")
+    code, output = sized(example, "--card", "24")
     tried = [line for line in output.splitlines() if line.startswith("with ")]
     assert code == 2 and "with cpuOffload: true in challenger.grpo and solver.grpo: " in output
     assert output.splitlines()[-1].startswith("challenger-train takes 23.1 GiB, and no setting of these makes it fit: ")
@@ -111,13 +118,13 @@ def test_what_lies_in_cpu_memory_is_reported(tmp_path: Path) -> None:
             ["GPUs", "hours"].index(start)
         ].split()
 
-    before = sized(str(EXAMPLES / "qwen3-8b-base.yaml"), "--card", "80")[1]
+    before = sized(example, "--card", "80")[1]
     assert float(row(offloaded, "GPUs")[2]) < float(row(before, "GPUs")[2]) - 8
     assert float(row(offloaded, "hours")[2]) > float(row(before, "hours")[2])
 
 
 def test_hours_are_shown_with_what_they_go_by(tmp_path: Path) -> None:
-    example = str(EXAMPLES / "qwen3-4b-base.yaml")
+    example = written(tmp_path / "example.yaml", "qwen3-4b-base")
     code, output = sized(example, "--card", "180", "--figures")
     lines = output.splitlines()
     assert code == 0, output
@@ -153,7 +160,7 @@ def test_hours_are_shown_with_what_they_go_by(tmp_path: Path) -> None:
 
 
 def test_budgets_that_do_not_suffice_are_reported(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     for role in ("challenger", "solver"):
         document["spec"][role]["reward"] = {"mode": "judged"}
     endpoint = {"url": "https://llm.example.com", "maxTokens": 500_000_000}
@@ -181,7 +188,7 @@ def planned(path: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     document["spec"]["storage"] = {"uri": f"file://{tmp_path / 'store'}"}
 
     def written(**spec: Any) -> Path:
@@ -221,7 +228,7 @@ def test_a_plan_sets_the_estimate_beside_the_budget(tmp_path: Path) -> None:
     ],
 )
 def test_a_plan_with_a_budget_says_why_there_is_no_estimate(tmp_path: Path, spec: Any, why: str) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     over = {"spec": {**spec, "storage": {"uri": f"file://{tmp_path / 'store'}"}}}
     path = tmp_path / "run.yaml"
     document["spec"]["storage"] = {}
@@ -321,7 +328,7 @@ def test_the_table_in_an_examples_header_is_what_the_command_says(path: Path) ->
 
 
 def test_a_layout_is_chosen_and_shown_and_the_manifest_stays(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     for role in ("challenger", "solver"):
         del document["spec"][role]["grpo"]["sharding"]
     document["spec"] |= {"layout": "auto", "pods": {"gpuMemory": "80Gi"}}
@@ -334,7 +341,7 @@ def test_a_layout_is_chosen_and_shown_and_the_manifest_stays(tmp_path: Path) -> 
 
 
 def test_a_layout_that_is_recorded_on_this_machine_stays_while_model_and_pods_do(tmp_path: Path) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-lora.yaml").read_text())
+    document = by_transformers("qwen3-4b-lora")
     document["spec"] |= {"layout": "auto", "pods": {"gpuMemory": "80Gi"}}
     for role in ("challenger", "solver"):
         del document["spec"][role]["grpo"]["lora"]
@@ -369,7 +376,7 @@ def test_a_layout_that_is_recorded_on_this_machine_stays_while_model_and_pods_do
     ],
 )
 def test_what_is_published_is_reported(publish: dict[str, str], line: str) -> None:
-    document = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+    document = by_transformers("qwen3-4b-base")
     document["spec"]["publish"] = {"to": "s3://releases/sums", **publish}
     spec = SelfEvolutionRun.model_validate(document).spec
     assert publish_lines(spec, MODELS["Qwen3-4B-Base"]) == [f"published to s3://releases/sums: {line}"]

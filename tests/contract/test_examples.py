@@ -16,6 +16,8 @@ import yaml
 from selfevo.manifest import load
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
+from selfevo_contract.sizing.memory import named_gpus
+from selfevo_contract.spec.engines import ServerEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -80,6 +82,18 @@ def test_the_references_settings(path: Path) -> None:
         assert (grpo.max_completion_length, grpo.loss_type, grpo.scale_rewards) == (4096, "grpo", "group")
     assert (spec.rollout.questions, spec.rollout.samples) == (8000, 10)
     assert (spec.rollout.band.min, spec.rollout.band.max) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem.endswith("-base")], ids=lambda path: path.stem)
+def test_a_training_takes_the_eight_gpus_of_a_node_and_vllm_writes_all_texts(path: Path) -> None:
+    spec = run_of(path).spec
+    frozen = spec.challenger.engine
+    assert isinstance(frozen, ServerEngine) and frozen.gpus_in_all == 3
+    for role, beside in ((spec.challenger, frozen.gpus_in_all), (spec.solver, 0)):
+        policy = role.grpo.policy_server
+        assert policy is not None and role.grpo.sharded
+        assert named_gpus(spec, role.pods) + policy.gpus_in_all + beside == 8
+    assert {spec.rollout.engine.kind, spec.evaluation.engine.kind} == {"vllm"}
 
 
 def test_keys_of_the_examples_are_as_they_were() -> None:

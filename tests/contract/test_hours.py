@@ -7,13 +7,12 @@ from copy import deepcopy
 from typing import Any, get_args
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness import specs
-from runs import EXAMPLES, merged
+from runs import by_transformers, merged
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
@@ -29,7 +28,7 @@ from selfevo_contract.spec.grpo import ChallengerGrpo, Grpo
 from selfevo_contract.spec.run import RunSpec
 
 QWEN = MODELS["Qwen3-4B-Base"]
-REFERENCE = yaml.safe_load((EXAMPLES / "qwen3-4b-base.yaml").read_text())
+REFERENCE = by_transformers("qwen3-4b-base")
 VLLM = {"kind": "vllm", "gpuMemoryUtilization": 0.9}
 SERVED = {"kind": "server", "replicas": 4}
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
 from harness.runs import TRIAD
-from runs import EXAMPLES, merged
+from runs import by_transformers, merged
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS
 from selfevo_contract.sizing.fit import known
@@ -20,8 +19,7 @@ WHOLE = {"sharding": None}
 
 
 def spec_of(example: str, **spec: Any) -> RunSpec:
-    document = yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())
-    return SelfEvolutionRun.model_validate(merged(document, {"spec": spec})).spec
+    return SelfEvolutionRun.model_validate(merged(by_transformers(example), {"spec": spec})).spec
 
 
 def suggested(spec: RunSpec, card: str) -> list[Suggestion]:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from harness.tools import tool
+from runs import by_transformers
+from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing import memory as sizing
 from selfevo_contract.sizing.architecture import MODELS, Architecture
 from selfevo_contract.sizing.backward import gathered_bytes
@@ -106,7 +108,7 @@ def test_what_makes_a_phase_smaller() -> None:
 
 
 def test_a_manifest_is_read_with_its_gpus_and_nodes() -> None:
-    run = page.load(ROOT / "examples" / "qwen3-4b-base.yaml")
+    run = SelfEvolutionRun.model_validate(by_transformers("qwen3-4b-base"))
     needs = {need.phase: need for need in sizing.needs(run.spec, QWEN)}
     assert {name: need.gpus for name, need in needs.items()} == {
         "challenger-train": 8,

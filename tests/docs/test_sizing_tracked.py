@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from runs import EXAMPLES
+from runs import by_transformers
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.architecture import MODELS
 from selfevo_contract.sizing.memory import GIB, needs
@@ -21,7 +20,7 @@ MODEL_OF = {"qwen3-4b-base": "Qwen3-4B-Base", "qwen3-8b-base": "Qwen3-8B-Base", 
 
 
 def spec_of(example: str, *, sharded: bool = False) -> Any:
-    spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
+    spec = SelfEvolutionRun.model_validate(by_transformers(example)).spec
     return with_settings(spec, sharding="fsdp" if sharded else None)
 
 

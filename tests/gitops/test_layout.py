@@ -173,9 +173,11 @@ def _keys(made: Plan) -> dict[str, str]:
 
 
 def _asked(job: Object) -> dict[str, int]:
-    """By all pods of the Job at once. Kueue takes limits for requests where there are none."""
+    """By all pods of the Job at once, sidecars too. Kueue takes limits for requests where there are none."""
     total: dict[str, int] = {}
-    for container in job["spec"]["template"]["spec"]["containers"]:
+    pod = job["spec"]["template"]["spec"]
+    sidecars = [one for one in pod.get("initContainers", []) if one.get("restartPolicy") == "Always"]
+    for container in [*pod["containers"], *sidecars]:
         resources = container.get("resources") or {}
         for name, amount in {**resources.get("limits", {}), **resources.get("requests", {})}.items():
             total[name] = total.get(name, 0) + _amount(amount) * job["spec"]["parallelism"]

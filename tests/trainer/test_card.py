@@ -12,7 +12,7 @@ import yaml
 
 from harness.inprocess import Phases
 from harness.tiny import settings, write_questions
-from runs import EXAMPLES, arithmetic
+from runs import EXAMPLES, arithmetic, by_transformers
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.process import phase_config
@@ -25,7 +25,7 @@ from selfevo_trainer.inputs import card
 
 @pytest.mark.parametrize("example", ["qwen3-4b-base", "qwen3-4b-lora"])
 def test_the_trainer_asks_by_the_formula_that_the_operator_asks_by(example: str) -> None:
-    spec = SelfEvolutionRun.model_validate(yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())).spec
+    spec = SelfEvolutionRun.model_validate(by_transformers(example)).spec
     model = MODELS["Qwen3-4B-Base"]
     asked = {need.phase: need for need in needs(spec, model)}
     for step in plan(spec).steps:
