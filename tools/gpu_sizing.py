@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -36,6 +37,7 @@ from selfevo_contract.spec.run import RunSpec  # noqa: E402
 PAGE = ROOT / "docs" / "sizing.md"
 COMMAND = "#     selfevo size "
 """How the table in an example's header begins; it ends with the header."""
+COLUMNS = 118
 
 
 def load(path: Path) -> SelfEvolutionRun:
@@ -174,6 +176,11 @@ def _asked(path: Path) -> str:
     return command.partition(" --card ")[2] or "80"
 
 
+def _folded(line: str) -> list[str]:
+    """``line`` as a comment has room for it."""
+    return [line] if len(line) <= COLUMNS else textwrap.wrap(line, COLUMNS, subsequent_indent="  ")
+
+
 def header(path: Path) -> str:
     """The manifest at ``path`` with what the command in its header says today."""
     before, _, rest = path.read_text().partition(COMMAND)
@@ -181,7 +188,8 @@ def header(path: Path) -> str:
     _, _, after = rest.partition("apiVersion:")
     with redirect_stdout(output := io.StringIO()):
         show_size(path, _asked(path), None)
-    lines = [f"# {line}".rstrip() for line in output.getvalue().splitlines()]
+    shown = [part for line in output.getvalue().splitlines() for part in _folded(line)]
+    lines = [f"# {line}".rstrip() for line in shown]
     return "\n".join([f"{before}{COMMAND}{command}", *lines, f"apiVersion:{after}"])
 
 
