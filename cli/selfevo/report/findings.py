@@ -169,6 +169,8 @@ def _controls(report: Report) -> list[str]:
 
 def _labels(report: Report) -> list[str]:
     known = [(i.number, i.rollout) for i in report.iterations if i.rollout and i.rollout.label_accuracy is not None]
+    if not known and report.run.spec.verifier is not None:
+        return []  # it has no labels
     if not known:
         oracle = report.run.spec.rollout.oracle
         why = "the manifest names no oracle" if oracle is None else f"the oracle of kind {oracle.kind} has judged none"

@@ -47,6 +47,8 @@ REASONS = {
     "below_band": "below the band",
     "above_band": "above the band",
     "disagreed": "not agreed on by the committee",
+    "low_spread": "with a smaller spread of scores",
+    "too_long": "too long for the Solver",
 }
 """Why a question is not in the curriculum, for people."""
 

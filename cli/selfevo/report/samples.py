@@ -111,7 +111,8 @@ def _sample(row: CheckedQuestion, samples: int, label: str | None, dropped: str 
         proposed=row.proposed,
         votes=tuple(Votes(answer, size) for answer, size in shown),
         others=Votes(f"{len(rest)} others", sum(size for _, size in rest)) if rest else None,
-        unboxed=max(0, samples - sum(size for _, size in classes)),
+        # Answers that a judge has scored have no classes, and their mean score is the share.
+        unboxed=0 if row.share and not classes else max(0, samples - sum(size for _, size in classes)),
         share=row.share,
         label=label,
         truth=row.truth,
