@@ -81,13 +81,17 @@ class StopRequest:
         self._deferred = True
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the local runner that started us is gone (Linux; elsewhere nothing happens)."""
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel for a signal when the process that started us is gone (Linux; elsewhere nothing happens).
+
+    Raises:
+        Terminated: it is gone already.
+    """
     parent = os.environ.get(PARENT_ENV)
     if parent is None:
         return
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
     if str(os.getppid()) != parent:
         raise Terminated(f"the process {parent} that started this phase is gone")
