@@ -67,9 +67,11 @@ def arithmetic(over: Mapping[str, Any], *, store: Path, name: str = "arithmetic"
 
 
 def example(stem: str, over: Mapping[str, Any], *, store: Path, name: str | None = None) -> SelfEvolutionRun:
-    """examples/``stem``.yaml with ``over`` laid over its spec, its files named absolutely, its store at ``store``."""
+    """examples/``stem``.yaml with ``over`` laid over its spec, its files named absolutely, its store at ``store``. Its
+    files are in the folder of its name, or of that up to a hyphen."""
     document = yaml.safe_load((EXAMPLES / f"{stem}.yaml").read_text())
-    base, heldout = EXAMPLES / stem / "base", EXAMPLES / stem / "heldout.jsonl"
+    folder = EXAMPLES / stem.partition("-")[0]
+    base, heldout = folder / "base", folder / "heldout.jsonl"
     data = {"uri": f"file://{heldout}", "digest": file_digest(heldout)}
     files = {
         "model": {"uri": f"file://{base}", "digest": model_digest(base)},

@@ -35,6 +35,7 @@ def run_of(path: Path) -> SelfEvolutionRun:
 def test_the_examples_are_all_there() -> None:
     assert {path.name for path in EXAMPLES} >= {
         "arithmetic.yaml",
+        "arithmetic-lora.yaml",
         "frontier.yaml",
         "writing.yaml",
         "own-model.yaml",

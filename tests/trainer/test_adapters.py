@@ -13,7 +13,7 @@ import pytest
 
 from harness.inprocess import Phases
 from harness.tiny import BASE, settings, write_questions
-from runs import arithmetic
+from runs import example
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,10 @@ TWO: dict[str, Any] = {
 
 
 def made(folder: Path, over: dict[str, Any] = TWO) -> Phases:
+    """The example for adapters, scaled down."""
     questions = write_questions(folder / "heldout.jsonl", 4)
-    return Phases(arithmetic(settings(over, questions=questions), store=folder / "store"), folder)
+    run = example("arithmetic-lora", settings(over, questions=questions), store=folder / "store")
+    return Phases(run, folder)
 
 
 @pytest.fixture(scope="module")
