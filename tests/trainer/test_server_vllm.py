@@ -1,4 +1,7 @@
-"""The real vLLM (its CPU build) beside a trainer: a rollout of the demo, scaled down, by two adapters on one base."""
+"""The real vLLM (its CPU build) beside a trainer: a rollout of the demo, scaled down, by two adapters on one base.
+
+That a server gives the same rows again, and those of vLLM in process, e2e/test_engines.py sees.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,12 @@ from harness.sidecar import Sidecar, give_model, with_servers
 from harness.vllm import Vllm
 from selfevo_contract.phases import Loading
 from selfevo_contract.process import SERVER_URL_ENV
-from selfevo_contract.rows import CURRICULUM, QUESTIONS
 from selfevo_contract.spec.engines import ServerEngine, TransformersEngine
 from selfevo_trainer.engines import Frozen, open_engine
 
 pytestmark = pytest.mark.slow
 
-QUESTIONS_ASKED = 120
+QUESTIONS_ASKED = 48
 RANKS = {"challenger": 2, "solver": 12}
 MADE_BY = {"challenger": "challenger-train-2", "solver": "solver-train-1"}
 SETTINGS: dict[str, Any] = {
@@ -44,8 +46,8 @@ class Served:
     adapters: dict[str, Path]
 
 
-def phases(folder: Path, store: str, adapters: dict[str, Path], *, served: bool) -> Phases:
-    made = with_servers(folder, SETTINGS, store, parts=("rollout",) if served else (), startupSeconds=900)
+def phases(folder: Path, store: str, adapters: dict[str, Path]) -> Phases:
+    made = with_servers(folder, SETTINGS, store, parts=("rollout",), startupSeconds=900)
     for role, name in MADE_BY.items():
         give_model(made, name, adapters[role])
     return made
@@ -56,7 +58,7 @@ def served(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     folder = tmp_path_factory.mktemp("served")
     # They write valid questions and right answers about as often as the base does.
     adapters = {role: an_adapter(folder / role, rank=rank, std=0.004, seed=rank) for role, rank in RANKS.items()}
-    pod = Sidecar(phases(folder, "first", adapters, served=True), STEP, folder, python=str(vllm.python))
+    pod = Sidecar(phases(folder, "first", adapters), STEP, folder, python=str(vllm.python))
     pod.environment = vllm.environment(pod.environment)
     assert pod.fetch() == 0
     pod.start()
@@ -72,23 +74,12 @@ def served(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
             pod.process.kill()
 
 
-def test_a_rollout_gives_the_same_rows_twice_and_a_curriculum_of_transformers_size(served: Served) -> None:
-    runs = {
-        name: phases(served.folder, name, served.adapters, served=name != "other")
-        for name in ("first", "second", "other")
-    }
-    for name, run in runs.items():
-        ended = run(STEP, environment={} if name == "other" else {SERVER_URL_ENV: served.url})
-        assert ended.code == 0, ended.log
-    for file in (CURRICULUM.name, QUESTIONS.name):
-        assert runs["first"].read(STEP, file) == runs["second"].read(STEP, file)
-    # Other random numbers, the same distribution: shares of 120 questions within four standard errors of a difference.
-    ours, theirs = (dict(runs[name].committed(STEP).metrics) for name in ("first", "other"))
-    for name in ("valid", "kept"):
-        share = (ours[name] + theirs[name]) / (2 * QUESTIONS_ASKED)
-        error = (2 * share * (1 - share) / QUESTIONS_ASKED) ** 0.5
-        assert abs(ours[name] - theirs[name]) / QUESTIONS_ASKED <= 4 * error + 1e-9, (name, ours[name], theirs[name])
-    assert ours["kept"] > 10
+def test_a_rollout_by_two_adapters_writes_and_labels(served: Served) -> None:
+    run = phases(served.folder, "store", served.adapters)
+    ended = run(STEP, environment={SERVER_URL_ENV: served.url})
+    assert ended.code == 0, ended.log
+    metrics = run.committed(STEP).metrics
+    assert metrics["valid"] > QUESTIONS_ASKED / 2 and metrics["kept"] > QUESTIONS_ASKED / 12
 
 
 def test_one_server_holds_the_base_once_and_computes_each_adapter_by_its_name(
