@@ -36,7 +36,7 @@ FILES = {
     "solver-train-1": "model/model.safetensors",
     "evaluate-1": answers_of("tiny").name,
 }
-TWICE = ("evaluate-0", "solver-rollout-1")
+TWICE = ("solver-rollout-1",)
 """Steps that vLLM does in process in two runs."""
 
 

@@ -1,9 +1,9 @@
 """``python -m selfevo_trainer.process.tied COMMAND...`` runs COMMAND, which ends with the process that started us.
 
 SELFEVO_PARENT_PID names that process. The kernel tells us of its end (PR_SET_PDEATHSIG), also where it is killed. Then
-COMMAND is asked to end, and what is left after `GRACE_S` of it and of what it started is killed: so this has to be the
-first of a process group of its own. A command that the kernel ended by itself might be in the middle of starting a
-process, which nobody would end.
+COMMAND is asked to end, and killed after `GRACE_S`; what it started and left is killed when it has ended, so that this
+has to be the first of a process group of its own. A command that the kernel ended by itself might be in the middle of
+starting a process, which nobody would end.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ class _ParentGone(BaseException):
 def main() -> None:
     """Run the command, and end as it ends: with its exit code, or by its signal."""
     signal.signal(_PARENT_GONE, _raise)
-    # Whoever asks for the end asks the whole group: the command, too, and we end when it does.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     child: subprocess.Popen[bytes] | None = None
     try:
         die_with_parent(_PARENT_GONE)
         del os.environ[PARENT_ENV]
         child = subprocess.Popen(sys.argv[1:])
+        # Whoever asks for the end asks the whole group: the command, too, and we end when it does. Before it is there,
+        # we end at once.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         code = child.wait()
+        signal.signal(_PARENT_GONE, signal.SIG_IGN)
     except _ParentGone:
         if child is not None:
             child.terminate()
