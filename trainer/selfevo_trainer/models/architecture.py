@@ -11,7 +11,7 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.sizing.architecture import KINDS, Architecture
 from selfevo_trainer.models import counting
-from selfevo_trainer.models.loading import first_line, load_config
+from selfevo_trainer.models.loading import config_of, first_line
 
 
 def architecture(folder: Path, loading: Loading) -> Architecture:
@@ -31,5 +31,5 @@ def _of(folder: Path, content: str, trust_remote_code: bool) -> Architecture:
     config = json.loads(content)
     if isinstance(config, Mapping) and config.get("model_type") in KINDS:
         return Architecture.of(config)
-    loading = Loading.model_validate({"dtype": "bfloat16", "trustRemoteCode": trust_remote_code})
-    return counting.of_config(load_config(folder, loading), trust_remote_code=trust_remote_code)
+    found = config_of(folder, trust_remote_code=trust_remote_code)
+    return counting.of_config(found, trust_remote_code=trust_remote_code)

@@ -28,10 +28,19 @@ def load_config(path: Path, loading: Loading) -> Any:
     Raises:
         InputError: it cannot be understood.
     """
+    return config_of(path, trust_remote_code=loading.trust_remote_code)
+
+
+def config_of(path: Path, *, trust_remote_code: bool) -> Any:
+    """Likewise; of all that says how weights are loaded, a config asks this alone.
+
+    Raises:
+        InputError: likewise.
+    """
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(str(path), trust_remote_code=loading.trust_remote_code, local_files_only=True)
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code, local_files_only=True)
     except (Exception, SystemExit) as error:  # a model's own code may ask to exit
         raise not_loaded(path, error) from None
 
