@@ -124,6 +124,35 @@ def test_what_cannot_be_counted_is_one_sentence(content: dict[str, Any], words: 
     assert all(word in message for word in words) and "\n" not in message, message
 
 
+@pytest.mark.parametrize("error", [TypeError("no such layer"), ValueError("no modules were targeted"), SystemExit(3)])
+def test_a_model_that_is_made_and_cannot_be_counted_ends_no_training(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import peft
+
+    from selfevo_contract.phases import Loading
+    from selfevo_contract.spec.grpo import Grpo
+    from selfevo_trainer.inputs.room import expected_bytes
+    from selfevo_trainer.models.architecture import architecture
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(peft, "get_peft_model", fails)
+    (tmp_path / "config.json").write_text(json.dumps(content_of("qwen2")))
+    loading = Loading(dtype="float32", trust_remote_code=False)
+    with pytest.raises(InputError) as refused:
+        architecture(tmp_path, loading)
+    message = str(refused.value)
+    assert "model_type 'qwen2', and what a model of it has cannot be counted (" in message and "\n" not in message
+    assert "cannot be read" not in message
+    with caplog.at_level(logging.WARNING, "selfevo"):
+        caplog.clear()
+        assert expected_bytes(Grpo.model_validate({"lora": {"rank": 2}}), tmp_path, loading) is None
+    [warned] = [record.getMessage() for record in caplog.records if record.name == "selfevo"]
+    assert warned.startswith("whether a checkpoint has room is not checked, ") and warned.endswith(message)
+
+
 def test_the_trainer_counts_what_the_formula_does_not_know_and_says_where_it_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,9 +55,12 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
 
 
 def expected_bytes(grpo: Grpo, folder: Path, loading: Loading) -> int | None:
-    """Bytes of a checkpoint, less what is small; None of an adapter on a model of unknown architecture."""
+    """Bytes of a checkpoint, less what is small; None, with a warning, of an adapter on a model that is not counted."""
     whole = adapters.whole(folder)
     try:
         return checkpoint_bytes(grpo, architecture(whole, loading))
-    except InputError:
-        return None if grpo.lora is not None else BYTES_OF_STATE * weights.count(whole)
+    except InputError as error:
+        if grpo.lora is None:
+            return BYTES_OF_STATE * weights.count(whole)
+        log.warning("whether a checkpoint has room is not checked, for the model's sizes are not known: %s", error)
+        return None

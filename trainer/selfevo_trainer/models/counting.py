@@ -37,7 +37,7 @@ def of_content(content: Mapping[str, Any]) -> Architecture:
     try:
         config = CONFIG_MAPPING[kind].from_dict(dict(content))
     except Exception as error:  # each kind checks its config in its own way
-        raise _not_counted(kind, error) from None
+        raise _not_made(kind, error) from None
     return of_config(config)
 
 
@@ -50,16 +50,28 @@ def of_config(config: Any, *, trust_remote_code: bool = False) -> Architecture:
     import torch
     from transformers import AutoModelForCausalLM
 
-    kind, text = config.model_type, config.get_text_config()
+    kind = config.model_type
     try:
         with torch.device("meta"):
             made: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code
             )
         model = made.eval()
-        rows = model.get_input_embeddings().weight.shape[0]
     except (Exception, SystemExit) as error:  # a model's own code may ask to exit
-        raise _not_counted(kind, error) from None
+        raise _not_made(kind, error) from None
+    try:
+        return _of_model(model, config.get_text_config())
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # peft's, or of the model's own code
+        raise InputError(
+            f"config.json has model_type {kind!r}, and what a model of it has cannot be counted ({first_line(error)}); "
+            "take another model, or measure its memory in a short run"
+        ) from None
+
+
+def _of_model(model: Any, text: Any) -> Architecture:
+    rows = model.get_input_embeddings().weight.shape[0]
     parameters, tied = sum(weight.numel() for weight in model.parameters()), _tied(model)
     hidden, heads, layers = (_width(text, name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     kv_heads, head_size = _width(text, "num_key_value_heads", heads), _width(text, "head_dim", hidden // heads)
@@ -141,7 +153,7 @@ def _width(text: Any, name: str, default: int | None = None) -> int:
     return default
 
 
-def _not_counted(kind: str, error: BaseException) -> InputError:
+def _not_made(kind: str, error: BaseException) -> InputError:
     return InputError(
         f"config.json has model_type {kind!r}, and transformers makes no model of it that writes text "
         f"({first_line(error)}); correct config.json, or take another model"
