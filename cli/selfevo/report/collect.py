@@ -14,6 +14,7 @@ from selfevo.report.scores import Answered, evaluation_of, over
 from selfevo.report.timings import by_phase, found_by, gpu_hours_of, seconds_of
 from selfevo.stores import recorded
 from selfevo_contract.artifacts import Manifest
+from selfevo_contract.judging import QUESTIONS_SCORED
 from selfevo_contract.phases import (
     ChallengerTrainInputs,
     FinetuneEvaluateInputs,
@@ -159,7 +160,8 @@ class _Collector:
             case SolverRolloutInputs() as inputs:
                 self.rollouts[step.iteration] = rollout_of(manifest.metrics, self.tasks)
                 if self.questions:
-                    asked, kept = rows(QUESTIONS), rows(CURRICULUM)
+                    asked = rows(QUESTIONS_SCORED) if inputs.is_judged else rows(QUESTIONS)
+                    kept = rows(CURRICULUM)
                     self.samples.append(samples_of(step.iteration, asked, kept, inputs.samples, self.shown))
             case ChallengerTrainInputs():
                 self.challenger += updates_of(step.iteration, rows(METRICS))

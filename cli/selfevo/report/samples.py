@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from selfevo.report.data import Sample, Samples, Votes
+from selfevo_contract.judging import CheckedScoredQuestion
 from selfevo_contract.rows import CheckedQuestion, CurriculumRow, InvalidCompletion
 
 KEPT = 12
@@ -111,8 +112,8 @@ def _sample(row: CheckedQuestion, samples: int, label: str | None, dropped: str 
         proposed=row.proposed,
         votes=tuple(Votes(answer, size) for answer, size in shown),
         others=Votes(f"{len(rest)} others", sum(size for _, size in rest)) if rest else None,
-        # Answers that a judge has scored have no classes, and their mean score is the share.
-        unboxed=0 if row.share and not classes else max(0, samples - sum(size for _, size in classes)),
+        # What a judge scores needs no box.
+        unboxed=0 if isinstance(row, CheckedScoredQuestion) else max(0, samples - sum(size for _, size in classes)),
         share=row.share,
         label=label,
         truth=row.truth,

@@ -59,6 +59,11 @@ class SolverRolloutInputs(Wire):
     curriculum_share: float | None = None
     """Of a run with a Verifier: the share of the tasks that enter, those with the largest spread of scores."""
 
+    @property
+    def is_judged(self) -> bool:
+        """Answers have scores of a judge, and no votes."""
+        return self.judge is not None or self.rubric is not None
+
 
 SOLVER_ROLLOUT = PhaseType(
     inputs=SolverRolloutInputs,

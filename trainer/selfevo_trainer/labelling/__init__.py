@@ -12,4 +12,4 @@ __all__ = ["Labelling", "Marked", "Marker", "labelling_of"]
 
 def labelling_of(inputs: SolverRolloutInputs) -> Labelling:
     """That of the run: by scores where it has a judge."""
-    return Voted(inputs) if inputs.judge is None and inputs.rubric is None else Scored(inputs)
+    return Scored(inputs) if inputs.is_judged else Voted(inputs)
