@@ -90,7 +90,7 @@ def trainer(environment: dict[str, str], delay: float, *, waiting: bool = False)
                 time.sleep(delay)
             return upload(self, path, key)
 
-        def at_once(self: Uploads, work: Callable[[], int]) -> None:
+        def at_once(self: Uploads, work: Callable[[], None]) -> None:
             start(self, work)
             self.wait()
 

@@ -18,8 +18,10 @@ from harness.curricula import give_curriculum
 from harness.inprocess import Phases
 from harness.tiny import settings, write_questions
 from runs import arithmetic
+from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.process import GRACE_SECONDS_ENV
+from selfevo_store import read_manifest
 from selfevo_store.file import FileStore
 
 pytestmark = pytest.mark.slow
@@ -347,6 +349,75 @@ def test_what_does_not_fit_into_the_grace_is_left_and_the_process_ends_within_it
     again = phases(TRAIN)
     assert again.code == 0 and again.result.resumed_from in (1, 2), again.log
     assert phases.outcome(TRAIN) == undisturbed
+
+
+def test_whether_a_state_fits_into_the_grace_is_not_judged_by_an_upload_of_completions_alone(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfevo_trainer.grpo import checkpoints
+
+    phases = make(tmp_path, questions, 1)
+    save = checkpoints.save
+    # So fast that at the rate of its step's completions, which are uploaded last, it would take days.
+    monkeypatch.setattr(checkpoints, "save", lambda *args: save(*args) * 10**6)
+    uploads_at_once(monkeypatch)
+    at_pass(monkeypatch, 14, sigterm)
+    ended = phases(TRAIN, environment={GRACE_SECONDS_ENV: "600"})
+    assert ended.code == 143 and "the checkpoint is committed" in ended.result.message, ended.log
+    assert "no checkpoint is taken now" not in ended.log
+    assert phases.checkpoints(TRAIN) == [4, 7] and 4 in kept(phases)
+
+
+def as_of_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions are named as the second of two processes names its own."""
+    from selfevo_trainer.grpo import completions
+
+    names = completions.completion_files
+    monkeypatch.setattr(completions, "completion_files", lambda process: names(process + 1))
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["between steps", "within a step"])
+def test_completions_of_another_number_of_processes_give_way_to_those_of_this_attempt(
+    tmp_path: Path, questions: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, within: bool
+) -> None:
+    phases = make(tmp_path, questions, 1)
+
+    def stops_in_step_2(patch: pytest.MonkeyPatch, first_step: int) -> None:
+        uploads_at_once(patch)
+        if within:
+            at_pass(patch, 14 - 8 * (first_step - 1), sigterm)
+        else:
+            at_scoring(patch, 3 - first_step, sigterm)
+        ended = phases(TRAIN)
+        assert ended.code == 143 and "in step 2 of 3; the checkpoint is committed" in ended.result.message, ended.log
+
+    with monkeypatch.context() as patch:
+        as_of_two_processes(patch)
+        stops_in_step_2(patch, first_step=1)
+    with monkeypatch.context() as patch:
+        stops_in_step_2(patch, first_step=2)
+    seen = generations(monkeypatch)
+    again = phases(TRAIN)
+    assert (again.code, again.result.resumed_from, seen) == (0, 1, [8]), again.log
+    assert phases.outcome(TRAIN) == undisturbed
+
+
+def test_completions_whose_state_was_not_committed_are_not_kept_beside_that_of_another_attempt(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = make(tmp_path, questions, 1)
+    write_ids: list[str] = []
+    for fails in (True, False):
+        with monkeypatch.context() as patch:
+            if fails:
+                on_upload(patch, lambda key: crash() if "/00000003/" in key and "optimizer" in key else None)
+            at_pass(patch, 6, sigterm)
+            assert phases(TRAIN).code == (3 if fails else 143)
+        assert kept(phases) == [3] and phases.checkpoints(TRAIN) == ([] if fails else [3])
+        made = read_manifest(phases.store, f"{checkpoint_prefix(phases.prefix(TRAIN), 3)}/{COMPLETIONS}")
+        assert made is not None
+        write_ids.append(made.write_id)
+    assert len(set(write_ids)) == 2
 
 
 def wait_for_uploads() -> None:

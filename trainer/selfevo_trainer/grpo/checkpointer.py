@@ -57,6 +57,8 @@ class Checkpointer:
         self._completions_of: tuple[int, str] | None = None
         """The updates whose state, and whose step's completions, lie in the store or are on their way there."""
         self._state_bytes: int | None = None
+        self._state_rate: float | None = None
+        """Bytes of the newest state that was uploaded, and how many of them a second, writing to the disk included."""
         self._group: Any = None
 
     def begins(self, trainer: DealingTrainer | SupervisedTrainer, found: checkpoints.Found | None) -> None:
@@ -170,21 +172,20 @@ class Checkpointer:
         folder: Path,
         update: int,
         shared: Shared | None,
-    ) -> int:
+    ) -> None:
         """In the other thread. The completions come first: a checkpoint within a step is none without them."""
-        size = 0
+        if taken is not None and self.context.rank.first:
+            checkpoints.remove_completions(self.context, update)
         if rest:
             inside = folder / f"completions-{update}"
             for process, kept in enumerate(rest):
                 completions.write(inside, process, kept)
-            size += checkpoints.save_completions(self.context, draft, inside, update, rest[0].place)
+            checkpoints.save_completions(self.context, draft, inside, update, rest[0].place)
         if taken is not None:
             begun = time.monotonic()
             saved = checkpoints.save(self.context, draft, taken.write(), update, self.grpo.updates_per_step, shared)
-            self._state_bytes = saved
-            self._advise(saved / max(time.monotonic() - begun, 1e-6))
-            size += saved
-        return size
+            self._state_bytes, self._state_rate = saved, saved / max(time.monotonic() - begun, 1e-6)
+            self._advise(self._state_rate)
 
     def _until(self) -> float | None:
         """The end of the grace by time.monotonic(): the first to come of all processes, for only some may have been
@@ -207,11 +208,11 @@ class Checkpointer:
         return self._state_of != update, self._completions_of != (update, kept.place)
 
     def _fits(self, until: float | None) -> bool:
-        """Whether the state can be uploaded in time, by how long it took before."""
-        rate = self.uploads.bytes_per_second
-        if until is None or rate is None or self._state_bytes is None:
+        """Whether the state can be uploaded in time, by how long the newest one took: completions are too small for a
+        rate that holds for it."""
+        if until is None or self._state_rate is None or self._state_bytes is None:
             return True
-        needed, left = self._state_bytes / rate, until - time.monotonic()
+        needed, left = self._state_bytes / self._state_rate, until - time.monotonic()
         if needed > left:
             log.warning("no checkpoint is taken now: it takes about %.0f s, and there are %.0f s left", needed, left)
         return needed <= left

@@ -151,15 +151,24 @@ def _remove_older(context: Context, updates_per_step: int) -> None:
         kept, between = kept + 1, between or whole
 
 
-def save_completions(context: Context, draft: ManifestDraft, folder: Path, update: int, place: str) -> int:
+def remove_completions(context: Context, update: int) -> None:
+    """Remove what an earlier attempt left at ``update``, whose state is to be committed: that attempt generated it with
+    weights of its own, which differ from this state where kernels are not reproducible."""
+    for place in (COMPLETIONS, generated_completions()):
+        context.store.delete_prefix(_completions(context, update, place))
+
+
+def save_completions(context: Context, draft: ManifestDraft, folder: Path, update: int, place: str) -> None:
     """Commit ``folder`` as the completions of the step that is under way at the checkpoint of ``update``, at ``place``.
 
-    Returns:
-        their bytes.
+    Those of an earlier attempt there give way: this attempt could not go on from them, as when they are those of
+    another number of processes.
     """
-    manifest = commit(context.store, _completions(context, update, place), kept_files(folder), draft).manifest
+    prefix, files = _completions(context, update, place), kept_files(folder)
+    if not commit(context.store, prefix, files, draft).won:
+        context.store.delete_prefix(prefix)
+        commit(context.store, prefix, files, draft)
     shutil.rmtree(folder, ignore_errors=True)
-    return sum(file.size for file in manifest.files)
 
 
 def _completions(context: Context, update: int, place: str) -> str:
@@ -170,9 +179,9 @@ def latest(context: Context, updates_per_step: int = 1) -> Found | None:
     """The newest checkpoint that is whole, on this disk.
 
     A damaged one is passed over, which the log says, and removed, for its place is needed when training gets there
-    again. Nothing else is: a store that fails is for the next attempt, and to start anew because access was denied,
-    credentials have expired or a newer selfevo wrote the checkpoint would throw hours away. One within a step that was
-    made by another number of processes is passed over, too, and stays.
+    again. So is one within a step whose completions are gone or those of another number of processes. Nothing else is:
+    a store that fails is for the next attempt, and to start anew because access was denied, credentials have expired or
+    a newer selfevo wrote the checkpoint would throw hours away.
 
     Raises:
         InputError: the store refuses to be read, or what lies there is another's or of a newer selfevo.
@@ -189,16 +198,16 @@ def latest(context: Context, updates_per_step: int = 1) -> Found | None:
 def _read(context: Context, update: int, *, within: bool) -> Found | None:
     prefix = checkpoint_prefix(context.config.prefix, update)
     folder, place = _read_completions(context, update, within=within)
-    if within and folder is None:
-        return None
     try:
         manifest = _own(context, prefix)
-        state = None if manifest is None else _fetched(context, prefix, manifest, f"checkpoint-{update}")
+        if manifest is None:
+            return None
+        if folder is not None or not within:
+            return Found(update, _fetched(context, prefix, manifest, f"checkpoint-{update}"), folder, place)
     except CorruptArtifact as error:
         log.warning("the checkpoint of update %d is passed over: %s", update, error)
-        context.store.delete_prefix(prefix)
-        return None
-    return None if state is None else Found(update, state, folder, place)
+    context.store.delete_prefix(prefix)
+    return None
 
 
 def _read_completions(context: Context, update: int, *, within: bool) -> tuple[Path | None, str | None]:
@@ -214,9 +223,9 @@ def _read_completions(context: Context, update: int, *, within: bool) -> tuple[P
             others = others or made is not None
         except CorruptArtifact as error:
             log.warning("the completions beside the checkpoint of update %d are passed over: %s", update, error)
-            context.store.delete_prefix(checkpoint_prefix(context.config.prefix, update) if within else prefix)
             if within:
                 return None, None
+            context.store.delete_prefix(prefix)
     if within:
         log.warning(
             "the checkpoint after update %d is passed over: it is within a step whose completions are %s",

@@ -16,8 +16,6 @@ class Uploads:
     """What is on its way to the store. Used by one thread."""
 
     def __init__(self) -> None:
-        self.bytes_per_second: float | None = None
-        """Of the newest that took its time, writing to the disk included; None before the first."""
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -26,8 +24,8 @@ class Uploads:
         """Whether one is under way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, upload: Callable[[], int]) -> None:
-        """Have ``upload`` done beside; it returns how many bytes it was.
+    def start(self, upload: Callable[[], None]) -> None:
+        """Have ``upload`` done beside.
 
         Raises:
             whatever the one before raised.
@@ -36,13 +34,10 @@ class Uploads:
         self.check()
 
         def run() -> None:
-            begun = time.monotonic()
             try:
-                size = upload()
+                upload()
             except BaseException as error:
                 self._error = error
-            else:
-                self.bytes_per_second = size / max(time.monotonic() - begun, 1e-6)
 
         # A process that has to end does not wait for it: what was not committed, no attempt sees.
         self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
