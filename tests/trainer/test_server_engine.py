@@ -316,6 +316,18 @@ def test_a_server_with_too_short_a_context_is_found_before_anything_is_generated
     opened(server.url, longest=2080).close()
 
 
+def test_an_adapter_takes_as_many_tokens_as_the_model_that_it_is_for(server: Standin) -> None:
+    adapter = {"id": NAME, "parent": "base", "max_model_len": None}  # as vLLM lists it
+    listed: list[dict[str, Any]] = [{"id": "other", "max_model_len": 40}, {"id": "base", "max_model_len": 79}, adapter]
+    server.wrong["/v1/models"] = lambda _: Reply(content={"data": listed})
+    refusal(lambda: opened(server.url, longest=80), InputError, "takes 79 tokens", "asked for 80")
+    assert server.bodies() == []
+    listed[1]["max_model_len"] = 80
+    opened(server.url, longest=80).close()
+    listed.pop(1)  # a server that does not list it does not say
+    opened(server.url, longest=80).close()
+
+
 def test_another_tokenizer_is_found_where_the_server_shows_its_own(server: Standin) -> None:
     right = opened(server.url).tokenizer
 

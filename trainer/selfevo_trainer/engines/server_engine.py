@@ -137,10 +137,13 @@ class ServerEngine:
                 f"{self._client.name} serves {names}, and {self._model!r} is wanted as the {self._weights.role}; serve "
                 "it under that name, or say another in engine.endpoint.model"
             )
-        urls, longest = ours[0].get("urls"), ours[0].get("max_model_len")
+        urls = ours[0].get("urls")
+        # vLLM lists an adapter without a length, and with the model that it is for.
+        parents = [each for each in listed if each.get("id") is not None and each.get("id") == ours[0].get("parent")]
+        lengths = [each.get("max_model_len") for each in (*ours, *parents)]
         return _Served(
             urls=urls if isinstance(urls, list) and all(isinstance(url, str) for url in urls) else [],
-            longest=longest if isinstance(longest, int) else 0,
+            longest=next((length for length in lengths if isinstance(length, int)), 0),
         )
 
     def _compare_tokenizers(self) -> None:
