@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from selfevo_contract.spec.guards import Guard, Guards
 from selfevo_contract.spec.run import RunSpec
@@ -28,9 +29,11 @@ def blind_guards(spec: RunSpec) -> dict[str, str]:
 
 
 def warning_guards(spec: RunSpec) -> dict[str, str]:
-    """Those of them that see, and whose action the run is too short for, by name, and why."""
-    seeing = {field: its for field, its in watched(spec).items() if not blind(field, spec)}
-    return {name_of(field): why for field, its in seeing.items() if (why := _too_patient(field, its, spec))}
+    """Those of them that see, and whose action never follows, by name, and why: the run is too short for it, or they
+    cannot cross the limit at which it is taken."""
+    acting = {field: its for field, its in watched(spec).items() if its.action != "warn" and not blind(field, spec)}
+    reasons = {field: _out_of_reach(field, spec) or _too_patient(field, its, spec) for field, its in acting.items()}
+    return {name_of(field): why for field, why in reasons.items() if why}
 
 
 def blind(field: str, spec: RunSpec) -> str:
@@ -133,14 +136,34 @@ class _Few:
     below: bool = False
 
     def __call__(self, spec: RunSpec) -> str:
+        its = getattr(spec.guards, self.field)
+        limit = self._warns_from(its)
+        is_limit = limit == its.limit and getattr(its, "warn_at", None) is None
+        return self._cannot_cross(spec, limit, "limit" if is_limit else "warnAt")
+
+    def only_warns(self, spec: RunSpec) -> str:
+        """Why it cannot cross the limit at which its action is taken, where it warns before; empty where it can."""
+        its, count = getattr(spec.guards, self.field), self.count(spec)
+        if self._warns_from(its) == its.limit:
+            return ""
+        if any(each.excess > 0 for each in self.extremes(spec, its.limit, count)):
+            return self._cannot_cross(spec, its.limit, "limit")
+        name = f"spec.guards.{name_of(self.field)}"
+        return f"nothing is beyond {name}.limit, {its.limit:g}; lower it, or set {name}.action to warn"
+
+    @staticmethod
+    def _warns_from(its: Any) -> float:
+        return float(getattr(its, "warns_from", its.limit))
+
+    def _cannot_cross(self, spec: RunSpec, limit: float, setting: str) -> str:
+        """Why it cannot cross ``limit``, which is its ``setting``; empty where it can."""
         assert spec.guards is not None
-        its, errors, count = getattr(spec.guards, self.field), spec.guards.standard_errors, self.count(spec)
-        limit = getattr(its, "warns_from", its.limit)
+        errors, count = spec.guards.standard_errors, self.count(spec)
         found = self.extremes(spec, limit, count)
         # A limit that nothing exceeds is a person's own choice.
         if not any(each.excess > 0 for each in found) or any(each.is_beyond(errors) for each in found):
             return ""
-        name = f"spec.guards.{name_of(self.field)}.limit"
+        name = f"spec.guards.{name_of(self.field)}.{setting}"
         side, share = ("below", "none") if self.below else ("beyond", "all")
         change = f"raise {self.more} or {name}, or lower" if self.below else f"raise {self.more}, or lower {name} or"
         of = f"in each of {len(_own(spec))} iterations" if len(_own(spec)) != 1 else "in the one iteration"
@@ -194,6 +217,12 @@ _NEEDS: Mapping[str, Sequence[Needs]] = {
 """What each guard's signal needs, by the field of `Guards`; one that is not listed needs nothing."""
 
 
+def _out_of_reach(field: str, spec: RunSpec) -> str:
+    """Why its action never follows: it is taken at a limit that lies further out than where the guard warns."""
+    few = [needs for needs in _NEEDS.get(field, ()) if isinstance(needs, _Few)]
+    return next((why for needs in few if (why := needs.only_warns(spec))), "")
+
+
 # --- what is over too soon --------------------------------------------------------------------------------------------
 
 _OF_EVALUATIONS = ("held_out", "flips", "consensus_without_gain")
@@ -203,8 +232,6 @@ _AGAINST_THE_FIRST = ("label_accuracy", "similarity", "kl")
 
 def _too_patient(field: str, its: Guard, spec: RunSpec) -> str:
     """Why its action never follows: the run measures less often than it waits for."""
-    if its.action == "warn":
-        return ""
     own, name = _own(spec), f"spec.guards.{name_of(field)}.patience"
     count, what, remedy = len(own) - (field in _AGAINST_THE_FIRST), "measurement", "raise spec.iterations"
     if field in _OF_EVALUATIONS and spec.evaluation is not None:

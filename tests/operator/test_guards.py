@@ -11,6 +11,7 @@ from test_reconcile import NOW, Scenario, starts, stops
 
 from harness.runs import DOCUMENT, make_run
 from selfevo_contract.guard_signals import blind_guards, warning_guards
+from selfevo_contract.phases import PublishInputs
 from selfevo_contract.plan import plan, rollbacks_of
 from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.guards import GuardAction, Guards
@@ -543,7 +544,18 @@ FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perD
             {
                 "inBand": FEW_QUESTIONS,
                 "truncation": "a rollout has 20 questions, of which even all, in each of 2 iterations, are not beyond "
-                "97.0 % by 2 standard errors; raise spec.rollout.questions, or lower spec.guards.truncation.limit or "
+                "97.0 % by 2 standard errors; raise spec.rollout.questions, or lower spec.guards.truncation.warnAt or "
+                "spec.guards.standardErrors",
+            },
+        ),
+        (
+            {
+                "spec__rollout__questions": 20,
+                "spec__guards": {"inBand": {"action": "ignore"}, "truncation": {"limit": 0.99, "warnAt": 0.96}},
+            },
+            {
+                "truncation": "a rollout has 20 questions, of which even all, in each of 2 iterations, are not beyond "
+                "96.0 % by 2 standard errors; raise spec.rollout.questions, or lower spec.guards.truncation.warnAt or "
                 "spec.guards.standardErrors",
             },
         ),
@@ -583,6 +595,36 @@ def test_a_guard_whose_patience_outlasts_the_run_only_warns(changes: dict[str, A
     for name, why in found.items():
         every = "lower spec.evaluation.every, 3, or " if spec.iterations > 1 else ""
         assert why == f"{PATIENT}spec.guards.{name}.patience, or {every}raise spec.iterations"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (
+            {"limit": 0.97},
+            "a rollout has 20 questions, of which even all, in each of 2 iterations, are not beyond 97.0 % by 2 "
+            "standard errors; raise spec.rollout.questions, or lower spec.guards.truncation.limit or "
+            "spec.guards.standardErrors",
+        ),
+        (
+            {"limit": 1},
+            "nothing is beyond spec.guards.truncation.limit, 1; lower it, or set spec.guards.truncation.action to warn",
+        ),
+        ({"limit": 0.97, "action": "warn"}, None),
+        ({"limit": 0.4}, None),
+    ],
+)
+def test_a_guard_that_warns_before_a_limit_beyond_its_reach_only_warns(
+    settings: dict[str, Any], why: str | None
+) -> None:
+    changes = {**GROUPS, "spec__rollout__questions": 20, "spec__publish": {"to": "s3://releases/sums", "what": "each"}}
+    spec = Scenario(**changes, spec__guards={"truncation": settings}).run.spec
+    assert "truncation" not in blind_guards(spec) and warning_guards(spec).get("truncation") == why
+    published = [step.inputs for step in plan(spec).steps if isinstance(step.inputs, PublishInputs)]
+    assert published
+    for inputs in published:
+        [action] = [guard.action for guard in inputs.guards or () if guard.name == "truncation"]
+        assert action == ("stop" if why is None and "action" not in settings else "warn")
 
 
 def test_one_that_is_ignored_is_not_blind_either() -> None:
