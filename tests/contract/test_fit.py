@@ -207,7 +207,7 @@ def test_a_pod_whose_memory_does_not_hold_what_is_kept_there_is_refused(memory: 
         {
             "spec__pods": {"scratch": "1Gi"},
             "spec__challenger__grpo__maxSteps": 0,
-            "spec__solver__grpo__maxSteps": 1,
+            "spec__solver__grpo__maxSteps": 0,
         },
     ],
 )

@@ -189,7 +189,7 @@ def test_every_card_has_speeds_and_every_figure_a_source() -> None:
         (Grpo(maxSteps=15), "10m", (0, 1.05), 6),
         (Grpo(maxSteps=15, promptsPerUpdate=128), "10m", (15, 0), 15),  # the first update after each generation
         (Grpo(maxSteps=5, promptsPerUpdate=8), "10m", (15, 5), 35),  # seven in each step
-        (Grpo(maxSteps=2), "10m", (15, 15), 1),  # no more than there are updates
+        (Grpo(maxSteps=2), "10m", (15, 15), 2),  # no more than there are updates
     ],
 )
 def test_checkpoints_of_a_training(grpo: Grpo, every: str | int, hours: tuple[float, float], count: int) -> None:

@@ -64,11 +64,11 @@ def test_a_step_that_ended_between_two_parts_costs_and_earns_what_a_whole_one_do
     monkeypatch.setattr(challenger_train, "PART", 2)
     inputs: Any = next(step for step in plan(make_run().spec).steps if step.phase == "challenger-train").inputs
 
-    def attempt(parts: list[dict[str, Any]], ends_at: int = 0) -> tuple[Any, list[int], float]:
+    def attempt(parts: list[dict[str, Any]], ends_at: int = 0, part: int | None = None) -> tuple[Any, list[int], float]:
         solver, judge, moments = Solver(), Costly(), []
         held_out: Any = None
         engine: Any = solver
-        reward = challenger_train.ChallengerReward(inputs, engine, judge, held_out)
+        reward = challenger_train.ChallengerReward(inputs, engine, judge, held_out, part=part)
 
         def between() -> None:
             moments.append(len(parts))
@@ -85,6 +85,8 @@ def test_a_step_that_ended_between_two_parts_costs_and_earns_what_a_whole_one_do
 
     whole, asked, before = attempt([])
     assert (asked, before, whole[1][TOKENS]) == (list(range(7)), 5.0, 70.0)
+    in_one_part = attempt([], ends_at=1, part=challenger_train.PART_OF_BATCHING)  # there is no moment between parts
+    assert in_one_part == (whole, asked, before)
     kept: list[dict[str, Any]] = []
     assert attempt(kept, ends_at=2)[:2] == (None, [0, 1, 2, 3])
     again, asked, before = attempt(json.loads(json.dumps(kept)))

@@ -65,8 +65,10 @@ def test_only_who_writes_checkpoints_is_asked(tmp_path: Path, monkeypatch: pytes
     assert context.checkpoint_bytes == 12 * count(BASE)
     room.check(context, inputs["solver-rollout-1"], BASE)
     room.check(context, inputs["evaluate-0"], BASE)
-    once = inputs["challenger-train-1"].model_copy(update={"grpo": Grpo(maxSteps=1)})
-    room.check(context, once, BASE)  # after its only update comes the model itself
+    none, once = (inputs["challenger-train-1"].model_copy(update={"grpo": Grpo(maxSteps=steps)}) for steps in (0, 1))
+    room.check(context, none, BASE)
+    with pytest.raises(InputError, match="a checkpoint of challenger-train takes"):
+        room.check(context, once, BASE)  # its completions are kept before its only update
     context.rank = Rank(1, 2)
     room.check(context, inputs["challenger-train-1"], BASE)
     # Where the weights are shared out every process writes, each pod's to a disk of its own.

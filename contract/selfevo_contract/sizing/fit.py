@@ -55,7 +55,7 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
         trained[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
     for phase, grpo in trained.items():
         scratch, size = pods_of(spec, phase).scratch, checkpoint_bytes(grpo, model)
-        if scratch is not None and grpo.updates > 1 and size > gib(scratch) * GIB:
+        if scratch is not None and grpo.updates > 0 and size > gib(scratch) * GIB:
             raise disk_too_small(f"{written_in(spec, phase, 'scratch')}.scratch is {scratch}", phase, size)
     for need in needs(spec, model):
         engine = getattr(part_of(spec, need.phase), "engine", None)

@@ -55,7 +55,7 @@ def grace_lines(spec: RunSpec, model: Architecture) -> Iterator[str]:
     if spec.finetune is not None:
         trained[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
     for phase, grpo in trained.items():
-        if grpo.updates < 2:  # after its only update comes the model itself
+        if grpo.updates < 1:  # before its only update a training may keep its completions, and the state beside them
             continue
         pods = pods_of(spec, phase)
         grace = pods.termination_grace_period_seconds or GRACE_SECONDS

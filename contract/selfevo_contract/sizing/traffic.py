@@ -78,11 +78,12 @@ def checkpoints(grpo: Grpo, every: str | int, generating: float = 0, training: f
 
     Args:
         generating: hours of the phase in which completions are written. There is no checkpoint in that time: one by
-            time is taken at the next optimizer update.
+            time is taken when a step's completions are there, in the first step too, between two parts of the answers
+            to them, or at the next optimizer update.
         training: hours in which weights are trained.
     """
     if isinstance(every, int):
         return max(0, grpo.max_steps - 1) // every
     interval = max(seconds_of(every), 1e-3) / 3600
     in_a_step = 1 + int(training / max(1, grpo.max_steps) / interval)
-    return max(0, min(int((generating + training) / interval), grpo.max_steps * in_a_step, grpo.updates - 1))
+    return max(0, min(int((generating + training) / interval), grpo.max_steps * in_a_step, grpo.updates))

@@ -35,7 +35,7 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
     if not isinstance(inputs, GrpoInputs):
         return
     sharded = inputs.grpo.sharded
-    if inputs.grpo.updates < 2 or not (context.rank.first or sharded):
+    if inputs.grpo.updates < 1 or not (context.rank.first or sharded):
         return
     size = context.checkpoint_bytes = expected_bytes(inputs.grpo, folder, inputs.loading)
     if size is None:

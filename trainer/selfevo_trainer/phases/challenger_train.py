@@ -67,6 +67,8 @@ SHOWN = 3
 """Those of them that the message shows."""
 PART = 64
 """Questions of a part of a step, in each process: the answers to so many are lost at most when it ends meanwhile."""
+PART_OF_BATCHING = 512
+"""The same with an engine that batches by itself: at a part's end it waits for the longest answer with few others."""
 _PATIENCE = 3
 """Batches without a single valid question after which training is given up."""
 
@@ -86,9 +88,10 @@ class ChallengerReward:
         length: Callable[[str], int] = len,
         interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
         earlier: Sequence[str] = (),
+        part: int | None = None,
     ) -> None:
         """``length`` gives the tokens of the Solver's prompt with a question; it answers within ``interruptible``;
-        ``earlier`` are questions of earlier iterations."""
+        ``earlier`` are questions of earlier iterations; ``part`` is PART when not given."""
         self.inputs = inputs
         self.engine = engine
         self.rater = rater
@@ -96,6 +99,7 @@ class ChallengerReward:
         self.length = length
         self.interruptible = interruptible
         self.earlier = earlier
+        self.part = part or PART
         self.parts: list[dict[str, Any]] = []
         self.between_parts: Callable[[], None] = lambda: None
         self.samples: list[str] = []
@@ -150,7 +154,7 @@ class ChallengerReward:
         """(number, rating) of the questions ``asked_of``, part by part; of what is known already none is asked."""
         done = [(number, Rating.of(wire)) for part in self.parts for number, wire in part["ratings"]]
         known = {number for number, _ in done}
-        width, begun = PART * collective.size(), False
+        width, begun = self.part * collective.size(), False
         for start in range(0, len(asked_of), width):
             part = [i for i in asked_of[start : start + width] if i not in known]
             if not part:
@@ -219,6 +223,7 @@ def run(context: Context, inputs: ChallengerTrainInputs) -> PhaseResult:
             lambda question: len(encode(solver_tokenizer, messages(inputs.solver_prompt, question))),
             context.stop.raised,
             earlier,
+            PART if context.config.engine.kind == "transformers" else PART_OF_BATCHING,
         )
         request = TrainRequest(
             inputs=inputs,
