@@ -566,8 +566,8 @@ def full_workdir(step: str, room: str, *, filled: bool = False, steps: int | Non
         world.step = step
         workdir = world.stack.enter_context(tmpfs(world.folder / "scratch", f"size={room}"))
         world.environment[WORKDIR_ENV] = str(workdir)
-        if steps is not None:  # after one there is no checkpoint, but the model
-            world.over({"solver": {"grpo": {"maxSteps": steps}}})
+        if steps is not None:
+            world.over({"solver": {"grpo": {"maxSteps": steps}, "checkpointEvery": 1}})
         if step == "solver-train-1":
             give_curriculum(world.phases())
         if filled:
@@ -815,8 +815,8 @@ SLOW = {
         [*FULL, "of 0.00419 GB are free, and a checkpoint takes 0.002"],
         "DiskFull",
     ),
-    "the disk fills up with the model": Case(
-        full_workdir("solver-train-1", "500k", steps=1), SERVICE, FULL, "DiskFull"
+    "the disk fills up with a checkpoint's smaller files": Case(
+        full_workdir("solver-train-1", "2000k", steps=2), SERVICE, FULL, "DiskFull"
     ),
 }
 
