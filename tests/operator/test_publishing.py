@@ -38,6 +38,18 @@ def test_the_best_solver_is_published_when_all_are_scored() -> None:
     assert scenario.status.best is not None and scenario.status.best.iteration == 1
 
 
+def test_scores_that_are_known_again_before_the_steps_that_led_to_them_choose_the_best() -> None:
+    scenario = Scenario(spec__publish=HUB, spec__parallelSteps=8)  # its record was lost
+    for name in ALL:
+        phase, _, number = name.rpartition("-")
+        if phase in ("evaluate", "solver-train"):
+            scenario.done(name, **({"mean": (0.5, 0.75, 0.625)[int(number)]} if phase == "evaluate" else {}))
+            assert not [step for step, _ in starts(last_outcome(scenario)) if step.startswith("publish")]
+    assert scenario.status.publish is not None and scenario.status.publish.best == 1
+    begun = {step for step, _ in starts(replanned(scenario).reconcile())}
+    assert "publish-1" in begun and "publish-2" not in begun
+
+
 def test_where_the_base_is_the_best_nothing_is_published() -> None:
     scenario = scored(0.75, 0.5, 0.625)
     assert starts(replanned(scenario).reconcile()) == [] and scenario.status.phase == "Succeeded"

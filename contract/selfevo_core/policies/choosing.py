@@ -10,9 +10,15 @@ from selfevo_core.summary import best_scored
 
 
 def choosing(state: RunState, now: datetime) -> Decision | None:
-    """When all that comes before is done: the iteration of the best Solver, where the plan has another."""
+    """When all that tells of it is done: the iteration of the best Solver, where the plan has another.
+
+    No more is asked for, since those steps wait for no more: a record that was lost may be known again by the scores
+    before it is by the steps that led to them, and the step of the last Solver, which stands for the best one's until
+    then, would begin.
+    """
     spec = state.spec
-    before = [step for step in state.plan.steps if not step.type.closes]
+    others = [step for step in state.plan.steps if not step.type.closes]
+    before = [step for step in others if step.type.scores or step.type.trains_solver] or others
     wanted = spec.finetune is not None or (spec.publish is not None and spec.publish.what == "best")
     if state.other_version is not None or not wanted or not before:
         return None

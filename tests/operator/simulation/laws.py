@@ -291,8 +291,8 @@ class Laws:
             now = steps.get((step.name, step.key))
             if any(rollback.iteration <= step.iteration for rollback in new.rollbacks):
                 continue
-            if step.type is not None and step.type.closes and _chosen(old) != _chosen(new):
-                continue  # another model is the best now
+            if step.type is not None and step.type.closes and (_chosen(new) is None or _chosen(old) != _chosen(new)):
+                continue  # another model is the best now, or which one it is was lost with a record that somebody wiped
             if step.attempts or step.state == "Succeeded":
                 law(now is not None, f"{step.name} is forgotten")
                 assert now is not None
