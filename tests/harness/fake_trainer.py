@@ -177,8 +177,9 @@ def run() -> dict[str, Any]:
         outcome = failure(order["exit"])
         if order.get("linger"):
             Path(os.environ["SELFEVO_TERMINATION_LOG"]).write_text(json.dumps(outcome))
-            note("reported")
+            # Before anybody is told: a SIGTERM while the handler is exchanged would be lost.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            note("reported")
             signal.pause()
         return outcome
     try:
