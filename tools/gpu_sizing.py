@@ -16,23 +16,24 @@ from pathlib import Path
 
 import yaml
 
+from selfevo.views.hours import amount, estimated
+from selfevo.views.size import show_size
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import MODELS, Architecture
+from selfevo_contract.sizing.fit import checkpoint_bytes, known
+from selfevo_contract.sizing.hours import Lengths
+from selfevo_contract.sizing.memory import Need, needs
+from selfevo_contract.sizing.speeds import ASSUMED, OF_JUDGES, SPEEDS
+from selfevo_contract.sizing.suggestions import with_settings
+from selfevo_contract.sizing.traffic import checkpoints
+from selfevo_contract.sizing.weights import model_bytes
+from selfevo_contract.spec.lora import Lora
+from selfevo_contract.spec.run import RunSpec
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from runs import by_transformers  # noqa: E402
-from selfevo.views.hours import amount, estimated  # noqa: E402
-from selfevo.views.size import show_size  # noqa: E402
-from selfevo_contract.run import SelfEvolutionRun  # noqa: E402
-from selfevo_contract.sizing.architecture import MODELS, Architecture  # noqa: E402
-from selfevo_contract.sizing.fit import checkpoint_bytes, known  # noqa: E402
-from selfevo_contract.sizing.hours import Lengths  # noqa: E402
-from selfevo_contract.sizing.memory import Need, needs  # noqa: E402
-from selfevo_contract.sizing.speeds import ASSUMED, OF_JUDGES, SPEEDS  # noqa: E402
-from selfevo_contract.sizing.suggestions import with_settings  # noqa: E402
-from selfevo_contract.sizing.traffic import checkpoints  # noqa: E402
-from selfevo_contract.sizing.weights import model_bytes  # noqa: E402
-from selfevo_contract.spec.lora import Lora  # noqa: E402
-from selfevo_contract.spec.run import RunSpec  # noqa: E402
 
 PAGE = ROOT / "docs" / "sizing.md"
 COMMAND = "#     selfevo size "

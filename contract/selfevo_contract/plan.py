@@ -43,7 +43,7 @@ from selfevo_contract.phases import (
     StepModelRef,
     input_key,
 )
-from selfevo_contract.plan_publish import publication
+from selfevo_contract.plan_publish import guards_of, publication
 from selfevo_contract.plan_steps import Plan as Plan
 from selfevo_contract.plan_steps import Step as Step
 from selfevo_contract.plan_steps import as_asked, chosen_of, made_by
@@ -65,6 +65,8 @@ class _Builder:
         self.spec = spec
         self.redone = redone
         """Iteration -> how often it is computed anew."""
+        self.guards = guards_of(spec) if spec.publish is not None else None
+        """What each publication says of them."""
         self.steps: list[Step] = []
         self.unscheduled: list[Step] = []
         self.base_score: StepModelRef | None = None
@@ -279,7 +281,7 @@ class _Builder:
     def publish(self, what: str, number: int, model: ModelRef, *needs: str) -> None:
         """After ``needs``, where spec.publish asks for ``what``. A Solver that was never trained is the base's copy."""
         if self.spec.publish is not None and self.spec.publish.what == what and isinstance(model, StepModelRef):
-            self.steps.append(publication(self.spec, self.spec.publish, self.steps, number, model, self.redone, needs))
+            self.steps.append(publication(self.spec, self.steps, number, model, self.redone, self.guards, needs))
 
     def results(self) -> list[str]:
         """What the best is only all scores tell; without any, it is the last."""

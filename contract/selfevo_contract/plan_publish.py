@@ -52,15 +52,15 @@ def revision_of(publish: Publish, iteration: int, redone: Mapping[int, int]) -> 
 
 def publication(
     spec: RunSpec,
-    publish: Publish,
     steps: Sequence[Step],
     iteration: int,
     model: StepModelRef,
     redone: Mapping[int, int],
+    guards: list[WatchedBy] | None,
     needs: Sequence[str],
 ) -> Step:
-    """The step that publishes ``model``, the Solver of ``iteration``, in a run that has ``steps``; it also waits for
-    those that ``needs`` names."""
+    """The step that publishes ``model``, the Solver of ``iteration``, in a run that has ``steps`` and that ``guards``
+    watch; it also waits for those that ``needs`` names."""
 
     def made(phase: str) -> list[Made]:
         of_phase = [step for step in steps if step.phase == phase and step.iteration <= iteration]
@@ -71,6 +71,8 @@ def publication(
     scores = {each.iteration: each.key for each in made(EVALUATE.name)}
     judges = made(VERIFIER_TRAIN.name)
     evaluation = spec.evaluation
+    publish = spec.publish
+    assert publish is not None
     inputs = PublishInputs(
         to=publish.to.rstrip("/"),
         revision=revision_of(publish, iteration, redone),
@@ -89,7 +91,7 @@ def publication(
         base_scores=scores.get(0) if iteration in scores else None,
         tasks=[HeldOutTask(name=task.name, data=task.data) for task in evaluation.tasks] if evaluation else [],
         judge=judges[-1].key if judges else None,
-        guards=_guards(spec),
+        guards=guards,
         rollbacks=sum(count for first, count in redone.items() if first <= iteration),
     )
     keys = {model.key, inputs.scores, inputs.base_scores, inputs.judge}
@@ -110,7 +112,8 @@ def _payment(spec: RunSpec) -> dict[str, Any]:
     return {"rubric": JudgedBy(model=rubric.model, criteria=rubric.criteria, pairwise=rubric.pairwise is not None)}
 
 
-def _guards(spec: RunSpec) -> list[WatchedBy] | None:
+def guards_of(spec: RunSpec) -> list[WatchedBy] | None:
+    """What a publication says of the guards that see something of the run."""
     if spec.guards is None:
         return None
     blind, warning = blind_guards(spec), warning_guards(spec)

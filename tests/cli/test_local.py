@@ -10,7 +10,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from harness.cli import alive, wait_for
+from harness.cli import wait_for
+from harness.processes import alive
 from harness.runs import make_run
 from selfevo.local.process import Event, Exited, Reported
 from selfevo.local.processes import Processes

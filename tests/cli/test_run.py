@@ -16,7 +16,8 @@ import pytest
 
 import selfevo.verbs.run
 from harness import unbuilt
-from harness.cli import COMMAND, Project, alive, wait_for
+from harness.cli import COMMAND, Project, wait_for
+from harness.processes import alive
 from selfevo.local.workdir import RunFolder
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import RunStatus

@@ -74,6 +74,11 @@ def sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def crash() -> None:
+    """As of a machine."""
+    raise OSError("the node lost its memory")
+
+
 class Phases:
     """The steps of one run, in this process, against the run's store."""
 

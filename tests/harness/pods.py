@@ -25,6 +25,7 @@ from typing import Any, Literal
 from harness import exact, fsdp
 from harness.inprocess import Ended, Phases
 from harness.lines import whole_lines
+from harness.processes import alive
 from runs import HEAVY_MODULES
 from selfevo_contract.errors import DataError, InputError
 from selfevo_contract.process import (
@@ -165,14 +166,6 @@ class Pod:
     def members(self) -> list[int]:
         """Process ids of its ranks that ever began."""
         return [int(file.read_text()) for file in self.folder.glob("rank-*.pid")]
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs: not ended, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def gone(pids: Sequence[int]) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.inprocess import Phases
+from harness.inprocess import Phases, sigterm
+from harness.nth_call import at_call
 from harness.tiny import BASE, settings, write_questions
 from runs import example
 
@@ -129,15 +128,7 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
         shards = phases.step(name).shards
         for shard in range(shards):
             assert phases(name, shard).code == 0
-    paid, seen = solver_rewards.SolverReward.__call__, []
-
-    def stopping(self: Any, *args: Any, **kwargs: Any) -> list[float]:
-        seen.append(1)
-        if len(seen) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return paid(self, *args, **kwargs)
-
-    monkeypatch.setattr(solver_rewards.SolverReward, "__call__", stopping)
+    at_call(monkeypatch, solver_rewards.SolverReward, "__call__", 2, sigterm)
     assert phases("solver-train-1").code == 143
     again = phases("solver-train-1")
     assert (again.code, again.result.resumed_from) == (0, 1), again.log

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +13,8 @@ from typing import Any
 import pytest
 
 from harness.curricula import give_curriculum
-from harness.inprocess import Phases
+from harness.inprocess import Phases, crash, sigterm
+from harness.nth_call import at_call
 from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix
@@ -72,15 +71,7 @@ def at_pass(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], N
     """Makes something happen before the n-th forward and backward pass, once."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    real, seen = GRPOTrainer.training_step, []
-
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(1)
-        if len(seen) == number:
-            happen()
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(GRPOTrainer, "training_step", step)
+    at_call(monkeypatch, GRPOTrainer, "training_step", number, happen)
 
 
 def generations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -101,15 +92,7 @@ def at_scoring(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[]
     """Makes something happen when the n-th step's completions are to be paid, once."""
     from selfevo_trainer.solver_rewards import SolverReward
 
-    real, seen = SolverReward.__call__, []
-
-    def paid(self: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(1)
-        if len(seen) == number:
-            happen()
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(SolverReward, "__call__", paid)
+    at_call(monkeypatch, SolverReward, "__call__", number, happen)
 
 
 def uploads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,14 +118,6 @@ def on_upload(monkeypatch: pytest.MonkeyPatch, happen: Callable[[str], None]) ->
         return real(self, path, key)
 
     monkeypatch.setattr(FileStore, "upload_file", upload)
-
-
-def sigterm() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def crash() -> None:
-    raise OSError("the node lost its memory")
 
 
 @pytest.mark.parametrize("moment", [1, 4, 9, 13, 24])

@@ -11,8 +11,9 @@ import pytest
 
 from harness.curricula import give_curriculum
 from harness.inprocess import Phases
-from harness.pods import Happening, Pod, Script, alive, gone
+from harness.pods import Happening, Pod, Script, gone
 from harness.ports import free_port
+from harness.processes import alive
 from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix

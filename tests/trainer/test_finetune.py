@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.inprocess import Phases, sigterm
+from harness.nth_call import at_call
 from harness.tiny import HELDOUT, recipe, settings, write_questions
 from runs import arithmetic
 from selfevo_contract.errors import ExitCode
@@ -108,15 +109,7 @@ def test_sigterm_keeps_what_is_done_and_the_end_has_the_same_bytes(
     undisturbed = make(tmp_path / "undisturbed", rows, {"kind": kind})
     assert undisturbed("finetune-0").code == 0
     trainer: Any = SupervisedTrainer if kind == "sft" else DealingTrainer
-    real, seen = trainer.training_step, []
-
-    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(1)
-        if len(seen) == 5:  # of the passes, two an update and more for grpo
-            sigterm()
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(trainer, "training_step", stopped)
+    at_call(monkeypatch, trainer, "training_step", 5, sigterm)  # of the passes, two an update and more for grpo
     phases = make(tmp_path / "stopped", rows, {"kind": kind})
     assert phases("finetune-0").code == int(ExitCode.TERMINATED)
     again = phases("finetune-0")

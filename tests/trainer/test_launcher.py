@@ -21,6 +21,7 @@ from torch.distributed import PrefixStore, TCPStore
 
 from harness.fake_ranks import HANG, TERMINATED, Acts, Pod, config, fails
 from harness.ports import free_port
+from harness.processes import alive
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.spec.grpo import Grpo
@@ -60,13 +61,6 @@ def pods(tmp_path: Path, acts: dict[int, Acts], nodes: int = 2, **other: Any) ->
 
 def summary_of(result: PhaseResult) -> tuple[int, str, str]:
     return result.exit_code, result.reason, result.message
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

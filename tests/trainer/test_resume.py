@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.curricula import give_curriculum
-from harness.inprocess import Phases
+from harness.inprocess import Phases, crash, sigterm
+from harness.nth_call import at_call
 from harness.tiny import settings, write_questions
 from runs import arithmetic
 from selfevo_contract.artifacts import checkpoint_prefix
@@ -85,26 +84,9 @@ def at_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callabl
         import importlib
 
         kind = getattr(importlib.import_module(f"selfevo_trainer.{module}"), reward)
-        real, seen = kind.__call__, []
-
-        def paid(self: Any, *args: Any, **kwargs: Any) -> list[float]:
-            seen.append(1)
-            if len(seen) == number:
-                happen()
-            rewards: list[float] = real(self, *args, **kwargs)
-            return rewards
-
-        monkeypatch.setattr(kind, "__call__", paid)
+        at_call(monkeypatch, kind, "__call__", number, happen)
 
     yield arrange
-
-
-def sigterm() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def crash() -> None:
-    raise OSError("the node lost its memory")
 
 
 def test_sigterm_in_training_saves_the_step_and_the_next_attempt_ends_with_the_same_bytes(

@@ -20,6 +20,7 @@ import pytest
 
 from harness.adapters import an_adapter
 from harness.inprocess import Phases
+from harness.processes import alive
 from harness.sidecar import LIMIT_S, Sidecar, eventually, give_challenger, give_model, with_servers
 from harness.tiny import BASE
 from selfevo_contract.errors import ExitCode, InputError
@@ -72,15 +73,8 @@ def started(left: Path) -> list[dict[str, Any]]:
     return [{"pid": int(file.stem), **json.loads(file.read_text())} for file in sorted(left.glob("*.json"))]
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 def all_gone(left: Path) -> bool:
-    return all(is_gone(server["pid"]) for server in started(left))
+    return all(not alive(server["pid"]) for server in started(left))
 
 
 # --- by the trainer itself
@@ -185,10 +179,10 @@ def test_the_server_ends_with_a_trainer_that_is_stopped_or_killed(
     environment = {**os.environ, **phases().environment("evaluate-0")}
     trainer = subprocess.Popen([sys.executable, "-m", "selfevo_trainer"], env=environment, stderr=subprocess.DEVNULL)
     [server] = eventually(lambda: started(fake_vllm), "no server was started")
-    assert not is_gone(server["pid"])
+    assert alive(server["pid"])
     trainer.send_signal(number)
     assert trainer.wait(LIMIT_S) == (143 if number == signal.SIGTERM else -number)
-    eventually(lambda: is_gone(server["pid"]), "the server outlived its trainer")
+    eventually(lambda: not alive(server["pid"]), "the server outlived its trainer")
 
 
 # --- beside the trainer

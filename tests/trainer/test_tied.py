@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.processes import alive
 from harness.sidecar import eventually
 from selfevo_contract.process import PARENT_ENV
 
@@ -35,22 +36,15 @@ time.sleep(600)
 """
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 def test_it_ends_with_a_parent_that_is_killed_and_so_does_what_it_started(tmp_path: Path) -> None:
     left = tmp_path / "processes"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, *TIED, sys.executable, "-c", COMMAND, str(left)])
     command, child = map(int, eventually(lambda: left.exists() and left.read_text().split(), "it never began"))
-    assert not is_gone(command) and not is_gone(child)
+    assert alive(command) and alive(child)
     parent.kill()
     parent.wait()
-    eventually(lambda: is_gone(command), "the command is there")
-    eventually(lambda: is_gone(child), "what it started is there")
+    eventually(lambda: not alive(command), "the command is there")
+    eventually(lambda: not alive(child), "what it started is there")
 
 
 @pytest.mark.parametrize(("ends", "code"), [("sys.exit(5)", 5), ("os.kill(os.getpid(), 9)", -9), ("os.abort()", -6)])

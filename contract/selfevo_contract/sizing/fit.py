@@ -38,6 +38,14 @@ def in_cpu_of_pod(spec: RunSpec, need: Need) -> int:
     return need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase))
 
 
+def trainings(spec: RunSpec) -> dict[str, Grpo]:
+    """The settings of each phase that writes checkpoints, by its name."""
+    found = {CHALLENGER_TRAIN.name: spec.challenger.grpo, SOLVER_TRAIN.name: spec.solver.grpo}
+    if spec.finetune is not None:
+        found[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
+    return found
+
+
 def refuse_what_does_not_fit(spec: RunSpec) -> None:
     """A run whose pods say how much memory their GPUs have, and whose model's sizes are known by its name.
 
@@ -50,10 +58,7 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
     model = known(spec.model.uri)
     if model is None:
         return
-    trained = {CHALLENGER_TRAIN.name: spec.challenger.grpo, SOLVER_TRAIN.name: spec.solver.grpo}
-    if spec.finetune is not None:
-        trained[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
-    for phase, grpo in trained.items():
+    for phase, grpo in trainings(spec).items():
         scratch, size = pods_of(spec, phase).scratch, checkpoint_bytes(grpo, model)
         if scratch is not None and grpo.updates > 0 and size > gib(scratch) * GIB:
             raise disk_too_small(f"{written_in(spec, phase, 'scratch')}.scratch is {scratch}", phase, size)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, SOLVER_TRAIN
 from selfevo_contract.pods import GRACE_SECONDS, pods_of
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes
+from selfevo_contract.sizing.fit import checkpoint_bytes, trainings
 from selfevo_contract.sizing.memory import gpus_of
 from selfevo_contract.spec.run import RunSpec
 
@@ -51,10 +50,7 @@ def too_short(
 
 def grace_lines(spec: RunSpec, model: Architecture) -> Iterator[str]:
     """A line for each training whose pods have too short a grace, at the rate that is assumed."""
-    trained = {CHALLENGER_TRAIN.name: spec.challenger.grpo, SOLVER_TRAIN.name: spec.solver.grpo}
-    if spec.finetune is not None:
-        trained[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
-    for phase, grpo in trained.items():
+    for phase, grpo in trainings(spec).items():
         if grpo.updates < 1:  # before its only update a training may keep its completions, and the state beside them
             continue
         pods = pods_of(spec, phase)

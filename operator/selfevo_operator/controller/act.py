@@ -68,10 +68,10 @@ class Executor:
                 self._cache.meet_job(current)
                 if left_to_try == 0:
                     raise
-                continue
-            if left.get("kind") == "Job":
-                self._cache.put_job(left)
-            return
+            else:
+                if left.get("kind") == "Job":
+                    self._cache.put_job(left)
+                return
 
     async def _current(self, job: JobSnapshot) -> dict[str, Any] | None:
         """The Job as it is now; None when it is gone, or another one bears its name by now."""

@@ -64,6 +64,7 @@ def command_of(
         # The model's own sampling habits have no say.
         "--generation-config": ["vllm"],
         "--gpu-memory-utilization": [f"{memory_share:g}"],
+        "--disable-uvicorn-access-log": [],
     }
     if gpus > 1:
         options["--tensor-parallel-size"] = [str(gpus)]
@@ -75,23 +76,20 @@ def command_of(
     longest = 0 if any(each.longest == 0 for each in models) else max(each.longest for each in models)
     if longest and (positions is None or longest <= positions):
         options["--max-model-len"] = [str(longest)]
-    flags = ["--disable-uvicorn-access-log"]
     if model.trained:
         options["--weight-transfer-config"] = [json.dumps({"backend": "nccl"})]
         # The correction of the loss wants the probabilities that were drawn from.
         options["--logprobs-mode"] = ["processed_logprobs"]
         options.setdefault("--max-model-len", ["-1"])  # as long as the model and the memory allow
         options["--scheduling-policy"] = ["priority"]  # requests come in by chance, and are worked on in their order
-        flags.append("--enable-server-load-tracking")
-    if "--lora-modules" in options:
-        flags.append("--enable-lora")
+        options["--enable-server-load-tracking"] = []
     if model.loading.trust_remote_code:
-        flags.append("--trust-remote-code")
+        options["--trust-remote-code"] = []
     if gpus == 0:
         # On a CPU compiling takes minutes and a C++ compiler, and of a prompt that is cut no draw can be taken back.
-        flags += ["--enforce-eager", "--no-enable-chunked-prefill"]
+        options |= {"--enforce-eager": [], "--no-enable-chunked-prefill": []}
     module = "vllm.entrypoints.openai.api_server"
-    return [sys.executable, "-m", module, *(each for name, of in options.items() for each in (name, *of)), *flags]
+    return [sys.executable, "-m", module, *(each for name, of in options.items() for each in (name, *of))]
 
 
 def _adapter_options(models: Sequence[ServedModel]) -> dict[str, Sequence[str]]:
@@ -99,6 +97,7 @@ def _adapter_options(models: Sequence[ServedModel]) -> dict[str, Sequence[str]]:
         return {}
     room = vllm_adapters.room_for([model.path for model in models])
     return {
+        "--enable-lora": [],
         "--lora-modules": [json.dumps({"name": model.name, "path": str(model.path)}) for model in models],
         "--max-loras": [str(len(models))],  # a batch may be of all of them
         "--max-lora-rank": [str(room.rank)],
