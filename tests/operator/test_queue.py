@@ -115,6 +115,32 @@ def test_what_happens_during_and_after_a_failing_reconcile_does_not_shorten_its_
     assert q.take(2) == "a"
 
 
+def test_what_was_left_for_later_does_not_end_a_row_of_failures_and_waits_for_no_failure() -> None:
+    q = queue()
+    waits, now = [], 0.0
+    for _ in range(4):
+        q.add("a", now)
+        assert q.take(now) == "a"
+        q.done("a", now, postponed=True)
+        q.add_at("a", now + 60)
+        q.add("a", now)  # a write slot is free
+        assert q.take(now) == "a"
+        waits.append(q.done("a", now, failed=True))
+        now += waits[-1]
+    assert waits == [1, 2, 4, 8]
+
+
+def test_a_time_that_something_else_asks_for_does_not_shorten_the_wait_after_a_failure() -> None:
+    q = queue()
+    q.add("a", 0)
+    q.take(0)
+    q.add_at("a", 0.1)
+    q.done("a", 0, failed=True)
+    q.add_at("a", 0.2)
+    assert q.backs_off("a") and q.take(0.5) is None
+    assert q.take(1) == "a" and not q.backs_off("a")
+
+
 def test_an_event_comes_before_the_time_that_a_key_waits_for_and_replaces_it() -> None:
     q = queue()
     q.add_at("a", 100)

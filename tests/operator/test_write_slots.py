@@ -47,3 +47,13 @@ def test_who_has_something_for_the_record_waits_only_while_there_is_no_room_and_
     assert slots.may_write("a") and not slots.may_write("b")
     assert slots.wait("c") and slots.wait("b")
     assert [slots.end("a"), slots.end("b"), slots.end("c")] == ["b", "c", None]
+
+
+def test_a_slot_passes_over_whoever_may_not_come_now_and_who_asks_anew_later() -> None:
+    slots = WriteSlots[str](1)
+    assert slots.may_write("a")
+    assert [slots.may_write(key) for key in ("b", "c")] == [False] * 2
+    assert slots.end("a", lambda key: key != "b") == "c"
+    assert not slots.may_write("b")
+    assert slots.end("c", lambda key: key != "b") is None
+    assert slots.may_write("d"), "it is free"

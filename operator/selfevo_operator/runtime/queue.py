@@ -1,8 +1,8 @@
 """The work queue: which key is reconciled next. Pure but for its state: time is handed in.
 
 As client-go's: a key waits once however often it is added; a key that is added while it is being worked on comes again
-afterwards, never beside itself; a key that failed comes back after a delay that grows with each failure in a row. Keys
-that something hangs on come first, but not always, so that the others come too.
+afterwards, never beside itself; a key that failed comes back after a delay that grows with each failure in a row, and
+not before. Keys that something hangs on come first, but not always, so that the others come too.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ class WorkQueue(Generic[K]):
     _due: dict[K, float] = field(default_factory=dict)
     """When a key of ``_later`` really comes; entries of the heap with another time are out of date."""
     _failures: dict[K, int] = field(default_factory=dict)
+    _backing_off: set[K] = field(default_factory=set)
+    """Keys whose wait after a failure is not over."""
     _count: int = 0
 
     def add(self, key: K, now: float, *, pressing: bool = True) -> None:
         """Reconcile ``key`` as soon as possible; after a failure, when its wait is over."""
-        if key in self._failures and key in self._due:
+        if self.backs_off(key):
             return  # it comes, with all that happens until then
         self._due.pop(key, None)
         if key in self._working:
@@ -69,8 +71,15 @@ class WorkQueue(Generic[K]):
     def add_at(self, key: K, at: float) -> None:
         """Reconcile ``key`` at ``at``, or earlier if something else asks for it."""
         ready = key in self._pressing or key in self._calm or key in self._again
-        if ready or self._due.get(key, at + 1) <= at:
+        if ready or self.backs_off(key) or self._due.get(key, at + 1) <= at:
             return
+        self._wait_until(key, at)
+
+    def backs_off(self, key: K) -> bool:
+        """Whether ``key`` failed and its wait is not over: until then nothing makes it come."""
+        return key in self._backing_off
+
+    def _wait_until(self, key: K, at: float) -> None:
         self._due[key] = at
         self._count += 1
         heapq.heappush(self._later, (at, self._count, key))
@@ -91,8 +100,11 @@ class WorkQueue(Generic[K]):
             self._working_calmly.add(key)
         return key
 
-    def done(self, key: K, now: float, *, failed: bool = False, delay: float = 0.0) -> float:
+    def done(self, key: K, now: float, *, failed: bool = False, delay: float = 0.0, postponed: bool = False) -> float:
         """Work on ``key`` has ended. After a failure it comes again by itself, after ``delay`` seconds at least.
+
+        Args:
+            postponed: it did not fail, and what may fail was left for later; so its failures in a row go on.
 
         Returns:
             the seconds until it comes again by itself; 0 after a success.
@@ -102,13 +114,15 @@ class WorkQueue(Generic[K]):
         if key in self._again and not failed:
             self.add(key, now, pressing=self._again.pop(key))
         if not failed:
-            self._failures.pop(key, None)
+            if not postponed:
+                self._failures.pop(key, None)
             return 0.0
         # Also when something has happened meanwhile: an API server that refuses is not to be hammered by events.
         self._again.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         wait = max(delay, self.backoff.delay(failures))
-        self.add_at(key, now + wait)
+        self._backing_off.add(key)
+        self._wait_until(key, now + wait)
         return wait
 
     def next_due(self) -> float | None:
@@ -121,6 +135,7 @@ class WorkQueue(Generic[K]):
         while (due := self.next_due()) is not None and due <= now:
             _, _, key = heapq.heappop(self._later)
             del self._due[key]
+            self._backing_off.discard(key)
             self.add(key, now, pressing=False)
 
     @property

@@ -67,9 +67,16 @@ class Workers:
                 continue
 
     async def _reconcile(self, reconcile: Reconcile, key: Key, free: asyncio.Semaphore) -> None:
-        began = time.monotonic()
+        began, postponed = time.monotonic(), False
+
+        def may_write() -> bool:
+            nonlocal postponed
+            may = self.write_slots.may_write(key)
+            postponed = not may
+            return may
+
         try:
-            again = await reconcile(key, lambda: self.write_slots.may_write(key))
+            again = await reconcile(key, may_write)
         except Exception as error:
             delay = error.retry_after if isinstance(error, ApiError) else 0.0
             wait = self._queue.done(key, time.monotonic(), failed=True, delay=delay)
@@ -79,11 +86,11 @@ class Workers:
             else:
                 log.exception("%s: a defect; reconciled again in %.1f s", key, wait)
         else:
-            self._queue.done(key, time.monotonic())
+            self._queue.done(key, time.monotonic(), postponed=postponed)
             if again is not None:
                 self._queue.add_at(key, time.monotonic() + again)
         finally:
             self._metrics.reconcile.observe(time.monotonic() - began)
-            self.add(self.write_slots.end(key), pressing=False)
+            self.add(self.write_slots.end(key, lambda other: not self._queue.backs_off(other)), pressing=False)
             free.release()
             self._wake.set()

@@ -7,7 +7,7 @@ its steps go on, and the record that is written in the end has what has become t
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -40,15 +40,19 @@ class WriteSlots(Generic[K]):
         self._waiting.setdefault(key)
         return True
 
-    def end(self, key: K) -> K | None:
-        """A reconcile of ``key`` has ended. Returns the key that has its slot now and is to be reconciled again."""
+    def end(self, key: K, may_come: Callable[[K], bool] = lambda key: True) -> K | None:
+        """A reconcile of ``key`` has ended. Returns the key that has its slot now and is to be reconciled again.
+
+        One that may not come now would hold the slot and not use it: it asks again when it comes.
+        """
         if key not in self._holders:
             return None
         self._holders.discard(key)
-        if not self._waiting:
-            self._free += 1
-            return None
-        following = next(iter(self._waiting))
-        del self._waiting[following]
-        self._holders.add(following)
-        return following
+        while self._waiting:
+            following = next(iter(self._waiting))
+            del self._waiting[following]
+            if may_come(following):
+                self._holders.add(following)
+                return following
+        self._free += 1
+        return None

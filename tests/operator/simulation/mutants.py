@@ -297,8 +297,14 @@ MUTANTS = (
     Mutant(
         "the queue forgets a key that failed",
         "selfevo_operator.runtime.queue",
-        "        self.add_at(key, now + wait)\n        return wait",
+        "        self._wait_until(key, now + wait)\n        return wait",
         "        return wait",
+    ),
+    Mutant(
+        "a reconcile that found no write slot ends a row of failures",
+        "selfevo_operator.runtime.queue",
+        "            if not postponed:\n                self._failures.pop(key, None)",
+        "            self._failures.pop(key, None)",
     ),
     # --- what is written
     # Whose a Job is, the cache knows by the Job's owner, so that a namesake that is met is nobody's here. Its message

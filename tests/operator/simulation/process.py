@@ -181,15 +181,22 @@ class Process:
         if key is None:
             return
         world.laws.begin_reconcile(self, key)
-        self._added, failed = False, False
+        self._added, failed, postponed = False, False, False
+
+        def may_record() -> bool:
+            nonlocal postponed
+            may = self._may_record(key)
+            postponed = not may
+            return may
+
         try:
-            again = _drive(self.controller.reconcile_run(key, lambda: self._may_record(key)))
+            again = _drive(self.controller.reconcile_run(key, may_record))
         except world.system.kube.ApiError as error:
             failed = True
             queue.done(key, world.agenda.now, failed=True, delay=error.retry_after)
             world.say(f"reconcile of {key.name} failed: {error}")
         else:
-            queue.done(key, world.agenda.now)
+            queue.done(key, world.agenda.now, postponed=postponed)
             if again is not None:
                 queue.add_at(key, world.agenda.now + again)
         world.laws.end_reconcile(failed=failed, added=self._added, due=self.due())
