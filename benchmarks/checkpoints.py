@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import provenance
 from runs import arithmetic, forked, load_heavy_modules, phase_environment
 from selfevo_contract.artifacts import ManifestDraft, step_prefix
 from selfevo_contract.plan import Step, plan
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "checkpoints.json")
     arguments = parser.parse_args()
     load_heavy_modules()
-    result: dict[str, Any] = {"machine": machine(), "delay_seconds_per_file": arguments.delay}
+    result: dict[str, Any] = {**provenance(), "delay_seconds_per_file": arguments.delay}
     with tempfile.TemporaryDirectory(prefix="selfevo-checkpoints-") as folder:
         result["gain"] = gain(arguments.rounds, arguments.steps, arguments.delay, Path(folder) / "gain")
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")

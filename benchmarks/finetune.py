@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from learning import run_step
-from machine import commit, machine
+from machine import provenance
 from runs import EXAMPLES, arithmetic, load_heavy_modules
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.digests import file_digest
@@ -126,7 +126,7 @@ def main() -> int:
     importlib.import_module("selfevo_trainer.phases.finetune")
     importlib.import_module("selfevo_trainer.phases.finetune_evaluate")
     runs: dict[str, dict[str, dict[str, Any]]] = {str(rows): {} for rows in arguments.rows}
-    about, begun = {"machine": machine(), "commit": commit(), "settings": SETTINGS}, time.time()
+    about, begun = {**provenance(), "settings": SETTINGS}, time.time()
     for seed in range(arguments.seeds):
         for rows in arguments.rows:
             folder = arguments.folder / f"seed-{seed}"

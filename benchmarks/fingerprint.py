@@ -28,7 +28,7 @@ from typing import Any
 import torch
 import transformers
 
-from machine import commit, machine
+from machine import provenance
 from selfevo_contract.fingerprint import FINGERPRINT, LIMITS, NOISE, Precision, ProbeRow, judge, smallest_detectable
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.prompts import Prompt
@@ -290,8 +290,7 @@ def main() -> None:
         folder = Path(name)
         result: dict[str, Any] = {
             "what": "differences of log-probabilities over fingerprints: of rounding, and of training",
-            "machine": machine(),
-            "commit": commit(),
+            **provenance(),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "limits": LIMITS,
             "noise": NOISE,

@@ -28,14 +28,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from learning import run_arm, series
-from machine import commit, machine
+from machine import provenance
 from runs import arms_parser, earlier, example, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import EVALUATE
@@ -127,7 +126,7 @@ def main() -> int:
     arguments = arms_parser(__doc__, "frontier", list(ARMS), 10).parse_args()
     load_heavy_modules()
     over = merged(json.loads(arguments.set), {"iterations": arguments.iterations})
-    about = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}
+    about = {**provenance(), "set": over, "arms": ARMS}
     runs, begun = earlier(arguments.out, about), time.time()
     for seed in arguments.seeds:
         folder = arguments.folder / f"seed-{seed}"
@@ -138,7 +137,7 @@ def main() -> int:
             after = os.times()
             spent = after.children_user + after.children_system - before.children_user - before.children_system
             found = {"metrics": metrics, "by_length": by_length(settings, seed, folder), "cpu_s": round(spent, 1)}
-            found["command"] = shlex.join(["python", "benchmarks/frontier.py", *sys.argv[1:]])
+            found["command"] = about["command"]
             runs.setdefault(arm, {})[str(seed)] = found
             shown = summarise({arm: {str(seed): found}})[arm][str(seed)]
             print(f"{time.time() - begun:6.0f} s  seed {seed}  {arm:10} {shown}", flush=True)

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
+from machine import provenance
 
 WAYS = ("ours", "bare", "transformers")
 PROMPT_WORDS = 128
@@ -181,8 +181,7 @@ def main() -> int:
             if number == 0:
                 rounds[0]["transformers"] = child("transformers", Path(folder), given.dtype, 1)
             result = {
-                "machine": machine(),
-                "commit": commit(),
+                **provenance(),
                 "dtype": given.dtype,
                 "cases": summary(rounds),
                 "rounds": rounds,

@@ -59,7 +59,7 @@ from gpu_phases import (
     run_step,
     stopped_and_resumed,
 )
-from machine import commit, machine
+from machine import provenance
 from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_ROLLOUT, SolverTrainInputs
 from selfevo_contract.plan import Step, plan
 from selfevo_contract.run import SelfEvolutionRun
@@ -229,8 +229,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / "result.json"
         about = {
-            "machine": machine() | device(),
-            "commit": commit(),
+            **provenance(device()),
             "packages": installed(PACKAGES),
             "shape": arguments.shape,
             "dtype": arguments.dtype,
@@ -240,7 +239,7 @@ def main() -> int:
         result: dict[str, Any] = {**about, "seconds": {}, "engines": {}}
         if kept.exists():
             earlier = json.loads(kept.read_text())
-            if any(earlier.get(name) != about[name] for name in about):
+            if any(earlier.get(name) != about[name] for name in about if name != "command"):
                 sys.exit(f"--folder {folder} is of another commit, machine or shape; name another")
             result = earlier
 

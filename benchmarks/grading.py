@@ -28,7 +28,7 @@ from typing import Any
 
 import math_verify
 
-from machine import commit, machine
+from machine import provenance
 from selfevo_trainer.answers.extraction import normalise_answer
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.grading import Grader
@@ -106,7 +106,7 @@ def main() -> None:
 
         grading_load.main(options.answers, options.hostile, options.limit, options.sample, bare)
         return
-    result: dict[str, Any] = {"machine": machine(), "commit": commit(), "math_verify": _version()}
+    result: dict[str, Any] = {**provenance(), "math_verify": _version()}
     for name in FILES:
         rows = json.loads((GOLDEN / f"{name}.json").read_text())
         result[name] = {

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from grading_mix import Answered, answers
-from machine import commit, machine
+from machine import provenance
 from selfevo_trainer.answers.grading import Grader
 
 RESULT = Path(__file__).parent / "results" / "grading_load.json"
@@ -60,8 +60,7 @@ def main(count: int, hostile: float, limit_s: float, sample: int, bare: Bare) ->
     each = sum(costs.values()) / len(costs) if costs else 0.0
     alone = len(peaceful) / rate + (len(rows) - len(peaceful)) * each
     result = {
-        "machine": machine(),
-        "commit": commit(),
+        **provenance(),
         "load_average": [round(each, 1) for each in os.getloadavg()],
         "answers": len(rows),
         "hostile": len(rows) - len(peaceful),

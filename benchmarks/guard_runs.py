@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import shutil
 import sys
 import time
@@ -29,7 +28,7 @@ from frontier import ARMS
 from guard_watch import Watch
 from guards import with_action
 from learning import run_step
-from machine import commit, machine
+from machine import commit, provenance
 from runs import example, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import DataError
@@ -289,9 +288,7 @@ def main() -> int:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(f"{time.time() - begun:6.0f} s  {seed} {fault} {rows[-1]['cpu_s']} {judged(rows[-1])}", flush=True)
     result = {
-        "command": shlex.join(["python", "benchmarks/guard_runs.py", *sys.argv[1:]]),
-        "machine": machine(),
-        "commit": commit(),
+        **provenance(),
         "settings": TINY,
         "cpu_s": round(sum(row["cpu_s"] for row in rows)),
         "summary": summarise(rows),

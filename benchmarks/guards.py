@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -36,7 +35,7 @@ from guard_choice import ERRORS, GRID, LITERATURE, NEVER, STANDARD_ERRORS, Choic
 from guard_faults import FAULTS, ends_itself
 from guard_watch import Watch
 from guard_worlds import ITERATIONS, RESULTS, Simulation, World, healthy_records, scatter, world
-from machine import commit, machine
+from machine import provenance
 from runs import example
 from selfevo_contract.phases import PHASES
 from selfevo_contract.run import SelfEvolutionRun
@@ -318,9 +317,7 @@ def main() -> int:
         "defaults": {"standardErrors": chosen["standard_errors"], **chosen["limits"]},
     }
     result: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/guards.py", *sys.argv[1:]]),
-        "machine": machine(),
-        "commit": commit(),
+        **provenance(),
         "records": Counter(record.arm for record in simulate.records),
         "spread": {name: round(value, 3) for name, value in simulate.spread.items()},
         "magnitudes": {name: [fault.low, fault.high] for name, fault in FAULTS.items()},

@@ -25,7 +25,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
+from machine import provenance
 from runs import HEAVY_MODULES, arithmetic, phase_environment
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.plan import Plan, Step, plan
@@ -197,7 +197,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="selfevo-kill-") as folder:
         result = measure(arguments.kills, arguments.seed, Path(folder))
-    arguments.out.write_text(json.dumps({"machine": machine(), "commit": commit(), **result}, indent=2) + "\n")
+    arguments.out.write_text(json.dumps({**provenance(), **result}, indent=2) + "\n")
     print(json.dumps(result, indent=2))
     return 1 if result["files_different"] else 0
 

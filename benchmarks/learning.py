@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
+from machine import provenance
 from runs import example, forked_phase, load_heavy_modules, merged
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.errors import DataError, ExitCode
@@ -157,8 +156,7 @@ def main() -> int:
     arguments = parser.parse_args()
     load_heavy_modules()
     over = json.loads(arguments.set)
-    command = shlex.join(["python", "benchmarks/learning.py", *sys.argv[1:]])
-    about = {"command": command, "commit": commit(), "machine": machine(), "set": over, "arms": ARMS}
+    about = {**provenance(), "set": over, "arms": ARMS}
     runs: dict[str, dict[str, Any]] = {arm: {} for arm in arguments.arms}
     begun = time.time()
     for seed in range(arguments.seeds):

@@ -1,13 +1,30 @@
-"""Where a benchmark ran: every result file names its machine."""
+"""What repeats a figure: every result file names its command, machine and commit."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def provenance(device: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The head of a result file: the command, the machine (and its ``device``) and the commit."""
+    return {"command": command(), "machine": {**machine(), **(device or {})}, "commit": commit()}
+
+
+def command() -> str:
+    """The benchmark's command line, from the repository's root."""
+    script = Path(sys.argv[0]).resolve()
+    named = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    return shlex.join(["python", str(named), *sys.argv[1:]])
 
 
 def machine() -> dict[str, Any]:

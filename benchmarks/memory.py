@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, Qwen3C
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
-from machine import commit, machine
+from machine import provenance
 from memory_sharded import processes, shard
 from runs import by_transformers
 from selfevo_contract.run import SelfEvolutionRun
@@ -290,7 +290,7 @@ def main() -> int:
         now = {(row["example"], row["sharded"]) for row in found}
         kept = [row for row in json.loads(out.read_bytes())["gib"] if (row["example"], row["sharded"]) not in now]
         found = [*kept, *found]
-    result = {"machine": machine(), "commit": commit(), "torch": torch.__version__, "gib": found}
+    result = {**provenance(), "torch": torch.__version__, "gib": found}
     if options.out != "-":
         Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
     return int(any(abs(one["ratio"] - 1) > 0.1 for one in found))

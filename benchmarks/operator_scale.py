@@ -32,7 +32,7 @@ from harness.cluster import controlplane, kwok
 from harness.cluster.controlplane import CRDS, ControlPlane
 from harness.ports import free_port
 from harness.runs import document, make_run
-from machine import machine
+from machine import provenance
 from selfevo_contract.plan import plan
 from selfevo_operator.manifests.job import render
 from selfevo_operator.manifests.settings import PodSettings
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "operator_scale.json")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    results: dict[str, Any] = {"machine": machine(), "steps_a_run": STEPS, "pod_seconds": 1, "by_runs": {}}
+    results: dict[str, Any] = {**provenance(), "steps_a_run": STEPS, "pod_seconds": 1, "by_runs": {}}
     with tempfile.TemporaryDirectory(prefix="selfevo-scale-") as place:
         folder = Path(place)
         for runs in [int(n) for n in options.runs.split(",") if n]:

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import provenance
 from runs import arithmetic, forked, forked_phase, load_heavy_modules
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.phases import SolverTrainInputs
@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "overhead.json")
     arguments = parser.parse_args()
     load_heavy_modules()
-    result: dict[str, Any] = {"machine": machine(), "steps": arguments.steps}
+    result: dict[str, Any] = {**provenance(), "steps": arguments.steps}
     with tempfile.TemporaryDirectory(prefix="selfevo-overhead-") as folder:
         for name, every in (("no_checkpoints", 10_000), ("checkpoint_every_2_steps", 2)):
             rounds = [

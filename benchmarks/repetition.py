@@ -28,7 +28,7 @@ import numpy as np
 import scipy
 import sklearn
 
-from machine import machine
+from machine import provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference_repetition import reference_share
@@ -197,7 +197,7 @@ def main() -> None:
     tokens = [len(question.split()) for question in questions(2048)]
     result = {
         "what": "repetition share of a batch: sparse formulation and NLTK + scikit-learn, one process; CPU seconds",
-        "machine": machine(),
+        **provenance(),
         "versions": {module.__name__: module.__version__ for module in (np, scipy, nltk, sklearn)},
         "questions": {"seed": SEED, "mean_tokens": round(float(np.mean(tokens)), 1), "max_tokens": max(tokens)},
         "curve": curve,

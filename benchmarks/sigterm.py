@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from harness import s3proxy, versitygw
 from kill import SMALL, Runner, preload
-from machine import commit, machine
+from machine import provenance
 from runs import arithmetic
 from selfevo_contract.artifacts import MANIFEST_NAME, step_prefix
 from selfevo_contract.plan import Step
@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "sigterm.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="selfevo-sigterm-") as folder:
-        result = {"machine": machine(), "commit": commit(), **measure(arguments, Path(folder))}
+        result = {**provenance(), **measure(arguments, Path(folder))}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
     return 1 if result["files_different"] or result["faults"] else 0

@@ -48,7 +48,7 @@ def one(number: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    from machine import machine
+    from machine import provenance
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1000)
@@ -66,8 +66,9 @@ def main() -> None:
             if time.monotonic() - begun > 60 * options.minutes:
                 break
     whole = [outcome for outcome in found if "broken" not in outcome]
+    about = provenance()
     results = {
-        "machine": machine(),
+        **about,
         "seeds": [options.first, options.first + options.seeds],
         "done": len(found),
         "broken": sorted(outcome["seed"] for outcome in found if "broken" in outcome),
@@ -76,7 +77,7 @@ def main() -> None:
         **{name: sum(o[name] for o in whole) for name in ("looks", "crashes", "writes", "jobs")},
         "most_looks_to_the_end": max((o["to_the_end"] for o in whole), default=0),
     }
-    print(json.dumps({name: value for name, value in results.items() if name != "machine"}))
+    print(json.dumps({name: value for name, value in results.items() if name not in about}))
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     sys.exit(1 if results["broken"] else 0)
 

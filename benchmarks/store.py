@@ -31,7 +31,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
+from machine import provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -218,8 +218,7 @@ def main() -> int:
         return 0
     clients = tuple(options.clients)
     result: dict[str, Any] = {
-        "machine": machine(),
-        "commit": commit(),
+        **provenance(),
         "versions": {name: metadata.version(name) for name in ("boto3", "awscrt", "obstore")} | {"versitygw": "1.8.0"},
         "mebibytes": options.mebibytes,
         "on": "a RAM disk" if str(options.folder).startswith("/dev/shm") else "a disk",

@@ -14,7 +14,6 @@ import argparse
 import importlib
 import itertools
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 from frontier import ARMS
 from learning import run_step
-from machine import commit, machine
+from machine import provenance
 from runs import example, load_heavy_modules, merged
 from selfevo_contract.artifacts import Manifest, step_prefix
 from selfevo_contract.digests import file_digest
@@ -88,7 +87,7 @@ def main() -> int:
     for phase in ("finetune", "finetune_evaluate"):
         importlib.import_module(f"selfevo_trainer.phases.{phase}")
     runs: dict[str, dict[str, Any]] = {}
-    command, begun = shlex.join(["python", "benchmarks/supervised.py", *sys.argv[1:]]), time.time()
+    about, begun = provenance(), time.time()
     for seed, arm in itertools.product(arguments.seeds, arguments.arms):
         folder = arguments.folder / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +97,7 @@ def main() -> int:
             name: {way: round(statistics.fmean(row[way] for row in by_seed.values()), 4) for way in found}
             for name, by_seed in runs.items()
         }
-        result = {"command": command, "machine": machine(), "commit": commit(), "means": means, "runs": runs}
+        result = {**about, "means": means, "runs": runs}
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import provenance
 from runs import arithmetic, forked_phase, load_heavy_modules
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.plan import Step, plan
@@ -87,7 +87,7 @@ def main() -> int:
         connections = len(server.held)
     assert connections, "nobody asked the server"
     result = {
-        "machine": machine(),
+        **provenance(),
         "steps": arguments.steps,
         "trackers": KINDS,
         "connections": connections,

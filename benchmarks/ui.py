@@ -24,8 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from starlette.testclient import TestClient
 
 from harness.fake_run import FakeRun, fake_run
-from machine import commit as revision
-from machine import machine
+from machine import provenance
 from selfevo.ui.app import app_of
 from selfevo.ui.runs import Runs
 from selfevo_contract.artifacts import MANIFEST_NAME, ManifestDraft
@@ -106,8 +105,7 @@ def main() -> None:
         }
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     result = {
-        "machine": machine(),
-        "commit": revision(),
+        **provenance(),
         "questions": ROWS,
         "first page, seconds": round(first, 2),
         "first filter after it, seconds": round(filtered, 2),

@@ -27,7 +27,6 @@ import json
 import math
 import os
 import random
-import shlex
 import statistics
 import sys
 import tempfile
@@ -39,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from learning import run_arm, series
-from machine import commit, machine
+from machine import command, provenance
 from runs import EXAMPLES, arms_parser, earlier, example, load_heavy_modules, load_script, merged
 from selfevo_contract.artifacts import Manifest, step_prefix
 from selfevo_contract.digests import file_digest, model_digest
@@ -203,9 +202,8 @@ def run_one(arm: str, seed: int, over: Mapping[str, Any], folder: Path) -> dict[
         metrics = run_arm(spec, seed, folder, TASK)
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
-    command = shlex.join(["python", "benchmarks/writing.py", *sys.argv[1:]])
     read = read_out(spec, folder, truth)
-    return {"read_out": read, "metrics": metrics, "cpu_s": round(spent, 1), "command": command}
+    return {"read_out": read, "metrics": metrics, "cpu_s": round(spent, 1), "command": command()}
 
 
 READ = ("quality", "perfect", "tokens", "anchors", "policy")
@@ -238,7 +236,7 @@ def main() -> int:
     arguments = arms_parser(__doc__, "writing", list(ARMS), 8).parse_args()
     load_heavy_modules()
     over = merged(json.loads(arguments.set), {"iterations": arguments.iterations})
-    about = {"machine": machine(), "commit": commit(), "set": over, "arms": ARMS}
+    about = {**provenance(), "set": over, "arms": ARMS}
     runs, begun = earlier(arguments.out, about), time.time()
     for seed in arguments.seeds:
         for arm in arguments.arms:

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from machine import commit, machine
+from machine import provenance
 from runs import EXAMPLES, load_script
 from selfevo_contract.artifacts import step_prefix
 from selfevo_contract.judging import AFTER, LENGTH_AFTER, PAIRS, PROMOTED, PairRow
@@ -86,8 +85,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "writing_makers.json")
     arguments = parser.parse_args()
     iterations = read_off(arguments.store)
-    command = shlex.join(["python", "benchmarks/writing_makers.py", *sys.argv[1:]])
-    result = {"command": command, "machine": machine(), "commit": commit(), "iterations": iterations}
+    result = {**provenance(), "iterations": iterations}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     for number, row in iterations.items():
         used = {maker: its["used"]["errors"] for maker, its in row["makers"].items()}
