@@ -193,7 +193,69 @@ def test_the_next_job_is_created_before_anything_is_written_down() -> None:
         world.reconcile(1)
     assert len(world.names) == 2
     world.reconcile(1)
-    assert world.cluster.calls == ["patch status", "create event StepSucceeded"]
+    assert world.cluster.calls == ["get run", "patch status", "create event StepSucceeded"]
+
+
+def test_a_record_that_comes_during_a_reconcile_is_what_the_next_job_is_decided_by() -> None:
+    """The reply to the write of a step's end is lost, its Job is gone, and the watch shows the record late."""
+    world = World(spec__parallelSteps=2, spec__challenger__grpo__maxSteps=1)
+    world.reconcile()
+    names = world.names
+    assert len(names) == 2
+    known = world.cluster.run
+    for step in (written := copy.deepcopy(known))["status"]["steps"]:
+        if names[1].startswith(f"demo-{step['name']}-"):
+            step.update(state="Succeeded", ended=1)
+    for name in names:
+        world.cache.drop_job(world.cluster.jobs.pop(name))
+    written = world.cluster.stored(written, "run-1")
+    create_job = world.cluster.create_job
+
+    async def meanwhile(namespace: str, job: Mapping[str, Any]) -> dict[str, Any]:
+        world.cluster.run = written
+        world.cache.put_run(written)  # the watch
+        return await create_job(namespace, job)
+
+    world.cluster.create_job = meanwhile  # type: ignore[method-assign]
+    assert world.reconcile(20) == AT_ONCE
+    assert [call for call in world.cluster.calls if call.startswith("create job")] == [f"create job {names[0]}"]
+    world.reconcile()
+    assert f"create job {names[1]}" not in world.cluster.calls, "that step is done"
+
+
+def test_after_a_write_whose_reply_is_lost_the_run_is_asked_for() -> None:
+    """Its record may say by now that the step is done whose Job is gone."""
+    world = World()
+    world.reconcile()
+    (first,) = world.names
+    world.finish(first)
+    world.cluster.refuse["create job"] = [ApiError(403, "Forbidden", "exceeded quota")]
+    patch_status = world.cluster.patch_status
+
+    async def lost(namespace: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
+        await patch_status(namespace, name, patch)
+        raise ApiError(0, "Unreachable", "no answer")
+
+    world.cluster.patch_status = lost  # type: ignore[method-assign]
+    with pytest.raises(ApiError):
+        world.reconcile(1)
+    world.cluster.patch_status = patch_status  # type: ignore[method-assign]
+    world.cache.drop_job(world.cluster.jobs.pop(first))
+    assert world.reconcile(1) == AT_ONCE and world.cluster.calls == ["get run"]
+    world.reconcile()
+    assert [call for call in world.cluster.calls if call.startswith(("get run", "create job"))] == [
+        f"create job {world.names[0]}"
+    ]
+    assert world.names[0] != first and world.status["steps"][0]["state"] == "Succeeded"
+
+
+def test_after_a_write_that_was_refused_the_run_is_not_asked_for() -> None:
+    world = World()
+    world.cluster.refuse["patch status"] = [ApiError(429, "TooManyRequests", "too many requests")]
+    with pytest.raises(ApiError):
+        world.reconcile()
+    world.reconcile(1)
+    assert world.cluster.calls == ["patch status", "create event StepStarted"]
 
 
 def test_after_a_restart_a_suspended_run_stops_a_job_that_no_list_shows() -> None:

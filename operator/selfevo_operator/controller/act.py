@@ -33,13 +33,18 @@ class Executor:
     async def carry_out(
         self, run: SelfEvolutionRun | None, snapshot: RunSnapshot, actions: Sequence[Action]
     ) -> tuple[Blocker | None, ApiError | None]:
-        """Carry the actions out.
+        """Carry the actions out, as long as the run is what they were decided by.
+
+        A newer one that is known before an action takes its place: its record may say that the step is done whose Job
+        is gone. It has the run reconciled again, and what is left is decided anew.
 
         Returns:
             what kept one from it, for the status; and the error where trying again soon may help.
         """
         problem, failure = None, None
         for action in actions:
+            if self._cache.runs.get(snapshot.key) is not snapshot:
+                break
             try:
                 if isinstance(action, Stop):
                     await self._stop(snapshot, action)

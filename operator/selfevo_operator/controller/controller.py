@@ -25,7 +25,7 @@ from selfevo_operator.api.kube import Api
 from selfevo_operator.api.pod_evidence import Beside
 from selfevo_operator.controller.act import Executor
 from selfevo_operator.controller.forks import Forks
-from selfevo_operator.controller.memory import Memories, RunMemory
+from selfevo_operator.controller.memory import AT_ONCE, Memories, RunMemory
 from selfevo_operator.controller.read import ProgressOf, Reader
 from selfevo_operator.controller.sharing import Sharing
 from selfevo_operator.controller.write import StatusWriter, Wrote
@@ -92,6 +92,8 @@ class Controller:
         snapshot = self._cache.runs.get(key)
         if snapshot is None:
             return None
+        if not await self._reader.is_current(snapshot):
+            return AT_ONCE
         jobs = self._cache.jobs_of(snapshot.uid) if snapshot.deleting else await self._reader.jobs(snapshot)
         if snapshot.deleting or _settled(snapshot, jobs):  # what is deleted, the garbage collector cleans up after
             self._memories.pop(snapshot.uid, None)

@@ -20,6 +20,8 @@ class RunMemory:
 
     wrote_at: datetime | None = None
     """When its status was written last."""
+    doubted: int | None = None
+    """Version of the run to which a status was written without an answer that says what it is now."""
     in_vain: int = 0
     """Reconciles in a row that acted, and after which the Jobs were as before."""
     asked_at: datetime | None = None
@@ -28,7 +30,7 @@ class RunMemory:
     """Jobs that its record has as live, and that no list shows, were asked for."""
     unreadable: Blocker | None = None
     """Why the end of one of its Jobs cannot be read, in this reconcile."""
-    doubted: dict[str, JobSnapshot] = field(default_factory=dict)
+    doubted_jobs: dict[str, JobSnapshot] = field(default_factory=dict)
     """By UID, Jobs that are to be asked for."""
     refusals: int = 0
     """Reconciles in a row in which the cluster refused a call, and trying again soon does not help."""

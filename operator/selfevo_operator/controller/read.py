@@ -63,17 +63,33 @@ class Reader:
         self._templates: LruCache[tuple[str, int, str], str] = LruCache(_REMEMBERED)
         """UID and generation of a run, name of a step -> digest of the Job that would be created."""
 
+    async def is_current(self, snapshot: RunSnapshot) -> bool:
+        """Whether the run is as it is known, as far as it can be: it is asked for where the operator's own write may
+        have made another one of it. By the record of before, a step whose end was written would begin again when its
+        Job is gone."""
+        memory = self._memories.get(snapshot.uid)
+        if memory is None or memory.doubted != snapshot.version or snapshot.deleting:
+            return True
+        try:
+            self._cache.put_run(await self._api.get_run(snapshot.key.namespace, snapshot.key.name))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._cache.drop_run(snapshot.key, snapshot.uid)
+        memory.doubted = None
+        return self._cache.runs.get(snapshot.key) is snapshot
+
     async def jobs(self, snapshot: RunSnapshot) -> list[JobSnapshot]:
         """The Jobs of the run. Those that no list finds are asked for by their names, now and then."""
         memory, now = self._memories[snapshot.uid], self._clock()
         if not memory.asked_for_recorded:
             await self._ask_for_recorded(snapshot)
             memory.asked_for_recorded = True
-        memory.doubted |= {job.uid: job for job in self._cache.take_doubted(snapshot.uid)}
+        memory.doubted_jobs |= {job.uid: job for job in self._cache.take_doubted(snapshot.uid)}
         unlisted = [job for job in self._cache.jobs_of(snapshot.uid) if not job.listed]
         if memory.asked_at is None or (now - memory.asked_at).total_seconds() >= _UNLISTED_S:
-            memory.doubted |= {job.uid: job for job in unlisted}
-        for job in list(memory.doubted.values()):
+            memory.doubted_jobs |= {job.uid: job for job in unlisted}
+        for job in list(memory.doubted_jobs.values()):
             memory.asked_at = now
             try:
                 found = await self._api.get_job(job.namespace, job.name)
@@ -85,7 +101,7 @@ class Reader:
                 if found["metadata"]["uid"] != job.uid:
                     self._cache.bury_job(job.uid)
                 self._cache.meet_job(found)
-            memory.doubted.pop(job.uid, None)
+            memory.doubted_jobs.pop(job.uid, None)
         return self._cache.jobs_of(snapshot.uid)
 
     async def _ask_for_recorded(self, snapshot: RunSnapshot) -> None:

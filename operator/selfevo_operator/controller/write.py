@@ -50,7 +50,7 @@ class StatusWriter:
         patch = status_patch(recorded, status, snapshot.version)
         if not patch:
             return None
-        key = snapshot.key
+        key, memory = snapshot.key, self._memories[snapshot.uid]
         try:
             written = await self._api.patch_status(key.namespace, key.name, patch)
         except ApiError as error:
@@ -58,13 +58,17 @@ class StatusWriter:
                 self._cache.drop_run(key, snapshot.uid)
                 return None
             if error.status not in (409, 422):
+                if error.status == 0 or error.status >= 500:
+                    memory.doubted = snapshot.version
                 raise
+            memory.doubted = snapshot.version
             current = await self._api.get_run(key.namespace, key.name)
+            memory.doubted = None
             if self._cache.put_run(current) is None and int(current["metadata"]["resourceVersion"]) <= snapshot.version:
                 raise  # not a conflict: the server does not like what we write
             return AT_ONCE
         self._cache.put_run(written)
-        self._memories[snapshot.uid].wrote_at = self._clock()
+        memory.wrote_at = self._clock()
         self._wrote(snapshot, before, status)
         if run is not None:
             await self._create_event(run, before, status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from selfevo_contract.status import Fork, RunStatus, StepStatus
@@ -123,7 +123,8 @@ class Laws:
 
     # --- Jobs
 
-    def job_created(self, job: Mapping[str, Any]) -> None:
+    def job_created(self, job: Mapping[str, Any], known: Collection[tuple[str, str, str]]) -> None:
+        """``known``: what the process had learnt to be recorded as done when it asked for the Job."""
         self.wrote("create")
         world, name = self._world, job["metadata"]["name"]
         owner = controller_of(dict(job))
@@ -135,8 +136,7 @@ class Laws:
             ends = [life.ended_at for life in self._world.jobs.lives.values() if life.ended_at is not None]
             idle = self._world.agenda.now - max(ends, default=0.0)
             law(idle <= DAWDLING_S, f"{name} is created {idle:.1f} s after the last step's end")
-        assert self._process is not None
-        done = (owner, step, key) in self._process.done
+        done = (owner, step, key) in known
         law(not done or owner in self.wiped, f"{name} is created, and {step} is known to be recorded as done")
         run = world.run_with(owner)
         if run is not None:

@@ -273,7 +273,7 @@ MUTANTS = (
     Mutant(
         "what has lost our label is not asked for",
         "selfevo_operator.controller.read",
-        "for job in list(memory.doubted.values()):",
+        "for job in list(memory.doubted_jobs.values()):",
         "for job in ():",
     ),
     Mutant(
@@ -299,12 +299,6 @@ MUTANTS = (
         "selfevo_operator.runtime.queue",
         "        self._wait_until(key, now + wait)\n        return wait",
         "        return wait",
-    ),
-    Mutant(
-        "a reconcile that found no write slot ends a row of failures",
-        "selfevo_operator.runtime.queue",
-        "            if not postponed:\n                self._failures.pop(key, None)",
-        "            self._failures.pop(key, None)",
     ),
     # --- what is written
     # Whose a Job is, the cache knows by the Job's owner, so that a namesake that is met is nobody's here. Its message

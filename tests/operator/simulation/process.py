@@ -255,11 +255,11 @@ class Client:
         return self._call("get", f"job {name}", do)
 
     async def create_job(self, namespace: str, job: Mapping[str, Any]) -> Object:
-        world = self._world
+        world, known = self._world, frozenset(self._process.done)  # what comes while it is on its way comes too late
 
         def do() -> Object:
             if job["metadata"]["name"] not in world.api.jobs:
-                world.laws.job_created(job)
+                world.laws.job_created(job, known)
             queued = "kueue.x-k8s.io/queue-name" in job["metadata"]["labels"]
             spec = {**job["spec"], "suspend": queued} if queued else job["spec"]
             return world.api.create("jobs", {**job, "spec": spec})
