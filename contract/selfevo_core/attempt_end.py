@@ -16,6 +16,10 @@ from selfevo_core.transitions import Event
 ATTEMPTS_SHOWN = 20
 UNKNOWN = "it is done, and what it measured is unknown"
 """Of a step whose result was lost as often as it may be tried; its output is in the store, its figures are not."""
+SCORE_LOST = (
+    "the result of {attempt} did not arrive, and its score decides which Solver is fine-tuned or published; raise "
+    "spec.backoffLimit, which is {limit}, or change anything else in the spec: another attempt finds the output"
+)
 STOPPED = (
     reasons.SUSPENDED,
     reasons.RUN_FAILED,
@@ -29,7 +33,13 @@ STOPPED = (
 
 
 def record_attempt_end(
-    status: StepStatus, attempt: ObservedAttempt, backoff_limit: int, backoff: Backoff, now: datetime
+    status: StepStatus,
+    attempt: ObservedAttempt,
+    backoff_limit: int,
+    backoff: Backoff,
+    now: datetime,
+    *,
+    score_decides: bool,
 ) -> tuple[Event, StepStatus]:
     """What the end of ``attempt`` is, and the record with it taken into account, exactly once.
 
@@ -37,7 +47,7 @@ def record_attempt_end(
     """
     status = with_(status, ended=attempt.number)
     failures = status.failures + (attempt.failures if attempt.state == "Failed" else 1)
-    event = _event(attempt, too_often=failures > backoff_limit)
+    event = _event(attempt, too_often=failures > backoff_limit, score_decides=score_decides)
     at = attempt.finished_at or now
     result = attempt.result
     reason, message = _cause(attempt)
@@ -55,11 +65,14 @@ def record_attempt_end(
                 "timings": dict(result.timings) if result else {},
             }
         case Event.RESULT_LOST:
-            # Its figures are lost, and the score decides which model is best. Another process finds the output and
-            # tells.
+            # Its figures are lost, and a score says which model is best. Another process finds the output and tells.
             message = f"{attempt.name} ended well, but its result did not arrive"
             retry_at = stamp(at + backoff.delay(failures))
             changes = {"failures": failures, "retry_at": retry_at, "reason": reasons.RESULT_LOST, "message": message}
+        case Event.SCORE_LOST:
+            # Without it another Solver may be the best, and what is published cannot be taken back.
+            reason, message = reasons.RESULT_LOST, SCORE_LOST.format(attempt=attempt.name, limit=backoff_limit)
+            changes = {"failures": failures, "finished_at": stamp(at), "reason": reason, "message": message}
         case Event.TERMINATED:
             # Not its fault, so not counted; but a process that always ends so must not become a hot loop.
             changes = {"retry_at": stamp(at + backoff.delay(0)), "reason": reason, "message": message}
@@ -76,12 +89,14 @@ def record_attempt_end(
     return event, with_(status, **changes)
 
 
-def _event(attempt: ObservedAttempt, *, too_often: bool) -> Event:
+def _event(attempt: ObservedAttempt, *, too_often: bool, score_decides: bool) -> Event:
     """What the end of ``attempt`` means for its step; ``too_often``: counted, it is one too many."""
     if attempt.state == "Succeeded":
         if attempt.result is not None and attempt.result.outcome in ("committed", "found"):
             return Event.COMMITTED
-        return Event.FIGURES_LOST if too_often else Event.RESULT_LOST
+        if too_often:
+            return Event.SCORE_LOST if score_decides else Event.FIGURES_LOST
+        return Event.RESULT_LOST
     code = None if attempt.culprit else verdict_of(attempt.exit_code, attempt.result)
     if code == ExitCode.INPUT:
         return Event.INVALID_INPUT

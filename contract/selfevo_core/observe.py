@@ -19,9 +19,12 @@ def observe(
     backoff_limit: int,
     backoff: Backoff,
     now: datetime,
+    *,
+    score_decides: bool = False,
 ) -> StepStatus:
     """``record`` after what ``attempts``, the step's own in the order of their numbers, come to.
 
+    ``score_decides``: its score is asked for when it is decided which Solver is fine-tuned or published.
     All of them come to one event: the output's commit where one of them made it, else what the newest shows.
     """
     status = record
@@ -35,7 +38,9 @@ def observe(
         first = status.started_at or stamp(attempt.started_at)
         status = with_(status, attempts=max(status.attempts, attempt.number), started_at=first)
         if not attempt.live and attempt.number > status.ended:
-            event, status = record_attempt_end(status, attempt, backoff_limit, backoff, now)
+            event, status = record_attempt_end(
+                status, attempt, backoff_limit, backoff, now, score_decides=score_decides
+            )
             if event in (Event.COMMITTED, Event.FIGURES_LOST):
                 break
     else:

@@ -22,6 +22,7 @@ from selfevo_contract.status import Fork, RunPhase, RunStatus, StepStatus
 from selfevo_core.attempts import Action, Blocker, ObservedAttempt, Start, Stop, attempt_name
 from selfevo_core.observe import current_of, observe
 from selfevo_core.policies import POLICIES, Hold, NotFound, Policy, RunState, combined
+from selfevo_core.policies.choosing import chooses
 from selfevo_core.policies.guarding import verdicts
 from selfevo_core.policies.retry import Backoff
 from selfevo_core.run_status import status_of
@@ -105,7 +106,10 @@ def _observed(
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
         mine = attempts_of.get(of_step, [])
-        steps[step.name] = observe(record, mine, spec_changed, spec.backoff_limit, backoff, now)
+        steps[step.name] = observe(
+            record, mine, spec_changed, spec.backoff_limit, backoff, now,
+            score_decides=step.type.scores and chooses(spec),
+        )  # fmt: skip
     earlier = {
         step.name: known
         for step in plan.unscheduled

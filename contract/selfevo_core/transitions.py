@@ -21,6 +21,7 @@ class Event(Enum):
     COMMITTED = "an attempt ended well, and its result says that the output is in the store"
     RESULT_LOST = "an attempt ended well, and its result did not arrive"
     FIGURES_LOST = "the same, and spec.backoffLimit allows no other attempt"
+    SCORE_LOST = "the same, and its score decides which Solver is fine-tuned or published"
     TERMINATED = "an attempt ended because it was asked to: exit code 143, or its Job was deleted (suspended, replaced)"
     FAILED = "an attempt failed in a way that another one may mend: exit code 3, a crash, a signal, a foreign container"
     FAILED_TOO_OFTEN = "the same, more than spec.backoffLimit times"
@@ -37,6 +38,7 @@ TRANSITIONS: dict[tuple[StepState, Event], StepState] = {
     ("Pending", Event.COMMITTED): "Succeeded",
     ("Pending", Event.RESULT_LOST): "Pending",
     ("Pending", Event.FIGURES_LOST): "Succeeded",
+    ("Pending", Event.SCORE_LOST): "Failed",
     ("Pending", Event.TERMINATED): "Pending",
     ("Pending", Event.FAILED): "Pending",
     ("Pending", Event.FAILED_TOO_OFTEN): "Failed",
@@ -49,6 +51,7 @@ TRANSITIONS: dict[tuple[StepState, Event], StepState] = {
     ("Running", Event.COMMITTED): "Succeeded",
     ("Running", Event.RESULT_LOST): "Pending",
     ("Running", Event.FIGURES_LOST): "Succeeded",
+    ("Running", Event.SCORE_LOST): "Failed",
     ("Running", Event.TERMINATED): "Pending",
     ("Running", Event.FAILED): "Pending",
     ("Running", Event.FAILED_TOO_OFTEN): "Failed",

@@ -237,6 +237,43 @@ def test_success_without_a_result_is_believed_in_the_end() -> None:
     assert message.endswith("steps done; what evaluate-0 measured is unknown")
 
 
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"spec__publish": {"to": "s3://releases/sums"}}, "Failed"),
+        ({"spec__finetune": {"data": {"uri": "s3://labelled"}}}, "Failed"),
+        ({"spec__publish": {"to": "s3://releases/sums", "what": "each"}}, "Succeeded"),
+        ({}, "Succeeded"),
+    ],
+    ids=["published", "fine-tuned", "each published", "neither"],
+)
+def test_a_lost_score_that_decides_what_is_published_fails_its_step_until_it_is_asked_for_again(
+    changes: dict[str, Any], state: str
+) -> None:
+    scenario = Scenario(spec__backoffLimit=0, **changes)
+    scenario.attempt("evaluate-0", state="Succeeded", result=None)
+    scenario.reconcile()
+    step = scenario.step("evaluate-0")
+    assert step.state == state
+    if state == "Failed":
+        assert (scenario.status.phase, step.reason, step.failures) == ("Failed", "ResultLost", 1)
+        message = condition(scenario, "Failed")
+        assert message == ("True", "ResultLost") and "raise spec.backoffLimit, which is 0" in step.message
+        scenario.change(spec__pods={"image": "other"})
+        assert ("evaluate-0", 2) in starts(scenario.reconcile(1))
+        found = scenario.result("evaluate-0", "found", metrics={"mean": 0.4})
+        scenario.attempt("evaluate-0", 2, state="Succeeded", result=found)
+        scenario.reconcile(10)
+        assert scenario.status.iterations[0].score == 0.4
+
+
+def test_a_lost_result_of_a_step_that_scores_nothing_ends_no_run_that_publishes_its_best() -> None:
+    scenario = Scenario(spec__backoffLimit=0, spec__publish={"to": "s3://releases/sums"}).done("evaluate-0", mean=0.5)
+    scenario.attempt("challenger-train-1", state="Succeeded", result=None)
+    scenario.reconcile()
+    assert (scenario.step("challenger-train-1").state, scenario.status.phase) == ("Succeeded", "Running")
+
+
 def test_an_indexed_attempt_whose_shards_never_saw_each_other_is_tried_again() -> None:
     scenario = Scenario().done("evaluate-0", "challenger-train-1")
     scenario.attempt("solver-rollout-1", state="Succeeded", result=scenario.result("solver-rollout-1", "shard"))

@@ -21,6 +21,7 @@ EVIDENCE: dict[Event, tuple[dict[str, Any] | None, int]] = {
     Event.COMMITTED: ({"state": "Succeeded"}, 0),
     Event.RESULT_LOST: ({"state": "Succeeded", "result": None}, 0),
     Event.FIGURES_LOST: ({"state": "Succeeded", "result": None}, LIMIT),
+    Event.SCORE_LOST: ({"state": "Succeeded", "result": None}, LIMIT),
     Event.TERMINATED: ({"state": "Failed", "exit_code": 143}, LIMIT),
     Event.FAILED: ({"state": "Failed", "exit_code": 3}, 0),
     Event.FAILED_TOO_OFTEN: ({"state": "Failed", "exit_code": 3}, LIMIT),
@@ -38,7 +39,8 @@ def seen(state: StepState, event: Event) -> StepStatus:
     attempts = [] if fields is None else [scenario.attempt("evaluate-0", **fields)]
     key = scenario.plan.by_name["evaluate-0"].key
     record = StepStatus(name="evaluate-0", phase="evaluate", iteration=0, key=key, state=state, failures=failures)
-    return observe(record, attempts, False, LIMIT, Backoff(), NOW)
+    score_decides = event is Event.SCORE_LOST
+    return observe(record, attempts, False, LIMIT, Backoff(), NOW, score_decides=score_decides)
 
 
 def test_a_step_that_is_not_done_knows_every_event_and_one_that_is_done_only_a_changed_spec() -> None:

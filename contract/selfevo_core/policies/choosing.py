@@ -5,8 +5,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from selfevo_contract.spec.run import RunSpec
 from selfevo_core.policies.base import Decision, RunState
 from selfevo_core.summary import best_scored
+
+
+def chooses(spec: RunSpec) -> bool:
+    """Whether scores decide what a run does, and not only what it says."""
+    return spec.finetune is not None or (spec.publish is not None and spec.publish.what == "best")
 
 
 def choosing(state: RunState, now: datetime) -> Decision | None:
@@ -19,8 +25,7 @@ def choosing(state: RunState, now: datetime) -> Decision | None:
     spec = state.spec
     others = [step for step in state.plan.steps if not step.type.closes]
     before = [step for step in others if step.type.scores or step.type.trains_solver] or others
-    wanted = spec.finetune is not None or (spec.publish is not None and spec.publish.what == "best")
-    if state.other_version is not None or not wanted or not before:
+    if state.other_version is not None or not chooses(spec) or not before:
         return None
     if any(state.steps[step.name].state != "Succeeded" for step in before):
         return None

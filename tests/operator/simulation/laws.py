@@ -303,6 +303,8 @@ class Laws:
             if step.state == "Succeeded" and not step.metrics and (step.name, step.key) not in was_done:
                 tried = step.failures >= after["spec"].get("backoffLimit", 3)
                 law(tried, f"{step.name} is done without figures, and might have been asked for them again")
+                decides = step.phase == "evaluate" and _chooses(after["spec"])
+                law(not decides, f"{step.name} is done without its score, which decides what the run does")
 
     def _accounts(self, run_uid: str, step: StepStatus) -> None:
         heard = step.progress is not None
@@ -322,6 +324,11 @@ class Laws:
         self.wrote("event")
         law(len(event["message"]) <= 1024, "an Event's message is too long")
         law(len(event["metadata"]["name"]) <= 253, "an Event's name is too long")
+
+
+def _chooses(spec: Mapping[str, Any]) -> bool:
+    """Whether the run goes on with its best Solver when all are scored."""
+    return "finetune" in spec or ("publish" in spec and spec["publish"].get("what") != "each")
 
 
 def _waits_for_approval(spec: Mapping[str, Any], iteration: int) -> bool:

@@ -178,7 +178,13 @@ MUTANTS = (
     Mutant(
         "success without a result is believed",
         "selfevo_core.attempt_end",
-        "return Event.FIGURES_LOST if too_often else Event.RESULT_LOST",
+        "        if too_often:\n            return Event.SCORE_LOST",
+        "        if True:\n            return Event.SCORE_LOST",
+    ),
+    Mutant(
+        "a lost score chooses which Solver is published",
+        "selfevo_core.attempt_end",
+        "return Event.SCORE_LOST if score_decides else Event.FIGURES_LOST",
         "return Event.FIGURES_LOST",
     ),
     Mutant(
