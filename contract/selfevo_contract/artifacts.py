@@ -9,6 +9,8 @@
                                                                      of the step under way at it: likewise
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/generated/<parts>/...
                                                                      the same when so many parts of them are scored
+    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/generating/<parts>/...
+                                                                     the same when so many parts of them are generated
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
     <storage.uri>/<namespace>/<phase>/<key>/logs/<attempt>/<pod's index>.<begin>.log
                                                                      the logs of its pods, for people; one object each
@@ -98,6 +100,11 @@ def checkpoint_prefix(prefix: str, update: int) -> str:
 def generated_completions(parts: int | None = None) -> str:
     """Place below a checkpoint of the same before all are scored, ``parts`` of them so far; None: of all such."""
     return "generated" if parts is None else f"generated/{parts:08d}"
+
+
+def partial_completions(parts: int | None = None) -> str:
+    """Place of the same before all are generated, ``parts`` of all processes so far; None: of all such."""
+    return "generating" if parts is None else f"generating/{parts:08d}"
 
 
 def failed_prefix(prefix: str) -> str:

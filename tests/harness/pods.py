@@ -46,13 +46,15 @@ HANGS_S = 120.0
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that happens in one process while a batch of it is paid."""
+    """Something that happens in one process while a batch of it is paid, or while a part of one is generated."""
 
     what: str
     """kill, sigterm, sigterm-pod, hang, data, input, crash."""
     rank: int = 1
     batch: int = 2
     """The how manieth batch of the process."""
+    part: int | None = None
+    """The how manieth part that it generates, if it happens there."""
     once: str = ""
     """The file that is waited for first; what is uploaded beside the training has arrived then."""
 
@@ -273,6 +275,8 @@ def _install(script: Script, folder: str) -> None:
     rank = int(os.environ.get("RANK", "0"))
     for kind in (ChallengerReward, SolverReward):
         _watch(kind, rank, script)
+    if script.happening is not None and (script.happening.rank, script.happening.part is None) == (rank, False):
+        _watch_generation(script.happening)
     if script.broken:
         _break(script.broken)
     if script.slow_checkpoint_s:
@@ -288,7 +292,7 @@ def _watch(kind: Any, rank: int, script: Script) -> None:
     def paid(self: Any, *args: Any, **kwargs: Any) -> list[float]:
         seen.append(1)
         happening = script.happening
-        if happening is not None and (happening.rank, happening.batch) == (rank, len(seen)):
+        if happening is not None and (happening.rank, happening.batch, happening.part) == (rank, len(seen), None):
             while happening.once and not Path(happening.once).exists():
                 time.sleep(0.01)
             _happen(happening.what)
@@ -300,6 +304,21 @@ def _watch(kind: Any, rank: int, script: Script) -> None:
         return rewards
 
     kind.__call__ = paid
+
+
+def _watch_generation(happening: Happening) -> None:
+    from transformers.generation.utils import GenerationMixin
+
+    real, seen = GenerationMixin.generate, []
+
+    def generates(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["generation_config"].do_sample:  # else it is a fingerprint's
+            seen.append(1)
+            if len(seen) == happening.part:
+                _happen(happening.what)
+        return real(self, *args, **kwargs)
+
+    setattr(GenerationMixin, "generate", generates)  # noqa: B010  mypy refuses an assignment
 
 
 def _happen(what: str) -> None:

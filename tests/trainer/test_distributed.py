@@ -16,7 +16,7 @@ from harness.ports import free_port
 from harness.processes import alive
 from harness.tiny import settings, write_questions
 from runs import arithmetic
-from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix
+from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix, generated_completions, partial_completions
 from selfevo_store import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,11 @@ GRPO: dict[str, Any] = {
     "promptsPerUpdate": 1,
     "numGenerations": 8,
     "perDeviceTrainBatchSize": 4,
+    "generationBatchTokens": 200,  # the 12 completions of a process in several parts
 }
 RUN: dict[str, Any] = {"solver": {"grpo": GRPO, "checkpointEvery": 2}, "challenger": {"grpo": {**GRPO, "maxSteps": 3}}}
+IN_STEP_3 = 8
+"""Of a process's parts, of which a step has three."""
 TRAIN, CHALLENGER = "solver-train-1", "challenger-train-1"
 
 Digests = dict[str, str]
@@ -194,20 +197,28 @@ def test_one_process_fails_and_the_pod_says_why_and_goes_on_next_time(
         assert phases.digests(TRAIN) == undisturbed
 
 
-@pytest.mark.parametrize("what", ["sigterm-pod", "sigterm"], ids=["the pod", "one process"])
+@pytest.mark.parametrize(
+    "happening",
+    [Happening("sigterm-pod", batch=3), Happening("sigterm", part=IN_STEP_3)],
+    ids=["the pod", "one process while it generates"],
+)
 def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_the_same_bytes(
-    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path, what: str
+    make: Callable[..., Phases], undisturbed: Digests, tmp_path: Path, happening: Happening
 ) -> None:
     phases = make(tmp_path)
-    pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(Happening(what, rank=1, batch=3)))
+    pod = Pod(phases, TRAIN, tmp_path / "pod", script=Script(happening))
     ended = pod.ended()
     assert (ended.code, ended.result.outcome, ended.result.reason) == (143, "terminated", "Terminated"), ended.log
     update = max(phases.checkpoints(TRAIN))
     step, within = divmod(update, 3)
     # The pod's signal takes its way: an update of the step in which it was sent, or of the next one.
-    assert 7 <= update <= 12 if what == "sigterm-pod" else update == 7
-    unscored = phases.objects(TRAIN, f"checkpoints/{update:08d}/generated")  # it came while they were generated
-    where = f"in step {step + 1} of 5" if within or unscored else f"after step {step} of 5"
+    assert 7 <= update <= 12 if happening.part is None else update == 6
+    generating, generated = (
+        phases.objects(TRAIN, f"checkpoints/{update:08d}/{place()}")
+        for place in (partial_completions, generated_completions)
+    )
+    assert generating or happening.part is None
+    where = f"in step {step + 1} of 5" if within or generating or generated else f"after step {step} of 5"
     assert f"stopped on request {where}; the checkpoint is committed" in ended.result.message
     assert phases.manifest(TRAIN) is None and gone(pod.members()) and "Traceback" not in ended.log
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from selfevo_trainer.grpo import generation
 from selfevo_trainer.grpo.generation import cut, generate_in_parts
+from selfevo_trainer.grpo.snapshots import set_random_state
 from selfevo_trainer.process.clock import Clock
+from selfevo_trainer.process.signals import Interrupted
 
 pytestmark = pytest.mark.slow  # transformers and TRL are a worker's first ten seconds
 
@@ -56,16 +60,70 @@ def test_trl_gets_what_one_call_would_give_padded_to_the_longest_part() -> None:
     assert clock.tokens == 1 + 2 + 3 + 1 + 1  # padding was not generated
 
 
-def test_training_learns_from_completions_that_were_generated_in_parts(tmp_path: Any) -> None:
-    from harness.curricula import give_curriculum
-    from harness.inprocess import Phases
-    from harness.tiny import settings, write_questions
-    from runs import arithmetic
+class Kept:
+    """A `Keeper` with what an earlier attempt had."""
 
-    questions = write_questions(tmp_path / "heldout.jsonl", 4)
-    over = {"solver": {"grpo": {"generationBatchTokens": 100}}}
-    phases = Phases(arithmetic(settings(over, questions=questions), store=tmp_path / "store"), tmp_path)
-    give_curriculum(phases)
-    ended = phases("solver-train-1")
-    assert ended.code == 0, ended.log
-    assert ended.result.metrics["reward_last"] > 0
+    def __init__(self, parts: Sequence[torch.Tensor] = (), random: Any = None) -> None:
+        self.taken = (list(parts), random) if parts else None
+        self.kept: list[tuple[list[Any], float, int]] = []
+
+    def take_parts(self) -> Any:
+        taken, self.taken = self.taken, None
+        return taken
+
+    def keep_parts(self, parts: Sequence[torch.Tensor], random: Any, number: int) -> None:
+        with torch.random.fork_rng():
+            set_random_state(random)
+            self.kept.append(([part.tolist() for part in parts], float(torch.rand(1)), number))
+
+
+@pytest.mark.parametrize(
+    ("together", "others", "expected"),
+    [(False, 4, (2, 6)), (True, 4, (2, 4)), (True, 1, (1, 2)), (True, 0, None), (False, 0, (2, 2))],
+)
+def test_processes_that_stop_keep_what_is_whole_and_as_much_in_each_where_they_go_together(
+    monkeypatch: pytest.MonkeyPatch, together: bool, others: int, expected: tuple[int, int] | None
+) -> None:
+    stop = SimpleNamespace(requested=False)
+    calls: list[int] = []
+    drawn: list[float] = []
+
+    def generate(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        calls.append(1)
+        stop.requested = len(calls) == 3  # it comes within the third part, which may be cut off
+        drawn.append(float(torch.rand(1)))
+        return torch.cat([input_ids, input_ids], dim=1)
+
+    monkeypatch.setattr(
+        generation.collective, "all_gather", lambda values: [*values, others]
+    )  # of parts; and of prompts
+    context: Any = SimpleNamespace(clock=Clock(), rank=SimpleNamespace(size=2), stop=stop)
+    model, keeper = SimpleNamespace(generate=generate), Kept()
+    generate_in_parts(context, model, budget=7, keeper=keeper, together=together)
+    ids = torch.arange(1, 11).reshape(5, 2)
+    config = SimpleNamespace(max_new_tokens=5, pad_token_id=0)
+    torch.manual_seed(0)
+    with pytest.raises(Interrupted):
+        model.generate(input_ids=ids, generation_config=config)
+    assert len(drawn) == 3
+    if expected is None:
+        assert keeper.kept == []
+        return
+    own, number = expected
+    whole = [[[a, b, a, b]] for a, b in ids.tolist()]
+    assert keeper.kept == [(whole[:own], drawn[own], number)]  # what comes next is drawn as it was
+
+    stop.requested, seen = False, list(drawn)
+    again = SimpleNamespace(
+        generate=lambda input_ids, **_: drawn.append(float(torch.rand(1))) or torch.cat([input_ids] * 2, dim=1)
+    )
+    del drawn[:]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(own):
+            torch.rand(1)
+        begun = Kept([torch.tensor(part) for part in whole[:own]], generation.random_state())
+    generate_in_parts(context, again, budget=7, keeper=begun)
+    out = again.generate(input_ids=ids, generation_config=config)
+    assert out.tolist() == [rows[0] for rows in whole]
+    assert len(drawn) == 5 - own and drawn[: 3 - own] == seen[own:]

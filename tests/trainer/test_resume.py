@@ -108,6 +108,46 @@ def test_sigterm_in_training_saves_the_step_and_the_next_attempt_ends_with_the_s
     assert phases.checkpoints(TRAIN) == [] == phases.objects(TRAIN, "checkpoints")
 
 
+def test_sigterm_while_a_step_is_generated_keeps_the_parts_that_are_there(
+    tmp_path: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.generation.utils import GenerationMixin
+
+    over = {"solver": {**SOLVER["solver"], "grpo": {"maxSteps": 2, "generationBatchTokens": 300}}}
+    real, parts, stop_at = GenerationMixin.generate, [], [0]
+
+    def generates(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["generation_config"].do_sample:  # else it is the fingerprint's
+            parts.append(len(kwargs["input_ids"]))
+            if len(parts) == stop_at[0]:
+                sigterm()
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(GenerationMixin, "generate", generates)
+    undisturbed = make(tmp_path / "undisturbed", questions, over)
+    ended = undisturbed(TRAIN)
+    assert ended.code == 0 and ended.result.metrics["reward_last"] > 0, ended.log  # it learns from parts
+    in_all, of_a_step = list(parts), sum(parts) // 2
+    first_step = next(n for n in range(len(in_all)) if sum(in_all[:n]) == of_a_step)
+    assert len(in_all) - first_step > 4, in_all
+
+    phases = make(tmp_path, questions, over)
+    generated: list[int] = []
+    for number, kept in ((first_step + 3, 2), (2, 3)):  # the second attempt begins with the third part
+        parts.clear()
+        stop_at[0] = number
+        ended = phases(TRAIN)
+        assert ended.code == 143 and "in step 2 of 2; the checkpoint is committed" in ended.result.message, ended.log
+        assert f"checkpoints/00000001/generating/{kept:08d}/MANIFEST.json" in phases.objects(TRAIN, "checkpoints")
+        generated += parts[:-1]
+    parts.clear()
+    stop_at[0] = 0
+    again = phases(TRAIN)
+    assert (again.code, again.result.resumed_from) == (0, 1), again.log
+    assert generated + parts == in_all  # none twice
+    assert phases.digests(TRAIN) == undisturbed.digests(TRAIN)
+
+
 def test_a_crash_resumes_from_the_last_checkpoint_with_the_same_metrics(
     tmp_path: Path, questions: Path, undisturbed: Any, at_batch: Any
 ) -> None:

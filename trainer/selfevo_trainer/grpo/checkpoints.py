@@ -5,8 +5,8 @@ TRL's own checkpoint folder is what is committed (of a sharded training each pro
 format; its digest is checked before it is opened, with ``weights_only=True`` (docs/decisions/0002-optimizer-state.md).
 
 A checkpoint's number is that of the optimizer updates done. The completions of the step under way are a commit of their
-own below it, once when they are scored, and before as parts of them are: between steps it can do without them, within a
-step it cannot do without the former.
+own below it, once when they are scored, and before as parts of them are, or are generated: between steps it can do
+without them, within a step it cannot do without the former.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from selfevo_contract.artifacts import (
     StoredFile,
     checkpoint_prefix,
     generated_completions,
+    partial_completions,
 )
 from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_store import CorruptArtifact, commit, commit_parts, fetch, read_manifest, remove_parts, upload_part
@@ -63,10 +64,7 @@ class Shared:
 
 def _updates(context: Context) -> list[int]:
     """Numbers of the committed checkpoints, newest first."""
-    prefix = f"{context.config.prefix}/checkpoints"
-    pattern = re.compile(rf"^{re.escape(prefix)}/(\d{{8}})/{re.escape(MANIFEST_NAME)}$")
-    found = (pattern.match(info.key) for info in context.store.list(prefix))
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    return _numbered(context, f"{context.config.prefix}/checkpoints")
 
 
 def kept_files(folder: Path) -> dict[str, Path]:
@@ -154,7 +152,7 @@ def _remove_older(context: Context, updates_per_step: int) -> None:
 def remove_completions(context: Context, update: int) -> None:
     """Remove what an earlier attempt left at ``update``, whose state is to be committed: that attempt generated it with
     weights of its own, which differ from this state where kernels are not reproducible."""
-    for place in (COMPLETIONS, generated_completions()):
+    for place in (COMPLETIONS, generated_completions(), partial_completions()):
         context.store.delete_prefix(_completions(context, update, place))
 
 
@@ -211,10 +209,10 @@ def _read(context: Context, update: int, *, within: bool) -> Found | None:
 
 
 def _read_completions(context: Context, update: int, *, within: bool) -> tuple[Path | None, str | None]:
-    """Those beside the checkpoint of ``update``, and their place: scored; else those of which most parts are, which is
-    too little within a step."""
+    """Those beside the checkpoint of ``update``, and their place: scored; else those of which most parts are, else
+    those of which most are generated, which is too little within a step."""
     others = False
-    for place in [COMPLETIONS] if within else [COMPLETIONS, *_generated(context, update)]:
+    for place in [COMPLETIONS] if within else [COMPLETIONS, *_unscored(context, update)]:
         prefix = _completions(context, update, place)
         try:
             made = _own(context, prefix)
@@ -235,12 +233,20 @@ def _read_completions(context: Context, update: int, *, within: bool) -> tuple[P
     return None, None
 
 
-def _generated(context: Context, update: int) -> list[str]:
+def _unscored(context: Context, update: int) -> list[str]:
     """Places of completions that are not all scored, beside the checkpoint of ``update``; the newest first."""
-    below = _completions(context, update, generated_completions())
+    return [
+        place(parts)
+        for place in (generated_completions, partial_completions)
+        for parts in _numbered(context, _completions(context, update, place()))
+    ]
+
+
+def _numbered(context: Context, below: str) -> list[int]:
+    """Numbers of the directories that are committed below a prefix; the largest first."""
     pattern = re.compile(rf"^{re.escape(below)}/(\d{{8}})/{re.escape(MANIFEST_NAME)}$")
     found = (pattern.match(info.key) for info in context.store.list(below))
-    return [generated_completions(parts) for parts in sorted((int(match[1]) for match in found if match), reverse=True)]
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 def _folder(place: str, update: int) -> str:

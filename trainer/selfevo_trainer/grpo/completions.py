@@ -2,14 +2,15 @@
 
 Each process has its own. When they are scored they are what TRL's `_generate_and_score_completions` returns: tokens,
 masks, advantages, and log-probabilities where they are needed. Before, they are what `_generate_single_turn` returned:
-tokens, and vLLM's log-probabilities; and what a reward function that works in parts knows of them. Beside them lies
-what else making them changed: the process's random state, the metrics and the count of tokens.
+tokens, and vLLM's log-probabilities; and what a reward function that works in parts knows of them. Before all are
+generated, they are the parts of them that are: prompts and completions as transformers' `generate` returns them. Beside
+them lies what else making them changed: the process's random state, the metrics and the count of tokens.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.trainer_pt_utils import safe_globals
 
-from selfevo_contract.artifacts import COMPLETIONS, generated_completions
+from selfevo_contract.artifacts import COMPLETIONS, generated_completions, partial_completions
 from selfevo_trainer.grpo.checkpoints import completion_files
 from selfevo_trainer.grpo.snapshots import RandomState
 
@@ -37,14 +38,29 @@ class StepCompletions:
     tokens_seen: int
     """TRL's count: before they are scored without the step's own, which it adds then."""
     scored: bool = True
+    generated_parts: int | None = None
+    """How many parts of them all processes have; None when each has all."""
 
     @classmethod
-    def generated(
+    def unscored(
         cls, first_update: int, ids: Any, logprobs: Any, random: RandomState, tokens_seen: int
     ) -> StepCompletions:
         """Those that are not scored."""
         made = {"ids": ids, "logprobs": logprobs, "parts": []}
         return cls(first_update, made, random, {}, tokens_seen, scored=False)
+
+    @classmethod
+    def partial(
+        cls, first_update: int, parts: Sequence[torch.Tensor], random: RandomState, tokens_seen: int, number: int
+    ) -> StepCompletions:
+        """Those that are not all generated."""
+        made = {_part(i): part for i, part in enumerate(parts)}
+        return cls(first_update, made, random, {}, tokens_seen, scored=False, generated_parts=number)
+
+    @property
+    def so_far(self) -> list[torch.Tensor]:
+        """The parts of those that are not all generated."""
+        return [self.made[_part(i)] for i in range(len(self.made))]
 
     @property
     def parts(self) -> list[dict[str, Any]]:
@@ -55,12 +71,18 @@ class StepCompletions:
     @property
     def place(self) -> str:
         """Below a checkpoint."""
+        if self.generated_parts is not None:
+            return partial_completions(self.generated_parts)
         return COMPLETIONS if self.scored else generated_completions(len(self.parts))
 
     def on_cpu(self) -> StepCompletions:
         """The same in CPU memory of its own."""
         made = {name: _copied(value) for name, value in self.made.items()}
         return replace(self, made=made)
+
+
+def _part(number: int) -> str:
+    return f"part-{number:05d}"
 
 
 def _copied(value: Any) -> Any:
@@ -81,6 +103,7 @@ def write(folder: Path, process: int, kept: StepCompletions) -> None:
         "metrics": kept.metrics,
         "tokensSeen": kept.tokens_seen,
         "scored": kept.scored,
+        "generatedParts": kept.generated_parts,
         "made": other,
     }
     in_json.write_text(json.dumps(about))
@@ -96,4 +119,6 @@ def read(folder: Path, process: int, device: Any) -> StepCompletions:
         random = torch.load(in_random, weights_only=True)
     made = {**load_file(in_tensors, device=str(device)), **about["made"]}
     scored = about.get("scored", True)  # earlier trainers kept no others
-    return StepCompletions(about["firstUpdate"], made, random, about["metrics"], about["tokensSeen"], scored)
+    return StepCompletions(
+        about["firstUpdate"], made, random, about["metrics"], about["tokensSeen"], scored, about.get("generatedParts")
+    )

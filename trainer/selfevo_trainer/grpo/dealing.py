@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import sharding, shards
 from selfevo_trainer.grpo.completions import StepCompletions
-from selfevo_trainer.grpo.snapshots import random_state, set_random_state
+from selfevo_trainer.grpo.snapshots import RandomState, random_state, set_random_state
 from selfevo_trainer.process.signals import StopRequest
 from selfevo_trainer.prompts import encode_all
 from selfevo_trainer.rewards.base import InParts
@@ -65,8 +65,8 @@ class DealingTrainer(GRPOTrainer):
     kept: StepCompletions | None = None
     """This process's completions of the newest step, for a checkpoint."""
     restored: StepCompletions | None = None
-    """Those of the step that a checkpoint was taken in: they take the place of its generation, once; where they are
-    scored, of the scoring too."""
+    """Those of the step that a checkpoint was taken in: they take the place of its generation, or of a part of it,
+    once; where they are scored, of the scoring too."""
     in_parts: InParts | None = None
     """The reward function, if it is one."""
     stop: StopRequest | None = None
@@ -129,14 +129,14 @@ class DealingTrainer(GRPOTrainer):
         return dict(restored.made)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], list[list[float]] | None]:
-        restored, self.restored = self.restored, None
-        if restored is None:
+        restored = self.restored
+        if restored is None or restored.generated_parts is not None:
             seen = int(self.state.num_input_tokens_seen)
             of_trl: Any = super()
             ids, logprobs = of_trl._generate_single_turn(*args, **kwargs)
-            kept = StepCompletions.generated(self.first_update, ids, logprobs, random_state(), seen)
+            kept = StepCompletions.unscored(self.first_update, ids, logprobs, random_state(), seen)
         else:
-            kept = restored
+            kept, self.restored = restored, None
             self.state.num_input_tokens_seen = kept.tokens_seen
             set_random_state(kept.random)
         self.kept = kept
@@ -144,6 +144,16 @@ class DealingTrainer(GRPOTrainer):
             self.in_parts.parts = kept.parts
         self.unscored()
         return kept.made["ids"], kept.made["logprobs"]
+
+    def take_parts(self) -> tuple[list[torch.Tensor], RandomState] | None:
+        """`generation.Keeper`'s."""
+        restored, self.restored = self.restored, None
+        return None if restored is None else (restored.so_far, restored.random)
+
+    def keep_parts(self, parts: Sequence[torch.Tensor], random: RandomState, number: int) -> None:
+        """`generation.Keeper`'s."""
+        seen = int(self.state.num_input_tokens_seen)
+        self.kept = StepCompletions.partial(self.first_update, parts, random, seen, number)
 
     def unscored(self) -> None:
         """A moment at which a step's completions can be kept before they are all scored.

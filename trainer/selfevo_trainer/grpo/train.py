@@ -163,7 +163,8 @@ def _generates(context: Context, trainer: Trainer, request: TrainRequest) -> Pol
         return None
     grpo = request.inputs.grpo
     if grpo.generation == "transformers":
-        generate_in_parts(context, trainer.model, grpo.generation_batch_tokens, together=grpo.sharded)
+        budget = grpo.generation_batch_tokens
+        generate_in_parts(context, trainer.model, budget, keeper=trainer, together=grpo.sharded)
         return None
     prompts = {str(prompt): prompt for prompt in request.dataset["prompt"]}
     longest = max(map(len, encode_all(request.tokenizer, list(prompts.values()))))
