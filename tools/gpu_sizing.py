@@ -19,8 +19,8 @@ import yaml
 from selfevo.views.hours import amount, estimated
 from selfevo.views.size import show_size
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes, known
+from selfevo_contract.sizing.architecture import MODELS, Architecture, known
+from selfevo_contract.sizing.fit import checkpoint_bytes
 from selfevo_contract.sizing.hours import Lengths
 from selfevo_contract.sizing.memory import Need, needs
 from selfevo_contract.sizing.speeds import ASSUMED, OF_JUDGES, SPEEDS

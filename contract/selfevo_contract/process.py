@@ -13,6 +13,7 @@ from selfevo_contract.plan import Step
 from selfevo_contract.scores import SCORES
 from selfevo_contract.spec.engines import Engine, ServerEngine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.judge_server import JudgeServer
 from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
@@ -97,6 +98,9 @@ class PhaseConfig(Wire):
     """Of a phase that commits in chunks: questions in one."""
     tracking: list[Tracker] | None = None
     """Where it can be watched; left out where nowhere."""
+    judge_server: JudgeServer | None = None
+    """The server of the judge that scores in this phase; left out where the phase reads the judge itself, or asks
+    none."""
 
     @property
     def frozen_server(self) -> ServerEngine | None:
@@ -111,6 +115,12 @@ class PhaseConfig(Wire):
         """The server of the policy in training; None where there is none."""
         grpo = getattr(self.inputs, "grpo", None)
         return grpo.policy_server if isinstance(grpo, Grpo) else None
+
+    @property
+    def servers(self) -> list[ServerEngine]:
+        """Those beside the trainer in its pod. On one machine the first ones take the last GPUs."""
+        of_judge = None if self.judge_server is None else self.judge_server.engine
+        return [each for each in (self.frozen_server, self.policy_server, of_judge) if each is not None]
 
     @property
     def prefix(self) -> str:
@@ -202,4 +212,11 @@ def phase_config(spec: RunSpec, run: str, namespace: str, step: Step, attempt: s
         base=BaseModelRef(uri=spec.model.uri, digest=spec.model.digest) if spec.has_adapters else None,
         chunk_questions=getattr(role, "chunk_questions", None),
         tracking=spec.tracking or None,
+        judge_server=judge_server_of(spec, step),
     )
+
+
+def judge_server_of(spec: RunSpec, step: Step) -> JudgeServer | None:
+    """The server by which the judge scores in ``step``; None where there is none, or no judge."""
+    asks = step.type.judged and getattr(step.inputs, "judge", None) is not None
+    return spec.verifier.server if spec.verifier is not None and asks else None

@@ -11,9 +11,9 @@ from harness.states import NOW
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import MODELS
+from selfevo_contract.sizing.architecture import MODELS, known
 from selfevo_contract.sizing.engines import engine_lines, engines_of
-from selfevo_contract.sizing.fit import gib, known
+from selfevo_contract.sizing.fit import gib
 from selfevo_contract.sizing.hours import Lengths, estimate
 from selfevo_contract.sizing.layout import laid_out, layout_lines
 from selfevo_contract.sizing.memory import CONTEXT_GIB, GIB, JUDGED_TOKENS

@@ -9,8 +9,7 @@ import pytest
 from harness.runs import TRIAD
 from runs import by_transformers, merged
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import MODELS
-from selfevo_contract.sizing.fit import known
+from selfevo_contract.sizing.architecture import MODELS, known
 from selfevo_contract.sizing.memory import CARDS, needs
 from selfevo_contract.sizing.suggestions import Suggestion, suggestions
 from selfevo_contract.spec.run import RunSpec

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Standin:
     end: int = 1
     """The token that ends an answer."""
     longest: int = 4096
+    score: Callable[[list[int]], float] | None = None
+    """Of a judge: the output of its head for a row of token ids."""
     wrong: dict[str, Callable[[Body], Reply | None]] = field(default_factory=dict)
     """By path: the answer in place of the right one, or None for that."""
     asked: list[tuple[str, Body, dict[str, str]]] = field(default_factory=list)
@@ -63,13 +66,24 @@ class Standin:
             return Reply(content={"data": [{"id": name, "max_model_len": self.longest} for name in self.models]})
         if path == "/health":
             return Reply()
+        if path == "/classify" and self.score is not None:
+            if max(map(len, body["input"])) > self.longest:
+                return self.too_long()
+            outputs = [self.score(row) for row in body["input"]]
+            if body.get("use_activation", True):
+                outputs = [1 / (1 + math.exp(-output)) for output in outputs]
+            data = [{"index": i, "label": "LABEL_0", "probs": [of], "num_classes": 1} for i, of in enumerate(outputs)]
+            return Reply(content={"object": "list", "model": body["model"], "data": data})
         if path != "/v1/completions":
             return Reply(404, {"detail": "Not Found"})
-        prompt = body["prompt"]
-        if len(prompt) + body["max_tokens"] > self.longest:
-            text = f"This model's maximum context length is {self.longest} tokens. However, you requested more."
-            return Reply(400, {"error": {"message": text, "type": "BadRequestError", "code": 400}})
+        if len(body["prompt"]) + body["max_tokens"] > self.longest:
+            return self.too_long()
         return Reply(content=self.completion(body))
+
+    def too_long(self) -> Reply:
+        """What vLLM says."""
+        text = f"This model's maximum context length is {self.longest} tokens. However, you requested more."
+        return Reply(400, {"error": {"message": text, "type": "BadRequestError", "code": 400}})
 
     def completion(self, body: Body) -> Body:
         """An answer in vLLM's form."""

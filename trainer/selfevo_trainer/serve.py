@@ -1,7 +1,7 @@
 """The server beside a trainer: ``python -m selfevo_trainer.serve``, and ``--fetch`` before it.
 
-Both read the trainer's PhaseConfig for the models that its phase generates with: frozen ones, and with grpo.vllmMode
-server the policy in training, whose weights the trainer sends.
+Both read the trainer's PhaseConfig for the models that its phase asks: frozen ones, with grpo.vllmMode server the
+policy in training, whose weights the trainer sends, and with verifier.server the judge.
 
     --fetch     brings their files into SELFEVO_SERVER_MODELS and writes `FILE` there; it has the store's credentials
     (nothing)   starts vLLM's server for each of them, one after the other (adapters on one base have one together), and
@@ -41,6 +41,7 @@ from selfevo_trainer.config import read_config
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines.vllm_command import ServedModel, together
 from selfevo_trainer.engines.vllm_server import (
+    JUDGE_WORDS,
     NEVER_INPUT,
     NEVER_SERVICE,
     POLICY,
@@ -48,6 +49,7 @@ from selfevo_trainer.engines.vllm_server import (
     VllmServers,
 )
 from selfevo_trainer.inputs.frozen import name_of
+from selfevo_trainer.inputs.judge_files import fetch_judge, served_judge
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.main import failure_of, log_to_stderr
 from selfevo_trainer.models import adapters
@@ -94,13 +96,13 @@ def _main(log: kept_log.KeptLog) -> int:
 
 
 def _settings(config: PhaseConfig) -> Settings:
-    settings = Settings(config.frozen_server, config.policy_server)
-    if settings == Settings(None, None):
+    if not config.servers:
         raise InputError(
-            "neither engine nor grpo.vllmMode asks for a server beside the trainer; start python -m selfevo_trainer in "
-            "its place"
+            "neither engine nor grpo.vllmMode nor verifier.server asks for a server beside the trainer; start python "
+            "-m selfevo_trainer in its place"
         )
-    return settings
+    judge = config.judge_server
+    return Settings(config.frozen_server, config.policy_server, None if judge is None else judge.engine)
 
 
 def _folder() -> Path:
@@ -148,6 +150,10 @@ def fetch(config: PhaseConfig, folder: Path, stop: StopRequest, started: float) 
         path = adapters.whole(fetch_model(context, getattr(config.inputs, role), role))
         loading = config.inputs.loading
         found[POLICY] = ServedModel(name=POLICY, path=path, loading=loading, longest=0, trained=True)
+    if config.judge_server is not None:
+        inputs: Any = config.inputs
+        judge = served_judge(fetch_judge(context, inputs.judge), inputs.loading, inputs.judge_length)
+        found[judge.name] = judge
     (folder / FILE).write_bytes(_models.dump_json(list(found.values()), by_alias=True))
 
 
@@ -184,10 +190,12 @@ class Settings:
 
     frozen: ServerEngine | None
     policy: ServerEngine | None
+    judge: ServerEngine | None
 
     def servers(self, models: Sequence[ServedModel]) -> Iterator[tuple[VllmServers, list[list[ServedModel]]]]:
-        """Frozen models' and the policy's, and which of ``models`` each server is of. Both have GPUs of their own."""
-        frozen = together([model for model in models if not model.trained])
+        """Frozen models', the policy's and the judge's, and which of ``models`` each server is of. Each kind has GPUs
+        of its own."""
+        frozen = together([model for model in models if not (model.trained or model.scores)])
         if self.frozen is not None and frozen:
             yield VllmServers(self.frozen, len(frozen)), frozen
         if self.policy is not None:
@@ -196,6 +204,9 @@ class Settings:
                 VllmServers(self.policy, 1, POLICY_WORDS, before=before),
                 together([model for model in models if model.trained]),
             )
+        if self.judge is not None:
+            before = sum(each.gpus_in_all for each in (self.frozen, self.policy) if each is not None)
+            yield VllmServers(self.judge, 1, JUDGE_WORDS, before=before), [[model for model in models if model.scores]]
 
 
 def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) -> None:

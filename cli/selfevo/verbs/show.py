@@ -23,8 +23,8 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.guard_signals import blind_guards, warning_guards
 from selfevo_contract.plan import Plan, is_outdated, plan_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.sizing.architecture import known
 from selfevo_contract.sizing.engines import engines_of
-from selfevo_contract.sizing.fit import known
 from selfevo_contract.sizing.grace import grace_lines
 from selfevo_contract.sizing.layout import layout_lines, layout_of
 from selfevo_contract.spec.budget import Budget

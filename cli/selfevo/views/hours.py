@@ -9,8 +9,8 @@ from typing import get_args
 
 from selfevo.text import aligned, count
 from selfevo_contract.plan import sketch
-from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import gib, known
+from selfevo_contract.sizing.architecture import Architecture, known
+from selfevo_contract.sizing.fit import gib
 from selfevo_contract.sizing.hours import Lengths, Took, estimate, wall_hours
 from selfevo_contract.sizing.memory import CARDS, named_gpus
 from selfevo_contract.sizing.speeds import Origin, figures

@@ -15,13 +15,13 @@ from selfevo.views.hours import hours_table
 from selfevo.views.judge import judge_table
 from selfevo.views.uploads import publish_lines
 from selfevo_contract.errors import ExitCode, InputError
-from selfevo_contract.sizing.architecture import KINDS, Architecture
-from selfevo_contract.sizing.fit import in_cpu_of_pod, known
+from selfevo_contract.sizing.architecture import KINDS, Architecture, known
+from selfevo_contract.sizing.fit import in_cpu_of_pod
 from selfevo_contract.sizing.grace import grace_lines
 from selfevo_contract.sizing.layout import layout_lines
-from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs, policy_servers
+from selfevo_contract.sizing.memory import CARDS, GIB, Need, needs
+from selfevo_contract.sizing.servers import Served, served
 from selfevo_contract.sizing.suggestions import suggestions
-from selfevo_contract.spec.engines.server import SHARE
 from selfevo_contract.spec.run import RunSpec
 
 
@@ -54,7 +54,7 @@ def show_size(
     print(f"{model.parameters / 1e9:.2f} billion parameters, on cards of {named} ({CARDS[named]:.0f} GiB of use)")
     for line in layout_lines(spec):
         print(line)
-    servers = list(policy_servers(spec, model))
+    servers = list(served(spec, model))
     rows = [["phase", "GPUs", "GiB each", "held", "backward", "generating", "smallest card"], *map(_row, found)]
     print(*aligned(rows, right=(1, 2, 3, 4, 5)), sep="\n")
     for line in _beside(spec, found, servers):
@@ -62,9 +62,9 @@ def show_size(
     print(*hours_table(spec, model, named, answer_tokens, figures), sep="\n")
     for line in (*publish_lines(spec, model), *judge_table(spec, answer_tokens, figures), *grace_lines(spec, model)):
         print(line)
-    small = [server for server in servers if _of_server(server) > SHARE * CARDS[named]]
+    small = [server for server in servers if not server.fits(CARDS[named])]
     for server in small:
-        print(f"{server.phase}'s server does not fit: raise grpo.vllmTensorParallelSize")
+        print(f"{server.phase}'s server of the {server.whose} does not fit: raise {server.field}")
     if not small and all(need.total <= CARDS[named] for need in found):
         print("every phase fits")
         return ExitCode.DONE
@@ -95,7 +95,7 @@ def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _beside(spec: RunSpec, found: Sequence[Need], servers: Sequence[Need]) -> Iterator[str]:
+def _beside(spec: RunSpec, found: Sequence[Need], servers: Sequence[Served]) -> Iterator[str]:
     """What a phase takes beside its GPUs."""
     for need in found:
         if need.in_cpu:
@@ -105,15 +105,11 @@ def _beside(spec: RunSpec, found: Sequence[Need], servers: Sequence[Need]) -> It
                 "the copies from there in them, a pass's and AdamW's on the CPU are not counted"
             )
     for server in servers:
-        yield (
-            f"{server.phase} has {server.gpus} GPU{'s' * (server.gpus > 1)} more in its pod for the policy's server, "
-            f"which takes {_of_server(server):.1f} GiB of each at least, and {SHARE:.0%} of its memory in all"
-        )
-
-
-def _of_server(server: Need) -> float:
-    """GiB on one GPU of the server of a policy."""
-    return (server.held + server.generation) / GIB
+        if gpus := server.settings.gpus_in_all:
+            yield (
+                f"{server.phase} has {gpus} GPU{'s' * (gpus > 1)} more in its pod for the {server.whose}'s server, "
+                f"which takes {server.gib:.1f} GiB of each at least, and {server.share:.0%} of its memory in all"
+            )
 
 
 def _row(need: Need) -> list[str]:

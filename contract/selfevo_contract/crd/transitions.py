@@ -43,6 +43,7 @@ MAY_CHANGE = frozenset(
         "evaluation.chunkQuestions",
         "verifier.rubric.endpoint",
         "verifier.rubric.maxUnscored",
+        "verifier.server",
     }
 )
 MAY_CHANGE_ANYWHERE = frozenset({"pods", "engine", "checkpointEvery", "queue", "sharding", "cpuOffload"})

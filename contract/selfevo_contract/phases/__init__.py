@@ -108,7 +108,7 @@ inputs_adapter: TypeAdapter[Inputs] = TypeAdapter(Inputs)
 _HOW = frozenset(
     {
         *("pods", "shards", "sharding", "cpuOffload", "vllmMode", "vllmTensorParallelSize", "engine"),
-        *("guards", "endpoint", "maxUnscored"),
+        *("guards", "endpoint", "maxUnscored", "server"),
     }
 )
 """Fields, wherever they are, that say how something is computed and not what."""

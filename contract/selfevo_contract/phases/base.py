@@ -63,6 +63,8 @@ class PhaseType:
     """Fields of its inputs that are keys of other steps, or None, each with that step's phase."""
     sharded: bool = False
     """Its inputs have `shards`, which are no part of its key: parts that run independently, one pod each."""
+    judged: bool = False
+    """In a run with a Verifier the judge scores what its models write."""
     distributed: bool = False
     """Several processes can share it; the others run in one process."""
     trains_solver: bool = False

@@ -57,5 +57,6 @@ CHALLENGER_TRAIN = PhaseType(
     models=("challenger", "solver", "judge"),
     generates=(("solver", "solver_sampling"),),
     steps=(("earlier", "solver-rollout"),),
+    judged=True,
     distributed=True,
 )

@@ -74,5 +74,6 @@ SOLVER_ROLLOUT = PhaseType(
     models=("challenger", "solver", "member", "judge"),
     generates=(("challenger", ""), ("solver", "answer_sampling"), ("member", "answer_sampling")),
     steps=(("earlier", "solver-rollout"),),
+    judged=True,
     sharded=True,
 )

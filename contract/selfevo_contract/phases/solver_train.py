@@ -46,6 +46,7 @@ SOLVER_TRAIN = PhaseType(
     makes="Solver {}",
     models=("solver", "judge"),
     steps=(("curriculum", SOLVER_ROLLOUT.name),),
+    judged=True,
     distributed=True,
     trains_solver=True,
 )

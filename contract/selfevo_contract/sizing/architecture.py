@@ -188,3 +188,8 @@ MODELS = {
     "OctoThinker-8B-Hybrid-Base": Architecture(4096, 14336, 32, 32, 8, 128, 128256, False, False),
 }
 """The models of the examples and their small siblings. OctoThinker has the sizes of Llama 3.2 3B and Llama 3.1 8B."""
+
+
+def known(uri: str) -> Architecture | None:
+    """The model at ``uri`` by its name, the last part without a revision; None when that says nothing."""
+    return MODELS.get(uri.rpartition("/")[2].partition("@")[0])

@@ -15,9 +15,10 @@ from pydantic import PrivateAttr
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, SOLVER_ROLLOUT
 from selfevo_contract.pods import pods_of
-from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import gib, known
+from selfevo_contract.sizing.architecture import Architecture, known
+from selfevo_contract.sizing.fit import gib
 from selfevo_contract.sizing.memory import CONTEXT_GIB, GIB, PROMPT_TOKENS, RESERVE, judge_reading, named_gpus, needs
+from selfevo_contract.sizing.servers import judge_model
 from selfevo_contract.spec.engines import Engine, TransformersEngine, VllmEngine
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.verifier import Verifier
@@ -134,13 +135,7 @@ def _candidates(spec: RunSpec) -> list[str]:
 
 def _trained(spec: RunSpec) -> Verifier | None:
     """The Verifier whose judge is on the GPUs of the Challenger's training and the rollout; None without one."""
-    return spec.verifier if spec.verifier is not None and spec.verifier.is_trained else None
-
-
-def _judge(verifier: Verifier, model: Architecture) -> Architecture:
-    """Of the judge: the first one's, else the base's."""
-    named = known(verifier.model.uri) if verifier.model is not None else None
-    return named or model
+    return spec.verifier if spec.verifier is not None and spec.verifier.is_beside else None
 
 
 def _alone(spec: RunSpec, part: str, model: Architecture, room: float) -> Chosen:
@@ -148,7 +143,7 @@ def _alone(spec: RunSpec, part: str, model: Architecture, room: float) -> Chosen
     verifier = _trained(spec)
     if verifier is None or part == "evaluation":
         return ALONE
-    read = judge_reading(_judge(verifier, model), verifier, _longest(spec)) * (1 + RESERVE) / GIB + CONTEXT_GIB
+    read = judge_reading(judge_model(verifier, model), verifier, _longest(spec)) * (1 + RESERVE) / GIB + CONTEXT_GIB
     share = floor(100 * (ALONE.gpu_memory_utilization - read / room)) / 100
     return ALONE.model_copy(update={"gpu_memory_utilization": share})
 
@@ -171,6 +166,6 @@ def _fits(spec: RunSpec, part: str, model: Architecture, room: float) -> bool:
     need = next(need for need in needs(spec, model) if need.phase == CHALLENGER_TRAIN.name)
     verifier = _trained(spec)
     # `needs` takes a judge for as large as the base.
-    larger = max(0, 2 * (_judge(verifier, model).parameters - model.parameters)) if verifier is not None else 0
+    larger = max(0, 2 * (judge_model(verifier, model).parameters - model.parameters)) if verifier is not None else 0
     more = larger * (1 + RESERVE) / GIB
     return need.total + more <= room and need.held * (1 + RESERVE) / GIB + more + CONTEXT_GIB + share <= room

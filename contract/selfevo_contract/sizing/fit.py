@@ -15,10 +15,10 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_TRAIN
 from selfevo_contract.pods import limit_written_in, pods_of, written_in
 from selfevo_contract.process import part_of
-from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs, policy_servers
+from selfevo_contract.sizing.architecture import Architecture, known
+from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs
+from selfevo_contract.sizing.servers import served
 from selfevo_contract.spec.engines import TransformersEngine
-from selfevo_contract.spec.engines.server import SHARE
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.run import RunSpec
@@ -75,14 +75,13 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
             where = f"{limit_written_in(spec, need.phase, 'memory')}.resources.limits.memory is {limit}"
             raise cpu_memory_too_small(where, need.phase, size)
 
-    for server in policy_servers(spec, model):
+    for server in served(spec, model):
         memory = pods_of(spec, server.phase).gpu_memory
-        if memory is not None and (server.held + server.generation) / GIB > SHARE * gib(memory):
+        if memory is not None and not server.fits(gib(memory)):
             raise InputError(
-                f"{written_in(spec, server.phase, 'gpu_memory')}.gpuMemory is {memory}, of which the policy's server "
-                f"takes {SHARE:.0%}, and {server.phase} needs {(server.held + server.generation) / GIB:.1f} GiB "
-                f"on each of its {server.gpus} GPUs; take larger GPUs, or raise "
-                f"spec.{PHASES[server.phase].part}.grpo.vllmTensorParallelSize",
+                f"{written_in(spec, server.phase, 'gpu_memory')}.gpuMemory is {memory}, of which the {server.whose}'s "
+                f"server takes {server.share:.0%}, and {server.phase} needs {server.gib:.1f} GiB on each of its "
+                f"{server.gpus} GPUs; take larger GPUs, or raise spec.{server.field}",
                 reason=reasons.GPU_TOO_SMALL,
             )
 
@@ -131,11 +130,6 @@ def disk_too_small(what_there_is: str, phase: str, size: int) -> InputError:
         "disk (docs/sizing.md says how much)",
         reason=reasons.DISK_TOO_SMALL,
     )
-
-
-def known(uri: str) -> Architecture | None:
-    """The model at ``uri`` by its name, the last part without a revision; None when that says nothing."""
-    return MODELS.get(uri.rpartition("/")[2].partition("@")[0])
 
 
 def gib(quantity: Quantity) -> float:

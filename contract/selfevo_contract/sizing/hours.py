@@ -16,6 +16,7 @@ from math import ceil
 from selfevo_contract.phases import PHASES
 from selfevo_contract.plan import Plan, Step
 from selfevo_contract.pods import nodes_of
+from selfevo_contract.process import judge_server_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod
 from selfevo_contract.sizing.speeds import (
@@ -179,6 +180,9 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
     work = work_of(step.inputs)
     if work.trained is not None and (policy := work.trained.policy_server) is not None:
         servers += policy.gpus_in_all
+    judge = judge_server_of(spec, step)
+    if judge is not None:
+        servers += judge.engine.gpus_in_all
     seconds = sum(_answering(here, part, engine, processes, own, pods, lengths) for part in work.asked)
     passes = 0.0
     if work.trained is not None:
@@ -187,7 +191,8 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
         passes = here.pass_seconds(work.trained, ceil(count / processes), longest)
     if work.scored is not None:  # read as prompts are
         longest = PROMPT_TOKENS + LONGEST.value * work.scored.longest
-        seconds += here.prefill_seconds(ceil(work.scored.sequences / processes) * longest)
+        readers = processes if judge is None else pods * max(1, judge.engine.gpus_in_all)
+        seconds += here.prefill_seconds(ceil(work.scored.sequences / readers) * longest)
     if work.pairs is not None:  # there and back
         longest = PROMPT_TOKENS + LONGEST.value * work.pairs.longest
         passes += 3 * here.prefill_seconds(work.pairs.sequences * longest)

@@ -13,9 +13,9 @@ from selfevo_contract.errors import InputError
 from selfevo_contract.phases import CHALLENGER_TRAIN, PHASES, SOLVER_TRAIN
 from selfevo_contract.pods import pods_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.sizing.architecture import Architecture
+from selfevo_contract.sizing.architecture import Architecture, known
 from selfevo_contract.sizing.engines import asked_of, engine_lines, with_engines
-from selfevo_contract.sizing.fit import gib, in_cpu_of_pod, known
+from selfevo_contract.sizing.fit import gib, in_cpu_of_pod
 from selfevo_contract.sizing.memory import GIB, Need, gpus_of, needs
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.lora import Lora

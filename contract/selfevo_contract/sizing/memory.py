@@ -113,7 +113,7 @@ def training(
     if grpo.offloaded:  # no more than what is on its way to the GPU and back
         held, gradients = staged_bytes(model, parts, adapted_in=dtype_bytes if adapted else 0), 0
     at_once = min(_sequences(grpo, gpus), max(1, grpo.generation_batch_tokens // sequence)) * sequence
-    generating = at_once * _cache_bytes(model, dtype_bytes if adapted or grpo.sharded else 4, sequence)
+    generating = at_once * cache_bytes(model, dtype_bytes if adapted or grpo.sharded else 4, sequence)
     if grpo.sharded:
         generating += gathered_bytes(model, dtype_bytes)
     elif not adapted:  # autocast's copies, of all but an embedding that is a table only
@@ -122,7 +122,7 @@ def training(
     if grpo.policy_server is not None:  # which has GPUs of its own; weights go to it in two buffers
         generating = SENT + 4 * model.vocabulary * model.hidden
     elif grpo.colocated:  # vLLM's own weights, and room for one sequence at least
-        generating = dtype_bytes * whole + sequence * _cache_bytes(model, dtype_bytes, sequence)
+        generating = dtype_bytes * whole + sequence * cache_bytes(model, dtype_bytes, sequence)
         held += 0 if grpo.vllm_enable_sleep_mode else generating
     batch = half_batch = 0
     if isinstance(solver, TransformersEngine):
@@ -185,7 +185,7 @@ def generation(
 def _batches(engine: Engine, sequence: int, model: Architecture, dtype_bytes: int) -> tuple[int, int]:
     """Keys and values of a batch of sequences of that many tokens, and of half a batch; of one sequence where the
     engine itself decides how many there are."""
-    each = sequence * _cache_bytes(model, dtype_bytes, sequence)
+    each = sequence * cache_bytes(model, dtype_bytes, sequence)
     sequences = engine.sequences(sequence) if isinstance(engine, TransformersEngine) else 1
     return sequences * each, max(1, sequences // 2) * each
 
@@ -195,7 +195,7 @@ def _sequences(grpo: Grpo, gpus: int) -> int:
     return -(-grpo.completions_per_step // gpus)
 
 
-def _cache_bytes(model: Architecture, bytes_each: int, sequence: int) -> int:
+def cache_bytes(model: Architecture, bytes_each: int, sequence: int) -> int:
     """Of one token of a sequence of that many: the cache, and one layer's keys and values repeated for all heads while
     it is computed.
 
@@ -209,11 +209,11 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     """What each phase of ``spec`` takes on one GPU."""
     dtype_bytes = bytes_in(spec.model.dtype)
     challenger, solver = spec.challenger, spec.solver
-    on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None and spec.verifier.is_trained
+    on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None and spec.verifier.is_beside
     yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine, judged=judged)
     longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
     yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes, judged=judged)
-    if spec.verifier is not None and judged:
+    if spec.verifier is not None and spec.verifier.is_trained:
         yield judge_training(model, spec.verifier, longest, dtype_bytes)
     certain, on = solver.reward.mode == SELF_CERTAINTY, gpus_of(spec, solver.pods)
     yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, on, judged=judged, certain=certain)
@@ -226,18 +226,6 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
         if spec.finetune.kind == "sft":  # it generates nothing
             by = by.model_copy(update={"generation_batch_tokens": 1})
         yield training(FINETUNE.name, model, by, dtype_bytes, 1)
-
-
-def policy_servers(spec: RunSpec, model: Architecture) -> Iterator[Need]:
-    """What the servers of policies in training take on each of their GPUs: weights, and room for one sequence at least.
-    They have no reserve of their own: vLLM takes a share of each GPU, and fills it with keys and values."""
-    dtype_bytes = bytes_in(spec.model.dtype)
-    for phase, grpo in ((CHALLENGER_TRAIN.name, spec.challenger.grpo), (SOLVER_TRAIN.name, spec.solver.grpo)):
-        if (server := grpo.policy_server) is not None:
-            sequence = PROMPT_TOKENS + grpo.max_completion_length
-            cached = sequence * _cache_bytes(model, dtype_bytes, sequence)
-            over = server.gpus_of_replica
-            yield Need(phase, over, dtype_bytes * model.parameters // over, 0, cached // over)
 
 
 def gpus_of(spec: RunSpec, pods: Pods) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from selfevo_contract.phases import PHASES, FinetuneInputs, ModelRef
 from selfevo_contract.plan_steps import Step
+from selfevo_contract.process import judge_server_of
 from selfevo_contract.sizing.architecture import Architecture
 from selfevo_contract.sizing.speeds import GROWTH, LOADING, START, STORE, VLLM_AGAIN, VLLM_EAGER, VLLM_START
 from selfevo_contract.sizing.weights import bytes_of, read_by
@@ -39,6 +40,7 @@ def starting_seconds(step: Step, spec: RunSpec, model: Architecture) -> float:
         + loaded / (LOADING.value * 1e9)
         + _engines(engine, len(frozen))
         + (_vllm(1) if grpo is not None and _writes_by_vllm(step, grpo) else 0)
+        + (_vllm(1) if judge_server_of(spec, step) is not None else 0)
     )
 
 

@@ -10,6 +10,7 @@ from selfevo_contract.base import Closed, Sha256, Whole
 from selfevo_contract.rules import Keyed, Rule
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine, TransformersEngine
+from selfevo_contract.spec.judge_server import JudgeServer
 from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.rubric import Rubric
@@ -126,6 +127,9 @@ class Verifier(Closed):
     """Share of a rollout's tasks that enter the curriculum: those whose answers' scores spread most."""
     engine: Engine = TransformersEngine()
     """How the roles write the answers that pairs are made of."""
+    server: JudgeServer | None = None
+    """A server, with GPUs of its own, by which the judge scores in both roles' training and in the rollout. When not
+    given, each process of these phases reads the judge itself, on its own GPU."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 
@@ -141,9 +145,12 @@ class Verifier(Closed):
             "a judge that is trained needs anchors, by which it is measured; put the pairs' file into anchors.data",
         ),
         Rule(
-            "!(has(self.kind) && self.kind == 'rubric') || !(has(self.model) || has(self.lora))",
-            lambda verifier: verifier.kind != "rubric" or (verifier.model is None and verifier.lora is None),
-            "model and lora are of a judge that is trained, and one of kind rubric is not; remove them",
+            "!(has(self.kind) && self.kind == 'rubric') || !(has(self.model) || has(self.lora) || has(self.server))",
+            lambda verifier: (
+                verifier.kind != "rubric"
+                or (verifier.model is None and verifier.lora is None and verifier.server is None)
+            ),
+            "model, lora and server are of a judge that is trained, and one of kind rubric is not; remove them",
         ),
     )
 
@@ -155,8 +162,13 @@ class Verifier(Closed):
 
     @property
     def is_trained(self) -> bool:
-        """Whether it is a model of this run: begun, trained, held beside the roles."""
+        """Whether it is a model of this run: begun, trained, and asked by its phases."""
         return self.kind == "reward"
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether the processes that ask it hold it, each on its own GPU."""
+        return self.is_trained and self.server is None
 
 
 TRAINING_ONLY = (

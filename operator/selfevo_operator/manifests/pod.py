@@ -91,9 +91,9 @@ def pod_spec(
     init_containers: list[dict[str, Any]] = []
     if isinstance(config.engine, ServerEngine) and config.engine.endpoint is not None:
         ours += token(config.engine.endpoint.token_secret, SERVER_TOKEN_ENV)
-    if beside := [each for each in (config.frozen_server, config.policy_server) if each is not None]:
+    if config.servers:
         ours += server_sidecar.client_variables()
-        own = sum(each.gpus_in_all for each in beside)
+        own = sum(each.gpus_in_all for each in config.servers)
         devices = {device or settings.gpu_resource: own} if own else {}
         servers = server_sidecar.server_variables()
         fetch = container(server_sidecar.FETCH, servers)

@@ -1,5 +1,5 @@
-"""Servers in the pod of the trainer, behind an OpenAI-compatible address: the engine `server`, for frozen models, and
-`grpo.vllmMode: server`, for the policy in training. Pure.
+"""Servers in the pod of the trainer, behind an OpenAI-compatible address: the engine `server`, for frozen models,
+`grpo.vllmMode: server`, for the policy in training, and `verifier.server`, for the judge. Pure.
 
     fetch-model   init container: brings the weights from store or hub into the working volume; exits as a trainer
     server        native sidecar (an init container that always restarts): serves them with GPUs of its own
@@ -10,8 +10,8 @@ The server gets no credentials, for it needs none: `fetch-model` has been there.
 the node's memory and processors is not set aside.
 
 The trainer's half is `selfevo_trainer.serve`, which reads from the PhaseConfig what is to be served, and what asks at
-SELFEVO_SERVER_URL. Where two roles generate (solver-rollout), two models share the server's GPUs; the policy has GPUs
-of its own among them, to which the trainer sends its weights by NCCL within the pod.
+SELFEVO_SERVER_URL. Where two roles generate (solver-rollout), two models share the server's GPUs; the judge has GPUs of
+its own among them, and so has the policy, to which the trainer sends its weights by NCCL within the pod.
 """
 
 from __future__ import annotations

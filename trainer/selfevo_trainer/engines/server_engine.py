@@ -33,7 +33,7 @@ from selfevo_trainer.prompts import Messages, encode_all
 
 _PROBE = "What is 7 + 12? Häufig \\boxed{x^2}, 日本語.\n\tdef f(x): return x  # 3.14"
 """Text on which two tokenizers show that they are not the same."""
-_TOO_LONG = ("maximum context length", "max_model_len", "context length", "too long", "longer than")
+TOO_LONG = ("maximum context length", "max_model_len", "context length", "too long", "longer than")
 """How servers say that prompt and completion are more than they have room for."""
 
 
@@ -246,7 +246,7 @@ class ServerEngine:
         return found
 
     def _refused(self, status: int, text: str, ids: list[int], sampling: Sampling) -> SelfevoError | None:
-        if status in (400, 413, 422) and any(words in text for words in _TOO_LONG):
+        if status in (400, 413, 422) and any(words in text for words in TOO_LONG):
             return InputError(
                 f"{self._client.name} has no room for a prompt of {len(ids)} tokens and maxCompletionLength "
                 f"{sampling.max_completion_length} ({text}); shorten one of them, or serve the model with a longer "

@@ -33,6 +33,8 @@ class ServedModel(Wire):
     """Most tokens of a prompt and its completion; 0 when nothing bounds them."""
     trained: bool = False
     """It is the policy in training, which sends its weights anew before each step."""
+    scores: bool = False
+    """It is a judge: it has a score head, and writes nothing."""
 
 
 def together(models: Sequence[ServedModel]) -> list[list[ServedModel]]:
@@ -83,6 +85,8 @@ def command_of(
         options.setdefault("--max-model-len", ["-1"])  # as long as the model and the memory allow
         options["--scheduling-policy"] = ["priority"]  # requests come in by chance, and are worked on in their order
         options["--enable-server-load-tracking"] = []
+    if model.scores:
+        options |= {"--runner": ["pooling"], "--convert": ["classify"]}
     if model.loading.trust_remote_code:
         options["--trust-remote-code"] = []
     if gpus == 0:

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -71,6 +72,17 @@ POLICY_WORDS = Words(
     larger="give it more or larger GPUs (grpo.vllmTensorParallelSize)",
     absent="or choose grpo.generation 'transformers'",
     other="choose grpo.generation 'transformers'",
+)
+
+JUDGE_WORDS = Words(
+    asked="spec.verifier.server is given",
+    gpus="spec.verifier.server.gpus",
+    replicas="spec.verifier.server.replicas",
+    share="spec.verifier.server.gpuMemoryUtilization",
+    larger="change that share, or give it more or larger GPUs (spec.verifier.server.gpus)",
+    startup="spec.verifier.server.startupSeconds {}",
+    absent="or remove spec.verifier.server",
+    other="remove spec.verifier.server",
 )
 
 
@@ -241,6 +253,16 @@ def _spawn(models: Sequence[ServedModel], command: list[str], url: str, devices:
     reader = threading.Thread(target=keep, daemon=True)
     reader.start()
     return _Server(models, url, process, tail, reader)
+
+
+def served_at(answer: Any, name: str) -> list[str]:
+    """Where the model ``name`` is served, in what `selfevo_trainer.serve` answers at /v1/models; empty where it is
+    not."""
+    listed = answer.get("data") if isinstance(answer, dict) else None
+    for each in listed if isinstance(listed, list) else []:
+        if isinstance(each, dict) and each.get("id") == name and isinstance(each.get("urls"), list):
+            return [str(url) for url in each["urls"]]
+    return []
 
 
 def names_of(models: Sequence[ServedModel]) -> str:

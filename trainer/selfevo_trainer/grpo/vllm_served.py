@@ -33,7 +33,7 @@ from selfevo_trainer.engines.drawing import stream, vllm_seed
 from selfevo_trainer.engines.server_engine import never_ready
 from selfevo_trainer.engines.vllm_command import ServedModel
 from selfevo_trainer.engines.vllm_process import library
-from selfevo_trainer.engines.vllm_server import POLICY, POLICY_WORDS, VllmServers
+from selfevo_trainer.engines.vllm_server import POLICY, POLICY_WORDS, VllmServers, served_at
 from selfevo_trainer.grpo import weight_sync
 
 REQUEST_S = 7200.0
@@ -90,7 +90,9 @@ class PolicyByServer(VLLMGeneration):
         """Start a server here, on the machine's last GPUs but for those of a frozen model's; its address."""
         settings, frozen = self._settings(), self._context.config.frozen_server
         before = frozen.gpus_in_all if frozen is not None and torch.cuda.is_available() else 0
-        check_gpus(settings, before + self._context.rank.size)
+        judge = self._context.config.judge_server  # whose server took the GPUs before these
+        others = judge.engine.gpus_in_all if judge is not None and torch.cuda.is_available() else 0
+        check_gpus(settings, before + others + self._context.rank.size)
         model = ServedModel(
             name=POLICY,
             path=Path(str(self.model.name_or_path)),
@@ -106,10 +108,8 @@ class PolicyByServer(VLLMGeneration):
         """The address of the server in the pod, once it is ready."""
 
         def find(answer: Any) -> str:
-            listed = answer.get("data") if isinstance(answer, dict) else None
-            for each in listed if isinstance(listed, list) else []:
-                if each.get("id") == POLICY and each.get("urls"):
-                    return str(each["urls"][0])
+            if urls := served_at(answer, POLICY):
+                return urls[0]
             raise InputError("the server beside the trainer serves no policy; start it with the trainer's own settings")
 
         patience = self._settings().startup_seconds

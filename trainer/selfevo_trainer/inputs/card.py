@@ -46,7 +46,9 @@ def check(context: Context, inputs: BuiltInputs, folder: Path) -> None:
         log.warning("whether the GPU's memory suffices is not checked, for the model's sizes are not known: %s", error)
         return
     name, memory = found
-    need = need_of(inputs, context.config.engine, model, context.rank.size)
+    need = need_of(
+        inputs, context.config.engine, model, context.rank.size, apart=context.config.judge_server is not None
+    )
     if need is not None and least_gib(need) > memory:
         raise too_small(need, memory, f"the GPU of this process ({name}) has {memory:.1f} GiB")
     if need is not None and need.in_cpu:
@@ -75,15 +77,21 @@ def card() -> tuple[str, float] | None:
     return found.name, found.total_memory / GIB
 
 
-def need_of(inputs: BuiltInputs, engine: Engine, model: Architecture, processes: int) -> Need | None:
-    """What ``inputs`` takes of a GPU; None of an engine that splits its models by itself."""
+def need_of(
+    inputs: BuiltInputs, engine: Engine, model: Architecture, processes: int, *, apart: bool = False
+) -> Need | None:
+    """What ``inputs`` takes of a GPU; None of an engine that splits its models by itself.
+
+    Args:
+        apart: the judge, if there is one, has GPUs of its own.
+    """
     dtype_bytes = bytes_in(inputs.loading.dtype)
     match inputs:
         case ChallengerTrainInputs():
-            judged = inputs.judge is not None
+            judged = inputs.judge is not None and not apart
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine, judged=judged)
         case SolverTrainInputs():
-            judged, certain = inputs.judge is not None, inputs.reward.mode == SELF_CERTAINTY
+            judged, certain = inputs.judge is not None and not apart, inputs.reward.mode == SELF_CERTAINTY
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, judged=judged, certain=certain)
         case FinetuneInputs():
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes)

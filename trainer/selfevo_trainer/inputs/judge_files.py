@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.errors import InputError
 from selfevo_contract.judging import JUDGE_FILE, Verdict, digest_of
-from selfevo_contract.phases import StepModelRef
+from selfevo_contract.phases import Loading, StepModelRef
 from selfevo_store import CorruptArtifact, fetch, read_file
 from selfevo_trainer.context import Context
+from selfevo_trainer.engines.vllm_command import ServedModel
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class JudgeFiles:
     digest: str
     holder: StepModelRef
     """The step that made it."""
+
+
+def served_judge(files: JudgeFiles, loading: Loading, max_length: int) -> ServedModel:
+    """``files`` as a server is given them. Their digest is in the name: scores belong to it."""
+    name = f"judge/{files.digest}"
+    return ServedModel(name=name, path=files.path, loading=loading, longest=max_length, scores=True)
 
 
 def verdict_of(context: Context, ref: StepModelRef, use: str) -> tuple[str, Manifest, Verdict]:

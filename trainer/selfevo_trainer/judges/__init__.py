@@ -30,7 +30,8 @@ class _TimedJudge:
 def open_judge(
     context: Context, ref: StepModelRef, loading: Loading, max_length: int | None, name: str = "judge"
 ) -> Judge:
-    """The judge that the verifier-train step ``ref`` stands for; its time is counted as judging.
+    """The judge that the verifier-train step ``ref`` stands for; its time is counted as judging. In a phase with a
+    server for it, that server is asked; elsewhere this process reads it.
 
     Args:
         max_length: most tokens of a task and its answer.
@@ -38,11 +39,24 @@ def open_judge(
 
     Raises:
         InputError: there is no such judge, or it cannot be loaded.
-        ServiceError: the store cannot be reached.
+        ServiceError: store or server cannot be reached.
     """
     assert max_length is not None  # whoever has a judge has it
     files = fetch_judge(context, ref, name)
+    server = context.config.judge_server
     with context.clock.during("load"):
-        from selfevo_trainer.judges.scalar import ScalarJudge  # it imports torch
+        if server is None:
+            from selfevo_trainer.judges.scalar import ScalarJudge  # it imports torch
 
-        return _TimedJudge(ScalarJudge.load(files.path, loading, max_length, files.digest), context, files.digest)
+            found: Judge = ScalarJudge.load(files.path, loading, max_length, files.digest)
+        else:
+            from selfevo_trainer.judges import held, served
+
+            found = served.ServedJudge.open(context, server, files, loading, max_length)
+            if context.rank.first:
+                try:
+                    held.check(context, found, files, loading, max_length)
+                except BaseException:
+                    found.close()
+                    raise
+        return _TimedJudge(found, context, files.digest)

@@ -46,9 +46,7 @@ class ScalarJudge:
         rows = [self.encode(task, answer) for task, answer in zip(tasks, answers, strict=True)]
         scores = scores_of(self.model, rows, self.tokenizer.pad_token_id)
         if not all(map(_is_number, scores)):
-            raise InputError(
-                "the judge computes NaN or infinity; set spec.model.dtype to float32 or bfloat16, or take another one"
-            )
+            raise not_a_number()
         return scores
 
     def close(self) -> None:
@@ -56,6 +54,13 @@ class ScalarJudge:
         del self.model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def not_a_number() -> InputError:
+    """What to say of a score that is none."""
+    return InputError(
+        "the judge computes NaN or infinity; set spec.model.dtype to float32 or bfloat16, or take another one"
+    )
 
 
 def _is_number(score: float) -> bool:

@@ -12,9 +12,29 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.openai_standin import openai_server
+
+
+def judge(path: Path) -> Callable[[list[int]], float]:
+    """The score head's output at the last token of a row, by transformers: as vLLM has it."""
+    # Libraries take this package for the real one.
+    sys.path[:] = [place for place in sys.path if not place.endswith("fake_vllm")]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        del sys.modules[name]
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    model.config.pad_token_id = None
+
+    def score(row: list[int]) -> float:
+        with torch.inference_mode():
+            return float(model(input_ids=torch.tensor([row])).logits[0, 0])
+
+    return score
 
 
 def main() -> None:
@@ -26,7 +46,8 @@ def main() -> None:
     parser.add_argument("--gpu-memory-utilization", type=float, required=True)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
-    for option in ("weight-transfer-config", "logprobs-mode", "scheduling-policy"):  # of a policy
+    # Of a policy, and of a judge.
+    for option in ("weight-transfer-config", "logprobs-mode", "scheduling-policy", "runner", "convert"):
         parser.add_argument(f"--{option}", default="")
     parser.add_argument("--enable-server-load-tracking", action="store_true")
     parser.add_argument("--max-loras", type=int, default=1)
@@ -60,8 +81,10 @@ def main() -> None:
         time.sleep(600)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     names = [*given.served_model_name, *(json.loads(each)["name"] for each in given.lora_modules)]
+    score = judge(Path(given.model)) if (given.runner, given.convert) == ("pooling", "classify") else None
     with openai_server(*names, port=given.port) as server:
         server.longest = given.max_model_len
+        server.score = score
         if wrong == "ends at a question":
             server.wrong["/v1/completions"] = lambda _: os._exit(9)
         if wrong == "ends at the fifth":

@@ -1,0 +1,173 @@
+"""A judge in a server: vLLM's, beside the trainer in its pod, or started here (spec.verifier.server).
+
+Answers travel as token ids, encoded as `encoding` does it, so that neither the server's tokenizer nor its chat template
+has a say; what comes back is the one output of the score head, without an activation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import torch
+
+from selfevo_contract.errors import InputError, SelfevoError
+from selfevo_contract.phases import Loading
+from selfevo_contract.process import SERVER_URL_ENV
+from selfevo_contract.spec.judge_server import JudgeServer
+from selfevo_trainer.context import Context
+from selfevo_trainer.distributed import collective
+from selfevo_trainer.endpoints.client import BadAnswer, Client, Words
+from selfevo_trainer.endpoints.in_parallel import in_parallel
+from selfevo_trainer.engines.server_engine import TOO_LONG, never_ready
+from selfevo_trainer.engines.vllm_command import ServedModel
+from selfevo_trainer.engines.vllm_server import JUDGE_WORDS, VllmServers, served_at
+from selfevo_trainer.inputs.judge_files import JudgeFiles, served_judge
+from selfevo_trainer.judges.encoding import Encoder
+from selfevo_trainer.judges.scalar import not_a_number
+from selfevo_trainer.models.loading import load_tokenizer
+
+FIELD = "spec.verifier.server"
+ROWS = 16
+"""Answers in one request."""
+AT_ONCE = 16
+"""Requests under way at each server, of one trainer process."""
+_BESIDE, _OURS = "the server beside the trainer", "the judge's server that this process started"
+_WORDS = Words(timeout=f"{FIELD}.requestTimeout", patience=f"or raise {FIELD}.startupSeconds")
+
+
+class ServedJudge:
+    """See `Judge`. A client of servers that all serve ``model``."""
+
+    def __init__(
+        self, client: Client, model: ServedModel, digest: str, *, replicas: int = 1, servers: VllmServers | None = None
+    ) -> None:
+        tokenizer = load_tokenizer(model.path, model.loading)
+        self.digest = digest
+        self._client, self._model, self._servers = client, model.name, servers
+        self._at_once = AT_ONCE * replicas
+        self._encode, self._pad = Encoder(tokenizer, model.longest), tokenizer.pad_token_id
+
+    @classmethod
+    def open(
+        cls, context: Context, settings: JudgeServer, files: JudgeFiles, loading: Loading, longest: int
+    ) -> ServedJudge:
+        """The judge in ``files``; it waits until the server is ready.
+
+        Raises:
+            InputError: the server serves something else, or cannot serve this.
+            ServiceError: it does not become ready.
+        """
+        model = served_judge(files, loading, longest)
+        servers: VllmServers | None = None
+        urls: list[str] = []
+        name, beside = _BESIDE, os.environ.get(SERVER_URL_ENV, "")
+        try:
+            if beside:
+                with closing(_client(settings, name, [beside])) as front:
+                    urls = front.ask(
+                        "/v1/models", None, lambda answer: _beside(answer, model.name), refused=never_ready
+                    )
+            else:
+                name = _OURS
+                if context.rank.first:
+                    servers = _started(context, settings, model)
+                    urls = servers.urls_of(model.name)
+                urls = collective.broadcast(urls)
+            client = _client(settings, name, urls, servers)
+            return cls(client, model, files.digest, replicas=len(urls), servers=servers)
+        except BaseException:
+            if servers is not None:
+                servers.close()
+            raise
+
+    def score(self, tasks: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """See `Judge.score`.
+
+        Raises:
+            InputError: a score is no number; the server has no room for an answer, or refuses what it is asked.
+            ServiceError: the server does not answer.
+        """
+        rows = [self._row(task, answer) for task, answer in zip(tasks, answers, strict=True)]
+        parts = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+        found = in_parallel(lambda number: self._ask(number, parts[number]), len(parts), self._at_once)
+        return [score for part in found for score in part]
+
+    def _row(self, task: str, answer: str) -> list[int]:
+        """The tokens up to the one whose hidden state transformers' classifiers score: the last that is no padding.
+        vLLM scores the last of all, and a tokenizer may be padded with the token that ends an answer."""
+        row = self._encode(task, answer)
+        while len(row) > 1 and row[-1] == self._pad:
+            row.pop()
+        return row
+
+    def _ask(self, number: int, rows: Sequence[Sequence[int]]) -> list[float]:
+        body = {"model": self._model, "input": rows, "use_activation": False, "add_special_tokens": False}
+        return self._client.ask(
+            "/classify",
+            body,
+            lambda answer: _scores(answer, len(rows)),
+            number=number,
+            refused=lambda status, text: _refused(status, text, max(map(len, rows))),
+        )
+
+    def close(self) -> None:
+        """Ask no more; end the server if it was started here."""
+        self._client.close()
+        if self._servers is not None:
+            self._servers.close()
+
+
+def _client(settings: JudgeServer, name: str, urls: Sequence[str], servers: VllmServers | None = None) -> Client:
+    return Client(
+        name,
+        urls,
+        timeout=settings.request_timeout,
+        patience=settings.startup_seconds,
+        check_alive=(lambda: None) if servers is None else servers.check,
+        words=_WORDS,
+    )
+
+
+def _started(context: Context, settings: JudgeServer, model: ServedModel) -> VllmServers:
+    """Servers here, on the machine's last GPUs but for those of the phase's other servers."""
+    others = [each for each in (context.config.frozen_server, context.config.policy_server) if each is not None]
+    before = sum(each.gpus_in_all for each in others) if torch.cuda.is_available() else 0
+    servers = VllmServers.start(settings.engine, model, JUDGE_WORDS, before=before)
+    try:
+        servers.wait()
+    except BaseException:
+        servers.close()
+        raise
+    return servers
+
+
+def _beside(answer: Any, name: str) -> list[str]:
+    urls = served_at(answer, name)
+    if not urls:
+        raise InputError(f"{_BESIDE} does not serve {name}; start it with the trainer's own settings")
+    return urls
+
+
+def _scores(answer: Any, count: int) -> list[float]:
+    """One number for each of ``count`` rows, in order."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    try:
+        outputs = {each["index"]: [float(of) for of in each["probs"]] for each in data or []}
+        found = [score for number in range(count) for [score] in [outputs[number]]]
+    except (KeyError, TypeError, ValueError):
+        raise BadAnswer("gave an answer without one score for each row") from None
+    return found
+
+
+def _refused(status: int, text: str, longest: int) -> SelfevoError | None:
+    if "Out of range float" in text:  # JSON has no NaN
+        return not_a_number()
+    if status in (400, 413, 422) and any(words in text for words in TOO_LONG):
+        return InputError(
+            f"the judge's server has no room for {longest} tokens of a task and its answer ({text}); lower "
+            f"spec.verifier.maxLength, or remove {FIELD}"
+        )
+    return None
