@@ -93,11 +93,50 @@ def test_the_server_of_a_policy_has_gpus_of_its_own(tmp_path: Path) -> None:
     heads = {"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
     (large := tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", **shape, **heads}))
     code, output = sized(str(path), "--card", "24", "--config", str(large))
-    assert code == 2 and "solver-train's server does not fit: raise grpo.vllmTensorParallelSize" in output
+    assert (
+        code == 2
+        and "solver-train's server of the policy does not fit: raise solver.grpo.vllmTensorParallelSize" in output
+    )
     grpo["vllmTensorParallelSize"] = 2
     path.write_text(yaml.safe_dump(document))
     output = sized(str(path), "--card", "24", "--config", str(large))[1]
     assert "solver-train has 2 GPUs more" in output and "does not fit" not in output
+
+
+def test_the_server_of_a_judge_has_gpus_of_its_own_and_takes_the_judge_off_the_trainers(tmp_path: Path) -> None:
+    document, path = by_transformers("qwen3-4b-base"), tmp_path / "run.yaml"
+    spec = document["spec"]
+    for part in ("oracle", "band"):
+        spec["rollout"].pop(part, None)
+    spec["challenger"]["reward"] = spec["solver"]["reward"] = {"mode": "judged"}
+    judge = {"uri": "hf://owner/Qwen3-8B-Base@main"}
+    spec["verifier"] = {"model": judge, "anchors": {"data": {"uri": "s3://bucket/anchors.jsonl"}}, "maxLength": 4096}
+
+    def figures() -> tuple[str, dict[str, list[list[str]]]]:
+        path.write_text(yaml.safe_dump(document))
+        output = sized(str(path), "--card", "180")[1]
+        rows = [line.split() for line in output.splitlines()]
+        phases = ("challenger-train", "solver-rollout", "verifier-train", "solver-train")
+        return output, {phase: [row for row in rows if row[:1] == [phase] and row[1] != "has"] for phase in phases}
+
+    beside, before = figures()
+    spec["verifier"]["server"] = {"gpus": 2, "replicas": 2}
+    output, after = figures()
+    assert "judge's server" not in beside
+    for phase in ("challenger-train", "solver-rollout", "solver-train"):
+        more = (
+            f"{phase} has 4 GPUs more in its pod for the judge's server, which takes 7.9 GiB of each at least, and 90%"
+        )
+        assert more in output
+        (memory, hours), (memory_before, hours_before) = after[phase], before[phase]
+        assert memory[1] == memory_before[1]
+        assert float(memory_before[3]) - float(memory[3]) == pytest.approx(7.5, abs=0.11)  # taken to be as the base is
+        pods = spec["rollout"]["shards"] if phase == "solver-rollout" else 1
+        assert int(hours[1]) - int(hours_before[1]) == 4 * pods
+    assert after["verifier-train"][0] == before["verifier-train"][0]
+    spec["verifier"]["server"] = {"gpuMemoryUtilization": 0.05}
+    output, _ = figures()
+    assert "challenger-train's server of the judge does not fit: raise verifier.server.gpus" in output
 
 
 def test_what_lies_in_cpu_memory_is_reported(tmp_path: Path) -> None:

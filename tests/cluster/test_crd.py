@@ -564,9 +564,9 @@ MISTAKES: list[tuple[Document, str, str]] = [
             *(
                 (
                     {**JUDGE, name: value},
-                    "model and lora are of a judge that is trained, and one of kind rubric is not; remove them",
+                    "model, lora and server are of a judge that is trained, and one of kind rubric is not; remove them",
                 )
-                for name, value in (("model", {"uri": "s3://bucket/judge"}), ("lora", {}))
+                for name, value in (("model", {"uri": "s3://bucket/judge"}), ("lora", {}), ("server", {}))
             ),
         )
     ),
@@ -709,6 +709,8 @@ CHANGES: list[tuple[str, Any, str]] = [
     ),
     ("verifier.rubric", JUDGE["rubric"], f"rubric cannot be added or removed after creation; {REMEDY}"),
     ("engines", ABSENT, ""),
+    ("verifier.server", ABSENT, ""),
+    ("verifier.server.gpus", 4, ""),
     ("tracking", [{"kind": "tensorboard"}], ""),
     ("tracking", ABSENT, ""),
     ("rollout.wellFormed", [{"kind": "number"}], FROZEN),
@@ -826,6 +828,7 @@ FREE = (
         "storage.credentialsSecret",
         "storage.region",
         "storage.requireConditionalPut",
+        "verifier.server",
     ),
     *(
         "storage.checksum",

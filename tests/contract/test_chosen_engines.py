@@ -141,8 +141,9 @@ def test_a_run_whose_layout_has_smaller_batches_goes_on_without_it(model: str, m
     assert [step.key for step in plan(without.spec).steps] == [step.key for step in plan(run.spec).steps]
 
 
-def judged_by(model: str) -> dict[str, Any]:
-    return {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "model": {"uri": f"hf://owner/{model}@main"}}}
+def judged_by(model: str, **verifier: Any) -> dict[str, Any]:
+    named = {"model": {"uri": f"hf://owner/{model}@main"}, **verifier}
+    return {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], **named}}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,7 @@ def judged_by(model: str) -> dict[str, Any]:
         (("Qwen3-4B-Base", "80Gi", 1), TRIAD, (0.5, 0.71, 0.9)),  # a judge as the base is: 14.9 GiB
         (("Qwen3-4B-Base", "80Gi", 1), judged_by("Qwen3-8B-Base"), (0.5, 0.59, 0.9)),  # 24.2 GiB
         (("Qwen3-4B-Base", "80Gi", 1), judged_by("mine"), (None, None, 0.9)),
+        (("Qwen3-4B-Base", "80Gi", 1), judged_by("mine", server={}), (0.5, 0.9, 0.9)),  # has GPUs of its own
         (("Qwen3-4B-Base", "80Gi", 1), RUBRIC, (0.5, 0.9, 0.9)),  # elsewhere
         (("Qwen3-4B-Base", "24Gi", 1), {}, (None, 0.9, 0.9)),
         (("Qwen3-4B-Base", "24Gi", 1), TRIAD, (None, None, 0.9)),
@@ -166,7 +168,7 @@ def test_what_a_trained_judge_takes_beside_vllm_is_left_free(
 ) -> None:
     spec = chosen(*arguments, **changes).spec
     assert tuple(getattr(getattr(spec, part).engine, "gpu_memory_utilization", None) for part in PARTS) == expected
-    if expected[1] is not None and spec.verifier is not None and spec.verifier.is_trained:
+    if expected[1] is not None and spec.verifier is not None and spec.verifier.is_beside:
         named = spec.verifier.model
         judge = known(named.uri) if named is not None else MODELS[arguments[0]]
         assert judge is not None

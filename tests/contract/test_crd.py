@@ -221,6 +221,8 @@ def test_what_is_not_named_as_free_to_change_is_held() -> None:
         *(f"budget.{name}" for name in ("wallTime", "gpuHours", "tokens", "dollars", "dollarsPerGpuHour")),
         *(path for path in free - shared if path.startswith(("guards.", "publish.", "verifier.rubric.endpoint."))),
         "verifier.rubric.maxUnscored",
+        *(f"verifier.server.{name}" for name in ("gpus", "replicas", "gpuMemoryUtilization")),
+        *("verifier.server.requestTimeout", "verifier.server.startupSeconds"),
     }
     assert {"iterations"} == MAY_GROW and held(".spec.iterations")
     assert all(f".spec.{name}" in NODES for name in MAY_CHANGE)

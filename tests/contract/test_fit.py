@@ -100,6 +100,18 @@ def test_a_policy_that_its_servers_gpus_do_not_hold_is_refused() -> None:
     refuse_what_does_not_fit(make_run(**{**QWEN, **asked, "spec__solver__grpo__vllmTensorParallelSize": 2}).spec)
 
 
+def test_a_judge_that_its_servers_gpus_do_not_hold_is_refused() -> None:
+    judge = {**TRIAD["spec__verifier"], "model": {"uri": "hf://owner/Qwen3-8B-Base@main"}, "server": {"gpus": 2}}
+    asked: dict[str, Any] = {**TRIAD, "spec__pods": {"gpuMemory": "1Ti"}, "spec__rollout__pods": {"gpuMemory": "8Gi"}}
+    assert refused({**asked, "spec__verifier": judge}, "GpuTooSmall") == (
+        "spec.rollout.pods.gpuMemory is 8Gi, of which the judge's server takes 90%, and solver-rollout needs 8.1 GiB "
+        "on each of its 2 GPUs; take larger GPUs, or raise spec.verifier.server.gpus"
+    )
+    for fits in ({"gpus": 4}, {"gpus": 0}):
+        changes = {**QWEN, **asked, "spec__verifier": {**judge, "server": fits}}
+        refuse_what_does_not_fit(make_run(**changes).spec)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -226,6 +226,13 @@ FULL: Document = {
             "promotion": {"standardErrors": 1.0, "lengthCorrelation": 0.25},
             "curriculumShare": 0.25,
             "engine": {"kind": "transformers", "batchSize": 8, "batchTokens": 4096},
+            "server": {
+                "gpus": 2,
+                "replicas": 2,
+                "gpuMemoryUtilization": 0.5,
+                "requestTimeout": 60,
+                "startupSeconds": 600,
+            },
             "pods": {"image": "other"},
         },
         "evaluation": {

@@ -115,6 +115,17 @@ CASES: dict[str, dict[str, Any]] = {
         "spec__solver__grpo__perDeviceTrainBatchSize": 2,
         "spec__solver__pods": {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 4}}},
     },
+    "solver-with-a-served-judge": {
+        "step": SOLVER,
+        **TRIAD,
+        "spec__verifier": {
+            "anchors": {"data": {"uri": "s3://models/anchors.jsonl"}},
+            "server": {"gpus": 2, "replicas": 2, "gpuMemoryUtilization": 0.8},
+        },
+        "spec__solver__grpo__perDeviceTrainBatchSize": 2,
+        "spec__solver__pods": {"resources": {**GPUS_8, "limits": {"nvidia.com/gpu": 4}}},
+        "spec__storage__credentialsSecret": "s3-credentials",
+    },
     "rollout-in-eight-shards": {
         "step": ROLLOUT,
         "spec__rollout__shards": 8,
@@ -898,6 +909,28 @@ def test_a_policy_has_gpus_of_its_own_beside_those_of_a_frozen_model() -> None:
     names = [variable["name"] for variable in elsewhere["containers"][0]["env"]]
     assert {"SELFEVO_SERVER_TOKEN", "SELFEVO_SERVER_URL"} <= set(names)
     assert violations(both) == violations(elsewhere) == []
+
+
+def test_a_judge_has_gpus_of_its_own_in_the_phases_that_ask_it_and_in_no_other() -> None:
+    judged = {k: v for k, v in CASES["solver-with-a-served-judge"].items() if k != "step"}
+    server = pod_of(SOLVER, **judged)["initContainers"][1]
+    assert server["resources"] == {"limits": {"nvidia.com/gpu": 4}}
+    assert not [variable for variable in server["env"] if variable["name"].startswith("AWS_SECRET")]
+    both = {**judged, "spec__challenger__engine": {"kind": "server", "gpus": 3}}
+    assert pod_of(CHALLENGER, **both)["initContainers"][1]["resources"] == {"limits": {"nvidia.com/gpu": 3 + 4}}
+    policy = {"generation": "vllm", "vllmMode": "server"}
+    all_three = {**both, **{f"spec__challenger__grpo__{name}": value for name, value in policy.items()}}
+    assert pod_of(CHALLENGER, **all_three)["initContainers"][1]["resources"]["limits"] == {"nvidia.com/gpu": 3 + 4 + 1}
+    shard = pod_of(ROLLOUT, **judged)["initContainers"][1]  # each shard's pod has its own
+    assert shard["resources"] == {"limits": {"nvidia.com/gpu": 4}}
+    for step in ("verifier-train-0", "verifier-train-1", EVALUATE):
+        assert "initContainers" not in pod_of(step, **judged)
+        assert "judgeServer" not in env_of(step, **judged)[CONFIG_ENV]
+    without = {**judged, "spec__verifier": {**judged["spec__verifier"], "server": None}}
+    assert "initContainers" not in pod_of(SOLVER, **without)
+    run, other = run_of(**judged), run_of(**without)
+    assert [step.key for step in plan(run.spec).steps] == [step.key for step in plan(other.spec).steps]
+    assert violations(pod_of(CHALLENGER, **all_three)) == []
 
 
 def test_a_policys_server_is_not_open_to_a_node() -> None:

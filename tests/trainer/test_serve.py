@@ -371,17 +371,19 @@ def test_the_trainer_says_why_the_server_beside_it_will_never_be_ready(
     assert done.code == code and says in done.result.message, done.result.message
 
 
-def test_a_server_that_ends_later_ends_its_container(
+def test_a_server_that_ends_later_ends_its_container_and_the_next_one_listens_where_it_did(
     phases: Callable[..., Phases], sidecar: Callable[..., Sidecar], fake_vllm: Path
 ) -> None:
-    pod = sidecar(phases(), "evaluate-0")
+    pod = sidecar(phases(replicas=2), "evaluate-0")
     assert pod.fetch() == 0
     pod.start()
-    pod.answers("/health", 200)
-    [server] = started(fake_vllm)
-    os.kill(server["pid"], signal.SIGKILL)
+    [before] = pod.answers("/v1/models", 200).json()["data"]
+    assert len(set(before["urls"])) == 2
+    os.kill(started(fake_vllm)[0]["pid"], signal.SIGKILL)
     assert pod.process is not None and pod.process.wait(LIMIT_S) == int(ExitCode.SERVICE)
     assert "was ended by signal 9" in PhaseResult.model_validate_json(pod.termination.read_bytes()).message
+    pod.start()  # as Kubernetes does; the trainer knows these addresses
+    assert pod.answers("/v1/models", 200).json()["data"] == [before]
 
 
 # --- the command line

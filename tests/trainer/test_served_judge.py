@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ import pytest
 from harness.openai_standin import Body, Reply, Standin, openai_server
 from harness.tiny import BASE
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
-from selfevo_contract.phases import Loading
+from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_ROLLOUT, SOLVER_TRAIN, Loading
 from selfevo_contract.process import SERVER_URL_ENV
+from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.judge_server import JudgeServer
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines.vllm_command import ServedModel, command_of
@@ -164,6 +166,29 @@ def test_the_server_is_started_as_a_classifier_with_room_for_an_answer_and_not_m
     assert options["--served-model-name"] == NAME
     written = command_of([model.model_copy(update={"scores": False})], 8001, JudgeServer().engine, 1, 0.9)
     assert not {"--runner", "--convert"} & set(written)
+
+
+@pytest.mark.parametrize(
+    ("phase", "engine", "server", "says"),
+    [
+        (SOLVER_TRAIN.name, "transformers", {"gpus": 3}, "asks for 3 GPUs (gpus x replicas) beside the 2 of this"),
+        (CHALLENGER_TRAIN.name, "server", {}, "asks for 1 GPUs (gpus x replicas) beside the 4 of this machine that"),
+        (SOLVER_ROLLOUT.name, "server", {"replicas": 3}, "beside the 2 of this machine that other models are on, and"),
+        (SOLVER_ROLLOUT.name, "transformers", {"gpus": 3, "replicas": 2}, "and there are 4 here; remove spec.verifier"),
+    ],
+)
+def test_a_machine_without_gpus_for_the_judge_beside_the_others_starts_no_server(
+    monkeypatch: pytest.MonkeyPatch, phase: str, engine: str, server: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setattr(served.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv(SERVER_URL_ENV, raising=False)
+    frozen = ServerEngine(kind="server", gpus=2) if engine == "server" else None
+    config = SimpleNamespace(frozen_server=frozen, policy_server=None, inputs=SimpleNamespace(phase=phase))
+    size = 2 if phase != SOLVER_ROLLOUT.name else 1
+    context: Any = SimpleNamespace(config=config, rank=SimpleNamespace(first=True, size=size))
+    settings = JudgeServer.model_validate(server)
+    message = refusal(lambda: served.ServedJudge.open(context, settings, FILES, LOADING, LONGEST), InputError)
+    assert message.startswith("spec.verifier.server asks for ") and says in message
 
 
 def test_rounding_explains_small_differences_of_margins_and_no_large_ones() -> None:

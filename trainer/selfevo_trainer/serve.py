@@ -12,7 +12,8 @@ policy in training, whose weights the trainer sends, and with verifier.server th
         /v1/models   the same with each model's addresses (``urls``), at which the trainer asks from then on
                      503: not yet. 422 and 424: it never will, with why; the trainer ends with that, by exit code 2 or 3
 
-A server that ends after all were ready ends this process, which Kubernetes starts again; the trainer waits meanwhile.
+A server that ends after all were ready ends this process, which Kubernetes starts again; the trainer waits meanwhile,
+and finds it at the same addresses.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,6 +48,7 @@ from selfevo_trainer.engines.vllm_server import (
     POLICY,
     POLICY_WORDS,
     VllmServers,
+    free_ports,
 )
 from selfevo_trainer.inputs.frozen import name_of
 from selfevo_trainer.inputs.judge_files import fetch_judge, served_judge
@@ -59,6 +61,8 @@ from selfevo_trainer.process.signals import StopRequest, die_with_parent
 
 FILE = "models.json"
 """What is to be served, in the folder of the models."""
+PORTS = "ports"
+"""At which ports vLLM listens, in the same folder."""
 POLL_S = 0.5
 _models = TypeAdapter(list[ServedModel])
 
@@ -192,21 +196,43 @@ class Settings:
     policy: ServerEngine | None
     judge: ServerEngine | None
 
-    def servers(self, models: Sequence[ServedModel]) -> Iterator[tuple[VllmServers, list[list[ServedModel]]]]:
+    def servers(
+        self, models: Sequence[ServedModel], ports: Callable[[int], list[int]]
+    ) -> Iterator[tuple[VllmServers, list[list[ServedModel]]]]:
         """Frozen models', the policy's and the judge's, and which of ``models`` each server is of. Each kind has GPUs
         of its own."""
         frozen = together([model for model in models if not (model.trained or model.scores)])
         if self.frozen is not None and frozen:
-            yield VllmServers(self.frozen, len(frozen)), frozen
+            yield VllmServers(self.frozen, len(frozen), ports=ports), frozen
         if self.policy is not None:
             before = self.frozen.gpus_in_all if self.frozen is not None else 0
             yield (
-                VllmServers(self.policy, 1, POLICY_WORDS, before=before),
+                VllmServers(self.policy, 1, POLICY_WORDS, before=before, ports=ports),
                 together([model for model in models if model.trained]),
             )
         if self.judge is not None:
             before = sum(each.gpus_in_all for each in (self.frozen, self.policy) if each is not None)
-            yield VllmServers(self.judge, 1, JUDGE_WORDS, before=before), [[model for model in models if model.scores]]
+            servers = VllmServers(self.judge, 1, JUDGE_WORDS, before=before, ports=ports)
+            yield servers, [[model for model in models if model.scores]]
+
+
+class _Ports:
+    """Ports that are the same in the next process of this container: the trainer asks there again. ``file`` has
+    them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._given = file, 0
+        with contextlib.suppress(OSError, ValueError):
+            self._known = [int(port) for port in file.read_text().split()]
+            return
+        self._known = []
+
+    def __call__(self, count: int) -> list[int]:
+        """The next ``count``."""
+        first, self._given = self._given, self._given + count
+        self._known += free_ports(max(0, self._given - len(self._known)))
+        self._file.write_text(" ".join(map(str, self._known)))
+        return self._known[first : self._given]
 
 
 def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) -> None:
@@ -221,7 +247,7 @@ def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) ->
     except (OSError, ValueError):
         raise InputError(f"{folder / FILE} is not there or is not ours; run it with --fetch first") from None
     state = State()
-    kinds = list(settings.servers(fetched))
+    kinds = list(settings.servers(fetched, _Ports(folder / PORTS)))
     with _front(state, port):
         try:
             try:

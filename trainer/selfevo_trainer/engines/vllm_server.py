@@ -106,13 +106,23 @@ class _Server:
 class VllmServers:
     """The servers of one pod."""
 
-    def __init__(self, settings: ServerEngine, kinds: int, words: Words = Words(), *, before: int = 0) -> None:
+    def __init__(
+        self,
+        settings: ServerEngine,
+        kinds: int,
+        words: Words = Words(),
+        *,
+        before: int = 0,
+        ports: Callable[[int], list[int]] | None = None,
+    ) -> None:
         """
         Args:
             kinds: lists of models (`together`) that share the GPUs.
             before: GPUs of the machine's last that are other servers': these take those before them.
+            ports: gives so many; those that are free when it is None.
         """
         self._settings, self._kinds, self._words, self._before = settings, kinds, words, before
+        self._ports = ports or free_ports
         self._servers: list[_Server] = []
         self._begun = time.monotonic()
 
@@ -126,7 +136,7 @@ class VllmServers:
         return servers
 
     def begin(self, models: Sequence[ServedModel]) -> None:
-        """Start the servers of ``models``, which are `together`, each on a port that is free. They are not ready yet.
+        """Start the servers of ``models``, which are `together`, each on a port of its own. They are not ready yet.
 
         Raises:
             InputError: vLLM is not installed, there are fewer GPUs, the model cannot be split over as many, or an
@@ -139,7 +149,7 @@ class VllmServers:
         if not self._servers:
             self._begun = time.monotonic()
         model, share = models[0], self._settings.memory_share / self._kinds
-        for replica, port in enumerate(free_ports(self._settings.replicas or 1)):
+        for replica, port in enumerate(self._ports(self._settings.replicas or 1)):
             devices = _devices(self._settings, replica, self._words, self._before)
             if len(devices) > 1:
                 check_split(self._words.gpus, len(devices), load_config(model.path, model.loading).get_text_config())

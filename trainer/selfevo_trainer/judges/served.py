@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from selfevo_contract.errors import InputError, SelfevoError
-from selfevo_contract.phases import Loading
+from selfevo_contract.phases import PHASES, Loading
 from selfevo_contract.process import SERVER_URL_ENV
 from selfevo_contract.spec.judge_server import JudgeServer
 from selfevo_trainer.context import Context
@@ -132,9 +132,21 @@ def _client(settings: JudgeServer, name: str, urls: Sequence[str], servers: Vllm
 
 
 def _started(context: Context, settings: JudgeServer, model: ServedModel) -> VllmServers:
-    """Servers here, on the machine's last GPUs but for those of the phase's other servers."""
-    others = [each for each in (context.config.frozen_server, context.config.policy_server) if each is not None]
-    before = sum(each.gpus_in_all for each in others) if torch.cuda.is_available() else 0
+    """Servers here, on the machine's last GPUs but for those of the phase's other servers.
+
+    Raises:
+        InputError: there are not as many beside those that other models are on.
+    """
+    config, count, own = context.config, torch.cuda.device_count(), settings.engine.gpus_in_all
+    others = [each for each in (config.frozen_server, config.policy_server) if each is not None]
+    before = sum(each.gpus_in_all for each in others) if count else 0
+    asks_only = config.frozen_server is not None and not PHASES[config.inputs.phase].distributed
+    used = before + (0 if asks_only else context.rank.size)
+    if count and own and used + own > count:
+        raise InputError(
+            f"{FIELD} asks for {own} GPUs (gpus x replicas) beside the {used} of this machine that other models are "
+            f"on, and there are {count} here; remove {FIELD}, or take a machine with more"
+        )
     servers = VllmServers.start(settings.engine, model, JUDGE_WORDS, before=before)
     try:
         servers.wait()
