@@ -309,7 +309,9 @@ def test_a_phase_that_asks_for_no_server_has_none(sidecar: Callable[..., Sidecar
     pod = sidecar(with_servers(tmp_path, {}, "store"), "solver-train-1")
     assert pod.fetch() == int(ExitCode.INPUT)
     message = PhaseResult.model_validate_json(pod.termination.read_bytes()).message
-    assert message.startswith("neither engine nor grpo.vllmMode asks for a server beside the trainer; start python -m")
+    assert message.startswith(
+        "neither engine nor grpo.vllmMode nor verifier.server asks for a server beside the trainer;"
+    )
 
 
 def test_a_model_in_both_roles_is_served_once(phases: Callable[..., Phases], sidecar: Callable[..., Sidecar]) -> None:
