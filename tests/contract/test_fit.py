@@ -8,8 +8,9 @@ import pytest
 
 from harness.runs import TRIAD, document, make_run
 from selfevo_contract.errors import ExitCode, InputError
+from selfevo_contract.sizing.architecture import known
 from selfevo_contract.sizing.fit import gib, refuse_what_does_not_fit
-from selfevo_contract.sizing.memory import named_gpus
+from selfevo_contract.sizing.memory import named_gpus, needs
 from selfevo_core.invalid_spec import parse_run
 
 QWEN = {"spec__model__uri": "hf://Qwen/Qwen3-4B-Base@main", "spec__model__dtype": "bfloat16"}
@@ -225,3 +226,18 @@ def test_a_pod_whose_memory_does_not_hold_what_is_kept_there_is_refused(memory: 
 )
 def test_a_working_folder_that_may_do_goes_on(changes: dict[str, Any]) -> None:
     refuse_what_does_not_fit(make_run(**{**QWEN, **changes}).spec)
+
+
+def test_a_reward_model_counts_by_its_own_sizes_wherever_it_is_read_or_trained() -> None:
+    base = known(QWEN["spec__model__uri"])
+    assert base is not None
+    held: list[dict[str, int]] = []
+    for name in ("hf://owner/other@main", "hf://Skywork/Skywork-Reward-V2-Llama-3.1-8B@main"):
+        judge = {**TRIAD["spec__verifier"], "model": {"uri": name}}
+        spec = make_run(**{**TRIAD, **QWEN, "spec__verifier": judge}).spec
+        held.append({need.phase: need.held for need in needs(spec, base)})
+    like_the_base, its_own = held
+    larger = 7_504_924_672 - base.parameters  # transformers' LlamaForSequenceClassification, less its head
+    for phase in ("challenger-train", "solver-rollout", "solver-train"):
+        assert its_own[phase] - like_the_base[phase] == 2 * larger, phase
+    assert its_own["verifier-train"] - like_the_base["verifier-train"] == 12 * larger

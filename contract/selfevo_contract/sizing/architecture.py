@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selfevo_contract.errors import InputError
@@ -189,7 +189,19 @@ MODELS = {
 }
 """The models of the examples and their small siblings. OctoThinker has the sizes of Llama 3.2 3B and Llama 3.1 8B."""
 
+_BASES = {
+    **{f"Qwen3-{size}": f"Qwen3-{size}-Base" for size in ("0.6B", "1.7B", "4B", "8B")},
+    **{f"Llama-{version}": f"OctoThinker-{size}-Hybrid-Base" for version, size in (("3.2-3B", "3B"), ("3.1-8B", "8B"))},
+}
+"""What a reward model has the sizes of, by the end of its name."""
+JUDGES = {
+    f"Skywork-Reward-V2-{name}": replace(MODELS[base], tied=True)  # a classifier has no output layer
+    for name, base in _BASES.items()
+}
+"""Reward models that a judge may begin as."""
+
 
 def known(uri: str) -> Architecture | None:
     """The model at ``uri`` by its name, the last part without a revision; None when that says nothing."""
-    return MODELS.get(uri.rpartition("/")[2].partition("@")[0])
+    name = uri.rpartition("/")[2].partition("@")[0]
+    return MODELS.get(name) or JUDGES.get(name)

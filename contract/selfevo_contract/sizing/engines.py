@@ -17,8 +17,16 @@ from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, SOLVER_ROLLOUT
 from selfevo_contract.pods import pods_of
 from selfevo_contract.sizing.architecture import Architecture, known
 from selfevo_contract.sizing.fit import gib
-from selfevo_contract.sizing.memory import CONTEXT_GIB, GIB, PROMPT_TOKENS, RESERVE, judge_reading, named_gpus, needs
-from selfevo_contract.sizing.servers import judge_model
+from selfevo_contract.sizing.memory import (
+    CONTEXT_GIB,
+    GIB,
+    PROMPT_TOKENS,
+    RESERVE,
+    judge_model,
+    judge_reading,
+    named_gpus,
+    needs,
+)
 from selfevo_contract.spec.engines import Engine, TransformersEngine, VllmEngine
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.verifier import Verifier
@@ -164,8 +172,4 @@ def _fits(spec: RunSpec, part: str, model: Architecture, room: float) -> bool:
     if part != "challenger":
         return True
     need = next(need for need in needs(spec, model) if need.phase == CHALLENGER_TRAIN.name)
-    verifier = _trained(spec)
-    # `needs` takes a judge for as large as the base.
-    larger = max(0, 2 * (judge_model(verifier, model).parameters - model.parameters)) if verifier is not None else 0
-    more = larger * (1 + RESERVE) / GIB
-    return need.total + more <= room and need.held * (1 + RESERVE) / GIB + more + CONTEXT_GIB + share <= room
+    return need.total <= room and need.held * (1 + RESERVE) / GIB + CONTEXT_GIB + share <= room

@@ -18,7 +18,7 @@ from selfevo_contract.plan import Plan, Step
 from selfevo_contract.pods import nodes_of
 from selfevo_contract.process import judge_server_of
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod
+from selfevo_contract.sizing.memory import CARDS, GIB, PROMPT_TOKENS, gpus_of_pod, judge_model
 from selfevo_contract.sizing.speeds import (
     DECODING,
     EAGER_LAYER,
@@ -189,13 +189,14 @@ def took(step: Step, spec: RunSpec, model: Architecture, card: str, lengths: Len
         count = work.given or work.asked[0].sequences
         longest = LONGEST.value * work.trained.max_completion_length
         passes = here.pass_seconds(work.trained, ceil(count / processes), longest)
+    judging = here if spec.verifier is None else Machine(judge_model(spec.verifier, model), card)
     if work.scored is not None:  # read as prompts are
         longest = PROMPT_TOKENS + LONGEST.value * work.scored.longest
         readers = processes if judge is None else pods * max(1, judge.engine.gpus_in_all)
-        seconds += here.prefill_seconds(ceil(work.scored.sequences / readers) * longest)
+        seconds += judging.prefill_seconds(ceil(work.scored.sequences / readers) * longest)
     if work.pairs is not None:  # there and back
         longest = PROMPT_TOKENS + LONGEST.value * work.pairs.longest
-        passes += 3 * here.prefill_seconds(work.pairs.sequences * longest)
+        passes += 3 * judging.prefill_seconds(work.pairs.sequences * longest)
     return Took(
         step,
         gpus=pods * (in_pod + servers),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, EVALUATE, FINETUNE, SOLVER_ROLLOUT, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import merged
-from selfevo_contract.sizing.architecture import Architecture, bytes_in
+from selfevo_contract.sizing.architecture import Architecture, bytes_in, known
 from selfevo_contract.sizing.backward import gathered_bytes, pass_bytes, staged_bytes
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
@@ -89,7 +89,7 @@ def training(
     gpus: int,
     solver: Engine | None = None,
     *,
-    judged: bool = False,
+    judge: Architecture | None = None,
     certain: bool = False,
 ) -> Need:
     """One process of challenger-train or solver-train, data parallel over ``gpus``, which share what is held out among
@@ -97,7 +97,7 @@ def training(
 
     Args:
         solver: How the frozen Solver answers in the Challenger's training; None where there is none.
-        judged: A judge is held beside it, which is taken for as large as the base.
+        judge: The one that is held beside it; None where there is none.
         certain: The policy's distributions pay, of which a pass has all.
     """
     whole, adapted = model.parameters, grpo.lora is not None
@@ -118,7 +118,7 @@ def training(
         generating += gathered_bytes(model, dtype_bytes)
     elif not adapted:  # autocast's copies, of all but an embedding that is a table only
         generating += computed * (whole - (0 if model.tied else model.vocabulary * model.hidden))
-    held += dtype_bytes * whole if judged else 0
+    held += dtype_bytes * judge.parameters if judge is not None else 0
     if grpo.policy_server is not None:  # which has GPUs of its own; weights go to it in two buffers
         generating = SENT + 4 * model.vocabulary * model.hidden
     elif grpo.colocated:  # vLLM's own weights, and room for one sequence at least
@@ -143,14 +143,16 @@ def training(
     return Need(phase, gpus, held, gradients + backward, generating, in_cpu, batch, half_batch)
 
 
-def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_bytes: int) -> Need:
-    """The process of verifier-train, its judge taken for as large as the base. Other models are there before and after
-    the training."""
-    whole, lora = model.parameters, verifier.lora
-    count = model.adapter(lora) if lora else whole
+def judge_training(
+    model: Architecture, judge: Architecture, verifier: Verifier, longest: int, dtype_bytes: int
+) -> Need:
+    """The process of verifier-train. Other models are there before and after the training: ``model`` writes the answers
+    of pairs."""
+    whole, lora = judge.parameters, verifier.lora
+    count = judge.adapter(lora) if lora else whole
     sequence = min(verifier.max_length, PROMPT_TOKENS + longest)
     backward = pass_bytes(
-        model,
+        judge,
         2 * verifier.per_device_train_batch_size * sequence,
         sequence,
         checkpointing=True,
@@ -164,22 +166,34 @@ def judge_training(model: Architecture, verifier: Verifier, longest: int, dtype_
     return replace(writing, held=held, backward=4 * count + backward)
 
 
-def judge_reading(model: Architecture, verifier: Verifier, longest: int) -> int:
+def judge_reading(judge: Architecture, verifier: Verifier, longest: int) -> int:
     """Bytes of a judge that scores: its weights, and of a batch keys and values, which its classifier keeps, and what a
     layer computes, as if all of it stayed to the layer's end."""
     sequence = min(verifier.max_length, PROMPT_TOKENS + longest)
-    each = model.cached(2, sequence) + model.saved_by_a_layer(sequence, autocast=False)
-    return 2 * model.parameters + max(JUDGED_TOKENS, sequence) * each
+    each = judge.cached(2, sequence) + judge.saved_by_a_layer(sequence, autocast=False)
+    return 2 * judge.parameters + max(JUDGED_TOKENS, sequence) * each
 
 
 def generation(
-    phase: str, model: Architecture, engine: Engine, longest: int, dtype_bytes: int, *, judged: bool = False
+    phase: str,
+    model: Architecture,
+    engine: Engine,
+    longest: int,
+    dtype_bytes: int,
+    *,
+    judge: Architecture | None = None,
 ) -> Need:
-    """One process of solver-rollout or evaluate: one model at a time, and a judge beside it where ``judged``."""
+    """One process of solver-rollout or evaluate: one model at a time, and the ``judge`` beside it, if there is one."""
     sequence = PROMPT_TOKENS + longest
     batch, half_batch = _batches(engine, sequence, model, dtype_bytes)
-    held = (2 if judged else 1) * dtype_bytes * model.parameters
+    held = dtype_bytes * (model.parameters + (judge.parameters if judge is not None else 0))
     return Need(phase, 1, held, 0, 0, batch=batch, half_batch=half_batch)
+
+
+def judge_model(verifier: Verifier, model: Architecture) -> Architecture:
+    """Of the trained judge: the first one's, where its name tells, else the base's."""
+    named = known(verifier.model.uri) if verifier.model is not None else None
+    return named or model
 
 
 def _batches(engine: Engine, sequence: int, model: Architecture, dtype_bytes: int) -> tuple[int, int]:
@@ -209,14 +223,15 @@ def needs(spec: RunSpec, model: Architecture) -> Iterator[Need]:
     """What each phase of ``spec`` takes on one GPU."""
     dtype_bytes = bytes_in(spec.model.dtype)
     challenger, solver = spec.challenger, spec.solver
-    on, judged = gpus_of(spec, challenger.pods), spec.verifier is not None and spec.verifier.is_beside
-    yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine, judged=judged)
+    verifier, on = spec.verifier, gpus_of(spec, challenger.pods)
+    judge = judge_model(verifier, model) if verifier is not None and verifier.is_beside else None
+    yield training(CHALLENGER_TRAIN.name, model, challenger.grpo, dtype_bytes, on, challenger.engine, judge=judge)
     longest = max(challenger.grpo.max_completion_length, solver.grpo.max_completion_length)
-    yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes, judged=judged)
-    if spec.verifier is not None and spec.verifier.is_trained:
-        yield judge_training(model, spec.verifier, longest, dtype_bytes)
+    yield generation(SOLVER_ROLLOUT.name, model, spec.rollout.engine, longest, dtype_bytes, judge=judge)
+    if verifier is not None and verifier.is_trained:
+        yield judge_training(model, judge_model(verifier, model), verifier, longest, dtype_bytes)
     certain, on = solver.reward.mode == SELF_CERTAINTY, gpus_of(spec, solver.pods)
-    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, on, judged=judged, certain=certain)
+    yield training(SOLVER_TRAIN.name, model, solver.grpo, dtype_bytes, on, judge=judge, certain=certain)
     if spec.evaluation:
         sampling = spec.evaluation.sampling or solver.grpo.sampling
         longest = sampling.max_completion_length

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfevo_contract.phases import CHALLENGER_TRAIN, PHASES, SOLVER_ROLLOUT, SOLVER_TRAIN
-from selfevo_contract.sizing.architecture import Architecture, bytes_in, known
-from selfevo_contract.sizing.memory import GIB, PROMPT_TOKENS, cache_bytes
+from selfevo_contract.sizing.architecture import Architecture, bytes_in
+from selfevo_contract.sizing.memory import GIB, PROMPT_TOKENS, cache_bytes, judge_model
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.run import RunSpec
-from selfevo_contract.spec.verifier import Verifier
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,6 @@ def served(spec: RunSpec, model: Architecture) -> Iterator[Served]:
         if verifier is not None and verifier.server is not None and (grpo is None or grpo.max_steps > 0):
             size = _size(spec, judge_model(verifier, model), verifier.max_length)
             yield Served(phase, "judge", verifier.server.engine, "verifier.server.gpus", size)
-
-
-def judge_model(verifier: Verifier, model: Architecture) -> Architecture:
-    """Of the judge: the first one's, where its name tells, else the base's."""
-    named = known(verifier.model.uri) if verifier.model is not None else None
-    return named or model
 
 
 def _size(spec: RunSpec, model: Architecture, sequence: int) -> int:

@@ -21,7 +21,7 @@ from selfevo_contract.phases import (
 )
 from selfevo_contract.sizing.architecture import Architecture, bytes_in
 from selfevo_contract.sizing.fit import cpu_memory_too_small, least_gib, too_small
-from selfevo_contract.sizing.memory import GIB, Need, generation, judge_training, training
+from selfevo_contract.sizing.memory import GIB, Need, generation, judge_model, judge_training, training
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.rewards import SELF_CERTAINTY
 from selfevo_trainer.context import Context
@@ -83,20 +83,23 @@ def need_of(
     """What ``inputs`` takes of a GPU; None of an engine that splits its models by itself.
 
     Args:
-        apart: the judge, if there is one, has GPUs of its own.
+        apart: the judge, if there is one, has GPUs of its own. Else it is taken for as large as ``model``, which the
+            inputs that ask it do not tell.
     """
     dtype_bytes = bytes_in(inputs.loading.dtype)
     match inputs:
         case ChallengerTrainInputs():
-            judged = inputs.judge is not None and not apart
-            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine, judged=judged)
+            judge = model if inputs.judge is not None and not apart else None
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, engine, judge=judge)
         case SolverTrainInputs():
-            judged, certain = inputs.judge is not None and not apart, inputs.reward.mode == SELF_CERTAINTY
-            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, judged=judged, certain=certain)
+            judge = model if inputs.judge is not None and not apart else None
+            certain = inputs.reward.mode == SELF_CERTAINTY
+            return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes, judge=judge, certain=certain)
         case FinetuneInputs():
             return training(inputs.phase, model, inputs.grpo, dtype_bytes, processes)
         case VerifierTrainInputs():
             longest = inputs.answer_sampling.max_completion_length
-            return judge_training(model, inputs.settings, longest, dtype_bytes)
+            judge = judge_model(inputs.settings, model)
+            return judge_training(model, judge, inputs.settings, longest, dtype_bytes)
     # Keys and values are no reason to refuse, so that the longest answer does not matter.
     return generation(inputs.phase, model, engine, 1, dtype_bytes) if isinstance(engine, TransformersEngine) else None
