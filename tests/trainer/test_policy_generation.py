@@ -123,7 +123,39 @@ def test_processes_that_stop_keep_what_is_whole_and_as_much_in_each_where_they_g
         for _ in range(own):
             torch.rand(1)
         begun = Kept([torch.tensor(part) for part in whole[:own]], generation.random_state())
+    monkeypatch.setattr(generation.collective, "any_rank", bool)
     generate_in_parts(context, again, budget=7, keeper=begun)
     out = again.generate(input_ids=ids, generation_config=config)
     assert out.tolist() == [rows[0] for rows in whole]
     assert len(drawn) == 5 - own and drawn[: 3 - own] == seen[own:]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "others", "together", "reused"),
+    [
+        ([2, 2], 2, True, True),
+        ([2, 2], 1, False, True),  # each goes its way
+        ([2, 2], 1, True, False),  # they would go through other parts
+        ([3, 2], 2, True, False),  # cut by another longest prompt
+        ([2, 2, 1, 1], 4, False, False),
+    ],
+)
+def test_parts_of_a_training_that_cut_elsewhere_are_generated_again(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], others: int, together: bool, reused: bool
+) -> None:
+    asked: list[int] = []
+
+    def generate(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        asked.append(len(input_ids))
+        return torch.cat([input_ids, input_ids], dim=1)
+
+    monkeypatch.setattr(generation.collective, "all_gather", lambda values: [*values, others])
+    monkeypatch.setattr(generation.collective, "any_rank", bool)
+    context: Any = SimpleNamespace(clock=Clock(), rank=SimpleNamespace(size=2), stop=SimpleNamespace(requested=False))
+    ids = torch.arange(10).reshape(5, 2)
+    kept = [torch.cat([part, part], dim=1) for part in torch.zeros(sum(sizes), 2, dtype=torch.long).split(sizes)]
+    model = SimpleNamespace(generate=generate)
+    generate_in_parts(context, model, budget=14, keeper=Kept(kept, generation.random_state()), together=together)
+    out = model.generate(input_ids=ids, generation_config=SimpleNamespace(max_new_tokens=5, pad_token_id=0))
+    assert len(out) == 5
+    assert asked == ([1] if reused else [2, 2, 1])

@@ -56,6 +56,8 @@ class Checkpointer:
         self._state_of: int | None = None
         self._completions_of: tuple[int, str] | None = None
         """The updates whose state, and whose step's completions, lie in the store or are on their way there."""
+        self._found = False
+        """Training goes on from a checkpoint."""
         self._state_bytes: int | None = None
         self._state_rate: float | None = None
         """Bytes of the newest state that was uploaded, and how many of them a second, writing to the disk included."""
@@ -64,6 +66,7 @@ class Checkpointer:
     def begins(self, trainer: DealingTrainer | SupervisedTrainer, found: checkpoints.Found | None) -> None:
         """Training begins, or goes on from ``found``."""
         self.trainer = trainer
+        self._found = found is not None
         if found is not None:
             self._state_of = found.update
             self._completions_of = None if found.place is None else (found.update, found.place)
@@ -242,7 +245,8 @@ class Checkpointer:
             return f"stopped on request {where}; the checkpoint is committed"
         if whole:
             return f"stopped on request {where}, of which nothing could be kept yet; it begins again"
+        then = "goes on from the checkpoint before it" if self._found or self._state_bytes else "begins anew"
         return (
-            f"stopped on request {where}; the time was too short to upload that, and the next attempt goes on from the "
-            "checkpoint before it: raise pods.terminationGracePeriodSeconds"
+            f"stopped on request {where}; the time was too short to upload that, and the next attempt {then}: raise "
+            "pods.terminationGracePeriodSeconds"
         )

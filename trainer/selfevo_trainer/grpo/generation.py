@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo.snapshots import RandomState, random_state, set_random_state
 from selfevo_trainer.process.signals import Interrupted, StopRequest
+
+log = logging.getLogger("selfevo")
 
 
 def cut(sequences: int, tokens_each: int, budget: int) -> list[tuple[int, int]]:
@@ -73,10 +76,10 @@ def generate_in_parts(
         if together:  # each process pads to its own longest prompt
             longest = max(collective.all_gather([longest]))
         with context.clock.during("generation"):
-            taken = keeper.take_parts() if keeper is not None else None
-            parts, states = _begun(taken)
+            ranges = cut(rows, longest, budget)
+            parts, states = _begun(keeper.take_parts() if keeper is not None else None, ranges, together=together)
             restored = len(parts)
-            for begin, end in cut(rows, longest, budget)[restored:]:
+            for begin, end in ranges[restored:]:
                 part = {
                     name: value[begin:end] if isinstance(value, torch.Tensor) and len(value) == rows else value
                     for name, value in inputs.items()
@@ -105,12 +108,23 @@ def generate_in_parts(
     model.generate = in_parts
 
 
-def _begun(taken: tuple[list[torch.Tensor], RandomState] | None) -> tuple[list[torch.Tensor], list[RandomState]]:
+def _begun(
+    taken: tuple[list[torch.Tensor], RandomState] | None, ranges: Sequence[tuple[int, int]], *, together: bool
+) -> tuple[list[torch.Tensor], list[RandomState]]:
     """The parts that are there, and the random state before and after each; those within what was ``taken`` count as
-    one, for nobody goes back behind them."""
+    one, for nobody goes back behind them.
+
+    Parts of a training that cut its completions elsewhere are none: with ``grpo.sharding``, which may change while a
+    run is suspended, the processes cut by the longest prompt of all, and have as many each.
+    """
     if taken is None:
         return [], [random_state()]
     parts, state = taken
+    elsewhere = [len(part) for part in parts] != [end - begin for begin, end in ranges[: len(parts)]]
+    apart = together and len(set(collective.all_gather([len(parts)]))) > 1
+    if collective.any_rank(elsewhere or apart):
+        log.warning("the completions that an earlier attempt kept are cut into other parts; they are generated again")
+        return [], [random_state()]
     set_random_state(state)
     return list(parts), [state] * (len(parts) + 1)
 
