@@ -223,6 +223,22 @@ def test_a_record_that_comes_during_a_reconcile_is_what_the_next_job_is_decided_
     assert f"create job {names[1]}" not in world.cluster.calls, "that step is done"
 
 
+def test_a_record_that_comes_while_a_service_is_created_is_what_its_job_is_decided_by() -> None:
+    grpo = {"maxSteps": 1, "perDeviceTrainBatchSize": 8}
+    over = {f"spec__challenger__grpo__{name}": value for name, value in grpo.items()}
+    world = World(spec__parallelSteps=2, spec__challenger__pods={"nodes": 2}, **over)
+    create_service = world.cluster.create_service
+
+    async def meanwhile(namespace: str, service: Mapping[str, Any]) -> None:
+        await create_service(namespace, service)
+        world.edit(spec__suspend=True)  # the watch
+
+    world.cluster.create_service = meanwhile  # type: ignore[method-assign]
+    world.reconcile()
+    assert "create service" in world.cluster.calls
+    assert [name.split("-")[1] for name in world.cluster.jobs] == ["evaluate"]
+
+
 def test_after_a_write_whose_reply_is_lost_the_run_is_asked_for() -> None:
     """Its record may say by now that the step is done whose Job is gone."""
     world = World()

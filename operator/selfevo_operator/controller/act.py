@@ -43,7 +43,7 @@ class Executor:
         """
         problem, failure = None, None
         for action in actions:
-            if self._cache.runs.get(snapshot.key) is not snapshot:
+            if not self._is_newest(snapshot):
                 break
             try:
                 if isinstance(action, Stop):
@@ -94,6 +94,8 @@ class Executor:
             job, *services = render(run, action.step, action.number, action.name, self._settings)
             for service in services:
                 await self._create_service(namespace, service)
+            if not self._is_newest(snapshot):  # a newer one came in meanwhile
+                return None
             made = await self._api.create_job(namespace, job)
         except SelfevoError as error:
             return Blocker(error.reason, str(error))
@@ -105,6 +107,9 @@ class Executor:
         digest = made["metadata"].get("annotations", {}).get(TEMPLATE, "")
         self._created(run, snapshot.key, action.step.name, digest)
         return None
+
+    def _is_newest(self, snapshot: RunSnapshot) -> bool:
+        return self._cache.runs.get(snapshot.key) is snapshot
 
     async def _create_service(self, namespace: str, service: dict[str, Any]) -> None:
         try:
