@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2ForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoModelForSequenceClassification, GPT2Config, LlamaConfig
 
 from machine import provenance
 from selfevo_contract.phases import Loading, StepModelRef
@@ -31,6 +31,7 @@ from selfevo_trainer.judges.held import COUNT, apart
 from selfevo_trainer.judges.scalar import ScalarJudge, scores_of
 from selfevo_trainer.judges.served import ServedJudge
 from selfevo_trainer.models.loading import load_tokenizer
+from selfevo_trainer.process.signals import StopRequest
 
 WRITING = Path(__file__).resolve().parents[1] / "examples" / "writing"
 RESULT = Path(__file__).parent / "results" / "judge_server.json"
@@ -50,23 +51,20 @@ def random_judges(folder: Path) -> dict[str, Path]:
     tokenizer = load_tokenizer(WRITING / "judge", loading("float32"))
     tokenizer.chat_template, tokenizer.pad_token = None, None
     torch.manual_seed(0)
-    shape: dict[str, Any] = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 512}
-    llama: Any = LlamaForSequenceClassification(LlamaConfig(**SMALL, **shape, **sizes))
-    of_gpt2: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "n_positions": 512,
-        "n_embd": 64,
-        "n_layer": 2,
-        "n_head": 2,
-    }
-    gpt2: Any = GPT2ForSequenceClassification(GPT2Config(**SMALL, **of_gpt2))
-    for name, model in (("llama", llama), ("gpt2", gpt2)):
+    tokens, layers, heads, width = len(tokenizer), 2, 2, 64
+    llama = LlamaConfig(
+        **SMALL,
+        vocab_size=tokens,
+        max_position_embeddings=512,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        hidden_size=width,
+        intermediate_size=2 * width,
+    )
+    gpt2 = GPT2Config(**SMALL, vocab_size=tokens, n_positions=512, n_layer=layers, n_head=heads, n_embd=width)
+    for name, config in (("llama", llama), ("gpt2", gpt2)):
+        classifiers: Any = AutoModelForSequenceClassification
+        model = classifiers.from_config(config)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return {name: folder / name for name in ("llama", "gpt2")}
@@ -82,7 +80,7 @@ def compared(path: Path, dtype: str) -> dict[str, float]:
     judge = ScalarJudge.load(path, loading(dtype), LONGEST, "")
     known = judge.score(TASKS, ANSWERS)
     config = SimpleNamespace(frozen_server=None, policy_server=None)
-    context: Any = SimpleNamespace(config=config, rank=ALONE)
+    context: Any = SimpleNamespace(config=config, rank=ALONE, stop=StopRequest())
     files = JudgeFiles(path, "0" * 64, StepModelRef(phase="verifier-train", key="0" * 64))
     with closing(ServedJudge.open(context, JudgeServer(), files, loading(dtype), LONGEST)) as server:
         found = server.score(TASKS, ANSWERS)

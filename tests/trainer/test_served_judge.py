@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.inprocess import process_state, sigterm
 from harness.openai_standin import Body, Reply, Standin, openai_server
 from harness.tiny import BASE
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
@@ -26,6 +28,7 @@ from selfevo_trainer.inputs.judge_files import JudgeFiles, served_judge
 from selfevo_trainer.judges import held, served
 from selfevo_trainer.judges.encoding import Encoder
 from selfevo_trainer.models.loading import load_tokenizer
+from selfevo_trainer.process.signals import Interrupted, StopRequest
 
 LOADING = Loading(dtype="float32", trust_remote_code=False)
 LONGEST = 40
@@ -48,9 +51,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
         yield standin
 
 
-def opened(**settings: Any) -> served.ServedJudge:
+def opened(stop: StopRequest = StopRequest(), **settings: Any) -> served.ServedJudge:  # noqa: B008
     server = JudgeServer.model_validate({"startupSeconds": 3, **settings})
-    context: Any = None  # only a server of this process's own needs it
+    context: Any = SimpleNamespace(stop=stop)  # only a server of this process's own needs more of it
     return served.ServedJudge.open(context, server, FILES, LOADING, LONGEST)
 
 
@@ -119,6 +122,7 @@ def outputs(*rows: Any) -> Callable[[Body], Reply]:
             "the judge's server has no room for 10 tokens of a task and its answer (This model's maximum context "
             "length is 8 tokens); lower spec.verifier.maxLength, or remove spec.verifier.server",
         ),
+        (outputs([0.1], [math.nan]), InputError, "the judge computes NaN or infinity"),
         (lambda _: Reply(503), ServiceError, "look at its log, or raise spec.verifier.server.startupSeconds"),
     ],
 )
@@ -134,6 +138,25 @@ def test_an_answer_is_asked_for_again_when_the_server_was_gone_for_a_while(serve
     judge, replies = opened(), iter([Reply(503), Reply(drop=True), Reply(cut=True)])
     server.wrong["/classify"] = lambda _: next(replies, None)
     assert len(judge.score(["1 + 1"], ["2"])) == 1 and len(server.bodies("/classify")) == 4
+
+
+def test_a_request_to_stop_ends_the_wait_for_scores_at_once(server: Standin) -> None:
+    over = threading.Event()
+
+    def hang(_: Body) -> None:
+        sigterm()
+        over.wait(60)
+
+    server.wrong["/classify"] = hang
+    with process_state():
+        stop = StopRequest.install()
+        judge = opened(stop)
+        try:
+            with stop.deferred(), pytest.raises(Interrupted):  # as in a training
+                judge.score(["1 + 1"], ["2"])
+        finally:
+            over.set()
+            judge.close()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ has a say; what comes back is the one output of the score head, without an activ
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import torch
@@ -42,11 +43,19 @@ class ServedJudge:
     """See `Judge`. A client of servers that all serve ``model``."""
 
     def __init__(
-        self, client: Client, model: ServedModel, digest: str, *, replicas: int = 1, servers: VllmServers | None = None
+        self,
+        client: Client,
+        model: ServedModel,
+        digest: str,
+        *,
+        replicas: int = 1,
+        servers: VllmServers | None = None,
+        interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``interruptible``: the server is waited for within it."""
         tokenizer = load_tokenizer(model.path, model.loading)
         self.digest = digest
-        self._client, self._model, self._servers = client, model.name, servers
+        self._client, self._model, self._servers, self._interruptible = client, model.name, servers, interruptible
         self._at_once = AT_ONCE * replicas
         self._encode, self._pad = Encoder(tokenizer, model.longest), tokenizer.pad_token_id
 
@@ -77,7 +86,14 @@ class ServedJudge:
                     urls = servers.urls_of(model.name)
                 urls = collective.broadcast(urls)
             client = _client(settings, name, urls, servers)
-            return cls(client, model, files.digest, replicas=len(urls), servers=servers)
+            return cls(
+                client,
+                model,
+                files.digest,
+                replicas=len(urls),
+                servers=servers,
+                interruptible=context.stop.raised,
+            )
         except BaseException:
             if servers is not None:
                 servers.close()
@@ -92,7 +108,8 @@ class ServedJudge:
         """
         rows = [self._row(task, answer) for task, answer in zip(tasks, answers, strict=True)]
         parts = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
-        found = in_parallel(lambda number: self._ask(number, parts[number]), len(parts), self._at_once)
+        with self._interruptible():
+            found = in_parallel(lambda number: self._ask(number, parts[number]), len(parts), self._at_once)
         return [score for part in found for score in part]
 
     def _row(self, task: str, answer: str) -> list[int]:
@@ -171,6 +188,8 @@ def _scores(answer: Any, count: int) -> list[float]:
         found = [score for number in range(count) for [score] in [outputs[number]]]
     except (KeyError, TypeError, ValueError):
         raise BadAnswer("gave an answer without one score for each row") from None
+    if not all(map(math.isfinite, found)):
+        raise not_a_number()
     return found
 
 
