@@ -117,6 +117,7 @@ _ENGINE = st.one_of(
     st.just({"kind": "server", "endpoint": {"url": "https://llm", "tokenSecret": {"name": "llm"}}}),
 )
 _TP = st.integers(1, 64)
+_JUDGE_SERVER = _some(gpus=st.integers(0, 64), replicas=st.integers(1, 3), gpuMemoryUtilization=st.just(0.5))
 _PROMPT = st.one_of(_TEXT, _HOSTILE).filter(bool)
 
 
@@ -144,6 +145,12 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             spec[role]["grpo"] |= {"generation": "vllm", "vllmMode": "server"} | draw(_some(vllmTensorParallelSize=_TP))
         spec[role]["prompt"] = {"system": draw(_PROMPT), "user": f"{draw(_PROMPT)} {{question}}"}
     spec["rollout"]["shards"] = draw(st.integers(1, 16))
+    if draw(st.integers(0, 3)) == 0:
+        spec["verifier"] = {"anchors": {"data": {"uri": "s3://models/anchors.jsonl"}}} | draw(
+            _some(server=_JUDGE_SERVER)
+        )
+        for role in ("challenger", "solver"):
+            spec[role]["reward"] = {"mode": "judged"}
     spec |= draw(
         _some(
             pods=PODS,
