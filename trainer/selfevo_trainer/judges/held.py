@@ -24,8 +24,9 @@ log = logging.getLogger("selfevo")
 COUNT = 16
 """Anchors that are asked at most."""
 LIMIT = {"float32": 0.02, "float16": 0.1, "bfloat16": 0.25}
-"""Most that margins may differ on average, as a share of their root mean square. A rule of thumb: docs/verifier.md has
-what was measured."""
+"""Most that margins may differ on average, as a share of their root mean square: 30 times and more what rounding was
+measured to make, and about half of what the least of a server's mistakes makes (benchmarks/results/judge_server.json).
+"""
 LEAST = {"float32": 0.001, "float16": 0.02, "bfloat16": 0.1}
 """Beside that, for a judge whose margins are all small."""
 
