@@ -23,6 +23,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, GPT2Config, LlamaConfig
 
 from machine import provenance
+from selfevo_contract.judging import AnchorRow
 from selfevo_contract.phases import Loading, StepModelRef
 from selfevo_contract.spec.judge_server import JudgeServer
 from selfevo_trainer.distributed.layout import ALONE
@@ -36,9 +37,12 @@ from selfevo_trainer.process.signals import StopRequest
 WRITING = Path(__file__).resolve().parents[1] / "examples" / "writing"
 RESULT = Path(__file__).parent / "results" / "judge_server.json"
 LONGEST = 96
-ANCHORS = [json.loads(line) for line in (WRITING / "anchors.jsonl").read_text().splitlines()]
-TASKS = [row["question"] for row in ANCHORS] * 2
-ANSWERS = [row[side] for side in ("chosen", "rejected") for row in ANCHORS]
+ANCHORS = [
+    AnchorRow.model_validate({**json.loads(line), "source": "data"})
+    for line in (WRITING / "anchors.jsonl").read_text().splitlines()
+]
+TASKS = [row.question for row in ANCHORS] * 2
+ANSWERS = [*(row.chosen for row in ANCHORS), *(row.rejected for row in ANCHORS)]
 SMALL: Mapping[str, Any] = {"num_labels": 1, "initializer_range": 0.3, "eos_token_id": 1, "pad_token_id": 1}
 
 
