@@ -97,8 +97,11 @@ class ObjectStore(ABC):
         """Writes the file's content as an object; the digest is of the bytes that were sent."""
 
     @abstractmethod
-    def download_file(self, key: str, path: Path) -> None:
-        """Writes the object to ``path``, which appears complete or not at all. Raises ObjectNotFound."""
+    def download_file(self, key: str, path: Path) -> Digest:
+        """Writes the object to ``path``, which appears complete or not at all. Raises ObjectNotFound.
+
+        The digest is of the bytes that were written, taken while they were in memory.
+        """
 
     @abstractmethod
     def delete_prefix(self, prefix: str) -> None:

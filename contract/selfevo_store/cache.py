@@ -32,16 +32,20 @@ LINK_FROM = 1 << 20
 _ABANDONED_S = 24 * 3600.0
 
 
+Download = Callable[[Path], Digest]
+"""Writes a file to the path that it is given, and says the digest of what it wrote."""
+
+
 class Placer(Protocol):
     """How a checked file comes to where a consumer wants it."""
 
-    def place(self, want: Digest, target: Path, download: Callable[[Path], None]) -> Digest:
+    def place(self, want: Digest, target: Path, download: Download) -> Digest:
         """Makes ``target`` a file with the digest ``want``.
 
         Args:
             want: What the file has to be.
             target: Where it shall lie; replaced if it is there, never seen incomplete.
-            download: Writes the file to the path that it is given.
+            download: Gets the file.
 
         Returns:
             ``want``; another digest when two downloads in a row gave something else: then ``target`` is not written.
@@ -53,16 +57,15 @@ class Placer(Protocol):
 class NoCache:
     """Downloads every time."""
 
-    def place(self, want: Digest, target: Path, download: Callable[[Path], None]) -> Digest:
+    def place(self, want: Digest, target: Path, download: Download) -> Digest:
         found = self._once(want, target, download)
         return found if found == want else self._once(want, target, download)
 
     @staticmethod
-    def _once(want: Digest, target: Path, download: Callable[[Path], None]) -> Digest:
+    def _once(want: Digest, target: Path, download: Download) -> Digest:
         draft = target.with_name(f"{DRAFT_PREFIX}{secrets.token_hex(8)}")
         try:
-            download(draft)
-            found = digest_of_file(draft)
+            found = download(draft)
             if found == want:
                 draft.replace(target)
             return found
@@ -80,7 +83,7 @@ class DigestCache:
         self.folder = folder
         self._swept = False
 
-    def place(self, want: Digest, target: Path, download: Callable[[Path], None]) -> Digest:
+    def place(self, want: Digest, target: Path, download: Download) -> Digest:
         entry = self.entry(want.sha256)
         if _hand_out(entry, want, target) == want:
             return want
@@ -92,17 +95,18 @@ class DigestCache:
             found = self._downloaded(want, target, download)
             return found if found == want else self._downloaded(want, target, download)
 
-    def _downloaded(self, want: Digest, target: Path, download: Callable[[Path], None]) -> Digest:
+    def _downloaded(self, want: Digest, target: Path, download: Download) -> Digest:
         draft = self._folder("tmp") / f"{want.sha256[:16]}-{secrets.token_hex(8)}"
         entry = self.entry(want.sha256)
         try:
-            download(draft)
-            draft.chmod(0o444)
-            found = _hand_out(draft, want, target)
+            found = download(draft)
+            if found == want:
+                draft.chmod(0o444)
+                found = _hand_out(draft, want, target, known=found) or Digest(0, "")
             if found == want:
                 entry.parent.mkdir(parents=True, exist_ok=True)
                 draft.replace(entry)
-            return found or Digest(0, "")
+            return found
         except OSError as error:
             raise local_error(error, draft) from error
         finally:
@@ -143,8 +147,14 @@ class DigestCache:
                     path.unlink()
 
 
-def _hand_out(source: Path, want: Digest, target: Path) -> Digest | None:
+def _hand_out(source: Path, want: Digest, target: Path, known: Digest | None = None) -> Digest | None:
     """Links or copies ``source`` to ``target`` if its digest is ``want``; removes it if not.
+
+    Args:
+        source: An entry, or a file that this process has just downloaded.
+        want: What it has to be.
+        target: Where it shall lie.
+        known: What it is, where this process wrote it: then a link is not read once more.
 
     Returns:
         The digest that was found; None when there is no such file.
@@ -154,7 +164,7 @@ def _hand_out(source: Path, want: Digest, target: Path) -> Digest | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         # What is checked is what the consumer gets: first the link, then the digest, then the name.
         try:
-            found = _link_or_copy(source, draft, link=want.size >= LINK_FROM)
+            found = _link_or_copy(source, draft, link=want.size >= LINK_FROM, known=known)
         except FileNotFoundError:
             return None
         if found == want:
@@ -169,7 +179,7 @@ def _hand_out(source: Path, want: Digest, target: Path) -> Digest | None:
             draft.unlink()
 
 
-def _link_or_copy(source: Path, target: Path, *, link: bool) -> Digest:
+def _link_or_copy(source: Path, target: Path, *, link: bool, known: Digest | None) -> Digest:
     if link:
         try:
             os.link(source, target)
@@ -178,6 +188,6 @@ def _link_or_copy(source: Path, target: Path, *, link: bool) -> Digest:
         except OSError:
             pass  # another file system, or one without links
         else:
-            return digest_of_file(target)
+            return known or digest_of_file(target)
     with source.open("rb") as stored, target.open("xb") as file:
         return copy_hashing(stored, file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -62,9 +62,17 @@ def digest_of_file(path: Path) -> Digest:
         return digest_of_chunks(iter(lambda: file.read(CHUNK), b""))
 
 
+def write_hashing(chunks: Iterable[bytes], target: BinaryIO) -> Digest:
+    """Writes ``chunks`` into the open ``target``; the digest is of the bytes that were written."""
+
+    def written() -> Iterator[bytes]:
+        for chunk in chunks:
+            target.write(chunk)
+            yield chunk
+
+    return digest_of_chunks(written())
+
+
 def copy_hashing(source: BinaryIO, target: BinaryIO) -> Digest:
     """Copies the open ``source`` into the open ``target``; the digest is of the bytes that were written."""
-    reader = HashingReader(source)
-    while data := reader.read(CHUNK):
-        target.write(data)
-    return reader.digest
+    return write_hashing(iter(lambda: source.read(CHUNK), b""), target)

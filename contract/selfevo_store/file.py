@@ -114,7 +114,7 @@ class FileStore(ObjectStore):
             self._place(draft, key)
         return digest
 
-    def download_file(self, key: str, path: Path) -> None:
+    def download_file(self, key: str, path: Path) -> Digest:
         source = self._path(key)
         with self._explained(key):
             stored = source.open("rb")
@@ -122,8 +122,9 @@ class FileStore(ObjectStore):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with stored, draft.open("xb") as file:
-                shutil.copyfileobj(stored, file, CHUNK)
+                digest = copy_hashing(stored, file)
             draft.replace(path)
+            return digest
         except OSError as error:
             raise local_error(error, path) from error
         finally:

@@ -168,9 +168,9 @@ def _chosen(
 def _fetch_one(store: ObjectStore, prefix: str, file: StoredFile, target: Path) -> None:
     want = Digest(file.size, file.sha256)
 
-    def download(path: Path) -> None:
+    def download(path: Path) -> Digest:
         try:
-            store.download_file(join(prefix, file.path), path)
+            return store.download_file(join(prefix, file.path), path)
         except ObjectNotFound as error:
             raise CorruptArtifact(_missing(store, prefix, file)) from error
 

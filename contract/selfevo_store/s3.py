@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,10 @@ from selfevo_contract import reasons
 from selfevo_contract.artifacts import split_s3
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_store.base import Checksum, ObjectInfo, ObjectStore, check_key, in_parallel
-from selfevo_store.digests import CHUNK, Digest, HashingReader
+from selfevo_store.digests import CHUNK, Digest, HashingReader, write_hashing
 from selfevo_store.problems import DRAFT_PREFIX, ObjectNotFound, local_error
 from selfevo_store.s3_answers import AnswerCheck
+from selfevo_store.s3_parts import PARTS_AT_ONCE, Part, in_larger_pieces, read_ahead
 from selfevo_store.s3_problems import Where, error_code, explain, unreachable
 
 MIB = 1 << 20
@@ -29,8 +30,6 @@ _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 60
 _ATTEMPTS = 4
 """Tries of one request, the first included. What lasts longer is the Job's backoff to wait for."""
-_PARTS_IN_MEMORY = 4
-"""Of each file that is being uploaded; with PARALLEL_FILES files and parts of 8 MiB that is 128 MiB."""
 _MAX_PARTS = 9000
 """S3 allows 10,000 parts."""
 _CONFLICT_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -65,12 +64,15 @@ class S3Store(ObjectStore):
             require_conditional_put=require_conditional_put,
             cache_dir=cache_dir,
         )
-        self.multipart_threshold = 16 * MIB
-        """Files of this size or more go up and come down in parts."""
+        self.part_size = 16 * MIB
+        """Files of this size or more go up and come down in parts of it. PARTS_AT_ONCE of a file and the one before are
+        in memory: 320 MiB when PARALLEL_FILES files are large."""
         self._where = Where(uri=self.uri, endpoint=endpoint, region=region)
         with self._explained(""):
             self._client = _client(endpoint, region, checksum)
             AnswerCheck(self._where.endpoint_field).register(self._client)
+            for operation in ("PutObject", "UploadPart"):
+                self._client.meta.events.register(f"before-call.s3.{operation}", in_larger_pieces)
 
     def read_bytes(self, key: str) -> bytes:
         return self._again(lambda: b"".join(self.stream(key)))
@@ -81,11 +83,8 @@ class S3Store(ObjectStore):
     def stream(self, key: str) -> Iterator[bytes]:
         with self._explained(key):
             body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
-        try:
-            with self._explained(key), contextlib.closing(body):
-                yield from body.iter_chunks(CHUNK)
-        except ServiceError as error:
-            raise _BrokenOff(str(error), reason=error.reason) from error
+        with self._reading(key, body):
+            yield from body.iter_chunks(CHUNK)
 
     def exists(self, key: str) -> bool:
         try:
@@ -143,20 +142,58 @@ class S3Store(ObjectStore):
                     raise
             return reader.digest
 
-    def download_file(self, key: str, path: Path) -> None:
+    def download_file(self, key: str, path: Path) -> Digest:
         draft = path.with_name(f"{DRAFT_PREFIX}{secrets.token_hex(8)}")
         try:
             with self._explained(key, path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with draft.open("xb") as file:
-                    self._client.download_fileobj(self.bucket, self._key(key), file, Config=self._transfer(0))
+                with draft.open("xb") as file, contextlib.closing(self._parts(key)) as parts:
+                    digest = write_hashing(parts, file)
                 draft.replace(path)
+            return digest
         except ObjectNotFound:
             self._expect_bucket(key)
             raise
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
+
+    def _parts(self, key: str) -> Generator[bytes]:
+        """The object's bytes in their order, the next parts of them on their way meanwhile."""
+        first = self._again(lambda: self._part(key, 0))
+        yield first.data
+        starts = range(len(first.data), first.whole, self.part_size)
+        first = first._replace(data=b"")  # it is written by now, and its memory not needed
+        yield from read_ahead(lambda start: self._again(lambda: self._part(key, start, first)).data, starts)
+
+    def _part(self, key: str, start: int, first: Part | None = None) -> Part:
+        """What lies from ``start`` on, of the same object as ``first``."""
+        from botocore.exceptions import ClientError
+
+        asked = {"Range": f"bytes={start}-{start + self.part_size - 1}"}
+        if first is not None and first.etag:
+            asked["IfMatch"] = first.etag
+        with self._explained(key):
+            try:
+                response = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **asked)
+            except ClientError as error:
+                code, status = error_code(error)
+                beyond = status == 416 or code == "InvalidRange"
+                if beyond and first is None:
+                    return Part(b"", 0, None)  # an object without bytes has no range of them
+                if beyond or status == 412 or code == "PreconditionFailed":
+                    raise self._replaced(key) from error
+                raise
+        with self._reading(key, response["Body"]):
+            part = Part.of(response, start, self.part_size, self.uri_of(key))
+        if first is not None and part.whole != first.whole:
+            raise self._replaced(key)
+        return part
+
+    def _replaced(self, key: str) -> ServiceError:
+        return ServiceError(
+            f"{self.uri_of(key)}: the object was replaced while it was read; try again", reason=reasons.STORE_FAILED
+        )
 
     def _expect_bucket(self, key: str) -> None:
         """The response to HEAD has no body: a missing bucket, or no store at all, seems to be a missing object."""
@@ -220,12 +257,12 @@ class S3Store(ObjectStore):
         from boto3.s3.transfer import TransferConfig
 
         config = TransferConfig(
-            multipart_threshold=self.multipart_threshold,
-            multipart_chunksize=max(8 * MIB, -(-size // _MAX_PARTS)),
-            max_concurrency=_PARTS_IN_MEMORY,
+            multipart_threshold=self.part_size,
+            multipart_chunksize=max(self.part_size, -(-size // _MAX_PARTS)),
+            max_concurrency=PARTS_AT_ONCE,
             preferred_transfer_client="classic",  # the same code on every machine, whether or not awscrt is installed
         )
-        config.max_in_memory_upload_chunks = _PARTS_IN_MEMORY
+        config.max_in_memory_upload_chunks = PARTS_AT_ONCE
         return config
 
     def _again(self, read: Callable[[], R]) -> R:
@@ -234,6 +271,15 @@ class S3Store(ObjectStore):
             with contextlib.suppress(_BrokenOff):
                 return read()
         return read()
+
+    @contextmanager
+    def _reading(self, key: str, body: Any) -> Iterator[None]:
+        """What goes wrong with a body that has begun is a `_BrokenOff`."""
+        try:
+            with self._explained(key), contextlib.closing(body):
+                yield
+        except ServiceError as error:
+            raise _BrokenOff(str(error), reason=error.reason) from error
 
     @contextmanager
     def _explained(self, key: str, local: Path | None = None) -> Iterator[None]:

@@ -110,7 +110,7 @@ def test_files_go_up_and_come_down_with_their_digest(store: ObjectStore, tmp_pat
     source.write_bytes(content)
     assert store.upload_file(source, "deep/er/file") == digest_of_bytes(content)
     assert store.digest_of("deep/er/file") == digest_of_bytes(content)
-    store.download_file("deep/er/file", tmp_path / "new/folder/copy")
+    assert store.download_file("deep/er/file", tmp_path / "new/folder/copy") == digest_of_bytes(content)
     assert (tmp_path / "new/folder/copy").read_bytes() == content
     assert store.list("deep") == [ObjectInfo("deep/er/file", len(content))]
 
@@ -148,14 +148,14 @@ def test_a_large_file_goes_in_parts(s3_server: S3Server, tmp_path: Path) -> None
     with proxied(s3_server) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
         assert isinstance(store, S3Store)
-        store.multipart_threshold = 6 * MIB
+        store.part_size = 6 * MIB
         content = random.Random(1).randbytes(20 * MIB + 17)
         (tmp_path / "large").write_bytes(content)
         assert store.upload_file(tmp_path / "large", "large") == digest_of_bytes(content)
-        assert proxy.count("PUT", "partNumber=") == 3
-        store.download_file("large", tmp_path / "copy")
+        assert proxy.count("PUT", "partNumber=") == 4
+        assert store.download_file("large", tmp_path / "copy") == digest_of_bytes(content)
         assert (tmp_path / "copy").read_bytes() == content
-        assert proxy.count("GET", "large") == 3
+        assert proxy.count("GET", "large") == 4
 
 
 @pytest.mark.parametrize("forgetful", [False, True], ids=["versitygw", "forgetful"])
@@ -179,7 +179,7 @@ def test_a_multipart_upload_whose_last_reply_is_lost_is_done(
     with proxied(s3_server, faults) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
         assert isinstance(store, S3Store)
-        store.multipart_threshold = 6 * MIB
+        store.part_size = 6 * MIB
         content = random.Random(2).randbytes(10 * MIB)
         (tmp_path / "large").write_bytes(content)
         digest = store.upload_file(tmp_path / "large", "large")
@@ -194,7 +194,7 @@ def test_an_upload_that_the_store_forgot_halfway_is_a_service_error(s3_server: S
     with proxied(s3_server, Faults(answer=forget)) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
         assert isinstance(store, S3Store)
-        store.multipart_threshold = 6 * MIB
+        store.part_size = 6 * MIB
         (tmp_path / "large").write_bytes(bytes(10 * MIB))
         with pytest.raises(ServiceError, match="lost an upload"):
             store.upload_file(tmp_path / "large", "large")
@@ -215,7 +215,7 @@ def test_the_digest_is_of_what_was_sent_when_the_file_changes_meanwhile(s3_serve
     with proxied(s3_server, Faults(lose_request=overwrite)) as proxy:
         store = open_store(f"s3://{s3_server.make_bucket()}/x", endpoint=proxy.endpoint)
         assert isinstance(store, S3Store)
-        store.multipart_threshold = 6 * MIB
+        store.part_size = 6 * MIB
         digest = store.upload_file(path, "growing")
         assert store.digest_of("growing") == digest
 

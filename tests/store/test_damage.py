@@ -12,7 +12,7 @@ from harness.artifacts import KEY, draft, write_files
 from selfevo_contract.artifacts import StoredFile
 from selfevo_contract.errors import ExitCode
 from selfevo_store import CorruptArtifact, ObjectStore, commit, fetch, read_file, verify
-from selfevo_store.digests import digest_of_bytes
+from selfevo_store.digests import Digest, digest_of_bytes
 
 PREFIX = f"team/solver/{KEY}"
 Damage = Callable[[random.Random, bytes], bytes]
@@ -92,11 +92,13 @@ def test_damage_on_the_way_is_read_again(open_fresh: Callable[..., ObjectStore],
     manifest = commit(store, PREFIX, write_files(tmp_path / "out", {"a": b"good"}), draft()).manifest
     download, read, once = store.download_file, store.read_bytes, {"download", "read"}
 
-    def bad_download(key: str, path: Path) -> None:
-        download(key, path)
+    def bad_download(key: str, path: Path) -> Digest:
+        digest = download(key, path)
         if "download" in once:
             once.remove("download")
             path.write_bytes(b"evil")
+            return digest_of_bytes(b"evil")
+        return digest
 
     def bad_read(key: str) -> bytes:
         if "read" in once:

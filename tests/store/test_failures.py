@@ -343,7 +343,7 @@ def test_a_bucket_that_wants_checksums(s3_server: S3Server, tmp_path: Path, monk
 
         def committed(**arguments: Any) -> bool:
             store = open_store(uri, endpoint=proxy.endpoint, **arguments)
-            store.multipart_threshold = 5_500_000  # type: ignore[attr-defined]
+            store.part_size = 5_500_000  # type: ignore[attr-defined]
             prefix = f"{PREFIX}{len(proxy.seen)}"
             return commit(store, prefix, files, draft()).won and verify(store, prefix) == []
 
