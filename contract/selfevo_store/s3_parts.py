@@ -1,5 +1,5 @@
 """Large objects in parts: how their bytes go between the connections and memory, where boto3's own way takes more CPU
-(docs/decisions/0016)."""
+(docs/decisions/0017)."""
 
 from __future__ import annotations
 
