@@ -9,6 +9,8 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,10 +20,13 @@ from harness.inprocess import process_state, sigterm
 from harness.openai_standin import Body, Reply, Standin, openai_server
 from harness.tiny import BASE
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
+from selfevo_contract.judging import AnchorRow
 from selfevo_contract.phases import CHALLENGER_TRAIN, SOLVER_ROLLOUT, SOLVER_TRAIN, Loading
 from selfevo_contract.process import SERVER_URL_ENV
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_contract.spec.judge_server import JudgeServer
+from selfevo_trainer.context import Context
+from selfevo_trainer.distributed.layout import Rank
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines.vllm_command import ServedModel, command_of
 from selfevo_trainer.inputs.judge_files import JudgeFiles, served_judge
@@ -159,6 +164,61 @@ def test_a_request_to_stop_ends_the_wait_for_scores_at_once(server: Standin) -> 
             judge.close()
 
 
+def test_of_several_processes_one_that_is_asked_to_stop_waits_for_its_scores(
+    server: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for them in a collective: all agree to stop later."""
+    monkeypatch.setattr(served.collective, "grouped", lambda: True)
+    server.wrong["/classify"] = lambda _: sigterm()
+    with process_state():
+        stop = StopRequest.install()
+        judge = opened(stop)
+        with stop.deferred():
+            assert len(judge.score(["1 + 1"], ["2"])) == 1 and stop.requested
+
+
+def test_of_several_processes_on_one_machine_one_starts_the_servers_and_all_ask_them(
+    server: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SERVER_URL_ENV)
+    started: list[int] = []
+
+    def start(context: Any, *_: Any) -> Any:
+        started.append(context.rank.number)
+        urls = [server.url, server.url]
+        return SimpleNamespace(urls_of=lambda _: urls, check=lambda: None, close=lambda: None)
+
+    monkeypatch.setattr(served, "_started", start)
+    for number in (1, 0):  # whoever comes first; on GPUs they have no group yet
+        context: Any = SimpleNamespace(stop=StopRequest(), rank=Rank(number, 2), workdir=tmp_path / str(number))
+        context.once_per_pod = partial(Context.once_per_pod, context)
+        judge = served.ServedJudge.open(context, JudgeServer(), FILES, LOADING, LONGEST)
+        assert judge.replicas == 2 and len(judge.score(["1 + 1"], ["2"])) == 1
+    assert started == [1]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_each_server_is_held_against_the_anchors(server: Standin, monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
+    row = AnchorRow(question="1 + 1", chosen="2 2", rejected="3", source="given", before=None, after=None)
+    score = server.score
+    assert score is not None
+    a, b = (score(ids(row.question, answer)) for answer in (row.chosen, row.rejected))
+    monkeypatch.setattr(held, "_known", lambda *_: ([row.model_copy(update={"after": a - b})], ""))
+    with openai_server(NAME) as second:
+        second.score = score
+        if wrong:
+            (server, second)[wrong - 1].score = lambda row: float(len(row))
+        urls = [server.url, second.url]
+        server.wrong["/v1/models"] = lambda _: Reply(content={"data": [{"id": NAME, "urls": urls}]})
+        judge = opened()
+        if wrong:
+            message = refusal(lambda: held.check(None, judge, FILES, LOADING, LONGEST), InputError)  # type: ignore[arg-type]
+            assert "spec.verifier.server gives 1 of the judge's anchors other margins" in message
+        else:
+            held.check(None, judge, FILES, LOADING, LONGEST)  # type: ignore[arg-type]
+        assert len(server.bodies("/classify")) == len(second.bodies("/classify")) == 1
+
+
 @pytest.mark.parametrize(
     ("reply", "kind", "says"),
     [
@@ -201,14 +261,16 @@ def test_the_server_is_started_as_a_classifier_with_room_for_an_answer_and_not_m
     ],
 )
 def test_a_machine_without_gpus_for_the_judge_beside_the_others_starts_no_server(
-    monkeypatch: pytest.MonkeyPatch, phase: str, engine: str, server: dict[str, Any], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, engine: str, server: dict[str, Any], says: str
 ) -> None:
+    (tmp_path / "0").mkdir()
     monkeypatch.setattr(served.torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv(SERVER_URL_ENV, raising=False)
     frozen = ServerEngine(kind="server", gpus=2) if engine == "server" else None
     config = SimpleNamespace(frozen_server=frozen, policy_server=None, inputs=SimpleNamespace(phase=phase))
     size = 2 if phase != SOLVER_ROLLOUT.name else 1
-    context: Any = SimpleNamespace(config=config, rank=SimpleNamespace(first=True, size=size))
+    context: Any = SimpleNamespace(config=config, rank=Rank(0, size), workdir=tmp_path / "0")
+    context.once_per_pod = partial(Context.once_per_pod, context)
     settings = JudgeServer.model_validate(server)
     message = refusal(lambda: served.ServedJudge.open(context, settings, FILES, LOADING, LONGEST), InputError)
     assert message.startswith("spec.verifier.server asks for ") and says in message

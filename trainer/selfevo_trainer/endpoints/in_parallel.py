@@ -17,8 +17,11 @@ def in_parallel(call: Callable[[int], Made], count: int, limit: int) -> list[Mad
     `concurrent.futures` do.
 
     Raises:
+        ValueError: a limit below 1, by which nothing would ever be called.
         BaseException: the first that a call raised; no further call is begun, and those under way are left alone.
     """
+    if limit < 1:
+        raise ValueError(f"limit is {limit}")
     results: list[Made | None] = [None] * count
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
     numbers = iter(range(count))

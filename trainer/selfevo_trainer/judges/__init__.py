@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def open_judge(
             from selfevo_trainer.judges import held, served
 
             found = served.ServedJudge.open(context, server, files, loading, max_length)
-            if context.rank.first:
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # each pod has servers of its own
                 try:
                     held.check(context, found, files, loading, max_length)
                 except BaseException:

@@ -17,7 +17,7 @@ from selfevo_contract.phases import Loading
 from selfevo_store import fetch_rows
 from selfevo_trainer.context import Context
 from selfevo_trainer.inputs.judge_files import JudgeFiles
-from selfevo_trainer.judges.base import Judge
+from selfevo_trainer.judges.served import ServedJudge
 
 log = logging.getLogger("selfevo")
 
@@ -31,21 +31,25 @@ LEAST = {"float32": 0.001, "float16": 0.02, "bfloat16": 0.1}
 """Beside that, for a judge whose margins are all small."""
 
 
-def check(context: Context, judge: Judge, files: JudgeFiles, loading: Loading, max_length: int) -> None:
-    """Hold ``judge``, which a server computes, against what ``files`` says of its anchors.
+def check(context: Context, judge: ServedJudge, files: JudgeFiles, loading: Loading, max_length: int) -> None:
+    """Hold ``judge``, which servers compute, each of them, against what ``files`` says of its anchors.
 
     Raises:
         InputError: it computes something else.
         ServiceError: store or server cannot be reached.
     """
-    rows = _known(context, files, loading, max_length)
+    rows, why = _known(context, files, loading, max_length)
     if not rows:
-        log.warning("whether the judge's server computes what it should is not checked: its step has no anchors")
+        log.warning("whether the judge's server computes what it should is not checked: %s", why)
         return
     tasks = [row.question for row in rows]
-    scores = judge.score(tasks * 2, [*(row.chosen for row in rows), *(row.rejected for row in rows)])
-    margins = [a - b for a, b in zip(scores[: len(rows)], scores[len(rows) :], strict=True)]
-    difference, limit = apart(margins, [row.after or 0.0 for row in rows], loading.dtype)
+    answers = [*(row.chosen for row in rows), *(row.rejected for row in rows)]
+    known, limit, difference = [row.after or 0.0 for row in rows], 0.0, 0.0
+    for server in range(judge.replicas):
+        scores = judge.score(tasks * 2, answers, server=server)
+        margins = [a - b for a, b in zip(scores[: len(rows)], scores[len(rows) :], strict=True)]
+        of_one, limit = apart(margins, known, loading.dtype)
+        difference = max(difference, of_one)
     if difference > limit:
         raise InputError(
             f"spec.verifier.server gives {len(rows)} of the judge's anchors other margins than transformers did when "
@@ -70,19 +74,17 @@ def apart(margins: Sequence[float], known: Sequence[float], dtype: str) -> tuple
     return difference, LEAST[dtype] + LIMIT[dtype] * size
 
 
-def _known(context: Context, files: JudgeFiles, loading: Loading, max_length: int) -> list[AnchorRow]:
-    """Anchors with the judge's own margin. None of a run that cuts answers elsewhere or loads weights in another dtype,
-    whose judge this one has by spec.forkFrom."""
+def _known(context: Context, files: JudgeFiles, loading: Loading, max_length: int) -> tuple[list[AnchorRow], str]:
+    """Anchors with the judge's own margin; and why there are none. A run that goes on from another (spec.forkFrom) may
+    cut answers elsewhere, or load weights in another dtype."""
     with context.clock.during("store"):
         prefix, manifest = context.output_of(files.holder.phase, files.holder.key, "asks that judge")
-        made = manifest.inputs
-        settings, loaded = made.get("settings"), made.get("loading")
-        as_here = (
-            isinstance(settings, dict)
-            and isinstance(loaded, dict)
-            and (settings.get("maxLength"), loaded.get("dtype")) == (max_length, loading.dtype)
-        )
-        if not as_here or not ANCHORS.as_in(manifest):
-            return []
-        rows = fetch_rows(context.store, prefix, manifest, ANCHORS)
-    return [row for row in rows if row.after is not None][:COUNT]
+        settings, loaded = (manifest.inputs.get(part) for part in ("settings", "loading"))
+        was = settings.get("maxLength") if isinstance(settings, dict) else None
+        if was != max_length:
+            return [], f"its anchors were scored with spec.verifier.maxLength {was}, and it is {max_length} here"
+        dtype = loaded.get("dtype") if isinstance(loaded, dict) else None
+        if dtype != loading.dtype:
+            return [], f"its anchors were scored with spec.model.dtype {dtype}, and it is {loading.dtype} here"
+        rows = fetch_rows(context.store, prefix, manifest, ANCHORS) if ANCHORS.as_in(manifest) else []
+    return [row for row in rows if row.after is not None][:COUNT], "its step has no anchors"

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ ROWS = 16
 """Answers in one request."""
 AT_ONCE = 16
 """Requests under way at each server, of one trainer process."""
+_URLS = "judge-server"
+"""The file in which the process that starts servers writes where they are."""
 _BESIDE, _OURS = "the server beside the trainer", "the judge's server that this process started"
 _WORDS = Words(timeout=f"{FIELD}.requestTimeout", patience=f"or raise {FIELD}.startupSeconds")
 
@@ -56,7 +59,7 @@ class ServedJudge:
         tokenizer = load_tokenizer(model.path, model.loading)
         self.digest = digest
         self._client, self._model, self._servers, self._interruptible = client, model.name, servers, interruptible
-        self._at_once = AT_ONCE * replicas
+        self.replicas, self._at_once = replicas, AT_ONCE * replicas
         self._encode, self._pad = Encoder(tokenizer, model.longest), tokenizer.pad_token_id
 
     @classmethod
@@ -71,7 +74,6 @@ class ServedJudge:
         """
         model = served_judge(files, loading, longest)
         servers: VllmServers | None = None
-        urls: list[str] = []
         name, beside = _BESIDE, os.environ.get(SERVER_URL_ENV, "")
         try:
             if beside:
@@ -81,10 +83,7 @@ class ServedJudge:
                     )
             else:
                 name = _OURS
-                if context.rank.first:
-                    servers = _started(context, settings, model)
-                    urls = servers.urls_of(model.name)
-                urls = collective.broadcast(urls)
+                urls, servers = _ours(context, settings, model)
             client = _client(settings, name, urls, servers)
             return cls(
                 client,
@@ -92,15 +91,19 @@ class ServedJudge:
                 files.digest,
                 replicas=len(urls),
                 servers=servers,
-                interruptible=context.stop.raised,
+                # Several processes agree before they end: others wait for this one's scores.
+                interruptible=lambda: nullcontext() if collective.grouped() else context.stop.raised(),
             )
         except BaseException:
             if servers is not None:
                 servers.close()
             raise
 
-    def score(self, tasks: Sequence[str], answers: Sequence[str]) -> list[float]:
+    def score(self, tasks: Sequence[str], answers: Sequence[str], *, server: int | None = None) -> list[float]:
         """See `Judge.score`.
+
+        Args:
+            server: which of them is asked; all in turn when it is None.
 
         Raises:
             InputError: a score is no number; the server has no room for an answer, or refuses what it is asked.
@@ -108,8 +111,12 @@ class ServedJudge:
         """
         rows = [self._row(task, answer) for task, answer in zip(tasks, answers, strict=True)]
         parts = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+
+        def ask(number: int) -> list[float]:
+            return self._ask(number if server is None else server, parts[number])
+
         with self._interruptible():
-            found = in_parallel(lambda number: self._ask(number, parts[number]), len(parts), self._at_once)
+            found = in_parallel(ask, len(parts), self._at_once)
         return [score for part in found for score in part]
 
     def _row(self, task: str, answer: str) -> list[int]:
@@ -146,6 +153,23 @@ def _client(settings: JudgeServer, name: str, urls: Sequence[str], servers: Vllm
         check_alive=(lambda: None) if servers is None else servers.check,
         words=_WORDS,
     )
+
+
+def _ours(context: Context, settings: JudgeServer, model: ServedModel) -> tuple[list[str], VllmServers | None]:
+    """Addresses of servers that one of this machine's processes has started; and the servers, in that process."""
+    if context.rank.size == 1:
+        servers = _started(context, settings, model)
+        return servers.urls_of(model.name), servers
+    mine: list[VllmServers] = []
+
+    def start(file: Path) -> Path:
+        mine.append(_started(context, settings, model))
+        file.write_text("\n".join(mine[0].urls_of(model.name)))
+        return file
+
+    # The others read a file: those of a training on GPUs have no group yet.
+    urls = context.once_per_pod(_URLS, start).read_text().split()
+    return urls, mine[0] if mine else None
 
 
 def _started(context: Context, settings: JudgeServer, model: ServedModel) -> VllmServers:
