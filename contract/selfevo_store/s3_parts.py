@@ -30,7 +30,8 @@ class Part(NamedTuple):
     whole: int
     """Size of the object."""
     etag: str | None
-    """Which object it is of."""
+    """Which object it is of; None where the store does not say, or a proxy has made it a weak one, which If-Match never
+    matches (RFC 9110, 13.1.1)."""
 
     @classmethod
     def of(cls, response: Mapping[str, Any], start: int, size: int, uri: str) -> Self:
@@ -50,7 +51,8 @@ class Part(NamedTuple):
                 "honours Range, or go around the proxy before it",
                 reason=reasons.STORE_INVALID,
             )
-        return cls(data, whole, response.get("ETag"))
+        etag: str = response.get("ETag") or "W/"
+        return cls(data, whole, None if etag.startswith("W/") else etag)
 
 
 def read_ahead(read: Callable[[T], R], items: Iterable[T]) -> Generator[R]:

@@ -67,6 +67,14 @@ def test_a_part_that_breaks_off_is_got_again(store: S3Store, tmp_path: Path) -> 
     assert not breaking
 
 
+def test_a_proxy_that_weakens_etags_is_read_through(store: S3Store, tmp_path: Path) -> None:
+    def weaken(_: int, response: dict[str, Any]) -> None:
+        response["ETag"] = f"W/{response['ETag']}"
+
+    spoil(store, weaken)
+    assert store.download_file("key", tmp_path / "copy") == digest_of_bytes(CONTENT)
+
+
 def test_a_part_that_always_breaks_off_leaves_no_file(store: S3Store, tmp_path: Path) -> None:
     def end_early(start: int, response: dict[str, Any]) -> None:
         if start == 50_000:
