@@ -52,7 +52,7 @@ RUN_ENV = "SELFEVO_RUN"
 none is left."""
 SERVER_URL_ENV = "SELFEVO_SERVER_URL"
 """Where the server beside the trainer says what it serves, and where: ``http://127.0.0.1:8000``. Without it a trainer
-whose engine is a server starts one itself."""
+whose engine is a server, or with a server for its judge, starts one itself."""
 SERVER_TOKEN_ENV = "SELFEVO_SERVER_TOKEN"
 """The token that an endpoint asks for."""
 ORACLE_TOKEN_ENV = "SELFEVO_ORACLE_TOKEN"

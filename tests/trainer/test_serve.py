@@ -34,7 +34,7 @@ from selfevo_contract.rows import answers_of
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines.vllm_command import ServedModel, command_of, together
-from selfevo_trainer.engines.vllm_server import POLICY_WORDS, ended
+from selfevo_trainer.engines.vllm_server import JUDGE_WORDS, POLICY_WORDS, ended
 
 pytestmark = pytest.mark.slow
 
@@ -454,6 +454,14 @@ def test_the_cause_in_a_log_is_the_first_that_was_raised() -> None:
     assert "ended with code 1 (ValueError: head size 33);" in str(ended("m", 1, log, spec))
     assert "ended with code 2 (usage: x);" in str(ended("m", 2, ["usage: x", ""], spec))
     assert "was ended by signal 9;" in str(ended("m", -9, [], spec))
+    for lacking in (
+        "ValueError: There is no module or parameter named 'classifier' in LlamaForSequenceClassification",
+        "ValueError: This model does not support `--runner pooling`. You can pass `--convert <embed|classify>`",
+        "ValueError: Model architectures ['Odd'] are not supported for now.",
+    ):
+        unknown = ended("judge/abc", 1, [lacking], spec, JUDGE_WORDS)
+        assert unknown.exit_code == ExitCode.INPUT and str(unknown).endswith("; remove spec.verifier.server")
+        assert str(unknown).startswith("vLLM does not support the model judge/abc (ValueError: ")
     adapted = str(ended("m", 1, ["ValueError: GPT2LMHeadModel does not support LoRA yet."], spec))
     assert adapted.startswith("vLLM does not compute adapters of the model m (ValueError: GPT2LMHeadModel does not")
     assert adapted.endswith("; choose engine.kind 'transformers'")

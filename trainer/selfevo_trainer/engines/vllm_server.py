@@ -41,6 +41,8 @@ _ENVIRONMENT = {
     **ENVIRONMENT,
     "HF_HUB_OFFLINE": "1",  # the model is here
 }
+_LACKING = (("architectures", "support"), ("does not support", "--runner"), ("There is no module or parameter named",))
+"""Words of lines by which vLLM says that it has no such model, or none with such a head."""
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
 
 
@@ -294,7 +296,9 @@ def ended(names: str, code: int, tail: Sequence[str], settings: ServerEngine, wo
     adapted = next((line for line in lines if "not support LoRA" in line), None)
     if adapted is not None:
         return InputError(f"vLLM does not compute adapters of the model {names} ({adapted[:200]}); {words.other}")
-    architecture = next((line for line in lines if "architectures" in line and "support" in line), None)
+    architecture = next(
+        (line for line in lines if any(all(part in line for part in parts) for parts in _LACKING)), None
+    )
     if architecture is not None:
         return InputError(f"vLLM does not support the model {names} ({architecture[:200]}); {words.other}")
     why = f" ({lines[0][:200]})" if lines else ""

@@ -182,7 +182,8 @@ def _started(context: Context, settings: JudgeServer, model: ServedModel) -> Vll
     others = [each for each in (config.frozen_server, config.policy_server) if each is not None]
     before = sum(each.gpus_in_all for each in others) if count else 0
     asks_only = config.frozen_server is not None and not PHASES[config.inputs.phase].distributed
-    used = before + (0 if asks_only else context.rank.size)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", context.rank.size))
+    used = before + (0 if asks_only else here)
     if count and own and used + own > count:
         raise InputError(
             f"{FIELD} asks for {own} GPUs (gpus x replicas) beside the {used} of this machine that other models are "
