@@ -239,6 +239,28 @@ def test_a_record_that_comes_while_a_service_is_created_is_what_its_job_is_decid
     assert [name.split("-")[1] for name in world.cluster.jobs] == ["evaluate"]
 
 
+def test_a_new_operator_asks_for_the_jobs_whose_end_nobody_saw_by_name() -> None:
+    """Another one bears the name since, whose every record was lost, and it has lost our label."""
+    world = World()
+    world.reconcile()
+    (name,) = world.names
+    world.edit(spec__suspend=True)
+    world.cache.drop_job(world.cluster.jobs.pop(name))
+    world.reconcile()
+    assert world.status["attempts"][0] | {"state": "Failed", "reason": "Lost"} == world.status["attempts"][0]
+
+    world.edit(spec__suspend=False)
+    world.cluster.refuse["patch status"] = [ApiError(503, "ServiceUnavailable", "shutting down")]
+    with pytest.raises(ApiError):
+        world.reconcile(1)
+    assert world.names == [name]
+    world.cache = Cache()
+    world.edit(spec__suspend=True)
+    world.controller = Controller(world.cluster, world.cache, PodSettings(image="trainer"), lambda: world.now)
+    world.reconcile(1)
+    assert f"delete job {name} uid-{name}" in world.cluster.calls
+
+
 def test_after_a_write_whose_reply_is_lost_the_run_is_asked_for() -> None:
     """Its record may say by now that the step is done whose Job is gone."""
     world = World()

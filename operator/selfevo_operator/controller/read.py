@@ -105,13 +105,13 @@ class Reader:
         return self._cache.jobs_of(snapshot.uid)
 
     async def _ask_for_recorded(self, snapshot: RunSnapshot) -> None:
-        """Asks once in this process for the Jobs that the record has as live and that no list shows.
+        """Asks once in this process for the Jobs that the record has as live or as gone unseen, and no list shows.
 
         A Job that has lost our label while the operator was away would otherwise outlive a suspended run: a run that
         goes on finds it when it creates one of the same name.
         """
         known = {job.name for job in self._cache.jobs_of(snapshot.uid)}
-        for name in snapshot.unended:
+        for name in (*snapshot.unended, *snapshot.unseen):
             if not name or name in known:
                 continue
             try:

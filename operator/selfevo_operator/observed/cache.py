@@ -57,6 +57,8 @@ class RunSnapshot:
     observed_generation: int
     unended: tuple[str, ...]
     """Names of the attempts that its record shows as not ended; empty where it has none."""
+    unseen: tuple[str, ...]
+    """Names of those whose end nobody saw. Another Job may bear such a name since, for it does not count."""
     went_on_at: str
     """While its steps run: RFC 3339 time at which one of its attempts began or ended last. Empty while it waits."""
     finished_at: str
@@ -108,11 +110,8 @@ def run_snapshot(run: Mapping[str, Any]) -> RunSnapshot:
         deleting="deletionTimestamp" in metadata,
         phase=str(status.get("phase") or "Pending"),
         observed_generation=status.get("observedGeneration") or 0,
-        unended=tuple(
-            attempt["name"] if isinstance(attempt.get("name"), str) else ""
-            for attempt in status.get("attempts") or []
-            if attempt.get("state") not in ("Succeeded", "Failed")
-        ),
+        unended=_names(status, lambda attempt: attempt.get("state") not in ("Succeeded", "Failed")),
+        unseen=_names(status, lambda attempt: attempt.get("reason") == reasons.LOST),
         went_on_at=went_on_at,
         finished_at=str(status.get("finishedAt") or ""),
         figures=figures_of(status) if went_on_at else (),
@@ -120,6 +119,11 @@ def run_snapshot(run: Mapping[str, Any]) -> RunSnapshot:
         spec=_packed(run.get("spec")),
         status=_packed(status),
     )
+
+
+def _names(status: Mapping[str, Any], those: Callable[[Mapping[str, Any]], bool]) -> tuple[str, ...]:
+    attempts = [attempt for attempt in status.get("attempts") or [] if those(attempt)]
+    return tuple(attempt["name"] if isinstance(attempt.get("name"), str) else "" for attempt in attempts)
 
 
 def _went_on_at(status: Mapping[str, Any]) -> str:

@@ -104,7 +104,8 @@ class Laws:
         self._beside = [other for other in self._beside if other != name]
 
     def status_refused(self) -> None:
-        self._refused = True
+        """A write of a status has met another version; one of a process that is gone concerns no other."""
+        self._refused = self._refused or not self._late
 
     def late(self, do: Callable[[], Any]) -> None:
         """A request of a process that is gone arrives: what nobody could know meanwhile is not held against it."""
