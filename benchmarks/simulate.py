@@ -19,6 +19,8 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "operator"), str(Path(__file__).parents[1] / "tests")]
 
+LIVES = 5_000_000
+
 
 def seed_of(number: int) -> int:
     """The seed of a life: its kind goes round."""
@@ -57,6 +59,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="end after so many, with those that are done")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "simulate.json")
     options = parser.parse_args()
+    if not 0 <= options.first <= LIVES - options.seeds:
+        parser.error(f"--from {options.first} --seeds {options.seeds} goes beyond the {LIVES:,} lives; lower --from")
     begun, found = time.monotonic(), []
     with multiprocessing.Pool(options.processes) as pool:
         for outcome in pool.imap_unordered(one, range(options.first, options.first + options.seeds), chunksize=10):
