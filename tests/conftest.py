@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from harness import versitygw
 from harness import vllm as vllm_environment
@@ -22,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """When all of tests/cluster ran, what the operator did in it is held against its rights."""
     config.pluginmanager.register(AuditedRun(config, Path(__file__).parent / "cluster", audit.FOLDER, judge))
 
+
+settings.register_profile("untimed", deadline=None)  # an example that takes long on a loaded machine is no failure
+settings.load_profile("untimed")
 
 # What tests import stays to the end: scanning it for garbage was a third of the time that collecting takes.
 gc.set_threshold(100_000, 20, 20)

@@ -1,6 +1,6 @@
 """A judge in a server: what the server is asked, what is made of its answers, and of wrong ones. A stand-in serves.
 
-The real vLLM scores in test_served_judge_vllm.py.
+The real vLLM scores in test_served_judge_phases.py.
 """
 
 from __future__ import annotations

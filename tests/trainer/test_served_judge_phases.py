@@ -1,5 +1,5 @@
 """Phases whose judge is in a server: in their pod, beside a frozen Solver's, or one that the trainer starts. A stand-in
-serves; the real vLLM does it in test_served_judge_vllm.py."""
+serves, and once the real vLLM (its CPU build)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from harness.judged import ASKING, ROLLOUT, TRAINING, WRITING, begun, scores, wr
 from harness.openai_standin import Reply, Standin, openai_server
 from harness.processes import alive
 from harness.sidecar import LIMIT_S, Sidecar, eventually
+from harness.vllm import Vllm
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.judging import JUDGE_FILE, Verdict
 from selfevo_contract.phases import Loading
-from selfevo_contract.process import SERVER_URL_ENV, PhaseResult
+from selfevo_contract.process import CONFIG_ENV, SERVER_URL_ENV, PhaseResult
 from selfevo_trainer.endpoints import client
 
 pytestmark = pytest.mark.slow
@@ -105,6 +106,16 @@ def test_a_rollout_and_a_training_have_the_scores_of_transformers(
     assert before(TRAINING).code == 0
     rewards = [run.committed(TRAINING).metrics["reward_last"] for run in (phases, before)]
     assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
+
+
+def test_a_rollout_is_scored_by_vllm_as_by_transformers(vllm: Vllm, before: Phases, tmp_path: Path) -> None:
+    phases = copied(before, tmp_path, ROLLOUT)
+    environment = phases.environment(ROLLOUT)
+    assert json.loads(environment[CONFIG_ENV])["judgeServer"]["replicas"] == 1
+    vllm.run("-m", "selfevo_trainer", extra=environment)
+    there, here = scores(before), scores(phases)
+    assert len(there) == len(here) > 60
+    assert max(abs(a - b) for a, b in zip(there, here, strict=True)) < 1e-4
 
 
 @pytest.mark.parametrize("wrong", [lambda score: -score, lambda score: score / 2, lambda score: 0.0])
