@@ -702,6 +702,21 @@ def test_it_goes_back_before_what_was_not_measured() -> None:
     assert set(first.status.rollbacks[0].abandoned) == {"challenger-train-1", "solver-rollout-1"}
 
 
+BACK = {"truncation": {"action": "rollback"}}
+
+
+def test_a_guard_waits_until_what_came_before_is_known_again() -> None:
+    """A record that was lost is known by Jobs that are still there, and by steps that are begun again."""
+    scenario = Scenario(**{"spec__iterations": 5, "spec__guards": BACK, **ORACLE})
+    metrics = {**HEALTHY["solver-rollout"], "answers/truncated": TRUNCATED["solver-rollout/answers/truncated"]}
+    scenario.done("solver-rollout-2", **metrics)
+    scenario.reconcile()
+    assert (guards_of(scenario)["truncation"].state, scenario.status.rollbacks) == ("Waiting", [])
+    scenario.done("solver-rollout-1", **HEALTHY["solver-rollout"])
+    scenario.reconcile()
+    assert [rollback.iteration for rollback in scenario.status.rollbacks] == [2]
+
+
 def test_the_last_iteration_can_be_rolled_back_too() -> None:
     scenario = life({5: FLIPPED})
     assert scenario.status.phase == "Running" and scenario.status.finished_at is None
@@ -710,9 +725,6 @@ def test_the_last_iteration_can_be_rolled_back_too() -> None:
 
 def suspended(scenario: Scenario) -> str:
     return next(c.reason for c in scenario.status.conditions if c.type == "Suspended")
-
-
-BACK = {"truncation": {"action": "rollback"}}
 
 
 @pytest.mark.parametrize("held", [{"spec__review": {"before": [2]}}, {"spec__budget": {"gpuHours": 0.001}}])

@@ -101,10 +101,16 @@ class Guard:
 
 
 def history_of(state: RunState) -> dict[int, dict[str, float]]:
-    """What every step that is done has measured."""
+    """What every step that is done has measured, but for those before which one of their phase is not known to be done.
+
+    A record that was lost may be known again by a late iteration first: nobody knows then which one was good.
+    """
     found: dict[int, dict[str, float]] = {}
+    unknown: set[str] = set()
     for step in sorted([*state.earlier.values(), *state.steps.values()], key=lambda step: step.iteration):
-        if step.state == "Succeeded":
+        if step.state != "Succeeded":
+            unknown.add(step.phase)
+        elif step.phase not in unknown:
             known = {name: value for name, value in figures_of(step).items() if math.isfinite(value)}
             found.setdefault(step.iteration, {}).update(known)
     return found
