@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from harness.inprocess import Phases
 from harness.sidecar import Sidecar
 from harness.vllm import Vllm
-from selfevo_contract.process import SERVER_URL_ENV, WORKDIR_ENV
+from selfevo_contract.process import MASTER_PORT_ENV, SERVER_URL_ENV, WORKDIR_ENV
 from selfevo_contract.rows import METRICS
 from selfevo_trainer.grpo.vllm_policy import DIFFERENCE
 from trainer.test_vllm_policy import TRAIN, phases, result
@@ -54,6 +55,7 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
     assert sidecar.fetch() == 0
     sidecar.start(["-m", "harness.weights_on_cpu"])
     assert sidecar.process is not None
+    taken = socket.create_server(("", 0))
     try:
         sidecar.answers("/health", 200)
         beside = {SERVER_URL_ENV: f"http://127.0.0.1:{sidecar.port}", "SERVER_PID": str(sidecar.process.pid)}
@@ -61,6 +63,8 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
         for name, happens, _ in TRAININGS:
             pod = folder / f"pod-{name}" if "sharding" in RUNS[name] else None
             environment = {**runs[name].environment(TRAIN), **beside}
+            if name == "colocated":  # one process joins nobody, whatever its environment says
+                environment[MASTER_PORT_ENV] = str(taken.getsockname()[1])
             if pod is not None:
                 pod.mkdir()
                 environment[WORKDIR_ENV] = str(pod / "work")
@@ -68,6 +72,7 @@ def made(vllm: Vllm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Phas
         (file := folder / "trainings.json").write_text(json.dumps(trainings))
         assert vllm.answer("-m", "harness.served_policy", file) == [code for _, _, code in TRAININGS]
     finally:
+        taken.close()
         sidecar.process.kill()
         sidecar.process.wait()
         # Of a server that is asked for something while it ends, vLLM waits for an answer that nobody gives any more.

@@ -22,6 +22,7 @@ from trl.trainer.utils import ensure_master_addr_port
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, ServiceError
 from selfevo_contract.phases import GrpoInputs
+from selfevo_contract.process import MASTER_PORT_ENV
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
@@ -113,6 +114,8 @@ class PolicyByVllm(VLLMGeneration):
                 "LOCAL_RANK": str(self.accelerator.local_process_index),
                 "WORLD_SIZE": str(self.accelerator.num_processes),
             }
+            if self.accelerator.num_processes == 1:
+                os.environ.pop(MASTER_PORT_ENV, None)  # it joins nobody: any port will do, and this one may be taken
             ensure_master_addr_port()
             try:
                 self.llm = vllm.LLM(
