@@ -47,6 +47,10 @@ ANCHOR_CHUNKS = "anchors"
 
 COMPLETIONS = "completions"
 """Place below a checkpoint of the completions of the step under way, all of them scored."""
+GENERATED = "generated"
+"""The same before all are scored, `in_parts` by how many are."""
+GENERATING = "generating"
+"""The same before all are generated, `in_parts` by how many are in all processes."""
 
 
 def step_prefix(namespace: str, phase: str, key: str) -> str:
@@ -97,14 +101,9 @@ def checkpoint_prefix(prefix: str, update: int) -> str:
     return f"{prefix}/checkpoints/{update:08d}"
 
 
-def generated_completions(parts: int | None = None) -> str:
-    """Place below a checkpoint of the same before all are scored, ``parts`` of them so far; None: of all such."""
-    return "generated" if parts is None else f"generated/{parts:08d}"
-
-
-def partial_completions(parts: int | None = None) -> str:
-    """Place of the same before all are generated, ``parts`` of all processes so far; None: of all such."""
-    return "generating" if parts is None else f"generating/{parts:08d}"
+def in_parts(place: str, parts: int) -> str:
+    """``place`` of completions below a checkpoint when so many parts of them are done."""
+    return f"{place}/{parts:08d}"
 
 
 def failed_prefix(prefix: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -18,6 +19,9 @@ from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.spec.tracking import Tracker
+
+Served = Literal["frozen", "policy", "judge"]
+"""What servers beside a trainer serve: frozen models, the policy in training, the judge."""
 
 CONFIG_ENV = "SELFEVO_PHASE_CONFIG"
 """Environment variable that holds a PhaseConfig as JSON."""
@@ -117,10 +121,21 @@ class PhaseConfig(Wire):
         return grpo.policy_server if isinstance(grpo, Grpo) else None
 
     @property
-    def servers(self) -> list[ServerEngine]:
-        """Those beside the trainer in its pod. On one machine the first ones take the last GPUs."""
+    def servers(self) -> dict[Served, ServerEngine]:
+        """Those beside the trainer in its pod, by what they serve. Each has GPUs of its own; on one machine the first
+        ones take the last GPUs."""
         of_judge = None if self.judge_server is None else self.judge_server.engine
-        return [each for each in (self.frozen_server, self.policy_server, of_judge) if each is not None]
+        kinds: dict[Served, ServerEngine | None] = {
+            "frozen": self.frozen_server,
+            "policy": self.policy_server,
+            "judge": of_judge,
+        }
+        return {kind: server for kind, server in kinds.items() if server is not None}
+
+    def gpus_of_servers(self, *, before: Served | None = None) -> int:
+        """Of all servers; with ``before``, of those that take theirs before the one that serves that."""
+        servers = self.servers.items()
+        return sum(each.gpus_in_all for kind, each in takewhile(lambda item: item[0] != before, servers))
 
     @property
     def prefix(self) -> str:

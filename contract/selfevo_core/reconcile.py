@@ -99,6 +99,7 @@ def _observed(
         attempts_of.setdefault((attempt.step, attempt.key), []).append(attempt)
     # A new generation is a person's answer to a failure: what had failed is tried again.
     spec_changed = before.observed_generation != run.metadata.generation
+    scores_decide = chooses(spec)
     steps: dict[str, StepStatus] = {}
     for step in plan.steps:
         of_step = (step.name, step.key)
@@ -106,10 +107,8 @@ def _observed(
             name=step.name, phase=step.phase, iteration=step.iteration, key=step.key
         )
         mine = attempts_of.get(of_step, [])
-        steps[step.name] = observe(
-            record, mine, spec_changed, spec.backoff_limit, backoff, now,
-            score_decides=step.type.scores and chooses(spec),
-        )  # fmt: skip
+        decides = scores_decide and step.type.scores
+        steps[step.name] = observe(record, mine, spec_changed, spec.backoff_limit, backoff, now, score_decides=decides)
     earlier = {
         step.name: known
         for step in plan.unscheduled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from harness.inprocess import Phases
 from harness.ports import free_port
@@ -20,8 +22,26 @@ from selfevo_contract.artifacts import ManifestDraft
 from selfevo_contract.process import PARENT_ENV, SERVER_MODELS_ENV, SERVER_PORT_ENV, TERMINATION_LOG_ENV
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_store import commit
+from selfevo_trainer.endpoints import client
 
 LIMIT_S = 600.0
+_TESTS = Path(__file__).resolve().parents[1]
+
+
+def with_fake_vllm(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """vLLM is the stand-in; the folder, below ``folder``, where its processes leave their command lines."""
+    left, fake = folder / "servers", _TESTS / "harness" / "fake_vllm"
+    left.mkdir()
+    monkeypatch.syspath_prepend(str(fake))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(fake), str(_TESTS)]))
+    monkeypatch.setenv("FAKE_VLLM_FOLDER", str(left))
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.5)
+    return left
+
+
+def started(left: Path) -> list[dict[str, Any]]:
+    """The command lines of the servers that were started, each with its process' number."""
+    return [{"pid": int(file.stem), **json.loads(file.read_text())} for file in sorted(left.glob("*.json"))]
 
 
 def with_servers(

@@ -16,7 +16,7 @@ from harness.ports import free_port
 from harness.processes import alive
 from harness.tiny import settings, write_questions
 from runs import arithmetic
-from selfevo_contract.artifacts import COMPLETIONS, checkpoint_prefix, generated_completions, partial_completions
+from selfevo_contract.artifacts import COMPLETIONS, GENERATED, GENERATING, checkpoint_prefix
 from selfevo_store import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -214,8 +214,7 @@ def test_sigterm_stops_all_after_the_same_step_and_the_next_attempt_ends_with_th
     # The pod's signal takes its way: an update of the step in which it was sent, or of the next one.
     assert 7 <= update <= 12 if happening.part is None else update == 6
     generating, generated = (
-        phases.objects(TRAIN, f"checkpoints/{update:08d}/{place()}")
-        for place in (partial_completions, generated_completions)
+        phases.objects(TRAIN, f"checkpoints/{update:08d}/{place}") for place in (GENERATING, GENERATED)
     )
     assert generating or happening.part is None
     where = f"in step {step + 1} of 5" if within or generating or generated else f"after step {step} of 5"

@@ -59,6 +59,17 @@ def pods(tmp_path: Path, acts: dict[int, Acts], nodes: int = 2, **other: Any) ->
     ]
 
 
+def leaving_environments(folder: Path, size: int) -> dict[int, Acts]:
+    """Each rank leaves its environment in ``folder``, as JSON in a file of its number, and all is well. The first ends
+    last: when it has, nobody waits for the others."""
+    acts: dict[int, Acts] = {}
+    for rank in reversed(range(size)):
+        others: Acts = [] if rank else [["until", str(folder / f"{other}.there")] for other in acts]
+        left: Acts = [["env", str(folder / str(rank))], ["touch", str(folder / f"{rank}.there")]]
+        acts[rank] = [*left, *others, ["say", {}], ["exit", 0]]
+    return acts
+
+
 def summary_of(result: PhaseResult) -> tuple[int, str, str]:
     return result.exit_code, result.reason, result.message
 
@@ -162,8 +173,7 @@ def test_each_process_gets_what_torch_needs_and_where_to_write_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in (0, 1)}
-    alone(tmp_path, acts).ended()
+    alone(tmp_path, leaving_environments(tmp_path, 2)).ended()
     environments = [json.loads((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
     assert [[env[name] for name in names] for env in environments] == [
@@ -188,7 +198,7 @@ def test_pods_end_well_together_with_the_result_of_pod_0(tmp_path: Path) -> None
 
 def test_ranks_are_numbered_over_the_pods_and_meet_at_one_port(tmp_path: Path) -> None:
     port = free_port("")
-    acts: dict[int, Acts] = {rank: [["env", str(tmp_path / str(rank))], ["say", {}], ["exit", 0]] for rank in range(4)}
+    acts = leaving_environments(tmp_path, 4)
     both = [Pod(Layout(2, 2, node, "localhost", port, 20), tmp_path / f"pod-{node}", acts) for node in (0, 1)]
     assert [pod.ended().outcome for pod in both] == ["committed", "committed"]
     environments = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(4)]

@@ -21,7 +21,16 @@ import pytest
 from harness.adapters import an_adapter
 from harness.inprocess import Phases
 from harness.processes import alive
-from harness.sidecar import LIMIT_S, Sidecar, eventually, give_challenger, give_model, with_servers
+from harness.sidecar import (
+    LIMIT_S,
+    Sidecar,
+    eventually,
+    give_challenger,
+    give_model,
+    started,
+    with_fake_vllm,
+    with_servers,
+)
 from harness.tiny import BASE
 from selfevo_contract.errors import ExitCode, InputError
 from selfevo_contract.phases import Loading
@@ -32,7 +41,6 @@ from selfevo_contract.process import (
 )
 from selfevo_contract.rows import answers_of
 from selfevo_contract.spec.engines import ServerEngine
-from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines.vllm_command import ServedModel, command_of, together
 from selfevo_trainer.engines.vllm_server import JUDGE_WORDS, POLICY_WORDS, ended
 
@@ -45,15 +53,9 @@ LOADING = Loading(dtype="float32", trust_remote_code=False)
 
 @pytest.fixture(autouse=True)
 def fake_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """vLLM is the stand-in; the folder where its processes leave their command lines."""
-    left = tmp_path / "servers"
-    left.mkdir()
-    monkeypatch.syspath_prepend(str(FAKE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKE), str(ROOT / "tests")]))
-    monkeypatch.setenv("FAKE_VLLM_FOLDER", str(left))
-    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.5)
+    """The folder where vLLM's processes leave their command lines."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return left
+    return with_fake_vllm(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -66,11 +68,6 @@ def phases(tmp_path: Path) -> Callable[..., Phases]:
         return with_servers(tmp_path, {"rollout": {"shards": 1}}, "store", **settings)
 
     return make
-
-
-def started(left: Path) -> list[dict[str, Any]]:
-    """The command lines of the servers that were started, each with its process' number."""
-    return [{"pid": int(file.stem), **json.loads(file.read_text())} for file in sorted(left.glob("*.json"))]
 
 
 def all_gone(left: Path) -> bool:

@@ -267,7 +267,10 @@ def test_a_machine_without_gpus_for_the_judge_beside_the_others_starts_no_server
     monkeypatch.setattr(served.torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv(SERVER_URL_ENV, raising=False)
     frozen = ServerEngine(kind="server", gpus=2) if engine == "server" else None
-    config = SimpleNamespace(frozen_server=frozen, policy_server=None, inputs=SimpleNamespace(phase=phase))
+    gpus = frozen.gpus_in_all if frozen is not None else 0
+    config = SimpleNamespace(
+        frozen_server=frozen, gpus_of_servers=lambda *, before: gpus, inputs=SimpleNamespace(phase=phase)
+    )
     size = 2 if phase != SOLVER_ROLLOUT.name else 1
     context: Any = SimpleNamespace(config=config, rank=Rank(0, size), workdir=tmp_path / "0")
     context.once_per_pod = partial(Context.once_per_pod, context)

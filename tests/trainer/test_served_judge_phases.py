@@ -17,13 +17,12 @@ from harness.inprocess import Phases
 from harness.judged import ASKING, ROLLOUT, TRAINING, WRITING, begun, scores, writing
 from harness.openai_standin import Reply, Standin, openai_server
 from harness.processes import alive
-from harness.sidecar import LIMIT_S, Sidecar, eventually
+from harness.sidecar import LIMIT_S, Sidecar, eventually, started, with_fake_vllm
 from harness.vllm import Vllm
 from selfevo_contract.errors import ExitCode
 from selfevo_contract.judging import JUDGE_FILE, Verdict
 from selfevo_contract.phases import Loading
 from selfevo_contract.process import CONFIG_ENV, SERVER_URL_ENV, PhaseResult
-from selfevo_trainer.endpoints import client
 
 pytestmark = pytest.mark.slow
 
@@ -42,18 +41,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Phases:
 
 @pytest.fixture
 def left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """vLLM is the stand-in; the folder where its processes leave their command lines."""
-    folder = tmp_path / "servers"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(FAKE))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKE), str(ROOT / "tests")]))
-    monkeypatch.setenv("FAKE_VLLM_FOLDER", str(folder))
-    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.5)
-    return folder
-
-
-def started(left: Path) -> list[dict[str, Any]]:
-    return [{"pid": int(file.stem), **json.loads(file.read_text())} for file in sorted(left.glob("*.json"))]
+    """The folder where vLLM's processes leave their command lines."""
+    return with_fake_vllm(monkeypatch, tmp_path)
 
 
 def copied(before: Phases, folder: Path, *without: str, **over: Any) -> Phases:

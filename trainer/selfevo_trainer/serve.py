@@ -36,17 +36,15 @@ from pydantic import TypeAdapter
 from selfevo_contract.errors import ExitCode, InputError, SelfevoError, ServiceError
 from selfevo_contract.phases import PHASES
 from selfevo_contract.process import SERVER_MODELS_ENV, SERVER_PORT_ENV, PhaseConfig
-from selfevo_contract.spec.engines import ServerEngine
 from selfevo_store import open_store
 from selfevo_trainer.config import read_config
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines.vllm_command import ServedModel, together
 from selfevo_trainer.engines.vllm_server import (
-    JUDGE_WORDS,
     NEVER_INPUT,
     NEVER_SERVICE,
     POLICY,
-    POLICY_WORDS,
+    WORDS,
     VllmServers,
     free_ports,
 )
@@ -83,12 +81,13 @@ def _main(log: kept_log.KeptLog) -> int:
         die_with_parent()
         stop = StopRequest.install()
         config = read_config()
-        settings, folder = _settings(config), _folder()
+        _check(config)
+        folder = _folder()
         if sys.argv[1:] == ["--fetch"]:
             fetch(config, folder, stop, started)
             return 0
         file = kept_log.LogFile(log, folder, started)
-        serve(settings, folder, _port(), file)
+        serve(config, folder, _port(), file)
     except BaseException as error:
         result = failure_of(config, error)
         print(f"serve: {result.message}", file=sys.stderr)
@@ -99,14 +98,12 @@ def _main(log: kept_log.KeptLog) -> int:
     return 0
 
 
-def _settings(config: PhaseConfig) -> Settings:
+def _check(config: PhaseConfig) -> None:
     if not config.servers:
         raise InputError(
             "neither engine nor grpo.vllmMode nor verifier.server asks for a server beside the trainer; start python "
             "-m selfevo_trainer in its place"
         )
-    judge = config.judge_server
-    return Settings(config.frozen_server, config.policy_server, None if judge is None else judge.engine)
 
 
 def _folder() -> Path:
@@ -188,32 +185,14 @@ class State:
         return 200, {"object": "list", "data": [{"id": name, "urls": urls} for name, urls in self.urls.items()]}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the servers are started by; None where there are none of a kind."""
-
-    frozen: ServerEngine | None
-    policy: ServerEngine | None
-    judge: ServerEngine | None
-
-    def servers(
-        self, models: Sequence[ServedModel], ports: Callable[[int], list[int]]
-    ) -> Iterator[tuple[VllmServers, list[list[ServedModel]]]]:
-        """Frozen models', the policy's and the judge's, and which of ``models`` each server is of. Each kind has GPUs
-        of its own."""
-        frozen = together([model for model in models if not (model.trained or model.scores)])
-        if self.frozen is not None and frozen:
-            yield VllmServers(self.frozen, len(frozen), ports=ports), frozen
-        if self.policy is not None:
-            before = self.frozen.gpus_in_all if self.frozen is not None else 0
-            yield (
-                VllmServers(self.policy, 1, POLICY_WORDS, before=before, ports=ports),
-                together([model for model in models if model.trained]),
-            )
-        if self.judge is not None:
-            before = sum(each.gpus_in_all for each in (self.frozen, self.policy) if each is not None)
-            servers = VllmServers(self.judge, 1, JUDGE_WORDS, before=before, ports=ports)
-            yield servers, [[model for model in models if model.scores]]
+def _servers(
+    config: PhaseConfig, models: Sequence[ServedModel], ports: Callable[[int], list[int]]
+) -> Iterator[tuple[VllmServers, list[list[ServedModel]]]]:
+    """The servers, not yet begun, and which of ``models`` each of them serves."""
+    for kind, settings in config.servers.items():
+        if own := together([model for model in models if model.kind == kind]):
+            before = config.gpus_of_servers(before=kind)
+            yield VllmServers(settings, len(own), WORDS[kind], before=before, ports=ports), own
 
 
 class _Ports:
@@ -235,7 +214,7 @@ class _Ports:
         return self._known[first : self._given]
 
 
-def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) -> None:
+def serve(config: PhaseConfig, folder: Path, port: int, log: kept_log.LogFile) -> None:
     """Serve the models in ``folder`` until SIGTERM; what is logged meanwhile is in ``log``, too.
 
     Raises:
@@ -247,7 +226,7 @@ def serve(settings: Settings, folder: Path, port: int, log: kept_log.LogFile) ->
     except (OSError, ValueError):
         raise InputError(f"{folder / FILE} is not there or is not ours; run it with --fetch first") from None
     state = State()
-    kinds = list(settings.servers(fetched, _Ports(folder / PORTS)))
+    kinds = list(_servers(config, fetched, _Ports(folder / PORTS)))
     with _front(state, port):
         try:
             try:

@@ -93,7 +93,7 @@ def pod_spec(
         ours += token(config.engine.endpoint.token_secret, SERVER_TOKEN_ENV)
     if config.servers:
         ours += server_sidecar.client_variables()
-        own = sum(each.gpus_in_all for each in config.servers)
+        own = config.gpus_of_servers()
         devices = {device or settings.gpu_resource: own} if own else {}
         servers = server_sidecar.server_variables()
         fetch = container(server_sidecar.FETCH, servers)

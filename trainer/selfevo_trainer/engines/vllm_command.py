@@ -13,6 +13,7 @@ from pathlib import Path
 
 from selfevo_contract.base import Wire
 from selfevo_contract.phases import Loading
+from selfevo_contract.process import Served
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines import vllm_adapters
 from selfevo_trainer.models import adapters
@@ -35,6 +36,11 @@ class ServedModel(Wire):
     """It is the policy in training, which sends its weights anew before each step."""
     scores: bool = False
     """It is a judge: it has a score head, and writes nothing."""
+
+    @property
+    def kind(self) -> Served:
+        """Which server's it is."""
+        return "policy" if self.trained else "judge" if self.scores else "frozen"
 
 
 def together(models: Sequence[ServedModel]) -> list[list[ServedModel]]:

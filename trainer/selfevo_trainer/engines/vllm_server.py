@@ -17,14 +17,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
-from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV
+from selfevo_contract.process import PARENT_ENV, SERVER_TOKEN_ENV, Served
 from selfevo_contract.spec.engines import ServerEngine
 from selfevo_trainer.engines.base import Frozen
 from selfevo_trainer.engines.vllm_command import HOST, ServedModel, command_of
@@ -86,6 +86,7 @@ JUDGE_WORDS = Words(
     absent="or remove spec.verifier.server",
     other="remove spec.verifier.server",
 )
+WORDS: Mapping[Served, Words] = {"frozen": Words(), "policy": POLICY_WORDS, "judge": JUDGE_WORDS}
 
 
 def of_model(weights: Frozen) -> ServedModel:

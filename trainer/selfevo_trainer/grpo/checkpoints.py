@@ -22,13 +22,14 @@ from typing import Any
 from selfevo_contract import reasons
 from selfevo_contract.artifacts import (
     COMPLETIONS,
+    GENERATED,
+    GENERATING,
     MANIFEST_NAME,
     Manifest,
     ManifestDraft,
     StoredFile,
     checkpoint_prefix,
-    generated_completions,
-    partial_completions,
+    in_parts,
 )
 from selfevo_contract.errors import SelfevoError, ServiceError
 from selfevo_store import CorruptArtifact, commit, commit_parts, fetch, read_manifest, remove_parts, upload_part
@@ -152,7 +153,7 @@ def _remove_older(context: Context, updates_per_step: int) -> None:
 def remove_completions(context: Context, update: int) -> None:
     """Remove what an earlier attempt left at ``update``, whose state is to be committed: that attempt generated it with
     weights of its own, which differ from this state where kernels are not reproducible."""
-    for place in (COMPLETIONS, generated_completions(), partial_completions()):
+    for place in (COMPLETIONS, GENERATED, GENERATING):
         context.store.delete_prefix(_completions(context, update, place))
 
 
@@ -236,9 +237,9 @@ def _read_completions(context: Context, update: int, *, within: bool) -> tuple[P
 def _unscored(context: Context, update: int) -> list[str]:
     """Places of completions that are not all scored, beside the checkpoint of ``update``; the newest first."""
     return [
-        place(parts)
-        for place in (generated_completions, partial_completions)
-        for parts in _numbered(context, _completions(context, update, place()))
+        in_parts(place, parts)
+        for place in (GENERATED, GENERATING)
+        for parts in _numbered(context, _completions(context, update, place))
     ]
 
 

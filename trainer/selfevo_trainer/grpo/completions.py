@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.trainer_pt_utils import safe_globals
 
-from selfevo_contract.artifacts import COMPLETIONS, generated_completions, partial_completions
+from selfevo_contract.artifacts import COMPLETIONS, GENERATED, GENERATING, in_parts
 from selfevo_trainer.grpo.checkpoints import completion_files
 from selfevo_trainer.grpo.snapshots import RandomState
 
@@ -72,8 +72,8 @@ class StepCompletions:
     def place(self) -> str:
         """Below a checkpoint."""
         if self.generated_parts is not None:
-            return partial_completions(self.generated_parts)
-        return COMPLETIONS if self.scored else generated_completions(len(self.parts))
+            return in_parts(GENERATING, self.generated_parts)
+        return COMPLETIONS if self.scored else in_parts(GENERATED, len(self.parts))
 
     def on_cpu(self) -> StepCompletions:
         """The same in CPU memory of its own."""

@@ -88,11 +88,10 @@ class PolicyByServer(VLLMGeneration):
 
     def _started(self) -> str:
         """Start a server here, on the machine's last GPUs but for those of a frozen model's; its address."""
-        settings, frozen = self._settings(), self._context.config.frozen_server
-        before = frozen.gpus_in_all if frozen is not None and torch.cuda.is_available() else 0
-        judge = self._context.config.judge_server  # whose server took the GPUs before these
-        others = judge.engine.gpus_in_all if judge is not None and torch.cuda.is_available() else 0
-        check_gpus(settings, before + others + self._context.rank.size)
+        settings, config, on_gpus = self._settings(), self._context.config, torch.cuda.is_available()
+        before = config.gpus_of_servers(before="policy") if on_gpus else 0
+        others = config.gpus_of_servers() - settings.gpus_in_all if on_gpus else 0
+        check_gpus(settings, others + self._context.rank.size)
         model = ServedModel(
             name=POLICY,
             path=Path(str(self.model.name_or_path)),

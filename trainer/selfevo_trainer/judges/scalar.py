@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class ScalarJudge:
         """
         rows = [self.encode(task, answer) for task, answer in zip(tasks, answers, strict=True)]
         scores = scores_of(self.model, rows, self.tokenizer.pad_token_id)
-        if not all(map(_is_number, scores)):
+        if not all(map(math.isfinite, scores)):
             raise not_a_number()
         return scores
 
@@ -61,10 +62,6 @@ def not_a_number() -> InputError:
     return InputError(
         "the judge computes NaN or infinity; set spec.model.dtype to float32 or bfloat16, or take another one"
     )
-
-
-def _is_number(score: float) -> bool:
-    return score == score and abs(score) != float("inf")
 
 
 def scores_of(model: Any, rows: Sequence[Sequence[int]], pad: int) -> list[float]:

@@ -179,8 +179,7 @@ def _started(context: Context, settings: JudgeServer, model: ServedModel) -> Vll
         InputError: there are not as many beside those that other models are on.
     """
     config, count, own = context.config, torch.cuda.device_count(), settings.engine.gpus_in_all
-    others = [each for each in (config.frozen_server, config.policy_server) if each is not None]
-    before = sum(each.gpus_in_all for each in others) if count else 0
+    before = config.gpus_of_servers(before="judge") if count else 0
     asks_only = config.frozen_server is not None and not PHASES[config.inputs.phase].distributed
     here = int(os.environ.get("LOCAL_WORLD_SIZE", context.rank.size))
     used = before + (0 if asks_only else here)
