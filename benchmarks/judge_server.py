@@ -37,6 +37,8 @@ from selfevo_trainer.process.signals import StopRequest
 WRITING = Path(__file__).resolve().parents[1] / "examples" / "writing"
 RESULT = Path(__file__).parent / "results" / "judge_server.json"
 LONGEST = 96
+SETTINGS = JudgeServer.model_validate({"gpuMemoryUtilization": 0.3})
+"""On a CPU it is a share of the machine's memory, which others want, too."""
 ANCHORS = [
     AnchorRow.model_validate({**json.loads(line), "source": "data"})
     for line in (WRITING / "anchors.jsonl").read_text().splitlines()
@@ -83,10 +85,10 @@ def compared(path: Path, dtype: str) -> dict[str, float]:
     """Both on all anchors, and what margins a server would give that makes a mistake."""
     judge = ScalarJudge.load(path, loading(dtype), LONGEST, "")
     known = judge.score(TASKS, ANSWERS)
-    config = SimpleNamespace(frozen_server=None, policy_server=None)
+    config = SimpleNamespace(frozen_server=None, gpus_of_servers=lambda *, before: 0)
     context: Any = SimpleNamespace(config=config, rank=ALONE, stop=StopRequest())
     files = JudgeFiles(path, "0" * 64, StepModelRef(phase="verifier-train", key="0" * 64))
-    with closing(ServedJudge.open(context, JudgeServer(), files, loading(dtype), LONGEST)) as server:
+    with closing(ServedJudge.open(context, SETTINGS, files, loading(dtype), LONGEST)) as server:
         found = server.score(TASKS, ANSWERS)
     rows = [judge.encode(task, answer) for task, answer in zip(TASKS, ANSWERS, strict=True)]
     judge.model.config.pad_token_id = None
