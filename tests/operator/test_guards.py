@@ -702,6 +702,32 @@ def test_it_goes_back_before_what_was_not_measured() -> None:
     assert set(first.status.rollbacks[0].abandoned) == {"challenger-train-1", "solver-rollout-1"}
 
 
+@pytest.mark.parametrize(
+    ("guard", "figures", "from_iteration"),
+    [
+        # The limit of each is crossed in the last of these iterations, and half of the way to it as the name says.
+        ("entropy", [{"solver-train/entropy_last": last} for last in (0.8, 0.46, 0.44, 0.05)], 3),
+        ("entropy", [{"solver-train/entropy_last": last} for last in (0.5, 0.5, 0.05)], 3),
+        ("labelAccuracy", [{"solver-rollout/label_accuracy": share} for share in (0.95, 0.6, 0.5, 0.01)], 3),
+        ("similarity", [{"solver-rollout/similar_share": share} for share in (0.1, 0.2, 0.3, 0.9)], 3),
+        ("similarity", [{"solver-rollout/similar_share": share} for share in (0.4, 0.9)], 1),
+        ("inBand", [{"solver-rollout/in_band_share": share} for share in (0.5, 0.3, 0.2, 0.0)], 3),
+        ("truncation", [{"solver-rollout/answers/truncated": share} for share in (0.01, 0.1, 0.12, 0.5)], 3),
+        ("zeroSpread", [{"solver-train/frac_reward_zero_std_last": share} for share in (0.6, 0.69, 0.71, 1.0)], 3),
+        ("kl", [{"solver-train/kl_last": kl, "solver-train/reward_last": 0.3} for kl in (0.01, 0.03, 0.05, 0.2)], 3),
+        ("length", [{"solver-train/completions/mean_length_last": n} for n in (100, 180, 190, 300)], 3),
+        ("flips", [{"evaluate/greedy_gain": gain} for gain in (0.0, -0.019, -0.021, -0.1)], 3),
+        ("heldOut", [{"evaluate/mean": score} for score in (0.5, 0.47, 0.46, 0.3)], 3),
+    ],
+)
+def test_a_rollback_goes_back_behind_what_was_half_of_the_way_to_the_limit(
+    guard: str, figures: list[dict[str, float]], from_iteration: int
+) -> None:
+    guards = {guard: {"action": "rollback", "patience": 1}}
+    (rollback,) = life(dict(enumerate(figures, 1)), spec__guards=guards).status.rollbacks
+    assert (rollback.guard, rollback.iteration) == (guard, from_iteration)
+
+
 BACK = {"truncation": {"action": "rollback"}}
 
 

@@ -108,7 +108,7 @@ def _verdict(
     # So many in a row: where fewer are known, patience is not at its end.
     out_of_patience = len(beyond) >= settings.patience and all(beyond[-settings.patience :])
     tripped = out_of_patience and settings.action != "warn" and newest.iteration > start
-    good = [reading.iteration for reading in readings if guard.excess(reading, settings.limit) <= 0]
+    good = guard.good(readings, settings.limit)
     crossed = [reading.iteration for reading, is_beyond in zip(readings, beyond, strict=True) if is_beyond]
     earlier = before.last_beyond if before else None
     return GuardStatus(

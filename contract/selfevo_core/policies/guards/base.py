@@ -66,6 +66,10 @@ class Guard:
     """The limit, as people read it."""
     below: bool = False
     """It is wrong to be below the limit, not above."""
+    neutral: float | None = None
+    """The level of a run in which nothing is wrong; None where that is the task's own: the best one measured."""
+    nearness: Callable[[Reading], float] = lambda reading: reading.level
+    """What tells how near to the limit a reading is, where that is not what is compared with it."""
 
     @property
     def name(self) -> str:
@@ -93,6 +97,21 @@ class Guard:
             total = total + excess / reading.error if reading.error and excess > 0 else 0.0
             found.append(total > errors if reading.error else excess > 0)
         return found
+
+    def good(self, readings: Sequence[Reading], limit: float) -> list[int]:
+        """The iterations whose signal has come at most half of the way from where nothing is wrong to ``limit``.
+
+        Limits are wide, so that healthy runs raise no alarm: what goes wrong by and by is well under way before it
+        crosses one (docs/guards.md, «What follows»).
+        """
+        if not readings:
+            return []
+        all_of = [self.nearness(reading) for reading in readings]
+        neutral = self.neutral if self.neutral is not None else (max if self.below else min)(all_of)
+        half = (neutral + limit) / 2
+        near = [at >= half if self.below else at <= half for at in all_of]
+        within = [self.excess(reading, limit) <= 0 for reading in readings]
+        return [reading.iteration for reading, *is_good in zip(readings, near, within, strict=True) if all(is_good)]
 
     @staticmethod
     def warns_from(settings: Any) -> float:

@@ -75,4 +75,5 @@ CONSENSUS = Guard(
         f"{percent(reading.at_first)} when the score last rose"
     ),
     lambda limit: f"{100 * limit:g} points more",
+    neutral=0.0,
 )

@@ -31,4 +31,5 @@ FLIPS = Guard(
         )
     ),
     lambda limit: f"{limit:g} standard errors",
+    neutral=0.0,
 )

@@ -71,4 +71,5 @@ HELD_OUT = Guard(
         f"best before it, {percent(reading.at_first)}"
     ),
     lambda limit: f"{limit:g} standard errors",
+    neutral=0.0,
 )

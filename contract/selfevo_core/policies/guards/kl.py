@@ -23,4 +23,5 @@ KL = Guard(
         "did not rise"
     ),
     lambda limit: f"{limit:g} times the first iteration's",
+    neutral=1.0,
 )

@@ -24,6 +24,7 @@ LABEL_ACCURACY = Guard(
     of_metric(_measure, _fallen, _measure),
     lambda reading: f"{percent(reading.value)} of the labels are right, {_fall(reading.level)} than at first",
     lambda limit: f"a fall of {100 * limit:.1f} points",
+    neutral=0.0,
 )
 
 

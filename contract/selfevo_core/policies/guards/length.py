@@ -23,4 +23,5 @@ LENGTH = Guard(
         f"the Solver's answers are {reading.value:.0f} tokens long after training, {reading.at_first:.0f} at first"
     ),
     lambda limit: f"{limit:g} times as long, or as short",
+    neutral=1.0,
 )

@@ -42,4 +42,6 @@ SIMILARITY = Guard(
         + (f", {percent(reading.at_first)} before" if reading.baseline else "")
     ),
     lambda limit: percent(limit),
+    neutral=0.0,
+    nearness=lambda reading: reading.value,  # the first share is no sign, and no good one either
 )
