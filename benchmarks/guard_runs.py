@@ -257,6 +257,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=int, default=20, help="seeds")
     parser.add_argument("--faulty", type=int, default=2, help="seeds of each fault")
+    parser.add_argument("--first", type=int, default=0, help="of the seeds")
     parser.add_argument(
         "--minutes", type=float, default=25, help="of the clock, after which no run begins; 0 judges OUT's anew"
     )
@@ -275,8 +276,9 @@ def main() -> int:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    healthy: list[tuple[int, str | None]] = [(seed, None) for seed in range(arguments.healthy)]
-    faulty = [(seed, fault) for seed in range(arguments.faulty) for fault in FAULTS]
+    first: int = arguments.first
+    healthy: list[tuple[int, str | None]] = [(seed, None) for seed in range(first, first + arguments.healthy)]
+    faulty = [(seed, fault) for seed in range(first, first + arguments.faulty) for fault in FAULTS]
     wanted = [one for both in zip_longest(healthy, faulty) for one in both if one is not None]
     begun = time.time()
     for seed, fault in wanted:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfevo_contract.spec.guards import Guard, Guards
+from selfevo_contract.spec.rewards import WITHOUT_LABELS
+from selfevo_contract.spec.rollout import VOTED
 from selfevo_contract.spec.run import RunSpec
 
 Needs = Callable[[RunSpec], str]
@@ -83,6 +85,19 @@ def _several_samples(spec: RunSpec) -> str:
 
 def _oracle(spec: RunSpec) -> str:
     return "there is no spec.rollout.oracle" if spec.rollout.oracle is None else ""
+
+
+def _paid_by_votes(spec: RunSpec) -> str:
+    grpo, sampling = spec.solver.grpo, spec.rollout.answer_sampling
+    if spec.verifier is not None:
+        return "spec.verifier pays the Solver, and not labels that were voted on"
+    if spec.solver.reward.mode in WITHOUT_LABELS:
+        return f"no label pays the Solver (spec.solver.reward.mode is {spec.solver.reward.mode})"
+    if spec.rollout.labels not in VOTED:
+        return f"the labels are not what the Solver voted for (spec.rollout.labels is {spec.rollout.labels})"
+    if sampling is not None and sampling != grpo.sampling:
+        return "answers are drawn in another way in the rollout than in training (spec.rollout.answerSampling)"
+    return ""
 
 
 def _votes(spec: RunSpec) -> str:
@@ -201,6 +216,17 @@ _NEEDS: Mapping[str, Sequence[Needs]] = {
     "flips": (_evaluation,),
     "consensus_without_gain": (_several_samples, _evaluation),
     "label_accuracy": (_oracle, _second_iteration, _Few("label_accuracy", _change)),
+    "reward_gap": (
+        _training,
+        _paid_by_votes,
+        _Few(
+            "reward_gap",
+            _all,
+            lambda spec: spec.solver.grpo.prompts_per_step,
+            "a step has {} groups",
+            "spec.solver.grpo.promptsPerStep",
+        ),
+    ),
     "malformed": (_Few("malformed", _share_or_rise),),
     "diversity": (_Few("diversity", _one_of_them, below=True),),
     "similarity": (_earlier_questions, _second_iteration),

@@ -23,7 +23,7 @@ def test_a_guard_stops_a_run_here_and_changing_it_lets_the_same_command_go_on(pr
 
     shown = project.invoke("status", "run.yaml")
     assert "Failed" in shown.stdout and f"guard inBand has tripped: {MEASURED}" in " ".join(shown.stdout.split())
-    assert "guards: 1 loud, 6 waiting, 6 blind" in shown.stdout
+    assert "guards: 1 loud, 7 waiting, 6 blind" in shown.stdout
     page = project.root / "page.html"
     assert project.invoke("report", "run.yaml", "-o", str(page)).returncode == 0
     assert ">inBand</td><td>" in (text := page.read_text()) and MEASURED in text
@@ -59,7 +59,7 @@ def test_plan_says_which_guards_will_be_blind(project: Project) -> None:
     assert "guards:" not in project.invoke("plan", "run.yaml").stdout
     project.write(spec__guards={"length": {"action": "ignore"}})
     shown = project.invoke("plan", "run.yaml").stdout
-    assert "guards: malformed, diversity, truncation, entropy\n" in shown
+    assert "guards: rewardGap, malformed, diversity, truncation, entropy\n" in shown
     assert "guard zeroSpread will be blind: an update has " in shown
     assert "guard inBand will be blind: a rollout has " in shown and "guard kl will be blind: it compares with" in shown
     assert "guard labelAccuracy will be blind: there is no spec.rollout.oracle\n" in shown

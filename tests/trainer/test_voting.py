@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from selfevo_trainer.answers.extraction import normalise_answer
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.answers.values import compare
-from selfevo_trainer.answers.voting import Vote, vote, vote_many
+from selfevo_trainer.answers.voting import Vote, left_out_share, vote, vote_many
 
 
 class Modulo:
@@ -87,6 +88,26 @@ def test_votes_that_must_not_merge(answers, answer, share):
 def test_a_vote_is_a_record():
     with pytest.raises(dataclasses.FrozenInstanceError):
         vote(["1"], never).answer = "2"
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 4))
+def test_each_answer_against_the_majority_of_the_others_one_by_one(sizes, unboxed):
+    answers = [place for place, size in enumerate(sizes) for _ in range(size)]
+    total, expected = len(answers) + unboxed, 0.0
+    for left_out, own in enumerate(answers):
+        others = answers[:left_out] + answers[left_out + 1 :]
+        largest = max(map(others.count, others), default=0)
+        tied = [place for place in set(others) if others.count(place) == largest]
+        expected += (own in tied) / len(tied) if tied else 0.0
+    assert left_out_share(sizes, total) == pytest.approx(expected / total)
+    assert left_out_share(sizes, total) <= max(sizes) / total + 1e-9
+
+
+def test_answers_that_are_right_or_wrong_by_chance_agree_with_the_others_half_of_the_time():
+    """Two answers, each as likely: what is expected of a sixth one is .5, and the largest class of five has .69."""
+    outcomes = [(k, math.comb(5, k) / 2**5) for k in range(6)]
+    assert sum(p * left_out_share([k, 5 - k], 5) for k, p in outcomes) == pytest.approx(0.5)
+    assert sum(p * max(k, 5 - k) / 5 for k, p in outcomes) == pytest.approx(0.6875)
 
 
 def test_no_answers_are_an_error_and_not_a_share_of_zero():

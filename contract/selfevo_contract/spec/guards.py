@@ -100,6 +100,14 @@ class LabelAccuracy(_WarnsFirst):
     """Fall since the first iteration beyond which the action is taken."""
 
 
+class RewardGap(_Stops):
+    """What the Solver's answers earn when its training begins is less than its votes foretell."""
+
+    limit: Share = 0.05
+    """By how much the reward at the first update of its training may fall short of the share of answers that equal the
+    label by the rollout's votes."""
+
+
 class Malformed(Guard):
     """Completions of the Challenger that cannot become a question of the curriculum, whatever the band."""
 
@@ -187,6 +195,8 @@ class Guards(Closed):
     """Answers to held-out questions agree more, and no more of them are right; needs evaluation with two samples."""
     label_accuracy: LabelAccuracy = LabelAccuracy()
     """Labels become wrong; needs rollout.oracle."""
+    reward_gap: RewardGap = RewardGap()
+    """The Solver's training begins with less reward than its votes foretell; needs labels that are votes."""
     malformed: Malformed = Malformed()
     """The Challenger writes what is no usable question."""
     diversity: Diversity = Diversity()

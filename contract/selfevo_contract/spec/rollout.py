@@ -54,6 +54,8 @@ class Contamination(Closed):
 
 
 Labels = Literal["majority", "committee", "random", "truth"]
+VOTED: tuple[Labels, ...] = ("majority", "committee")
+"""Those that are the Solver's own majorities, each of its own question."""
 
 
 class Replay(Closed):

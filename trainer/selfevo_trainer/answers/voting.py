@@ -44,6 +44,27 @@ class Vote:
         return self.count / boxed if boxed else 0.0
 
 
+def left_out_share(sizes: Sequence[int], total: int) -> float:
+    """The share of a question's ``total`` answers that equal the majority of its other answers; where several classes
+    are the largest, as often as chance would choose the right one.
+
+    What another answer of the same Solver earns by the majority: an answer has a part in its own one, so that the
+    largest class's share is above it, and most where the Solver is least sure.
+
+    Args:
+        sizes: of the classes; answers in none of them never equal it.
+
+    >>> left_out_share([3, 1], 4), left_out_share([2, 2], 4), left_out_share([2, 1, 1], 4)
+    (0.75, 0.0, 0.16666666666666666)
+    """
+    found = 0.0
+    for place, size in enumerate(sizes):
+        others = [each - (at == place) for at, each in enumerate(sizes)]
+        if others[place] == max(others) > 0:
+            found += size / others.count(others[place])
+    return found / total
+
+
 class Comparer(Protocol):
     """What compares answers in batches: ``grading.Grader``."""
 

@@ -84,6 +84,6 @@ class Labelling(Protocol):
         """How far what marks agrees with what is known. ``counted`` are the metrics of all that was marked."""
         ...
 
-    def measure(self, valid: Sequence[Question]) -> dict[str, float]:
-        """Metrics beside those that every rollout has."""
+    def measure(self, valid: Sequence[Question], kept: Sequence[CheckedQuestion]) -> dict[str, float]:
+        """Metrics beside those that every rollout has. ``kept`` are those of ``valid`` that entered."""
         ...

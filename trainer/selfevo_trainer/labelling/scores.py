@@ -78,7 +78,7 @@ class Scored:
         """See `Labelling.curriculum`: no answer is right."""
         return [CurriculumRow(question=row.question, answer="", share=row.share) for row in kept]
 
-    def measure(self, valid: Sequence[Question]) -> dict[str, float]:
+    def measure(self, valid: Sequence[Question], kept: Sequence[CheckedQuestion]) -> dict[str, float]:
         """See `Labelling.measure`."""
         asked = [row for row in valid if isinstance(row, ScoredQuestion) and row.scores]
         if not asked:

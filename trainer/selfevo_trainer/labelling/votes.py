@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, ClassVar
 
 from selfevo_contract.canonical import derive_seed
@@ -22,8 +23,9 @@ from selfevo_contract.rows import (
     WrittenQuestion,
 )
 from selfevo_contract.rows_between import SecondedQuestion
+from selfevo_contract.spec.rollout import VOTED
 from selfevo_trainer.answers.extraction import parse_challenger
-from selfevo_trainer.answers.voting import Comparer, Vote
+from selfevo_trainer.answers.voting import Comparer, Vote, left_out_share
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import COMMITTEE_REASONS, REASONS, Candidate, Selection, select
@@ -135,13 +137,19 @@ class Voted:
             if label is not None
         ]
 
-    def measure(self, valid: Sequence[Question]) -> dict[str, float]:
-        """See `Labelling.measure`."""
+    def measure(self, valid: Sequence[Question], kept: Sequence[CheckedQuestion]) -> dict[str, float]:
+        """See `Labelling.measure`. What the labels of ``kept`` will pay is known where the votes are the labels."""
         in_band = sum(self.inputs.band.side(row.share) == "in" and row.majority is not None for row in valid)
         agreed = (
             {} if self.inputs.member is None else {"agreed_share": sum(bool(row.agrees) for row in valid) / len(valid)}
         )
-        return agreed | {
+        labels = {}
+        if self.inputs.labels in VOTED and kept:
+            shares = [left_out_share([size for _, size in row.votes], self.inputs.samples) for row in kept]
+            labels = {"expected_accuracy": fmean(shares)}
+        return {
+            **agreed,
+            **labels,
             "in_band_share": in_band / len(valid),
             "majority_share_mean": sum(row.share for row in valid) / len(valid),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -250,7 +250,7 @@ def finish(
     why_not = iter(selection.reasons)
     checked = [row.checked(next(why_not)) if isinstance(row, Question) else row for row in rows]
     kept = labelling.curriculum([row for row in checked if isinstance(row, CheckedQuestion) and row.dropped is None])
-    metrics = measure(rows, kept, selection.dropped, labelling) | held_out.counts(row.question for row in valid)
+    metrics = measure(checked, len(kept), selection.dropped, labelling) | held_out.counts(row.question for row in valid)
     if len(kept) < inputs.min_curriculum:
         counts = {**selection.dropped, "no_truth": selection.reasons.count(None) - len(kept)}
         raise too_small(len(kept), len(valid), counts, inputs.min_curriculum, labelling.remedy)
@@ -336,17 +336,17 @@ def similarity(valid: list[Question], earlier: list[CurriculumRow]) -> dict[str,
 
 
 def measure(
-    rows: list[ChunkRow], kept: list[CurriculumRow], dropped: dict[str, int], labelling: Labelling
+    rows: Sequence[CheckedQuestion | InvalidCompletion], kept: int, dropped: dict[str, int], labelling: Labelling
 ) -> dict[str, float]:
-    """What the manifest says of a rollout, but for what an oracle says."""
-    valid = [row for row in rows if isinstance(row, Question)]
+    """What the manifest says of a rollout, but for what an oracle says. ``kept`` is the length of the curriculum."""
+    valid = [row for row in rows if isinstance(row, CheckedQuestion)]
     texts = Counter(normalise_question(row.question) for row in valid)
     return {
         "questions": float(len(rows)),
         "valid": float(len(valid)),
-        "kept": float(len(kept)),
+        "kept": float(kept),
         "distinct_share": len(texts) / len(rows),
         **sum((row.answers or Tally() for row in valid), Tally()).shares("answers/"),
-        **labelling.measure(valid),
+        **labelling.measure(valid, [row for row in valid if row.dropped is None]),
         **{f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())},
     }

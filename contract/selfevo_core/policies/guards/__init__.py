@@ -16,6 +16,7 @@ from selfevo_core.policies.guards.kl import KL
 from selfevo_core.policies.guards.label_accuracy import LABEL_ACCURACY
 from selfevo_core.policies.guards.length import LENGTH
 from selfevo_core.policies.guards.malformed import MALFORMED
+from selfevo_core.policies.guards.reward_gap import REWARD_GAP
 from selfevo_core.policies.guards.similarity import SIMILARITY
 from selfevo_core.policies.guards.truncation import TRUNCATION
 from selfevo_core.policies.guards.zero_spread import ZERO_SPREAD
@@ -27,6 +28,7 @@ GUARDS: Sequence[Guard] = (
     FLIPS,
     CONSENSUS,
     LABEL_ACCURACY,
+    REWARD_GAP,
     MALFORMED,
     DIVERSITY,
     SIMILARITY,
