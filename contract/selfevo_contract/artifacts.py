@@ -11,6 +11,8 @@
                                                                      the same when so many parts of them are scored
     <storage.uri>/<namespace>/<phase>/<key>/checkpoints/<update>/generating/<parts>/...
                                                                      the same when so many parts of them are generated
+    <storage.uri>/<namespace>/<phase>/<key>/checkpoints/before/<what>/...
+                                                                     what a step made before it trains: likewise
     <storage.uri>/<namespace>/<phase>/<key>/failed/...               what a step failed by, for people: likewise
     <storage.uri>/<namespace>/<phase>/<key>/logs/<attempt>/<pod's index>.<begin>.log
                                                                      the logs of its pods, for people; one object each
@@ -99,6 +101,11 @@ def committed_chunks(prefix: str, kind: str, keys: Iterable[str]) -> list[range]
 def checkpoint_prefix(prefix: str, update: int) -> str:
     """Where the checkpoint taken after optimizer update ``update`` lies; zero-padded so that listings sort."""
     return f"{prefix}/checkpoints/{update:08d}"
+
+
+def before_prefix(prefix: str, what: str) -> str:
+    """Where a step keeps what it made before it trains, among its checkpoints, with which it is cleared."""
+    return f"{prefix}/checkpoints/before/{what}"
 
 
 def in_parts(place: str, parts: int) -> str:

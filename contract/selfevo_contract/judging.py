@@ -87,6 +87,13 @@ class AnchorRow(Row):
     right."""
 
 
+class WrittenAnswer(Row):
+    """What a role wrote for pairs, kept until the step is committed."""
+
+    question: str
+    text: str
+
+
 Scores = Annotated[tuple[float, ...], Strict(False)]
 
 
@@ -119,6 +126,8 @@ PAIR_POOL = RowFile[PairRow]("pool.parquet", (PairRow,))
 """Of verifier-train: pairs of this and earlier iterations that passed, from which the next one replays."""
 ANCHORS = RowFile[AnchorRow]("anchors.parquet", (AnchorRow,))
 """Of verifier-train, and of a rollout whose judge has criteria: the verdicts on each anchor that was asked."""
+WRITTEN_ANSWERS = RowFile[WrittenAnswer]("written.parquet", (WrittenAnswer,))
+"""Of what verifier-train keeps before it trains: a role's answers for one use."""
 ANSWERED_SCORED = RowFile[ScoredQuestion | InvalidCompletion]("questions.jsonl", (ScoredQuestion, InvalidCompletion))
 """Of a judged rollout's chunk ``answers``."""
 QUESTIONS_SCORED = RowFile[CheckedScoredQuestion | InvalidCompletion](

@@ -18,7 +18,7 @@ from selfevo_contract.plan import plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing import speeds
 from selfevo_contract.sizing.architecture import MODELS, Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes, refuse_what_does_not_fit
+from selfevo_contract.sizing.fit import checkpoint_bytes, refuse_what_does_not_fit, trainings
 from selfevo_contract.sizing.hours import Lengths, Machine, Took, estimate, wall_hours
 from selfevo_contract.sizing.memory import CARDS, PROMPT_TOKENS, named_gpus, needs
 from selfevo_contract.sizing.suggestions import with_settings
@@ -218,6 +218,19 @@ def test_traffic_of_an_iteration() -> None:
     assert kept[0] < kept[1] < kept[2]
     questions, answers = 8000 * 1024 * 4, 80_000 * 1024 * 4
     assert kept[0] == questions and kept[2] == questions + answers
+
+
+def test_a_judges_checkpoints_are_of_its_size() -> None:
+    judged = {"reward": {"mode": "judged"}}
+    anchors = {"data": {"uri": "s3://bucket/anchors.jsonl"}}
+    spec = spec_of(
+        challenger=judged, solver=judged, verifier={"anchors": anchors, "checkpointEvery": 1, "head": {"maxSteps": 3}}
+    )
+    steps = steps_of(spec)
+    found = [traffic(steps[f"verifier-train-{t}"], spec, QWEN, Lengths()).checkpoints for t in (0, 1)]
+    assert found == [2 * 12 * QWEN.parameters, 7 * 12 * QWEN.parameters]
+    assert trainings(spec, QWEN)["verifier-train"].size == 12 * QWEN.parameters
+    assert trainings(spec, QWEN)["verifier-train"].updates == 8
 
 
 @pytest.mark.slow

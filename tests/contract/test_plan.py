@@ -380,6 +380,11 @@ def test_no_phase_asks_the_anchors_questions() -> None:
         ]
 
 
+def test_how_often_a_judges_training_is_saved_moves_no_key() -> None:
+    often = {**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], "checkpointEvery": 1}}
+    assert keys(**often) == keys(**TRIAD)
+
+
 def test_a_frozen_judge_and_a_fast_one_begin_alike() -> None:
     arms = [{}, {"maxSteps": 0}, {"maxSteps": 15, "learningRate": 1e-6, "pairs": ["swap"], "replay": 0.75}]
     plans = [planned(**{**TRIAD, "spec__verifier": {**TRIAD["spec__verifier"], **arm}}) for arm in arms]

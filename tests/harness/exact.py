@@ -18,9 +18,9 @@ def completions(rank: int) -> None:
     import torch
 
     from selfevo_contract.canonical import derive_seed
-    from selfevo_trainer.grpo import train
+    from selfevo_trainer.grpo import resuming, train
 
-    resume, generated = train._resume, [0]
+    resume, generated = resuming._resume, [0]
 
     def resumed(context: Any, grpo: Any) -> Any:
         found = resume(context, grpo)
@@ -48,7 +48,8 @@ def completions(rank: int) -> None:
 
         model.generate = exact
 
-    vars(train).update(_resume=resumed, generate_in_parts=row_by_row)
+    vars(resuming)["_resume"] = resumed
+    vars(train)["generate_in_parts"] = row_by_row
 
 
 def apart(ones: Mapping[str, Any], twos: Mapping[str, Any], before: Mapping[str, Any]) -> float:

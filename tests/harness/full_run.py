@@ -233,6 +233,7 @@ FULL: Document = {
                 "requestTimeout": 60,
                 "startupSeconds": 600,
             },
+            "checkpointEvery": 2,
             "pods": {"image": "other"},
         },
         "evaluation": {

@@ -9,6 +9,16 @@ from typing import Any
 import pytest
 
 from harness.inprocess import Phases, sigterm
+from harness.triad import Triad, through
+
+
+@pytest.fixture(scope="session")
+def triad(tmp_path_factory: pytest.TempPathFactory) -> Triad:
+    """A run with a Verifier, an iteration of which is done."""
+    made = Triad(tmp_path_factory.mktemp("triad"))
+    steps = ("challenger-train-1", "solver-rollout-1", "verifier-train-1", "solver-train-1")
+    through(made.variant(), "verifier-train-0", *steps)
+    return made
 
 
 @pytest.fixture

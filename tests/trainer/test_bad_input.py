@@ -1006,7 +1006,7 @@ def test_training_that_ends_in_nan_is_bad_data_however_it_shows(error: Exception
     import torch
 
     from selfevo_contract.errors import DataError
-    from selfevo_trainer.grpo.train import _train
+    from selfevo_trainer.grpo.resuming import _train
 
     model = torch.nn.Linear(2, 2)
     torch.nn.init.constant_(model.bias, float("nan"))

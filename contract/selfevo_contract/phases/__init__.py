@@ -108,7 +108,7 @@ inputs_adapter: TypeAdapter[Inputs] = TypeAdapter(Inputs)
 _HOW = frozenset(
     {
         *("pods", "shards", "sharding", "cpuOffload", "vllmMode", "vllmTensorParallelSize", "engine"),
-        *("guards", "endpoint", "maxUnscored", "server"),
+        *("guards", "endpoint", "maxUnscored", "server", "checkpointEvery"),
     }
 )
 """Fields, wherever they are, that say how something is computed and not what."""

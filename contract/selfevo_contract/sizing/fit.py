@@ -9,19 +9,21 @@ step that fails has kept its chunks.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_TRAIN
+from selfevo_contract.phases import CHALLENGER_TRAIN, FINETUNE, PHASES, SOLVER_TRAIN, VERIFIER_TRAIN
 from selfevo_contract.pods import limit_written_in, pods_of, written_in
 from selfevo_contract.process import part_of
 from selfevo_contract.sizing.architecture import Architecture, known
-from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, needs
+from selfevo_contract.sizing.memory import GIB, Need, gpus_of_pod, judge_model, needs
 from selfevo_contract.sizing.servers import served
 from selfevo_contract.spec.engines import TransformersEngine
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import Quantity
 from selfevo_contract.spec.run import RunSpec
+from selfevo_contract.spec.verifier import Verifier
 
 BYTES_OF_STATE = 12
 """Of a number that is trained: itself and AdamW's two moments, in float32."""
@@ -38,12 +40,29 @@ def in_cpu_of_pod(spec: RunSpec, need: Need) -> int:
     return need.in_cpu * gpus_of_pod(spec, pods_of(spec, need.phase))
 
 
-def trainings(spec: RunSpec) -> dict[str, Grpo]:
-    """The settings of each phase that writes checkpoints, by its name."""
+@dataclass(frozen=True)
+class Training:
+    """A phase that writes checkpoints."""
+
+    size: int
+    """Bytes of one."""
+    updates: int
+    """Optimizer updates of the phase."""
+    sharded: bool = False
+
+
+def trainings(spec: RunSpec, model: Architecture) -> dict[str, Training]:
+    """Each phase that writes checkpoints, by its name."""
     found = {CHALLENGER_TRAIN.name: spec.challenger.grpo, SOLVER_TRAIN.name: spec.solver.grpo}
     if spec.finetune is not None:
         found[FINETUNE.name] = spec.finetune.training(spec.solver.grpo)
-    return found
+    trained = {name: Training(checkpoint_bytes(of, model), of.updates, of.sharded) for name, of in found.items()}
+    judge = spec.verifier
+    if judge is not None and judge.is_trained:
+        begin = judge.head.max_steps if judge.model is None else 0
+        size = judge_checkpoint_bytes(judge, model)
+        trained[VERIFIER_TRAIN.name] = Training(size, max(begin, judge.max_steps))
+    return trained
 
 
 def refuse_what_does_not_fit(spec: RunSpec) -> None:
@@ -58,9 +77,9 @@ def refuse_what_does_not_fit(spec: RunSpec) -> None:
     model = known(spec.model.uri)
     if model is None:
         return
-    for phase, grpo in trainings(spec).items():
-        scratch, size = pods_of(spec, phase).scratch, checkpoint_bytes(grpo, model)
-        if scratch is not None and grpo.updates > 0 and size > gib(scratch) * GIB:
+    for phase, training in trainings(spec, model).items():
+        scratch, size = pods_of(spec, phase).scratch, training.size
+        if scratch is not None and training.updates > 0 and size > gib(scratch) * GIB:
             raise disk_too_small(f"{written_in(spec, phase, 'scratch')}.scratch is {scratch}", phase, size)
     for need in needs(spec, model):
         engine = getattr(part_of(spec, need.phase), "engine", None)
@@ -121,6 +140,12 @@ def cpu_memory_too_small(what_there_is: str, phase: str, size: int) -> InputErro
 def checkpoint_bytes(grpo: Grpo, model: Architecture) -> int:
     """Of what is trained."""
     return BYTES_OF_STATE * (model.parameters if grpo.lora is None else model.adapter(grpo.lora))
+
+
+def judge_checkpoint_bytes(verifier: Verifier, model: Architecture) -> int:
+    """Of the judge of a run whose base is ``model``."""
+    judge = judge_model(verifier, model)
+    return BYTES_OF_STATE * (judge.parameters if verifier.lora is None else judge.adapter(verifier.lora))
 
 
 def disk_too_small(what_there_is: str, phase: str, size: int) -> InputError:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from selfevo_contract.pods import GRACE_SECONDS, pods_of
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes, trainings
+from selfevo_contract.sizing.fit import trainings
 from selfevo_contract.sizing.memory import gpus_of
 from selfevo_contract.spec.run import RunSpec
 
@@ -50,11 +50,11 @@ def too_short(
 
 def grace_lines(spec: RunSpec, model: Architecture) -> Iterator[str]:
     """A line for each training whose pods have too short a grace, at the rate that is assumed."""
-    for phase, grpo in trainings(spec).items():
-        if grpo.updates < 1:  # before its only update a training may keep its completions, and the state beside them
+    for phase, training in trainings(spec, model).items():
+        if training.updates < 1:  # before its only update one may keep its completions, and the state beside them
             continue
         pods = pods_of(spec, phase)
         grace = pods.termination_grace_period_seconds or GRACE_SECONDS
-        processes = gpus_of(spec, pods) if grpo.sharded else 1
-        if advice := too_short(grace, checkpoint_bytes(grpo, model), processes=processes):
+        processes = gpus_of(spec, pods) if training.sharded else 1
+        if advice := too_short(grace, training.size, processes=processes):
             yield f"{phase}: {advice}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from selfevo_contract.phases import (
     PHASES,
@@ -14,12 +15,11 @@ from selfevo_contract.phases import (
     VerifierTrainInputs,
 )
 from selfevo_contract.sizing.architecture import Architecture
-from selfevo_contract.sizing.fit import checkpoint_bytes
+from selfevo_contract.sizing.fit import checkpoint_bytes, judge_checkpoint_bytes
 from selfevo_contract.sizing.hours import Lengths, Took, pods_in_all
 from selfevo_contract.sizing.speeds import TEXT
 from selfevo_contract.sizing.weights import bytes_of, model_bytes, read_by
 from selfevo_contract.sizing.work import questions_of
-from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import SAMPLED_QUESTIONS
@@ -60,8 +60,16 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
             answers = kept[spec.storage.keep_answers] * inputs.samples
             tokens += answers * lengths.of(inputs.answer_sampling.max_completion_length)
             return Traffic(rows=TEXT.value * tokens, read=read)
-        case VerifierTrainInputs():
-            return Traffic(models=4 * model.parameters, rows=TEXT.value * took.tokens, read=read)
+        case VerifierTrainInputs() as inputs:
+            assert spec.verifier is not None
+            first = inputs.judge is None
+            steps = JudgeSteps(inputs.settings.head.max_steps if first else inputs.settings.max_steps)
+            if first and inputs.settings.model is not None:
+                steps = JudgeSteps(0)
+            # Completions are written before the training.
+            saved = checkpoints(steps, part.checkpoint_every, training=took.training)
+            saved *= judge_checkpoint_bytes(spec.verifier, model)
+            return Traffic(saved, models=4 * model.parameters, rows=TEXT.value * took.tokens, read=read)
         case HeldOutInputs() as inputs if spec.storage.keep_answers != "votes":
             tokens = sum(
                 questions_of(task.name)
@@ -73,7 +81,30 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
     return Traffic(read=read)
 
 
-def checkpoints(grpo: Grpo, every: str | int, generating: float = 0, training: float = 0) -> int:
+class Steps(Protocol):
+    """How long a training is."""
+
+    @property
+    def max_steps(self) -> int:
+        """How many steps it has."""
+
+    @property
+    def updates(self) -> int:
+        """How many optimizer updates it has."""
+
+
+@dataclass(frozen=True)
+class JudgeSteps:
+    """Of a judge: a step is one update."""
+
+    max_steps: int
+
+    @property
+    def updates(self) -> int:
+        return self.max_steps
+
+
+def checkpoints(steps: Steps, every: str | int, generating: float = 0, training: float = 0) -> int:
     """How many checkpoints a training takes: after its last step comes the model itself.
 
     Args:
@@ -83,7 +114,7 @@ def checkpoints(grpo: Grpo, every: str | int, generating: float = 0, training: f
         training: hours in which weights are trained.
     """
     if isinstance(every, int):
-        return max(0, grpo.max_steps - 1) // every
+        return max(0, steps.max_steps - 1) // every
     interval = max(seconds_of(every), 1e-3) / 3600
-    in_a_step = 1 + int(training / max(1, grpo.max_steps) / interval)
-    return max(0, min(int((generating + training) / interval), grpo.max_steps * in_a_step, grpo.updates))
+    in_a_step = 1 + int(training / max(1, steps.max_steps) / interval)
+    return max(0, min(int((generating + training) / interval), steps.max_steps * in_a_step, steps.updates))

@@ -12,6 +12,7 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.engines import Engine, TransformersEngine
 from selfevo_contract.spec.judge_server import JudgeServer
 from selfevo_contract.spec.lora import Lora
+from selfevo_contract.spec.names import Interval
 from selfevo_contract.spec.pods import Pods
 from selfevo_contract.spec.rubric import Rubric
 from selfevo_contract.uris import ModelUri
@@ -130,6 +131,8 @@ class Verifier(Closed):
     server: JudgeServer | None = None
     """A server, with GPUs of its own, by which the judge scores in both roles' training and in the rollout. When not
     given, each process of these phases reads the judge itself, on its own GPU."""
+    checkpoint_every: Interval = "10m"
+    """How often its training's state goes to the store, as solver.checkpointEvery."""
     pods: Pods = Pods()
     """Pods of its phase, over spec.pods."""
 

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -21,7 +21,6 @@ from selfevo_contract.artifacts import ManifestDraft
 from selfevo_contract.errors import Terminated
 from selfevo_contract.sizing.fit import BYTES_OF_STATE
 from selfevo_contract.sizing.grace import too_short
-from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.names import seconds_of
 from selfevo_store import new_write_id
 from selfevo_trainer.context import Context
@@ -29,23 +28,42 @@ from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import checkpoints, completions, snapshots
 from selfevo_trainer.grpo.checkpoints import Shared
 from selfevo_trainer.grpo.completions import StepCompletions
-from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.snapshots import SharedSnapshot, Snapshot
-from selfevo_trainer.grpo.supervised import SupervisedTrainer
+from selfevo_trainer.grpo.trainers import Trainer
 from selfevo_trainer.grpo.uploads import Uploads
 
 log = logging.getLogger("selfevo")
 
 
+class Steps(Protocol):
+    """What checkpoints and progress know of a training's settings (`Grpo`, or a judge's)."""
+
+    @property
+    def max_steps(self) -> int:
+        """How many steps it has."""
+
+    @property
+    def updates(self) -> int:
+        """How many optimizer updates it has."""
+
+    @property
+    def updates_per_step(self) -> int:
+        """How many of them a step has."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether processes share out what is trained."""
+
+
 class Checkpointer:
     """Of one training. Its methods are called in all processes, in the same order."""
 
-    trainer: DealingTrainer | SupervisedTrainer
+    trainer: Trainer
     """Set when it is made."""
 
-    def __init__(self, context: Context, grpo: Grpo) -> None:
+    def __init__(self, context: Context, steps: Steps) -> None:
         self.context = context
-        self.grpo = grpo
+        self.steps = steps
         self.uploads = Uploads()
         """The first process's, and those of all in a sharded training; else the others' are idle."""
         every = context.config.checkpoint_every
@@ -63,7 +81,7 @@ class Checkpointer:
         """Bytes of the newest state that was uploaded, and how many of them a second, writing to the disk included."""
         self._group: Any = None
 
-    def begins(self, trainer: DealingTrainer | SupervisedTrainer, found: checkpoints.Found | None) -> None:
+    def begins(self, trainer: Trainer, found: checkpoints.Found | None) -> None:
         """Training begins, or goes on from ``found``."""
         self.trainer = trainer
         self._found = found is not None
@@ -72,7 +90,7 @@ class Checkpointer:
             self._completions_of = None if found.place is None else (found.update, found.place)
         if self.context.checkpoint_bytes is None:  # else the preflight has warned
             self._advise()
-        if self.grpo.sharded:
+        if self.steps.sharded:
             self._group = collective.apart()
         self._taken_at = time.monotonic()
 
@@ -90,11 +108,11 @@ class Checkpointer:
         """
         self.uploads.check()
         update = self.trainer.state.global_step
-        if update >= self.grpo.updates:
+        if update >= self.steps.updates:
             return False  # after the last one comes the model itself
         if self._seconds is not None:
             return self._idle() and self._by_time()
-        step, within = divmod(update, self.grpo.updates_per_step)
+        step, within = divmod(update, self.steps.updates_per_step)
         if within or step % (self._steps or 1):
             return False
         if self.context.rank.first:  # its upload ends when all have; the others may be asked to stop without it
@@ -149,7 +167,7 @@ class Checkpointer:
             Terminated: it was stopped before its last update.
             whatever the newest upload raised.
         """
-        if self.trainer.state.global_step >= self.grpo.updates or not stopping:
+        if self.trainer.state.global_step >= self.steps.updates or not stopping:
             with self.context.clock.during("checkpoint"):
                 self.uploads.wait()
             return
@@ -186,7 +204,7 @@ class Checkpointer:
             checkpoints.save_completions(self.context, draft, inside, update, rest[0].place)
         if taken is not None:
             begun = time.monotonic()
-            saved = checkpoints.save(self.context, draft, taken.write(), update, self.grpo.updates_per_step, shared)
+            saved = checkpoints.save(self.context, draft, taken.write(), update, self.steps.updates_per_step, shared)
             self._state_bytes, self._state_rate = saved, saved / max(time.monotonic() - begun, 1e-6)
             self._advise(self._state_rate)
 
@@ -231,14 +249,14 @@ class Checkpointer:
         if measured is not None:  # of all processes together
             advice = too_short(grace, size, measured, measured=True)
         else:
-            advice = too_short(grace, size, processes=self.context.rank.size if self.grpo.sharded else 1)
+            advice = too_short(grace, size, processes=self.context.rank.size if self.steps.sharded else 1)
         if advice:
             log.warning("%s", advice)
 
     def _stopped(self, *, whole: bool) -> str:
         update = self.trainer.state.global_step
-        done, of_step = divmod(update, self.grpo.updates_per_step)
-        total = self.grpo.max_steps
+        done, of_step = divmod(update, self.steps.updates_per_step)
+        total = self.steps.max_steps
         begun = of_step or (self._completions_of is not None and self._completions_of[0] == update)
         where = f"in step {done + 1} of {total}" if begun or not done else f"after step {done} of {total}"
         if whole and self._state_of is not None:

@@ -296,6 +296,12 @@ def _surely(context: Context, prefix: str, name: str, update: int) -> Path:
     raise ServiceError(f"the checkpoint of update {update} cannot be fetched by every process: {why}; try again")
 
 
+def remove(context: Context) -> None:
+    """Remove those of a training, and nothing of what was made before it."""
+    for update in _updates(context):
+        context.store.delete_prefix(checkpoint_prefix(context.config.prefix, update))
+
+
 def clear(context: Context) -> None:
     """Remove all checkpoints: the step's output is committed."""
     context.store.delete_prefix(f"{context.config.prefix}/checkpoints")

@@ -10,17 +10,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from selfevo_contract import reasons
 from selfevo_contract.errors import DataError
-from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.grpo import sharding
-from selfevo_trainer.grpo.checkpointer import Checkpointer
-from selfevo_trainer.grpo.vllm_policy import check_difference
+from selfevo_trainer.grpo.checkpointer import Checkpointer, Steps
 from selfevo_trainer.process.pace import UpdatePace
 from selfevo_trainer.process.signals import Interrupted
 from selfevo_trainer.rewards.base import RewardFunction
 
-SHOWN = ("reward", "kl", "entropy", "completions/mean_length", "mean_token_accuracy")
+SHOWN = ("reward", "kl", "entropy", "completions/mean_length", "mean_token_accuracy", "accuracy")
 """What a line of progress shows of TRL's metrics."""
 
 
@@ -30,12 +28,12 @@ class Hooks(TrainerCallback):
     def __init__(
         self,
         context: Context,
-        grpo: Grpo,
+        steps: Steps,
         checkpointer: Checkpointer,
         check_history: Callable[[list[dict[str, Any]]], None],
     ) -> None:
         self.context = context
-        self.grpo = grpo
+        self.steps = steps
         self.checkpointer = checkpointer
         self.check_history = check_history
         self.shown: dict[str, float] = {}
@@ -96,13 +94,12 @@ class Hooks(TrainerCallback):
             # What is measured once a step stays until the next one.
             self.shown |= {name: round(logs[name], 4) for name in SHOWN if isinstance((logs or {}).get(name), float)}
             # TRL's global_step counts updates.
-            if self.grpo.updates_per_step > 1:
+            if self.steps.updates_per_step > 1:
                 self.shown["update"] = float(state.global_step)
-            done = state.global_step // self.grpo.updates_per_step
-            self.pace.did(state.global_step, self.grpo.updates)
-            self.context.progress("training", done, self.grpo.max_steps, self.shown, self.pace)
+            done = state.global_step // self.steps.updates_per_step
+            self.pace.did(state.global_step, self.steps.updates)
+            self.context.progress("training", done, self.steps.max_steps, self.shown, self.pace)
             self.context.tracking.update(state.global_step, logs or {})
-        check_difference(self.grpo, state.log_history)
         # Of the whole history, which checkpoints carry on: the verdict is the same however often training was resumed.
         self.check_history(state.log_history)
 

@@ -12,7 +12,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_trainer.grpo.arguments import common_arguments
-from selfevo_trainer.grpo.completions import StepCompletions
+from selfevo_trainer.grpo.trainers import WithoutCompletions
 
 
 def sft_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path) -> SFTConfig:
@@ -36,28 +36,9 @@ def sft_config(grpo: Grpo, loading: Loading, seed: int, output_dir: Path) -> SFT
     )
 
 
-class SupervisedTrainer(SFTTrainer):
-    """TRL's trainer with our order of rows. It generates nothing, so that a checkpoint has no completions."""
-
-    kept: StepCompletions | None = None
-
-    def resume_at(self, update: int, restored: StepCompletions | None) -> None:
-        """Nothing that TRL's checkpoint does not hold, but a count that it shows."""
-
-    @property
-    def first_update(self) -> int:
-        """Optimizer updates that were done when the step under way began: a step is one update."""
-        return self.state.global_step
+class SupervisedTrainer(WithoutCompletions, SFTTrainer):
+    """TRL's trainer with our order of rows."""
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         dataset: Any = self.train_dataset
         return SequentialSampler(dataset)  # `dealing.schedule` has shuffled it
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Nothing here: `hooks.Hooks.on_save` takes a snapshot."""
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's metrics, less its count of tokens, which begins again when training is resumed."""
-        metrics: Any = self._metrics["train"]
-        metrics.pop("num_tokens", None)
-        super().log(logs, start_time)

@@ -14,32 +14,30 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from selfevo_contract import reasons
-from selfevo_contract.errors import DataError, SelfevoError, ServiceError, Terminated
+from selfevo_contract.errors import SelfevoError
 from selfevo_contract.fingerprint import FINGERPRINT, ProbeRow
 from selfevo_contract.phases import GrpoInputs
 from selfevo_contract.process import PhaseResult
 from selfevo_contract.rows import METRICS, UpdateRow, write_rows
 from selfevo_contract.spec.grpo import Grpo
-from selfevo_trainer.context import NO_DISTRIBUTION, Context
+from selfevo_trainer.context import Context
 from selfevo_trainer.distributed import collective
 from selfevo_trainer.engines import probes
-from selfevo_trainer.grpo import checkpoints, completions, sharding, vllm_policy
+from selfevo_trainer.grpo import checkpoints, sharding, vllm_policy
 from selfevo_trainer.grpo.certainty import PolicyDistributions
 from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.config import grpo_config
 from selfevo_trainer.grpo.dealing import DealingTrainer
 from selfevo_trainer.grpo.generation import generate_in_parts
-from selfevo_trainer.grpo.hooks import Hooks, check_finite, timed_reward
+from selfevo_trainer.grpo.hooks import Hooks, timed_reward
+from selfevo_trainer.grpo.resuming import train_on
 from selfevo_trainer.grpo.supervised import SupervisedTrainer, sft_config
+from selfevo_trainer.grpo.trainers import Trainer
 from selfevo_trainer.grpo.vllm_policy import Policy
 from selfevo_trainer.models import adapters
-from selfevo_trainer.models.loading import device, eos_token_ids, load_for_training
-from selfevo_trainer.process.signals import Interrupted
+from selfevo_trainer.models.loading import eos_token_ids, load_for_training
 from selfevo_trainer.prompts import encode_all
 from selfevo_trainer.rewards.base import ByPolicy, InParts, RewardFunction
-
-Trainer = DealingTrainer | SupervisedTrainer
 
 
 @dataclass(frozen=True)
@@ -73,42 +71,17 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
     """
     grpo = request.inputs.grpo
     with context.clock.during("load"):
-        checkpointer = Checkpointer(context, grpo)
-        hooks = Hooks(context, grpo, checkpointer, request.check_history)
+        hooks = Hooks(context, grpo, Checkpointer(context, grpo), lambda history: _check(request, history))
         trainer = _trainer(context, request, hooks)
         # Before a checkpoint's weights take the place of those that the whole training began with.
         with sharding.all_cores() if grpo.sharded else contextlib.nullcontext():
             probe = _probe(trainer.model, request) if context.rank.first else []
         policy = _generates(context, trainer, request)  # the probe is one batch of transformers'
-    found = _resume(context, grpo)
-    if found is not None:
-        context.resumed_from = found.update // grpo.updates_per_step
-        of_its_step = found.completions and completions.read(found.completions, context.rank.number, device())
-        trainer.resume_at(found.update, of_its_step or None)
-    checkpointer.begins(trainer, found)
-    context.progress("training", context.resumed_from or 0, grpo.max_steps)
-    # Each pass checks whether it is to be the last. After the last one comes the commit, and a request is too late for
-    # it: what is uploaded then is kept, within the grace that the pod has.
-    context.stop.defer()
     try:
-        with context.clock.during("training"):
-            _train(trainer, found.state if found else None, hooks)
-        checkpointer.finish(stopping=hooks.stopping)
-    except DataError:
-        checkpointer.uploads.settle()
-        checkpoints.clear(context)  # no attempt will go on from them
-        raise
-    except Terminated:
-        raise  # it has waited as long as there was time
-    except BaseException:
-        checkpointer.uploads.settle(context.stop_by())  # what is on its way is kept
-        raise
+        train_on(context, trainer, grpo, hooks)
     finally:
         if policy is not None:
             policy.close()
-    if trainer.state.global_step < grpo.updates:
-        step = trainer.state.global_step // grpo.updates_per_step
-        raise ServiceError(f"training ended at step {step} of {grpo.max_steps} without a reason; try again")
     history = [_row(row, grpo) for row in trainer.state.log_history if "loss" in row]
     with context.clock.during("store"):
         weights = _saved(trainer, context.workdir / "model")
@@ -119,6 +92,11 @@ def train(context: Context, request: TrainRequest) -> tuple[dict[str, Path], lis
     with context.clock.during("load"):
         fingerprint = _fingerprint(trainer, probe) if weights is None else _fingerprint_of(weights, request, probe)
     return _model_files(context, history, fingerprint), history
+
+
+def _check(request: TrainRequest, history: list[dict[str, Any]]) -> None:
+    vllm_policy.check_difference(request.inputs.grpo, history)
+    request.check_history(history)
 
 
 def _trainer(context: Context, request: TrainRequest, hooks: Hooks) -> Trainer:
@@ -174,30 +152,6 @@ def _generates(context: Context, trainer: Trainer, request: TrainRequest) -> Pol
 def _row(row: dict[str, Any], grpo: Grpo) -> UpdateRow:
     update = int(row["step"])  # as TRL counts
     return UpdateRow.model_validate({**row, "update": update, "step": grpo.step_of(update)})
-
-
-def _train(trainer: Trainer, checkpoint: Path | None, hooks: Hooks) -> None:
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except Interrupted:
-        hooks.stopping = True
-    except (RuntimeError, ValueError) as error:
-        check_finite(trainer.model, alone=True)  # a model of NaN cannot be sampled from: then that is what went wrong
-        if NO_DISTRIBUTION in str(error):
-            raise DataError(
-                "the model in training computes NaN or infinity, from which nothing can be sampled; lower learningRate "
-                "or set spec.model.dtype to float32 or bfloat16",
-                reason=reasons.NOT_FINITE,
-            ) from error
-        raise
-    check_finite(trainer.model)
-
-
-def _resume(context: Context, grpo: Grpo) -> checkpoints.Found | None:
-    """The newest checkpoint, the same in all processes: the first one chooses it."""
-    found = checkpoints.latest(context, grpo.updates_per_step) if context.rank.first else None
-    chosen = collective.broadcast((found.update, found.place) if found else None)
-    return found if found or chosen is None else checkpoints.at(context, *chosen)
 
 
 def _probe(model: Any, request: TrainRequest) -> list[ProbeRow]:

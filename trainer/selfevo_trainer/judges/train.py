@@ -1,4 +1,4 @@
-"""A judge is trained on ordered pairs by TRL's RewardTrainer.
+"""A judge is trained on ordered pairs by TRL's RewardTrainer, with the checkpoints and hooks that GRPO's training has.
 
 The Bradley-Terry loss: -log sigma(J(chosen) - J(rejected)). The centring term, coefficient x (J(chosen) +
 J(rejected))^2, is of Eisenstein et al., arXiv 2312.09244.
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
@@ -26,8 +26,11 @@ from selfevo_contract.spec.lora import Lora
 from selfevo_contract.spec.verifier import Verifier
 from selfevo_trainer.context import Context
 from selfevo_trainer.grpo.arguments import common_arguments
+from selfevo_trainer.grpo.checkpointer import Checkpointer
 from selfevo_trainer.grpo.checkpoints import kept_files
-from selfevo_trainer.grpo.hooks import check_finite
+from selfevo_trainer.grpo.hooks import Hooks
+from selfevo_trainer.grpo.resuming import train_on
+from selfevo_trainer.grpo.trainers import WithoutCompletions
 from selfevo_trainer.judges.encoding import Encoder
 from selfevo_trainer.judges.scalar import load_classifier
 from selfevo_trainer.models.loading import load_tokenizer
@@ -35,21 +38,33 @@ from selfevo_trainer.models.loading import load_tokenizer
 
 @dataclass(frozen=True)
 class Training:
-    """How a judge is trained."""
+    """How a judge is trained (`grpo.checkpointer.Steps`): in one process, a step being one optimizer update."""
 
-    steps: int
+    max_steps: int
     learning_rate: float
     warmup: float
     """Share of the steps."""
     seed: int
     head: int | None = None
     """Seed of a fresh score head; None: the model has one."""
+    updates_per_step: int = 1
+    sharded: bool = False
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates."""
+        return self.max_steps
+
+
+class JudgeTrainer(WithoutCompletions, RewardTrainer):
+    """TRL's trainer. Its order of rows is transformers' own, which a checkpoint resumes."""
 
 
 def train_judge(
     context: Context, start: Path, pairs: Sequence[PairRow], settings: Verifier, loading: Loading, how: Training
 ) -> tuple[dict[str, Path], list[UpdateRow]]:
-    """Train the model in ``start`` on ``pairs``, over and over until all steps have their batch.
+    """Train the model in ``start`` on ``pairs``, over and over until all steps have their batch; from the newest
+    checkpoint if there is one.
 
     Weights are float32, as a role's are (docs/decisions/0003-master-weights.md); an adapter is merged at the end.
 
@@ -57,6 +72,7 @@ def train_judge(
         the judge's files by name, and a row for each step.
 
     Raises:
+        Terminated: SIGTERM came; what was done is committed as a checkpoint, if the grace period was long enough.
         DataError: a weight became infinite or NaN.
         InputError: the model cannot be loaded, or has not the modules that lora names.
     """
@@ -66,25 +82,24 @@ def train_judge(
         if settings.lora is not None:
             model = _adapted(model, settings.lora, how.seed)
     encode = Encoder(tokenizer, settings.max_length)
-    rows = [pairs[i] for i in _dealt(len(pairs), how.steps * settings.batch_size, how.seed)]
+    rows = [pairs[i] for i in _dealt(len(pairs), how.max_steps * settings.batch_size, how.seed)]
     dataset = Dataset.from_list(
         [
             {"chosen_ids": encode(row.question, row.chosen), "rejected_ids": encode(row.question, row.rejected)}
             for row in rows
         ]
     )
-    trainer = RewardTrainer(
+    hooks = Hooks(context, how, Checkpointer(context, how), lambda history: None)
+    trainer = JudgeTrainer(
         model=model,
         args=_config(settings, loading, how, context.workdir / "judge-trainer"),
         train_dataset=dataset,
         processing_class=tokenizer,
-        callbacks=[_Progress(context, how.steps)],
+        callbacks=[hooks],
     )
     trainer.remove_callback(PrinterCallback)  # standard output carries our lines of progress and nothing else
-    with context.clock.during("training"):
-        trainer.train()
+    train_on(context, trainer, how, hooks)
     trained: Any = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    check_finite(trained)
     if settings.lora is not None:
         trained = trained.merge_and_unload()
     folder = context.workdir / "judge-trained"
@@ -103,12 +118,12 @@ def _config(settings: Verifier, loading: Loading, how: Training, output: Path) -
     return RewardConfig(
         output_dir=str(output),
         seed=how.seed,
-        max_steps=how.steps,
+        max_steps=how.max_steps,
         per_device_train_batch_size=a_pass,
         gradient_accumulation_steps=settings.batch_size // a_pass,
         learning_rate=how.learning_rate,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=round(how.warmup * how.steps),
+        warmup_steps=round(how.warmup * how.max_steps),
         center_rewards_coefficient=settings.center_rewards_coefficient or None,
         max_length=None,  # `Encoder` has cut what is too long
         gradient_checkpointing=torch.cuda.is_available(),
@@ -155,13 +170,3 @@ def _adapted(model: Any, lora: Lora, seed: int) -> Any:
                 f"spec.verifier.lora.targetModules is {lora.target_modules}, and the judge has no such modules; name "
                 "some that it has, or leave the field out for all"
             ) from None
-
-
-class _Progress(TrainerCallback):
-    def __init__(self, context: Context, steps: int) -> None:
-        self.context = context
-        self.steps = steps
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        shown = {name: logs[name] for name in ("loss", "accuracy") if isinstance((logs or {}).get(name), float)}
-        self.context.progress("training the judge", min(state.global_step, self.steps), self.steps, shown)

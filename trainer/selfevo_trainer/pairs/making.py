@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.judging import AnchorRow, PairRow
@@ -14,7 +15,7 @@ from selfevo_trainer.judges.base import Judge
 from selfevo_trainer.pairs import MAKERS
 from selfevo_trainer.pairs.base import Made, Sources
 from selfevo_trainer.pairs.gate import gate
-from selfevo_trainer.pairs.writing import EngineWriter, OnceWriter, opened
+from selfevo_trainer.pairs.writing import KeptWriter, OnceWriter, once_opened, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,13 @@ def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequen
     order = random.Random(derive_seed(inputs.seed, "tasks")).sample(list(questions), len(questions))
     held = min(settings.sealed.own, len(order) // 4)
     tasks = order[held : held + settings.tasks]
-    with opened(context, inputs, "solver") as solver:
+
+    def other(role: str) -> KeptWriter | None:
+        named = getattr(inputs, role) is not None
+        return KeptWriter(context, role, OnceWriter(context, inputs, role)) if named else None
+
+    with once_opened(context, inputs, "solver") as writer:
+        solver = KeptWriter(context, "solver", writer)
         own = [
             row
             for task, text in zip(order[:held], solver(order[:held], "anchors"), strict=True)
@@ -48,11 +55,11 @@ def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequen
             prompt=inputs.solver_prompt,
             seed=inputs.seed,
             solver=solver,
-            challenger=None if inputs.challenger is None else OnceWriter(context, inputs, "challenger"),
-            earlier=None if inputs.earlier_solver is None else OnceWriter(context, inputs, "earlier_solver"),
+            challenger=other("challenger"),
+            earlier=other("earlier_solver"),
         )
         made: dict[str, list[Made]] = {name: MAKERS[name](sources) for name in settings.pairs}
-        return Written(tasks, made, _lengths(solver, made), own)
+    return Written(tasks, made, _lengths(tokenizer_of(context, inputs, "solver"), made), own)
 
 
 def own_anchors(task: str, answer: str) -> list[AnchorRow]:
@@ -86,6 +93,6 @@ def rows_of(written: Written, inputs: VerifierTrainInputs, first: Judge | None) 
     return rows
 
 
-def _lengths(solver: EngineWriter, made: dict[str, list[Made]]) -> dict[str, int]:
+def _lengths(tokenizer: Any, made: dict[str, list[Made]]) -> dict[str, int]:
     texts = {text.strip() for pairs in made.values() for pair in pairs for text in (pair.chosen, pair.rejected)}
-    return {text: len(solver.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts}
+    return {text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from selfevo_contract.canonical import derive_seed
+from selfevo_contract.judging import WRITTEN_ANSWERS, WrittenAnswer
 from selfevo_contract.phases import VerifierTrainInputs
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Engine
 from selfevo_trainer.inputs.frozen import open_frozen
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models.loading import load_tokenizer
+from selfevo_trainer.pairs import kept
+from selfevo_trainer.pairs.base import Writer
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import encode, messages
 
@@ -48,9 +51,27 @@ class EngineWriter:
 def opened(context: Context, inputs: VerifierTrainInputs, role: str) -> Iterator[EngineWriter]:
     """The model that the field ``role`` of ``inputs`` names, in the engine of the phase."""
     with closing(open_frozen(context, inputs, role, [inputs.answer_sampling], inputs.max_prompt_length)) as engine:
-        with context.clock.during("load"):
-            tokenizer = load_tokenizer(fetch_model(context, getattr(inputs, role), role), inputs.loading)
-        yield EngineWriter(context, inputs, role, engine, tokenizer)
+        yield EngineWriter(context, inputs, role, engine, tokenizer_of(context, inputs, role))
+
+
+def tokenizer_of(context: Context, inputs: VerifierTrainInputs, role: str) -> Any:
+    """Of the model that the field ``role`` names."""
+    with context.clock.during("load"):
+        return load_tokenizer(fetch_model(context, getattr(inputs, role), role), inputs.loading)
+
+
+@contextmanager
+def once_opened(context: Context, inputs: VerifierTrainInputs, role: str) -> Iterator[Writer]:
+    """A role that is opened when it is first asked, and stays open."""
+    with ExitStack() as stack:
+        writers: list[EngineWriter] = []
+
+        def write(questions: Sequence[str], use: str) -> list[str]:
+            if not writers:
+                writers.append(stack.enter_context(opened(context, inputs, role)))
+            return writers[0](questions, use)
+
+        yield write
 
 
 class OnceWriter:
@@ -65,3 +86,25 @@ class OnceWriter:
         """See `pairs.base.Writer`."""
         with opened(self.context, self.inputs, self.role) as writer:
             return writer(questions, use)
+
+
+class KeptWriter:
+    """A role whose answers are kept: another attempt writes none of them again."""
+
+    def __init__(self, context: Context, role: str, writer: Writer) -> None:
+        self.context = context
+        self.role = role
+        self.writer = writer
+
+    def __call__(self, questions: Sequence[str], use: str) -> list[str]:
+        """See `pairs.base.Writer`."""
+        what = f"{self.role}-{use}"
+        found = kept.read(self.context, what, WRITTEN_ANSWERS)
+        if found is not None:
+            if [row.question for row in found[0]] == list(questions):
+                return [row.text for row in found[0]]
+            kept.remove(self.context, what)  # what the questions are made of was damaged, and written otherwise
+        texts = self.writer(questions, use)
+        rows = [WrittenAnswer(question=asked, text=text) for asked, text in zip(questions, texts, strict=True)]
+        kept.commit(self.context, what, (WRITTEN_ANSWERS, rows))
+        return texts

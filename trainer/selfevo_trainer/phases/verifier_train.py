@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from selfevo_contract import reasons
 from selfevo_contract.canonical import derive_seed, digest
 from selfevo_contract.digests import file_digest, model_files
-from selfevo_contract.errors import DataError, InputError
+from selfevo_contract.errors import DataError, InputError, SelfevoError
 from selfevo_contract.judging import (
     AFTER,
     ANCHORS,
@@ -34,6 +34,7 @@ from selfevo_contract.rows import CURRICULUM, METRICS, UpdateRow, write_rows
 from selfevo_store import fetch_rows
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.context import Context
+from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.grpo.train import summary
 from selfevo_trainer.inputs import preflight
 from selfevo_trainer.inputs.anchors import FIELD, Anchor, Anchors, read_anchors
@@ -45,6 +46,7 @@ from selfevo_trainer.judges.promotion import Comparison, Lengths, compare, lengt
 from selfevo_trainer.judges.scalar import FIELD as JUDGE_FIELD
 from selfevo_trainer.judges.scalar import ScalarJudge
 from selfevo_trainer.judges.train import Training, train_judge
+from selfevo_trainer.pairs import kept
 from selfevo_trainer.pairs.making import Written, rows_of, write_pairs
 from selfevo_trainer.pairs.measured import Measured, measured
 
@@ -103,8 +105,8 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         earlier = fetch_rows(context.store, place, manifest, PAIR_POOL) if PAIR_POOL.as_in(manifest) else []
         rollout, its = context.output_of(SOLVER_ROLLOUT.name, inputs.rollout or "", "makes pairs of that curriculum")
         tasks = [row.question for row in fetch_rows(context.store, rollout, its, CURRICULUM)]
-    written = write_pairs(context, inputs, list(dict.fromkeys(tasks)))
-    rows, sealed, worth = judged_before(context, inputs, judge, written, anchors)
+    rows, sealed = prepared(context, inputs, judge, list(dict.fromkeys(tasks)), anchors)
+    worth = worth_of(inputs, anchors, sealed)
     fresh = [row for row in rows if row.dropped is None]
     if not fresh:
         raise DataError(nothing_left(rows, settings.pairs), reason=reasons.NO_PAIRS)
@@ -139,10 +141,26 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     return commit(context, files, before if refused else None, tables, history, metrics)
 
 
+def prepared(
+    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, tasks: Sequence[str], anchors: Anchors
+) -> tuple[list[PairRow], list[AnchorRow]]:
+    """The pairs and the sealed anchors, as the judge before finds them; those of an earlier attempt, if there was one.
+
+    Raises:
+        Interrupted: SIGTERM came before they were kept.
+    """
+    if (found := kept.read(context, "pairs", PAIRS, ANCHORS)) is not None:
+        return found[0], found[1]
+    checkpoints.remove(context)  # of a training on pairs that turned out to be damaged
+    rows, sealed = judged_before(context, inputs, judge, write_pairs(context, inputs, tasks), anchors)
+    kept.commit(context, "pairs", (PAIRS, rows), (ANCHORS, sealed))
+    return rows, sealed
+
+
 def judged_before(
     context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, written: Written, anchors: Anchors
-) -> tuple[list[PairRow], list[AnchorRow], dict[str, Measured]]:
-    """The pairs, the sealed anchors, and what each maker is worth, by the judge before; the first one asks the gate."""
+) -> tuple[list[PairRow], list[AnchorRow]]:
+    """The pairs and the sealed anchors by the judge before; the first one asks the gate."""
     settings = inputs.settings
     first: Judge | None = None
     if settings.gate.parts and inputs.first_judge is not None:
@@ -151,7 +169,7 @@ def judged_before(
     if first is not None:
         first.close()
     sealed = [*map(anchor_row, anchors.sealed), *written.own]
-    with closing(open_judge(context, judge, inputs.loading, settings.max_length)) as asked:
+    with contextlib.closing(open_judge(context, judge, inputs.loading, settings.max_length)) as asked:
         margins = margins_of(asked, sealed)
         sealed = [row.model_copy(update={"before": margin}) for row, margin in zip(sealed, margins, strict=True)]
         of_pairs = margins_of(asked, rows)
@@ -159,13 +177,17 @@ def judged_before(
             row.model_copy(update={"margin": margin, "judge": asked.digest})
             for row, margin in zip(rows, of_pairs, strict=True)
         ]
-    worth: dict[str, Measured] = {
-        maker: measured(maker, anchors.sealed, margins[: len(anchors.sealed)]) for maker in settings.pairs
-    }
-    kept = [
+    worth = worth_of(inputs, anchors, sealed)
+    rows = [
         row if row.dropped or worth[row.maker].used else row.model_copy(update={"dropped": "maker"}) for row in marked
     ]
-    return kept, sealed, worth
+    return rows, sealed
+
+
+def worth_of(inputs: VerifierTrainInputs, anchors: Anchors, sealed: Sequence[AnchorRow]) -> dict[str, Measured]:
+    """What each maker is worth, by the margins of the judge before; the data's anchors come first in ``sealed``."""
+    margins = [row.before for row in sealed[: len(anchors.sealed)] if row.before is not None]
+    return {maker: measured(maker, anchors.sealed, margins) for maker in inputs.settings.pairs}
 
 
 def anchor_row(anchor: Anchor) -> AnchorRow:
@@ -186,7 +208,7 @@ def weigh(
     """Margins of ``rows`` by the judge that ``files`` are, loaded as later phases will load it."""
     folder = next(iter(files.values())).parent
     judge = ScalarJudge.load(folder, inputs.loading, inputs.settings.max_length, "")
-    with closing(judge), context.clock.during("judging"):
+    with contextlib.closing(judge), context.clock.during("judging"):
         return margins_of(judge, rows)
 
 
@@ -276,4 +298,6 @@ def commit(
     if verdict.promoted:
         out |= {f"model/{name}": file for name, file in files.items()}
     committed = context.commit(context.config.prefix, out, {**metrics, **summary(history, SUMMARY)})
+    with contextlib.suppress(SelfevoError):  # who finds the output clears them, too
+        checkpoints.clear(context)
     return context.result("committed" if committed.won else "found", committed.manifest.metrics)
