@@ -48,7 +48,7 @@ LITERATURE: dict[str, dict[str, Any]] = {
     "flips": {"limit": 2, "action": "rollback"},
     "consensusWithoutGain": {"limit": 0.1, "patience": 2, "action": "stop"},
     "labelAccuracy": {"warnAt": 0.1, "limit": 0.15, "action": "stop"},
-    "rewardGap": {"limit": 0.05, "action": "stop"},
+    "rewardGap": {"limit": 0.1, "action": "stop"},
     "malformed": {"limit": 0.3, "rise": 0.2},
     "diversity": {"limit": 0.5},
     "similarity": {"limit": 0.5, "patience": 3},

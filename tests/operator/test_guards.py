@@ -564,8 +564,8 @@ FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perD
                 **FEW_GROUPS,
             },
             {
-                "rewardGap": "a step has 2 groups, of which even all, in each of 2 iterations, are not beyond 5.0 % by "
-                "9 standard errors; raise spec.solver.grpo.promptsPerStep, or lower spec.guards.rewardGap.limit or "
+                "rewardGap": "a step has 2 groups, of which even all, in each of 2 iterations, are not beyond 10.0 % "
+                "by 9 standard errors; raise spec.solver.grpo.promptsPerStep, or lower spec.guards.rewardGap.limit or "
                 "spec.guards.standardErrors"
             },
         ),

@@ -103,7 +103,7 @@ class LabelAccuracy(_WarnsFirst):
 class RewardGap(_Stops):
     """What the Solver's answers earn when its training begins is less than its votes foretell."""
 
-    limit: Share = 0.05
+    limit: Share = 0.1
     """By how much the reward at the first update of its training may fall short of the share of answers that equal the
     label by the rollout's votes."""
 
