@@ -60,6 +60,9 @@ class Gate(Closed):
     parts: bool = True
     """An answer composed of parts counts when the first judge, on most parts, finds the part's own answer better than
     another part's. It is asked about the parts, for about the whole it is wrong where the pair is of use."""
+    reach: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A task is beyond what the anchors reach, and no pair of it counts, when its answers' mean score is below this
+    quantile of the mean scores of the anchors' tasks, by the same judge. When not given, every task counts."""
 
 
 class Promotion(Closed):

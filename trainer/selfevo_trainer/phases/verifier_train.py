@@ -16,6 +16,7 @@ from selfevo_contract.judging import (
     AFTER,
     ANCHORS,
     BEFORE,
+    BEYOND,
     BY_LENGTH,
     ERROR,
     JUDGE_FILE,
@@ -49,6 +50,7 @@ from selfevo_trainer.judges.train import Training, train_judge
 from selfevo_trainer.pairs import kept
 from selfevo_trainer.pairs.making import Written, rows_of, write_pairs
 from selfevo_trainer.pairs.measured import Measured, measured
+from selfevo_trainer.pairs.reach import REACH, lowest, within
 
 POOL = 10_000
 """The newest pairs that are kept for replay."""
@@ -104,8 +106,11 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         place, manifest, before = verdict_of(context, judge, "trains that judge")
         earlier = fetch_rows(context.store, place, manifest, PAIR_POOL) if PAIR_POOL.as_in(manifest) else []
         rollout, its = context.output_of(SOLVER_ROLLOUT.name, inputs.rollout or "", "makes pairs of that curriculum")
-        tasks = [row.question for row in fetch_rows(context.store, rollout, its, CURRICULUM)]
-    rows, sealed = prepared(context, inputs, judge, list(dict.fromkeys(tasks)), anchors)
+        curriculum = fetch_rows(context.store, rollout, its, CURRICULUM)
+    # Scores of another judge, as those of an earlier curriculum are, say nothing beside this one's.
+    same = its.parents.get("judge") == f"{judge.phase}/{judge.key}"
+    means = {row.question: row.share if same and not row.replayed else None for row in curriculum}
+    rows, sealed = prepared(context, inputs, judge, means, anchors)
     worth = worth_of(inputs, anchors, sealed)
     fresh = [row for row in rows if row.dropped is None]
     if not fresh:
@@ -128,6 +133,7 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         **length_metrics(found),
         BY_LENGTH: float(by_length),
         **pair_metrics(rows, worth),
+        **({} if settings.gate.reach is None else {BEYOND: float(sum(row.dropped == REACH for row in rows))}),
         "pairs/trained": float(len(fresh) + len(again)),
         "pairs/replayed": float(len(again)),
     }
@@ -141,8 +147,12 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     return commit(context, files, before if refused else None, tables, history, metrics)
 
 
+Means = Mapping[str, float | None]
+"""The tasks of the curriculum, each with its answers' mean score by the judge before; None where another one's."""
+
+
 def prepared(
-    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, tasks: Sequence[str], anchors: Anchors
+    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, means: Means, anchors: Anchors
 ) -> tuple[list[PairRow], list[AnchorRow]]:
     """The pairs and the sealed anchors, as the judge before finds them; those of an earlier attempt, if there was one.
 
@@ -152,13 +162,14 @@ def prepared(
     if (found := kept.read(context, "pairs", PAIRS, ANCHORS)) is not None:
         return found[0], found[1]
     checkpoints.remove(context)  # of a training on pairs that turned out to be damaged
-    rows, sealed = judged_before(context, inputs, judge, write_pairs(context, inputs, tasks), anchors)
+    written = write_pairs(context, inputs, list(means))
+    rows, sealed = judged_before(context, inputs, judge, written, anchors, means)
     kept.commit(context, "pairs", (PAIRS, rows), (ANCHORS, sealed))
     return rows, sealed
 
 
 def judged_before(
-    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, written: Written, anchors: Anchors
+    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, written: Written, anchors: Anchors, means: Means
 ) -> tuple[list[PairRow], list[AnchorRow]]:
     """The pairs and the sealed anchors by the judge before; the first one asks the gate."""
     settings = inputs.settings
@@ -170,13 +181,16 @@ def judged_before(
         first.close()
     sealed = [*map(anchor_row, anchors.sealed), *written.own]
     with contextlib.closing(open_judge(context, judge, inputs.loading, settings.max_length)) as asked:
-        margins = margins_of(asked, sealed)
-        sealed = [row.model_copy(update={"before": margin}) for row, margin in zip(sealed, margins, strict=True)]
+        scores = answer_scores(asked, sealed)
+        sealed = [row.model_copy(update={"before": a - b}) for row, (a, b) in zip(sealed, scores, strict=True)]
         of_pairs = margins_of(asked, rows)
         marked = [
             row.model_copy(update={"margin": margin, "judge": asked.digest})
             for row, margin in zip(rows, of_pairs, strict=True)
         ]
+    if settings.gate.reach is not None:
+        of_tasks = [(row.question, score) for row, both in zip(anchors.sealed, scores, strict=False) for score in both]
+        marked = within(marked, means, lowest(of_tasks, settings.gate.reach))
     worth = worth_of(inputs, anchors, sealed)
     rows = [
         row if row.dropped or worth[row.maker].used else row.model_copy(update={"dropped": "maker"}) for row in marked
@@ -195,11 +209,16 @@ def anchor_row(anchor: Anchor) -> AnchorRow:
     return AnchorRow(question=anchor.question, chosen=anchor.chosen, rejected=anchor.rejected, source="data")
 
 
-def margins_of(judge: Judge, rows: Sequence[AnchorRow] | Sequence[PairRow]) -> list[float]:
-    """Score of chosen less that of rejected, of each row."""
+def answer_scores(judge: Judge, rows: Sequence[AnchorRow] | Sequence[PairRow]) -> list[tuple[float, float]]:
+    """Scores of chosen and of rejected, of each row."""
     questions = [row.question for row in rows]
     scores = judge.score(questions * 2, [*(row.chosen for row in rows), *(row.rejected for row in rows)])
-    return [a - b for a, b in zip(scores[: len(rows)], scores[len(rows) :], strict=True)]
+    return list(zip(scores[: len(rows)], scores[len(rows) :], strict=True))
+
+
+def margins_of(judge: Judge, rows: Sequence[AnchorRow] | Sequence[PairRow]) -> list[float]:
+    """Score of chosen less that of rejected, of each row."""
+    return [chosen - rejected for chosen, rejected in answer_scores(judge, rows)]
 
 
 def weigh(
