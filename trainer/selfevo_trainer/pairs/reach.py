@@ -31,7 +31,7 @@ def lowest(scores: Iterable[tuple[str, float]], quantile: float) -> float | None
         a mean of sigma(J), as a rollout's are; None where the anchors have too few tasks.
 
     >>> lowest([(f"task {i}", 0.1 * (i - 10)) for i in range(20)], 0.1)
-    0.3100255188723876
+    0.31002551887238755
     """
     by_task: dict[str, list[float]] = defaultdict(list)
     for task, score in scores:
