@@ -117,21 +117,24 @@ def test_pairs_on_tasks_beyond_what_the_anchors_reach_are_dropped(
 ) -> None:
     from selfevo_trainer.phases import verifier_train
 
-    asked: list[str] = []
+    answered: list[str] = []
 
     def lowest(scores: list[tuple[str, float]], quantile: float) -> float:
-        """The tiny Solver's answers score above all of these anchors: its lowest tasks are to be beyond them."""
-        assert quantile == 0.1
-        asked.extend(task for task, _ in scores)
+        """To the tiny Solver the anchors' tasks are as hard as its own: its lowest ones are to be beyond them."""
+        known = list(scores)
+        assert quantile == 0.1 and lowest_of(known, quantile) is not None
+        answered.extend(task for task, _ in known)
         return limit
 
+    lowest_of = verifier_train.lowest
     monkeypatch.setattr(verifier_train, "lowest", lowest)
     mean = {row["question"]: row["share"] for row in triad.variant().rows("solver-rollout-1", CURRICULUM)}
     limit = sorted(mean.values())[3]
     held = triad.variant(gate={"reach": 0.1, "lengthRatio": 1000})
     through(held, "verifier-train-1")
     sealed = held.rows("verifier-train-0", ANCHORS)
-    assert sorted(asked) == sorted(row["question"] for row in sealed for _ in range(2))
+    samples = held.run.spec.rollout.samples
+    assert sorted(answered) == sorted([*{row["question"] for row in sealed}] * samples)
     pairs = held.rows("verifier-train-1", PAIRS)
     beyond = {row["question"] for row in pairs if row["dropped"] == "reach"}
     low = {row["question"] for row in pairs if mean[row["question"]] < limit}

@@ -62,7 +62,8 @@ class Gate(Closed):
     another part's. It is asked about the parts, for about the whole it is wrong where the pair is of use."""
     reach: Annotated[float, Field(gt=0, lt=1)] | None = None
     """A task is beyond what the anchors reach, and no pair of it counts, when its answers' mean score is below this
-    quantile of the mean scores of the anchors' tasks, by the same judge. When not given, every task counts."""
+    quantile of those of 64 of the anchors' tasks, which the same Solver answers as often for the same judge. When not
+    given, every task counts."""
 
 
 class Promotion(Closed):

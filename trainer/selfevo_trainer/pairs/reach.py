@@ -1,13 +1,15 @@
 """Which tasks lie beyond what the judge's anchors reach (docs/verifier.md, "Gate"). Pure.
 
 On tasks that are harder than those of the anchors a judge's accuracy on the anchors says nothing. How hard a task is
-nobody knows; the judge that scored the Solver's answers to it scores the anchors' answers, too, and a task whose mean
-is below that of nearly all of the anchors' tasks is taken to be beyond them.
+nobody knows. But the Solver that answered it answers the anchors' tasks as often, too, and the same judge scores all of
+that: a task whose mean is below that of nearly all of the anchors' tasks is taken to be beyond them. (The anchors' own
+answers are no measure: many are bad on purpose, and the writer is another one.)
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -17,15 +19,25 @@ from selfevo_trainer.rewards.judged import scored
 
 REACH = "reach"
 """Why such a task's pairs are dropped."""
-FEW = 16
-"""Tasks of anchors before which their lowest means are no evidence."""
+MOST, FEW = 64, 16
+"""Tasks of anchors that the Solver answers at most, and before which their lowest means are no evidence."""
+
+
+def asked(anchors: Iterable[str], samples: int, seed: int) -> list[str]:
+    """The tasks of ``anchors`` that the Solver is to answer, each as often as a rollout has an answer to a task.
+
+    >>> asked(["a tale", "a tale"], 2, 0)
+    ['a tale', 'a tale']
+    """
+    tasks = list(dict.fromkeys(anchors))
+    return random.Random(seed).sample(tasks, min(MOST, len(tasks))) * samples
 
 
 def lowest(scores: Iterable[tuple[str, float]], quantile: float) -> float | None:
     """The ``quantile`` of the mean scores of the anchors' tasks: the value below which at most that share of them is.
 
     Args:
-        scores: task and J of each answer, chosen or rejected, by the judge before.
+        scores: task and J of each answer of the Solver, by the judge before.
 
     Returns:
         a mean of sigma(J), as a rollout's are; None where the anchors have too few tasks.

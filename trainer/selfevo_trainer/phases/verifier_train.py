@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfevo_contract import reasons
@@ -50,7 +51,7 @@ from selfevo_trainer.judges.train import Training, train_judge
 from selfevo_trainer.pairs import kept
 from selfevo_trainer.pairs.making import Written, rows_of, write_pairs
 from selfevo_trainer.pairs.measured import Measured, measured
-from selfevo_trainer.pairs.reach import REACH, lowest, within
+from selfevo_trainer.pairs.reach import REACH, asked, lowest, within
 
 POOL = 10_000
 """The newest pairs that are kept for replay."""
@@ -110,7 +111,7 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     # Scores of another judge, as those of an earlier curriculum are, say nothing beside this one's.
     same = its.parents.get("judge") == f"{judge.phase}/{judge.key}"
     means = {row.question: row.share if same and not row.replayed else None for row in curriculum}
-    rows, sealed = prepared(context, inputs, judge, means, anchors)
+    rows, sealed = prepared(context, inputs, judge, Tasks(means, int(its.inputs["samples"])), anchors)
     worth = worth_of(inputs, anchors, sealed)
     fresh = [row for row in rows if row.dropped is None]
     if not fresh:
@@ -147,12 +148,18 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     return commit(context, files, before if refused else None, tables, history, metrics)
 
 
-Means = Mapping[str, float | None]
-"""The tasks of the curriculum, each with its answers' mean score by the judge before; None where another one's."""
+@dataclass(frozen=True)
+class Tasks:
+    """The curriculum's tasks."""
+
+    means: Mapping[str, float | None]
+    """The mean score of each task's answers by the judge before; None where another judge gave it."""
+    samples: int
+    """How many answers that are."""
 
 
 def prepared(
-    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, means: Means, anchors: Anchors
+    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, tasks: Tasks, anchors: Anchors
 ) -> tuple[list[PairRow], list[AnchorRow]]:
     """The pairs and the sealed anchors, as the judge before finds them; those of an earlier attempt, if there was one.
 
@@ -162,14 +169,23 @@ def prepared(
     if (found := kept.read(context, "pairs", PAIRS, ANCHORS)) is not None:
         return found[0], found[1]
     checkpoints.remove(context)  # of a training on pairs that turned out to be damaged
-    written = write_pairs(context, inputs, list(means))
-    rows, sealed = judged_before(context, inputs, judge, written, anchors, means)
+    reach: Sequence[str] = []
+    if inputs.settings.gate.reach is not None:
+        questions = (anchor.question for anchor in anchors.sealed)
+        reach = asked(questions, tasks.samples, derive_seed(inputs.seed, "reach"))
+    written = write_pairs(context, inputs, list(tasks.means), reach)
+    rows, sealed = judged_before(context, inputs, judge, written, anchors, tasks.means)
     kept.commit(context, "pairs", (PAIRS, rows), (ANCHORS, sealed))
     return rows, sealed
 
 
 def judged_before(
-    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, written: Written, anchors: Anchors, means: Means
+    context: Context,
+    inputs: VerifierTrainInputs,
+    judge: StepModelRef,
+    written: Written,
+    anchors: Anchors,
+    means: Mapping[str, float | None],
 ) -> tuple[list[PairRow], list[AnchorRow]]:
     """The pairs and the sealed anchors by the judge before; the first one asks the gate."""
     settings = inputs.settings
@@ -180,17 +196,18 @@ def judged_before(
     if first is not None:
         first.close()
     sealed = [*map(anchor_row, anchors.sealed), *written.own]
-    with contextlib.closing(open_judge(context, judge, inputs.loading, settings.max_length)) as asked:
-        scores = answer_scores(asked, sealed)
-        sealed = [row.model_copy(update={"before": a - b}) for row, (a, b) in zip(sealed, scores, strict=True)]
-        of_pairs = margins_of(asked, rows)
+    with contextlib.closing(open_judge(context, judge, inputs.loading, settings.max_length)) as before:
+        margins = margins_of(before, sealed)
+        sealed = [row.model_copy(update={"before": margin}) for row, margin in zip(sealed, margins, strict=True)]
+        of_pairs = margins_of(before, rows)
         marked = [
-            row.model_copy(update={"margin": margin, "judge": asked.digest})
+            row.model_copy(update={"margin": margin, "judge": before.digest})
             for row, margin in zip(rows, of_pairs, strict=True)
         ]
-    if settings.gate.reach is not None:
-        of_tasks = [(row.question, score) for row, both in zip(anchors.sealed, scores, strict=False) for score in both]
-        marked = within(marked, means, lowest(of_tasks, settings.gate.reach))
+        if settings.gate.reach is not None:
+            scores = before.score([task for task, _ in written.reach], [answer for _, answer in written.reach])
+            reached = zip((task for task, _ in written.reach), scores, strict=True)
+            marked = within(marked, means, lowest(reached, settings.gate.reach))
     worth = worth_of(inputs, anchors, sealed)
     rows = [
         row if row.dropped or worth[row.maker].used else row.model_copy(update={"dropped": "maker"}) for row in marked
@@ -209,16 +226,11 @@ def anchor_row(anchor: Anchor) -> AnchorRow:
     return AnchorRow(question=anchor.question, chosen=anchor.chosen, rejected=anchor.rejected, source="data")
 
 
-def answer_scores(judge: Judge, rows: Sequence[AnchorRow] | Sequence[PairRow]) -> list[tuple[float, float]]:
-    """Scores of chosen and of rejected, of each row."""
-    questions = [row.question for row in rows]
-    scores = judge.score(questions * 2, [*(row.chosen for row in rows), *(row.rejected for row in rows)])
-    return list(zip(scores[: len(rows)], scores[len(rows) :], strict=True))
-
-
 def margins_of(judge: Judge, rows: Sequence[AnchorRow] | Sequence[PairRow]) -> list[float]:
     """Score of chosen less that of rejected, of each row."""
-    return [chosen - rejected for chosen, rejected in answer_scores(judge, rows)]
+    questions = [row.question for row in rows]
+    scores = judge.score(questions * 2, [*(row.chosen for row in rows), *(row.rejected for row in rows)])
+    return [a - b for a, b in zip(scores[: len(rows)], scores[len(rows) :], strict=True)]
 
 
 def weigh(
