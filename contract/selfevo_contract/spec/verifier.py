@@ -21,6 +21,10 @@ PairMaker = Literal["decomposition", "swap", "corrupt", "role", "temporal"]
 """What makes pairs whose order is known by how they were made; each is one file of the trainer's ``pairs/``."""
 
 
+REACH_TASKS = 64
+"""Of the anchors, at most: those by which gate.reach judges how hard a task is."""
+
+
 class RewardModel(Closed):
     """A reward model: a sequence classifier with one output."""
 

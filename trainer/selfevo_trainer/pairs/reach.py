@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from selfevo_contract.judging import PairRow
+from selfevo_contract.spec.verifier import REACH_TASKS
 from selfevo_trainer.rewards.judged import scored
 
 REACH = "reach"
 """Why such a task's pairs are dropped."""
-MOST, FEW = 64, 16
-"""Tasks of anchors that the Solver answers at most, and before which their lowest means are no evidence."""
+FEW = 16
+"""Tasks of anchors before which their lowest means are no evidence."""
 
 
 def asked(anchors: Iterable[str], samples: int, seed: int) -> list[str]:
@@ -30,7 +31,7 @@ def asked(anchors: Iterable[str], samples: int, seed: int) -> list[str]:
     ['a tale', 'a tale']
     """
     tasks = list(dict.fromkeys(anchors))
-    return random.Random(seed).sample(tasks, min(MOST, len(tasks))) * samples
+    return random.Random(seed).sample(tasks, min(REACH_TASKS, len(tasks))) * samples
 
 
 def lowest(scores: Iterable[tuple[str, float]], quantile: float) -> float | None:
