@@ -25,6 +25,7 @@ from typing import Any
 
 from machine import provenance
 from runs import EXAMPLES, load_script
+from selfevo_contract.judging import AnchorRow
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.engines import TransformersEngine as Settings
 from selfevo_contract.spec.prompts import Prompt
@@ -117,13 +118,14 @@ def measured(models: Models) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for n in LENGTHS
         if (its := [each for each in tasks if each.words == n])
     }
-    anchors = [json.loads(line) for line in (WRITING / "anchors.jsonl").read_text().splitlines()]
+    lines = (WRITING / "anchors.jsonl").read_text().splitlines()
+    anchors = [AnchorRow.model_validate({**json.loads(line), "source": "data"}) for line in lines]
     found = []
     for part, longest in PARTS.items():
-        mine = [each for each in anchors if len(each["question"].split()) <= longest]
-        questions = list(dict.fromkeys(asked((each["question"] for each in mine), 1, SEED)))
+        mine = [each for each in anchors if len(each.question.split()) <= longest]
+        questions = list(dict.fromkeys(asked((each.question for each in mine), 1, SEED)))
         own = [(each, score) for each, _, score in models.answers(questions, 7)]
-        texts = [(each["question"], each[side]) for each in mine for side in ("chosen", "rejected")]
+        texts = [(each.question, text) for each in mine for text in (each.chosen, each.rejected)]
         scores = models.judge.score([each for each, _ in texts], [text for _, text in texts])
         written = [(each, score) for (each, _), score in zip(texts, scores, strict=True)]
         for by, of in (("solver", own), ("anchors", written)):
