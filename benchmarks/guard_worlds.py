@@ -1,10 +1,11 @@
 """Simulated runs: what lies under a run's figures, taken from recorded runs, and faults as what they do to it. Pure.
 
 A healthy run is drawn from one recorded run that is healthy by its scores (`healthy_records`). Its quantities in
-iterations 1 to 3 are the recorded ones; 4 and 5 go on with half of the last change, and half of that. On top come the
-scatter between runs (a draw for the run and one for each iteration, each with half of the variance that recorded runs
-of one arm have in the same iteration, less what their samples explain) and the scatter of samples, with the sizes that
-the recorded runs had.
+iterations 1 to 5 are the recorded ones; where three were recorded, 4 and 5 go on with half of the last change, and half
+of that. Scores that fell are each other's mean (isotonic regression): the falls of up to 5.5 points in healthy records
+are within the errors of their evaluations, which are drawn again. On top come the scatter between runs (a draw for the
+run and one for each iteration, each with half of the variance that recorded runs of one arm have in the same iteration,
+less what their samples explain) and the scatter of samples, with the sizes that the recorded runs had.
 
 guard_faults.py says what each fault does.
 """
@@ -19,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from scipy.optimize import isotonic_regression
 
 from guard_faults import FAULTS, SHARES, SIZES, State, logistic, logit
 
@@ -41,8 +44,10 @@ NAMES = {
 }
 HEALTHY_ARMS = {"learning.json": ("main", "truth", "on-policy"), "frontier.json": ("main", "truth")}
 """Arms of which every recorded run ends its third iteration ten points above the base or more."""
+RECORDED = 3
+"""Iterations that every record has."""
 CUT_OFF = 0.15
-"""Above this share of truncated answers in one of the three iterations, which is the literature's limit, a run is not
+"""Above this share of truncated answers in one of the iterations, which is the literature's limit, a run is not
 taken: to notice that is what the guard is for, whatever the score does."""
 CONSENSUS, CONSENSUS_SLOPE, CONSENSUS_SCATTER, CONSENSUS_ERROR = 0.68, 0.52, 0.0056, 0.78
 """Mean share of the largest class of equal answers at the base; what it rises for a rise of the score by one; the
@@ -105,10 +110,12 @@ def healthy_records() -> list[Record]:
         for arm in arms:
             for run in runs[arm].values():
                 rows = run["metrics"] if sorting else run
-                trained = [rows[str(number)] for number in (1, 2, 3)]
+                trained = [rows[str(number)] for number in range(1, ITERATIONS + 1) if str(number) in rows]
                 if max(row[NAMES["cut_off"]] for row in trained) > CUT_OFF:
                     continue
                 path, noise = tuple(map(_quantities, trained)), tuple(map(_noise, trained))
+                for state, skill in zip(path, isotonic_regression([each["skill"] for each in path]).x, strict=True):
+                    state["skill"] = float(skill)
                 sizes = (300, 600, 8) if sorting else (500, 200, 10)
                 found.append(Record(f"{file}/{arm}", logit(rows["0"]["evaluate/mean"]), path, noise, *sizes))
     return found
@@ -124,7 +131,7 @@ def scatter(records: Iterable[Record]) -> dict[str, float]:
     for name in (*SHARES, *SIZES):
         more = []
         for group in by_arm.values():
-            for i in range(3) if len(group) > 1 else ():
+            for i in range(RECORDED) if len(group) > 1 else ():
                 between = statistics.variance([record.path[i][name] for record in group])
                 more.append(max(0.0, between - statistics.fmean(record.noise[i].get(name, 0.0) for record in group)))
         found[name] = math.sqrt(statistics.fmean(more))
@@ -174,11 +181,12 @@ class Simulation:
 
     def healthy(self, iteration: int, draw: random.Random) -> State:
         """The quantities that lie under an iteration of the run without a fault."""
-        a, b, c = self.record.path
+        path = self.record.path
         state = {}
         for name in (*SHARES, *SIZES):
-            more = {4: 0.5, 5: 0.75}.get(iteration, 0.0)
-            at = (a, b, c)[min(iteration, 3) - 1][name] + more * (c[name] - b[name])
+            at = path[min(iteration, len(path)) - 1][name]
+            if iteration > len(path):
+                at += (1 - 0.5 ** (iteration - len(path))) * (path[-1][name] - path[-2][name])
             state[name] = at + self.offset[name] + draw.gauss(0, self.spread[name] / math.sqrt(2))
         state |= {"learns": 1.0, "harm": 0.0}
         return state
@@ -186,7 +194,8 @@ class Simulation:
     def gain(self, iteration: int) -> float:
         """What the recorded run's score rises in an iteration, on the logit scale."""
         path = [self.record.base, *(state["skill"] for state in self.record.path)]
-        return path[iteration] - path[iteration - 1] if iteration <= 3 else (path[3] - path[2]) * 0.5 ** (iteration - 3)
+        beyond = max(0, iteration - len(path) + 1)
+        return (path[iteration - beyond] - path[iteration - beyond - 1]) * 0.5**beyond
 
     def rows(self, iteration: int, ways: int = 0) -> dict[str, float]:
         """What an iteration measures, after so many rollbacks; with the first one the fault is gone."""

@@ -206,6 +206,14 @@ def _change(spec: RunSpec, limit: float, count: int) -> list[_Extreme]:
     return [_Extreme(1 - limit, math.hypot(share_error(0, count), share_error(1, count)), len(_own(spec)) - 1)]
 
 
+def _fall_of_distinct(spec: RunSpec, limit: float, count: int) -> list[_Extreme]:
+    """Below the limit, or fallen to one question from none that is repeated."""
+    assert spec.guards is not None
+    fall = 1 - 1 / count - spec.guards.diversity.fall
+    error = math.hypot(share_error(1, count), share_error(1 / count, count))
+    return [*_one_of_them(spec, limit, count), _Extreme(fall, error, len(_own(spec)) - 1)]
+
+
 def _share_or_rise(spec: RunSpec, limit: float, count: int) -> list[_Extreme]:
     assert spec.guards is not None
     return [*_all(spec, limit, count), *_change(spec, spec.guards.malformed.rise, count)]
@@ -228,7 +236,7 @@ _NEEDS: Mapping[str, Sequence[Needs]] = {
         ),
     ),
     "malformed": (_Few("malformed", _share_or_rise),),
-    "diversity": (_Few("diversity", _one_of_them, below=True),),
+    "diversity": (_Few("diversity", _fall_of_distinct, below=True),),
     "similarity": (_earlier_questions, _second_iteration),
     "in_band": (_votes, _Few("in_band", _none, below=True)),
     "truncation": (_Few("truncation", _all),),

@@ -81,7 +81,7 @@ def test_a_guard_that_makes_no_sense_is_reported_in_a_sentence(project: Project)
         ({"speed": {}}, "spec.guards.speed"),
         ({"kl": {"limit": 0.5}}, "spec.guards.kl.limit"),
         ({"kl": {"action": "panic"}}, "spec.guards.kl.action"),
-        ({"truncation": {"warnAt": 0.3}}, "spec.guards.truncation: warnAt 0.3 is above limit 0.2, so it would never"),
+        ({"truncation": {"warnAt": 0.3}}, "spec.guards.truncation: warnAt 0.3 is above limit 0.15, so it would never"),
         ({"length": {"patience": 0}}, "spec.guards.length.patience"),
         ({"standardErrors": -1}, "spec.guards.standardErrors"),
     ):

@@ -704,7 +704,6 @@ CHANGES: list[tuple[str, Any, str]] = [
         "verifier.lora",
         "verifier.anchors",
         "verifier.promotion.lengthCorrelation",
-        "verifier.gate.reach",
         "solver.grpo.vllmMode",
         "solver.grpo.vllmTensorParallelSize",
     ),

@@ -78,7 +78,7 @@ def life(iterations: dict[int, dict[str, float]], last: int = 0, **changes: Any)
     last = last or max(iterations)
     scenario = Scenario(**{"spec__iterations": 5, "spec__guards": {}, **ORACLE, **changes})
     for step in scenario.plan.steps:
-        if step.iteration <= last:
+        if step.iteration <= last and step.phase in HEALTHY:
             odd = iterations.get(step.iteration, {})
             own = {name.split("/", 1)[1]: value for name, value in odd.items() if name.startswith(f"{step.phase}/")}
             metrics = {name: value for name, value in {**HEALTHY[step.phase], **own}.items() if value is not None}
@@ -117,7 +117,7 @@ LIMITS: dict[str, dict[str, float]] = {
     "labelAccuracy": {"warnAt": 0.1, "limit": 0.15},
     "rewardGap": {"limit": 0.05},
     "malformed": {"limit": 0.3, "rise": 0.2},
-    "diversity": {"limit": 0.5},
+    "diversity": {"limit": 0.5, "fall": 1},
     "similarity": {"limit": 0.5, "patience": 2},
     "inBand": {"limit": 0.1},
     "truncation": {"warnAt": 0.05, "limit": 0.15},
@@ -278,7 +278,7 @@ UNCERTAIN: list[tuple[str, dict[str, float], dict[str, float], str, str]] = [
     ("truncation", {}, {**MANY, "solver-rollout/answers/truncated": 0.2}, "Tripped", "beyond 15.0 % by more than 2"),
     ("inBand", {}, {**FEW, "solver-rollout/in_band_share": 0.05}, "Passing", "below 10.0 %, but by no more than 2"),
     ("inBand", {}, {**MANY, "solver-rollout/in_band_share": 0.05}, "Tripped", "below 10.0 % by more than 2 standard"),
-    ("diversity", {}, {"solver-rollout/distinct_share": 0.45}, "Passing", "below 50.0 %, but by no more than 2"),
+    ("diversity", {}, {"solver-rollout/distinct_share": 0.45}, "Passing", "diversity.fall, but by no more than 2"),
     ("diversity", {}, {"solver-rollout/distinct_share": 0.3}, "Tripped", "30.0 % of the Challenger's completions"),
     ("malformed", {}, {"solver-rollout/valid": 72}, "Passing", "by no more than 2 standard errors"),
     ("malformed", {}, {"solver-rollout/valid": 50}, "Tripped", "51.0 % of the Challenger's completions"),
@@ -386,6 +386,13 @@ def test_the_error_of_the_baseline_is_kept_with_it() -> None:
     assert (verdict.baseline, verdict.baseline_error, verdict.state) == (0.8, 0.13134, "Passing")
 
 
+@pytest.mark.parametrize(("fall", "state"), [(0.2, "Tripped"), (0.24, "Passing"), (0.3, "Passing"), (1, "Passing")])
+def test_questions_that_differ_less_than_at_first_trip_before_the_limit(fall: float, state: str) -> None:
+    guards = {"standardErrors": 1, "diversity": {"limit": 0.5, "fall": fall, "action": "stop"}}
+    verdict = guards_of(life({2: {"solver-rollout/distinct_share": 0.62}}, spec__guards=guards))["diversity"]
+    assert (verdict.state, verdict.baseline) == (state, 0.9) and "are different questions (90.0 % at" in verdict.message
+
+
 def test_a_question_without_a_well_formed_answer_is_hard_and_not_malformed() -> None:
     hard = {1: {"solver-rollout/dropped_empty_majority": 60}}
     assert guards_of(life(hard))["malformed"].state == "Warned"
@@ -406,7 +413,7 @@ def test_a_baseline_that_counted_hard_questions_is_not_taken_over(
 
 @pytest.mark.parametrize(
     ("settings", "warns"),
-    [({}, 0.2), ({"limit": 0.1}, 0.1), ({"limit": 0.4}, 0.2), ({"limit": 0.5, "warnAt": 0.3}, 0.3)],
+    [({}, 0.15), ({"limit": 0.1}, 0.1), ({"limit": 0.4}, 0.15), ({"limit": 0.5, "warnAt": 0.3}, 0.3)],
 )
 def test_a_guard_warns_at_its_limit_at_the_latest(settings: dict[str, float], warns: float) -> None:
     assert Guards.model_validate({"truncation": settings}).truncation.warns_from == warns
@@ -425,7 +432,7 @@ def test_a_guard_that_trips_stops_what_runs_and_says_how_to_go_on() -> None:
     ready = next(c for c in scenario.status.conditions if c.type == "Ready")
     assert ready.reason == "GuardTripped"
     assert ready.message == (
-        "guard truncation: in iteration 2 40.0 % of the rollout's answers ended at their length limit, beyond 20.0 % "
+        "guard truncation: in iteration 2 40.0 % of the rollout's answers ended at their length limit, beyond 15.0 % "
         "by more than 2 standard errors; "
         "change spec.guards.truncation (a limit, or action: warn) to go on with what there is, or start another run"
     )
@@ -498,7 +505,7 @@ NO_EARLIER = (
 )
 NO_SECOND = "it compares with the first iteration of the run, which has no other one; raise spec.iterations"
 FEW_QUESTIONS = (
-    "a rollout has 20 questions, of which even none, in each of 2 iterations, are not below 4.0 % by 2 standard errors"
+    "a rollout has 20 questions, of which even none, in each of 2 iterations, are not below 3.0 % by 2 standard errors"
     "; raise spec.rollout.questions or spec.guards.inBand.limit, or lower spec.guards.standardErrors"
 )
 FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perDeviceTrainBatchSize": 8}
@@ -572,12 +579,12 @@ FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perD
         (
             {**FEW_GROUPS},
             {
-                "zeroSpread": "an update has 2 groups, of which even all, in each of 2 iterations, are not beyond 80.0 "
+                "zeroSpread": "an update has 2 groups, of which even all, in each of 2 iterations, are not beyond 90.0 "
                 "% by 2 standard errors; raise spec.solver.grpo.promptsPerUpdate, or lower "
                 "spec.guards.zeroSpread.limit or spec.guards.standardErrors"
             },
         ),
-        ({**FEW_GROUPS, "spec__iterations": 4}, {}),
+        ({**FEW_GROUPS, "spec__iterations": 5}, {}),
         ({"spec__iterations": 1}, dict.fromkeys(("labelAccuracy", "similarity", "kl"), NO_SECOND)),
         (
             {"spec__iterations": 3, "spec__forkFrom": {"run": "other", "iteration": 2}},
@@ -758,10 +765,10 @@ def test_it_goes_back_before_what_was_not_measured() -> None:
         ("similarity", [{"solver-rollout/similar_share": share} for share in (0.1, 0.2, 0.3, 0.9)], 3),
         ("similarity", [{"solver-rollout/similar_share": share} for share in (0.4, 0.9)], 1),
         ("inBand", [{"solver-rollout/in_band_share": share} for share in (0.5, 0.3, 0.2, 0.0)], 3),
-        ("truncation", [{"solver-rollout/answers/truncated": share} for share in (0.01, 0.1, 0.12, 0.5)], 3),
-        ("zeroSpread", [{"solver-train/frac_reward_zero_std_last": share} for share in (0.6, 0.69, 0.71, 1.0)], 3),
-        ("kl", [{"solver-train/kl_last": kl, "solver-train/reward_last": 0.3} for kl in (0.01, 0.03, 0.05, 0.2)], 3),
-        ("length", [{"solver-train/completions/mean_length_last": n} for n in (100, 180, 190, 300)], 3),
+        ("truncation", [{"solver-rollout/answers/truncated": share} for share in (0.01, 0.07, 0.09, 0.5)], 3),
+        ("zeroSpread", [{"solver-train/frac_reward_zero_std_last": share} for share in (0.6, 0.74, 0.76, 1.0)], 3),
+        ("kl", [{"solver-train/kl_last": kl, "solver-train/reward_last": 0.3} for kl in (0.01, 0.029, 0.031, 0.2)], 3),
+        ("length", [{"solver-train/completions/mean_length_last": n} for n in (100, 170, 180, 300)], 3),
         ("flips", [{"evaluate/greedy_gain": gain} for gain in (0.0, -0.019, -0.021, -0.1)], 3),
         ("heldOut", [{"evaluate/mean": score} for score in (0.5, 0.47, 0.46, 0.3)], 3),
     ],
@@ -793,6 +800,20 @@ def test_the_last_iteration_can_be_rolled_back_too() -> None:
     scenario = life({5: FLIPPED})
     assert scenario.status.phase == "Running" and scenario.status.finished_at is None
     assert starts(replanned(scenario).reconcile()) == [("challenger-train-5", 1)]
+
+
+def test_a_run_that_is_done_is_not_undone_by_a_change_of_its_guards() -> None:
+    scenario = life({5: FLIPPED}, spec__guards={"flips": {"action": "warn"}})
+    assert scenario.status.phase == "Succeeded"
+    scenario.change(spec__guards={})
+    assert (scenario.reconcile().actions, scenario.status.phase, scenario.status.rollbacks) == ((), "Succeeded", [])
+    assert guards_of(scenario)["flips"].state == "Tripped"
+    scenario.change(spec__iterations=6)
+    scenario.plan = plan(scenario.run.spec)
+    scenario.reconcile()
+    assert (scenario.status.phase, len(scenario.status.rollbacks)) == ("Running", 1), (
+        "it goes on, so it goes back first"
+    )
 
 
 def suspended(scenario: Scenario) -> str:
@@ -865,6 +886,15 @@ def test_promoting_the_best_ends_the_run_with_it() -> None:
     scenario.attempts = {}
     scenario.change(spec__guards={"heldOut": {"action": "warn"}})
     assert starts(scenario.reconcile()) == [("challenger-train-5", 1)]
+
+
+def test_who_promotes_the_best_hears_that_it_is_not_published() -> None:
+    labelled = {"data": {"uri": "s3://bucket/labelled.jsonl"}}
+    places = {"spec__finetune": labelled, "spec__publish": {"to": "s3://bucket/out"}}
+    for asked, left in ((places, "spec.finetune and spec.publish"), ({"spec__finetune": labelled}, "spec.finetune")):
+        scenario = life({2: {"evaluate/mean": 0.6}, 3: FALL, 4: FALL}, **asked)
+        complete = next(c for c in scenario.status.conditions if c.type == "Complete")
+        assert f"; the best is promoted, without {left}, which a run that a guard has ended does" in complete.message
 
 
 def test_what_abandoned_steps_have_used_is_counted_once() -> None:

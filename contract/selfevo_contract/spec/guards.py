@@ -120,8 +120,10 @@ class Malformed(Guard):
 class Diversity(Guard):
     """The Challenger repeats itself within a rollout."""
 
-    limit: Share = 0.55
+    limit: Share = 0.5
     """Share of different questions among the completions below which the action is taken."""
+    fall: Share = 0.1
+    """Fall since the first iteration beyond which it is taken as well."""
 
 
 class Similarity(Guard):
@@ -134,7 +136,7 @@ class Similarity(Guard):
 class InBand(Guard):
     """Too little of what the Challenger asks is at the edge of what the Solver can do."""
 
-    limit: Share = 0.04
+    limit: Share = 0.03
     """Share of the valid questions in the band below which the action is taken."""
 
 
@@ -142,11 +144,11 @@ class Truncation(_WarnsFirst):
     """Answers of the rollout that end at their length limit, by the reason for which generation ended."""
 
     warn_at: Share | None = None
-    """Share of them from which it warns; 0.2 when not given, or the limit where that is lower."""
-    limit: Share = 0.2
+    """Share of them from which it warns; 0.15 when not given, or the limit where that is lower."""
+    limit: Share = 0.15
     """Share of them beyond which the action is taken."""
 
-    usual: ClassVar[float] = 0.2
+    usual: ClassVar[float] = 0.15
 
 
 class Entropy(Guard):
@@ -159,21 +161,21 @@ class Entropy(Guard):
 class ZeroSpread(Guard):
     """Groups of answers with equal rewards, from which the Solver learns nothing."""
 
-    limit: Share = 0.8
+    limit: Share = 0.9
     """Share of them, at the end of the Solver's training, beyond which the action is taken."""
 
 
 class Kl(Guard):
     """The Solver moves away from where its training began, and its reward does not rise."""
 
-    limit: Ratio = 7
+    limit: Ratio = 5
     """Times the first iteration's KL divergence, at the end of training, beyond which the action is taken."""
 
 
 class Length(Guard):
     """The Solver's answers become much longer, or much shorter."""
 
-    limit: Ratio = 2.75
+    limit: Ratio = 2.5
     """Times, or parts, of the mean length that the first iteration's training began with."""
 
 

@@ -44,7 +44,8 @@ def guarding(state: RunState, now: datetime) -> Decision | None:
     if len(state.recorded.rollbacks) > state.plan.rollbacks:
         return Decision(phase="Running", wake_at=now)  # the plan is not up to date: the next reconcile's is
     tripped = next((verdict for verdict in state.guards if verdict.state == "Tripped"), None)
-    if tripped is None or state.spec.guards is None:
+    done = state.complete and state.recorded.phase == "Succeeded"
+    if tripped is None or state.spec.guards is None or done:
         return None
     action = _settings(tripped.name, state.spec.guards).action
     cause = f"guard {tripped.name}: {tripped.message}"
@@ -55,12 +56,18 @@ def guarding(state: RunState, now: datetime) -> Decision | None:
     if state.complete:
         return None
     if action == "promoteBest":
-        return Decision(
-            phase="Succeeded", reason=reasons.GUARD_TRIPPED, message=f"{cause}; the best is promoted, or {known}"
-        )
+        message = f"{cause}; the best is promoted{_and_not_closed(state)}, or {known}"
+        return Decision(phase="Succeeded", reason=reasons.GUARD_TRIPPED, message=message)
     if action == "rollback":
         known = f"raise spec.guards.maxRollbacks, {most} rollbacks are done, or {known}"
     return Decision(phase="Failed", reason=reasons.GUARD_TRIPPED, message=f"{cause}; {known}, or start another run")
+
+
+def _and_not_closed(state: RunState) -> str:
+    """What the run does not do then, as a clause; empty where it has nothing of the kind left."""
+    open_ones = [step.type for step in state.plan.steps if state.steps[step.name].state != "Succeeded"]
+    left = sorted({"spec.publish" if each.publishes else "spec.finetune" for each in open_ones if each.closes})
+    return f", without {' and '.join(left)}, which a run that a guard has ended does not do" if left else ""
 
 
 def _rollback(state: RunState, tripped: GuardStatus, now: datetime) -> Rollback:

@@ -178,6 +178,31 @@ def of_baseline(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Es
     return Estimate(value.value / baseline.value) if baseline and baseline.value else None
 
 
+def or_change(field: str, change: str, *, below: bool = False) -> Callable[..., Estimate]:
+    """A level: the share, or its change since the first iteration, whichever is further beyond.
+
+    Args:
+        field: of `Guards`.
+        change: the field of its settings that says how far the share may rise, or fall with ``below``. A change as
+            large as may be counts as much as a share at its limit.
+    """
+    side = -1 if below else 1
+
+    def level(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate:
+        settings, first = getattr(spec.guards, field), baseline or value
+        moved = settings.limit - side * getattr(settings, change) + value.value - first.value
+        both = (value, Estimate(moved, math.hypot(value.error, first.error)))
+        errors = spec.guards.standard_errors if spec.guards else 0.0
+        return max(both, key=lambda found: side * found.value - errors * found.error)
+
+    return level
+
+
+def at_first(reading: Reading) -> str:
+    """`` (80.0 % at first)``; empty without a baseline."""
+    return "" if reading.baseline is None else f" ({percent(reading.at_first)} at first)"
+
+
 def share(value: float, of: float | None) -> Estimate:
     """A share that was counted among ``of``. One of each kind is added for its error: none of 18 is no error of 0.
 

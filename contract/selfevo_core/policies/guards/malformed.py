@@ -6,7 +6,6 @@ With `rollout.wellFormed` a question to which no answer is well-formed is a hard
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,7 +16,9 @@ from selfevo_core.policies.guards.base import (
     History,
     Metrics,
     Reading,
+    at_first,
     of_metric,
+    or_change,
     percent,
     share,
 )
@@ -34,29 +35,18 @@ def _measure(reasons: Sequence[str], metrics: Metrics) -> Estimate | None:
     return share((written - valid + dropped) / written, written)
 
 
-def _level(value: Estimate, baseline: Estimate | None, spec: RunSpec) -> Estimate:
-    """A rise as large as may be counts as much as a share as large as may be; of both, what is further beyond."""
-    assert spec.guards is not None
-    settings, errors = spec.guards.malformed, spec.guards.standard_errors
-    first = baseline or value
-    risen = settings.limit - settings.rise + value.value - first.value
-    both = (value, Estimate(risen, math.hypot(value.error, first.error)))
-    return max(both, key=lambda found: found.value - errors * found.error)
-
-
 def _readings(history: History, spec: RunSpec, recorded: Estimate | None) -> list[Reading]:
     measure = partial(_measure, _REASONS if spec.rollout.well_formed else (*_REASONS, _NO_ANSWER))
     if recorded is not None and not recorded.error and spec.rollout.well_formed:
         recorded = None  # by a version that counted such questions, too
-    return of_metric(measure, _level, measure)(history, spec, recorded)
+    return of_metric(measure, or_change("malformed", "rise"), measure)(history, spec, recorded)
 
 
 MALFORMED = Guard(
     "malformed",
     _readings,
     lambda reading: (
-        f"{percent(reading.value)} of the Challenger's completions are no usable question"
-        + ("" if reading.baseline is None else f" ({percent(reading.at_first)} at first)")
+        f"{percent(reading.value)} of the Challenger's completions are no usable question{at_first(reading)}"
     ),
     lambda limit: f"{percent(limit)}, or a rise beyond spec.guards.malformed.rise",
 )

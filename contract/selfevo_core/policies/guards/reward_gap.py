@@ -39,4 +39,5 @@ REWARD_GAP = Guard(
         f"{reading.at_first:.3g}"
     ),
     lambda limit: f"a gap of {limit:g}",
+    neutral=0.0,
 )
