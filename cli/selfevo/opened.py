@@ -10,7 +10,7 @@ from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.stores import committed_steps, open_run_store, prefix_of
 from selfevo_contract.artifacts import Manifest
-from selfevo_contract.plan import Plan, Step
+from selfevo_contract.plan import Plan, Step, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 
 if TYPE_CHECKING:
@@ -60,5 +60,7 @@ def opened_run(run: SelfEvolutionRun, workdir: Path) -> Opened:
         SelfevoError: the store cannot be used.
     """
     folder = RunFolder(workdir, run.metadata)
-    steps, store = folder.plan(run), open_run_store(run)
-    return Opened(run, folder, steps, store, committed_steps(run, steps, store))
+    record, store = folder.record(run), open_run_store(run)
+    steps = plan_of(run.spec, record)
+    there = committed_steps(run, steps, store, record)
+    return Opened(run, folder, steps.keeping(there), store, there)

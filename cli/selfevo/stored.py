@@ -53,13 +53,13 @@ def standing(run: SelfEvolutionRun, known: MutableMapping[str, Manifest] | None 
     """
     store, record = open_run_store(run), run.status or RunStatus()
     plan = plan_of(run.spec, record)
-    committed = committed_steps(run, plan, store, known)
+    committed = committed_steps(run, plan, store, record, known)
     status = as_committed(run, record, plan, committed)
     while is_outdated(plan, status):  # what was fine-tuned or published, which the scores say
         plan = plan_of(run.spec, status)
-        committed = committed_steps(run, plan, store, known)
+        committed = committed_steps(run, plan, store, record, known)
         status = as_committed(run, status, plan, committed)
-    return Stored(run, plan, store, status, committed)
+    return Stored(run, plan.keeping(committed), store, status, committed)
 
 
 def stored_run(place: str, name: str | None) -> Stored:

@@ -53,11 +53,17 @@ def prefix_of(run: SelfEvolutionRun, step: Step) -> str:
 
 
 def committed_steps(
-    run: SelfEvolutionRun, plan: Plan, store: ObjectStore, known: MutableMapping[str, Manifest] | None = None
+    run: SelfEvolutionRun,
+    plan: Plan,
+    store: ObjectStore,
+    record: RunStatus | None,
+    known: MutableMapping[str, Manifest] | None = None,
 ) -> dict[str, Manifest]:
     """Step name -> manifest, of every step whose output is committed. A step without its parents is not searched for.
 
     Args:
+        record: What is recorded of the run, as far as it is. Of the evaluations that ``plan`` asks for no more, those
+            that are done in it are searched for; where no step is recorded, each of them.
         known: Manifests by the address of their step's output, which are not read again; those that are read are put
             into it. A manifest is final.
 
@@ -68,7 +74,7 @@ def committed_steps(
     from selfevo_store import read_own_manifest
 
     found: dict[str, Manifest] = {}
-    for step in plan.steps:
+    for step in plan.keeping(_evaluated_before(plan, record)).steps:
         if not all(parent in found for parent in step.parents):
             continue
         prefix = prefix_of(run, step)
@@ -82,6 +88,14 @@ def committed_steps(
     return found
 
 
+def _evaluated_before(plan: Plan, record: RunStatus | None) -> set[str]:
+    """Names of the evaluations that are asked for no more and may have been made."""
+    if record is None or not record.steps:
+        return {step.name for step in plan.unscheduled}
+    done = {(step.name, step.key) for step in record.steps if step.state == "Succeeded"}
+    return {step.name for step in plan.unscheduled if (step.name, step.key) in done}
+
+
 def recorded(status: RunStatus | None, plan: Plan, committed: Mapping[str, Manifest]) -> RunStatus:
     """``status`` in agreement with the store: what is committed is done, and nothing else is.
 
@@ -91,7 +105,7 @@ def recorded(status: RunStatus | None, plan: Plan, committed: Mapping[str, Manif
     before = status or RunStatus()
     known = {(record.name, record.key): record for record in before.steps}
     steps = []
-    for step in plan.steps:
+    for step in plan.keeping(committed).steps:
         record = known.get((step.name, step.key))
         manifest = committed.get(step.name)
         if manifest is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from selfevo_contract.phases import EVALUATE, PHASES, Inputs, ModelRef, Phase, PhaseType, StepModelRef
@@ -62,6 +62,19 @@ class Plan:
     @cached_property
     def by_name(self) -> dict[str, Step]:
         return {step.name: step for step in self.steps}
+
+    def keeping(self, done: Container[str]) -> Plan:
+        """The plan in which those of ``unscheduled`` that ``done`` names are steps, each behind its Solver's training:
+        for whoever shows what a run has."""
+        kept = [step for step in self.unscheduled if step.name in done]
+        if not kept:
+            return self
+        steps = list(self.steps)
+        for step in kept:
+            before = [n for n, it in enumerate(steps) if it.iteration <= step.iteration and not it.type.closes]
+            steps.insert(max(before, default=-1) + 1, step)
+        left = tuple(step for step in self.unscheduled if step.name not in done)
+        return replace(self, steps=tuple(steps), unscheduled=left)
 
     def evaluation_of(self, iteration: int) -> Step | None:
         """The step that scores iteration ``iteration``'s Solver, if the plan has one."""

@@ -124,9 +124,7 @@ def _steps_shown(state: RunState, iterations: set[int]) -> list[StepStatus]:
     found = []
     # Of a run that another version has begun, only what that one has recorded: its plan is not ours to extend.
     recorded = None if state.other_version is None else {step.name for step in state.recorded.steps}
-    planned = list(state.plan.steps)
-    kept = [step for step in state.plan.unscheduled if step.name in state.earlier]
-    for step in sorted([*planned, *kept], key=lambda step: step.iteration) if kept else planned:
+    for step in state.plan.keeping(state.earlier).steps:
         if recorded is not None and step.name not in recorded:
             continue
         status = state.steps.get(step.name) or state.earlier[step.name]

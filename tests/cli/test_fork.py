@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from harness.records import RUNNING
 from harness.runs import document, make_run
 from selfevo.report.data import Report
 from selfevo.report.lineage import FORK, lineage
+from selfevo.stored import stored_run
+from selfevo.stores import committed_steps
 from selfevo.verbs.fork import forked
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import plan
+from selfevo_contract.plan import plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
-from selfevo_contract.status import Fork
+from selfevo_contract.status import Fork, RunStatus
 
 GOES_ON = "goes on from iteration 1 of run demo"
 
@@ -80,15 +83,32 @@ def test_a_run_here_is_forked_and_goes_on_when_the_other_one_is_gone(project: Pr
 
 
 @pytest.mark.slow
-def test_extending_a_run_that_has_ended_computes_nothing_again(project: Project) -> None:
+def test_extending_a_run_that_has_ended_computes_nothing_again_and_keeps_its_last_score(project: Project) -> None:
+    project.evaluated(spec__evaluation__every=2)
     assert project.drive("run.yaml").returncode == 0
-    project.write(spec__iterations=2)
+    project.evaluated(spec__evaluation__every=2, spec__iterations=2)
     done = project.drive("run.yaml")
     assert (done.returncode, done.stderr) == (0, "")
-    phases = ("challenger-train", "solver-rollout", "solver-train")
-    assert set(project.worked()) == {f"{phase}-{n}" for phase in phases for n in (1, 2)}
-    assert [project.worked().count(f"{phase}-1") for phase in phases] == [1, 2, 1], "the rollout has two shards"
-    assert "best model:" in project.invoke("status", "run.yaml").stdout
+    phases = ("challenger-train", "solver-rollout", "solver-train", "evaluate")
+    made = {f"{phase}-{n}" for phase in phases for n in (1, 2)} | {"evaluate-0"}
+    assert set(project.worked()) == made
+    assert [project.worked().count(f"{phase}-1") for phase in phases] == [1, 2, 1, 1], "the rollout has two shards"
+
+    shown = project.invoke("status", "run.yaml").stdout
+    for text in (done.stdout, shown):
+        assert re.search(r"^ *1 +60\.0 %", text, re.MULTILINE), text
+    assert "9 of 9 steps done" in shown and "best model:" in shown
+    assert "9 of 9 steps are in the store" in project.invoke("plan", "run.yaml").stdout
+    listed = project.invoke("artifacts", "ls", "run.yaml").stdout
+    assert "evaluate-1 " in listed and "9 of 9 steps" in listed
+    page = project.root / "page.html"
+    assert project.invoke("report", "run.yaml", "-o", str(page)).returncode == 0 and "evaluate-1" in page.read_text()
+    of_store = stored_run(str(project.store), "demo")  # without a record
+    assert set(of_store.committed) == {step.name for step in of_store.plan.steps} == made
+    run, status = of_store.run, project.recorded().status or RunStatus()
+    status = status.model_copy(update={"steps": [step for step in status.steps if step.name != "evaluate-1"]})
+    known = committed_steps(run, plan_of(run.spec, status), of_store.store, status)
+    assert made - set(known) == {"evaluate-1"}, "another run has it evaluated in between"
 
 
 @pytest.mark.slow

@@ -166,6 +166,23 @@ def test_gains_are_over_the_bases_evaluation_and_a_base_has_none() -> None:
     assert {step.key for step in frozen.steps if step.phase == "evaluate"} == {base.key}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"spec__publish": {"to": "s3://there/sums", "what": "each"}, "spec__finetune": LABELLED},
+        {"spec__publish": {"to": "s3://there/sums"}, **TRIAD},
+        {"spec__solver__grpo__maxSteps": 0},
+    ],
+)
+def test_an_evaluation_that_is_kept_stands_where_it_stood(changes: dict[str, Any]) -> None:
+    every, fewer = (planned(spec__iterations=4, spec__evaluation__every=each, **changes) for each in (1, 3))
+    kept = fewer.keeping({"evaluate-1", "evaluate-2", "evaluate-0", "solver-train-1"})
+    assert [step.name for step in kept.steps] == [step.name for step in every.steps]
+    assert not kept.unscheduled and fewer.keeping(set()) is fewer
+    assert [step.name for step in fewer.keeping({"evaluate-2"}).unscheduled] == ["evaluate-1"]
+
+
 def test_evaluating_less_often_keeps_the_keys_of_what_is_left() -> None:
     every, second = keys(spec__iterations=5), keys(spec__iterations=5, spec__evaluation__every=2)
     assert second.items() <= every.items()

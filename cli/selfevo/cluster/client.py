@@ -72,7 +72,8 @@ class Resource:
     @property
     def plan(self) -> Plan | None:
         """With what its record says; None when its spec cannot be read."""
-        return plan_of(self.run.spec, self.status) if self.run else None
+        recorded = {step.name for step in self.status.steps}
+        return plan_of(self.run.spec, self.status).keeping(recorded) if self.run else None
 
     @property
     def seen(self) -> bool:

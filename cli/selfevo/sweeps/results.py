@@ -13,6 +13,7 @@ from selfevo.stores import committed_steps, open_run_store
 from selfevo.sweeps.grid import SEED, Cell
 from selfevo.text import count, fitted, percent
 from selfevo.views.narrate import gain
+from selfevo_contract.plan import plan_of
 from selfevo_contract.run import Metadata
 
 
@@ -45,10 +46,11 @@ def to_do(places: Sequence[Path], storage: str | None, workdir: Path) -> Steps:
     number, keys, committed = 0, set(), set()
     for place in places:
         run = load(place, storage=storage, cache=workdir)
-        plan = RunFolder(workdir, run.metadata).plan(run)
+        record = RunFolder(workdir, run.metadata).record(run)
+        plan = plan_of(run.spec, record)
         number += len(plan.steps)
         keys |= {step.key for step in plan.steps}
-        there = committed_steps(run, plan, open_run_store(run))
+        there = committed_steps(run, plan, open_run_store(run), record)
         committed |= {step.key for step in plan.steps if step.name in there}
     return Steps(number, len(keys), len(committed))
 

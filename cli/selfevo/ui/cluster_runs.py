@@ -41,8 +41,8 @@ class ClusterRuns(Runs):
     def _shown(self, run: SelfEvolutionRun) -> Shown:
         status = run.status or RunStatus()
         plan, store = plan_of(run.spec, status), open_run_store(run)
-        committed = committed_steps(run, plan, store, self._manifests)
-        return Shown(run, plan, store, status, committed, driven=True, counts_gpus=True)
+        committed = committed_steps(run, plan, store, status, self._manifests)
+        return Shown(run, plan.keeping(committed), store, status, committed, driven=True, counts_gpus=True)
 
 
 def _read(found: Resource) -> SelfEvolutionRun | Unread:

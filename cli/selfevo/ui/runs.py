@@ -21,7 +21,7 @@ from selfevo.views import narrate
 from selfevo_contract.artifacts import Manifest
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.phases import HeldOutInputs, SolverRolloutInputs
-from selfevo_contract.plan import Plan, Step
+from selfevo_contract.plan import Plan, Step, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import IterationStatus, RunStatus, StepStatus
 from selfevo_core.summary import best_of, iterations_of
@@ -202,11 +202,11 @@ class Runs:
 
     def _shown(self, run: SelfEvolutionRun) -> Shown:
         folder = RunFolder(self.workdir, run.metadata)
-        driver = folder.driver()
-        plan, store = folder.plan(run), open_run_store(run)
-        committed = committed_steps(run, plan, store, self._manifests)
+        driver, record = folder.driver(), folder.record(run)
+        plan, store = plan_of(run.spec, record), open_run_store(run)
+        committed = committed_steps(run, plan, store, record, self._manifests)
         status = current_status(run, plan, folder, driver, committed)
-        return Shown(run, plan, store, status, committed, driven=driver is not None)
+        return Shown(run, plan.keeping(committed), store, status, committed, driven=driver is not None)
 
 
 def _key(run: SelfEvolutionRun) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def _source(manifest: Path, name: str | None, storage: str | None, workdir: Path
     if (remark := absent(run)) and folder.read() is None:
         raise InputError(f"store {run.spec.storage.uri} {remark}; there is nothing to report before that")
     status = current_status(run, folder.plan(run), folder, folder.driver())
-    steps = plan_of(run.spec, status)
+    steps = plan_of(run.spec, status).keeping({step.name for step in status.steps})
     failure = narrate.standing(status).rstrip(".") if status.phase == "Failed" else ""
     run = run.model_copy(update={"status": status})
     return Source(run, steps, open_run_store(run), failure)

@@ -75,7 +75,7 @@ def run_here(
         store = open_run_store(run)
         record = folder.record(run)
         steps = plan_of(run.spec, record)
-        committed = committed_steps(run, steps, store)
+        committed = committed_steps(run, steps, store, record)
         refuse_without_token(run.spec, {step.name for step in steps.steps if step.name not in committed}, steps)
         status = recorded(record, steps, committed)
         # Every `selfevo run` is a new word of a person: what had failed is tried again.

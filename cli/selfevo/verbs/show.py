@@ -44,7 +44,8 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
     folder = RunFolder(workdir, run.metadata)
     run, record = Approvals(folder).obeyed(run), folder.record(run)
     steps = plan_of(run.spec, record)
-    there = committed_steps(run, steps, open_run_store(run))
+    there = committed_steps(run, steps, open_run_store(run), record)
+    steps = steps.keeping(there)
     if as_json:
         rows = [
             {
@@ -204,7 +205,7 @@ def print_status(
     for line in (*why.splitlines(), *narrate.fork_lines(status)):
         print(flowed(line, columns))
     records = {step.name: step for step in status.steps}
-    names = list(records) if steps is None else [step.name for step in steps.steps]
+    names = list(records) if steps is None else [step.name for step in steps.keeping(records).steps]
     rows = [_status_row(name, records.get(name), status) for name in names]
     if rows:
         print("", *fitted([("step", "state", "took", "attempts", ""), *rows], (2, 3), columns), sep="\n")
@@ -232,13 +233,13 @@ def current_status(
     before = folder.read()
     if before is not None and before.status is not None and driver is not None:
         return before.status
-    run = Approvals(folder).obeyed(run)
+    run, record = Approvals(folder).obeyed(run), folder.record(run)
     if committed is None:
-        committed = committed_steps(run, steps, open_run_store(run))
-    status = as_committed(run, folder.record(run), steps, committed)
+        committed = committed_steps(run, steps, open_run_store(run), record)
+    status = as_committed(run, record, steps, committed)
     if before is None and is_outdated(steps, status):  # the store alone knows what was fine-tuned
         steps = plan_of(run.spec, status)
-        return as_committed(run, status, steps, committed_steps(run, steps, open_run_store(run)))
+        return as_committed(run, status, steps, committed_steps(run, steps, open_run_store(run), record))
     return status
 
 
@@ -263,7 +264,8 @@ def show_logs(
     """Print the log of the newest attempt at ``step`` (of the run, when not given), and follow it with ``follow``."""
     run = load(manifest, storage=storage, cache=workdir)
     folder = RunFolder(workdir, run.metadata)
-    steps = folder.plan(run)
+    record = folder.record(run)
+    steps = plan_of(run.spec, record).keeping({known.name for known in record.steps})
     if step is not None and step not in steps.by_name:
         raise InputError(f"{step!r} is no step of the run; choose one of {', '.join(steps.by_name)}")
     before = folder.read()

@@ -267,8 +267,8 @@ def publish_lines(status: RunStatus) -> list[str]:
 
 def counts(status: RunStatus, plan: Plan | None) -> str:
     """``5 of 13 steps done``, or ``5 steps done`` when the plan is not known."""
-    done = sum(step.state == "Succeeded" for step in status.steps)
-    return f"{done} steps done" if plan is None else f"{done} of {len(plan.steps)} steps done"
+    done = {step.name for step in status.steps if step.state == "Succeeded"}
+    return f"{len(done)} steps done" if plan is None else f"{len(done)} of {len(plan.keeping(done).steps)} steps done"
 
 
 def standing(status: RunStatus) -> str:

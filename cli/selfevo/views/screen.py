@@ -77,7 +77,7 @@ class Screen:
         grid.add_column(no_wrap=True)
         room = max(1, self._console.width - sum(width + 2 for width in widths))
         records = {step.name: step for step in status.steps}
-        names = [step.name for step in self._plan.steps]
+        names = [step.name for step in self._plan.keeping(records).steps]
         shown, hidden_before, hidden_after = steps.window(names, records, max(4, self._console.height - 6))
         if hidden_before:
             grid.add_row("", Text(f"{hidden_before} steps before", "dim"), "", "")

@@ -62,7 +62,7 @@ class LocalSource(Source):
         if self._planned is None or self._planned[0] != (spec, decided(status)):
             self._planned = (spec, decided(status)), plan_of(spec, status)
         remark = f"driven by process {driver}" if driver else ""
-        plan = self._planned[1]
+        plan = self._planned[1].keeping({step.name for step in status.steps})
         self.update(status=status, plan=plan, spec=spec, remark=remark, trail=self._trail(status))
 
     def _trail(self, status: RunStatus) -> Trail:
