@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from harness.inprocess import Phases
 from harness.tiny import settings, write_questions
 from runs import arithmetic
+from selfevo_contract.phases import SolverRolloutInputs, input_key
+from selfevo_contract.plan import plan
 from selfevo_contract.rows import CURRICULUM, POOL, QUESTIONS, TEXTS, CurriculumRow
 from selfevo_contract.spec.rollout import Replay
 from selfevo_contract.spec.well_formed import Check
 from selfevo_trainer.answers.grades import ExactGrader
-from selfevo_trainer.replay import newest, replayed
+from selfevo_trainer.contamination import HeldOutQuestions
+from selfevo_trainer.labelling import labelling_of
+from selfevo_trainer.replay import Pool, newest, replayed
 from selfevo_trainer.rewards.repetition import near_share
 from selfevo_trainer.well_formed import KINDS, vote_well_formed
 
@@ -139,6 +144,47 @@ def test_the_pool_keeps_the_newest() -> None:
     assert newest(rows("ab"), [], 9) == rows("ab")
 
 
+ROWS = [
+    CurriculumRow(question="What is 1 + 1?", answer="2", share=0.5, truth="2"),
+    CurriculumRow(question="What is 1 + 2?", answer="4", share=0.5, truth="3"),
+    CurriculumRow(question="Write a poem.", answer="", share=0.4),
+    CurriculumRow(question="What is held out?", answer="5", share=0.4, truth="5"),
+]
+LEFT: list[tuple[dict[str, Any], str | None, list[int]]] = [
+    ({"labels": "majority"}, "majority", [0, 1]),
+    ({"labels": "committee"}, "majority", [0, 1]),
+    ({"labels": "majority"}, None, [0, 1]),
+    ({"labels": "truth"}, "majority", [0]),
+    ({"labels": "majority"}, "random", []),
+    ({"labels": "random"}, "majority", []),
+    ({"labels": "random"}, "random", [0, 1]),
+    ({"judge": {"kind": "step", "phase": "verifier-train", "key": "a" * 64}}, "majority", [2]),
+]
+
+
+@pytest.mark.parametrize(("inputs", "labels", "left"), LEFT)
+def test_a_fork_replays_no_label_of_another_kind_and_nothing_held_out(
+    inputs: dict[str, Any], labels: str | None, left: list[int]
+) -> None:
+    from selfevo_trainer.phases.solver_rollout import trainable
+
+    planned = plan(arithmetic(settings({}), store=Path("/nowhere")).spec).by_name["solver-rollout-1"].inputs
+    assert isinstance(planned, SolverRolloutInputs)
+    own = SolverRolloutInputs.model_validate({**planned.wire(), **inputs})
+    held_out = HeldOutQuestions(exclude=["What is held out?"])
+    assert trainable(Pool(ROWS, labels), labelling_of(own), held_out) == [ROWS[i] for i in left]
+
+
+def as_of_a_fork(phases: Phases, step: str, **inputs: Any) -> Phases:
+    """``phases`` with other inputs of ``step``."""
+    own = phases.step(step)
+    changed = own.inputs.model_copy(update=inputs)
+    forked = Phases(phases.run, phases.folder)
+    other = replace(own, inputs=changed, key=input_key(changed))
+    forked.plan = replace(forked.plan, steps=tuple(other if each.name == step else each for each in forked.plan.steps))
+    return forked
+
+
 @pytest.mark.slow
 def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_path: Path) -> None:
     still = {"grpo": {"maxSteps": 0}}
@@ -176,6 +222,15 @@ def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_
     assert pool == [row["question"] for row in first if row["question"] in new] + [row["question"] for row in own]
     parent = phases.step("solver-rollout-1")
     assert phases.committed("solver-rollout-2").parents["earlier"] == f"{parent.phase}/{parent.key}"
+
+    assert metrics["replay_left_out"] == 0
+    # Labels by chance are not learnt among labels by votes, and are no part of the next pool.
+    random = as_of_a_fork(phases, "solver-rollout-2", labels="random")
+    assert random("solver-rollout-2").code == 0
+    assert random.committed("solver-rollout-2").metrics["replay_left_out"] == len(first)
+    forked = random.rows("solver-rollout-2", CURRICULUM)
+    assert random.rows("solver-rollout-2", POOL) == forked and len(forked) == len(own)
+    assert not any(row.get("replayed") for row in forked)
 
     # Without replay the second rollout does not know the first, and its own questions are the same.
     alone = made(None)

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from selfevo_contract.rows import CurriculumRow
 from selfevo_contract.spec.rollout import Replay
 from selfevo_trainer.answers.extraction import normalise_question
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What an earlier rollout left to draw from."""
+
+    rows: Sequence[CurriculumRow] = ()
+    labels: str | None = None
+    """Its rollout.labels, which are another run's where this one is a fork of it."""
 
 
 def replayed(

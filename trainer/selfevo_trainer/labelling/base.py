@@ -20,6 +20,7 @@ from selfevo_trainer.context import Context
 from selfevo_trainer.curriculum import Selection
 from selfevo_trainer.engines import Completion
 from selfevo_trainer.judges.agreement import Agreement
+from selfevo_trainer.replay import Pool
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Labelling(Protocol):
 
     def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
         """Those that entered, as they are trained on."""
+        ...
+
+    def replays(self, pool: Pool) -> list[CurriculumRow]:
+        """Those of ``pool``, which may be of another run that this one goes on from, with labels as this run's are."""
         ...
 
     def agreement(self, context: Context, counted: Mapping[str, float]) -> Agreement:

@@ -29,6 +29,7 @@ from selfevo_trainer.judges.agreement import Agreement, ask_anchors
 from selfevo_trainer.judges.scoring import open_scorer
 from selfevo_trainer.labelling.base import Marked, Marker
 from selfevo_trainer.ratings import ByJudge, scored_tally
+from selfevo_trainer.replay import Pool
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class Scored:
     def curriculum(self, kept: Sequence[CheckedQuestion]) -> list[CurriculumRow]:
         """See `Labelling.curriculum`: no answer is right."""
         return [CurriculumRow(question=row.question, answer="", share=row.share) for row in kept]
+
+    def replays(self, pool: Pool) -> list[CurriculumRow]:
+        """See `Labelling.replays`: without a label. What has one was asked for an answer that can be checked."""
+        return [row for row in pool.rows if not row.answer]
 
     def measure(self, valid: Sequence[Question], kept: Sequence[CheckedQuestion]) -> dict[str, float]:
         """See `Labelling.measure`."""

@@ -33,6 +33,7 @@ from selfevo_trainer.engines import Completion
 from selfevo_trainer.judges.agreement import Agreement
 from selfevo_trainer.labelling.base import Marked, Marker
 from selfevo_trainer.ratings import ByVotes, voted
+from selfevo_trainer.replay import Pool
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,14 @@ class Voted:
             for row, label in zip(kept, labels, strict=True)
             if label is not None
         ]
+
+    def replays(self, pool: Pool) -> list[CurriculumRow]:
+        """See `Labelling.replays`. A task whose answers a judge scored has no label; those that were dealt out by
+        chance are labels of a run that asks for it, and nobody else's."""
+        if (pool.labels == "random") != (self.inputs.labels == "random"):
+            return []
+        true_only = self.inputs.labels == "truth"
+        return [row for row in pool.rows if row.answer and not (true_only and row.answer != row.truth)]
 
     def measure(self, valid: Sequence[Question], kept: Sequence[CheckedQuestion]) -> dict[str, float]:
         """See `Labelling.measure`. What the labels of ``kept`` will pay is known where the votes are the labels."""

@@ -43,6 +43,7 @@ from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.answers.texts import is_kept, text_rows
 from selfevo_trainer.chunks import Chunks, cut, in_shards, seconds_of_all, share_of
 from selfevo_trainer.committee import SecondedRow, second
+from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
 from selfevo_trainer.engines import Completion, Engine
 from selfevo_trainer.inputs import preflight
@@ -53,7 +54,7 @@ from selfevo_trainer.labelling import Labelling, Marker, labelling_of
 from selfevo_trainer.models.loading import load_tokenizer
 from selfevo_trainer.process.pace import Pace
 from selfevo_trainer.prompts import Messages, encode, messages, shown
-from selfevo_trainer.replay import newest, replayed
+from selfevo_trainer.replay import Pool, newest, replayed
 from selfevo_trainer.rewards.repetition import near_share
 
 ChunkRow = Question | InvalidCompletion
@@ -257,8 +258,11 @@ def finish(
     judgement = oracles.judge(context, inputs, rows, kept)
     counted = answered.counted(JUDGE)
     agreement = labelling.agreement(context, counted)
-    earlier = earlier_pool(context, inputs)
+    pool = earlier_pool(context, inputs)
+    earlier = trainable(pool, labelling, held_out)
     metrics |= similarity(valid, earlier)
+    if pool.rows:
+        metrics["replay_left_out"] = float(len(pool.rows) - len(earlier))
     files = {
         **curriculum_files(context, inputs, kept, earlier),
         **labelling.questions.write(context.workdir, checked),
@@ -302,17 +306,37 @@ def table_row(row: CheckedQuestion | InvalidCompletion) -> tuple[str | float | N
     return row.question, row.majority, round(row.share, 4), row.dropped
 
 
-def earlier_pool(context: Context, inputs: SolverRolloutInputs) -> list[CurriculumRow]:
+def earlier_pool(context: Context, inputs: SolverRolloutInputs) -> Pool:
     """The questions of earlier curricula that rollout.replay draws from; none without it, and in the first iteration.
 
     Raises:
         InputError: the rollout before is not there.
     """
     if inputs.replay is None or inputs.earlier is None:
-        return []
+        return Pool()
     with context.clock.during("store"):
         prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, inputs.earlier, "replays that curriculum")
-        return fetch_rows(context.store, prefix, manifest, POOL)
+        rows = fetch_rows(context.store, prefix, manifest, POOL)
+        return Pool(rows, manifest.inputs.get("labels"))
+
+
+def trainable(pool: Pool, labelling: Labelling, held_out: HeldOutQuestions) -> list[CurriculumRow]:
+    """The rows of ``pool`` that this run may train on: a fork goes on from a run with settings of its own.
+
+    What is left out is not handed on either, so that a pool's labels are all of one kind.
+    """
+    labelled = labelling.replays(pool)
+    found = [row for row in labelled if not held_out.holds(row.question) and not held_out.overlaps(row.question)]
+    if len(found) < len(pool.rows):
+        log.warning(
+            "%d of the %d questions of earlier curricula are not replayed: %d have no label as this run's are, and %d "
+            "repeat a held-out question",
+            len(pool.rows) - len(found),
+            len(pool.rows),
+            len(pool.rows) - len(labelled),
+            len(labelled) - len(found),
+        )
+    return found
 
 
 def curriculum_files(
