@@ -185,6 +185,12 @@ def as_of_a_fork(phases: Phases, step: str, **inputs: Any) -> Phases:
     return forked
 
 
+def test_what_a_rollout_replays_is_read_before_anything_is_generated(tmp_path: Path) -> None:
+    run = arithmetic(settings({"iterations": 2, "rollout": {"replay": {}}}), store=tmp_path / "store")
+    ended = Phases(run, tmp_path)("solver-rollout-2")  # no model is there either
+    assert ended.code == 2 and "and this step replays that curriculum" in ended.result.message
+
+
 @pytest.mark.slow
 def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_path: Path) -> None:
     still = {"grpo": {"maxSteps": 0}}
@@ -225,17 +231,24 @@ def test_a_rollout_asks_earlier_questions_again_and_counts_what_has_no_vote(tmp_
 
     assert metrics["replay_left_out"] == 0
     # Labels by chance are not learnt among labels by votes, and are no part of the next pool.
-    random = as_of_a_fork(phases, "solver-rollout-2", labels="random")
-    assert random("solver-rollout-2").code == 0
-    assert random.committed("solver-rollout-2").metrics["replay_left_out"] == len(first)
-    forked = random.rows("solver-rollout-2", CURRICULUM)
-    assert random.rows("solver-rollout-2", POOL) == forked and len(forked) == len(own)
-    assert not any(row.get("replayed") for row in forked)
+    forked = as_of_a_fork(phases, "solver-rollout-2", labels="random")
+    assert forked("solver-rollout-2").code == 0
+    assert forked.committed("solver-rollout-2").metrics["replay_left_out"] == len(first)
+    dealt = forked.rows("solver-rollout-2", CURRICULUM)
+    assert forked.rows("solver-rollout-2", POOL) == dealt and len(dealt) == len(own)
+    assert not any(row.get("replayed") for row in dealt)
 
     # Without replay the second rollout does not know the first, and its own questions are the same.
     alone = made(None)
     assert alone.rows("solver-rollout-2", CURRICULUM) == own
     assert "earlier" not in alone.committed("solver-rollout-2").parents
+
+    # A fork that begins to replay finds no pool, and leaves the first one.
+    begins: dict[str, Any] = {"replay": Replay(), "earlier": alone.step("solver-rollout-1").key}
+    forked = as_of_a_fork(alone, "solver-rollout-2", **begins)
+    assert forked("solver-rollout-2").code == 0
+    assert forked.rows("solver-rollout-2", CURRICULUM) == forked.rows("solver-rollout-2", POOL) == own
+    assert "replay_left_out" not in forked.committed("solver-rollout-2").metrics
 
     # Two digits are asked of every answer: the same answers, and fewer of them vote.
     checked = made(None, wellFormed=[{"kind": "length", "after": "+ "}])

@@ -68,13 +68,14 @@ def run(context: Context, inputs: SolverRolloutInputs) -> PhaseResult:
     labelling = labelling_of(inputs)
     answered: Chunks[ChunkRow] = Chunks(context, ANSWER_CHUNKS, labelling.answered)
     assert context.shard is not None
+    pool = earlier_pool(context, inputs)  # before anything is generated: it may not be there
     return in_shards(
         answered,
         inputs.questions,
         share_of(inputs.questions, inputs.shards, context.shard),
         lambda missing: make(context, inputs, missing, written, seconded, answered, labelling),
         lambda: gather_texts(context, inputs, answered),
-        lambda rows, texts: finish(context, inputs, rows, texts, (written, seconded), answered, labelling),
+        lambda rows, texts: finish(context, inputs, rows, texts, (written, seconded), answered, labelling, pool),
     )
 
 
@@ -230,8 +231,10 @@ def finish(
     before: tuple[Chunks[Any], ...],
     answered: Chunks[ChunkRow],
     labelling: Labelling,
+    pool: Pool,
 ) -> PhaseResult:
-    """Filter, label and commit the step. ``before`` are the chunks that the answers came from.
+    """Filter, label and commit the step. ``before`` are the chunks that the answers came from, ``pool`` is what the
+    rollout before left to draw from.
 
     Raises:
         DataError: no question was valid, or none is left.
@@ -258,7 +261,6 @@ def finish(
     judgement = oracles.judge(context, inputs, rows, kept)
     counted = answered.counted(JUDGE)
     agreement = labelling.agreement(context, counted)
-    pool = earlier_pool(context, inputs)
     earlier = trainable(pool, labelling, held_out)
     metrics |= similarity(valid, earlier)
     if pool.rows:
@@ -307,7 +309,8 @@ def table_row(row: CheckedQuestion | InvalidCompletion) -> tuple[str | float | N
 
 
 def earlier_pool(context: Context, inputs: SolverRolloutInputs) -> Pool:
-    """The questions of earlier curricula that rollout.replay draws from; none without it, and in the first iteration.
+    """The questions of earlier curricula that rollout.replay draws from; none without it, in the first iteration, and
+    behind a rollout that had no replay, as before a fork.
 
     Raises:
         InputError: the rollout before is not there.
@@ -316,7 +319,7 @@ def earlier_pool(context: Context, inputs: SolverRolloutInputs) -> Pool:
         return Pool()
     with context.clock.during("store"):
         prefix, manifest = context.output_of(SOLVER_ROLLOUT.name, inputs.earlier, "replays that curriculum")
-        rows = fetch_rows(context.store, prefix, manifest, POOL)
+        rows = fetch_rows(context.store, prefix, manifest, POOL) if POOL.as_in(manifest) is not None else []
         return Pool(rows, manifest.inputs.get("labels"))
 
 
