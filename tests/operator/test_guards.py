@@ -762,6 +762,7 @@ def test_it_goes_back_before_what_was_not_measured() -> None:
         ("entropy", [{"solver-train/entropy_last": last} for last in (0.8, 0.46, 0.44, 0.05)], 3),
         ("entropy", [{"solver-train/entropy_last": last} for last in (0.5, 0.5, 0.05)], 3),
         ("labelAccuracy", [{"solver-rollout/label_accuracy": share} for share in (0.95, 0.6, 0.5, 0.01)], 3),
+        ("rewardGap", [{"solver-train/reward_first": reward} for reward in (0.9, 0.26, 0.24, 0.0)], 3),
         ("similarity", [{"solver-rollout/similar_share": share} for share in (0.1, 0.2, 0.3, 0.9)], 3),
         ("similarity", [{"solver-rollout/similar_share": share} for share in (0.4, 0.9)], 1),
         ("inBand", [{"solver-rollout/in_band_share": share} for share in (0.5, 0.3, 0.2, 0.0)], 3),
