@@ -63,6 +63,11 @@ class Plan:
     def by_name(self) -> dict[str, Step]:
         return {step.name: step for step in self.steps}
 
+    def making(self, iteration: int) -> list[Step]:
+        """The steps that make the models of ``iteration``: without those that score them, publish or fine-tune."""
+        own = (step for step in self.steps if step.iteration == iteration)
+        return [step for step in own if not (step.type.scores or step.type.closes)]
+
     def keeping(self, done: Container[str]) -> Plan:
         """The plan in which those of ``unscheduled`` that ``done`` names are steps, each behind its Solver's training:
         for whoever shows what a run has."""

@@ -93,13 +93,40 @@ def test_an_approval_is_of_what_was_planned_then(project: Project) -> None:
     assert approved(spec__iterations=4, spec__backoffLimit=7) == 3  # computes the same
     learns_faster = {"spec__solver__grpo": {"learningRate": 0.5}}
     assert approved(**learns_faster) is None
-    assert approved(spec__seed=1) is approved(spec__iterations=2) is approved(spec__review=None) is None
+    assert approved(spec__seed=1) is approved(spec__review=None) is None
+    assert approved(spec__iterations=2) == 2
     (file,) = folder.root.glob("approved*")
     for torn in ("", file.read_text()[:20], '{"approvedIteration":"3"}'):
         file.write_text(torn)
         assert approved() is None
     file.unlink()  # it is taken back
     assert approved(spec__approvedIteration=2) == 2
+
+
+def test_an_approval_lasts_whatever_follows_the_iteration_and_however_it_is_scored(project: Project) -> None:
+    tuned, twice = {"data": {"uri": "file:labelled.jsonl"}}, {"spec__evaluation__every": 2}
+    (project.root / "labelled.jsonl").write_text('{"question": "1 + 2", "answer": "3"}\n')
+    best, each = ({"to": "file:published", "what": what} for what in ("best", "each"))
+
+    def recorded(**changes: object) -> SelfEvolutionRun:
+        project.evaluated(**{"spec__iterations": 2, "spec__review": {"every": True}, **changes})
+        return here(project)[1]
+
+    stages: list[dict[str, object]] = [
+        {},
+        {"spec__publish": best, "spec__finetune": tuned, **twice},
+        {"spec__publish": each},
+        {"spec__evaluation__samples": 3},
+        {"spec__iterations": 3, "spec__publish": best, "spec__finetune": tuned, **twice},
+    ]
+    for before in stages:
+        run = recorded(**before)
+        folder = RunFolder(project.workdir, run.metadata)
+        approvals = Approvals(folder)
+        approvals.approve(run, 2)
+        for after in stages:
+            assert approvals.obeyed(recorded(**after)).spec.approved_iteration == 2, (before, after)
+    assert "up to 2 they are approved" in project.invoke("plan", "run.yaml").stdout
 
 
 def test_a_run_may_wait_for_its_approval(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """What a person has approved of a run on this machine (spec.review), in a file beside its status: `selfevo approve` and
 `selfevo watch` write it, whoever drives the run reads it.
 
-What is approved is an iteration as the manifest plans it. With other settings, or another fork, it is another one and
-wants an approval of its own; computed anew after a rollback, it is the same.
+What is approved is an iteration as the manifest plans it. With other settings of what makes its models, or another
+fork, it is another one and wants an approval of its own. However many iterations follow, however its Solver is scored,
+published or fine-tuned, it is the same, and so it is when it is computed anew after a rollback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Approval(Wire):
 
     approved_iteration: int
     key: Sha256
-    """Of what the iteration computes, which follows from all before it."""
+    """Of what makes the iteration's models, which follows from all before it."""
 
 
 class Approvals:
@@ -39,12 +40,15 @@ class Approvals:
     def obeyed(self, run: SelfEvolutionRun) -> SelfEvolutionRun:
         """``run``, its spec.approvedIteration raised to what is approved here of it."""
         found = self._read()
-        if found is None or run.spec.review is None or found.approved_iteration <= (run.spec.approved_iteration or 0):
+        if found is None or run.spec.review is None:
+            return run
+        approved = min(found.approved_iteration, run.spec.iterations)  # a record that names one beyond is not read
+        if approved <= (run.spec.approved_iteration or 0):
             return run
         status = run.status or self._folder.record(run)
         if found.key != _key(run, status.fork, found.approved_iteration):
             return run
-        spec = run.spec.model_copy(update={"approved_iteration": found.approved_iteration})
+        spec = run.spec.model_copy(update={"approved_iteration": approved})
         return run.model_copy(update={"spec": spec})
 
     def raised(self, run: SelfEvolutionRun) -> bool:
@@ -76,6 +80,8 @@ class Approvals:
 
 
 def _key(run: SelfEvolutionRun, fork: Fork | None, iteration: int) -> str | None:
-    """Digest of the keys of the iteration's steps as it was asked for: without what a rollback made of it."""
-    keys = [step.key for step in plan_of(run.spec, RunStatus(fork=fork)).steps if step.iteration == iteration]
+    """Digest of the keys of the steps that make the iteration's models as they were asked for: without what a rollback
+    made of them, and also where the run is shorter now."""
+    spec = run.spec.model_copy(update={"iterations": max(run.spec.iterations, iteration)})
+    keys = [step.key for step in plan_of(spec, RunStatus(fork=fork)).making(iteration)]
     return digest(keys) if keys else None

@@ -105,10 +105,7 @@ def _is_near(asked: ForkFrom, other: RunSpec, record: RunStatus) -> bool:
 def _is_done(planned: Plan, record: RunStatus, iteration: int) -> bool:
     """Whether all that makes the iteration's models is done; its scores may be missing."""
     done = {(step.name, step.key) for step in record.steps if step.state == "Succeeded"}
-    made = [
-        step for step in planned.steps if step.iteration == iteration and not (step.type.scores or step.type.closes)
-    ]
-    return all((step.name, step.key) in done for step in made)
+    return all((step.name, step.key) in done for step in planned.making(iteration))
 
 
 def _keys(planned: Plan, record: RunStatus, iteration: int) -> dict[str, str | None]:
