@@ -34,6 +34,27 @@ AGREED, AGREED_COUNT, AGREED_ERROR = "anchors/accuracy", "anchors/count", "ancho
 order, how many of them have a score each, and the standard error of the share."""
 
 
+BY_CHANCE = 2.0
+"""Standard errors of a guess by which a judge's accuracy on its anchors must be above one half to show anything."""
+
+
+def is_by_chance(share: float | None, count: float | None) -> bool:
+    """Whether a judge that puts ``share`` of ``count`` anchors in their order shows no more than a guess would; False
+    where either is not known. A fresh score head may begin there, and so does any judge with another's tokenizer.
+
+    >>> is_by_chance(0.558, 285), is_by_chance(0.821, 285), is_by_chance(1.0, 4), is_by_chance(0.2, 100)
+    (True, False, True, True)
+    """
+    return share is not None and bool(count) and share - 0.5 <= BY_CHANCE * 0.5 / float(count or 1) ** 0.5
+
+
+CHANCE = "no better than chance"
+CHANCE_REMEDY = (
+    "see that the judge has its own tokenizer and chat template, that its score head was trained for long enough, and "
+    "that the anchors are of what it can judge, and enough of them"
+)
+
+
 class Verdict(Wire):
     """Which judge a verifier-train step stands for."""
 

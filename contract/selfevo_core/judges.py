@@ -10,10 +10,13 @@ from selfevo_contract.judging import (
     AGREED_COUNT,
     BEFORE,
     BY_LENGTH,
+    CHANCE,
+    CHANCE_REMEDY,
     ERROR,
     LENGTH_AFTER,
     LENGTH_BEFORE,
     PROMOTED,
+    is_by_chance,
 )
 from selfevo_contract.phases import SOLVER_ROLLOUT, VERIFIER_TRAIN
 from selfevo_contract.status import StepStatus
@@ -25,6 +28,11 @@ def is_promoted(step: StepStatus) -> bool | None:
     if step.phase != VERIFIER_TRAIN.name or step.state != "Succeeded" or PROMOTED not in step.metrics:
         return None
     return step.metrics[PROMOTED] > 0
+
+
+def scores_by_chance(step: StepStatus) -> bool:
+    """Whether the judge that ``step`` put in place is no better than chance on the sealed anchors."""
+    return is_promoted(step) is True and is_by_chance(step.metrics.get(AFTER), step.metrics.get(AGREED_COUNT))
 
 
 def promotion_line(step: StepStatus) -> str:
@@ -41,14 +49,16 @@ def promotion_line(step: StepStatus) -> str:
         shares += (
             f"{', and' if shares else ':'} its scores follow the answers' lengths (correlation {length:.2f}{against})"
         )
-    return f"its judge is {'' if promoted else 'not '}promoted{shares}"
+    chance = f", {CHANCE}: {CHANCE_REMEDY}" if scores_by_chance(step) else ""
+    return f"its judge is {'' if promoted else 'not '}promoted{shares}{chance}"
 
 
 def agreement_line(metrics: Mapping[str, float]) -> str:
     """``89.1 % of 64 anchors right``, of a rollout whose judge has criteria; empty of others."""
     if AGREED not in metrics:
         return ""
-    return f"{100 * metrics[AGREED]:.1f} % of {metrics.get(AGREED_COUNT, 0):.0f} anchors right"
+    chance = f", {CHANCE}" if is_by_chance(metrics[AGREED], metrics.get(AGREED_COUNT)) else ""
+    return f"{100 * metrics[AGREED]:.1f} % of {metrics.get(AGREED_COUNT, 0):.0f} anchors right{chance}"
 
 
 def judge_of(steps: Iterable[StepStatus]) -> str:

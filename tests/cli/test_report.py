@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs_version
 
 from harness import chromium
 from harness.fake_run import HOSTILE, FakeRun, fake_run
-from harness.runs import RUBRIC
+from harness.runs import RUBRIC, TRIAD, make_run
 from selfevo.local.workdir import RunFolder
 from selfevo.report import oracles, write_report
 from selfevo.report.collect import collect
@@ -44,6 +44,7 @@ from selfevo.verbs.show import current_status
 from selfevo_contract.artifacts import MANIFEST_NAME, Manifest, ManifestDraft, failed_prefix
 from selfevo_contract.errors import InputError, SelfevoError
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
+from selfevo_contract.judging import CHANCE_REMEDY
 from selfevo_contract.rows import CURRICULUM, QUESTIONS, read_rows
 from selfevo_contract.scores import Score
 from selfevo_contract.spec.oracles import ORACLES
@@ -573,8 +574,30 @@ def test_what_a_judge_with_criteria_is_worth_is_reported(tmp_path: Path) -> None
     judged: Any = SimpleNamespace(run=blind.run, steps=steps)
     assert [line.replace("\N{NARROW NO-BREAK SPACE}", " ") for line in _anchors(judged)] == [
         "The judge puts anchors in their known order: 87.5 ± 4.0 % of 64 in iteration 1 and 50.0 ± 4.0 % of 64 in "
-        "iteration 3."
+        f"iteration 3. That is no better than chance; {CHANCE_REMEDY}."
     ]
+
+
+def test_a_trained_judge_that_guesses_is_reported() -> None:
+    def found(*measured: tuple[float, float]) -> list[str]:
+        steps = [
+            SimpleNamespace(
+                step=SimpleNamespace(iteration=t),
+                manifest=SimpleNamespace(
+                    metrics={"promoted": promoted, "anchors/after": after, "anchors/count": 285.0}
+                ),
+            )
+            for t, (promoted, after) in enumerate(measured)
+        ]
+        judged: Any = SimpleNamespace(run=make_run(**TRIAD), steps=steps)
+        return [line.replace("\N{NARROW NO-BREAK SPACE}", " ") for line in _anchors(judged)]
+
+    assert found((1.0, 0.821), (0.0, 0.5)) == []
+    [line] = found((1.0, 0.558), (1.0, 0.7))
+    assert line.startswith(
+        "A judge paid the roles that is no better than chance on the sealed anchors: 55.8 % of 285 by that of "
+        "iteration 0; see that the judge has its own tokenizer"
+    )
 
 
 def test_weights_that_were_not_checked_are_reported(fake: FakeRun, report: Report) -> None:

@@ -82,6 +82,22 @@ def test_a_promotion_is_an_event() -> None:
     assert "its judge is promoted: 90.0 % of the sealed anchors right, 84.0 % before" in made["message"]
 
 
+@pytest.mark.parametrize(("share", "kind"), [(0.558, "Warning"), (0.821, None)])
+def test_a_first_judge_that_guesses_is_an_event(share: float, kind: str | None) -> None:
+    scenario = Scenario(**TRIAD)
+    before = scenario.reconcile().status
+    scenario.done("verifier-train-0", **{"promoted": 1.0, "anchors/after": share, "anchors/count": 285.0})
+    made = event(scenario.run, before, scenario.reconcile().status, AT)
+    assert made is not None and ("no better than chance" in made["message"]) == (kind is not None)
+    assert (made["type"], made["reason"]) == (("Warning", "VerifierPromoted") if kind else ("Normal", "StepSucceeded"))
+
+
+def test_a_judge_that_is_replaced_is_not_doubted() -> None:
+    guessed = {"anchors/after": 0.5, "anchors/before": 0.9, "anchors/count": 64.0}
+    assert "chance" not in promotion_line(judged(1, promoted=0.0, **guessed))
+    assert "no better than chance: see that the judge" in promotion_line(judged(1, promoted=1.0, **guessed))
+
+
 def test_other_steps_have_no_judge() -> None:
     step = StepStatus(name="evaluate-1", phase="evaluate", iteration=1, key="a" * 64, metrics={"promoted": 1.0})
     assert promotion_line(step) == "" and judge_of([step]) == ""
@@ -103,6 +119,7 @@ def test_a_judge_with_criteria_is_reported_by_its_newest_anchors() -> None:
     asked = {"anchors/accuracy": 0.891, "anchors/count": 64.0}
     steps = [rollout(2, **asked), rollout(1, **{**asked, "anchors/accuracy": 0.5}), rollout(3)]
     assert judge_of(steps) == "89.1 % of 64 anchors right"
+    assert judge_of([*steps, rollout(4, **{**asked, "anchors/accuracy": 0.6})]).endswith(", no better than chance")
     assert judge_of([rollout(1)]) == agreement_line({}) == ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 
 from harness.chat_standin import content, endpoint
 from harness.inprocess import Phases
+from harness.judged import WRITING, writing
 from harness.tiny import BASE
 from harness.triad import Triad, through
+from runs import EXAMPLES
 from selfevo_contract.errors import InputError
 from selfevo_contract.judging import (
     AFTER,
@@ -28,12 +31,15 @@ from selfevo_contract.judging import (
     PairRow,
     Verdict,
     digest_of,
+    is_by_chance,
 )
 from selfevo_contract.phases import Loading
 from selfevo_contract.rows import CURRICULUM, METRICS
 from selfevo_contract.spec.run import RunSpec
 
 pytestmark = pytest.mark.slow
+
+JUDGE = {"anchors": {"data": {"uri": f"file://{WRITING / 'anchors.jsonl'}"}}, "maxSteps": 0}
 
 
 def verdict(phases: Phases, step: str) -> Verdict:
@@ -158,6 +164,18 @@ def test_what_is_no_reward_model_is_one_sentence(tmp_path: Path) -> None:
     assert "outputs, and a judge has one; name a reward model as spec.verifier.model.uri" in ended.result.message
     ended = Triad(tmp_path).variant(model={"uri": f"file://{tmp_path}/none"})("verifier-train-0")
     assert ended.result is not None and ended.result.message.startswith("spec.verifier.model.uri is")
+
+
+def test_a_judge_that_reads_by_another_tokenizer_is_warned_of(tmp_path: Path) -> None:
+    """One of fewer ids than the judge's own, so that none is beyond its embedding."""
+    other = Path(shutil.copytree(WRITING / "judge", tmp_path / "judge"))
+    for file in (EXAMPLES / "frontier" / "base").glob("*token*.json"):
+        shutil.copy(file, other)
+    ended = writing(tmp_path, {"verifier": JUDGE | {"model": {"uri": f"file://{other}"}}})("verifier-train-0")
+    assert ended.code == 0 and is_by_chance(ended.result.metrics[AFTER], ended.result.metrics["anchors/count"])
+    assert (
+        "% of the sealed anchors right is no better than chance; see that the judge has its own tokenizer" in ended.log
+    )
 
 
 def test_a_pair_of_a_sealed_question_is_an_error() -> None:

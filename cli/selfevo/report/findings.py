@@ -10,7 +10,16 @@ from selfevo.report.oracles import words_of
 from selfevo.report.payment import controls
 from selfevo.report.text import listed, percent, points
 from selfevo_contract.fingerprint import FINGERPRINT_OFF
-from selfevo_contract.judging import AGREED, AGREED_COUNT, AGREED_ERROR
+from selfevo_contract.judging import (
+    AFTER,
+    AGREED,
+    AGREED_COUNT,
+    AGREED_ERROR,
+    CHANCE,
+    CHANCE_REMEDY,
+    PROMOTED,
+    is_by_chance,
+)
 from selfevo_contract.scores import Score
 from selfevo_contract.spec.rewards import WITHOUT_LABELS
 from selfevo_core.summary import highest
@@ -188,9 +197,11 @@ def _labels(report: Report) -> list[str]:
 
 
 def _anchors(report: Report) -> list[str]:
-    """Of a judge with criteria, which nothing trains: its model may change behind its address."""
-    if report.run.spec.verifier is None or report.run.spec.verifier.is_trained:
+    """Whether a judge knows the order of its anchors. The model of one with criteria may change behind its address."""
+    if report.run.spec.verifier is None:
         return []
+    if report.run.spec.verifier.is_trained:
+        return _by_chance(report)
     found = [
         (record.step.iteration, record.manifest.metrics)
         for record in report.steps
@@ -202,7 +213,23 @@ def _anchors(report: Report) -> list[str]:
         f"{with_error(Score(m[AGREED], m[AGREED_ERROR]))} of {m[AGREED_COUNT]:.0f} in iteration {t}"
         for t, m in (found if len(found) == 1 else (found[0], found[-1]))
     ]
-    return [f"The judge puts anchors in their known order: {listed(shares)}."]
+    newest = found[-1][1]
+    doubt = f" That is {CHANCE}; {CHANCE_REMEDY}." if is_by_chance(newest[AGREED], newest[AGREED_COUNT]) else ""
+    return [f"The judge puts anchors in their known order: {listed(shares)}.{doubt}"]
+
+
+def _by_chance(report: Report) -> list[str]:
+    """Of a judge that is trained: where it paid the roles, and showed no more than a guess."""
+    known = [
+        (record.step.iteration, record.manifest.metrics)
+        for record in report.steps
+        if record.manifest is not None and record.manifest.metrics.get(PROMOTED)
+    ]
+    doubtful = [(t, m) for t, m in known if is_by_chance(m.get(AFTER), m.get(AGREED_COUNT))]
+    if not doubtful:
+        return []
+    shares = [f"{percent(m[AFTER])} of {m[AGREED_COUNT]:.0f} by that of iteration {t}" for t, m in doubtful]
+    return [f"A judge paid the roles that is {CHANCE} on the sealed anchors: {listed(shares)}; {CHANCE_REMEDY}."]
 
 
 def _unchecked(report: Report) -> list[str]:

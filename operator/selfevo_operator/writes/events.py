@@ -14,7 +14,7 @@ from typing import Any, Literal
 from selfevo_contract import reasons
 from selfevo_contract.run import API_VERSION, KIND, SelfEvolutionRun
 from selfevo_contract.status import RunStatus, StepStatus
-from selfevo_core.judges import is_promoted, promotion_line
+from selfevo_core.judges import is_promoted, promotion_line, scores_by_chance
 from selfevo_core.policies.forking import fork_line
 from selfevo_core.policies.guarding import rollback_line
 from selfevo_core.usage import newly_low
@@ -113,7 +113,9 @@ def _of_step(before: StepStatus, after: StepStatus) -> Iterator[Fact]:
     if after.state == "Succeeded" and before.state != "Succeeded":
         how = "was in the store already" if after.reused else "is done"
         promoted = is_promoted(after)
-        if promoted is None or after.iteration == 0:
+        if scores_by_chance(after):
+            yield Fact(reasons.VERIFIER_PROMOTED, f"{after.name} {how}, {promotion_line(after)}", "Warning")
+        elif promoted is None or after.iteration == 0:
             yield Fact("StepSucceeded", f"{after.name} {how}")
         elif promoted:
             yield Fact(reasons.VERIFIER_PROMOTED, f"{after.name} {how}, {promotion_line(after)}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from selfevo_contract.judging import (
     ANCHORS,
     BEFORE,
     BY_LENGTH,
+    CHANCE,
+    CHANCE_REMEDY,
     ERROR,
     JUDGE_FILE,
     LENGTH_AFTER,
@@ -27,6 +30,7 @@ from selfevo_contract.judging import (
     AnchorRow,
     PairRow,
     Verdict,
+    is_by_chance,
 )
 from selfevo_contract.phases import SOLVER_ROLLOUT, StepModelRef, VerifierTrainInputs
 from selfevo_contract.process import PhaseResult
@@ -53,6 +57,8 @@ from selfevo_trainer.pairs.measured import Measured, measured
 POOL = 10_000
 """The newest pairs that are kept for replay."""
 SUMMARY = ("loss", "accuracy", "margin")
+
+log = logging.getLogger("selfevo")
 
 
 def run(context: Context, inputs: VerifierTrainInputs) -> PhaseResult:
@@ -290,6 +296,8 @@ def commit(
         own = StepModelRef(phase=context.config.inputs.phase, key=context.config.key)
         named = digest({name: file_digest(file) for name, file in files.items()})
         verdict = Verdict(promoted=True, holder=own, digest=named)
+    if verdict.promoted and is_by_chance(metrics.get(AFTER), metrics.get("anchors/count")):
+        log.warning("%.1f %% of the sealed anchors right is %s; %s", 100 * metrics[AFTER], CHANCE, CHANCE_REMEDY)
     path = context.workdir / JUDGE_FILE
     path.write_text(verdict.model_dump_json(by_alias=True) + "\n")
     out = {**tables, JUDGE_FILE: path}
