@@ -185,6 +185,20 @@ def test_a_manifest_says_the_same_but_for_where_the_run_stands() -> None:
     assert made.spec.model_copy(update=back) == run.spec
 
 
+@pytest.mark.parametrize("output", ["-", "new.yaml"])
+def test_where_the_other_run_publishes_a_fork_does_not(api: ApiServer, project: Project, output: str) -> None:
+    published = make_run(metadata__name="shown", spec__publish={"to": "s3://there/sums", "what": "each"})
+    api.put(published.model_dump(mode="json", by_alias=True, exclude_none=True))
+    made = project.invoke("fork", "shown", "--at", "0", "-o", output)
+    assert made.returncode == 0 and made.stderr == (
+        "selfevo: the new run has no spec.publish: s3://there/sums takes only Solvers of run shown; add publish "
+        "with another place to publish these, too\n"
+    )
+    text = made.stdout if output == "-" else (project.root / output).read_text()
+    assert "publish" not in yaml.safe_load(text)["spec"]
+    assert project.invoke("fork", "demo", "--at", "0", "-o", "-").stderr == ""
+
+
 def test_whatever_a_run_says_its_forks_manifest_says_too() -> None:
     for made in (
         FULL,
@@ -194,7 +208,7 @@ def test_whatever_a_run_says_its_forks_manifest_says_too() -> None:
         run = SelfEvolutionRun.model_validate(made)
         at = run.spec.iterations - 1
         fork = SelfEvolutionRun.model_validate(yaml.safe_load(yaml.safe_dump(forked(run, at, "new"))))
-        same = {"fork_from": None, "approved_iteration": None, "suspend": False}
+        same = {"fork_from": None, "approved_iteration": None, "suspend": False, "publish": None}
         assert fork.spec.model_copy(update=same) == run.spec.model_copy(update=same)
     brief = forked(make_run(spec__rollout__engine={"kind": "transformers", "batchSize": 8}), 1)["spec"]["rollout"]
     assert brief["engine"] == {"kind": "transformers", "batchSize": 8}, "and no word more"

@@ -137,6 +137,22 @@ def test_cells_are_all_combinations_and_the_manifest_is_left_as_it_is() -> None:
     assert yaml.safe_dump(DOCUMENT) == before
 
 
+def test_two_runs_of_a_sweep_do_not_publish_to_one_place() -> None:
+    published = {**DOCUMENT, "spec": {**DOCUMENT["spec"], "publish": {"to": "s3://there/sums"}}}
+    for settings in (
+        ["seed=1,2"],
+        ["seed=1,2", "publish.to=hf://a/b,hf://a/c"],
+        ["publish.to=s3://there/a,s3://there/a/"],
+    ):
+        with pytest.raises(
+            InputError, match=r"^publish\.to is '.*' for 2 runs of the sweep, and it takes .* of one; remove"
+        ):
+            cells_of(published, axes(*settings), 100)
+    assert len(cells_of(published, axes("publish.to=hf://a/b,hf://a/c"), 100)) == 2
+    for unpublished in ("publish=null", "publish=3", "publish.to=[1]"):  # the last two are for whoever validates them
+        assert len(cells_of(published, axes(unpublished, "seed=1,2"), 100)) == 2
+
+
 def test_a_folder_of_manifests_names_the_same_places_and_is_one_for_kustomize(project: Project) -> None:
     done = project.invoke("sweep", "run.yaml", "--seeds", "0-1", "-o", "deep/cells")
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from selfevo_contract.run import SelfEvolutionRun
     from selfevo_contract.spec.run import RunSpec
 
-_NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom")
-"""Fields about the run's state, not about what it computes."""
+_NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom", "publish")
+"""Fields about the run's state, not about what it computes; and the place where it publishes, which takes no other
+run's Solvers."""
 
 
 def fork(
@@ -56,9 +57,12 @@ def fork(
     text = yaml.safe_dump(forked(run, at, name), sort_keys=False, allow_unicode=True, width=100)
     if output == Path("-"):
         typer.echo(text, nl=False)
-        return
-    _write(output, text, force)
-    typer.echo(f"{output} goes on from iteration {at} of run {run.metadata.name}; edit it, then `{begin}`")
+    else:
+        _write(output, text, force)
+        typer.echo(f"{output} goes on from iteration {at} of run {run.metadata.name}; edit it, then `{begin}`")
+    if run.spec.publish is not None:
+        note = f"the new run has no spec.publish: {run.spec.publish.to} takes only Solvers of run {run.metadata.name}"
+        typer.echo(f"selfevo: {note}; add publish with another place to publish these, too", err=True)
 
 
 def _recorded(manifest: Path, storage: str | None, workdir: Path) -> SelfEvolutionRun:
@@ -77,7 +81,7 @@ def _recorded(manifest: Path, storage: str | None, workdir: Path) -> SelfEvoluti
 
 
 def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str, Any]:
-    """The manifest: the same spec without the fields about the run's state. Pure.
+    """The manifest: the same spec without the fields about the run's state, and without publish. Pure.
 
     Raises:
         InputError: the run has no such iteration, or the name is none.
