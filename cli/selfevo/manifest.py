@@ -341,7 +341,7 @@ def _verifier(verifier: Verifier, folder: Path, digests: DigestCache) -> Verifie
         anchors = anchors.model_copy(update={"data": data})
     if rubric is not None:
         field = "spec.verifier.rubric.criteria"
-        criteria = [_data(data, folder, f"{field}[{n}]", digests) for n, data in enumerate(rubric.criteria)]
+        criteria = [_criteria(data, folder, f"{field}[{n}]", digests) for n, data in enumerate(rubric.criteria)]
         rubric = rubric.model_copy(update={"criteria": criteria})
     return verifier.model_copy(update={"anchors": anchors, "model": model, "rubric": rubric})
 
@@ -370,6 +370,16 @@ def _data(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
     if not place.is_file():
         raise InputError(f"{written}{_relative_hint(data.uri)}, and there is no file {place}; correct it")
     return data.model_copy(update={"uri": uri, "digest": _explained(written, lambda: digests.of(place))})
+
+
+def _criteria(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
+    found = _data(data, folder, field, digests)
+    place = Path(found.uri.removeprefix("file://"))
+    if found.uri.startswith("file://") and place.is_file():
+        from selfevo_trainer.inputs.criteria import parse_criteria
+
+        parse_criteria(place.read_bytes(), f"{field}.uri is {data.uri!r}")
+    return found
 
 
 def _relative_hint(uri: str) -> str:

@@ -89,11 +89,15 @@ def test_criteria_lie_beside_the_manifest_and_their_content_is_known(project: Pr
         rubric = {"criteria": [{"uri": uri}], "model": "strong", "endpoint": {"url": "http://llm"}}
         return project.write(**JUDGED, spec__verifier={"kind": "rubric", "rubric": rubric})
 
-    spec = load(judged("file:heldout.jsonl")).spec.verifier
+    file = project.root / "criteria.yaml"
+    file.write_text("criteria: [{name: short, description: It is short.}]")
+    spec = load(judged("file:criteria.yaml")).spec.verifier
     assert spec is not None and spec.rubric is not None
     [data] = spec.rubric.criteria
-    assert data.uri == f"file://{project.root}/heldout.jsonl" and data.digest == file_digest(
-        project.root / "heldout.jsonl"
+    assert data.uri == f"file://{file}" and data.digest == file_digest(file)
+    file.write_text("criteria: {")
+    assert refused(judged("file:criteria.yaml")).startswith(
+        "spec.verifier.rubric.criteria[0].uri is 'file:criteria.yaml', which is neither JSON nor YAML ("
     )
     assert refused(judged("file:no")).startswith("spec.verifier.rubric.criteria[0].uri is 'file:no', a path from the")
 

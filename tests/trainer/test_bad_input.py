@@ -500,9 +500,29 @@ def for_another_phase(world: World) -> None:
     """What only the Challenger's prompt meets, found by the evaluation that `selfevo run` begins with."""
     template("{{ raise_exception('too long') if messages[0].content|length > 100 }}{{ messages[-1].content }}")(world)
     world.over({"challenger": {"prompt": {"user": "Write a question. " * 10}}})
+    preflighted(world, "challenger-train-1")
+
+
+def preflighted(world: World, step: str) -> None:
+    """What ``step`` reads is found by the evaluation that `selfevo run` begins with."""
     file = world.folder / "preflight.json"
-    file.write_text(json.dumps([world.phases().step("challenger-train-1").inputs.wire()]))
+    file.write_text(json.dumps([world.phases().step(step).inputs.wire()]))
     world.environment[PREFLIGHT_FILE_ENV] = str(file)
+
+
+def finetune_on_held_out(world: World) -> None:
+    world.over({"finetune": {"data": {"uri": f"file://{world.questions}"}}})
+    preflighted(world, "finetune-0")
+
+
+def criteria_without_a_list(world: World) -> None:
+    (world.folder / "criteria.json").write_text('{"criteria": 3}')
+    uri = f"file://{world.folder}/criteria.json"
+    rubric = {"criteria": [{"uri": uri}], "model": "strong", "endpoint": {"url": "http://127.0.0.1:1"}}
+    reward = {"reward": {"mode": "judged"}}
+    judged = {"verifier": {"kind": "rubric", "rubric": rubric}, "challenger": reward, "solver": reward}
+    world.over({**judged, "rollout": {"oracle": None}})
+    preflighted(world, "solver-rollout-1")
 
 
 def training(phase: str) -> Callable[[World], None]:
@@ -682,6 +702,16 @@ SLOW = {
     ),
     "another phase's prompt cannot be rendered": Case(
         for_another_phase, INPUT, ["cannot render spec.challenger.prompt (TemplateError: too long)"]
+    ),
+    "labelled data are all held out": Case(
+        finetune_on_held_out,
+        INPUT,
+        ["spec.finetune.data.uri is", "of its 4 rows none is left to train on: 4 repeat a held-out question"],
+    ),
+    "criteria are no list": Case(
+        criteria_without_a_list,
+        INPUT,
+        ["spec.verifier.rubric.criteria[0].uri is", "whose criteria are 3; write a list"],
     ),
     # siblings
     "generation_config.json is no JSON": Case(

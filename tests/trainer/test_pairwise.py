@@ -16,9 +16,9 @@ from selfevo_contract.judging import AnchorRow
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.rubric import Pairwise, Rubric
 from selfevo_trainer.distributed import collective
+from selfevo_trainer.inputs.criteria import Criterion
 from selfevo_trainer.judges import agreement
 from selfevo_trainer.judges.agreement import ask_anchors
-from selfevo_trainer.judges.criteria import Criterion
 from selfevo_trainer.judges.pairwise import PairwiseJudge
 from selfevo_trainer.judges.verdicts import read_preference
 from selfevo_trainer.process.clock import Clock

@@ -17,9 +17,9 @@ from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.rubric import Rubric
 from selfevo_trainer.endpoints import client
 from selfevo_trainer.engines import Completion
+from selfevo_trainer.inputs.criteria import Criterion, parse_criteria, read_criteria
 from selfevo_trainer.judges import agreement, asking
 from selfevo_trainer.judges.agreement import ask_anchors
-from selfevo_trainer.judges.criteria import Criterion, parse_criteria, read_criteria
 from selfevo_trainer.judges.rubric import RubricJudge, totals
 from selfevo_trainer.judges.verdicts import read_scores
 from selfevo_trainer.labelling.scores import _Scoring

@@ -161,7 +161,7 @@ def test_a_fresh_head_needs_anchors(tmp_path: Path) -> None:
 def test_what_is_no_reward_model_is_one_sentence(tmp_path: Path) -> None:
     ended = Triad(tmp_path).variant(model={"uri": f"file://{BASE}"})("verifier-train-0")
     assert ended.code == 2 and ended.result is not None
-    assert "outputs, and a judge has one; name a reward model as spec.verifier.model.uri" in ended.result.message
+    assert "is no classifier: its weights have no score.weight; name a reward model as" in ended.result.message
     ended = Triad(tmp_path).variant(model={"uri": f"file://{tmp_path}/none"})("verifier-train-0")
     assert ended.result is not None and ended.result.message.startswith("spec.verifier.model.uri is")
 

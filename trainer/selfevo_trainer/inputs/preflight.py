@@ -40,7 +40,8 @@ from selfevo_contract.phases import (
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_trainer.context import Context
-from selfevo_trainer.inputs import card, room
+from selfevo_trainer.inputs import card, labelled_data, room
+from selfevo_trainer.inputs.criteria import read_criteria
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import weights
 from selfevo_trainer.models.loading import first_line, load_config, load_tokenizer
@@ -105,7 +106,11 @@ def check(context: Context, inputs: BuiltInputs) -> None:
         InputError: it cannot do what it is asked.
         ServiceError: store or hub cannot be reached.
     """
-    elsewhere = [ask for other in _run_inputs() for _, _, asks in models_of(other) for ask in asks]
+    others = _run_inputs()
+    rubrics = [found for each in (inputs, *others) if (found := getattr(each, "rubric", None)) is not None]
+    for rubric in {repr(rubric.criteria): rubric for rubric in rubrics}.values():
+        read_criteria(context, rubric.criteria)
+    elsewhere = [ask for other in others for _, _, asks in models_of(other) for ask in asks]
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
         with context.clock.during("startup"):  # only now: a missing model fails in half a second
@@ -122,6 +127,10 @@ def check(context: Context, inputs: BuiltInputs) -> None:
                         raise InputError(fault)
                 if advice := beyond_window(facts, ask):
                     log.warning("%s", advice)
+        for other in others:
+            if isinstance(other, FinetuneInputs) and other.phase != inputs.phase:
+                labelled_data.check_once(context, other, facts.tokenizer)
+        with context.clock.during("load"):
             if isinstance(ref, BaseModelRef):  # what a step wrote was finite when it was saved
 
                 def finite(_: Path, path: Path = folder, dtype: str = inputs.loading.dtype) -> Path:

@@ -16,7 +16,7 @@ from selfevo_contract.rows_between import OracleReply
 from selfevo_contract.spec.rubric import Rubric
 from selfevo_trainer.context import Context
 from selfevo_trainer.endpoints.chat import Asked, Chat
-from selfevo_trainer.judges.criteria import Criterion, read_criteria
+from selfevo_trainer.inputs.criteria import Criterion, read_criteria
 from selfevo_trainer.prompts import shown
 
 FIELD = "spec.verifier.rubric"

@@ -109,15 +109,15 @@ def load_classifier(path: Path, tokenizer: Any, loading: Loading, dtype: Any, fr
         raise not_loaded(path, error) from None
     model, info = loaded
     missing = sorted(info["missing_keys"])
+    if fresh is None and missing:
+        raise InputError(
+            f"the model in {path} is no classifier: its weights have no {missing[0]}; name a reward model as {FIELD}, "
+            "or leave spec.verifier.model out, and the base gets a fresh score head"
+        )
     if fresh is None and model.config.num_labels != 1:
         raise InputError(
             f"the model in {path} has {model.config.num_labels} outputs, and a judge has one; name a reward model as "
             f"{FIELD}, or leave spec.verifier.model out"
-        )
-    if fresh is None and missing:
-        raise InputError(
-            f"the weights in {path} lack {missing[0]}: it is no reward model; name one as {FIELD}, or leave "
-            "spec.verifier.model out, and the base gets a fresh score head"
         )
     if fresh is not None:
         _begin_head(model, path, missing, fresh)

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfevo_contract.canonical import derive_seed
 from selfevo_contract.spec.rubric import Pairwise, Rubric
-from selfevo_trainer.judges.criteria import Criterion, as_text
+from selfevo_trainer.inputs.criteria import Criterion, as_text
 
 SCORES, PREFERRED = "scores", "preferences"
 WORTH = {"A": 1.0, "B": -1.0, "tie": 0.0}
