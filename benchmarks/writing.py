@@ -7,6 +7,7 @@ Arms, alike in everything but the settings named in `ARMS`:
     frozen     the first judge stays
     fast       the same pairs, five times the steps at five times the learning rate
     no-gate    the slow judge without the gate on lengths and parts
+    reach      the slow judge, and no pairs on tasks beyond what the anchors reach (verifier.gate.reach)
     truth      the true quality in the judge's place: the ceiling that a better judge could reach
 
 By iteration, none of it seen by any training:
@@ -57,6 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "frozen": {"verifier": {"maxSteps": 0}},
     "fast": {"verifier": {"maxSteps": 40, "learningRate": 1e-3}},
     "no-gate": {"verifier": {"gate": {"lengthRatio": 1000.0, "parts": False}}},
+    "reach": {"verifier": {"gate": {"reach": 0.1}}},
     "truth": {"verifier": {"maxSteps": 0}},
 }
 TASK = "writing"

@@ -22,6 +22,9 @@ of the paired difference."""
 LENGTH_BEFORE, LENGTH_AFTER, BY_LENGTH = "anchors/length_before", "anchors/length_after", "refused/length"
 """Metrics of verifier-train: the correlation of scores with lengths on all anchors of the judge before and of its own,
 and 1 where its own is why it was not promoted, else 0."""
+BEYOND = "pairs/beyond_reach"
+"""Metric of verifier-train with verifier.gate.reach: pairs that were dropped since their tasks are beyond what the
+anchors reach."""
 JUDGE = "judge/"
 TOKENS, REQUESTS, MALFORMED, UNSCORED, ANSWERS = (
     f"{JUDGE}{name}" for name in ("tokens", "requests", "malformed", "unscored", "answers")

@@ -704,6 +704,7 @@ CHANGES: list[tuple[str, Any, str]] = [
         "verifier.lora",
         "verifier.anchors",
         "verifier.promotion.lengthCorrelation",
+        "verifier.gate.reach",
         "solver.grpo.vllmMode",
         "solver.grpo.vllmTensorParallelSize",
     ),

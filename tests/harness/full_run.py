@@ -212,7 +212,7 @@ FULL: Document = {
             "anchors": {"data": {"uri": "file:///data/anchors.jsonl", "digest": DIGEST}, "begin": 0.25, "own": 8},
             "pairs": ["swap", "role"],
             "tasks": 16,
-            "gate": {"lengthRatio": 2.0, "parts": False},
+            "gate": {"lengthRatio": 2.0, "parts": False, "reach": 0.25},
             "head": {"maxSteps": 2, "learningRate": 1e-4},
             "maxSteps": 1,
             "learningRate": 1e-6,

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from selfevo_contract.judging import AnchorRow
+from selfevo_contract.judging import AnchorRow, PairRow
 from selfevo_contract.sizing.work import ANSWERS_OF
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_contract.spec.verifier import Gate, PairMaker
@@ -17,9 +17,11 @@ from selfevo_trainer.curriculum import Task, select_tasks
 from selfevo_trainer.inputs.anchors import Anchor
 from selfevo_trainer.judges import promotion
 from selfevo_trainer.judges.promotion import compare, lengths
-from selfevo_trainer.pairs import MAKERS, Made, Part, Sources, corrupt, decomposition
+from selfevo_trainer.pairs import MAKERS, Made, Part, Sources, corrupt, decomposition, reach
 from selfevo_trainer.pairs.gate import gate
 from selfevo_trainer.pairs.measured import measured
+from selfevo_trainer.pairs.reach import lowest, within
+from selfevo_trainer.rewards.judged import scored
 
 TASKS = ["a tale", "a song", "a joke"]
 OWN = ["once upon a time", "la la la lo", "knock knock who there"]
@@ -60,7 +62,7 @@ def texts(made: Sequence[Made]) -> list[tuple[int, str, str]]:
     return [(pair.task, pair.chosen, pair.rejected) for pair in made]
 
 
-@pytest.mark.parametrize("module", [corrupt, decomposition, promotion])
+@pytest.mark.parametrize("module", [corrupt, decomposition, promotion, reach])
 def test_examples_in_docstrings(module: object) -> None:
     outcome = doctest.testmod(module)  # type: ignore[arg-type]
     assert outcome.attempted > 0 and outcome.failed == 0
@@ -135,6 +137,18 @@ def test_the_first_judge_is_asked_about_the_parts() -> None:
     assert gate(made, WORDS, len, good) == [None, None]
     assert gate(made, WORDS, len, poor) == ["parts", None]
     assert gate(made, Gate.model_validate({"parts": False}), len, poor) == [None, None]
+
+
+def test_a_task_is_beyond_the_anchors_when_its_answers_score_below_nearly_all_of_theirs() -> None:
+    anchors = [(f"anchor {i}", score) for i in range(20) for score in (i / 10 - 1, i / 10 - 1.4)]
+    limit = lowest(anchors, 0.1)
+    assert limit == pytest.approx((scored(-0.8) + scored(-1.2)) / 2)  # two of twenty are below
+    made = [PairRow(question=task, chosen="a", rejected="b", maker="swap") for task in ("hard", "easy", "other", "at")]
+    made.append(made[0].model_copy(update={"dropped": "length"}))
+    means = {"hard": limit - 0.01, "easy": 0.9, "other": None, "at": limit}  # None: of another judge
+    assert [row.dropped for row in within(made, means, limit)] == ["reach", None, None, None, "length"]
+    assert within(made, {"hard": 0.0}, None) == made
+    assert lowest(anchors[:30], 0.1) is None, "so few tasks are no evidence"
 
 
 @pytest.mark.parametrize(("right", "used"), [(8, True), (4, True), (3, False), (0, False)])

@@ -118,6 +118,39 @@ def test_a_judge_that_follows_lengths_is_not_promoted(triad: Triad, monkeypatch:
     assert metrics["anchors/length_before"] == 0.25 and not verdict(long, "verifier-train-1").promoted
 
 
+def test_pairs_on_tasks_beyond_what_the_anchors_reach_are_dropped(
+    triad: Triad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfevo_trainer.phases import verifier_train
+
+    answered: list[str] = []
+
+    def lowest(scores: list[tuple[str, float]], quantile: float) -> float:
+        """To the tiny Solver the anchors' tasks are as hard as its own: its lowest ones are to be beyond them."""
+        known = list(scores)
+        assert quantile == 0.1 and lowest_of(known, quantile) is not None
+        answered.extend(task for task, _ in known)
+        return limit
+
+    lowest_of = verifier_train.lowest
+    monkeypatch.setattr(verifier_train, "lowest", lowest)
+    mean = {row["question"]: row["share"] for row in triad.variant().rows("solver-rollout-1", CURRICULUM)}
+    limit = sorted(mean.values())[3]
+    held = triad.variant(gate={"reach": 0.1, "lengthRatio": 1000})
+    through(held, "verifier-train-1")
+    sealed = held.rows("verifier-train-0", ANCHORS)
+    samples = held.run.spec.rollout.samples
+    assert sorted(answered) == sorted([*{row["question"] for row in sealed}] * samples)
+    pairs = held.rows("verifier-train-1", PAIRS)
+    beyond = {row["question"] for row in pairs if row["dropped"] == "reach"}
+    low = {row["question"] for row in pairs if mean[row["question"]] < limit}
+    assert beyond == low and 2 <= len(low) <= 3
+    assert not low & {row["question"] for row in pairs if row["dropped"] is None}
+    metrics = held.committed("verifier-train-1").metrics
+    assert metrics["pairs/beyond_reach"] == sum(row["dropped"] == "reach" for row in pairs)
+    assert "pairs/beyond_reach" not in triad.variant().committed("verifier-train-1").metrics
+
+
 def test_pairs_that_all_tie_end_the_run(triad: Triad) -> None:
     gated = triad.variant(pairs=["decomposition"])  # the tiny model splits no task
     ended = gated("verifier-train-1")

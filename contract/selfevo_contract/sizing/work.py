@@ -17,6 +17,8 @@ from selfevo_contract.phases import (
 from selfevo_contract.sizing.speeds import QUESTIONS
 from selfevo_contract.spec.grpo import Grpo
 from selfevo_contract.spec.rewards import SELF_CERTAINTY
+from selfevo_contract.spec.rollout import Rollout
+from selfevo_contract.spec.verifier import REACH_TASKS
 
 TASKS = {
     "math500": 500,
@@ -132,6 +134,9 @@ def _of_a_judge(inputs: VerifierTrainInputs) -> Work:
         return Work((), pairs=Asked(2 * steps * settings.batch_size, longest))
     written = settings.tasks * (1 + sum(ANSWERS_OF[maker] for maker in settings.pairs)) + settings.sealed.own
     scored = 2 * settings.tasks * len(settings.pairs)
+    if settings.gate.reach is not None:  # as often as a rollout answers a task, which is no input of this step
+        reach = REACH_TASKS * int(Rollout.model_fields["samples"].default)
+        written, scored = written + reach, scored + reach
     trained = Asked(2 * settings.max_steps * settings.batch_size, longest)
     return Work((Asked(written, longest),), scored=Asked(scored, longest), pairs=trained)
 

@@ -21,6 +21,10 @@ PairMaker = Literal["decomposition", "swap", "corrupt", "role", "temporal"]
 """What makes pairs whose order is known by how they were made; each is one file of the trainer's ``pairs/``."""
 
 
+REACH_TASKS = 64
+"""Of the anchors, at most: those by which gate.reach judges how hard a task is."""
+
+
 class RewardModel(Closed):
     """A reward model: a sequence classifier with one output."""
 
@@ -60,6 +64,10 @@ class Gate(Closed):
     parts: bool = True
     """An answer composed of parts counts when the first judge, on most parts, finds the part's own answer better than
     another part's. It is asked about the parts, for about the whole it is wrong where the pair is of use."""
+    reach: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A task is beyond what the anchors reach, and no pair of it counts, when its answers' mean score is below this
+    quantile of those of 64 of the anchors' tasks, which the same Solver answers as often for the same judge. When not
+    given, every task counts."""
 
 
 class Promotion(Closed):

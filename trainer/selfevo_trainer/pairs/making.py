@@ -29,10 +29,15 @@ class Written:
     """Tokens of each answer."""
     own: list[AnchorRow]
     """Anchors of the Solver's own answers, to tasks that no pair is made of."""
+    reach: list[tuple[str, str]]
+    """Tasks of the anchors with the Solver's answers, where `gate.reach` asks for them."""
 
 
-def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequence[str]) -> Written:
-    """Pairs of the curriculum's ``questions``, and anchors of those that are kept back for them."""
+def write_pairs(
+    context: Context, inputs: VerifierTrainInputs, questions: Sequence[str], reach: Sequence[str]
+) -> Written:
+    """Pairs of the curriculum's ``questions``, anchors of those that are kept back for them, and answers to the tasks
+    ``reach``."""
     settings = inputs.settings
     order = random.Random(derive_seed(inputs.seed, "tasks")).sample(list(questions), len(questions))
     held = min(settings.sealed.own, len(order) // 4)
@@ -49,6 +54,7 @@ def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequen
             for task, text in zip(order[:held], solver(order[:held], "anchors"), strict=True)
             for row in own_anchors(task, text)
         ]
+        reached = list(zip(reach, solver(reach, "reach"), strict=True)) if reach else []
         sources = Sources(
             tasks=tasks,
             answers=solver(tasks, "answers"),
@@ -59,7 +65,7 @@ def write_pairs(context: Context, inputs: VerifierTrainInputs, questions: Sequen
             earlier=other("earlier_solver"),
         )
         made: dict[str, list[Made]] = {name: MAKERS[name](sources) for name in settings.pairs}
-    return Written(tasks, made, _lengths(tokenizer_of(context, inputs, "solver"), made), own)
+    return Written(tasks, made, _lengths(tokenizer_of(context, inputs, "solver"), made), own, reached)
 
 
 def own_anchors(task: str, answer: str) -> list[AnchorRow]:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfevo_contract import reasons
@@ -17,6 +18,7 @@ from selfevo_contract.judging import (
     AFTER,
     ANCHORS,
     BEFORE,
+    BEYOND,
     BY_LENGTH,
     CHANCE,
     CHANCE_REMEDY,
@@ -53,6 +55,7 @@ from selfevo_trainer.judges.train import Training, train_judge
 from selfevo_trainer.pairs import kept
 from selfevo_trainer.pairs.making import Written, rows_of, write_pairs
 from selfevo_trainer.pairs.measured import Measured, measured
+from selfevo_trainer.pairs.reach import REACH, asked, lowest, within
 
 POOL = 10_000
 """The newest pairs that are kept for replay."""
@@ -110,8 +113,11 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         place, manifest, before = verdict_of(context, judge, "trains that judge")
         earlier = fetch_rows(context.store, place, manifest, PAIR_POOL) if PAIR_POOL.as_in(manifest) else []
         rollout, its = context.output_of(SOLVER_ROLLOUT.name, inputs.rollout or "", "makes pairs of that curriculum")
-        tasks = [row.question for row in fetch_rows(context.store, rollout, its, CURRICULUM)]
-    rows, sealed = prepared(context, inputs, judge, list(dict.fromkeys(tasks)), anchors)
+        curriculum = fetch_rows(context.store, rollout, its, CURRICULUM)
+    # Scores of another judge, as those of an earlier curriculum are, say nothing beside this one's.
+    same = its.parents.get("judge") == f"{judge.phase}/{judge.key}"
+    means = {row.question: row.share if same and not row.replayed else None for row in curriculum}
+    rows, sealed = prepared(context, inputs, judge, Tasks(means, int(its.inputs["samples"])), anchors)
     worth = worth_of(inputs, anchors, sealed)
     fresh = [row for row in rows if row.dropped is None]
     if not fresh:
@@ -134,6 +140,7 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         **length_metrics(found),
         BY_LENGTH: float(by_length),
         **pair_metrics(rows, worth),
+        **({} if settings.gate.reach is None else {BEYOND: float(sum(row.dropped == REACH for row in rows))}),
         "pairs/trained": float(len(fresh) + len(again)),
         "pairs/replayed": float(len(again)),
     }
@@ -147,8 +154,18 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     return commit(context, files, before if refused else None, tables, history, metrics)
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """The curriculum's tasks."""
+
+    means: Mapping[str, float | None]
+    """The mean score of each task's answers by the judge before; None where another judge gave it."""
+    samples: int
+    """How many answers that are."""
+
+
 def prepared(
-    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, tasks: Sequence[str], anchors: Anchors
+    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, tasks: Tasks, anchors: Anchors
 ) -> tuple[list[PairRow], list[AnchorRow]]:
     """The pairs and the sealed anchors, as the judge before finds them; those of an earlier attempt, if there was one.
 
@@ -158,13 +175,23 @@ def prepared(
     if (found := kept.read(context, "pairs", PAIRS, ANCHORS)) is not None:
         return found[0], found[1]
     checkpoints.remove(context)  # of a training on pairs that turned out to be damaged
-    rows, sealed = judged_before(context, inputs, judge, write_pairs(context, inputs, tasks), anchors)
+    reach: Sequence[str] = []
+    if inputs.settings.gate.reach is not None:
+        questions = (anchor.question for anchor in anchors.sealed)
+        reach = asked(questions, tasks.samples, derive_seed(inputs.seed, "reach"))
+    written = write_pairs(context, inputs, list(tasks.means), reach)
+    rows, sealed = judged_before(context, inputs, judge, written, anchors, tasks.means)
     kept.commit(context, "pairs", (PAIRS, rows), (ANCHORS, sealed))
     return rows, sealed
 
 
 def judged_before(
-    context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, written: Written, anchors: Anchors
+    context: Context,
+    inputs: VerifierTrainInputs,
+    judge: StepModelRef,
+    written: Written,
+    anchors: Anchors,
+    means: Mapping[str, float | None],
 ) -> tuple[list[PairRow], list[AnchorRow]]:
     """The pairs and the sealed anchors by the judge before; the first one asks the gate."""
     settings = inputs.settings
@@ -175,14 +202,18 @@ def judged_before(
     if first is not None:
         first.close()
     sealed = [*map(anchor_row, anchors.sealed), *written.own]
-    with contextlib.closing(open_judge(context, judge, inputs.loading, settings.max_length)) as asked:
-        margins = margins_of(asked, sealed)
+    with contextlib.closing(open_judge(context, judge, inputs.loading, settings.max_length)) as before:
+        margins = margins_of(before, sealed)
         sealed = [row.model_copy(update={"before": margin}) for row, margin in zip(sealed, margins, strict=True)]
-        of_pairs = margins_of(asked, rows)
+        of_pairs = margins_of(before, rows)
         marked = [
-            row.model_copy(update={"margin": margin, "judge": asked.digest})
+            row.model_copy(update={"margin": margin, "judge": before.digest})
             for row, margin in zip(rows, of_pairs, strict=True)
         ]
+        if settings.gate.reach is not None:
+            scores = before.score([task for task, _ in written.reach], [answer for _, answer in written.reach])
+            reached = zip((task for task, _ in written.reach), scores, strict=True)
+            marked = within(marked, means, lowest(reached, settings.gate.reach))
     worth = worth_of(inputs, anchors, sealed)
     rows = [
         row if row.dropped or worth[row.maker].used else row.model_copy(update={"dropped": "maker"}) for row in marked
