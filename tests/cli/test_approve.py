@@ -12,10 +12,12 @@ import pytest
 
 import selfevo.verbs.run
 from harness.cli import Project, wait_for
+from harness.runs import make_run
 from selfevo.local.approvals import Approvals
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.verbs.approve import approve_here
+from selfevo.verbs.show import review_lines
 from selfevo.verbs.watch import ended_local
 from selfevo.views import narrate
 from selfevo.watching.local import LocalSource
@@ -59,6 +61,11 @@ def test_what_is_approved_begins_with_the_next_run(project: Project, capsys: pyt
     [
         (None, [], "run default/demo waits for nobody: it has no spec.review; add it to have iterations wait"),
         (
+            [4],
+            [],
+            "run default/demo waits for no approval: spec.review names none of its iterations; add to spec.review",
+        ),
+        (
             [2],
             ["--iteration", "4"],
             "--iteration is 4, and run default/demo has 3 iterations; name one of them, or raise",
@@ -77,6 +84,42 @@ def test_what_cannot_be_approved_is_reported_and_nothing_is_written(
     done = project.invoke("approve", "run.yaml", *asked)
     assert (done.returncode, done.stdout) == (2, "") and message in done.stderr
     assert not list(project.workdir.rglob("approved*"))
+
+
+@pytest.mark.parametrize(
+    ("review", "approved", "lines"),
+    [
+        ([2, 3], 1, ["waits before iteration 2, 3; none is approved"]),
+        ([3, 2], 2, ["waits before iteration 2, 3; up to 2 they are approved"]),
+        ([12, 3, 4], None, [
+            "waits before iteration 3; none is approved",
+            "before names 4, 12, beyond the 3 iterations of the run",
+        ]),
+        ([11], None, ["waits for nobody", "before names 11, beyond the 3 iterations of the run"]),
+    ],
+)  # fmt: skip
+def test_a_plan_says_before_what_it_waits(
+    project: Project, review: list[int], approved: int | None, lines: list[str]
+) -> None:
+    project.write(spec__iterations=3, spec__review={"before": review}, spec__approvedIteration=approved)
+    shown = project.invoke("plan", "run.yaml").stdout.splitlines()
+    assert [line.removeprefix("review: ") for line in shown if line.startswith("review: ")] == lines
+
+
+def test_a_plan_of_a_fork_waits_before_no_iteration_of_the_other_run() -> None:
+    asked = {"iterations": 4, "forkFrom": {"run": "other", "iteration": 2}}
+    for review, lines in (
+        ({"every": True}, ["review: waits before iteration 3, 4; none is approved"]),
+        (
+            {"before": [2]},
+            [
+                "review: waits for nobody",
+                "review: before names 2, not after iteration 2, which the run goes on from",
+            ],
+        ),
+    ):
+        changes = {f"spec__{field}": value for field, value in {**asked, "review": review}.items()}
+        assert review_lines(make_run(**changes).spec) == lines
 
 
 def test_an_approval_is_of_what_was_planned_then(project: Project) -> None:

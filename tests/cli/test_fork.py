@@ -23,11 +23,13 @@ from selfevo.report.lineage import FORK, lineage
 from selfevo.stored import stored_run
 from selfevo.stores import committed_steps
 from selfevo.verbs.fork import forked
+from selfevo_contract.artifacts import SCHEMA_VERSION
 from selfevo_contract.errors import InputError
 from selfevo_contract.plan import plan, plan_of
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.status import Fork, RunStatus
 
+NOT_DONE = "iteration 2 of run demo is not done yet; this run begins when it is, or name an earlier one in a new run"
 GOES_ON = "goes on from iteration 1 of run demo"
 
 
@@ -127,6 +129,12 @@ def test_every_verb_says_what_a_fork_waits_for(project: Project) -> None:
     project.write(spec__iterations=2)
     project.order("solver-rollout-2", exit=2)
     project.drive("run.yaml")
+    ahead = project.invoke("fork", "run.yaml", "--at", "2", "-o", "ahead.yaml")
+    assert ahead.returncode == 0 and yaml.safe_load((project.root / "ahead.yaml").read_text())["spec"]["forkFrom"]
+    assert ahead.stderr.startswith(
+        "selfevo: demo-fork-2: iteration 2 of run demo is not done, and that run has Failed;"
+    )
+    assert project.invoke("fork", "run.yaml", "--at", "1", "-o", "-").stderr == ""
     waits = project.invoke("run", "new.yaml")
     assert (waits.returncode, waits.stderr.splitlines()[0]) == (
         2,
@@ -191,8 +199,8 @@ def test_where_the_other_run_publishes_a_fork_does_not(api: ApiServer, project: 
     api.put(published.model_dump(mode="json", by_alias=True, exclude_none=True))
     made = project.invoke("fork", "shown", "--at", "0", "-o", output)
     assert made.returncode == 0 and made.stderr == (
-        "selfevo: the new run has no spec.publish: s3://there/sums takes only Solvers of run shown; add publish "
-        "with another place to publish these, too\n"
+        "selfevo: shown-fork-0: spec.publish is not taken over: s3://there/sums takes only Solvers of run shown; add "
+        "publish with another place to publish this run's, too\n"
     )
     text = made.stdout if output == "-" else (project.root / output).read_text()
     assert "publish" not in yaml.safe_load(text)["spec"]
@@ -215,11 +223,12 @@ def test_whatever_a_run_says_its_forks_manifest_says_too() -> None:
 
 
 def test_a_run_in_a_cluster_is_forked_by_its_name(api: ApiServer, project: Project) -> None:
-    api.set_status("demo", RUNNING)
+    api.set_status("demo", {**RUNNING, "schemaVersion": SCHEMA_VERSION})
     made = project.invoke("fork", "demo", "--at", "2", "-o", "new.yaml")
     assert made.stdout == (
         "new.yaml goes on from iteration 2 of run demo; edit it, then `kubectl apply -f new.yaml`\n"
     ), made.stderr
+    assert (made.returncode, made.stderr) == (0, f"selfevo: demo-fork-2: {NOT_DONE}\n"), "and the fork waits for it"
     written = yaml.safe_load((project.root / "new.yaml").read_text())
     assert written["spec"]["forkFrom"] == {"run": "demo", "iteration": 2}
 

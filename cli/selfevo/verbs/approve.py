@@ -86,7 +86,7 @@ def approvable(spec: RunSpec, iteration: int | None, name: str) -> int:
     Raises:
         InputError: there is nothing to approve, or it is not in the plan.
     """
-    from selfevo_core.policies.review import awaited
+    from selfevo_core.policies.review import awaited, reviewed
 
     if spec.review is None:
         raise InputError(f"{name} waits for nobody: it has no spec.review; add it to have iterations wait")
@@ -97,7 +97,8 @@ def approvable(spec: RunSpec, iteration: int | None, name: str) -> int:
             "spec.iterations first"
         )
     if waits is None:
-        raise InputError(f"{name} waits for no approval: all that spec.review names is approved; add to spec.review")
+        why = "all that spec.review names is approved" if reviewed(spec) else "spec.review names none of its iterations"
+        raise InputError(f"{name} waits for no approval: {why}; add to spec.review")
     if iteration is not None and iteration < waits:
         raise InputError(f"--iteration is {iteration}, and {name} waits at iteration {waits}; name that or a later one")
     return waits if iteration is None else iteration

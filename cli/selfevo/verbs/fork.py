@@ -53,16 +53,35 @@ def fork(
                 f"run {resource.full_name} has a spec that this selfevo does not understand; use the one that it is "
                 "written for"
             )
-        run, begin = resource.run, f"kubectl apply -f {shlex.quote(str(output))}"
-    text = yaml.safe_dump(forked(run, at, name), sort_keys=False, allow_unicode=True, width=100)
+        run = resource.run.model_copy(update={"status": resource.status})
+        begin = f"kubectl apply -f {shlex.quote(str(output))}"
+    made = forked(run, at, name)
+    notes = _notes(run, made)
+    text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=100)
     if output == Path("-"):
         typer.echo(text, nl=False)
     else:
         _write(output, text, force)
         typer.echo(f"{output} goes on from iteration {at} of run {run.metadata.name}; edit it, then `{begin}`")
-    if run.spec.publish is not None:
-        note = f"the new run has no spec.publish: {run.spec.publish.to} takes only Solvers of run {run.metadata.name}"
-        typer.echo(f"selfevo: {note}; add publish with another place to publish these, too", err=True)
+    for note in notes:
+        typer.echo(f"selfevo: {made['metadata']['name']}: {note}", err=True)
+
+
+def _notes(run: SelfEvolutionRun, made: dict[str, Any]) -> list[str]:
+    """What to know of ``made``, a fork's manifest, by the record of ``run``, which it goes on from: why it does not
+    begin yet, which is no reason to write none, and what it did not take over."""
+    from selfevo_contract.run import SelfEvolutionRun
+    from selfevo_core.policies import NotFound
+    from selfevo_core.policies.forking import beginning_of
+
+    found, publish = beginning_of(SelfEvolutionRun.model_validate(made), run), run.spec.publish
+    notes = [found.message] if isinstance(found, NotFound) else []
+    if publish is not None:
+        notes.append(
+            f"spec.publish is not taken over: {publish.to} takes only Solvers of run {run.metadata.name}; add publish "
+            "with another place to publish this run's, too"
+        )
+    return notes
 
 
 def _recorded(manifest: Path, storage: str | None, workdir: Path) -> SelfEvolutionRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from selfevo.local.approvals import Approvals
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
 from selfevo.stores import absent, committed_steps, open_run_store, recorded
-from selfevo.text import fitted, flowed, printable, seconds, width
+from selfevo.text import count, fitted, flowed, printable, seconds, width
 from selfevo.views import narrate
 from selfevo.views.hours import estimate_line, expected
 from selfevo.views.judge import judge_json, judge_lines
@@ -31,6 +31,7 @@ from selfevo_contract.spec.budget import Budget
 from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.status import AttemptStatus, RunStatus, StepStatus
 from selfevo_core.policies.guarding import watching
+from selfevo_core.policies.review import reviewed
 from selfevo_core.reconcile import reconcile
 from selfevo_core.usage import amounts
 
@@ -95,7 +96,7 @@ def show_plan(manifest: Path, *, name: str | None = None, storage: str | None, w
         *_estimate(run.spec, there),
         *judge_lines(run.spec, there),
         *_short_graces(run.spec),
-        *_reviews(run),
+        *review_lines(run.spec),
     ):
         print(flowed(line, columns))
 
@@ -120,14 +121,25 @@ def _guards(run: SelfEvolutionRun) -> list[str]:
     ]
 
 
-def _reviews(run: SelfEvolutionRun) -> list[str]:
-    """Before which iterations the run waits for a person."""
-    spec = run.spec
+def review_lines(spec: RunSpec) -> list[str]:
+    """Before which iterations the run waits for a person, and which of those that review names it does not have."""
     if spec.review is None:
         return []
-    waiting = [str(number) for number in range(1, spec.iterations + 1) if spec.review.waits(number)]
-    approved = "none is" if not spec.approved_iteration else f"up to {spec.approved_iteration} they are"
-    return [f"review: waits before iteration {', '.join(waiting) or 'none'}; {approved} approved"]
+    waiting, named = reviewed(spec), sorted(spec.review.before)
+    approved = "none is"
+    if waiting and (spec.approved_iteration or 0) >= waiting[0]:
+        approved = f"up to {spec.approved_iteration} they are"
+    lines = [f"waits before iteration {_listed(waiting)}; {approved} approved"] if waiting else ["waits for nobody"]
+    begins = spec.fork_from.iteration if spec.fork_from is not None else 0
+    if beyond := [number for number in named if number > spec.iterations]:
+        lines.append(f"before names {_listed(beyond)}, beyond the {count(spec.iterations, 'iteration')} of the run")
+    if before := [number for number in named if number <= begins]:
+        lines.append(f"before names {_listed(before)}, not after iteration {begins}, which the run goes on from")
+    return [f"review: {line}" for line in lines]
+
+
+def _listed(iterations: Sequence[int]) -> str:
+    return ", ".join(map(str, iterations))
 
 
 def _budget_lines(budget: Budget | None) -> list[str]:

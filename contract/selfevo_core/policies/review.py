@@ -9,14 +9,18 @@ from selfevo_contract.spec.run import RunSpec
 from selfevo_core.policies.base import Decision, Hold, RunState
 
 
+def reviewed(spec: RunSpec) -> list[int]:
+    """The run's own iterations that want an approval, whether they have it or not: those that it goes on from are
+    another run's."""
+    if spec.review is None:
+        return []
+    first = spec.fork_from.iteration + 1 if spec.fork_from is not None else 1
+    return [number for number in range(first, spec.iterations + 1) if spec.review.waits(number)]
+
+
 def awaited(spec: RunSpec) -> int | None:
     """The first iteration of the run that no one has approved and that wants it; None when there is none."""
-    if spec.review is None:
-        return None
-    first = (spec.approved_iteration or 0) + 1
-    if spec.fork_from is not None:
-        first = max(first, spec.fork_from.iteration + 1)  # those before are another run's
-    return next((number for number in range(first, spec.iterations + 1) if spec.review.waits(number)), None)
+    return next((number for number in reviewed(spec) if number > (spec.approved_iteration or 0)), None)
 
 
 def review(state: RunState, now: datetime) -> Decision | None:
