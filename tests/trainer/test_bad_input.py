@@ -515,13 +515,27 @@ def finetune_on_held_out(world: World) -> None:
     preflighted(world, "finetune-0")
 
 
-def criteria_without_a_list(world: World) -> None:
-    (world.folder / "criteria.json").write_text('{"criteria": 3}')
-    uri = f"file://{world.folder}/criteria.json"
-    rubric = {"criteria": [{"uri": uri}], "model": "strong", "endpoint": {"url": "http://127.0.0.1:1"}}
-    reward = {"reward": {"mode": "judged"}}
-    judged = {"verifier": {"kind": "rubric", "rubric": rubric}, "challenger": reward, "solver": reward}
-    world.over({**judged, "rollout": {"oracle": None}})
+def criteria(text: str, anchors: str) -> Callable[[World], None]:
+    """Of a judge with criteria, and its anchors."""
+
+    def arrange(world: World) -> None:
+        (world.folder / "criteria.json").write_text(text)
+        (world.folder / "anchors.jsonl").write_text(anchors)
+        criteria, data = ({"uri": f"file://{world.folder}/{name}"} for name in ("criteria.json", "anchors.jsonl"))
+        rubric = {"criteria": [criteria], "model": "strong", "endpoint": {"url": "http://127.0.0.1:1"}}
+        verifier = {"kind": "rubric", "rubric": rubric, "anchors": {"data": data}}
+        reward = {"reward": {"mode": "judged"}}
+        world.over({"verifier": verifier, "challenger": reward, "solver": reward, "rollout": {"oracle": None}})
+        preflighted(world, "solver-rollout-1")
+
+    return arrange
+
+
+def oracle_without_answers(world: World) -> None:
+    (world.folder / "oracle.jsonl").write_text('{"question": "1 + 1"}')
+    oracle = {"kind": "data", "data": {"uri": f"file://{world.folder}/oracle.jsonl"}}
+    world.over({"rollout": {"oracle": None}})
+    world.over({"rollout": {"oracle": oracle}})
     preflighted(world, "solver-rollout-1")
 
 
@@ -709,9 +723,19 @@ SLOW = {
         ["spec.finetune.data.uri is", "of its 4 rows none is left to train on: 4 repeat a held-out question"],
     ),
     "criteria are no list": Case(
-        criteria_without_a_list,
+        criteria('{"criteria": 3}', ""),
         INPUT,
         ["spec.verifier.rubric.criteria[0].uri is", "whose criteria are 3; write a list"],
+    ),
+    "anchors of a judge with criteria are cut short": Case(
+        criteria('{"criteria": [{"name": "short", "description": "It is short."}]}', '{"question": "1 + 1"'),
+        INPUT,
+        ["spec.verifier.anchors.data.uri is", "whose line 1 is not JSON"],
+    ),
+    "an oracle's data have no answers": Case(
+        oracle_without_answers,
+        INPUT,
+        ["spec.rollout.oracle.data.uri is", "whose line 1 has no column 'answer'; add it"],
     ),
     # siblings
     "generation_config.json is no JSON": Case(

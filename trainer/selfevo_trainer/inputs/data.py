@@ -17,6 +17,8 @@ from selfevo_store import open_store
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context, errors_named_after
 
+ORACLE_FIELD = "spec.rollout.oracle.data"
+
 
 def read_held_out(context: Context, data: Data, field: str) -> list[HeldOut]:
     """The rows of a task's ``data``, numbers as text with the digits that were written.

@@ -38,10 +38,13 @@ from selfevo_contract.phases import (
     VerifierTrainInputs,
 )
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
+from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_trainer.context import Context
 from selfevo_trainer.inputs import card, labelled_data, room
+from selfevo_trainer.inputs.anchors import read_pairs
 from selfevo_trainer.inputs.criteria import read_criteria
+from selfevo_trainer.inputs.data import ORACLE_FIELD, read_held_out
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import weights
 from selfevo_trainer.models.loading import first_line, load_config, load_tokenizer
@@ -107,9 +110,8 @@ def check(context: Context, inputs: BuiltInputs) -> None:
         ServiceError: store or hub cannot be reached.
     """
     others = _run_inputs()
-    rubrics = [found for each in (inputs, *others) if (found := getattr(each, "rubric", None)) is not None]
-    for rubric in {repr(rubric.criteria): rubric for rubric in rubrics}.values():
-        read_criteria(context, rubric.criteria)
+    for each in (inputs, *others):
+        _read_early(context, each)
     elsewhere = [ask for other in others for _, _, asks in models_of(other) for ask in asks]
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
@@ -137,6 +139,17 @@ def check(context: Context, inputs: BuiltInputs) -> None:
                     return _finite(path, dtype)
 
                 context.once_per_pod("base.finite", finite)
+
+
+def _read_early(context: Context, inputs: Inputs) -> None:
+    """The files that a phase reads for the first time when it has generated: they are read now, and thrown away."""
+    if (rubric := getattr(inputs, "rubric", None)) is not None:
+        read_criteria(context, rubric.criteria)
+    if isinstance(inputs, SolverRolloutInputs):
+        if inputs.anchors is not None:
+            read_pairs(context, inputs.anchors)
+        if isinstance(inputs.oracle, DataOracle):
+            read_held_out(context, inputs.oracle.data, ORACLE_FIELD)
 
 
 def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:

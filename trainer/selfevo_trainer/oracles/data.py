@@ -9,7 +9,7 @@ from selfevo_contract.rows import CurriculumRow, Question
 from selfevo_contract.spec.oracles import DataOracle
 from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.context import Context
-from selfevo_trainer.inputs.data import read_held_out
+from selfevo_trainer.inputs.data import ORACLE_FIELD, read_held_out
 from selfevo_trainer.oracles.judgement import Judgement, accuracy
 
 
@@ -20,7 +20,7 @@ def true_answers(context: Context, oracle: DataOracle, questions: Sequence[str])
         InputError: the file is not there, or not as it must be.
     """
     known: dict[str, str] = {}
-    for row in read_held_out(context, oracle.data, "spec.rollout.oracle.data"):
+    for row in read_held_out(context, oracle.data, ORACLE_FIELD):
         known.setdefault(normalise_question(row.question), row.answer)
     return [known.get(normalise_question(question)) for question in questions]
 
