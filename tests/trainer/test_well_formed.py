@@ -155,6 +155,8 @@ LEFT: list[tuple[dict[str, Any], str | None, list[int]]] = [
     ({"labels": "committee"}, "majority", [0, 1]),
     ({"labels": "majority"}, None, [0, 1]),
     ({"labels": "truth"}, "majority", [0]),
+    ({"labels": "majority", "well_formed": [check("alphabet", characters="123")]}, "majority", [0]),
+    ({"labels": "random", "well_formed": [check("alphabet", characters="123")]}, "random", [0, 1]),
     ({"labels": "majority"}, "random", []),
     ({"labels": "random"}, "majority", []),
     ({"labels": "random"}, "random", [0, 1]),

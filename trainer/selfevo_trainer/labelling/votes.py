@@ -34,6 +34,7 @@ from selfevo_trainer.judges.agreement import Agreement
 from selfevo_trainer.labelling.base import Marked, Marker
 from selfevo_trainer.ratings import ByVotes, voted
 from selfevo_trainer.replay import Pool
+from selfevo_trainer.well_formed import voting
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,15 @@ class Voted:
 
     def replays(self, pool: Pool) -> list[CurriculumRow]:
         """See `Labelling.replays`. A task whose answers a judge scored has no label; those that were dealt out by
-        chance are labels of a run that asks for it, and nobody else's."""
+        chance are labels of a run that asks for it, and nobody else's; where votes are the labels, a label is one that
+        may vote."""
         if (pool.labels == "random") != (self.inputs.labels == "random"):
             return []
-        true_only = self.inputs.labels == "truth"
-        return [row for row in pool.rows if row.answer and not (true_only and row.answer != row.truth)]
+        rows = [row for row in pool.rows if row.answer]
+        if self.inputs.labels == "truth":
+            return [row for row in rows if row.answer == row.truth]
+        checks = self.inputs.well_formed if self.inputs.labels in VOTED else None
+        return [row for row in rows if voting(checks, row.question, [row.answer]) == [row.answer]]
 
     def measure(self, valid: Sequence[Question], kept: Sequence[CheckedQuestion]) -> dict[str, float]:
         """See `Labelling.measure`. What the labels of ``kept`` will pay is known where the votes are the labels."""
