@@ -158,6 +158,7 @@ def test_pairs_that_all_tie_end_the_run(triad: Triad) -> None:
     assert ended.result.message.startswith(
         "no pair is left to train the judge on (none was made), made by spec.verifier.pairs decomposition; widen"
     )
+    assert gated.objects("verifier-train-1") == []  # nor is anything kept for an attempt that will not come
 
 
 def test_an_adapter_of_a_judge_is_merged(triad: Triad) -> None:

@@ -3,7 +3,9 @@ ends with the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ from harness.inprocess import Phases, crash, sigterm
 from harness.nth_call import at_call
 from harness.triad import Triad, through
 from selfevo_contract.artifacts import MANIFEST_NAME, before_prefix
-from selfevo_contract.judging import PAIRS
-from selfevo_store import read_manifest
+from selfevo_contract.errors import ServiceError
+from selfevo_contract.judging import PAIRS, PairRow
+from selfevo_store import new_write_id, read_manifest
+from selfevo_trainer.context import Context
+from selfevo_trainer.inputs.anchors import Anchor, Anchors
+from selfevo_trainer.pairs.writing import KeptWriter
+from selfevo_trainer.process.signals import StopRequest
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +123,94 @@ def test_pairs_that_are_damaged_are_made_again_and_trained_on_from_the_beginning
     assert (again.code, again.result.resumed_from) == (0, None), again.log
     assert "what was kept of pairs is passed over and made again" in again.log and asked == ["anchors", "answers"]
     assert phases.outcome(STEP) == done
+
+
+def test_what_was_kept_is_not_used_with_other_anchors(
+    triad: Triad, phases: Phases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their digest is not in the spec, so that the step's key stays."""
+    with monkeypatch.context() as patch:
+        at_pass(patch, 3, crash)
+        assert phases(STEP).code == 3
+    assert phases.checkpoints(STEP) and kept(phases) == {"solver-anchors", "solver-answers", "pairs"}
+    anchors = triad.anchors.read_text()
+    try:
+        fewer = anchors.splitlines()[:-6]
+        triad.anchors.write_text("".join(f"{line}\n" for line in fewer))
+        again = phases(STEP)
+        assert (again.code, again.result.resumed_from) == (0, None), again.log
+        assert "what was kept of pairs is passed over and made again: spec.verifier.anchors.data had other" in again.log
+        made, pairs = phases.outcome(STEP), phases.rows(STEP, PAIRS)
+        phases.store.delete_prefix(phases.prefix(STEP))
+        through(phases, STEP)
+        assert phases.outcome(STEP) == made
+        phases.store.delete_prefix(phases.prefix(STEP))
+        known = [{"question": row["question"], "chosen": "a", "rejected": "b"} for row in pairs if not row["dropped"]]
+        triad.anchors.write_text("".join(f"{line}\n" for line in [*fewer, *map(json.dumps, known)]))
+        ended = phases(STEP)
+        assert ended.code == 2 and "of which a pair to train on is made" in ended.result.message
+        assert phases.objects(STEP) == []
+    finally:
+        triad.anchors.write_text(anchors)
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Iterator[tuple[Context, Context]]:
+    """Two of one step at the same time."""
+    phases = Triad(tmp_path).variant()
+
+    def attempt() -> Context:
+        context = Context.create(phases.config(STEP), phases.store, StopRequest(), None, time.time())
+        context.workdir = tmp_path / f"work-{new_write_id()}"
+        return context
+
+    yield attempt(), attempt()
+
+
+def test_of_two_attempts_both_go_on_with_the_answers_of_the_faster(attempts: tuple[Context, Context]) -> None:
+    slow, fast = attempts
+
+    def faster(questions: Sequence[str], use: str) -> list[str]:
+        return [f"{question}, fast" for question in questions]
+
+    def slower(questions: Sequence[str], use: str) -> list[str]:
+        assert KeptWriter(fast, "solver", faster)(questions, use) == ["a, fast", "b, fast"]
+        return [f"{question}, slow" for question in questions]
+
+    assert KeptWriter(slow, "solver", slower)(["a", "b"], "answers") == ["a, fast", "b, fast"]
+
+    def others(questions: Sequence[str], use: str) -> list[str]:
+        KeptWriter(fast, "solver", faster)(["c"], use)
+        return slower(questions, "other")
+
+    with pytest.raises(ServiceError, match="has just kept of solver-swapped is gone or cannot be used; try again"):
+        KeptWriter(slow, "solver", others)(["a", "b"], "swapped")
+    assert KeptWriter(slow, "solver", faster)(["a", "b"], "swapped") == ["a, fast", "b, fast"]
+
+
+def test_of_two_attempts_both_go_on_with_the_pairs_of_the_faster(
+    attempts: tuple[Context, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfevo_trainer.phases import verifier_train
+
+    slow, fast = attempts
+    inputs: Any = slow.config.inputs
+    anchors = Anchors((), (Anchor("q", "a", "b"),))
+
+    def prepared(context: Context) -> Any:
+        return verifier_train.prepared(context, inputs, inputs.judge, verifier_train.Tasks({}, 4), anchors)
+
+    def judged(context: Context, *_: Any) -> Any:
+        if context is slow:
+            prepared(fast)
+        name = "slow" if context is slow else "fast"
+        sealed = [verifier_train.anchor_row(each) for each in anchors.sealed]
+        return [PairRow(question="t", chosen=name, rejected="b", maker="swap")], sealed
+
+    monkeypatch.setattr(verifier_train, "write_pairs", lambda *_: None)
+    monkeypatch.setattr(verifier_train, "judged_before", judged)
+    rows, sealed = prepared(slow)
+    assert ([row.chosen for row in rows], [row.question for row in sealed]) == (["fast"], ["q"])
 
 
 def test_a_head_that_begins_with_an_adapter_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

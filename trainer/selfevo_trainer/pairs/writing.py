@@ -98,13 +98,14 @@ class KeptWriter:
 
     def __call__(self, questions: Sequence[str], use: str) -> list[str]:
         """See `pairs.base.Writer`."""
-        what = f"{self.role}-{use}"
-        found = kept.read(self.context, what, WRITTEN_ANSWERS)
-        if found is not None:
-            if [row.question for row in found[0]] == list(questions):
-                return [row.text for row in found[0]]
-            kept.remove(self.context, what)  # what the questions are made of was damaged, and written otherwise
-        texts = self.writer(questions, use)
-        rows = [WrittenAnswer(question=asked, text=text) for asked, text in zip(questions, texts, strict=True)]
-        kept.commit(self.context, what, (WRITTEN_ANSWERS, rows))
-        return texts
+
+        def made() -> kept.Tables:
+            texts = self.writer(questions, use)
+            return [[WrittenAnswer(question=asked, text=text) for asked, text in zip(questions, texts, strict=True)]]
+
+        def fault(tables: kept.Tables) -> str | None:  # what they are made of was damaged, and written otherwise
+            same = [row.question for row in tables[0]] == list(questions)
+            return None if same else "it is of other questions"
+
+        [rows] = kept.once(self.context, f"{self.role}-{use}", [WRITTEN_ANSWERS], made, fault)
+        return [row.text for row in rows]

@@ -119,11 +119,11 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
     means = {row.question: row.share if same and not row.replayed else None for row in curriculum}
     rows, sealed = prepared(context, inputs, judge, Tasks(means, int(its.inputs["samples"])), anchors)
     worth = worth_of(inputs, anchors, sealed)
-    fresh = [row for row in rows if row.dropped is None]
-    if not fresh:
-        raise DataError(nothing_left(rows, settings.pairs), reason=reasons.NO_PAIRS)
-    again = replayed(fresh, earlier, settings.replay, derive_seed(inputs.seed, "replay"))
-    refuse_anchors([*fresh, *again], anchors)
+    try:
+        fresh, again = to_train(inputs, rows, earlier, anchors)
+    except (DataError, InputError):
+        checkpoints.clear(context)  # no attempt will go on from what was kept
+        raise
     how = Training(settings.max_steps, settings.learning_rate, settings.warmup, inputs.seed)
     start = fetch_judge(context, judge).path
     files, history = train_judge(context, start, [*fresh, *again], settings, inputs.loading, how)
@@ -167,22 +167,33 @@ class Tasks:
 def prepared(
     context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, tasks: Tasks, anchors: Anchors
 ) -> tuple[list[PairRow], list[AnchorRow]]:
-    """The pairs and the sealed anchors, as the judge before finds them; those of an earlier attempt, if there was one.
+    """The pairs and the sealed anchors, as the judge before finds them; those of an earlier attempt, if there was one
+    and the anchors are still the same.
 
     Raises:
         Interrupted: SIGTERM came before they were kept.
     """
-    if (found := kept.read(context, "pairs", PAIRS, ANCHORS)) is not None:
-        return found[0], found[1]
-    checkpoints.remove(context)  # of a training on pairs that turned out to be damaged
-    reach: Sequence[str] = []
-    if inputs.settings.gate.reach is not None:
-        questions = (anchor.question for anchor in anchors.sealed)
-        reach = asked(questions, tasks.samples, derive_seed(inputs.seed, "reach"))
-    written = write_pairs(context, inputs, list(tasks.means), reach)
-    rows, sealed = judged_before(context, inputs, judge, written, anchors, tasks.means)
-    kept.commit(context, "pairs", (PAIRS, rows), (ANCHORS, sealed))
+
+    def made() -> kept.Tables:
+        checkpoints.remove(context)  # of a training on pairs that turned out to be damaged, or of other anchors
+        reach: Sequence[str] = []
+        if inputs.settings.gate.reach is not None:
+            questions = (anchor.question for anchor in anchors.sealed)
+            reach = asked(questions, tasks.samples, derive_seed(inputs.seed, "reach"))
+        written = write_pairs(context, inputs, list(tasks.means), reach)
+        return [*judged_before(context, inputs, judge, written, anchors, tasks.means)]
+
+    rows, sealed = kept.once(context, "pairs", [PAIRS, ANCHORS], made, lambda found: other_anchors(found[1], anchors))
     return rows, sealed
+
+
+def other_anchors(sealed: Sequence[AnchorRow], anchors: Anchors) -> str | None:
+    """Why ``sealed`` cannot be used with ``anchors``, if it was made with others: ``anchors.data.digest`` may be left
+    out, and then the step's key says nothing of them."""
+    before = [(row.question, row.chosen, row.rejected) for row in sealed if row.source == "data"]
+    if before == [(anchor.question, anchor.chosen, anchor.rejected) for anchor in anchors.sealed]:
+        return None
+    return f"{FIELD} had other anchors then; write its digest into {FIELD}.digest, so that they cannot change in a run"
 
 
 def judged_before(
@@ -247,6 +258,23 @@ def weigh(
     judge = ScalarJudge.load(folder, inputs.loading, inputs.settings.max_length, "")
     with contextlib.closing(judge), context.clock.during("judging"):
         return margins_of(judge, rows)
+
+
+def to_train(
+    inputs: VerifierTrainInputs, rows: Sequence[PairRow], earlier: Sequence[PairRow], anchors: Anchors
+) -> tuple[list[PairRow], list[PairRow]]:
+    """The pairs of this iteration that are trained on, and those of earlier ones.
+
+    Raises:
+        DataError: no pair is left.
+        InputError: a pair asks the question of a sealed anchor.
+    """
+    fresh = [row for row in rows if row.dropped is None]
+    if not fresh:
+        raise DataError(nothing_left(rows, inputs.settings.pairs), reason=reasons.NO_PAIRS)
+    again = replayed(fresh, earlier, inputs.settings.replay, derive_seed(inputs.seed, "replay"))
+    refuse_anchors([*fresh, *again], anchors)
+    return fresh, again
 
 
 def replayed(fresh: Sequence[PairRow], pool: Sequence[PairRow], share: float, seed: int) -> list[PairRow]:
