@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 
@@ -14,7 +13,7 @@ from selfevo_contract.artifacts import ANSWER_CHUNKS, COMMITTEE_CHUNKS, chunk_pr
 from selfevo_contract.rows import CURRICULUM, QUESTIONS
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_trainer.answers.grades import ExactGrader
-from selfevo_trainer.answers.voting import left_out_share
+from selfevo_trainer.answers.voting import expected_accuracy
 
 STEP = "solver-rollout-1"
 STILL = {"grpo": {"maxSteps": 0}}
@@ -49,9 +48,13 @@ def test_what_two_votes_differ_on_labels_nothing(tmp_path: Path) -> None:
     metrics = both.committed(STEP).metrics
     assert metrics["dropped_disagreed"] == dropped > 0 and 0 < metrics["agreed_share"] < 1
     assert metrics["kept"] == alone.committed(STEP).metrics["kept"] - dropped > 0
+    band = run("majority").spec.rollout.band
     for phases in (alone, both):  # what the kept questions will earn, by each answer against the others'
-        votes = [row["votes"] for row in phases.rows(STEP, QUESTIONS) if row["question"] and row["dropped"] is None]
-        expected = fmean(left_out_share([size for _, size in each], 4) for each in votes)
+        by_band = (None, "below_band", "above_band")
+        rows = [row for row in phases.rows(STEP, QUESTIONS) if row["question"] and row["dropped"] in by_band]
+        votes = [[size for _, size in row["votes"]] for row in rows if row.get("agrees") is not False]
+        expected = expected_accuracy(votes, 4, lambda share: band.side(share) == "in")
+        assert expected is not None
         assert phases.committed(STEP).metrics["expected_accuracy"] == pytest.approx(expected) and 0 < expected < 1
     kept = {row["question"]: row["answer"] for row in alone.rows(STEP, CURRICULUM)}
     assert all(kept[row["question"]] == row["answer"] for row in both.rows(STEP, CURRICULUM))

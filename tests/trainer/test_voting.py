@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
+from collections.abc import Callable
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,7 @@ from selfevo_trainer.answers.extraction import normalise_answer
 from selfevo_trainer.answers.grades import ExactGrader
 from selfevo_trainer.answers.grading import Grader
 from selfevo_trainer.answers.values import compare
-from selfevo_trainer.answers.voting import Vote, left_out_share, vote, vote_many
+from selfevo_trainer.answers.voting import Vote, expected_accuracy, vote, vote_many
 
 
 class Modulo:
@@ -90,23 +93,54 @@ def test_a_vote_is_a_record():
         vote(["1"], never).answer = "2"
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 4))
-def test_each_answer_against_the_majority_of_the_others_one_by_one(sizes, unboxed):
-    answers = [place for place, size in enumerate(sizes) for _ in range(size)]
-    total, expected = len(answers) + unboxed, 0.0
-    for left_out, own in enumerate(answers):
-        others = answers[:left_out] + answers[left_out + 1 :]
-        largest = max(map(others.count, others), default=0)
-        tied = [place for place in set(others) if others.count(place) == largest]
-        expected += (own in tied) / len(tied) if tied else 0.0
-    assert left_out_share(sizes, total) == pytest.approx(expected / total)
-    assert left_out_share(sizes, total) <= max(sizes) / total + 1e-9
+def in_band(low: float, high: float) -> Callable[[float], bool]:
+    return lambda share: low <= share <= high
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(1, 3), min_size=1, max_size=3)), min_size=1, max_size=3),
+    st.sampled_from([(0, 1), (0.25, 0.75), (0.5, 1)]),
+)
+def test_each_answer_against_the_majority_of_the_others_one_by_one(questions, band):
+    total, paid, counted = 10, 0.0, 0
+    votes = [sizes for (sizes,) in questions]
+    for sizes in votes:
+        answers = [place for place, size in enumerate(sizes) for _ in range(size)]
+        answers += [None] * (total - len(answers))
+        for left_out, own in enumerate(answers):
+            others = [each for each in answers[:left_out] + answers[left_out + 1 :] if each is not None]
+            largest = max(map(others.count, others), default=0)
+            tied = [place for place in set(others) if others.count(place) == largest]
+            if tied and in_band(*band)(largest / (total - 1)):
+                counted += 1
+                paid += (own in tied) / len(tied)
+    found = expected_accuracy(votes, total, in_band(*band))
+    assert found == (pytest.approx(paid / counted) if counted else None)
+
+
+@pytest.mark.parametrize("band", [(0.25, 0.75), (0.5, 1), (0.7, 1), (0, 1)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 12)])
+def test_what_is_expected_is_what_another_answer_earns_whatever_the_band(band, shape):
+    """Solvers who give one answer with a probability from a beta distribution, and else one of their own each time."""
+    chance = random.Random(f"{band} {shape}")
+    votes, earned = [], []
+    for _ in range(4000):
+        often = chance.betavariate(*shape)
+        same = sum(chance.random() < often for _ in range(10))
+        sizes = [size for size in (same, *[1] * (10 - same)) if size]
+        votes.append(sizes)
+        if in_band(*band)(max(sizes) / 10):
+            earned.append(often if same > 1 else 0.0)
+    kept = [sizes for sizes in votes if in_band(*band)(max(sizes) / 10)]
+    found = expected_accuracy(votes, 10, in_band(*band))
+    assert found is not None and found < fmean(earned) + 0.06
+    assert found <= fmean(max(sizes) / 10 for sizes in kept) + 1e-9, "an answer has a part in its own majority"
 
 
 def test_answers_that_are_right_or_wrong_by_chance_agree_with_the_others_half_of_the_time():
     """Two answers, each as likely: what is expected of a sixth one is .5, and the largest class of five has .69."""
     outcomes = [(k, math.comb(5, k) / 2**5) for k in range(6)]
-    assert sum(p * left_out_share([k, 5 - k], 5) for k, p in outcomes) == pytest.approx(0.5)
+    assert sum(p * (expected_accuracy([[k, 5 - k]], 5, in_band(0, 1)) or 0) for k, p in outcomes) == pytest.approx(0.5)
     assert sum(p * max(k, 5 - k) / 5 for k, p in outcomes) == pytest.approx(0.6875)
 
 

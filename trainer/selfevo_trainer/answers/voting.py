@@ -6,7 +6,7 @@ Pure; what "equal" means is an argument. Suffixes: Q questions, M answers to one
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,25 +44,40 @@ class Vote:
         return self.count / boxed if boxed else 0.0
 
 
-def left_out_share(sizes: Sequence[int], total: int) -> float:
-    """The share of a question's ``total`` answers that equal the majority of its other answers; where several classes
-    are the largest, as often as chance would choose the right one.
+def expected_accuracy(votes: Iterable[Sequence[int]], total: int, band: Callable[[float], bool]) -> float | None:
+    """What another answer of the same Solver earns by the majority, over the questions that ``band`` lets in.
 
-    What another answer of the same Solver earns by the majority: an answer has a part in its own one, so that the
-    largest class's share is above it, and most where the Solver is least sure.
+    An answer has a part in its own majority, and in whether its question is let in: the largest class's share is above
+    what another one earns, and most where the Solver is least sure or the band is high. So each answer is left out in
+    turn, the others vote, and ``band`` is asked about their majority's share; where several classes are the largest,
+    the answer equals it as often as chance would choose its own.
 
     Args:
-        sizes: of the classes; answers in none of them never equal it.
+        votes: of each question, let in or not, the sizes of its classes; answers in none of them never equal a
+            majority.
+        total: answers to a question.
 
-    >>> left_out_share([3, 1], 4), left_out_share([2, 2], 4), left_out_share([2, 1, 1], 4)
-    (0.75, 0.0, 0.16666666666666666)
+    Returns:
+        The share of the answers whose others' question is let in; None where there is none.
+
+    >>> every = lambda share: True
+    >>> expected_accuracy([[3, 1]], 4, every), expected_accuracy([[2, 2]], 4, every)
+    (0.75, 0.0)
+    >>> expected_accuracy([[3, 1]], 4, lambda share: share < 1)
+    1.0
     """
-    found = 0.0
-    for place, size in enumerate(sizes):
-        others = [each - (at == place) for at, each in enumerate(sizes)]
-        if others[place] == max(others) > 0:
-            found += size / others.count(others[place])
-    return found / total
+    paid = counted = 0.0
+    for sizes in votes:
+        nowhere = total - sum(sizes)
+        for place, size in [*enumerate(sizes), (-1, nowhere)]:
+            others = [each - (at == place) for at, each in enumerate(sizes)]
+            largest = max(others, default=0)
+            if not size or not largest or not band(largest / (total - 1)):
+                continue
+            counted += size
+            if place >= 0 and others[place] == largest:
+                paid += size / others.count(largest)
+    return paid / counted if counted else None
 
 
 class Comparer(Protocol):

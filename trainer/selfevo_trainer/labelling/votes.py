@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any, ClassVar
 
 from selfevo_contract.canonical import derive_seed
@@ -25,10 +24,10 @@ from selfevo_contract.rows import (
 from selfevo_contract.rows_between import SecondedQuestion
 from selfevo_contract.spec.rollout import VOTED
 from selfevo_trainer.answers.extraction import parse_challenger
-from selfevo_trainer.answers.voting import Comparer, Vote, left_out_share
+from selfevo_trainer.answers.voting import Comparer, Vote, expected_accuracy
 from selfevo_trainer.contamination import HeldOutQuestions
 from selfevo_trainer.context import Context
-from selfevo_trainer.curriculum import COMMITTEE_REASONS, REASONS, Candidate, Selection, select
+from selfevo_trainer.curriculum import ABOVE_BAND, BELOW_BAND, COMMITTEE_REASONS, REASONS, Candidate, Selection, select
 from selfevo_trainer.engines import Completion
 from selfevo_trainer.judges.agreement import Agreement
 from selfevo_trainer.labelling.base import Marked, Marker
@@ -157,16 +156,20 @@ class Voted:
         agreed = (
             {} if self.inputs.member is None else {"agreed_share": sum(bool(row.agrees) for row in valid) / len(valid)}
         )
-        labels = {}
-        if self.inputs.labels in VOTED and kept:
-            shares = [left_out_share([size for _, size in row.votes], self.inputs.samples) for row in kept]
-            labels = {"expected_accuracy": fmean(shares)}
+        foretold = self._foretold(valid) if self.inputs.labels in VOTED and kept else None
         return {
             **agreed,
-            **labels,
+            **({} if foretold is None else {"expected_accuracy": foretold}),
             "in_band_share": in_band / len(valid),
             "majority_share_mean": sum(row.share for row in valid) / len(valid),
         }
+
+    def _foretold(self, valid: Sequence[Question]) -> float | None:
+        """Of the questions that nothing but the band keeps out."""
+        by_band = (None, BELOW_BAND, ABOVE_BAND)
+        checked = [row for row in valid if isinstance(row, CheckedQuestion) and row.dropped in by_band]
+        votes = ([size for _, size in row.votes] for row in checked if row.agrees is not False)
+        return expected_accuracy(votes, self.inputs.samples, lambda share: self.inputs.band.side(share) == "in")
 
 
 @dataclass(frozen=True)

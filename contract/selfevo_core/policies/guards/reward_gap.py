@@ -4,9 +4,9 @@ not those of the rollout.
     gap = expected accuracy - reward at the first update
 
 The Solver that begins to train is the one that voted. So its answer to a question of the curriculum equals the label as
-often as one of the rollout's answers equals the majority of the question's others (`expected_accuracy`), and no mode
-pays less than that share. More is no sign: what a band's upper bound leaves out by chance, what a committee agrees on
-and what is asked again is answered better.
+often as one of the rollout's answers equals the majority of the question's others, over the questions that are in the
+band by these others (`expected_accuracy`), and no mode pays less than that share. More is no sign: what a committee
+agrees on and what is asked again is answered better.
 """
 
 from __future__ import annotations
