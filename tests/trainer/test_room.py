@@ -14,6 +14,8 @@ from runs import EXAMPLES
 from selfevo_contract.errors import InputError
 from selfevo_contract.phases import Loading
 from selfevo_contract.spec.grpo import Grpo
+from selfevo_contract.spec.lora import Lora
+from selfevo_contract.spec.verifier import Verifier
 from selfevo_trainer.inputs.room import expected_bytes
 from selfevo_trainer.models.weights import count, files_of
 
@@ -38,6 +40,10 @@ def test_a_checkpoint_is_twelve_bytes_a_trained_parameter(unknown: Path) -> None
     small = expected_bytes(Grpo(lora=adapter), BASE, LOADING)
     assert small is not None and small < 12 * count(BASE) / 4
     assert expected_bytes(Grpo(lora=adapter), unknown, LOADING) is None
+    judge = Verifier(anchors={"data": {"uri": "file:///a.jsonl"}})
+    assert expected_bytes(judge, BASE, LOADING) == expected_bytes(judge, unknown, LOADING) == 12 * count(BASE)
+    adapted = judge.model_copy(update={"lora": Lora(rank=2)})
+    assert expected_bytes(adapted, BASE, LOADING) == small and expected_bytes(adapted, unknown, LOADING) is None
 
 
 def test_only_who_writes_checkpoints_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ ends with the same bytes."""
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -152,6 +153,17 @@ def test_what_was_kept_is_not_used_with_other_anchors(
         assert phases.objects(STEP) == []
     finally:
         triad.anchors.write_text(anchors)
+
+
+def test_a_disk_too_small_for_a_judges_checkpoint_is_refused_before_anything_is_written(
+    phases: Phases, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
+    for each, step in ((phases, STEP), (Triad(tmp_path).variant(), "verifier-train-0")):
+        ended = each(step)
+        assert (ended.code, ended.result.reason) == (2, "DiskTooSmall"), ended.log
+        assert "on a disk of 1e-08 GB, and a checkpoint of verifier-train takes" in ended.result.message
+        assert each.objects(step) == asked == []
 
 
 @pytest.fixture

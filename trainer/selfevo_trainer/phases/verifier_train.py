@@ -42,7 +42,7 @@ from selfevo_trainer.answers.extraction import normalise_question
 from selfevo_trainer.context import Context
 from selfevo_trainer.grpo import checkpoints
 from selfevo_trainer.grpo.train import summary
-from selfevo_trainer.inputs import preflight
+from selfevo_trainer.inputs import preflight, room
 from selfevo_trainer.inputs.anchors import FIELD, Anchor, Anchors, read_anchors
 from selfevo_trainer.inputs.judge_files import fetch_judge, verdict_of
 from selfevo_trainer.inputs.model_files import fetch_model, fetch_reward_model
@@ -82,6 +82,7 @@ def begin(context: Context, inputs: VerifierTrainInputs, anchors: Anchors) -> Ph
     else:
         begun = fetch_model(context, inputs.base, "base")
         check_judge(begun, inputs.loading, settings.max_length, f"spec.model.uri is {inputs.base.uri!r}")
+        room.check_training(context, inputs, settings.head.max_steps, begun)
         pairs = [
             PairRow(question=each.question, chosen=each.chosen, rejected=each.rejected, maker="anchors")
             for each in anchors.beginning
@@ -106,7 +107,7 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
 
     Raises:
         DataError: no pair is left to train on.
-        InputError: a pair asks the question of a sealed anchor.
+        InputError: a pair asks the question of a sealed anchor, or the disk is too small for a checkpoint.
     """
     settings = inputs.settings
     with context.clock.during("store"):
@@ -114,6 +115,8 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         earlier = fetch_rows(context.store, place, manifest, PAIR_POOL) if PAIR_POOL.as_in(manifest) else []
         rollout, its = context.output_of(SOLVER_ROLLOUT.name, inputs.rollout or "", "makes pairs of that curriculum")
         curriculum = fetch_rows(context.store, rollout, its, CURRICULUM)
+    start = fetch_judge(context, judge).path
+    room.check_training(context, inputs, settings.max_steps, start)
     # Scores of another judge, as those of an earlier curriculum are, say nothing beside this one's.
     same = its.parents.get("judge") == f"{judge.phase}/{judge.key}"
     means = {row.question: row.share if same and not row.replayed else None for row in curriculum}
@@ -125,7 +128,6 @@ def go_on(context: Context, inputs: VerifierTrainInputs, judge: StepModelRef, an
         checkpoints.clear(context)  # no attempt will go on from what was kept
         raise
     how = Training(settings.max_steps, settings.learning_rate, settings.warmup, inputs.seed)
-    start = fetch_judge(context, judge).path
     files, history = train_judge(context, start, [*fresh, *again], settings, inputs.loading, how)
     after = weigh(context, inputs, files, sealed)
     sealed = [row.model_copy(update={"after": margin}) for row, margin in zip(sealed, after, strict=True)]
