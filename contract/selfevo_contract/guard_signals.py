@@ -104,6 +104,17 @@ def _votes(spec: RunSpec) -> str:
     return "" if spec.verifier is None else "spec.verifier scores answers, and no share of them is a majority"
 
 
+def _others_in_band(spec: RunSpec) -> str:
+    """What votes foretell is of questions that are in the band by all answers but one."""
+    others, band = spec.rollout.samples - 1, spec.rollout.band
+    if any(band.side(votes / others) == "in" for votes in range(1, others + 1)):
+        return ""
+    return (
+        f"no share of {others} answer{'' if others == 1 else 's'}, which are those to a question but one, is in "
+        f"spec.rollout.band ({band.min:g} to {band.max:g}); raise spec.rollout.samples, or widen the band"
+    )
+
+
 def _kl(spec: RunSpec) -> str:
     return "the KL divergence is not computed (spec.solver.grpo.beta is 0)" if spec.solver.grpo.beta == 0 else ""
 
@@ -227,6 +238,7 @@ _NEEDS: Mapping[str, Sequence[Needs]] = {
     "reward_gap": (
         _training,
         _paid_by_votes,
+        _others_in_band,
         _Few(
             "reward_gap",
             _all,

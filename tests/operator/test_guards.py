@@ -532,6 +532,14 @@ FEW_GROUPS = {"spec__solver__grpo__promptsPerStep": 2, "spec__solver__grpo__perD
         ),
         ({"spec__rollout__replay": None, "spec__challenger__reward__memory": {}}, {}),
         (
+            {"spec__rollout__samples": 2},
+            {
+                "rewardGap": "no share of 1 answer, which are those to a question but one, is in spec.rollout.band "
+                "(0.25 to 0.75); raise spec.rollout.samples, or widen the band"
+            },
+        ),
+        ({"spec__rollout__samples": 2, "spec__rollout__band": {"min": 0, "max": 1}}, {}),
+        (
             {
                 "spec__rollout__replay": None,
                 "spec__challenger__reward__memory": {},
