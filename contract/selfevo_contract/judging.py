@@ -42,8 +42,9 @@ BY_CHANCE = 2.0
 
 
 def is_by_chance(share: float | None, count: float | None) -> bool:
-    """Whether a judge that puts ``share`` of ``count`` anchors in their order shows no more than a guess would; False
-    where either is not known. A fresh score head may begin there, and so does any judge with another's tokenizer.
+    """Whether a trained judge that puts ``share`` of ``count`` anchors in their order shows no more than a guess would;
+    False where either is not known. A fresh score head may begin there, and so does any judge with another's tokenizer.
+    Not for a judge with criteria: it may tie, and a tie is not right, so that a half is no sign of a guess.
 
     >>> is_by_chance(0.558, 285), is_by_chance(0.821, 285), is_by_chance(1.0, 4), is_by_chance(0.2, 100)
     (True, False, True, True)

@@ -54,11 +54,11 @@ def promotion_line(step: StepStatus) -> str:
 
 
 def agreement_line(metrics: Mapping[str, float]) -> str:
-    """``89.1 % of 64 anchors right``, of a rollout whose judge has criteria; empty of others."""
+    """``89.1 % of 64 anchors right``, of a rollout whose judge has criteria; empty of others. A half is no sign of a
+    guess there: such a judge may tie, and a tie is not right."""
     if AGREED not in metrics:
         return ""
-    chance = f", {CHANCE}" if is_by_chance(metrics[AGREED], metrics.get(AGREED_COUNT)) else ""
-    return f"{100 * metrics[AGREED]:.1f} % of {metrics.get(AGREED_COUNT, 0):.0f} anchors right{chance}"
+    return f"{100 * metrics[AGREED]:.1f} % of {metrics.get(AGREED_COUNT, 0):.0f} anchors right"
 
 
 def judge_of(steps: Iterable[StepStatus]) -> str:

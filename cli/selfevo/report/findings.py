@@ -213,13 +213,11 @@ def _anchors(report: Report) -> list[str]:
         f"{with_error(Score(m[AGREED], m[AGREED_ERROR]))} of {m[AGREED_COUNT]:.0f} in iteration {t}"
         for t, m in (found if len(found) == 1 else (found[0], found[-1]))
     ]
-    newest = found[-1][1]
-    doubt = f" That is {CHANCE}; {CHANCE_REMEDY}." if is_by_chance(newest[AGREED], newest[AGREED_COUNT]) else ""
-    return [f"The judge puts anchors in their known order: {listed(shares)}.{doubt}"]
+    return [f"The judge puts anchors in their known order: {listed(shares)}."]
 
 
 def _by_chance(report: Report) -> list[str]:
-    """Of a judge that is trained: where it paid the roles, and showed no more than a guess."""
+    """Of a judge that is trained: the iterations whose judge was put in place, and showed no more than a guess."""
     known = [
         (record.step.iteration, record.manifest.metrics)
         for record in report.steps
@@ -229,7 +227,7 @@ def _by_chance(report: Report) -> list[str]:
     if not doubtful:
         return []
     shares = [f"{percent(m[AFTER])} of {m[AGREED_COUNT]:.0f} by that of iteration {t}" for t, m in doubtful]
-    return [f"A judge paid the roles that is {CHANCE} on the sealed anchors: {listed(shares)}; {CHANCE_REMEDY}."]
+    return [f"A judge was put in place that is {CHANCE} on the sealed anchors: {listed(shares)}; {CHANCE_REMEDY}."]
 
 
 def _unchecked(report: Report) -> list[str]:
