@@ -34,6 +34,7 @@ from selfevo_contract.spec.verifier import RewardModel, Verifier
 from selfevo_contract.uris import StoreUri
 
 AnyModel = TypeVar("AnyModel", Model, RewardModel)
+Read = TypeVar("Read")
 
 STDIN = Path("-")
 """Named as a manifest, standard input."""
@@ -373,12 +374,13 @@ def _data(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
 
 
 def _criteria(data: Data, folder: Path, field: str, digests: DigestCache) -> Data:
+    """A file without a digest is parsed; a digest may be of another machine's file, so that one is not."""
     found = _data(data, folder, field, digests)
-    place = Path(found.uri.removeprefix("file://"))
-    if found.uri.startswith("file://") and place.is_file():
+    if found.digest != data.digest:
         from selfevo_trainer.inputs.criteria import parse_criteria
 
-        parse_criteria(place.read_bytes(), f"{field}.uri is {data.uri!r}")
+        written = f"{field}.uri is {data.uri!r}"
+        parse_criteria(_explained(written, Path(found.uri.removeprefix("file://")).read_bytes), written)
     return found
 
 
@@ -387,8 +389,8 @@ def _relative_hint(uri: str) -> str:
     return "" if uri.startswith("file:///") else ", a path from the manifest's folder"
 
 
-def _explained(written: str, digest: Callable[[], str]) -> str:
+def _explained(written: str, read: Callable[[], Read]) -> Read:
     try:
-        return digest()
+        return read()
     except OSError as error:
         raise InputError(f"{written}, and {error.filename} cannot be read: {error.strerror}") from None

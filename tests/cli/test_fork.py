@@ -173,6 +173,7 @@ def test_a_manifest_is_never_overwritten_without_being_asked(project: Project) -
             {"spec__iterations": 4, "spec__forkFrom": {"run": "first", "iteration": 2}},
             "--at is 1, and run demo goes on from iteration 2 of run first; fork that one",
         ),
+        (1000, None, {"spec__iterations": 1000}, "--at is 1000, and a run has at most 1000 iterations, those before a"),
         (1, "No_Name", {}, "--name is 'No_Name'; write at most 63"),
         (1, "demo", {}, "--name is 'demo', the run that is forked"),
     ],
@@ -199,8 +200,8 @@ def test_where_the_other_run_publishes_a_fork_does_not(api: ApiServer, project: 
     api.put(published.model_dump(mode="json", by_alias=True, exclude_none=True))
     made = project.invoke("fork", "shown", "--at", "0", "-o", output)
     assert made.returncode == 0 and made.stderr == (
-        "selfevo: shown-fork-0: spec.publish is not taken over: s3://there/sums takes only Solvers of run shown; add "
-        "publish with another place to publish this run's, too\n"
+        "selfevo: shown-fork-0: spec.publish is not taken over; to publish this run's Solvers, too, add it again, with "
+        "another place than s3://there/sums where run shown publishes the same iterations\n"
     )
     text = made.stdout if output == "-" else (project.root / output).read_text()
     assert "publish" not in yaml.safe_load(text)["spec"]

@@ -100,6 +100,12 @@ def test_criteria_lie_beside_the_manifest_and_their_content_is_known(project: Pr
         "spec.verifier.rubric.criteria[0].uri is 'file:criteria.yaml', which is neither JSON nor YAML ("
     )
     assert refused(judged("file:no")).startswith("spec.verifier.rubric.criteria[0].uri is 'file:no', a path from the")
+    # With a digest it is meant for where the steps are done, where another file may lie.
+    pinned = {"uri": file.as_uri(), "digest": "0" * 64}
+    rubric = {"criteria": [pinned], "model": "strong", "endpoint": {"url": "http://llm"}}
+    spec = load(project.write(**JUDGED, spec__verifier={"kind": "rubric", "rubric": rubric})).spec.verifier
+    assert spec is not None and spec.rubric is not None
+    assert [data.model_dump() for data in spec.rubric.criteria] == [pinned]
 
 
 def test_keys_follow_content_not_places(project: Project, tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ import pytest
 import yaml
 
 from harness.cli import Project
+from harness.runs import document
 from selfevo.manifest import load, read_document, read_yaml
 from selfevo.sweeps.files import moved
 from selfevo.sweeps.grid import Axis, Cell, cells_of, parse_axis, parse_seeds
+from selfevo.sweeps.places import check_places
 from selfevo.sweeps.results import Result, Steps, table
 from selfevo_contract.errors import InputError
+from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.run import RunSpec
 
 DOCUMENT: dict[str, Any] = {
     "metadata": {"name": "demo", "labels": {"team": "a"}},
@@ -137,20 +141,50 @@ def test_cells_are_all_combinations_and_the_manifest_is_left_as_it_is() -> None:
     assert yaml.safe_dump(DOCUMENT) == before
 
 
-def test_two_runs_of_a_sweep_do_not_publish_to_one_place() -> None:
-    published = {**DOCUMENT, "spec": {**DOCUMENT["spec"], "publish": {"to": "s3://there/sums"}}}
-    for settings in (
+def placed(*settings: str, **changes: Any) -> list[tuple[Cell, RunSpec]]:
+    cells = cells_of(document(spec__publish={"to": "s3://there/sums"}, **changes), axes(*settings), 100)
+    return [(cell, SelfEvolutionRun.model_validate(cell.document).spec) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
         ["seed=1,2"],
+        ["seed=1,2", "publish.what=each"],
         ["seed=1,2", "publish.to=hf://a/b,hf://a/c"],
+        ["publish.to=s3://there/a,s3://there/a/", "solver.grpo.learningRate=1e-6,3e-6"],
+        ["evaluation=null", "iterations=2,3"],  # without scores, the last is the best
+    ],
+)
+def test_two_runs_of_a_sweep_do_not_publish_different_solvers_to_one_place(settings: list[str]) -> None:
+    with pytest.raises(InputError, match=r"^publish\.to comes to '.*' with .* and with .*, whose Solvers differ, and"):
+        check_places(placed(*settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["publish.to=hf://a/b,hf://a/c"],
         ["publish.to=s3://there/a,s3://there/a/"],
-    ):
-        with pytest.raises(
-            InputError, match=r"^publish\.to is '.*' for 2 runs of the sweep, and it takes .* of one; remove"
-        ):
-            cells_of(published, axes(*settings), 100)
-    assert len(cells_of(published, axes("publish.to=hf://a/b,hf://a/c"), 100)) == 2
-    for unpublished in ("publish=null", "publish=3", "publish.to=[1]"):  # the last two are for whoever validates them
-        assert len(cells_of(published, axes(unpublished, "seed=1,2"), 100)) == 2
+        ["seed=1,2", "publish=null"],
+        ["iterations=2,4", "publish.what=each"],
+        ["iterations=2,4"],  # the best of four may be one of the first two
+        ["publish.what=best,each"],
+        ["evaluation.samples=1,2"],
+        ["forkFrom.iteration=1,2", "forkFrom.run=other", "iterations=4", "publish.what=each"],
+    ],
+)
+def test_a_sweep_that_publishes_the_same_solvers_or_elsewhere_is_made(settings: list[str]) -> None:
+    check_places(placed(*settings))
+
+
+def test_a_sweep_that_would_publish_twice_is_refused_before_anything_begins(project: Project) -> None:
+    project.write(spec__publish={"to": "s3://there/sums"})
+    done = project.invoke("sweep", "run.yaml", "--seeds", "0-1", "-o", "cells")
+    assert done.returncode == 2 and "'s3://there/sums' with seed=0 and with seed=1, whose Solvers" in done.stderr
+    assert not (project.root / "cells").exists()
+    made = project.invoke("sweep", "run.yaml", "--set", "iterations=2,4", "--set", "publish.what=each", "-o", "cells")
+    assert (made.returncode, made.stderr) == (0, "")
 
 
 def test_a_folder_of_manifests_names_the_same_places_and_is_one_for_kustomize(project: Project) -> None:

@@ -17,6 +17,7 @@ from selfevo_contract.errors import ExitCode
 from selfevo_contract.rows import METRICS
 from selfevo_store import fetch_rows
 from selfevo_trainer.answers.labelled import target, truth
+from selfevo_trainer.inputs.labelled_data import READING
 
 FINETUNE: dict[str, Any] = {
     "maxSteps": 4,
@@ -84,7 +85,10 @@ def test_supervised_training_learns_leaves_out_what_is_held_out_and_is_scored(tm
     long = {"question": "1 + 1", "answer": "2" * 400}
     phases = make(tmp_path, [*worked(12), held_out, long])
     for step in ("evaluate-0", "finetune-0", "finetune-evaluate-0"):
-        assert phases(step).code == 0
+        ended = phases(step)
+        assert ended.code == 0
+        read = [(line.done, line.total) for line in ended.progress if line.doing == READING]
+        assert read == ([(0, 14), (14, 14)] if step == "finetune-0" else [])
     manifest = phases.manifest("finetune-0")
     assert manifest is not None
     counts = {name: manifest.metrics[name] for name in ("questions", "kept", "dropped_held_out", "dropped_too_long")}

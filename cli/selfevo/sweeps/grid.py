@@ -127,7 +127,7 @@ def cells_of(document: dict[str, Any], axes: Sequence[Axis], limit: int) -> list
 
     Raises:
         InputError: there is no axis, a field is set twice, a field is in none of the manifest's mappings or lists, or
-            there are too many runs, or two of them publish to one place.
+            there are too many runs.
     """
     if not axes:
         raise InputError("a sweep needs at least one --set FIELD=VALUE,VALUE or --seeds; add one")
@@ -150,20 +150,7 @@ def cells_of(document: dict[str, Any], axes: Sequence[Axis], limit: int) -> list
         for axis, value in zip(axes, values, strict=True):
             _set(made["spec"], axis, value)
         found.append(Cell(name, {axis.path: v for axis, v in zip(axes, values, strict=True)}, made))
-    _check_places(found)
     return found
-
-
-def _check_places(cells: Sequence[Cell]) -> None:
-    """No two runs publish to one place, which takes one run's Solvers."""
-    settings = [cell.document["spec"].get("publish") for cell in cells]
-    places = [publish.get("to") for publish in settings if isinstance(publish, dict)]
-    for place, number in Counter(place.rstrip("/") for place in places if isinstance(place, str)).items():
-        if number > 1:
-            raise InputError(
-                f"publish.to is {place!r} for {number} runs of the sweep, and it takes the Solvers of one; remove "
-                "spec.publish, and add it to the manifest of the run whose Solvers are to be published"
-            )
 
 
 def _set(spec: dict[str, Any], axis: Axis, value: Any) -> None:

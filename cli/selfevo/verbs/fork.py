@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from selfevo_contract.spec.run import RunSpec
 
 _NOT_TAKEN_OVER = ("approvedIteration", "suspend", "forkFrom", "publish")
-"""Fields about the run's state, not about what it computes; and the place where it publishes, which takes no other
-run's Solvers."""
+"""Fields about the run's state, not about what it computes; and where it publishes, where another run's Solver of the
+same iteration would be refused."""
 
 
 def fork(
@@ -78,8 +78,8 @@ def _notes(run: SelfEvolutionRun, made: dict[str, Any]) -> list[str]:
     notes = [found.message] if isinstance(found, NotFound) else []
     if publish is not None:
         notes.append(
-            f"spec.publish is not taken over: {publish.to} takes only Solvers of run {run.metadata.name}; add publish "
-            "with another place to publish this run's, too"
+            "spec.publish is not taken over; to publish this run's Solvers, too, add it again, with another place than "
+            f"{publish.to} where run {run.metadata.name} publishes the same iterations"
         )
     return notes
 
@@ -103,11 +103,12 @@ def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str,
     """The manifest: the same spec without the fields about the run's state, and without publish. Pure.
 
     Raises:
-        InputError: the run has no such iteration, or the name is none.
+        InputError: the run has no such iteration, none may follow it, or the name is none.
     """
     from pydantic import TypeAdapter, ValidationError
 
     from selfevo_contract.run import API_VERSION, KIND
+    from selfevo_contract.spec.fork import MOST_ITERATIONS
     from selfevo_contract.spec.names import DnsLabel
 
     old, spec = run.metadata.name, run.spec
@@ -115,6 +116,11 @@ def forked(run: SelfEvolutionRun, at: int, name: str | None = None) -> dict[str,
         raise InputError(
             f"--at is {at}, and run {old} has {spec.iterations} iterations; name one of them, or raise its "
             "spec.iterations first"
+        )
+    if at >= MOST_ITERATIONS:
+        raise InputError(
+            f"--at is {at}, and a run has at most {MOST_ITERATIONS} iterations, those before a fork counted; name an "
+            "earlier one"
         )
     if spec.fork_from is not None and at < spec.fork_from.iteration:
         raise InputError(

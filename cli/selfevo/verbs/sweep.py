@@ -59,18 +59,22 @@ def _check(cells: Sequence[Cell]) -> None:
     """Raises InputError where a setting is refused, in the words that say what is wrong with its value."""
     from pydantic import ValidationError
 
+    from selfevo.sweeps.places import check_places
     from selfevo_contract.errors import InputError
     from selfevo_contract.explain import explain
     from selfevo_contract.run import SelfEvolutionRun, refuse_what_is_not_built
 
+    checked = []
     for cell in cells:
         try:
-            refuse_what_is_not_built(SelfEvolutionRun.model_validate(cell.document).spec)
+            checked.append((cell, SelfEvolutionRun.model_validate(cell.document).spec))
+            refuse_what_is_not_built(checked[-1][1])
         except ValidationError as error:
             sentences = explain(error, SelfEvolutionRun)
             raise InputError("\n".join(f"with {cell.label}: {sentence}" for sentence in sentences)) from None
         except InputError as error:
             raise InputError(f"with {cell.label}: {error}", reason=error.reason) from None
+    check_places(checked)
 
 
 def _run(

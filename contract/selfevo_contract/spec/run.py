@@ -13,7 +13,7 @@ from selfevo_contract.spec.challenger import Challenger
 from selfevo_contract.spec.data import Data
 from selfevo_contract.spec.evaluation import Evaluation
 from selfevo_contract.spec.finetune import Finetune
-from selfevo_contract.spec.fork import ForkFrom
+from selfevo_contract.spec.fork import MOST_ITERATIONS, ForkFrom
 from selfevo_contract.spec.grading import Grading
 from selfevo_contract.spec.guards import PROMOTING, Guards
 from selfevo_contract.spec.model import Model
@@ -35,7 +35,7 @@ ROLES = ("challenger", "solver")
 class RunSpec(Closed):
     """One self-evolution run."""
 
-    iterations: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    iterations: Annotated[Whole, Field(ge=1, le=MOST_ITERATIONS)] = 3
     """Rounds of Challenger and Solver training; may be raised later."""
     seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of every random choice."""
@@ -72,7 +72,7 @@ class RunSpec(Closed):
     """Where the run can be watched beside its own report (docs/tracking.md)."""
     review: Review | None = None
     """When the run waits for a person."""
-    approved_iteration: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    approved_iteration: Annotated[Whole, Field(ge=0, le=MOST_ITERATIONS)] | None = None
     """The last iteration that a person has approved, of those that spec.review lets wait."""
     parallel_steps: Annotated[Whole, Field(ge=1, le=64)] = 1
     """Steps that may run at once, where the plan allows it."""

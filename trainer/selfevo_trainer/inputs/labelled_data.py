@@ -14,6 +14,9 @@ from selfevo_trainer.inputs.data import held_out_questions, read_held_out
 from selfevo_trainer.prompts import encode, encode_text, messages
 
 FIELD = "spec.finetune.data"
+READING = "reading labelled data"
+REPORTED = 1000
+"""After so many rows it is reported how far the reading is."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ def labelled(context: Context, inputs: FinetuneInputs, tokenizer: Any) -> Labell
     forbidden = held_out_questions(context, inputs)
     found = Labelled()
     for number, row in enumerate(rows, 1):
+        if number % REPORTED == 1:
+            context.progress(READING, number - 1, len(rows))
         answer = truth(row.answer, inputs.answers)
         if answer is None:
             raise InputError(
@@ -57,6 +62,7 @@ def labelled(context: Context, inputs: FinetuneInputs, tokenizer: Any) -> Labell
             found.too_long += 1
         else:
             found.rows.append(HeldOut(question=row.question, answer=answer))
+    context.progress(READING, len(rows), len(rows))
     if not found.rows:
         raise InputError(
             f"{FIELD}.uri is {inputs.data.uri!r}, and of its {len(rows)} rows none is left to train on: "
