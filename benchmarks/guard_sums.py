@@ -11,7 +11,7 @@ those of odd seeds. It prints a line for each way and writes nothing: docs/lab-n
     scores    page, and the same sum of heldOut and flips, whose unit is a standard error
     change    alone, and page's sum of the change since the first measurement, in standard errors less an allowance
 
-malformed, whose two limits make one measurement, is summed as in row in all of them.
+malformed, whose two limits make one measurement, and diversity's fall are summed as in row in all of them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ SUMMED: dict[Key, tuple[float, ...]] = {
 CHANGED: dict[Key, tuple[float, ...]] = {
     (name, "changed"): (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 1e9) for name in (*SCORES, *SHARES)
 }
-OF_SHARES = {key: values for key, values in GRID.items() if key[0] in SHARES}
-OTHERS = {key: values for key, values in GRID.items() if key[0] not in SHARES}
+OF_SHARES = {key: values for key, values in GRID.items() if key[0] in SHARES and key[1] != "fall"}
+OTHERS = {key: values for key, values in GRID.items() if key not in OF_SHARES}
 PAGE: dict[Key, tuple[float, ...]] = {(name, "page"): values for (name, _), values in OF_SHARES.items()}
 ALONE: dict[Key, tuple[float, ...]] = {(name, "alone"): values for (name, _), values in OF_SHARES.items()}
 WAYS: dict[str, Mapping[Key, tuple[float, ...]]] = {
@@ -115,8 +115,9 @@ class Ways(Choice):
 
 
 def read(guard: Guard, runs: Sequence[Seen]) -> list[list[Reading]]:
-    """A guard's readings of each run."""
-    return [guard.readings(past, spec.model_copy(update={"guards": Guards()}), None) for spec, past in runs]
+    """A guard's readings of each run: of diversity the share alone, whatever it has fallen."""
+    guards = Guards.model_validate({"diversity": {"fall": 1}})
+    return [guard.readings(past, spec.model_copy(update={"guards": guards}), None) for spec, past in runs]
 
 
 def ways(healthy: list[World], faulty: list[World], simulate: Simulate) -> Ways:
