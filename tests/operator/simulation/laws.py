@@ -141,8 +141,11 @@ class Laws:
         law(not done or owner in self.wiped, f"{name} is created, and {step} is known to be recorded as done")
         run = world.run_with(owner)
         if run is not None:
-            for parent in world.plan_of(run).by_name[step].parents:
-                parent_key = world.plan_of(run).by_name[parent].key
+            planned = world.plan_of(run).by_name
+            # Where somebody has just removed the record of a fork or of a way back, the process has not heard of it.
+            law(step in planned or self._wiped(owner), f"{name} is created, and {step} is no step of its plan")
+            for parent in planned[step].parents if step in planned else ():
+                parent_key = planned[parent].key
                 law(parent_key in world.store.done, f"{name} is created before {parent} is committed")
         self._as_known(name, owner, step, key, int(job["metadata"]["labels"]["selfevo.dev/attempt"]))
 

@@ -54,8 +54,8 @@ MUTANTS = (
     Mutant(
         "an iteration is approved with the one before it",
         "selfevo_core.policies.review",
-        "first = (spec.approved_iteration or 0) + 1",
-        "first = (spec.approved_iteration or 0) + 2",
+        "if number > (spec.approved_iteration or 0)), None)",
+        "if number > (spec.approved_iteration or 0) + 1), None)",
     ),
     # --- what is used
     Mutant(
@@ -389,7 +389,7 @@ MUTANTS = (
     Mutant(
         "a fork begins with what is not done",
         "selfevo_core.policies.forking",
-        "return all((step.name, step.key) in done for step in made)",
+        "return all((step.name, step.key) in done for step in planned.making(iteration))",
         "return True",
     ),
     Mutant(
