@@ -10,8 +10,9 @@ from urllib.parse import unquote
 
 from selfevo_contract.artifacts import SCHEMA_VERSION, Manifest, step_prefix
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import Plan, Step
+from selfevo_contract.plan import Plan, Step, plan_of
 from selfevo_contract.run import SelfEvolutionRun
+from selfevo_contract.spec.run import RunSpec
 from selfevo_contract.spec.storage import Storage
 from selfevo_contract.status import RunStatus, StepStatus
 
@@ -50,6 +51,11 @@ def is_there(storage: Storage) -> bool:
 def prefix_of(run: SelfEvolutionRun, step: Step) -> str:
     """Where the step's output lies in the store."""
     return step_prefix(run.metadata.namespace, step.phase, step.key)
+
+
+def recorded_plan(spec: RunSpec, record: RunStatus) -> Plan:
+    """The plan, with those steps of the record that are asked for no more: for whoever shows what the record says."""
+    return plan_of(spec, record).keeping({step.name for step in record.steps})
 
 
 def committed_steps(

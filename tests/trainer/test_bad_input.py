@@ -1090,3 +1090,31 @@ def test_weights_that_become_nan_are_seen_after_that_step(world: World, monkeypa
     monkeypatch.setattr(torch.optim.AdamW, "step", diverges)
     check(world, world.run(), DATA, "NotFinite", ["training made ", "infinite or NaN", "lower learningRate"])
     assert len(steps) == 1  # of three
+
+
+def test_what_a_later_phase_reads_is_read_by_one_step_of_the_run_until_it_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from selfevo_trainer.inputs import preflight
+
+    context: Any = SimpleNamespace(cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(preflight, "input_key", lambda inputs: inputs)
+    asked: list[str] = []
+
+    def look(inputs: Any, what: str, error: Exception | None = None) -> None:
+        def check() -> None:
+            asked.append(f"{what} of {inputs}")
+            if error is not None:
+                raise error
+
+        preflight._once(context, inputs, what, check)
+
+    with pytest.raises(InputError):
+        look("a", "criteria", InputError("damaged"))
+    for _ in range(2):
+        look("a", "criteria")
+        look("a", "anchors")
+        look("b", "criteria")
+    assert asked == ["criteria of a", "criteria of a", "anchors of a", "criteria of b"]

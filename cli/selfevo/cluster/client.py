@@ -27,9 +27,10 @@ from selfevo.cluster.errors import (
     unreachable,
 )
 from selfevo.cluster.login import login_complaints
+from selfevo.stores import recorded_plan
 from selfevo_contract import reasons
 from selfevo_contract.errors import InputError, SelfevoError, ServiceError
-from selfevo_contract.plan import Plan, plan_of
+from selfevo_contract.plan import Plan
 from selfevo_contract.run import SelfEvolutionRun
 from selfevo_contract.sizing.layout import laid_out
 from selfevo_contract.status import RunStatus
@@ -72,8 +73,7 @@ class Resource:
     @property
     def plan(self) -> Plan | None:
         """With what its record says; None when its spec cannot be read."""
-        recorded = {step.name for step in self.status.steps}
-        return plan_of(self.run.spec, self.status).keeping(recorded) if self.run else None
+        return recorded_plan(self.run.spec, self.status) if self.run else None
 
     @property
     def seen(self) -> bool:

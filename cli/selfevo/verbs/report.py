@@ -8,11 +8,10 @@ from pathlib import Path
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load, runs_in
 from selfevo.report import Source, write_comparison, write_report
-from selfevo.stores import absent, open_run_store
+from selfevo.stores import absent, open_run_store, recorded_plan
 from selfevo.verbs.show import current_status
 from selfevo.views import narrate
 from selfevo_contract.errors import InputError
-from selfevo_contract.plan import plan_of
 
 COMPARISON = Path("comparison.html")
 
@@ -65,7 +64,7 @@ def _source(manifest: Path, name: str | None, storage: str | None, workdir: Path
     if (remark := absent(run)) and folder.read() is None:
         raise InputError(f"store {run.spec.storage.uri} {remark}; there is nothing to report before that")
     status = current_status(run, folder.plan(run), folder, folder.driver())
-    steps = plan_of(run.spec, status).keeping({step.name for step in status.steps})
+    steps = recorded_plan(run.spec, status)
     failure = narrate.standing(status).rstrip(".") if status.phase == "Failed" else ""
     run = run.model_copy(update={"status": status})
     return Source(run, steps, open_run_store(run), failure)

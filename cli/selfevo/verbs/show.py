@@ -13,7 +13,7 @@ from typing import Any
 from selfevo.local.approvals import Approvals
 from selfevo.local.workdir import RunFolder
 from selfevo.manifest import load
-from selfevo.stores import absent, committed_steps, open_run_store, recorded
+from selfevo.stores import absent, committed_steps, open_run_store, recorded, recorded_plan
 from selfevo.text import count, fitted, flowed, printable, seconds, width
 from selfevo.views import narrate
 from selfevo.views.hours import estimate_line, expected
@@ -276,8 +276,7 @@ def show_logs(
     """Print the log of the newest attempt at ``step`` (of the run, when not given), and follow it with ``follow``."""
     run = load(manifest, storage=storage, cache=workdir)
     folder = RunFolder(workdir, run.metadata)
-    record = folder.record(run)
-    steps = plan_of(run.spec, record).keeping({known.name for known in record.steps})
+    steps = recorded_plan(run.spec, folder.record(run))
     if step is not None and step not in steps.by_name:
         raise InputError(f"{step!r} is no step of the run; choose one of {', '.join(steps.by_name)}")
     before = folder.read()

@@ -62,10 +62,8 @@ def traffic(took: Took, spec: RunSpec, model: Architecture, lengths: Lengths) ->
             return Traffic(rows=TEXT.value * tokens, read=read)
         case VerifierTrainInputs() as inputs:
             assert spec.verifier is not None
-            first = inputs.judge is None
-            steps = JudgeSteps(inputs.settings.head.max_steps if first else inputs.settings.max_steps)
-            if first and inputs.settings.model is not None:
-                steps = JudgeSteps(0)
+            head = inputs.settings.head.max_steps if inputs.settings.model is None else 0
+            steps = JudgeSteps(head if inputs.judge is None else inputs.settings.max_steps)
             # Completions are written before the training.
             saved = checkpoints(steps, part.checkpoint_every, training=took.training)
             saved *= judge_checkpoint_bytes(spec.verifier, model)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfevo_contract.errors import InputError
-from selfevo_contract.phases import FinetuneInputs, input_key
+from selfevo_contract.phases import FinetuneInputs
 from selfevo_contract.rows import HeldOut
 from selfevo_trainer.answers.labelled import target, truth
 from selfevo_trainer.context import Context
@@ -78,15 +78,3 @@ def _fits(tokenizer: Any, inputs: FinetuneInputs, question: str, answer: str) ->
         return False
     written = encode_text(tokenizer, answer) if inputs.kind == "sft" else []
     return len(written) < inputs.grpo.max_completion_length  # and a token that ends it
-
-
-def check_once(context: Context, inputs: FinetuneInputs, tokenizer: Any) -> None:
-    """Find what `labelled` would after all training. On this machine's disk it is noted that nothing was found.
-
-    Raises:
-        InputError: as `labelled`.
-    """
-    mark = context.cache_dir / f"labelled-{input_key(inputs)}"
-    if not mark.exists():
-        labelled(context, inputs, tokenizer)
-        mark.touch()

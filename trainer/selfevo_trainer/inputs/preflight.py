@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,17 @@ from selfevo_contract.phases import (
     SolverRolloutInputs,
     SolverTrainInputs,
     VerifierTrainInputs,
+    input_key,
 )
 from selfevo_contract.process import PREFLIGHT_FILE_ENV
 from selfevo_contract.spec.oracles import DataOracle
 from selfevo_contract.spec.prompts import Prompt
 from selfevo_trainer.context import Context
-from selfevo_trainer.inputs import card, labelled_data, room
+from selfevo_trainer.inputs import card, room
 from selfevo_trainer.inputs.anchors import read_pairs
 from selfevo_trainer.inputs.criteria import read_criteria
 from selfevo_trainer.inputs.data import ORACLE_FIELD, read_held_out
+from selfevo_trainer.inputs.labelled_data import labelled
 from selfevo_trainer.inputs.model_files import fetch_model
 from selfevo_trainer.models import weights
 from selfevo_trainer.models.loading import first_line, load_config, load_tokenizer
@@ -110,8 +112,11 @@ def check(context: Context, inputs: BuiltInputs) -> None:
         ServiceError: store or hub cannot be reached.
     """
     others = _run_inputs()
-    for each in (inputs, *others):
-        _read_early(context, each)
+    for _, read in _early(context, inputs):
+        read()
+    for other in others:
+        for what, read in _early(context, other):
+            _once(context, other, what, read)
     elsewhere = [ask for other in others for _, _, asks in models_of(other) for ask in asks]
     for name, ref, asks in models_of(inputs):
         folder = fetch_model(context, ref, name)
@@ -131,7 +136,7 @@ def check(context: Context, inputs: BuiltInputs) -> None:
                     log.warning("%s", advice)
         for other in others:
             if isinstance(other, FinetuneInputs) and other.phase != inputs.phase:
-                labelled_data.check_once(context, other, facts.tokenizer)
+                _once(context, other, "labelled", partial(labelled, context, other, facts.tokenizer))
         with context.clock.during("load"):
             if isinstance(ref, BaseModelRef):  # what a step wrote was finite when it was saved
 
@@ -141,15 +146,25 @@ def check(context: Context, inputs: BuiltInputs) -> None:
                 context.once_per_pod("base.finite", finite)
 
 
-def _read_early(context: Context, inputs: Inputs) -> None:
-    """The files that a phase reads for the first time when it has generated: they are read now, and thrown away."""
+def _early(context: Context, inputs: Inputs) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What reads the files that a phase reads for the first time when it has generated, by what they are."""
     if (rubric := getattr(inputs, "rubric", None)) is not None:
-        read_criteria(context, rubric.criteria)
+        yield "criteria", lambda: read_criteria(context, rubric.criteria)
     if isinstance(inputs, SolverRolloutInputs):
-        if inputs.anchors is not None:
-            read_pairs(context, inputs.anchors)
-        if isinstance(inputs.oracle, DataOracle):
-            read_held_out(context, inputs.oracle.data, ORACLE_FIELD)
+        if (anchors := inputs.anchors) is not None:
+            yield "anchors", lambda: read_pairs(context, anchors)
+        if isinstance(oracle := inputs.oracle, DataOracle):
+            yield "oracle", lambda: read_held_out(context, oracle.data, ORACLE_FIELD)
+
+
+def _once(context: Context, inputs: Inputs, what: str, check: Callable[[], object]) -> None:
+    """``check``, of what a later phase of ``inputs`` reads. Where nothing is wrong that is noted on this machine's
+    disk, so that not every step of the run reads it again: that phase does."""
+    mark = context.cache_dir / f"{what}-{input_key(inputs)}"
+    if not mark.exists():
+        check()
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def models_of(inputs: Inputs) -> Iterator[tuple[str, ModelRef, list[Ask]]]:

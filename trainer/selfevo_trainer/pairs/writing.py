@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from selfevo_contract.canonical import derive_seed
@@ -74,13 +75,13 @@ def once_opened(context: Context, inputs: VerifierTrainInputs, role: str) -> Ite
         yield write
 
 
+@dataclass(frozen=True)
 class OnceWriter:
     """A role that is opened for each call: two models at most are there at a time."""
 
-    def __init__(self, context: Context, inputs: VerifierTrainInputs, role: str) -> None:
-        self.context = context
-        self.inputs = inputs
-        self.role = role
+    context: Context
+    inputs: VerifierTrainInputs
+    role: str
 
     def __call__(self, questions: Sequence[str], use: str) -> list[str]:
         """See `pairs.base.Writer`."""
@@ -88,13 +89,13 @@ class OnceWriter:
             return writer(questions, use)
 
 
+@dataclass(frozen=True)
 class KeptWriter:
     """A role whose answers are kept: another attempt writes none of them again."""
 
-    def __init__(self, context: Context, role: str, writer: Writer) -> None:
-        self.context = context
-        self.role = role
-        self.writer = writer
+    context: Context
+    role: str
+    writer: Writer
 
     def __call__(self, questions: Sequence[str], use: str) -> list[str]:
         """See `pairs.base.Writer`."""

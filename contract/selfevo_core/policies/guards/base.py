@@ -109,9 +109,11 @@ class Guard:
         all_of = [self.nearness(reading) for reading in readings]
         neutral = self.neutral if self.neutral is not None else (max if self.below else min)(all_of)
         half = (neutral + limit) / 2
-        near = [at >= half if self.below else at <= half for at in all_of]
-        within = [self.excess(reading, limit) <= 0 for reading in readings]
-        return [reading.iteration for reading, *is_good in zip(readings, near, within, strict=True) if all(is_good)]
+        return [
+            reading.iteration
+            for reading, at in zip(readings, all_of, strict=True)
+            if self.excess(reading, limit) <= 0 and (at >= half if self.below else at <= half)
+        ]
 
     @staticmethod
     def warns_from(settings: Any) -> float:
